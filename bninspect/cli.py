@@ -1,0 +1,381 @@
+"""The commands: the only place that prints, exits and catches.
+
+Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could not be read or was
+asked for wrongly, 3 no file had a BN layer. 2 wins over 1, 1 over 3.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from bninspect import __version__
+from bninspect.errors import BninspectError, UsageProblem
+
+if TYPE_CHECKING:
+    from bninspect.model import BNLayer, CheckpointReport, Report
+
+OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
+_ISSUES = "Please report this as a bug, with the lines above."
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def run() -> None:
+    """Run the program and exit: problems as one sentence, bugs with a traceback and exit 2."""
+    try:
+        main.main(prog_name="bninspect", standalone_mode=True)
+    except BninspectError as problem:
+        click.echo(f"bninspect: {problem}", err=True)
+        sys.exit(PROBLEM)
+    except Exception:  # a bug of ours must not pass for exit 1, "findings"
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+        click.echo(f"bninspect {__version__}: internal error. {_ISSUES}", err=True)
+        sys.exit(PROBLEM)
+
+
+def common_options(*formats: str) -> Callable[[Command], Command]:
+    """The options that every command on checkpoints has."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(
+            (
+                click.option(
+                    "--format",
+                    "format_",
+                    type=click.Choice(formats),
+                    default=formats[0],
+                    show_default=True,
+                    help="How to write the result.",
+                ),
+                click.option(
+                    "-o",
+                    "--output",
+                    metavar="FILE",
+                    help="Write to FILE, whole or not at all, instead of standard output.",
+                ),
+                click.option(
+                    "--pattern",
+                    "patterns",
+                    multiple=True,
+                    metavar="ROLE=REGEX",
+                    help="Names of your own: a variable whose name matches REGEX is the gamma,"
+                    " beta, moving_mean or moving_variance of the layer that (?P<layer>…), or what"
+                    " stands before the match, names. Repeatable.",
+                ),
+                click.option("-q", "--quiet", is_flag=True, help="Only what matters most."),
+                click.option("-v", "--verbose", is_flag=True, help="Everything, in full."),
+                click.option(
+                    "--color",
+                    type=click.Choice(("auto", "always", "never")),
+                    default="auto",
+                    show_default=True,
+                    help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="bninspect")
+def main() -> None:
+    r"""Find batch-normalization statistics that training never updated.
+
+    Reads TensorFlow V2 checkpoints and Keras HDF5 files without importing TensorFlow. PATH is a
+    checkpoint prefix (model.ckpt-200), any of its files, a training directory, or an .h5 file.
+
+    \b
+    bninspect check model.ckpt-200          is anything wrong? (exit code 1 if so)
+    bninspect list model.h5                 which BN layers are in it?
+    bninspect dump model.h5 --layer bn1     what are the values of this one?
+    bninspect rule BN101                    what does a finding mean, how is it fixed?
+    """
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@common_options("text", "concise", "json")
+@click.option(
+    "--select", multiple=True, metavar="CODES", help="Only these rules (BN101,BN2); repeatable."
+)
+@click.option("--ignore", multiple=True, metavar="CODES", help="Not these rules; repeatable.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "note", "never")),
+    default="error",
+    show_default=True,
+    help="The least severity that makes the exit code 1.",
+)
+@click.option("--allow-empty", is_flag=True, help="No BN layer anywhere is exit 0, not 3.")
+@click.option(
+    "--momentum",
+    type=float,
+    metavar="M",
+    help="The layers' momentum (slim: decay), where nothing stored tells it; for BN106 and BN303.",
+)
+def check(
+    paths: tuple[str, ...],
+    format_: str,
+    output: str | None,
+    patterns: tuple[str, ...],
+    quiet: bool,
+    verbose: bool,
+    color: str,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    fail_on: str,
+    allow_empty: bool,
+    momentum: float | None,
+) -> None:
+    r"""Say which BN statistics training never updated, why that is bad, and how to fix it.
+
+    \b
+    Exit codes: 0 nothing found, 1 findings, 2 something could not be read,
+    3 no BN layer anywhere.
+
+    \b
+    bninspect check model.ckpt-200
+    bninspect check run1/ run2/ --format json -o report.json
+    bninspect check model.h5 --ignore BN303 --fail-on warning
+    """
+    from bninspect.config import make_config  # noqa: PLC0415
+    from bninspect.inspection import check_paths  # noqa: PLC0415
+
+    report = check_paths(paths, make_config(select, ignore, momentum, patterns))
+    with _output(output) as stream:
+        if format_ == "json":
+            from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
+
+            write_json(report, stream)
+        else:
+            from bninspect.reporters import text  # noqa: PLC0415
+
+            if format_ == "concise":
+                text.write_concise(report, stream)
+            else:
+                text.write_text(
+                    report,
+                    stream,
+                    width=_width(stream) or 80,
+                    color=_color(color, stream),
+                    quiet=quiet,
+                    verbose=verbose,
+                )
+    sys.exit(_exit_code(report, fail_on, allow_empty=allow_empty))
+
+
+@main.command(name="list")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@common_options("text", "json")
+def list_(
+    paths: tuple[str, ...],
+    format_: str,
+    output: str | None,
+    patterns: tuple[str, ...],
+    quiet: bool,
+    verbose: bool,
+    color: str,
+) -> None:
+    r"""List the BN layers: name, family, channels, what is stored, range of each statistic.
+
+    \b
+    bninspect list model.ckpt-200
+    bninspect list model.h5 --verbose      with the stored name of each variable
+    bninspect list model.h5 --quiet        names only, for scripts
+    """
+    from bninspect.config import make_config  # noqa: PLC0415
+    from bninspect.inspection import list_paths  # noqa: PLC0415
+
+    report = list_paths(paths, make_config(patterns=patterns))
+    with _output(output) as stream:
+        if format_ == "json":
+            from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
+
+            write_json(report, stream, findings=False)
+        else:
+            from bninspect.reporters.tables import write_list  # noqa: PLC0415
+
+            write_list(
+                report,
+                stream,
+                width=_width(stream),
+                color=_color(color, stream),
+                quiet=quiet,
+                verbose=verbose,
+            )
+    sys.exit(PROBLEM if report.unreadable else OK)
+
+
+@main.command()
+@click.argument("path")
+@click.option(
+    "--layer",
+    "names",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="The layer's name, exact or as a glob ('conv*'); repeatable.",
+)
+@common_options("text", "json", "csv", "npz")
+def dump(
+    path: str,
+    names: tuple[str, ...],
+    format_: str,
+    output: str | None,
+    patterns: tuple[str, ...],
+    quiet: bool,
+    verbose: bool,
+    color: str,
+) -> None:
+    r"""Show the values of layers, channel by channel, and what inference does with them.
+
+    \b
+    bninspect dump model.ckpt-200 --layer resnet/unit_1/batch_normalization
+    bninspect dump model.h5 --layer 'block*' --format csv -o values.csv
+    bninspect dump model.h5 --layer '*' --format npz -o values.npz
+    """
+    from bninspect.config import make_config  # noqa: PLC0415
+    from bninspect.inference import inference  # noqa: PLC0415
+    from bninspect.inspection import read_one  # noqa: PLC0415
+
+    if format_ == "npz" and output is None:
+        raise UsageProblem("--format npz is binary: give a file with --output FILE.")
+    report = read_one(path, make_config(patterns=patterns))
+    layers = [(layer, inference(layer)) for layer in _matching(report, names)]
+    with _output(output, binary=format_ == "npz") as stream:
+        if format_ == "json":
+            from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
+
+            write_dump_json(report, layers, stream)
+        elif format_ in ("csv", "npz"):
+            from bninspect.reporters import values  # noqa: PLC0415
+
+            write = values.write_csv if format_ == "csv" else values.write_npz
+            write(layers, stream)
+        else:
+            from bninspect.reporters.tables import write_dump  # noqa: PLC0415
+
+            write_dump(
+                report,
+                layers,
+                stream,
+                width=_width(stream),
+                color=_color(color, stream),
+                quiet=quiet,
+                verbose=verbose,
+            )
+
+
+@main.command()
+@click.argument("code", required=False)
+def rule(code: str | None) -> None:
+    r"""Show the catalogue of rules, or one rule's page: meaning, causes, fix.
+
+    \b
+    bninspect rule
+    bninspect rule BN101
+    """
+    from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
+    from bninspect.rules import RULES, nearest_rule  # noqa: PLC0415
+
+    if code is None:
+        write_catalogue(RULES, sys.stdout)
+        return
+    for item in RULES:
+        if code.upper() == item.code or code.lower() == item.name:
+            write_rule(item, sys.stdout, width=min(_width(sys.stdout) or 80, 100))
+            return
+    raise UsageProblem(
+        f"There is no rule {code!r}{nearest_rule(code)}; `bninspect rule` lists all."
+    )
+
+
+def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
+    from bninspect.model import SEVERITIES  # noqa: PLC0415
+
+    if report.unreadable:
+        return PROBLEM
+    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
+    if any(finding.severity in failing for finding in report.findings):
+        return FINDINGS
+    return OK if report.layer_count or allow_empty else NOTHING_CHECKED
+
+
+def _matching(report: CheckpointReport, names: tuple[str, ...]) -> list[BNLayer]:
+    """The layers that any of `names` means, each once, in the order of the network."""
+    from fnmatch import fnmatchcase  # noqa: PLC0415
+
+    known = [layer.name for layer in report.layers]
+    chosen: set[str] = set()
+    for name in names:
+        matching = [name] if name in known else [n for n in known if fnmatchcase(n, name)]
+        if not matching:
+            raise UsageProblem(_no_such_layer(report.path, name, known))
+        chosen.update(matching)
+    return [layer for layer in report.layers if layer.name in chosen]
+
+
+def _no_such_layer(path: str, name: str, known: list[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    if not known:
+        return f"{path} has no BN layer."
+    near = get_close_matches(name, known, 1, cutoff=0.4)
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"{path} has no BN layer {name!r}.{suggestion} `bninspect list {path}` shows all"
+        f" {len(known)}."
+    )
+
+
+@contextmanager
+def _output(path: str | None, *, binary: bool = False) -> Iterator[Any]:
+    """The stream to write to: standard output, or a file that appears whole or not at all."""
+    if path is None:
+        yield sys.stdout
+        return
+    target = Path(path)
+    mode, encoding = ("wb", None) if binary else ("w", "utf-8")
+    try:
+        if target.exists() and not target.is_file():  # a device or a named pipe: no replacing
+            with target.open(mode, encoding=encoding) as stream:
+                yield stream
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
+    try:
+        with os.fdopen(descriptor, mode, encoding=encoding) as stream:
+            yield stream
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _width(stream: TextIO) -> int | None:
+    """The terminal's width; None where the stream is no terminal."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def _color(choice: str, stream: TextIO) -> bool:
+    if choice != "auto":
+        return choice == "always"
+    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,65 @@
+"""What a run is told to do: the options, checked once and frozen."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bninspect.errors import UsageProblem
+from bninspect.model import ROLES, Role
+
+
+@dataclass(frozen=True)
+class Config:
+    """The options of a run.
+
+    `select` and `ignore` are rule codes or their beginnings. `momentum` stands in where no stored
+    configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
+    """
+
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    momentum: float | None = None
+    patterns: tuple[tuple[Role, re.Pattern[str]], ...] = ()
+
+
+def make_config(
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    momentum: float | None = None,
+    patterns: Iterable[str] = (),
+) -> Config:
+    """Check the options and freeze them.
+
+    `select` and `ignore` may hold several codes in one string, set apart by commas; each of
+    `patterns` is `ROLE=REGEX`. Raises `UsageProblem`, naming the option at fault.
+    """
+    if momentum is not None and not (math.isfinite(momentum) and 0.0 <= momentum < 1.0):
+        raise UsageProblem(f"--momentum takes a number from 0 up to, not including, 1: {momentum}")
+    return Config(
+        select=_codes(select),
+        ignore=_codes(ignore),
+        momentum=momentum,
+        patterns=tuple(_pattern(pattern) for pattern in patterns),
+    )
+
+
+def _codes(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(code.strip() for value in values for code in value.split(",") if code.strip())
+
+
+def _pattern(text: str) -> tuple[Role, re.Pattern[str]]:
+    name, equals, expression = text.partition("=")
+    role = next((role for role in ROLES if role == name.strip()), None)
+    if role is None or not equals or not expression:
+        raise UsageProblem(
+            f"--pattern takes ROLE=REGEX with ROLE one of {', '.join(ROLES)}: {text!r}"
+        )
+    try:
+        return role, re.compile(expression)
+    except re.error as error:
+        raise UsageProblem(
+            f"--pattern {role}: {expression!r} is no expression ({error})"
+        ) from error

@@ -1,0 +1,1 @@
+"""What the files say about training: progress, and the stored Keras configuration."""

@@ -1,0 +1,108 @@
+"""How far training got, and whether a layer took part in it: step, gamma and beta, slots.
+
+Optimizer slots of a name-based checkpoint lie below the variable's own name
+(`bn/gamma/Momentum`, tensorflow/python/training/slot_creator.py). Only those that start at a known
+value can show anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from bninspect.model import BNLayer, Checkpoint, TrainingEvidence, Values, Variable
+
+_STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
+_ITERATIONS = re.compile(r"(^|/)(iterations?|iter)(:\d+)?$")
+_COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
+
+# tensorflow/python/training/{momentum,adam,rmsprop,adagrad,adadelta,ftrl}.py
+_SLOT_INITIAL = {
+    "Momentum": 0.0,
+    "Adam": 0.0,
+    "Adam_1": 0.0,
+    "RMSProp": 1.0,
+    "RMSProp_1": 0.0,
+    "Adadelta": 0.0,
+    "Adadelta_1": 0.0,
+    "Ftrl_1": 0.0,
+}
+
+
+def read_step(checkpoint: Checkpoint) -> int | None:
+    """The training step stored in the checkpoint, or None.
+
+    That is `global_step`, else the optimizer's count of iterations (the largest, if several
+    optimizers keep one). Raises a `ReadProblem` if it is stored and cannot be read.
+    """
+    names = [name for name in checkpoint.variables if name.rpartition("/")[2] in _STEPS]
+    steps = _counts(checkpoint.variables[name] for name in sorted(names, key=len)[:1])
+    if not steps:
+        steps = _counts(
+            variables[name]
+            for variables in (checkpoint.variables, checkpoint.optimizer)
+            for name in variables
+            if _ITERATIONS.search(name)
+        )
+    return max(steps, default=None)
+
+
+def _counts(variables: Iterable[Variable]) -> list[int]:
+    """The scalars among `variables` that count something; other variables share their names."""
+    scalars = [
+        float(variable.read())
+        for variable in variables
+        if variable.shape == () and variable.dtype in _COUNTERS
+    ]
+    return [int(value) for value in scalars if value.is_integer() and value >= 0]
+
+
+def training_evidence(
+    layer: BNLayer, variables: Mapping[str, Variable], step: int | None
+) -> TrainingEvidence:
+    """What shows that `layer` was trained; reads its optimizer slots if nothing else tells.
+
+    `layer` has its values. A step says nothing of a layer that the configuration calls frozen.
+    Raises a `ReadProblem` if a slot cannot be read.
+    """
+    facts = []
+    testable = step is not None
+    if step is not None and step > 0 and layer.trainable is not False:
+        facts.append(f"the stored step is {step}")
+    for role in ("gamma", "beta"):
+        values = layer.values.get(role)
+        if values is not None and values.initial is not None:
+            testable = True
+            if _moved(values):
+                facts.append(f"{role} moved away from {values.initial:g}")
+    if not facts:
+        slots = _slots(layer, variables)
+        testable = testable or bool(slots)
+        facts += [f"optimizer slot {slot.name} moved" for slot in slots if _slot_moved(slot)]
+    return TrainingEvidence(tuple(facts), testable)
+
+
+def _moved(values: Values) -> bool:
+    """Whether training moved gamma or beta.
+
+    Channels that all hold one other number prove nothing: that is how a different constant
+    initializer looks, such as the zeros some networks give the last gamma of a block.
+    """
+    if values.all_initial:
+        return False
+    return not values.constant or (values.channels == 1 and values.minimum != 0.0)
+
+
+def _slots(layer: BNLayer, variables: Mapping[str, Variable]) -> list[Variable]:
+    owners = [layer.variables[role].name for role in ("gamma", "beta") if role in layer.variables]
+    return [
+        variables[f"{owner}/{slot}"]
+        for owner in owners
+        for slot in _SLOT_INITIAL
+        if f"{owner}/{slot}" in variables
+    ]
+
+
+def _slot_moved(slot: Variable) -> bool:
+    values = slot.read()
+    return bool((values != _SLOT_INITIAL[slot.name.rpartition("/")[2]]).any())

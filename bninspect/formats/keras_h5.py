@@ -1,0 +1,227 @@
+"""Keras HDF5 files, whole models and weights only: `.h5`, `.hdf5`. The only user of h5py.
+
+Layout (keras/src/legacy/saving/legacy_h5_format.py, keras/engine/saving.py of Keras 2,
+keras/engine/topology.py of Keras 1):
+
+    [model_weights/]        attributes layer_names, backend, keras_version
+      LAYER/                attribute weight_names: paths of the layer's weights below the group
+        …/moving_mean:0     a dataset each
+    optimizer_weights/      attribute weight_names: the optimizer's variables
+    attributes model_config, training_config, keras_version on the root: JSON, JSON, text
+
+An attribute too large for an HDF5 header is cut into NAME0, NAME1, …. Weights are taken in the
+order of these attributes, which is the order of the network. Only what the attributes name is
+opened, only through hard links of this very file: external links, external storage and virtual
+datasets would make the library open other files, so they are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+
+from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
+from bninspect.formats.keras_model import keras_layers
+from bninspect.model import Checkpoint, KerasLayer, Variable
+
+# A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
+# that from its stored bytes is not read. Datasets below the floor are, whatever they claim.
+_MAX_GROWTH = 1032
+_GROWTH_FLOOR = 1 << 20
+
+_DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
+
+
+def open_keras_h5(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the Keras HDF5 file at `file_path`; `path` is what the user typed.
+
+    Raises a `ReadProblem` if HDF5 cannot open it, if it is no Keras file, if its attributes name
+    weights that are not there, or if it refers to other files.
+    """
+    with _faults(file_path):
+        file = h5py.File(file_path, "r")
+    try:
+        reader = _Reader(file, file_path)
+        with _faults(file_path):
+            return Checkpoint(
+                path=path,
+                resolved=file_path,
+                format="keras-h5",
+                variables=reader.model_weights(),
+                optimizer=reader.optimizer_weights(),
+                in_order=True,
+                keras_layers=reader.keras_layers(),
+                notes=notes,
+                close=file.close,
+            )
+    except BaseException:
+        file.close()
+        raise
+
+
+@contextmanager
+def _faults(path: str) -> Iterator[None]:
+    """Turn what h5py raises about a damaged file into a `Corrupt`.
+
+    h5py reports one and the same damage as any of these, by where the library noticed it.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Corrupt(path, f"HDF5 cannot read it ({error})", _DAMAGED) from error
+
+
+class _Weights(Mapping[str, Variable]):
+    """Weights by path; each is opened when it is looked up, most never are."""
+
+    def __init__(self, reader: _Reader, paths: list[str]) -> None:
+        self._reader = reader
+        self._paths = dict.fromkeys(paths)
+
+    def __getitem__(self, path: str) -> Variable:
+        if path not in self._paths:
+            raise KeyError(path)
+        return self._reader.variable(path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+class _Reader:
+    def __init__(self, file: Any, path: str) -> None:
+        self._file = file
+        self._path = path
+
+    def model_weights(self) -> _Weights:
+        """The model's weights by their path in the file, in the order of the network."""
+        prefix = "model_weights" if "model_weights" in self._file else ""
+        group = self._group(prefix) if prefix else self._file
+        if "layer_names" not in group.attrs and "layer_names0" not in group.attrs:
+            raise self._not_keras()
+        paths = []
+        for layer_name in self._names(group, "layer_names"):
+            layer_path = _join(prefix, layer_name)
+            names = self._names(self._group(layer_path), "weight_names")
+            paths += [_join(layer_path, name) for name in names]
+        return _Weights(self, paths)
+
+    def optimizer_weights(self) -> _Weights:
+        """The optimizer's variables by their path in the file; none in a weights-only file."""
+        prefix = "optimizer_weights"
+        if prefix not in self._file:
+            return _Weights(self, [])
+        names = self._names(self._group(prefix), "weight_names")
+        return _Weights(self, [_join(prefix, name) for name in names])
+
+    def keras_layers(self) -> dict[tuple[str, ...], KerasLayer] | None:
+        """The layers of the stored model configuration by path; None without one."""
+        text = self._file.attrs.get("model_config")
+        if text is None:
+            return None
+        try:
+            return keras_layers(json.loads(text), self._keras_version())
+        except (ValueError, RecursionError) as error:
+            raise Corrupt(
+                self._path, "its model_config is not the JSON of a Keras model", _DAMAGED
+            ) from error
+
+    def _keras_version(self) -> str:
+        version = self._file.attrs.get("keras_version", "")
+        return version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
+
+    def _names(self, group: Any, attribute: str) -> list[str]:
+        """The names an attribute lists, put together if it was cut into NAME0, NAME1, …."""
+        if attribute in group.attrs:
+            chunks = [group.attrs[attribute]]
+        else:
+            chunks = []
+            while f"{attribute}{len(chunks)}" in group.attrs:
+                chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
+        return [
+            name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
+            for chunk in chunks
+            for name in chunk
+        ]
+
+    def _group(self, path: str) -> Any:
+        group = self._follow(path)
+        if not isinstance(group, h5py.Group):
+            raise Corrupt(self._path, f"{path} should be a group", _DAMAGED)
+        return group
+
+    def variable(self, path: str) -> Variable:
+        """The weight at `path`, its values not yet read."""
+        with _faults(self._path):
+            dataset = self._follow(path)
+            if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+                raise Corrupt(self._path, f"{path} should be a dataset", _DAMAGED)
+            if dataset.is_virtual or dataset.external:
+                raise Unsupported(
+                    self._path,
+                    f"the values of {path} lie in another file (external or virtual dataset)",
+                    "Keras never writes this; copy the values into one file to check them.",
+                )
+            shape, dtype = tuple(dataset.shape), str(dataset.dtype)
+        return Variable(path, shape, dtype, lambda: self._read(path, dataset))
+
+    def _follow(self, path: str) -> Any:
+        """The object at `path`, reached by hard links alone."""
+        node: Any = self._file
+        for part in path.split("/"):
+            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+            if link is None:
+                raise Corrupt(
+                    self._path, f"{path}, which its attributes name, is missing", _DAMAGED
+                )
+            if not isinstance(link, h5py.HardLink):
+                raise Unsupported(
+                    self._path,
+                    f"{path} is a link to another place or file",
+                    "Keras never writes this; store the values themselves to check them.",
+                )
+            node = node[part]
+        return node
+
+    def _read(self, path: str, dataset: Any) -> NDArray[Any]:
+        with _faults(self._path):
+            claimed = dataset.size * dataset.dtype.itemsize
+            stored = dataset.id.get_storage_size()
+            if claimed > max(_GROWTH_FLOOR, _MAX_GROWTH * stored):
+                raise Corrupt(
+                    self._path,
+                    f"{path} claims {claimed} bytes, but {stored} are stored",
+                    _DAMAGED,
+                )
+            if dataset.dtype.kind not in "fiub":
+                raise Unsupported(
+                    self._path,
+                    f"{path} holds {dataset.dtype} elements, which are no numbers",
+                    "Check that the file was written by Keras.",
+                )
+            values: NDArray[Any] = dataset[()]
+            return values
+
+    def _not_keras(self) -> ReadProblem:
+        if "layers" in self._file or "_layer_checkpoint_dependencies" in self._file:
+            return Unsupported(
+                self._path,
+                "this is a .weights.h5 file of the Keras 3 format, which stores no variable names",
+                "Save the whole model as .h5 to check it.",
+            )
+        return UnknownFormat(
+            self._path,
+            "this HDF5 file was not written by Keras (it names no layers)",
+            "Check that it is a model or weights file.",
+        )
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}/{name}" if prefix else name

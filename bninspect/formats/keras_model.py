@@ -1,0 +1,66 @@
+"""The stored configuration of a Keras model, as JSON: its layers, by their path in the model.
+
+A model's `config` is {"layers": […]} (Keras 1 and early Keras 2 Sequential: the list itself); a
+wrapper such as TimeDistributed keeps its layer under "layer"; a functional model keeps the calls
+of each layer under "inbound_nodes" (keras/engine/functional.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bninspect.model import KerasLayer
+
+_MAX_DEPTH = 100
+
+
+def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasLayer]:
+    """Every layer below a serialized model by the names of the models around it and its own.
+
+    Raises RecursionError for models nested deeper than any person's.
+    """
+    # Keras 3's fit overrides a training=False of the definition; Keras 2 keeps to it.
+    fixed_mode = keras_version.startswith("2.")
+    return dict(_walk(model, (), trainable=True, fixed_mode=fixed_mode))
+
+
+def _walk(
+    node: Any, path: tuple[str, ...], *, trainable: bool, fixed_mode: bool
+) -> Iterator[tuple[tuple[str, ...], KerasLayer]]:
+    if len(path) > _MAX_DEPTH:
+        raise RecursionError
+    config = node.get("config") if isinstance(node, dict) else None
+    if isinstance(config, list):
+        config = {"layers": config}
+    if not isinstance(config, dict):
+        return
+    trainable = trainable and config.get("trainable", True) is not False
+    if path:
+        inference_only = fixed_mode and _calls_say_inference(node.get("inbound_nodes"))
+        yield path, KerasLayer(str(node.get("class_name")), trainable, inference_only, config)
+    children = config.get("layers")
+    children = [*children] if isinstance(children, list) else []
+    children.append(config.get("layer"))
+    for child in children:
+        if isinstance(child, dict):
+            child_path = (*path, _name(child))
+            yield from _walk(child, child_path, trainable=trainable, fixed_mode=fixed_mode)
+
+
+def _name(node: dict[str, Any]) -> str:
+    config = node.get("config")
+    name = config.get("name") if isinstance(config, dict) else None
+    return str(name or node.get("name"))
+
+
+def _calls_say_inference(calls: Any) -> bool:
+    """Whether every call, a list of [layer, node, tensor, arguments], passes training=False."""
+    if not isinstance(calls, list) or not calls:
+        return False
+    arguments = [
+        tensor[3] if isinstance(tensor, list) and len(tensor) > 3 else None
+        for call in calls
+        for tensor in (call if isinstance(call, list) else [None])
+    ]
+    return all(isinstance(a, dict) and a.get("training", True) is False for a in arguments)

@@ -1,0 +1,67 @@
+"""The few protocol-buffer messages that are read, declared for the protobuf library.
+
+They live in a descriptor pool of their own, so they never clash with an installed TensorFlow's.
+Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto and
+tensorflow/core/framework/{tensor_shape,tensor_slice,versions}.proto; fields that nothing here
+reads are left out, which protocol buffers allow. Enumerations are read as int32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_PACKAGE = "bninspect"
+_FIELD = descriptor_pb2.FieldDescriptorProto
+
+# message: (field name, number, type, repeated); a type that is no scalar is a message named here.
+_MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
+    "Dim": (("size", 1, "int64", False),),
+    "TensorShape": (("dim", 2, "Dim", True), ("unknown_rank", 3, "bool", False)),
+    "Extent": (("start", 1, "int64", False), ("length", 2, "int64", False)),
+    "TensorSlice": (("extent", 1, "Extent", True),),
+    "Versions": (("producer", 1, "int32", False), ("min_consumer", 2, "int32", False)),
+    "BundleHeader": (
+        ("num_shards", 1, "int32", False),
+        ("endianness", 2, "int32", False),
+        ("version", 3, "Versions", False),
+    ),
+    "BundleEntry": (
+        ("dtype", 1, "int32", False),
+        ("shape", 2, "TensorShape", False),
+        ("shard_id", 3, "int32", False),
+        ("offset", 4, "int64", False),
+        ("size", 5, "int64", False),
+        ("crc32c", 6, "fixed32", False),
+        ("slices", 7, "TensorSlice", True),
+    ),
+}
+
+
+def _declare() -> dict[str, Any]:
+    # proto2, so that an absent field can be told from a zero (an extent without a length).
+    file = descriptor_pb2.FileDescriptorProto(
+        name="bninspect.proto", package=_PACKAGE, syntax="proto2"
+    )
+    for message_name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=message_name)
+        for name, number, kind, repeated in fields:
+            label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+            field = message.field.add(name=name, number=number, label=label)
+            if kind in _MESSAGES:
+                field.type = _FIELD.TYPE_MESSAGE
+                field.type_name = f".{_PACKAGE}.{kind}"
+            else:
+                field.type = getattr(_FIELD, f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in ("BundleHeader", "BundleEntry")
+    }
+
+
+_CLASSES = _declare()
+BundleHeader = _CLASSES["BundleHeader"]
+BundleEntry = _CLASSES["BundleEntry"]

@@ -1,0 +1,182 @@
+"""The table format: sorted key-value blocks, as V2 indexes and V1 checkpoints use them.
+
+The format is LevelDB's, in TensorFlow's own edition (tensorflow/core/lib/io/format.cc, block.cc,
+table_builder.cc): data blocks, an index block of (last key, block handle), a footer of 48 bytes.
+
+    block    entries, restart offsets (fixed32 each), their number (fixed32)
+    entry    varint shared, varint unshared, varint value length, unshared key bytes, value bytes
+    trailer  1 byte compression (0 none, 1 snappy), fixed32 masked CRC32C of block and that byte
+    footer   two block handles (varint offset, varint size each), zero padding, fixed64 magic
+"""
+
+from __future__ import annotations
+
+import struct
+
+import google_crc32c
+
+from bninspect.errors import Corrupt, ReadProblem, UnknownFormat
+from bninspect.formats.source import Source
+
+FOOTER_SIZE = 48
+MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
+_TRAILER_SIZE = 5
+_UNCOMPRESSED, _SNAPPY = 0, 1
+
+# Names share prefixes, so keys grow when they are unpacked; a real index grows them less than
+# twentyfold. Snappy cannot expand more than about 21 times (a 64-byte copy takes 3 bytes).
+_MAX_KEY_GROWTH = 100
+_MAX_SNAPPY_GROWTH = 32
+
+Entries = dict[bytes, bytes]
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC32C of `data`, rotated and offset as TensorFlow stores it (lib/hash/crc32c.h)."""
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_table(source: Source) -> Entries:
+    """Return all keys and values of the table, in the table's order.
+
+    Raises `UnknownFormat` if the file does not end like a table, `Corrupt` if a block fails its
+    checksum or contradicts the format, `Incomplete` if a block lies beyond the end of the file.
+    """
+    index_handle = _read_footer(source)
+    entries: Entries = {}
+    expected_offset = 0
+    for handle in _parse_block(source, index_handle).values():
+        offset, size = _parse_handle(source, handle)
+        if offset < expected_offset:
+            raise _corrupt(source, offset, "two of its blocks overlap")
+        expected_offset = offset + size
+        entries.update(_parse_block(source, (offset, size)))
+    return entries
+
+
+def _read_footer(source: Source) -> tuple[int, int]:
+    """The handle (offset, size) of the index block."""
+    if source.size < FOOTER_SIZE:
+        raise _not_a_table(source)
+    footer = source.read(source.size - FOOTER_SIZE, FOOTER_SIZE, "the footer")
+    if not footer.endswith(MAGIC):
+        raise _not_a_table(source)
+    try:
+        _, position = _varint(footer, 0)  # the metaindex block's handle: nothing is kept there
+        _, position = _varint(footer, position)
+        return _parse_handle(source, footer[position:-8])
+    except IndexError as error:
+        raise _corrupt(source, source.size - FOOTER_SIZE, "its footer is damaged") from error
+
+
+def _parse_handle(source: Source, handle: bytes) -> tuple[int, int]:
+    try:
+        offset, position = _varint(handle, 0)
+        size, _ = _varint(handle, position)
+    except IndexError as error:
+        raise _corrupt(source, source.size, "a block handle is damaged") from error
+    return offset, size
+
+
+def _parse_block(source: Source, handle: tuple[int, int]) -> Entries:
+    """The entries of the block at `handle`, checked and unpacked."""
+    block = _read_block(source, handle)
+    if len(block) < 4:
+        raise _corrupt(source, handle[0], "a block is too short")
+    restarts = int.from_bytes(block[-4:], "little")
+    end = len(block) - 4 - 4 * restarts
+    if end < 0:
+        raise _corrupt(source, handle[0], "a block's restart table is longer than the block")
+    try:
+        return _parse_entries(block, end)
+    except (IndexError, ValueError) as error:
+        raise _corrupt(source, handle[0], "an entry of a block is damaged") from error
+
+
+def _parse_entries(block: bytes, end: int) -> Entries:
+    """Unpack prefix-compressed entries; raises IndexError or ValueError where they make no sense.
+
+    A name's fields are nearly always below 128, one byte each: that path is written out, since
+    this loop is what reading a large index costs.
+    """
+    entries: Entries = {}
+    key = b""
+    position = 0
+    room = _MAX_KEY_GROWTH * end
+    while position < end:
+        shared, unshared, length = block[position], block[position + 1], block[position + 2]
+        if (shared | unshared | length) < 0x80:
+            start = position + 3
+        else:
+            shared, start = _varint(block, position)
+            unshared, start = _varint(block, start)
+            length, start = _varint(block, start)
+        split = start + unshared
+        position = split + length
+        if shared > len(key) or position > end:
+            raise ValueError
+        key = key[:shared] + block[start:split]
+        room -= len(key)
+        if room < 0:
+            raise ValueError
+        entries[key] = block[split:position]
+    return entries
+
+
+def _read_block(source: Source, handle: tuple[int, int]) -> bytes:
+    offset, size = handle
+    data = source.read(offset, size + _TRAILER_SIZE, "a block of the table")
+    stored = int.from_bytes(data[-4:], "little")
+    if masked_crc32c(data[:-4]) != stored:
+        raise _corrupt(source, offset, "a block of its table fails its checksum")
+    compression = data[size]
+    block = data[:size]
+    if compression == _UNCOMPRESSED:
+        return block
+    if compression == _SNAPPY:
+        return _uncompress(source, offset, block)
+    raise _corrupt(source, offset, f"a block has the unknown compression {compression}")
+
+
+def _uncompress(source: Source, offset: int, block: bytes) -> bytes:
+    import cramjam  # noqa: PLC0415 - TensorFlow rarely writes compressed blocks
+
+    try:
+        length, _ = _varint(block, 0)  # the uncompressed length leads the data
+        if length > _MAX_SNAPPY_GROWTH * len(block):
+            raise ValueError
+        return bytes(cramjam.snappy.decompress_raw(block))
+    except (IndexError, ValueError, cramjam.DecompressionError) as error:
+        raise _corrupt(source, offset, "a snappy block cannot be uncompressed") from error
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """A base-128 number of at most 64 bits and the position behind it.
+
+    Raises IndexError past the end of `data` or past 64 bits.
+    """
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise IndexError
+
+
+def _not_a_table(source: Source) -> ReadProblem:
+    return UnknownFormat(
+        source.path,
+        "this is not a TensorFlow checkpoint (it does not end like one)",
+        "Check that the file is complete and was written by TensorFlow's Saver.",
+    )
+
+
+def _corrupt(source: Source, offset: int, what: str) -> ReadProblem:
+    return Corrupt(
+        source.path,
+        f"{what} (offset {offset})",
+        "The file is damaged; copy it again or use another checkpoint of the run.",
+    )

@@ -1,0 +1,301 @@
+"""V2 checkpoints: `PREFIX.index` and the shards `PREFIX.data-?????-of-?????`.
+
+The index is a table (see `sstable`): the empty key holds a BundleHeader, every other key a
+variable's name and a BundleEntry that says in which shard its bytes lie. A partitioned variable
+has an entry with slices and one entry more for each slice, under a key made from the name and the
+slice. Facts from tensorflow/core/util/tensor_bundle/tensor_bundle.{cc,proto},
+tensorflow/core/util/saved_tensor_slice_util.cc and tensorflow/core/lib/strings/ordered_code.cc.
+
+Opening a checkpoint reads the index alone; a shard is opened when a variable in it is read, and
+then only that variable's bytes are read, held against their checksum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
+from bninspect.formats.protos import BundleEntry, BundleHeader
+from bninspect.formats.source import Source
+from bninspect.formats.sstable import Entries, masked_crc32c, read_table
+from bninspect.model import Checkpoint, Variable
+
+HEADER_KEY = b""
+OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+_SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
+_BIG_ENDIAN = 1
+_NEWEST_VERSION = 1
+
+# DataType of tensorflow/core/framework/types.proto: TensorFlow's name and numpy's type on disk.
+# bfloat16, unknown to numpy, is the upper half of a float32. None: values are not read.
+_DTYPES: dict[int, tuple[str, str | None]] = {
+    1: ("float32", "f4"),
+    2: ("float64", "f8"),
+    3: ("int32", "i4"),
+    4: ("uint8", "u1"),
+    5: ("int16", "i2"),
+    6: ("int8", "i1"),
+    7: ("string", None),
+    8: ("complex64", "c8"),
+    9: ("int64", "i8"),
+    10: ("bool", "?"),
+    11: ("qint8", "i1"),
+    12: ("quint8", "u1"),
+    13: ("qint32", "i4"),
+    14: ("bfloat16", "u2"),
+    15: ("qint16", "i2"),
+    16: ("quint16", "u2"),
+    17: ("uint16", "u2"),
+    18: ("complex128", "c16"),
+    19: ("float16", "f2"),
+    20: ("resource", None),
+    21: ("variant", None),
+    22: ("uint32", "u4"),
+    23: ("uint64", "u8"),
+}
+
+
+def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the V2 checkpoint at `prefix`; `path` is what the user typed.
+
+    Raises a `ReadProblem` if the index is missing, damaged or newer than this format, and
+    `Unsupported` if the checkpoint is object-based.
+    """
+    bundle = _Bundle(prefix)
+    if OBJECT_GRAPH_KEY in bundle.entries:
+        raise Unsupported(
+            bundle.index_path,
+            "this is an object-based checkpoint (tf.train.Checkpoint or Keras save_weights)",
+            "Save the model as .h5, or with tf.compat.v1.train.Saver.",
+        )
+    return Checkpoint(
+        path=path,
+        resolved=prefix,
+        format="tf-v2",
+        variables=_Variables(bundle),
+        notes=notes,
+        close=bundle.close,
+    )
+
+
+class _Variables(Mapping[str, Variable]):
+    """The bundle's variables by name; each is decoded when it is looked up.
+
+    A large checkpoint has thousands of variables and few of them belong to BN layers, so the
+    entries of the others are never parsed.
+    """
+
+    def __init__(self, bundle: _Bundle) -> None:
+        self._bundle = bundle
+        self._keys = {
+            key.decode("utf-8", "backslashreplace"): key
+            for key in bundle.entries
+            if key != HEADER_KEY and not key.startswith(_SLICE_PREFIX)
+        }
+
+    def __getitem__(self, name: str) -> Variable:
+        return self._bundle.variable(name, self._keys[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class _Bundle:
+    """The index's entries, the header's facts, and the shards opened so far."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.index_path = prefix + ".index"
+        with Source(self.index_path) as source:
+            self.entries: Entries = read_table(source)
+        self._shards: dict[int, Source] = {}
+        header = self._parse(BundleHeader, HEADER_KEY, "its header")
+        if header.version.min_consumer > _NEWEST_VERSION:
+            raise Unsupported(
+                self.index_path,
+                f"it needs a reader of version {header.version.min_consumer} of the format",
+                "It was written by a newer TensorFlow; update bninspect.",
+            )
+        self._shard_count = header.num_shards
+        self._byte_order = ">" if header.endianness == _BIG_ENDIAN else "<"
+
+    def close(self) -> None:
+        for shard in self._shards.values():
+            shard.close()
+        self._shards.clear()
+
+    def variable(self, name: str, key: bytes) -> Variable:
+        """The variable under `key`, its shape and type checked, its bytes not yet read."""
+        entry = self._parse(BundleEntry, key, f"the entry of {name}")
+        shape = tuple([dimension.size for dimension in entry.shape.dim])
+        if entry.shape.unknown_rank or any(size < 0 for size in shape):
+            raise self._corrupt(f"the entry of {name} has the impossible shape {list(shape)}")
+        if entry.dtype not in _DTYPES:
+            raise Unsupported(
+                self.index_path,
+                f"{name} has the unknown element type {entry.dtype}",
+                "It was written by a newer TensorFlow; update bninspect.",
+            )
+        dtype = _DTYPES[entry.dtype][0]
+        return Variable(name, shape, dtype, lambda: self._read(name, key, shape, entry))
+
+    def _parse(self, message: Any, key: bytes, what: str) -> Any:
+        if key not in self.entries:
+            raise self._corrupt(f"{what} is missing from the index")
+        try:
+            return message.FromString(self.entries[key])
+        except DecodeError as error:
+            raise self._corrupt(f"{what} cannot be parsed") from error
+
+    def _read(self, name: str, key: bytes, shape: tuple[int, ...], entry: Any) -> NDArray[Any]:
+        dtype, code = _DTYPES[entry.dtype]
+        if code is None:
+            raise Unsupported(
+                self.index_path,
+                f"{name} holds {dtype} elements, which have no numbers to read",
+                "Choose another variable.",
+            )
+        disk_type = np.dtype(self._byte_order + code)
+        if entry.slices:
+            array = self._read_slices(name, key, shape, entry, disk_type)
+        else:
+            array = self._read_whole(name, shape, entry, disk_type)
+        if not disk_type.isnative:
+            array = array.astype(disk_type.newbyteorder("="))
+        if dtype == "bfloat16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        return array
+
+    def _read_whole(
+        self, name: str, shape: tuple[int, ...], entry: Any, disk_type: np.dtype[Any]
+    ) -> NDArray[Any]:
+        if entry.size != math.prod(shape) * disk_type.itemsize:
+            raise self._corrupt(f"{name} of shape {list(shape)} is said to take {entry.size} bytes")
+        if entry.size:
+            data = self._shard(entry.shard_id, name).read(entry.offset, entry.size, name)
+        else:
+            data = b""  # an empty variable needs no shard
+        if masked_crc32c(data) != entry.crc32c:
+            raise Corrupt(
+                self._shard_path(entry.shard_id),
+                f"{name} fails its checksum (offset {entry.offset}, {entry.size} bytes)",
+                "The file is damaged; copy it again or use another checkpoint of the run.",
+            )
+        return np.frombuffer(data, disk_type).reshape(shape)
+
+    def _read_slices(
+        self,
+        name: str,
+        key: bytes,
+        shape: tuple[int, ...],
+        entry: Any,
+        disk_type: np.dtype[Any],
+    ) -> NDArray[Any]:
+        """Put a partitioned variable together from its slices."""
+        parts = []
+        for stored_slice in entry.slices:
+            place, slice_key = _slice_place(key, stored_slice, shape)
+            if place is None:
+                raise self._corrupt(f"a slice of {name} lies outside its shape {list(shape)}")
+            part = self._parse(BundleEntry, slice_key, f"a slice of {name}")
+            part_shape = tuple(range_.stop - range_.start for range_ in place)
+            if part.dtype != entry.dtype:
+                raise self._corrupt(f"a slice of {name} has another element type")
+            parts.append((place, self._read_whole(name, part_shape, part, disk_type)))
+        # Only now, when all its bytes were there, is room made for the whole.
+        if sum(part.size for _, part in parts) != math.prod(shape):
+            raise Incomplete(
+                self.index_path,
+                f"the slices of {name} do not add up to its shape {list(shape)}",
+                "The checkpoint is incomplete; use another checkpoint of the run.",
+            )
+        whole = np.empty(shape, disk_type)
+        covered = np.zeros(shape, bool)
+        for place, part in parts:
+            whole[place] = part
+            covered[place] = True
+        if not covered.all():
+            raise self._corrupt(f"the slices of {name} overlap")
+        return whole
+
+    def _shard_path(self, number: int) -> str:
+        return f"{self.prefix}.data-{number:05d}-of-{self._shard_count:05d}"
+
+    def _shard(self, number: int, name: str) -> Source:
+        shard = self._shards.get(number)
+        if shard is None:
+            if not 0 <= number < self._shard_count:
+                raise self._corrupt(f"{name} should be in shard {number} of {self._shard_count}")
+            path = self._shard_path(number)
+            try:
+                shard = self._shards[number] = Source(path)
+            except NotFound as error:
+                raise Incomplete(
+                    path,
+                    "this shard of the checkpoint is missing",
+                    f"Put {Path(path).name} beside {Path(self.index_path).name}.",
+                ) from error
+        return shard
+
+    def _corrupt(self, what: str) -> ReadProblem:
+        return Corrupt(
+            self.index_path,
+            what,
+            "The file is damaged; copy it again or use another checkpoint of the run.",
+        )
+
+
+def _slice_place(
+    key: bytes, stored_slice: Any, shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...] | None, bytes]:
+    """Where a slice lies in the whole (None if outside), and the key of its own entry.
+
+    An extent without a length stands for all of its dimension (tensor_slice.proto); in the key it
+    is written as start 0, length -1 (tensorflow/core/framework/tensor_slice.h).
+    """
+    if len(stored_slice.extent) != len(shape):
+        return None, b""
+    place = []
+    code = bytearray(_SLICE_PREFIX)
+    code += _ordered_bytes(key)
+    code += _ordered_unsigned(len(shape))
+    for extent, size in zip(stored_slice.extent, shape, strict=True):
+        whole = not extent.HasField("length") or extent.length == -1
+        start, length = (0, size) if whole else (extent.start, extent.length)
+        if start < 0 or length < 0 or start + length > size:
+            return None, b""
+        place.append(slice(start, start + length))
+        code += _ordered_signed(0 if whole else start) + _ordered_signed(-1 if whole else length)
+    return tuple(place), bytes(code)
+
+
+def _ordered_bytes(text: bytes) -> bytes:
+    """OrderedCode::WriteString: bytes 0 and 255 escaped, an end mark behind."""
+    return b"\0\xff".join(part.replace(b"\xff", b"\xff\0") for part in text.split(b"\0")) + b"\0\1"
+
+
+def _ordered_unsigned(number: int) -> bytes:
+    """OrderedCode::WriteNumIncreasing: a length byte, then the big-endian bytes."""
+    size = (number.bit_length() + 7) // 8
+    return bytes([size]) + number.to_bytes(size, "big")
+
+
+def _ordered_signed(number: int) -> bytes:
+    """OrderedCode::WriteSignedNumIncreasing: n bytes for [-2^(7n-1), 2^(7n-1)).
+
+    The first n bits are ones (zeros for a negative number), then the number in two's complement.
+    """
+    size = (number if number >= 0 else ~number).bit_length() // 7 + 1
+    bits = number & ((1 << 8 * size) - 1)
+    header = ((1 << size) - 1) << (7 * size)
+    return (bits ^ header).to_bytes(size, "big")

@@ -1,0 +1,336 @@
+"""Variables → BN layers: the naming families, in one table, and the grouping by name.
+
+A layer is found by the names of its statistics; gamma and beta alone never make one, since
+LayerNorm, GroupNorm and InstanceNorm have them too, unless the layer's name leaves no doubt.
+Adding a framework is adding a row to `FAMILIES` and a fixture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from bninspect.model import ROLES, STATISTICS, BNLayer, Checkpoint, Role
+
+Patterns = tuple[tuple[Role, re.Pattern[str]], ...]
+Group = dict[str, str]  # the last part of a variable's name → the name as stored
+
+_ZERO, _ONE = (0.0,), (1.0,)
+_ONE_OR_ZERO = (1.0, 0.0)
+_RANDOM: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """One way of naming BN variables.
+
+    `mean`, `variance`, `gamma` and `beta` list the possible last parts of the names, the most
+    usual first; `scope` is what the last part of the layer's own name must match; `container` is
+    where the names occur. `certain` says that the scope alone proves BN, so that statistics which
+    are not stored are missing (BN201), not absent by design. The initial values are those of the
+    framework's `source`, most usual first; none where they are random. Inference multiplies by
+    gamma + `gamma_offset`; `epsilon` is the framework's default.
+    """
+
+    name: str
+    source: str
+    container: Literal["tf", "hdf5", "any"] = "tf"
+    scope: str = ".*"
+    certain: bool = False
+    mean: tuple[str, ...] = ("moving_mean",)
+    variance: tuple[str, ...] = ("moving_variance",)
+    gamma: tuple[str, ...] = ("gamma",)
+    beta: tuple[str, ...] = ("beta",)
+    gamma_initial: tuple[float, ...] = _ONE
+    variance_initial: tuple[float, ...] = _ONE
+    gamma_offset: float = 0.0
+    epsilon: float = 1e-3
+    leaves: Mapping[Role, tuple[str, ...]] = field(init=False, repr=False)
+    initial: Mapping[Role, tuple[float, ...]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        leaves = dict(zip(ROLES, (self.gamma, self.beta, self.mean, self.variance), strict=True))
+        initial = (self.gamma_initial, _ZERO, _ZERO, self.variance_initial)
+        object.__setattr__(self, "leaves", leaves)
+        object.__setattr__(self, "initial", dict(zip(ROLES, initial, strict=True)))
+
+    def members(self, group: Group) -> dict[Role, str]:
+        """The members among the names of one scope."""
+        return {
+            role: group[leaf]
+            for role in ROLES
+            if (leaf := next((leaf for leaf in self.leaves[role] if leaf in group), None))
+        }
+
+
+# The first row that fits wins, so a row with a scope of its own stands before a general one.
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "keras",
+        "keras/layers/normalization/batch_normalization.py",
+        container="hdf5",
+    ),
+    Family(
+        "keras-1",
+        "Keras 1: keras/layers/normalization.py; running_std holds a variance from 1.0.8 on",
+        container="any",
+        mean=("running_mean",),
+        variance=("running_std",),
+    ),
+    Family(
+        "tensorpack",
+        "tensorpack/models/batch_norm.py",
+        mean=("mean/EMA",),
+        variance=("variance/EMA",),
+        epsilon=1e-5,
+    ),
+    Family(
+        "lingvo",
+        "lingvo/core/bn_layers.py: gamma is stored as the distance from 1",
+        mean=("moving_mean/var",),
+        variance=("moving_variance/var",),
+        gamma=("gamma/var",),
+        beta=("beta/var",),
+        gamma_initial=_ZERO,
+        gamma_offset=1.0,
+    ),
+    Family(
+        "slim",
+        "tensorflow/contrib/layers/python/layers/layers.py, tf_slim/layers/layers.py",
+        scope=r"BatchNorm(_\d+)?",
+        certain=True,
+    ),
+    Family(
+        "tf.layers",
+        "tensorflow/python/layers/normalization.py",
+        scope=r"(tpu_|sync_)?batch_normalization(_v\d+)?(_\d+)?",
+        certain=True,
+    ),
+    Family(
+        "sonnet-1",
+        "sonnet/python/modules/batch_norm.py",
+        scope=r"batch_norm(_\d+)?",
+        certain=True,
+    ),
+    Family(
+        "tflearn",
+        "tflearn/layers/normalization.py: gamma starts random, N(1, 0.002)",
+        scope=r"BatchNormalization(_\d+)?",
+        certain=True,
+        gamma_initial=_RANDOM,
+        epsilon=1e-5,
+    ),
+    Family(
+        "tensorlayer",
+        "tensorlayer/layers/normalization.py: random gamma; 2.x moving_var starts at 0",
+        container="any",
+        scope=r"batch_?norm(_layer|[123]d)?(_\d+)?",
+        variance=("moving_var",),
+        gamma_initial=_RANDOM,
+        variance_initial=_ONE_OR_ZERO,
+        epsilon=1e-5,
+    ),
+    Family(
+        "custom-scope",
+        "any framework's variable names under a scope of the user's own",
+    ),
+    Family(
+        "hand-written",
+        "public code: pop_mean and pop_var start at 0 and 1, or both at 0",
+        container="any",
+        mean=("moving_mean", "running_mean", "pop_mean"),
+        variance=(
+            "moving_var",
+            "moving_variance",
+            "running_var",
+            "running_variance",
+            "pop_var",
+            "pop_variance",
+        ),
+        gamma=("gamma", "scale"),
+        beta=("beta", "offset", "shift"),
+        variance_initial=_ONE_OR_ZERO,
+    ),
+)
+
+# Variables that belong to a layer besides its members: renorm (tf.layers, tf_keras, Keras 3.14+).
+_RENORM = (
+    "moving_stddev",
+    "renorm_mean",
+    "renorm_mean_weight",
+    "renorm_stddev",
+    "renorm_stddev_weight",
+)
+# … and zero-debias (tensorflow/python/training/moving_averages.py), below the statistic's name.
+_ZERO_DEBIAS = ("biased", "local_step")
+# The tell of an input normalizer (Keras Normalization and many a hand-written one).
+_COUNTER = "count"
+
+_LEAVES = {
+    *(leaf for family in FAMILIES for leaves in family.leaves.values() for leaf in leaves),
+    *_RENORM,
+    _COUNTER,
+}
+_STATISTICS_LEAVES = {
+    leaf for family in FAMILIES for role in STATISTICS for leaf in family.leaves[role]
+}
+_TWO_PARTS = {leaf.rpartition("/")[2] for leaf in _LEAVES if "/" in leaf}
+_OUTPUT_INDEX = re.compile(r":\d+$")
+# Keras 1 wrote LAYER_running_mean where others write LAYER/moving_mean, and a number behind it
+# where the graph had the name already.
+_KERAS_1_NAME = re.compile(r"(?P<layer>.+)_(?P<leaf>gamma|beta|running_mean|running_std)(_\d+)?")
+_HDF5_FORMATS = ("keras-h5",)
+_NUMBERS = ("float", "bfloat", "int", "uint")
+_TOP_LEVEL = "(top level)"
+
+
+def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer]:
+    """The BN layers of a checkpoint, by the names of its variables; no values are read.
+
+    `patterns` are the user's own names: (role, expression), searched in the whole name. The group
+    `layer` of the expression, else what stands before the match, is the layer's name. The layers
+    come in the order of the network where the file keeps it, else sorted by name, 2 before 10.
+    """
+    hdf5 = checkpoint.format in _HDF5_FORMATS
+    groups, helpers = _group(checkpoint.variables, patterns)
+    layers = {
+        scope: layer
+        for scope, group in groups.items()
+        if (layer := _layer(checkpoint, scope, group, helpers.get(scope, {}), hdf5=hdf5))
+    }
+    repeated = {name for name, count in Counter(_names(layers)).items() if count > 1}
+    found = [
+        replace(layer, name=scope) if layer.name in repeated else layer
+        for scope, layer in layers.items()
+    ]
+    if not checkpoint.in_order:
+        found.sort(key=lambda layer: _natural(layer.name))
+    return found
+
+
+def _names(layers: Mapping[str, BNLayer]) -> Iterable[str]:
+    return (layer.name for layer in layers.values())
+
+
+def _group(names: Iterable[str], patterns: Patterns) -> tuple[dict[str, Group], dict[str, Group]]:
+    """Names that a family or a pattern knows, by scope; and the zero-debias helpers by scope."""
+    groups: dict[str, Group] = {}
+    debias = []
+    for name in names:
+        scope, leaf = _split_by_pattern(name, patterns) or _split(name)
+        if leaf in _LEAVES:
+            groups.setdefault(scope, {}).setdefault(leaf, name)
+        elif leaf in _ZERO_DEBIAS:
+            debias.append((scope, leaf, name))
+    helpers: dict[str, Group] = {}
+    for path, leaf, name in debias:
+        for scope, statistic in _tails(path):
+            if statistic in _STATISTICS_LEAVES and statistic in groups.get(scope, {}):
+                helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = name
+                break
+    return groups, helpers
+
+
+def _split_by_pattern(name: str, patterns: Patterns) -> tuple[str, str] | None:
+    """A name that a user's pattern takes is filed as if it were called like its role."""
+    for role, pattern in patterns:
+        match = pattern.search(name)
+        if match:
+            return match.groupdict().get("layer") or name[: match.start()].rstrip("/_."), role
+    return None
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A variable's scope and the last part of its name, without Keras's `:0`."""
+    if ":" in name:
+        name = _OUTPUT_INDEX.sub("", name)
+    scope, _, leaf = name.rpartition("/")
+    if leaf in _TWO_PARTS:
+        outer, _, before = scope.rpartition("/")
+        return outer, f"{before}/{leaf}"
+    if "_" in leaf and leaf not in _LEAVES:
+        match = _KERAS_1_NAME.fullmatch(leaf)
+        if match:
+            layer = match["layer"]
+            return f"{scope}/{layer}" if scope else layer, match["leaf"]
+    return scope, leaf
+
+
+def _tails(path: str) -> Iterable[tuple[str, str]]:
+    """(scope, leaf) of every tail of a path, longest first.
+
+    The debias variables of `S/moving_mean` are `S/S/moving_mean/biased`: the scope is doubled.
+    """
+    parts = path.split("/")
+    return (("/".join(parts[start:-1]), parts[-1]) for start in range(len(parts)))
+
+
+def _layer(
+    checkpoint: Checkpoint, scope: str, group: Group, helpers: Group, *, hdf5: bool
+) -> BNLayer | None:
+    """The layer that the names of one scope make, or None if they are no BN layer."""
+    family = _family(scope, group, hdf5=hdf5)
+    if family is None:
+        return None
+    members = {
+        role: variable
+        for role, name in family.members(group).items()
+        if (variable := checkpoint.variables[name]).dtype.startswith(_NUMBERS)
+    }
+    statistics = sum(role in members for role in STATISTICS)
+    affine = "gamma" in members or "beta" in members
+    normalizer = _COUNTER in group and not affine
+    half_stored = statistics == 1 and affine
+    if normalizer or not (statistics == 2 or half_stored or (family.certain and members)):
+        return None
+    extra = {leaf: group[leaf] for leaf in _RENORM if leaf in group} | helpers
+    return BNLayer(
+        name=_display_name(scope, hdf5=hdf5),
+        family=family.name,
+        variables=members,
+        helpers={leaf: checkpoint.variables[name] for leaf, name in extra.items()},
+        initial=family.initial,
+        gamma_offset=family.gamma_offset,
+        usual_epsilon=family.epsilon,
+    )
+
+
+def _family(scope: str, group: Group, *, hdf5: bool) -> Family | None:
+    """The first row with both statistics, else with one, else whose scope alone proves BN."""
+    last = scope.rpartition("/")[2]
+    rows = [
+        row
+        for row in FAMILIES
+        if row.container in ("any", "hdf5" if hdf5 else "tf") and re.fullmatch(row.scope, last)
+    ]
+    for wanted in (2, 1):
+        for row in rows:
+            if (
+                sum(any(leaf in group for leaf in row.leaves[role]) for role in STATISTICS)
+                == wanted
+            ):
+                return row
+    return next((row for row in rows if row.certain and row.members(group)), None)
+
+
+def _display_name(scope: str, *, hdf5: bool) -> str:
+    """The layer's name as a person knows it; in HDF5 the path without a name said twice."""
+    if not hdf5:
+        return scope or _TOP_LEVEL
+    parts: list[str] = []
+    for part in scope.removeprefix("model_weights/").split("/"):
+        if not parts or part != parts[-1]:
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A sort key that puts `bn_2` before `bn_10`."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]

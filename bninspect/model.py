@@ -1,0 +1,350 @@
+"""The nouns of the program, frozen and without I/O: what readers make, rules read, reporters show.
+
+Vocabulary: a *checkpoint* holds *variables*; a *BN layer* is up to four of them, its *members*
+(gamma, beta, moving_mean, moving_variance), with C channels each; a *rule* looks at one layer and
+yields *findings*; a *report* is what was found in all checkpoints of a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bninspect.errors import ReadProblem
+
+Role = Literal["gamma", "beta", "moving_mean", "moving_variance"]
+ROLES: tuple[Role, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
+STATISTICS: tuple[Role, ...] = ("moving_mean", "moving_variance")
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One stored variable; its bytes are read only when asked for.
+
+    `name` is the name as stored, `shape` the full shape (of a partitioned variable: of all slices
+    together), `dtype` TensorFlow's name of the element type (`float32`, `bfloat16`, …).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    load: Callable[[], NDArray[Any]] = field(repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for dimension in self.shape:
+            count *= dimension
+        return count
+
+    def read(self) -> NDArray[Any]:
+        """The values, of shape `shape`; bfloat16 comes as float32, which holds it exactly.
+
+        Raises a `ReadProblem` if the bytes are missing, cut short or fail their checksum.
+        """
+        return self.load()
+
+
+@dataclass(frozen=True)
+class KerasLayer:
+    """What a stored Keras model configuration says about one layer.
+
+    `trainable` counts the models around the layer too: a layer in a frozen model is frozen.
+    `inference_only` says that every stored call of the layer passes training=False and that this
+    version of Keras keeps to it while training.
+    """
+
+    class_name: str
+    trainable: bool
+    inference_only: bool
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint: its variables by stored name, and what else the file says.
+
+    `path` is as typed, `resolved` what was opened. `variables` are the model's (and, where a
+    format does not tell them apart, the optimizer's too); `optimizer` holds those that the file
+    itself sets apart. `in_order` says that the variables come in the order of the network.
+    `keras_layers` maps a layer's path in the model (`("outer", "bn1")`) to its configuration, or
+    is None where no configuration is stored. `notes` are sentences about what was opened.
+
+    A checkpoint keeps its files open: use it as a context manager, or call `close`.
+    """
+
+    path: str
+    resolved: str
+    format: str
+    variables: Mapping[str, Variable]
+    optimizer: Mapping[str, Variable] = field(default_factory=dict)
+    in_order: bool = False
+    keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
+    notes: tuple[str, ...] = ()
+    close: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of one member, with the numbers every rule asks for.
+
+    `array` has shape (C,). `candidates` are the values training may start from, most usual first;
+    none where they are random or unknown.
+    """
+
+    array: NDArray[Any]
+    candidates: tuple[float, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return int(self.array.size)
+
+    @cached_property
+    def minimum(self) -> float:
+        """The smallest value; NaN if any value is, or if there is none."""
+        return float(self.array.min()) if self.channels else math.nan
+
+    @cached_property
+    def maximum(self) -> float:
+        """The largest value; NaN if any value is, or if there is none."""
+        return float(self.array.max()) if self.channels else math.nan
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean over the channels; NaN if any value is not finite, or if there is none."""
+        return (
+            math.nan if self.not_finite or not self.channels else float(self.array.mean(dtype="f8"))
+        )
+
+    @cached_property
+    def not_finite(self) -> int:
+        """How many values are NaN or infinite."""
+        if not self.channels or (math.isfinite(self.minimum) and math.isfinite(self.maximum)):
+            return 0
+        return self.channels - int((abs(self.array) < math.inf).sum())
+
+    @cached_property
+    def initial(self) -> float | None:
+        """The value this member started from; None where that is random or unknown.
+
+        That is the candidate which all channels hold, else the most usual one.
+        """
+        for candidate in self.candidates[1:]:
+            if self.channels and self.equal_to(candidate).all():
+                return candidate
+        return self.candidates[0] if self.candidates else None
+
+    @cached_property
+    def at_initial(self) -> int | None:
+        """How many channels are bit by bit at the initial value; None if that is unknown."""
+        return None if self.initial is None else int(self.equal_to(self.initial).sum())
+
+    @property
+    def all_initial(self) -> bool:
+        """Whether every channel is bit by bit at the initial value (False for no channels)."""
+        return bool(self.channels) and self.at_initial == self.channels
+
+    @property
+    def constant(self) -> bool:
+        """Whether all channels hold one and the same number (False for no channels)."""
+        return self.minimum == self.maximum
+
+    def equal_to(self, value: float) -> NDArray[Any]:
+        """Which channels hold `value` bit by bit (so -0.0 is not 0.0), as booleans."""
+        bits = f"u{self.array.itemsize}"
+        equal: NDArray[Any] = self.array.view(bits) == self.array.dtype.type(value).view(bits)
+        return equal
+
+
+@dataclass(frozen=True)
+class TrainingEvidence:
+    """What the file says about whether a layer was trained.
+
+    `facts` are sentences that show training. `testable` is whether anything is stored that could
+    have shown it; without that, the absence of facts proves nothing.
+    """
+
+    facts: tuple[str, ...] = ()
+    testable: bool = False
+
+
+@dataclass(frozen=True)
+class BNLayer:
+    """A batch-normalization layer as found in one checkpoint.
+
+    `variables` holds the members that are stored, `helpers` the variables that belong to it
+    besides (renorm, zero-debias), by a short name. `initial` gives for each role the values that
+    training may start from, most usual first; empty where it is random or unknown. Inference
+    multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default. `momentum`,
+    `epsilon` and `keras` are None where nothing stored tells them. `values` and `training` are
+    filled when the members have been read.
+    """
+
+    name: str
+    family: str
+    variables: Mapping[Role, Variable]
+    helpers: Mapping[str, Variable] = field(default_factory=dict)
+    initial: Mapping[Role, tuple[float, ...]] = field(default_factory=dict)
+    gamma_offset: float = 0.0
+    usual_epsilon: float = 1e-3
+    momentum: float | None = None
+    epsilon: float | None = None
+    keras: KerasLayer | None = None
+    values: Mapping[Role, Values] = field(default_factory=dict)
+    training: TrainingEvidence = TrainingEvidence()
+
+    @property
+    def channels(self) -> int | None:
+        """Number of channels C: the statistics decide, else gamma or beta."""
+        for role in ("moving_mean", "moving_variance", "gamma", "beta"):
+            if role in self.variables:
+                return self.variables[role].size
+        return None
+
+    @property
+    def dtype(self) -> str | None:
+        """Element type of the statistics, else of gamma or beta."""
+        for role in ("moving_mean", "moving_variance", "gamma", "beta"):
+            if role in self.variables:
+                return self.variables[role].dtype
+        return None
+
+    @property
+    def trainable(self) -> bool | None:
+        """What the stored Keras configuration says; None without one."""
+        return None if self.keras is None else self.keras.trainable
+
+    @property
+    def zero_debiased(self) -> bool:
+        """Whether the averages forget their initial value with the first update."""
+        return any(name.endswith(("/biased", "/local_step")) for name in self.helpers)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What inference does with one layer: `y = x * scale + shift`, a value a channel.
+
+    `scale = gamma / sqrt(variance + epsilon)`, `shift = beta - mean * scale`, both of shape (C,)
+    in float64; None where a statistic is missing. `assumed` says that `epsilon` is the family's
+    usual one, not a stored one.
+    """
+
+    epsilon: float
+    assumed: bool
+    scale: NDArray[Any] | None
+    shift: NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class RuleContext:
+    """What a rule knows besides the layer: the training step, and a momentum the user gave."""
+
+    step: int | None = None
+    momentum: float | None = None
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What a rule yields for a layer: the sentence, and what it stands on.
+
+    `cause` is None unless the file proves it. `severity` is None for the rule's own.
+    """
+
+    message: str
+    evidence: tuple[str, ...] = ()
+    cause: str | None = None
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True)
+class RuleDoc:
+    """A rule's page: what it means, why it is bad, usual causes, how to fix it (by framework)."""
+
+    meaning: str
+    why: str
+    causes: tuple[str, ...]
+    fixes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of the catalogue: `check` looks at a layer, `fix` says what to do for it."""
+
+    code: str
+    name: str
+    severity: Severity
+    summary: str
+    doc: RuleDoc
+    check: Callable[[BNLayer, RuleContext], Iterator[Violation]]
+    fix: Callable[[BNLayer, Violation], str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule's verdict on one layer of one checkpoint."""
+
+    rule: Rule
+    severity: Severity
+    layer: str
+    message: str
+    cause: str | None
+    evidence: tuple[str, ...]
+    fix: str
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What was found in one checkpoint, or why it could not be read (`error`)."""
+
+    path: str
+    resolved: str | None = None
+    format: str | None = None
+    step: int | None = None
+    variable_count: int = 0
+    layers: tuple[BNLayer, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: ReadProblem | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in all checkpoints of a run, in the order they were given."""
+
+    checkpoints: tuple[CheckpointReport, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every finding, checkpoint by checkpoint."""
+        return tuple(finding for item in self.checkpoints for finding in item.findings)
+
+    @property
+    def layer_count(self) -> int:
+        """BN layers in all readable checkpoints."""
+        return sum(len(item.layers) for item in self.checkpoints)
+
+    @property
+    def unreadable(self) -> int:
+        """Checkpoints that could not be read."""
+        return sum(item.error is not None for item in self.checkpoints)
+
+    def count(self, severity: Severity) -> int:
+        """Findings of one severity."""
+        return sum(finding.severity == severity for finding in self.findings)

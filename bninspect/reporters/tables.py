@@ -1,0 +1,230 @@
+"""`list` and `dump` for a person: tables of layers and of channels. The only user of rich."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bninspect.model import (
+    ROLES,
+    STATISTICS,
+    BNLayer,
+    CheckpointReport,
+    Inference,
+    Report,
+    Values,
+)
+from bninspect.reporters.text import plural
+
+# How many channels of a layer are shown without --verbose: the first and the last half of these.
+_SHOWN_CHANNELS = 16
+_BARS = " ▁▂▃▄▅▆▇█"
+_ASCII_BARS = " .:-=+*#@"
+_BINS = 24
+_FORMATS = {
+    "tf-v2": "TensorFlow V2 checkpoint",
+    "keras-h5": "Keras HDF5 file",
+}
+
+
+def write_list(
+    report: Report,
+    stream: TextIO,
+    *,
+    width: int | None = None,
+    color: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Write a table of layers for each checkpoint.
+
+    `quiet` leaves the names, one a line; `verbose` adds the stored name of each member. `width` is
+    None where nothing must be folded (a pipe, a file).
+    """
+    console = _console(stream, width, color=color)
+    for item in report.checkpoints:
+        if quiet:
+            for layer in item.layers:
+                _line(console, layer.name)
+            continue
+        _line(console, _headline(item))
+        for note in item.notes:
+            _line(console, f"  note: {note}")
+        if item.layers:
+            _print(console, _layer_table(item, verbose=verbose))
+    if not quiet and any(item.layers for item in report.checkpoints):
+        _line(console, "stored: g gamma, b beta, m moving_mean, v moving_variance, - not stored")
+
+
+def write_dump(
+    report: CheckpointReport,
+    layers: list[tuple[BNLayer, Inference]],
+    stream: TextIO,
+    *,
+    width: int | None = None,
+    color: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Write the channels of some layers: a histogram a member, then a table.
+
+    `quiet` leaves the tables, `verbose` shows every channel.
+    """
+    console = _console(stream, width, color=color)
+    bars = _BARS if _is_unicode(stream) else _ASCII_BARS
+    for layer, result in layers:
+        if not quiet:
+            _line(
+                console, f"{layer.name}  ({layer.family}, {plural(layer.channels or 0, 'channel')})"
+            )
+            _line(console, f"  from {report.path}")
+            _line(console, f"  {_formula(layer, result)}")
+            for name, values in _columns(layer, result).items():
+                _line(console, f"  {name:<16} {_histogram(values, bars)}")
+        _print(console, _channel_table(layer, result, verbose=verbose))
+
+
+def _console(stream: TextIO, width: int | None, *, color: bool) -> Console:
+    return Console(
+        file=stream,
+        width=width or 10_000,
+        color_system="standard" if color else None,
+        force_terminal=color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
+
+
+def _line(console: Console, text: str) -> None:
+    """One line as it is: names and paths are never folded, so they can be copied."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def _print(console: Console, table: Table) -> None:
+    with console.capture() as capture:
+        console.print(table)
+    lines = (line.rstrip() for line in capture.get().splitlines())
+    console.file.write("\n".join(line for line in lines if line) + "\n")
+
+
+def _headline(item: CheckpointReport) -> str:
+    if item.error:
+        return f"ERROR  {item.error}"
+    kind = _FORMATS.get(item.format or "", item.format)
+    step = "" if item.step is None else f", step {item.step}"
+    found = plural(len(item.layers), "BN layer") if item.layers else "no BN layer"
+    among = plural(item.variable_count, "variable")
+    return f"{item.path}: {found} among {among} ({kind}{step})"
+
+
+def _layer_table(item: CheckpointReport, *, verbose: bool) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
+    table.add_column("layer", overflow="fold", ratio=None)
+    table.add_column("family", no_wrap=True)
+    table.add_column("channels", justify="right", no_wrap=True)
+    table.add_column("stored", no_wrap=True)
+    table.add_column("dtype", no_wrap=True)
+    table.add_column("moving_mean", overflow="fold")
+    table.add_column("moving_variance", overflow="fold")
+    for layer in item.layers:
+        table.add_row(
+            Text(layer.name),
+            layer.family,
+            str(layer.channels),
+            "".join(
+                letter if role in layer.variables else "-"
+                for role, letter in zip(ROLES, "gbmv", strict=True)
+            ),
+            layer.dtype,
+            *(_range(layer, role) for role in STATISTICS),
+        )
+        if verbose:
+            members = [*layer.variables.values(), *layer.helpers.values()]
+            for variable in members:
+                table.add_row(Text(f"  {variable.name}"))
+    return table
+
+
+def _range(layer: BNLayer, role: str) -> str:
+    values = next((values for name, values in layer.values.items() if name == role), None)
+    if values is None:
+        return "?" if role in layer.variables else "-"
+    if values.all_initial:
+        return f"{values.minimum:g} (initial)"
+    return f"{values.minimum:.4g} … {values.maximum:.4g}"
+
+
+def _formula(layer: BNLayer, result: Inference) -> str:
+    if result.scale is None:
+        return "no scale and shift: a statistic is missing or the members do not fit together"
+    gamma = "gamma" if not layer.gamma_offset else f"(gamma + {layer.gamma_offset:g})"
+    told = "assumed, none is stored" if result.assumed else "stored"
+    return (
+        f"y = x * scale + shift, scale = {gamma} / sqrt(moving_variance + {result.epsilon:g}),"
+        f" shift = beta - moving_mean * scale (epsilon {told})"
+    )
+
+
+def _columns(layer: BNLayer, result: Inference) -> dict[str, Values]:
+    columns: dict[str, Values] = {
+        role: layer.values[role] for role in ROLES if role in layer.values
+    }
+    if result.scale is not None and result.shift is not None:
+        columns |= {"scale": Values(result.scale), "shift": Values(result.shift)}
+    return columns
+
+
+def _histogram(values: Values, bars: str) -> str:
+    """`min … max` and one bar a bin, as high as the bin is full; what is not finite is counted."""
+    finite: NDArray[Any] = values.array[np.isfinite(values.array)].astype(np.float64)
+    lost = f", {values.channels - finite.size} not finite" if finite.size < values.channels else ""
+    if not finite.size:
+        return f"no finite value{lost}"
+    low, high = float(finite.min()), float(finite.max())
+    if low == high:
+        return f"{low:.4g} in every channel{lost}"
+    # Scaled to 0…1 first, so that the largest numbers do not overflow the bins' edges.
+    counts = np.histogram((finite / 2 - low / 2) / (high / 2 - low / 2), _BINS, (0.0, 1.0))[
+        0
+    ].tolist()
+    top = len(bars) - 1
+    drawn = "".join(bars[math.ceil(count / max(counts) * top)] for count in counts)
+    return f"|{drawn}|  {low:.4g} … {high:.4g}{lost}"
+
+
+def _channel_table(layer: BNLayer, result: Inference, *, verbose: bool) -> Table:
+    columns = _columns(layer, result)
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
+    table.add_column("channel", justify="right", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    total = max((values.channels for values in columns.values()), default=0)
+    half = _SHOWN_CHANNELS // 2
+    left_out = 0 if verbose or total <= _SHOWN_CHANNELS + 1 else total - _SHOWN_CHANNELS
+    for channel in range(total):
+        if left_out and half <= channel < total - half:
+            if channel == half:
+                table.add_row("…", f"{left_out} more channels (--verbose)")
+            continue
+        table.add_row(
+            str(channel),
+            *(
+                f"{float(values.array[channel]):.6g}" if channel < values.channels else ""
+                for values in columns.values()
+            ),
+        )
+    return table
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
+    return encoding.replace("-", "").startswith("utf")

@@ -1,0 +1,179 @@
+"""`check` for a person: the verdict first, then one entry a rule, its evidence and the fix."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from typing import TextIO
+
+import click
+
+from bninspect.model import SEVERITIES, CheckpointReport, Finding, Report, Severity
+
+# How many layers of one entry are named without --verbose.
+_NAMED = 3
+_COLORS: dict[str, str] = {
+    "FAIL": "red",
+    "ERROR": "red",
+    "WARN": "yellow",
+    "PASS": "green",
+    "NONE": "yellow",
+    "error": "red",
+    "warning": "yellow",
+    "note": "cyan",
+}
+_INDENT = "      "
+
+
+def write_text(
+    report: Report,
+    stream: TextIO,
+    *,
+    width: int = 80,
+    color: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Write the report; `quiet` leaves the verdicts, `verbose` names every layer."""
+    lines: list[str] = []
+    for item in report.checkpoints:
+        lines += _wrap(f"{_paint(_status(item), color=color)}  ", _verdict(item), width, 6)
+        if not quiet:
+            lines += _details(item, width=width, color=color, verbose=verbose)
+    if not quiet or len(report.checkpoints) > 1:
+        lines.append(_summary(report))
+    stream.write("\n".join(lines) + "\n")
+
+
+def write_concise(report: Report, stream: TextIO) -> None:
+    """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors."""
+    for item in report.checkpoints:
+        if item.error:
+            stream.write(f"{item.path}: {item.error.kind}: {item.error}\n")
+        for finding in item.findings:
+            stream.write(
+                f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}:"
+                f" {finding.message}\n"
+            )
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _status(item: CheckpointReport) -> str:
+    if item.error:
+        return "ERROR"
+    severities = {finding.severity for finding in item.findings}
+    if "error" in severities:
+        return "FAIL"
+    if "warning" in severities:
+        return "WARN"
+    return "PASS" if item.layers else "NONE"
+
+
+def _verdict(item: CheckpointReport) -> str:
+    """The answer in one sentence."""
+    if item.error:
+        return str(item.error)
+    if not item.layers:
+        return f"{item.path}: no BN layer among {plural(item.variable_count, 'variable')}"
+    total = plural(len(item.layers), "BN layer")
+    worst = _worst(item.findings)
+    if worst is None:
+        return f"{item.path}: {total}, nothing wrong with the statistics"
+    hit = {finding.layer for finding in worst}
+    rule = worst[0].rule
+    return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({rule.code})"
+
+
+def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
+    """The findings of the rule to lead with: the gravest that hits the most layers."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(finding.rule.code, []).append(finding)
+    serious = [group for group in groups.values() if group[0].severity != "note"]
+    return min(
+        serious,
+        key=lambda group: (SEVERITIES.index(group[0].severity), -len(group)),
+        default=None,
+    )
+
+
+def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
+    lines = [line for note in item.notes for line in _wrap(_INDENT, f"note: {note}", width, 6)]
+    for group in _grouped(item.findings):
+        lines.append("")
+        lines += _entry(group, width=width, color=color, verbose=verbose)
+    if item.findings or item.notes:
+        lines.append("")
+    return lines
+
+
+def _grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Findings that say the same: one rule, severity, cause and fix; gravest first."""
+    groups: dict[tuple[Severity, str, str | None, str], list[Finding]] = {}
+    for finding in findings:
+        key = (finding.severity, finding.rule.code, finding.cause, finding.fix)
+        groups.setdefault(key, []).append(finding)
+    return [
+        groups[key] for key in sorted(groups, key=lambda key: (SEVERITIES.index(key[0]), key[1]))
+    ]
+
+
+def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> list[str]:
+    first = group[0]
+    severity = _paint(first.severity, color=color)
+    head = f"{severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"
+    lines = [f"  {head}"]
+    shown = group if verbose else group[:_NAMED]
+    for finding in shown:
+        lines += _wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
+    if len(group) > len(shown):
+        lines.append(f"    - … and {len(group) - len(shown)} more (--verbose names them)")
+    lines += _wrap("    evidence  ", "; ".join(_evidence(group)), width, 14)
+    lines += _wrap("    cause     ", first.cause or "not proved by what is stored", width, 14)
+    lines += _wrap("    fix       ", first.fix, width, 14)
+    lines += _wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
+    return lines
+
+
+def _evidence(group: list[Finding]) -> list[str]:
+    """What the findings of an entry stand on, with the number of layers where not all share it."""
+    counts = Counter(fact for finding in group for fact in finding.evidence)
+    facts = [
+        fact if count == len(group) else f"{fact} ({plural(count, 'layer')})"
+        for fact, count in counts.items()
+    ]
+    if len(facts) > _NAMED:
+        facts = [*facts[:_NAMED], f"and {len(facts) - _NAMED} facts more (--format json)"]
+    return facts
+
+
+def _summary(report: Report) -> str:
+    parts = [plural(report.count(severity), severity) for severity in SEVERITIES]
+    if report.unreadable:
+        parts.append(f"{report.unreadable} unreadable")
+    return (
+        f"{plural(len(report.checkpoints), 'checkpoint')},"
+        f" {plural(report.layer_count, 'BN layer')}: {', '.join(parts)}"
+    )
+
+
+def _wrap(head: str, text: str, width: int, indent: int) -> list[str]:
+    """`head` and `text`, wrapped below each other; names and paths are never cut."""
+    if not text:
+        return []
+    lines = textwrap.wrap(
+        text,
+        max(width - indent, 20),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [head + lines[0], *(" " * indent + line for line in lines[1:])]
+
+
+def _paint(word: str, *, color: bool) -> str:
+    return click.style(word, fg=_COLORS[word], bold=True) if color else word

@@ -1,0 +1,61 @@
+"""The catalogue: every rule, in the order of its code, and how they are chosen and applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bninspect.errors import UsageProblem
+from bninspect.model import BNLayer, Finding, Rule, RuleContext
+from bninspect.rules import incomplete, numeric, stuck
+
+RULES: tuple[Rule, ...] = (*stuck.RULES, *incomplete.RULES, *numeric.RULES)
+
+
+def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ...]:
+    """The rules that `select` names (all, if it names none), less those that `ignore` names.
+
+    A code may be cut short: BN1 stands for BN101 to BN106. Raises `UsageProblem` for a code that
+    no rule begins with.
+    """
+    selected = _with_prefixes(select) or RULES
+    ignored = _with_prefixes(ignore)
+    return tuple(rule for rule in RULES if rule in selected and rule not in ignored)
+
+
+def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
+    chosen: list[Rule] = []
+    for code in codes:
+        matching = [rule for rule in RULES if code and rule.code.startswith(code.upper())]
+        if not matching:
+            raise UsageProblem(f"There is no rule {code!r}{nearest_rule(code)}.")
+        chosen += matching
+    return tuple(chosen)
+
+
+def nearest_rule(code: str) -> str:
+    """A suggestion for a mistyped code, as the end of a sentence; empty if none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
+
+    names = {rule.code: rule for rule in RULES} | {rule.name: rule for rule in RULES}
+    near = get_close_matches(code.upper(), names, 1) or get_close_matches(code.lower(), names, 1)
+    return f"; did you mean {names[near[0]].code}" if near else ""
+
+
+def apply_rules(
+    layers: Iterable[BNLayer], rules: Iterable[Rule], context: RuleContext
+) -> tuple[Finding, ...]:
+    """The findings of `rules` on `layers`, layer by layer in the order of the network."""
+    return tuple(
+        Finding(
+            rule=rule,
+            severity=violation.severity or rule.severity,
+            layer=layer.name,
+            message=violation.message,
+            cause=violation.cause,
+            evidence=violation.evidence,
+            fix=rule.fix(layer, violation),
+        )
+        for layer in layers
+        for rule in rules
+        for violation in rule.check(layer, context)
+    )

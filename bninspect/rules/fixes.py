@@ -1,0 +1,100 @@
+"""How to fix it, once for all rules: one sentence by family, and code by framework.
+
+The sentence is for the report, where the family is known; the code is for a rule's page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bninspect.model import BNLayer
+
+_TF1 = (
+    "Run the update ops with every training step: build the train op under"
+    " `tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS))`, call the layer with"
+    " training=True while training, and train again."
+)
+_KERAS = (
+    "Train the layer in training mode: `model.fit`, or `model(x, training=True)` in a loop of your"
+    " own; in a TF1 session run `model.updates` with the train op; in a Keras 3 stateless loop keep"
+    " the non-trainable variables that are returned. Then train again."
+)
+_UPDATES: Mapping[str, str] = {
+    "tf.layers": _TF1,
+    "custom-scope": _TF1,
+    "slim": (
+        "Build the train op with `slim.learning.create_train_op(total_loss, optimizer)` instead of"
+        " `optimizer.minimize`, set is_training=True while training, and train again."
+    ),
+    "keras": _KERAS,
+    "keras-1": (
+        "Use mode=0 and train with `model.fit`; with mode 1 or 2 the averages are never used nor"
+        " updated, so evaluate in batches as large as in training."
+    ),
+    "sonnet-1": (
+        "Connect the module with is_training=True while training and run"
+        " `tf.get_collection(tf.GraphKeys.UPDATE_OPS)` with the train op; then train again."
+    ),
+    "tflearn": (
+        "Call `tflearn.is_training(True, session=session)` before a training loop of your own"
+        " (DNN.fit does it); then train again."
+    ),
+    "tensorpack": (
+        "Build the training tower with is_training=True and keep the RunUpdateOps callback, which"
+        " runs the update ops; then train again."
+    ),
+}
+_HAND_WRITTEN = (
+    "Run the assign ops of the moving averages with every training step, for example under"
+    " `tf.control_dependencies([update_mean, update_variance])` around the train op; then train"
+    " again."
+)
+
+
+def run_the_updates(layer: BNLayer) -> str:
+    """What to do where the statistics were not updated."""
+    return _UPDATES.get(layer.family, _HAND_WRITTEN)
+
+
+UPDATE_CODE: Mapping[str, str] = {
+    "TF1 layers": """\
+x = tf.layers.batch_normalization(x, training=is_training)
+...
+update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+with tf.control_dependencies(update_ops):
+    train_op = optimizer.minimize(loss, global_step=tf.train.get_or_create_global_step())""",
+    "slim": """\
+with slim.arg_scope([slim.batch_norm], is_training=is_training):
+    ...
+train_op = slim.learning.create_train_op(total_loss, optimizer)""",
+    "Keras": """\
+model.fit(dataset)
+
+# in a TF1 session with a loop of your own
+session.run([train_op, model.updates], feed_dict)""",
+    "Custom loops": """\
+# Keras on TensorFlow
+with tf.GradientTape() as tape:
+    loss = loss_fn(y, model(x, training=True))
+
+# Keras 3, stateless (JAX): keep what is returned
+y_pred, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
+
+# hand-written averages in TF1
+with tf.control_dependencies([update_mean, update_variance]):
+    train_op = optimizer.minimize(loss)""",
+}
+
+SAVER_CODE: Mapping[str, str] = {
+    "TF1 layers": """\
+saver = tf.train.Saver()  # every variable
+# or, if it must be a choice
+saver = tf.train.Saver(tf.trainable_variables() + [
+    v for v in tf.global_variables() if "moving_" in v.op.name])""",
+    "slim": """\
+saver = tf.train.Saver(slim.get_model_variables())  # includes moving_mean and moving_variance""",
+    "Keras": """\
+model.save("model.keras")  # or model.save_weights: both store the statistics""",
+    "Custom loops": """\
+saver = tf.train.Saver(var_list={**trained_variables, **moving_averages})""",
+}

@@ -1,0 +1,125 @@
+"""BN201 to BN203: statistics that are not in the file, and members that do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
+from bninspect.rules.fixes import SAVER_CODE
+
+
+def statistics_missing(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN201."""
+    if any(role in layer.variables for role in STATISTICS):
+        return
+    stored = " and ".join(role for role in ROLES if role in layer.variables)
+    yield Violation(
+        f"{stored} {'are' if ' and ' in stored else 'is'} stored, moving_mean and moving_variance"
+        " are not",
+        evidence=(f"{layer.family} layers always have both statistics",),
+        cause="saver-omitted-statistics",
+    )
+
+
+def statistics_half_missing(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN202."""
+    stored = [role for role in STATISTICS if role in layer.variables]
+    if len(stored) == 1:
+        missing = next(role for role in STATISTICS if role not in layer.variables)
+        yield Violation(f"{stored[0]} is stored, {missing} is not")
+
+
+def shape_mismatch(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN203."""
+    sizes = {role: layer.variables[role].size for role in ROLES if role in layer.variables}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{role} {size}" for role, size in sizes.items())
+        yield Violation(f"its members disagree on the number of channels: {told}")
+
+
+def _fix_saver(layer: BNLayer, _: Violation) -> str:
+    if layer.family in ("keras", "keras-1"):
+        return "Save the model again with model.save or model.save_weights."
+    return (
+        "Save every variable: `tf.train.Saver()` instead of"
+        " `tf.train.Saver(tf.trainable_variables())`. The statistics of this checkpoint are lost;"
+        " restore it, re-estimate them on training data, and save again."
+    )
+
+
+def _fix_shapes(_: BNLayer, __: Violation) -> str:
+    return (
+        "Check how this file was put together: gamma, beta and the statistics come from different"
+        " layers. Load them again from where each came from."
+    )
+
+
+_WHY_MISSING = (
+    "Inference needs (x - mean) / sqrt(variance + epsilon). Without the statistics a restored model"
+    " either fails (a NotFoundError for moving_mean, or a NoneType error in quantization and BN"
+    " folding) or runs with the 0 and 1 it was built with."
+)
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        code="BN201",
+        name="statistics-missing",
+        severity="error",
+        summary="gamma or beta is stored, the moving statistics are not",
+        doc=RuleDoc(
+            meaning=(
+                "A layer whose name leaves no doubt that it is BN (slim's BatchNorm,"
+                " batch_normalization, …) has gamma or beta in the file, but neither moving_mean"
+                " nor moving_variance."
+            ),
+            why=_WHY_MISSING,
+            causes=(
+                "tf.train.Saver(tf.trainable_variables()): the statistics are not trainable",
+                "a var_list filtered by a collection that does not hold them",
+            ),
+            fixes=SAVER_CODE,
+        ),
+        check=statistics_missing,
+        fix=_fix_saver,
+    ),
+    Rule(
+        code="BN202",
+        name="statistics-half-missing",
+        severity="error",
+        summary="only one of the two moving statistics is stored",
+        doc=RuleDoc(
+            meaning="moving_mean is in the file without moving_variance, or the other way round.",
+            why=_WHY_MISSING,
+            causes=(
+                "a var_list that names only one of them",
+                (
+                    "a conversion that dropped one, or gave it a name that is not known here:"
+                    " see --pattern"
+                ),
+            ),
+            fixes=SAVER_CODE,
+        ),
+        check=statistics_half_missing,
+        fix=_fix_saver,
+    ),
+    Rule(
+        code="BN203",
+        name="shape-mismatch",
+        severity="error",
+        summary="members of one layer disagree on the number of channels",
+        doc=RuleDoc(
+            meaning=(
+                "gamma, beta, moving_mean and moving_variance each have a value a channel, but"
+                " their numbers of values differ."
+            ),
+            why="No framework can restore such a layer, or it restores it into the wrong one.",
+            causes=(
+                "weights of different layers or models merged into one file",
+                "a layer pruned by gamma and beta, its statistics forgotten",
+            ),
+            fixes={},
+        ),
+        check=shape_mismatch,
+        fix=_fix_shapes,
+    ),
+)

@@ -1,0 +1,232 @@
+"""BN301 to BN305: values that no healthy layer has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
+from bninspect.rules.channels import COLLAPSED_VARIANCE, dead_channels, has_statistics
+
+# The square of float16's largest number: beyond it one standard deviation of the activations
+# is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
+EXPLODING_VARIANCE = 65504.0**2
+_HALF_PRECISION = ("float16", "bfloat16")
+
+
+def not_finite(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN301."""
+    counts = {
+        role: layer.values[role].not_finite
+        for role in ROLES
+        if role in layer.values and layer.values[role].not_finite
+    }
+    if counts:
+        told = ", ".join(
+            f"{role} in {count} of {layer.values[role].channels} channels"
+            for role, count in counts.items()
+        )
+        yield Violation(f"NaN or infinity: {told}")
+
+
+def negative_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN302."""
+    variance = layer.values.get("moving_variance")
+    if variance is not None and not variance.minimum >= 0.0:
+        negative = int((variance.array < 0.0).sum())
+        if negative:
+            smallest = float(variance.array[variance.array < 0.0].min())
+            yield Violation(
+                f"moving_variance is negative in {negative} of {variance.channels} channels"
+                f" (down to {smallest:g})"
+            )
+
+
+def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
+    """BN303."""
+    if not has_statistics(layer):
+        return
+    count = dead_channels(layer, context)
+    if count:
+        yield Violation(
+            f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"
+            " variance has decayed"
+        )
+
+
+def exploding_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN304."""
+    variance = layer.values.get("moving_variance")
+    if variance is not None and not variance.maximum <= EXPLODING_VARIANCE:
+        large = variance.array > EXPLODING_VARIANCE
+        large &= variance.array != float("inf")  # BN301
+        if large.any():
+            yield Violation(
+                f"moving_variance is up to {float(variance.array[large].max()):.3g} in"
+                f" {int(large.sum())} of {variance.channels} channels"
+            )
+
+
+def half_precision(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN305."""
+    halves = [
+        role
+        for role in STATISTICS
+        if role in layer.variables and layer.variables[role].dtype in _HALF_PRECISION
+    ]
+    if halves:
+        yield Violation(f"{' and '.join(halves)}: stored as {layer.variables[halves[0]].dtype}")
+
+
+def _fix_not_finite(_: BNLayer, __: Violation) -> str:
+    return (
+        "Go back to the last checkpoint that is finite and find what diverged: the learning rate,"
+        " a loss that divides by zero, a batch of one sample on a fused GPU kernel."
+    )
+
+
+def _fix_negative(_: BNLayer, __: Violation) -> str:
+    return (
+        "Check the order in which weights were set: Keras wants gamma, beta, mean, variance. If"
+        " nothing was converted, train with batches of more than one sample."
+    )
+
+
+def _fix_dead(_: BNLayer, __: Violation) -> str:
+    return (
+        "Nothing to do about the statistics: they are right. If many channels are dead, lower the"
+        " learning rate, or prune the channels."
+    )
+
+
+def _fix_exploding(_: BNLayer, __: Violation) -> str:
+    return (
+        "Check the scale of the inputs and the learning rate; with float16 inference keep this"
+        " layer in float32."
+    )
+
+
+def _fix_half(_: BNLayer, __: Violation) -> str:
+    return "Keep the statistics in float32; a mixed-precision policy does that by itself."
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        code="BN301",
+        name="not-finite",
+        severity="error",
+        summary="NaN or infinity in a member",
+        doc=RuleDoc(
+            meaning="gamma, beta, moving_mean or moving_variance holds a NaN or an infinity.",
+            why=(
+                "Every prediction that passes the channel is NaN, or 0 behind an infinite variance."
+            ),
+            causes=(
+                "training diverged",
+                (
+                    "fused GPU batch normalization with one value a channel (a batch of 1 after"
+                    " global pooling)"
+                ),
+                "float16 statistics that overflowed",
+            ),
+            fixes={},
+        ),
+        check=not_finite,
+        fix=_fix_not_finite,
+    ),
+    Rule(
+        code="BN302",
+        name="negative-variance",
+        severity="error",
+        summary="a moving_variance is below 0",
+        doc=RuleDoc(
+            meaning="At least one channel's moving_variance is negative, which no variance is.",
+            why=(
+                "Below -epsilon the square root is NaN; above it the channel is scaled up by a"
+                " number that means nothing."
+            ),
+            causes=(
+                "set_weights in the wrong order: the means lie where the variances belong",
+                (
+                    "Keras 2.1.5 to 2.3.1, which multiply by n / (n - (1 + epsilon)): for n = 1 that"
+                    " turns the sign"
+                ),
+                "a conversion that mixed up the members",
+            ),
+            fixes={
+                "Keras": "layer.set_weights([gamma, beta, moving_mean, moving_variance])",
+            },
+        ),
+        check=negative_variance,
+        fix=_fix_negative,
+    ),
+    Rule(
+        code="BN303",
+        name="dead-channels",
+        severity="note",
+        summary="channels whose input is always 0",
+        doc=RuleDoc(
+            meaning=(
+                "A channel's mean is exactly 0 and its variance has decayed: below"
+                f" {COLLAPSED_VARIANCE:g}, or to momentum^steps, or to the same number as in other"
+                " such channels. That is what updates with nothing but zeros leave."
+            ),
+            why=(
+                "The statistics are right, so this is no error: the channel gives beta, whatever"
+                " the input. It costs computation and capacity."
+            ),
+            causes=(
+                "ReLUs that never fire, after a learning rate that was too high",
+                "weight decay or L1 that drove the filters before it to 0",
+            ),
+            fixes={},
+        ),
+        check=dead,
+        fix=_fix_dead,
+    ),
+    Rule(
+        code="BN304",
+        name="exploding-variance",
+        severity="warning",
+        summary="a moving_variance beyond what activations should have",
+        doc=RuleDoc(
+            meaning=(
+                f"A moving_variance is above {EXPLODING_VARIANCE:.3g}, the square of float16's"
+                " largest number: the standard deviation itself is out of float16's range."
+            ),
+            why=(
+                "Such activations overflow in float16 inference and drown everything else in"
+                " float32."
+            ),
+            causes=(
+                "training that diverges",
+                "inputs on a scale that nobody meant (timestamps, ids, unnormalised sums)",
+            ),
+            fixes={},
+        ),
+        check=exploding_variance,
+        fix=_fix_exploding,
+    ),
+    Rule(
+        code="BN305",
+        name="half-precision-statistics",
+        severity="warning",
+        summary="moving statistics kept in float16 or bfloat16",
+        doc=RuleDoc(
+            meaning="moving_mean or moving_variance is stored as float16 or bfloat16.",
+            why=(
+                "An update changes an average by (1 - momentum) of the difference. Near 1 a"
+                " bfloat16 has steps of 0.004, a float16 of 0.0005: with momentum 0.999 (bfloat16)"
+                " or 0.9997 (float16) the change is rounded away and the variance never leaves 1."
+            ),
+            causes=(
+                "the whole model built in half precision instead of a mixed-precision policy",
+                "a checkpoint cast to half precision for deployment: fine there, not for training",
+            ),
+            fixes={
+                "Keras": 'keras.mixed_precision.set_global_policy("mixed_float16")',
+            },
+        ),
+        check=half_precision,
+        fix=_fix_half,
+    ),
+)

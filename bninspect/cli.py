@@ -6,13 +6,11 @@ asked for wrongly, 3 no file had a BN layer. 2 wins over 1, 1 over 3.
 
 from __future__ import annotations
 
+import io
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
@@ -29,10 +27,17 @@ _ISSUES = "Please report this as a bug, with the lines above."
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def run() -> None:
-    """Run the program and exit: problems as one sentence, bugs with a traceback and exit 2."""
+def run(arguments: list[str] | None = None) -> None:
+    """Run the program and exit: problems as one sentence, bugs with a traceback and exit 2.
+
+    `arguments` are those of the command line if None. What the terminal's encoding lacks is
+    written as an escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        main.main(prog_name="bninspect", standalone_mode=True)
+        main.main(args=arguments, prog_name="bninspect")
     except BninspectError as problem:
         click.echo(f"bninspect: {problem}", err=True)
         sys.exit(PROBLEM)
@@ -44,8 +49,8 @@ def run() -> None:
         sys.exit(PROBLEM)
 
 
-def common_options(*formats: str) -> Callable[[Command], Command]:
-    """The options that every command on checkpoints has."""
+def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command], Command]:
+    """The options that every command on checkpoints has; `quiet` and `verbose` say what they do."""
 
     def add(command: Command) -> Command:
         for option in reversed(
@@ -70,11 +75,11 @@ def common_options(*formats: str) -> Callable[[Command], Command]:
                     multiple=True,
                     metavar="ROLE=REGEX",
                     help="Names of your own: a variable whose name matches REGEX is the gamma,"
-                    " beta, moving_mean or moving_variance of the layer that (?P<layer>…), or what"
+                    " beta, moving_mean or moving_variance of the layer that (?P<layer>...), or what"
                     " stands before the match, names. Repeatable.",
                 ),
-                click.option("-q", "--quiet", is_flag=True, help="Only what matters most."),
-                click.option("-v", "--verbose", is_flag=True, help="Everything, in full."),
+                click.option("-q", "--quiet", is_flag=True, help=quiet),
+                click.option("-v", "--verbose", is_flag=True, help=verbose),
                 click.option(
                     "--color",
                     type=click.Choice(("auto", "always", "never")),
@@ -93,7 +98,7 @@ def common_options(*formats: str) -> Callable[[Command], Command]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="bninspect")
 def main() -> None:
-    r"""Find batch-normalization statistics that training never updated.
+    """Find batch-normalization statistics that training never updated.
 
     Reads TensorFlow V2 checkpoints and Keras HDF5 files without importing TensorFlow. PATH is a
     checkpoint prefix (model.ckpt-200), any of its files, a training directory, or an .h5 file.
@@ -108,7 +113,13 @@ def main() -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@common_options("text", "concise", "json")
+@common_options(
+    "text",
+    "concise",
+    "json",
+    quiet="Only the verdict on each checkpoint.",
+    verbose="Name every layer of a finding.",
+)
 @click.option(
     "--select", multiple=True, metavar="CODES", help="Only these rules (BN101,BN2); repeatable."
 )
@@ -141,7 +152,7 @@ def check(
     allow_empty: bool,
     momentum: float | None,
 ) -> None:
-    r"""Say which BN statistics training never updated, why that is bad, and how to fix it.
+    """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
     \b
     Exit codes: 0 nothing found, 1 findings, 2 something could not be read,
@@ -180,7 +191,12 @@ def check(
 
 @main.command(name="list")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@common_options("text", "json")
+@common_options(
+    "text",
+    "json",
+    quiet="Only the names of the layers, one a line.",
+    verbose="Add the stored name of each variable.",
+)
 def list_(
     paths: tuple[str, ...],
     format_: str,
@@ -190,7 +206,7 @@ def list_(
     verbose: bool,
     color: str,
 ) -> None:
-    r"""List the BN layers: name, family, channels, what is stored, range of each statistic.
+    """List the BN layers: name, family, channels, what is stored, range of each statistic.
 
     \b
     bninspect list model.ckpt-200
@@ -230,7 +246,14 @@ def list_(
     metavar="NAME",
     help="The layer's name, exact or as a glob ('conv*'); repeatable.",
 )
-@common_options("text", "json", "csv", "npz")
+@common_options(
+    "text",
+    "json",
+    "csv",
+    "npz",
+    quiet="Only the tables, no histograms.",
+    verbose="Every channel of every layer.",
+)
 def dump(
     path: str,
     names: tuple[str, ...],
@@ -241,7 +264,7 @@ def dump(
     verbose: bool,
     color: str,
 ) -> None:
-    r"""Show the values of layers, channel by channel, and what inference does with them.
+    """Show the values of layers, channel by channel, and what inference does with them.
 
     \b
     bninspect dump model.ckpt-200 --layer resnet/unit_1/batch_normalization
@@ -283,7 +306,7 @@ def dump(
 @main.command()
 @click.argument("code", required=False)
 def rule(code: str | None) -> None:
-    r"""Show the catalogue of rules, or one rule's page: meaning, causes, fix.
+    """Show the catalogue of rules, or one rule's page: meaning, causes, fix.
 
     \b
     bninspect rule
@@ -348,31 +371,19 @@ def _output(path: str | None, *, binary: bool = False) -> Iterator[Any]:
     if path is None:
         yield sys.stdout
         return
-    target = Path(path)
-    mode, encoding = ("wb", None) if binary else ("w", "utf-8")
-    try:
-        if target.exists() and not target.is_file():  # a device or a named pipe: no replacing
-            with target.open(mode, encoding=encoding) as stream:
-                yield stream
-            return
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
-    try:
-        with os.fdopen(descriptor, mode, encoding=encoding) as stream:
-            yield stream
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    from bninspect.output import atomic_output  # noqa: PLC0415
+
+    with atomic_output(path, binary=binary) as stream:
+        yield stream
 
 
 def _width(stream: TextIO) -> int | None:
     """The terminal's width; None where the stream is no terminal."""
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+    if not stream.isatty():
+        return None
+    from shutil import get_terminal_size  # noqa: PLC0415 - a slow import
+
+    return get_terminal_size().columns
 
 
 def _color(choice: str, stream: TextIO) -> bool:

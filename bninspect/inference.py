@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
 
-from bninspect.model import BNLayer, Inference
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.model import ROLES, BNLayer
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """What inference does with one layer: `y = x * scale + shift`, a value a channel.
+
+    `scale = gamma / sqrt(variance + epsilon)`, `shift = beta - mean * scale`, both of shape (C,)
+    in float64; None where a statistic is missing. `assumed` says that `epsilon` is the family's
+    usual one, not a stored one.
+    """
+
+    epsilon: float
+    assumed: bool
+    scale: NDArray[Any] | None
+    shift: NDArray[Any] | None
 
 
 def inference(layer: BNLayer) -> Inference:
@@ -25,3 +44,11 @@ def inference(layer: BNLayer) -> Inference:
         scale = gamma / np.sqrt(arrays["moving_variance"] + epsilon)
         shift = arrays.get("beta", 0.0) - arrays["moving_mean"] * scale
     return Inference(epsilon, assumed, scale, shift)
+
+
+def columns(layer: BNLayer, result: Inference) -> dict[str, NDArray[Any] | None]:
+    """The members, the scale and the shift of a layer by name, None for what is missing."""
+    shown: dict[str, NDArray[Any] | None] = {}
+    for role in ROLES:
+        shown[role] = layer.values[role].array if role in layer.values else None
+    return shown | {"scale": result.scale, "shift": result.shift}

@@ -7,7 +7,7 @@ a result with an error; the others are still read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bninspect.config import Config, make_config
@@ -16,16 +16,14 @@ from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_step, training_evidence
 from bninspect.formats import open_checkpoint
 from bninspect.layers import find_layers
+from bninspect.measure import measure
 from bninspect.model import (
-    ROLES,
-    STATISTICS,
     BNLayer,
     Checkpoint,
     CheckpointReport,
     Report,
     Rule,
     RuleContext,
-    Values,
 )
 from bninspect.rules import apply_rules, select_rules
 
@@ -106,16 +104,20 @@ def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> Checkp
         return CheckpointReport(path=path, error=problem)
 
 
-def _read(checkpoint: Checkpoint, layers: Iterable[BNLayer], step: int | None) -> Iterator[BNLayer]:
+def _read(checkpoint: Checkpoint, layers: Sequence[BNLayer], step: int | None) -> Iterator[BNLayer]:
     """The layers with their values, and with evidence of training where a rule needs it."""
+    measured = iter(
+        measure(
+            [
+                (variable.read(), layer.initial.get(role, ()))
+                for layer in layers
+                for role, variable in layer.variables.items()
+            ]
+        )
+    )
     for unread in layers:
-        values = {
-            role: Values(unread.variables[role].read().reshape(-1), unread.initial.get(role, ()))
-            for role in ROLES
-            if role in unread.variables
-        }
-        layer = replace(unread, values=values)
-        if all(role in values and values[role].all_initial for role in STATISTICS):
+        layer = replace(unread, values={role: next(measured) for role in unread.variables})
+        if layer.statistics and all(values.all_initial for values in layer.statistics):
             evidence = training_evidence(layer, checkpoint.variables, step)
             layer = replace(layer, training=evidence)
         yield layer

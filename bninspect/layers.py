@@ -23,7 +23,7 @@ _ONE_OR_ZERO = (1.0, 0.0)
 _RANDOM: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """One way of naming BN variables.
 
@@ -50,12 +50,14 @@ class Family:
     epsilon: float = 1e-3
     leaves: Mapping[Role, tuple[str, ...]] = field(init=False, repr=False)
     initial: Mapping[Role, tuple[float, ...]] = field(init=False, repr=False)
+    statistics: tuple[frozenset[str], frozenset[str]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         leaves = dict(zip(ROLES, (self.gamma, self.beta, self.mean, self.variance), strict=True))
         initial = (self.gamma_initial, _ZERO, _ZERO, self.variance_initial)
         object.__setattr__(self, "leaves", leaves)
         object.__setattr__(self, "initial", dict(zip(ROLES, initial, strict=True)))
+        object.__setattr__(self, "statistics", (frozenset(self.mean), frozenset(self.variance)))
 
     def members(self, group: Group) -> dict[Role, str]:
         """The members among the names of one scope."""
@@ -156,6 +158,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+_TF_ROWS = tuple(row for row in FAMILIES if row.container != "hdf5")
+_HDF5_ROWS = tuple(row for row in FAMILIES if row.container != "tf")
+
 # Variables that belong to a layer besides its members: renorm (tf.layers, tf_keras, Keras 3.14+).
 _RENORM = (
     "moving_stddev",
@@ -178,10 +183,9 @@ _STATISTICS_LEAVES = {
     leaf for family in FAMILIES for role in STATISTICS for leaf in family.leaves[role]
 }
 _TWO_PARTS = {leaf.rpartition("/")[2] for leaf in _LEAVES if "/" in leaf}
-_OUTPUT_INDEX = re.compile(r":\d+$")
 # Keras 1 wrote LAYER_running_mean where others write LAYER/moving_mean, and a number behind it
 # where the graph had the name already.
-_KERAS_1_NAME = re.compile(r"(?P<layer>.+)_(?P<leaf>gamma|beta|running_mean|running_std)(_\d+)?")
+_KERAS_1_NAME = r"(?P<layer>.+)_(?P<leaf>gamma|beta|running_mean|running_std)(_\d+)?"
 _HDF5_FORMATS = ("keras-h5",)
 _NUMBERS = ("float", "bfloat", "int", "uint")
 _TOP_LEVEL = "(top level)"
@@ -220,7 +224,7 @@ def _group(names: Iterable[str], patterns: Patterns) -> tuple[dict[str, Group], 
     groups: dict[str, Group] = {}
     debias = []
     for name in names:
-        scope, leaf = _split_by_pattern(name, patterns) or _split(name)
+        scope, leaf = (patterns and _split_by_pattern(name, patterns)) or _split(name)
         if leaf in _LEAVES:
             groups.setdefault(scope, {}).setdefault(leaf, name)
         elif leaf in _ZERO_DEBIAS:
@@ -245,14 +249,17 @@ def _split_by_pattern(name: str, patterns: Patterns) -> tuple[str, str] | None:
 
 def _split(name: str) -> tuple[str, str]:
     """A variable's scope and the last part of its name, without Keras's `:0`."""
-    if ":" in name:
-        name = _OUTPUT_INDEX.sub("", name)
     scope, _, leaf = name.rpartition("/")
+    if leaf in _LEAVES:
+        return scope, leaf
+    before, colon, index = leaf.rpartition(":")
+    if colon and index.isdecimal():
+        leaf = before
     if leaf in _TWO_PARTS:
         outer, _, before = scope.rpartition("/")
         return outer, f"{before}/{leaf}"
     if "_" in leaf and leaf not in _LEAVES:
-        match = _KERAS_1_NAME.fullmatch(leaf)
+        match = re.fullmatch(_KERAS_1_NAME, leaf)
         if match:
             layer = match["layer"]
             return f"{scope}/{layer}" if scope else layer, match["leaf"]
@@ -301,19 +308,17 @@ def _layer(
 def _family(scope: str, group: Group, *, hdf5: bool) -> Family | None:
     """The first row with both statistics, else with one, else whose scope alone proves BN."""
     last = scope.rpartition("/")[2]
-    rows = [
-        row
-        for row in FAMILIES
-        if row.container in ("any", "hdf5" if hdf5 else "tf") and re.fullmatch(row.scope, last)
-    ]
-    for wanted in (2, 1):
-        for row in rows:
-            if (
-                sum(any(leaf in group for leaf in row.leaves[role]) for role in STATISTICS)
-                == wanted
-            ):
+    half = certain = None
+    for row in _HDF5_ROWS if hdf5 else _TF_ROWS:
+        mean, variance = (not leaves.isdisjoint(group) for leaves in row.statistics)
+        if (mean or variance or row.certain) and re.fullmatch(row.scope, last):
+            if mean and variance:
                 return row
-    return next((row for row in rows if row.certain and row.members(group)), None)
+            if mean or variance:
+                half = half or row
+            elif row.members(group):
+                certain = certain or row
+    return half or certain
 
 
 def _display_name(scope: str, *, hdf5: bool) -> str:

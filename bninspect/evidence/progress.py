@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from bninspect.model import BNLayer, Checkpoint, TrainingEvidence, Values, Variable
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
-_ITERATIONS = re.compile(r"(^|/)(iterations?|iter)(:\d+)?$")
+_ITERATIONS = r"(^|/)(iterations?|iter)(:\d+)?$"
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
 # tensorflow/python/training/{momentum,adam,rmsprop,adagrad,adadelta,ftrl}.py
@@ -42,7 +42,7 @@ def read_step(checkpoint: Checkpoint) -> int | None:
             variables[name]
             for variables in (checkpoint.variables, checkpoint.optimizer)
             for name in variables
-            if _ITERATIONS.search(name)
+            if "iter" in name and re.search(_ITERATIONS, name)
         )
     return max(steps, default=None)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
@@ -20,10 +19,10 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
 
 # The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
-_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+_PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
 _STATE_FILE = "checkpoint"
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
-_LATEST = re.compile(r'^\s*model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', re.MULTILINE)
+_LATEST = r'(?m)^\s*model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"'
 _MAX_STATE_FILE = 1 << 20
 
 _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
@@ -71,7 +70,7 @@ def locate(path: str) -> Target:
         return Target("tensor-bundle", path)
     if os.path.isdir(path):
         return _locate_directory(path)
-    part = _PART.search(path)
+    part = re.search(_PART, path)
     if part and os.path.exists(path[: part.start()] + ".index"):
         return Target("tensor-bundle", path[: part.start()])
     if os.path.exists(path):
@@ -91,11 +90,19 @@ def _locate_directory(path: str) -> Target:
             "this is a SavedModel directory",
             "Check the training checkpoint it was exported from.",
         )
-    prefixes = sorted(entry.stem for entry in Path(path).glob("*.index"))
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise NotFound(
+            path,
+            f"this directory cannot be read ({error.strerror or error})",
+            "Check its permissions.",
+        ) from error
+    prefixes = sorted(name.removesuffix(".index") for name in names if name.endswith(".index"))
     if len(prefixes) == 1:
         return Target("tensor-bundle", os.path.join(path, prefixes[0]))
     if prefixes:
-        some = ", ".join(prefixes[:3]) + (", …" if len(prefixes) > 3 else "")
+        some = ", ".join(prefixes[:3]) + (", ..." if len(prefixes) > 3 else "")
         raise NotFound(
             path,
             f"this directory has {len(prefixes)} checkpoints and no `checkpoint` file that names"
@@ -116,7 +123,7 @@ def _locate_latest(directory: str, state_file: str) -> Target:
     """
     with Source(state_file) as source:
         text = source.read(0, min(source.size, _MAX_STATE_FILE), "the checkpoint state")
-    match = _LATEST.search(text.decode("utf-8", "replace"))
+    match = re.search(_LATEST, text.decode("utf-8", "replace"))
     if match is None:
         raise UnknownFormat(
             state_file,
@@ -156,7 +163,7 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
             "Save it again with a Saver of TensorFlow 1.0 or later; an index is called NAME.index.",
         )
     if is_part:
-        prefix = path[: _PART.search(path).start()]  # type: ignore[union-attr]
+        prefix = path[: re.search(_PART, path).start()]  # type: ignore[union-attr]
         raise Incomplete(
             prefix,
             f"{os.path.basename(path)} is there, but the checkpoint's .index file is not",
@@ -203,7 +210,7 @@ def _missing(path: str) -> ReadProblem:
         beside = [entry for entry in os.listdir(directory or ".") if entry.startswith(name + ".")]
     except OSError:
         beside = []
-    if any(_PART.search(entry) for entry in beside):
+    if any(re.search(_PART, entry) for entry in beside):
         return Incomplete(
             path,
             "the checkpoint's .index file is missing",

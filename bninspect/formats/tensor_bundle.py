@@ -13,8 +13,8 @@ then only that variable's bytes are read, held against their checksum.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class _Bundle:
         with Source(self.index_path) as source:
             self.entries: Entries = read_table(source)
         self._shards: dict[int, Source] = {}
-        header = self._parse(BundleHeader, HEADER_KEY, "its header")
+        header = self._parse(BundleHeader, HEADER_KEY, "the header")
         if header.version.min_consumer > _NEWEST_VERSION:
             raise Unsupported(
                 self.index_path,
@@ -136,9 +136,10 @@ class _Bundle:
 
     def variable(self, name: str, key: bytes) -> Variable:
         """The variable under `key`, its shape and type checked, its bytes not yet read."""
-        entry = self._parse(BundleEntry, key, f"the entry of {name}")
-        shape = tuple([dimension.size for dimension in entry.shape.dim])
-        if entry.shape.unknown_rank or any(size < 0 for size in shape):
+        entry = self._parse(BundleEntry, key, name)
+        stored_shape = entry.shape
+        shape = tuple([dimension.size for dimension in stored_shape.dim])
+        if stored_shape.unknown_rank or min(shape, default=0) < 0:
             raise self._corrupt(f"the entry of {name} has the impossible shape {list(shape)}")
         if entry.dtype not in _DTYPES:
             raise Unsupported(
@@ -149,13 +150,13 @@ class _Bundle:
         dtype = _DTYPES[entry.dtype][0]
         return Variable(name, shape, dtype, lambda: self._read(name, key, shape, entry))
 
-    def _parse(self, message: Any, key: bytes, what: str) -> Any:
+    def _parse(self, message: Any, key: bytes, name: str) -> Any:
         if key not in self.entries:
-            raise self._corrupt(f"{what} is missing from the index")
+            raise self._corrupt(f"the entry of {name} is missing from the index")
         try:
             return message.FromString(self.entries[key])
         except DecodeError as error:
-            raise self._corrupt(f"{what} cannot be parsed") from error
+            raise self._corrupt(f"the entry of {name} cannot be parsed") from error
 
     def _read(self, name: str, key: bytes, shape: tuple[int, ...], entry: Any) -> NDArray[Any]:
         dtype, code = _DTYPES[entry.dtype]
@@ -243,7 +244,7 @@ class _Bundle:
                 raise Incomplete(
                     path,
                     "this shard of the checkpoint is missing",
-                    f"Put {Path(path).name} beside {Path(self.index_path).name}.",
+                    f"Put {os.path.basename(path)} beside {os.path.basename(self.index_path)}.",
                 ) from error
         return shard
 

@@ -7,13 +7,13 @@ import math
 from typing import Any, TextIO
 
 from bninspect import __version__
+from bninspect.inference import Inference, columns
 from bninspect.model import (
     ROLES,
     STATISTICS,
     BNLayer,
     CheckpointReport,
     Finding,
-    Inference,
     Report,
     Values,
 )
@@ -105,15 +105,11 @@ def _statistic(values: Values | None) -> dict[str, Any] | None:
 
 
 def _inference(layer: BNLayer, result: Inference) -> dict[str, Any]:
-    arrays: dict[str, Any] = {
-        role: layer.values[role].array if role in layer.values else None for role in ROLES
-    }
-    arrays |= {"scale": result.scale, "shift": result.shift}
     return {
         "epsilon_used": result.epsilon,
         "values": {
             name: None if array is None else [_number(float(value)) for value in array]
-            for name, array in arrays.items()
+            for name, array in columns(layer, result).items()
         },
     }
 

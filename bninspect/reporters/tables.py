@@ -12,14 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bninspect.inference import Inference, columns
 from bninspect.model import (
     ROLES,
     STATISTICS,
     BNLayer,
     CheckpointReport,
-    Inference,
     Report,
-    Values,
 )
 from bninspect.reporters.text import plural
 
@@ -86,8 +85,8 @@ def write_dump(
             )
             _line(console, f"  from {report.path}")
             _line(console, f"  {_formula(layer, result)}")
-            for name, values in _columns(layer, result).items():
-                _line(console, f"  {name:<16} {_histogram(values, bars)}")
+            for name, array in _columns(layer, result).items():
+                _line(console, f"  {name:<16} {_histogram(array, bars)}")
         _print(console, _channel_table(layer, result, verbose=verbose))
 
 
@@ -160,7 +159,7 @@ def _range(layer: BNLayer, role: str) -> str:
         return "?" if role in layer.variables else "-"
     if values.all_initial:
         return f"{values.minimum:g} (initial)"
-    return f"{values.minimum:.4g} … {values.maximum:.4g}"
+    return f"{values.minimum:.4g} to {values.maximum:.4g}"
 
 
 def _formula(layer: BNLayer, result: Inference) -> str:
@@ -174,19 +173,14 @@ def _formula(layer: BNLayer, result: Inference) -> str:
     )
 
 
-def _columns(layer: BNLayer, result: Inference) -> dict[str, Values]:
-    columns: dict[str, Values] = {
-        role: layer.values[role] for role in ROLES if role in layer.values
-    }
-    if result.scale is not None and result.shift is not None:
-        columns |= {"scale": Values(result.scale), "shift": Values(result.shift)}
-    return columns
+def _columns(layer: BNLayer, result: Inference) -> dict[str, NDArray[Any]]:
+    return {name: array for name, array in columns(layer, result).items() if array is not None}
 
 
-def _histogram(values: Values, bars: str) -> str:
+def _histogram(array: NDArray[Any], bars: str) -> str:
     """`min … max` and one bar a bin, as high as the bin is full; what is not finite is counted."""
-    finite: NDArray[Any] = values.array[np.isfinite(values.array)].astype(np.float64)
-    lost = f", {values.channels - finite.size} not finite" if finite.size < values.channels else ""
+    finite: NDArray[Any] = array[np.isfinite(array)].astype(np.float64)
+    lost = f", {array.size - finite.size} not finite" if finite.size < array.size else ""
     if not finite.size:
         return f"no finite value{lost}"
     low, high = float(finite.min()), float(finite.max())
@@ -198,28 +192,28 @@ def _histogram(values: Values, bars: str) -> str:
     ].tolist()
     top = len(bars) - 1
     drawn = "".join(bars[math.ceil(count / max(counts) * top)] for count in counts)
-    return f"|{drawn}|  {low:.4g} … {high:.4g}{lost}"
+    return f"|{drawn}|  {low:.4g} to {high:.4g}{lost}"
 
 
 def _channel_table(layer: BNLayer, result: Inference, *, verbose: bool) -> Table:
-    columns = _columns(layer, result)
+    shown = _columns(layer, result)
     table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
     table.add_column("channel", justify="right", no_wrap=True)
-    for name in columns:
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    total = max((values.channels for values in columns.values()), default=0)
+    total = max((array.size for array in shown.values()), default=0)
     half = _SHOWN_CHANNELS // 2
     left_out = 0 if verbose or total <= _SHOWN_CHANNELS + 1 else total - _SHOWN_CHANNELS
     for channel in range(total):
         if left_out and half <= channel < total - half:
             if channel == half:
-                table.add_row("…", f"{left_out} more channels (--verbose)")
+                table.add_row("...", f"{left_out} more channels (--verbose)")
             continue
         table.add_row(
             str(channel),
             *(
-                f"{float(values.array[channel]):.6g}" if channel < values.channels else ""
-                for values in columns.values()
+                f"{float(array[channel]):.6g}" if channel < array.size else ""
+                for array in shown.values()
             ),
         )
     return table

@@ -132,7 +132,7 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
     for finding in shown:
         lines += _wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
     if len(group) > len(shown):
-        lines.append(f"    - … and {len(group) - len(shown)} more (--verbose names them)")
+        lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
     lines += _wrap("    evidence  ", "; ".join(_evidence(group)), width, 14)
     lines += _wrap("    cause     ", first.cause or "not proved by what is stored", width, 14)
     lines += _wrap("    fix       ", first.fix, width, 14)

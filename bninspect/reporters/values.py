@@ -7,7 +7,8 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from bninspect.model import ROLES, BNLayer, Inference
+from bninspect.inference import Inference, columns
+from bninspect.model import ROLES, BNLayer
 
 
 def write_csv(layers: list[tuple[BNLayer, Inference]], stream: TextIO) -> None:
@@ -15,16 +16,12 @@ def write_csv(layers: list[tuple[BNLayer, Inference]], stream: TextIO) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["layer", "channel", *ROLES, "scale", "shift"])
     for layer, result in layers:
-        columns = [
-            *(layer.values[role].array if role in layer.values else None for role in ROLES),
-            result.scale,
-            result.shift,
-        ]
-        total = max((column.size for column in columns if column is not None), default=0)
+        arrays = columns(layer, result).values()
+        total = max((array.size for array in arrays if array is not None), default=0)
         for channel in range(total):
             cells = (
-                "" if column is None or channel >= column.size else repr(float(column[channel]))
-                for column in columns
+                "" if array is None or channel >= array.size else repr(float(array[channel]))
+                for array in arrays
             )
             writer.writerow([layer.name, channel, *cells])
 
@@ -33,9 +30,7 @@ def write_npz(layers: list[tuple[BNLayer, Inference]], stream: BinaryIO) -> None
     """Write a NumPy archive with `LAYER/gamma` … `LAYER/shift`, each of shape (C,)."""
     arrays = {}
     for layer, result in layers:
-        for role, values in layer.values.items():
-            arrays[f"{layer.name}/{role}"] = values.array
-        if result.scale is not None and result.shift is not None:
-            arrays[f"{layer.name}/scale"] = result.scale
-            arrays[f"{layer.name}/shift"] = result.shift
+        for name, array in columns(layer, result).items():
+            if array is not None:
+                arrays[f"{layer.name}/{name}"] = array
     np.savez(stream, **arrays)  # type: ignore[arg-type]

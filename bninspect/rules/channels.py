@@ -7,7 +7,7 @@ dead channel, until it is nothing. That is no sign of missing updates but of the
 
 from __future__ import annotations
 
-from bninspect.model import BNLayer, RuleContext
+from bninspect.model import BNLayer, RuleContext, Values
 
 # Far below every epsilon in use (1e-6 and more) and far above where float32 ends (1e-38).
 COLLAPSED_VARIANCE = 1e-12
@@ -15,40 +15,28 @@ COLLAPSED_VARIANCE = 1e-12
 _POWER_TOLERANCE = 1e-3
 
 
-def has_statistics(layer: BNLayer) -> bool:
-    """Whether both statistics are there, with the same number of channels and known initials."""
-    mean, variance = layer.values.get("moving_mean"), layer.values.get("moving_variance")
-    return (
-        mean is not None
-        and variance is not None
-        and mean.channels == variance.channels > 0
-        and mean.initial is not None
-        and variance.initial is not None
-    )
-
-
-def untouched_channels(layer: BNLayer) -> int:
+def untouched_channels(mean: Values, variance: Values) -> int:
     """Channels with both statistics bit by bit at their initial values."""
-    mean, variance = layer.values["moving_mean"], layer.values["moving_variance"]
-    if mean.initial is None or variance.initial is None or not mean.at_initial:
+    if mean.initial is None or variance.initial is None:
+        return 0
+    if not mean.at_initial or not variance.at_initial:
         return 0
     both = mean.equal_to(mean.initial) & variance.equal_to(variance.initial)
     return int(both.sum())
 
 
-def dead_channels(layer: BNLayer, context: RuleContext) -> int:
+def dead_channels(mean: Values, variance: Values, momentum: float | None, step: int | None) -> int:
     """Channels whose mean is exactly 0 and whose variance decayed as only zeros make it decay.
 
     That is: it has collapsed below `COLLAPSED_VARIANCE`, or it is momentum^steps where both are
     known, or at least two such channels hold the same number between 0 and 1.
     """
-    mean, variance = layer.values["moving_mean"], layer.values["moving_variance"]
     if mean.initial != 0.0 or not mean.at_initial or variance.all_initial:
         return 0
     silent = variance.array[mean.equal_to(0.0)].astype("f8")
     silent = silent[(silent >= 0.0) & (silent < 1.0)]
     values = sorted(silent.tolist())
-    power = _decayed(layer, context)
+    power = _decayed(momentum, step)
     return sum(
         value < COLLAPSED_VARIANCE
         or values.count(value) > 1
@@ -57,8 +45,12 @@ def dead_channels(layer: BNLayer, context: RuleContext) -> int:
     )
 
 
-def _decayed(layer: BNLayer, context: RuleContext) -> float | None:
-    momentum = layer.momentum if layer.momentum is not None else context.momentum
-    if momentum is None or context.step is None or not 0.0 < momentum < 1.0:
+def _decayed(momentum: float | None, step: int | None) -> float | None:
+    if momentum is None or step is None or not 0.0 < momentum < 1.0:
         return None
-    return float(momentum**context.step)
+    return float(momentum**step)
+
+
+def momentum_of(layer: BNLayer, context: RuleContext) -> float | None:
+    """The layer's own momentum, else the one that the user gave."""
+    return layer.momentum if layer.momentum is not None else context.momentum

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
-from bninspect.rules.channels import COLLAPSED_VARIANCE, dead_channels, has_statistics
+from bninspect.rules.channels import COLLAPSED_VARIANCE, dead_channels, momentum_of
 
 # The square of float16's largest number: beyond it one standard deviation of the activations
 # is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
@@ -43,9 +43,9 @@ def negative_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
 
 def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN303."""
-    if not has_statistics(layer):
+    if layer.statistics is None:
         return
-    count = dead_channels(layer, context)
+    count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
     if count:
         yield Violation(
             f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"
@@ -147,8 +147,8 @@ RULES: tuple[Rule, ...] = (
             causes=(
                 "set_weights in the wrong order: the means lie where the variances belong",
                 (
-                    "Keras 2.1.5 to 2.3.1, which multiply by n / (n - (1 + epsilon)): for n = 1 that"
-                    " turns the sign"
+                    "Keras 2.1.5 to 2.3.1, which multiply by n / (n - (1 + epsilon)): n = 1 turns"
+                    " the sign"
                 ),
                 "a conversion that mixed up the members",
             ),

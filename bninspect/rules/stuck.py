@@ -10,19 +10,13 @@ import math
 from collections.abc import Iterator
 
 from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Values, Violation
-from bninspect.rules.channels import dead_channels, has_statistics, untouched_channels
+from bninspect.rules.channels import dead_channels, momentum_of, untouched_channels
 from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
 
 # The share of the initial value above which the averages count as cold.
 COLD_SHARE = 0.05
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
-
-
-def _both(layer: BNLayer) -> tuple[Values, Values] | None:
-    if not has_statistics(layer):
-        return None
-    return layer.values["moving_mean"], layer.values["moving_variance"]
 
 
 def _all(layer: BNLayer) -> str:
@@ -35,8 +29,8 @@ def _number(value: float | None) -> str:
 
 def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
     """BN101."""
-    both = _both(layer)
-    if both is None or not (both[0].all_initial and both[1].all_initial):
+    both = layer.statistics
+    if both is None or not both[0].all_initial or not both[1].all_initial:
         return
     if layer.training.testable and not layer.training.facts:
         return  # BN105: nothing says that the layer was trained
@@ -68,28 +62,29 @@ def _cause_in_config(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
 
 def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN102."""
-    both = _both(layer)
+    both = layer.statistics
     if both is None or not both[0].all_initial or both[1].all_initial:
         return
     mean, variance = both
     moved = variance.channels - (variance.at_initial or 0)
     below_one = variance.channels == 1 and 0.0 <= variance.maximum < 1.0  # may be a dead channel
-    if below_one or dead_channels(layer, context) == moved:
+    momentum = momentum_of(layer, context)
+    if below_one or dead_channels(mean, variance, momentum, context.step) == moved:
         return
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} in {_all(layer)}, while moving_variance"
-        f" moved (to {_number(variance.minimum)} … {_number(variance.maximum)})",
+        f" moved ({_number(variance.minimum)} to {_number(variance.maximum)})",
         evidence=(f"moving_variance moved in {moved} of {variance.channels} channels",),
     )
 
 
 def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN103."""
-    both = _both(layer)
+    both = layer.statistics
     if both is None or not both[1].all_initial or both[0].all_initial:
         return
     mean, variance = both
-    evidence = [f"moving_mean moved (to {_number(mean.minimum)} … {_number(mean.maximum)})"]
+    evidence = [f"moving_mean moved ({_number(mean.minimum)} to {_number(mean.maximum)})"]
     stuck_by_type = _stuck_by_type(layer, context)
     yield Violation(
         f"moving_variance is still {_number(variance.initial)} in {_all(layer)}, while moving_mean"
@@ -106,7 +101,7 @@ def _stuck_by_type(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     a step of the type is rounded away.
     """
     dtype = layer.variables["moving_variance"].dtype
-    momentum = _momentum(layer, context)
+    momentum = momentum_of(layer, context)
     half_step = _HALF_STEP_BELOW_ONE.get(dtype)
     initial = layer.values["moving_variance"].initial
     if half_step is None or momentum is None or initial != 1.0 or 1.0 - momentum >= half_step:
@@ -121,10 +116,10 @@ def _stuck_by_type(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
 
 def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
     """BN104."""
-    both = _both(layer)
+    both = layer.statistics
     if both is None or both[0].all_initial or both[1].all_initial:
         return
-    untouched = untouched_channels(layer)
+    untouched = untouched_channels(*both)
     if untouched:
         yield Violation(
             f"{untouched} of {layer.channels} channels have both statistics exactly at their"
@@ -134,8 +129,8 @@ def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation
 
 def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN105."""
-    both = _both(layer)
-    if both is None or not (both[0].all_initial and both[1].all_initial):
+    both = layer.statistics
+    if both is None or not both[0].all_initial or not both[1].all_initial:
         return
     if layer.training.facts or not layer.training.testable:
         return  # BN101
@@ -156,8 +151,8 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
 
 def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN106."""
-    both = _both(layer)
-    momentum, step = _momentum(layer, context), context.step
+    both = layer.statistics
+    momentum, step = momentum_of(layer, context), context.step
     if both is None or momentum is None or not step or not 0.0 < momentum < 1.0:
         return
     mean, variance = both
@@ -186,10 +181,6 @@ def _older_than(variance: Values, share: float) -> bool:
     stored, so nothing may lie below the share. 1e-3 is for float32's rounding.
     """
     return variance.initial is not None and variance.minimum < share * variance.initial * (1 - 1e-3)
-
-
-def _momentum(layer: BNLayer, context: RuleContext) -> float | None:
-    return layer.momentum if layer.momentum is not None else context.momentum
 
 
 def _fix_updates(layer: BNLayer, violation: Violation) -> str:

@@ -1,0 +1,68 @@
+"""What several test modules need: the fixtures with their expectations, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "fixtures"
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """A committed checkpoint and what a correct inspection finds in it."""
+
+    stem: str
+    path: Path
+    expected: dict[str, Any]
+
+
+def load_fixture(stem: str) -> Fixture:
+    expected = json.loads((FIXTURES / f"{stem}.json").read_text(encoding="utf-8"))
+    return Fixture(stem, FIXTURES / stem / expected["checkpoint"], expected)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for `fixture` on every fixture there is."""
+    if "fixture" in metafunc.fixturenames:
+        stems = sorted(path.stem for path in FIXTURES.glob("*.json"))
+        metafunc.parametrize("fixture", [load_fixture(stem) for stem in stems], ids=stems)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of the program left."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Call the program in this process, as `run("check", path, "--format", "json")`."""
+    from bninspect.cli import run as run_program  # noqa: PLC0415
+
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            run_program([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(int(leaving.value.code or 0), captured.out, captured.err)
+
+    return call

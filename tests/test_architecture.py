@@ -1,0 +1,138 @@
+"""The house: who may import whom, what a command may import, how large a file may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FIXTURES, ROOT
+
+PACKAGE = ROOT / "bninspect"
+
+# A row imports only from rows below it; modules of one row leave each other alone, but for the
+# modules inside one of the packages named here.
+ROWS = (
+    {"__main__"},
+    {"cli"},
+    {"inspection", "reporters", "output"},
+    {"formats", "layers", "evidence", "rules", "config", "measure", "inference"},
+    {"model"},
+    {"errors"},
+    {"__init__"},  # the version, and names that lead elsewhere only when they are used
+)
+# libraries that one room alone may know
+ONLY_USER = {
+    "h5py": {"formats/keras_h5.py"},
+    "rich": {"reporters/tables.py"},
+    "cramjam": {"formats/sstable.py"},
+    "google": {"formats/protos.py", "formats/tensor_bundle.py"},
+    "click": {"cli.py", "reporters/text.py"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, at its head or inside a function, but not for typing alone."""
+    found: set[str] = set()
+
+    class Visitor(ast.NodeVisitor):
+        def visit_If(self, node: ast.If) -> None:
+            if ast.unparse(node.test) != "TYPE_CHECKING":
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:
+            found.update(alias.name for alias in node.names)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+            found.add(
+                f"{node.module}.{node.names[0].name}"
+                if node.module == "bninspect"
+                else str(node.module)
+            )
+
+    Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    level = next(i for i, row in enumerate(ROWS) if room(path) in row)
+    for name in imports(path):
+        if not name.startswith("bninspect"):
+            continue
+        imported = name.split(".")[1] if "." in name else "__init__"
+        imported = "__init__" if imported.startswith("_") else imported
+        if imported == room(path):
+            continue
+        assert any(imported in row for row in ROWS), name
+        below = next(i for i, row in enumerate(ROWS) if imported in row)
+        assert below > level, f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_USER))
+def test_one_room_knows_a_library(library: str) -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in modules()
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    assert users == ONLY_USER[library]
+
+
+def test_tensorflow_is_nowhere() -> None:
+    for path in modules():
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & {"tensorflow", "keras", "pickle"}, path
+
+
+def test_input_is_never_asserted() -> None:
+    for path in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], path
+
+
+def test_files_stay_readable() -> None:
+    for path in modules():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path
+
+
+V2 = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
+H5 = FIXTURES / "keras2_functional_correct"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (["--version"], {"numpy", "rich", "h5py", "google", "bninspect.inspection"}),
+        (["rule", "BN101"], {"numpy", "rich", "h5py", "google"}),
+        (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+        (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
+        (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
+)
+def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
+    program = (
+        "import sys, bninspect.__main__\n"
+        "try:\n    bninspect.__main__.main()\n"
+        "except SystemExit as leaving:\n"
+        "    assert not leaving.code, leaving.code\n"
+        "print('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    assert "bninspect.cli" in loaded
+    assert not loaded & unwanted

@@ -1,0 +1,425 @@
+"""The commands as a person or a pipeline calls them: exit codes, streams, formats, words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bninspect
+from bninspect.rules import RULES
+from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.table_writer import write_bundle
+
+Run = Callable[..., Outcome]
+
+CLEAN = load_fixture("tf1_layers_correct").path
+STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
+COLD = load_fixture("tf1_layers_too_few_steps")
+EMPTY = load_fixture("tf1_lookalikes").path
+MISSING = FIXTURES / "no_such_checkpoint"
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("paths", "code"),
+        [
+            ((CLEAN,), 0),
+            ((STUCK,), 1),
+            ((MISSING,), 2),
+            ((EMPTY,), 3),
+            ((CLEAN, STUCK), 1),
+            ((CLEAN, EMPTY), 0),
+            ((STUCK, EMPTY), 1),
+            ((STUCK, MISSING), 2),
+            ((EMPTY, MISSING), 2),
+        ],
+    )
+    def test_of_check(self, run: Run, paths: tuple[Path, ...], code: int) -> None:
+        assert run("check", *paths).exit_code == code
+
+    @pytest.mark.parametrize(
+        ("fail_on", "code"), [("error", 0), ("warning", 1), ("note", 1), ("never", 0)]
+    )
+    def test_fail_on(self, run: Run, fail_on: str, code: int) -> None:
+        options = (*COLD.expected["options"], "--fail-on", fail_on)
+        assert run("check", COLD.path, *options).exit_code == code
+
+    def test_never_still_reports_what_cannot_be_read(self, run: Run) -> None:
+        assert run("check", MISSING, "--fail-on", "never").exit_code == 2
+
+    def test_allow_empty(self, run: Run) -> None:
+        assert run("check", EMPTY, "--allow-empty").exit_code == 0
+
+    def test_of_list_and_dump(self, run: Run) -> None:
+        assert run("list", STUCK).exit_code == 0
+        assert run("list", EMPTY).exit_code == 0
+        assert run("list", MISSING).exit_code == 2
+        assert run("dump", CLEAN, "--layer", "*").exit_code == 0
+        assert run("dump", MISSING, "--layer", "*").exit_code == 2
+
+    @pytest.mark.parametrize("format_", ["text", "concise", "json"])
+    def test_a_format_never_changes_it(self, run: Run, format_: str) -> None:
+        assert run("check", STUCK, "--format", format_).exit_code == 1
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("check",),
+            ("check", CLEAN, "--format", "yaml"),
+            ("check", CLEAN, "--select", "BN9"),
+            ("check", CLEAN, "--momentum", "1"),
+            ("check", CLEAN, "--momentum", "nan"),
+            ("check", CLEAN, "--momentum", "much"),
+            ("check", CLEAN, "--pattern", "mean=x"),
+            ("check", CLEAN, "--pattern", "moving_mean"),
+            ("check", CLEAN, "--pattern", "moving_mean=("),
+            ("check", CLEAN, "-o", FIXTURES / "no" / "such" / "folder" / "report.txt"),
+            ("dump", CLEAN),
+            ("dump", CLEAN, "--layer", "no such layer"),
+            ("dump", CLEAN, "--layer", "*", "--format", "npz"),
+            ("rule", "BN999"),
+            ("frobnicate",),
+        ],
+        ids=lambda words: " ".join(str(word) for word in words if word is not CLEAN),
+    )
+    def test_wrong_usage_is_2_and_says_why(self, run: Run, arguments: tuple[object, ...]) -> None:
+        outcome = run(*arguments)
+        assert outcome.exit_code == 2
+        assert not outcome.out
+        assert "Traceback" not in outcome.err
+        assert len(outcome.err.strip().splitlines()[-1]) > 20
+
+
+class TestCheckText:
+    def test_the_first_line_is_the_answer(self, run: Run) -> None:
+        assert run("check", CLEAN).out.startswith("PASS  ")
+        first = " ".join(run("check", STUCK).out.split("\n\n")[0].split())
+        assert first.startswith("FAIL ")
+        assert "3 of 3 BN layers" in first
+        assert "BN101" in first
+
+    def test_findings_are_grouped_by_rule(self, run: Run, tmp_path: Path) -> None:
+        names = [f"block{i}/batch_normalization" for i in range(46)]
+        write_stuck_checkpoint(tmp_path / "many.ckpt", names)
+        out = run("check", tmp_path / "many.ckpt").out
+        assert out.count("BN101 statistics-never-updated: 46 layers") == 1
+        assert "block0/batch_normalization" in out
+        assert "block45/batch_normalization" not in out
+        assert "43 more" in out
+        verbose = run("check", tmp_path / "many.ckpt", "--verbose").out
+        assert all(f"{name}:" in " ".join(verbose.split()) for name in names)
+
+    def test_it_ends_with_the_fix_and_where_to_read_on(self, run: Run) -> None:
+        out = run("check", STUCK).out
+        assert "tf.GraphKeys.UPDATE_OPS" in out
+        assert "bninspect rule BN101" in out
+        assert out.rstrip().endswith("3 errors, 0 warnings, 0 notes")
+
+    def test_a_run_goes_on_after_an_unreadable_file(self, run: Run) -> None:
+        out = run("check", MISSING, STUCK, CLEAN).out
+        assert "ERROR" in out
+        assert "FAIL" in out
+        assert "PASS" in out
+        assert "3 checkpoints, 6 BN layers" in out
+        assert "1 unreadable" in out
+
+    def test_quiet_leaves_the_verdict(self, run: Run) -> None:
+        assert "evidence" not in run("check", STUCK, "--quiet").out
+        assert run("check", STUCK, "--quiet").out.startswith("FAIL")
+
+    def test_names_are_never_cut(self, run: Run, tmp_path: Path) -> None:
+        name = "/".join(["a_rather_long_scope_name"] * 8) + "/batch_normalization"
+        write_stuck_checkpoint(tmp_path / "long.ckpt", [name])
+        assert name in run("check", tmp_path / "long.ckpt").out
+        assert name in run("list", tmp_path / "long.ckpt").out
+
+    def test_concise_is_a_line_a_finding(self, run: Run) -> None:
+        lines = run("check", STUCK, MISSING, "--format", "concise").out.splitlines()
+        assert len(lines) == 4
+        assert lines[0].startswith(f"{STUCK}: BN101 error conv1/batch_normalization: moving_mean")
+        assert lines[3].startswith(f"{MISSING}: not-found: ")
+
+
+class TestSelection:
+    def test_select_and_ignore(self, run: Run) -> None:
+        assert run("check", STUCK, "--select", "BN2,BN3").exit_code == 0
+        assert run("check", STUCK, "--select", "BN2", "--select", "bn101").exit_code == 1
+        assert run("check", STUCK, "--ignore", "BN1").exit_code == 0
+        assert run("check", STUCK, "--select", "BN1", "--ignore", "BN101").exit_code == 0
+
+    def test_an_unknown_code_names_the_nearest(self, run: Run) -> None:
+        assert "BN101" in run("check", STUCK, "--ignore", "BN1O1").err
+
+    def test_momentum_stands_in(self, run: Run) -> None:
+        findings = run("check", COLD.path, "--momentum", "0.99", "--format", "json").json
+        assert findings["summary"]["warnings"] == len(COLD.expected["layers"])
+        assert run("check", COLD.path, "--format", "json").json["summary"]["warnings"] == 0
+
+    def test_pattern_names_own_variables(self, run: Run, tmp_path: Path) -> None:
+        prefix = tmp_path / "own.ckpt"
+        members = {
+            "net/mu": np.zeros(3, np.float32),
+            "net/sigma2": np.ones(3, np.float32),
+            "net/gamma": np.array([0.5, 1.0, 2.0], np.float32),
+        }
+        write_bundle(str(prefix), members)
+        assert run("check", prefix).exit_code == 3
+        patterns = ("--pattern", "moving_mean=/mu$", "--pattern", "moving_variance=/sigma2$")
+        outcome = run("check", prefix, *patterns, "--format", "json")
+        assert outcome.exit_code == 1
+        (layer,) = outcome.json["checkpoints"][0]["layers"]
+        assert layer["name"] == "net"
+        assert layer["variables"]["moving_variance"] == "net/sigma2"
+
+
+class TestJson:
+    def test_is_the_contract(self, run: Run) -> None:
+        document = run("check", STUCK, MISSING, "--format", "json").json
+        assert document["schema_version"] == 1
+        assert document["tool"] == {"name": "bninspect", "version": bninspect.__version__}
+        stuck, missing = document["checkpoints"]
+        assert stuck["path"] == str(STUCK)
+        assert stuck["resolved"] == str(STUCK)
+        layer = stuck["layers"][0]
+        assert set(layer) >= {
+            "name", "family", "channels", "dtype", "momentum", "epsilon", "trainable", "variables",
+            "statistics",
+        }  # fmt: skip
+        assert layer["statistics"]["moving_variance"] == {
+            "min": 1.0, "max": 1.0, "mean": 1.0, "at_initial": 4,
+        }  # fmt: skip
+        finding = stuck["findings"][0]
+        assert set(finding) == {
+            "rule", "name", "severity", "layer", "message", "cause", "evidence", "fix",
+        }  # fmt: skip
+        assert missing["layers"] == missing["findings"] == []
+        assert missing["error"]["kind"] == "not-found"
+        assert set(missing["error"]) == {"kind", "message", "hint"}
+        assert document["summary"] == {
+            "checkpoints": 2, "layers": 3, "errors": 3, "warnings": 0, "notes": 0, "unreadable": 1,
+            "suppressed": 0,
+        }  # fmt: skip
+
+    def test_of_list_has_no_findings(self, run: Run) -> None:
+        document = run("list", STUCK, "--format", "json").json
+        assert "findings" not in document["checkpoints"][0]
+        assert "errors" not in document["summary"]
+
+    def test_what_json_lacks_is_a_string(self, run: Run, tmp_path: Path) -> None:
+        members = {
+            "bn/gamma": np.array([1.5, 2.0], np.float32),
+            "bn/moving_mean": np.array([np.nan, 0.5], np.float32),
+            "bn/moving_variance": np.array([np.inf, -np.inf], np.float32),
+        }
+        write_bundle(str(tmp_path / "nan.ckpt"), members)
+        document = run("check", tmp_path / "nan.ckpt", "--format", "json")
+        statistics = document.json["checkpoints"][0]["layers"][0]["statistics"]
+        assert statistics["moving_mean"]["min"] == "NaN"
+        assert statistics["moving_variance"]["max"] == "Infinity"
+        assert statistics["moving_variance"]["min"] == "-Infinity"
+        assert {f["rule"] for f in document.json["checkpoints"][0]["findings"]} >= {"BN301"}
+        dumped = run("dump", tmp_path / "nan.ckpt", "--layer", "bn", "--format", "json").json
+        assert dumped["layers"][0]["values"]["moving_mean"] == ["NaN", 0.5]
+
+
+class TestDump:
+    def test_scale_and_shift_are_what_inference_computes(self, run: Run) -> None:
+        layer = run("dump", CLEAN, "--layer", "conv1/*", "--format", "json").json["layers"][0]
+        values = {name: np.array(column) for name, column in layer["values"].items()}
+        x = np.linspace(-3, 3, values["gamma"].size)
+        expected = (
+            values["gamma"] * (x - values["moving_mean"])
+            / np.sqrt(values["moving_variance"] + 0.001) + values["beta"]
+        )  # fmt: skip
+        np.testing.assert_allclose(x * values["scale"] + values["shift"], expected)
+
+    def test_a_stored_epsilon_is_used(self, run: Run) -> None:
+        path = load_fixture("keras2_functional_correct").path
+        out = run("dump", path, "--layer", "*").out
+        assert "epsilon stored" in out
+        assert "epsilon assumed" in run("dump", CLEAN, "--layer", "*").out
+
+    def test_lingvo_gamma_is_a_distance_from_one(self, run: Run) -> None:
+        path = load_fixture("lingvo_scheme").path
+        layer = run("dump", path, "--layer", "*", "--format", "json").json["layers"][0]
+        values = {name: np.array(column) for name, column in layer["values"].items()}
+        scale = (1 + values["gamma"]) / np.sqrt(values["moving_variance"] + 0.001)
+        np.testing.assert_allclose(values["scale"], scale)
+
+    def test_csv_and_npz_hold_the_exact_values(self, run: Run, tmp_path: Path) -> None:
+        run("dump", CLEAN, "--layer", "*", "--format", "npz", "-o", tmp_path / "values.npz")
+        rows = list(
+            csv.DictReader(io.StringIO(run("dump", CLEAN, "--layer", "*", "--format", "csv").out))
+        )
+        with (
+            bninspect.open_checkpoint(str(CLEAN)) as checkpoint,
+            np.load(tmp_path / "values.npz") as arrays,
+        ):
+            for layer in bninspect.find_layers(checkpoint):
+                for role, variable in layer.variables.items():
+                    stored = variable.read()
+                    np.testing.assert_array_equal(arrays[f"{layer.name}/{role}"], stored)
+                    column = [float(row[role]) for row in rows if row["layer"] == layer.name]
+                    assert column == stored.tolist()
+
+    def test_a_thousand_channels_stay_readable(self, run: Run, tmp_path: Path) -> None:
+        members = {
+            "bn/moving_mean": np.linspace(-1, 1, 1000, dtype=np.float32),
+            "bn/moving_variance": np.linspace(0.5, 2, 1000, dtype=np.float32),
+        }
+        write_bundle(str(tmp_path / "wide.ckpt"), members)
+        short = run("dump", tmp_path / "wide.ckpt", "--layer", "bn").out.splitlines()
+        assert len(short) < 40
+        assert any("984 more channels" in line for line in short)
+        full = run("dump", tmp_path / "wide.ckpt", "--layer", "bn", "--verbose").out.splitlines()
+        assert len(full) > 1000
+
+    def test_layers_by_name_and_glob(self, run: Run) -> None:
+        dumped = run("dump", CLEAN, "--layer", "dense/*", "--layer", "conv?/*", "--format", "json")
+        assert [layer["name"].split("/")[0] for layer in dumped.json["layers"]] == [
+            "conv1", "conv2", "dense",
+        ]  # fmt: skip
+
+    def test_a_mistyped_name_gets_a_suggestion(self, run: Run) -> None:
+        outcome = run("dump", CLEAN, "--layer", "conv1/batchnormalization")
+        assert "'conv1/batch_normalization'" in outcome.err
+        assert "bninspect list" in outcome.err
+
+
+class TestList:
+    def test_quiet_is_names_only(self, run: Run) -> None:
+        names = [layer["name"] for layer in load_fixture("tf1_layers_correct").expected["layers"]]
+        assert run("list", CLEAN, "--quiet").out.splitlines() == names
+
+    def test_verbose_names_the_variables(self, run: Run) -> None:
+        assert "conv1/batch_normalization/moving_variance" in run("list", CLEAN, "-v").out
+
+    def test_what_is_not_stored_is_shown(self, run: Run) -> None:
+        out = run("list", load_fixture("slim_trainable_only_saver").path).out
+        assert "-b--" in out
+
+    def test_an_index_without_its_shard(self, run: Run, tmp_path: Path) -> None:
+        shutil.copy(f"{CLEAN}.index", tmp_path / "model.ckpt.index")
+        listed = run("list", tmp_path / "model.ckpt")
+        assert listed.exit_code == 0
+        assert "conv1/batch_normalization" in listed.out
+        assert "values are missing" in listed.out
+        assert "model.ckpt.data-00000-of-00001" in listed.out
+        checked = run("check", tmp_path / "model.ckpt", "--format", "json")
+        assert checked.exit_code == 2
+        assert checked.json["checkpoints"][0]["error"]["kind"] == "incomplete"
+
+
+class TestOutput:
+    def test_appears_whole_or_not_at_all(self, run: Run, tmp_path: Path) -> None:
+        target = tmp_path / "report.json"
+        outcome = run("check", STUCK, "--format", "json", "-o", target)
+        assert outcome.exit_code == 1
+        assert outcome.out == ""
+        assert json.loads(target.read_text(encoding="utf-8"))["summary"]["errors"] == 3
+        target.write_text("before", encoding="utf-8")
+        failed = run("dump", CLEAN, "--layer", "nothing", "-o", target)
+        assert failed.exit_code == 2
+        assert target.read_text(encoding="utf-8") == "before"
+        assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+    def test_has_the_mode_of_any_new_file(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "other").write_text("", encoding="utf-8")
+        run("check", CLEAN, "-o", tmp_path / "report.txt")
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert len(modes) == 1
+
+    def test_colour(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "\x1b[" not in run("check", STUCK).out
+        assert "\x1b[" in run("check", STUCK, "--color", "always").out
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert "\x1b[" not in run("check", STUCK, "--color", "auto").out
+
+
+class TestProgram:
+    def test_python_m_is_the_same_program(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "bninspect", "check", str(STUCK)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stdout.startswith("FAIL")
+
+    def test_a_terminal_without_unicode(self) -> None:
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        for arguments in (["list", str(CLEAN)], ["dump", str(CLEAN), "--layer", "*"], ["rule"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "bninspect", *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=environment,
+            )
+            assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize("command", [(), ("check",), ("list",), ("dump",), ("rule",)])
+    def test_help_shows_examples(self, run: Run, command: tuple[str, ...]) -> None:
+        outcome = run(*command, "-h")
+        assert outcome.exit_code == 0
+        examples = [line.strip() for line in outcome.out.splitlines()]
+        start = "bninspect " + (command[0] if command else "check")
+        assert any(line.startswith(start) for line in examples)
+
+    def test_a_bug_of_ours_is_no_finding(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def explode(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("bninspect.inspection.find_layers", explode)
+        outcome = run("check", CLEAN)
+        assert outcome.exit_code == 2
+        assert "internal error" in outcome.err
+        assert "ZeroDivisionError" in outcome.err
+
+
+class TestRule:
+    def test_lists_all(self, run: Run) -> None:
+        out = run("rule").out
+        assert all(f"{rule.code}  " in out and rule.name in out for rule in RULES)
+
+    def test_shows_one_by_code_or_name(self, run: Run) -> None:
+        page = run("rule", "bn101").out
+        assert page == run("rule", "statistics-never-updated").out
+        for heading in ("What it means", "Why it is bad", "Usual causes", "How to fix it"):
+            assert heading in page
+
+
+class TestInPython:
+    def test_check_prints_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        report = bninspect.check(STUCK)
+        assert [finding.rule.code for finding in report.findings] == ["BN101"] * 3
+        assert capsys.readouterr() == ("", "")
+
+    def test_wrong_options_raise(self) -> None:
+        with pytest.raises(bninspect.UsageProblem, match="BN7"):
+            bninspect.check(STUCK, select=["BN7"])
+
+    def test_unreadable_is_a_result(self) -> None:
+        (item,) = bninspect.check(MISSING).checkpoints
+        assert isinstance(item.error, bninspect.ReadProblem)
+
+
+def write_stuck_checkpoint(prefix: Path, names: list[str]) -> None:
+    members = {}
+    for name in names:
+        members[f"{name}/gamma"] = np.array([0.5, 1.5], np.float32)
+        members[f"{name}/moving_mean"] = np.zeros(2, np.float32)
+        members[f"{name}/moving_variance"] = np.ones(2, np.float32)
+    write_bundle(str(prefix), members)

@@ -1,0 +1,132 @@
+"""Every committed fixture: we find what its maker says, and read what its framework reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bninspect
+from bninspect.model import ROLES, STATISTICS
+from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
+
+
+def test_check_finds_what_the_maker_says(fixture: Fixture, run: Callable[..., Outcome]) -> None:
+    expected = fixture.expected
+    outcome = run("check", fixture.path, "--format", "json", *expected["options"])
+    assert outcome.exit_code == expected["exit_code"]
+    (checkpoint,) = outcome.json["checkpoints"]
+    assert checkpoint["error"] is None
+    assert checkpoint["format"] == expected["format"]
+    assert checkpoint["step"] == expected["step"]
+    assert checkpoint["variables"] == expected["variables"]
+    found = [
+        {"rule": finding["rule"], "layer": finding["layer"], "cause": finding["cause"]}
+        for finding in checkpoint["findings"]
+    ]
+    assert found == expected["findings"]
+
+
+def test_list_finds_the_layers(fixture: Fixture, run: Callable[..., Outcome]) -> None:
+    (checkpoint,) = run("list", fixture.path, "--format", "json").json["checkpoints"]
+    found = [
+        {
+            "name": layer["name"],
+            "family": layer["family"],
+            "channels": layer["channels"],
+            "stored": layer["variables"],
+            "at_initial": {
+                role: (layer["statistics"][role] or {}).get("at_initial") for role in STATISTICS
+            },
+        }
+        for layer in checkpoint["layers"]
+    ]
+    assert found == fixture.expected["layers"]
+
+
+def test_the_framework_reads_the_same_values(fixture: Fixture) -> None:
+    """Every variable, value for value, whether it belongs to a BN layer or not."""
+    with bninspect.open_checkpoint(str(fixture.path)) as checkpoint:
+        if checkpoint.format == "tf-v2":
+            _compare_with_tensorflow(checkpoint)
+        else:
+            _compare_with_keras(fixture, checkpoint)
+
+
+def _compare_with_tensorflow(checkpoint: Any) -> None:
+    import tensorflow as tf  # noqa: PLC0415
+
+    reader = tf.train.load_checkpoint(checkpoint.resolved)
+    shapes = reader.get_variable_to_shape_map()
+    dtypes = reader.get_variable_to_dtype_map()
+    assert set(checkpoint.variables) == set(shapes)
+    for name, variable in checkpoint.variables.items():
+        assert list(variable.shape) == shapes[name], name
+        assert variable.dtype == dtypes[name].name, name
+        theirs = reader.get_tensor(name)
+        if variable.dtype == "bfloat16":
+            theirs = theirs.astype(np.float32)
+        np.testing.assert_array_equal(variable.read(), theirs, err_msg=name)
+
+
+def _compare_with_keras(fixture: Fixture, checkpoint: Any) -> None:
+    """Layer by layer: the BN layers of the model that Keras makes of the file."""
+    ours = {layer.name.rpartition("/")[2]: layer for layer in bninspect.find_layers(checkpoint)}
+    theirs = dict(_keras_bn_layers(_keras_model(fixture)))
+    assert set(ours) == set(theirs)
+    for name, layer in ours.items():
+        for role in ROLES:
+            attribute = getattr(theirs[name], role)
+            assert (role in layer.variables) == (attribute is not None), (name, role)
+            if attribute is not None:
+                expected = np.asarray(attribute)
+                # Keras 3 keeps BN in float16 under a float16 policy, where Keras 2 wrote float32.
+                np.testing.assert_array_equal(
+                    layer.variables[role].read().astype(expected.dtype), expected
+                )
+
+
+def _keras_model(fixture: Fixture) -> Any:
+    import keras  # noqa: PLC0415
+
+    same_architecture = fixture.expected.get("oracle_model")
+    if same_architecture is None:
+        return keras.models.load_model(fixture.path, compile=False)
+    model = keras.models.load_model(load_fixture(same_architecture).path, compile=False)
+    model.load_weights(fixture.path)
+    return model
+
+
+def _keras_bn_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _keras_bn_layers(layer)
+        elif hasattr(layer, "moving_mean"):
+            yield layer.name, layer
+
+
+def test_fixture_maker_and_expectation_share_a_stem() -> None:
+    expectations = {path.stem for path in FIXTURES.glob("*.json")}
+    folders = {path.name for path in FIXTURES.iterdir() if path.is_dir()} - {"make"}
+    makers = {path.stem for path in (FIXTURES / "make").glob("*.py")}
+    assert expectations == folders
+    assert expectations <= makers
+    shared = makers - expectations
+    assert all(
+        stem.endswith(("_training", "_networks")) or stem == "expectation" for stem in shared
+    )
+
+
+@pytest.mark.parametrize("stem", ["tf1_layers_correct", "keras2_functional_correct"])
+def test_a_correct_training_has_a_broken_twin(stem: str) -> None:
+    """The clean fixtures are not clean for want of BN layers."""
+    assert load_fixture(stem).expected["layers"]
+    assert not load_fixture(stem).expected["findings"]
+
+
+def test_fixtures_stay_small() -> None:
+    for path in FIXTURES.rglob("*"):
+        if path.is_file():
+            assert path.stat().st_size < 100_000, path.relative_to(ROOT)

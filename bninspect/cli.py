@@ -74,9 +74,9 @@ def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command
                     "patterns",
                     multiple=True,
                     metavar="ROLE=REGEX",
-                    help="Names of your own: a variable whose name matches REGEX is the gamma,"
-                    " beta, moving_mean or moving_variance of the layer that (?P<layer>...), or what"
-                    " stands before the match, names. Repeatable.",
+                    help="Names of your own: a variable that REGEX matches is the gamma, beta,"
+                    " moving_mean or moving_variance (ROLE) of a layer. The layer is called by the"
+                    " group (?P<layer>...), else by what stands before the match. Repeatable.",
                 ),
                 click.option("-q", "--quiet", is_flag=True, help=quiet),
                 click.option("-v", "--verbose", is_flag=True, help=verbose),
@@ -111,7 +111,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="Judge: did training update the BN statistics?")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
     "text",
@@ -189,7 +189,7 @@ def check(
     sys.exit(_exit_code(report, fail_on, allow_empty=allow_empty))
 
 
-@main.command(name="list")
+@main.command(name="list", short_help="List the BN layers and what is stored of them.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
     "text",
@@ -236,7 +236,7 @@ def list_(
     sys.exit(PROBLEM if report.unreadable else OK)
 
 
-@main.command()
+@main.command(short_help="Show the values of layers, channel by channel.")
 @click.argument("path")
 @click.option(
     "--layer",
@@ -303,7 +303,7 @@ def dump(
             )
 
 
-@main.command()
+@main.command(short_help="Explain the rules: meaning, causes, fix.")
 @click.argument("code", required=False)
 def rule(code: str | None) -> None:
     """Show the catalogue of rules, or one rule's page: meaning, causes, fix.

@@ -119,6 +119,7 @@ class _Bundle:
         with Source(self.index_path) as source:
             self.entries: Entries = read_table(source)
         self._shards: dict[int, Source] = {}
+        self._disk_types: dict[str, np.dtype[Any]] = {}
         header = self._parse(BundleHeader, HEADER_KEY, "the header")
         if header.version.min_consumer > _NEWEST_VERSION:
             raise Unsupported(
@@ -166,7 +167,9 @@ class _Bundle:
                 f"{name} holds {dtype} elements, which have no numbers to read",
                 "Choose another variable.",
             )
-        disk_type = np.dtype(self._byte_order + code)
+        disk_type = self._disk_types.get(code)
+        if disk_type is None:
+            disk_type = self._disk_types[code] = np.dtype(self._byte_order + code)
         if entry.slices:
             array = self._read_slices(name, key, shape, entry, disk_type)
         else:
@@ -180,19 +183,19 @@ class _Bundle:
     def _read_whole(
         self, name: str, shape: tuple[int, ...], entry: Any, disk_type: np.dtype[Any]
     ) -> NDArray[Any]:
-        if entry.size != math.prod(shape) * disk_type.itemsize:
-            raise self._corrupt(f"{name} of shape {list(shape)} is said to take {entry.size} bytes")
-        if entry.size:
-            data = self._shard(entry.shard_id, name).read(entry.offset, entry.size, name)
-        else:
-            data = b""  # an empty variable needs no shard
+        size = entry.size
+        if size != math.prod(shape) * disk_type.itemsize:
+            raise self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
+        # An empty variable needs no shard.
+        data = self._shard(entry.shard_id, name).read(entry.offset, size, name) if size else b""
         if masked_crc32c(data) != entry.crc32c:
             raise Corrupt(
                 self._shard_path(entry.shard_id),
-                f"{name} fails its checksum (offset {entry.offset}, {entry.size} bytes)",
+                f"{name} fails its checksum (offset {entry.offset}, {size} bytes)",
                 "The file is damaged; copy it again or use another checkpoint of the run.",
             )
-        return np.frombuffer(data, disk_type).reshape(shape)
+        array = np.frombuffer(data, disk_type)
+        return array if len(shape) == 1 else array.reshape(shape)
 
     def _read_slices(
         self,

@@ -138,6 +138,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "custom-scope",
         "any framework's variable names under a scope of the user's own",
+        gamma=("gamma", "scale"),
+        beta=("beta", "offset", "shift"),
     ),
     Family(
         "hand-written",

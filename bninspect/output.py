@@ -16,21 +16,21 @@ from bninspect.errors import UsageProblem
 def atomic_output(path: str, *, binary: bool = False) -> Iterator[Any]:
     """A stream whose content becomes the file `path` when the block ends without an exception.
 
-    Text is UTF-8. A device or a named pipe is written to directly. Raises `UsageProblem` if the
-    file cannot be written.
+    Text is UTF-8, with escapes for what that lacks. A device or a named pipe is written to
+    directly. Raises `UsageProblem` if the file cannot be written.
     """
     target = Path(path)
-    mode, encoding = ("wb", None) if binary else ("w", "utf-8")
+    mode, encoding, errors = ("wb", None, None) if binary else ("w", "utf-8", "backslashreplace")
     try:
         if target.exists() and not target.is_file():
-            with target.open(mode, encoding=encoding) as stream:
+            with target.open(mode, encoding=encoding, errors=errors) as stream:
                 yield stream
             return
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
         raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
     try:
-        with os.fdopen(descriptor, mode, encoding=encoding) as stream:
+        with os.fdopen(descriptor, mode, encoding=encoding, errors=errors) as stream:
             yield stream
         umask = os.umask(0)
         os.umask(umask)

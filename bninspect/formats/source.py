@@ -7,22 +7,27 @@ the size of the file.
 from __future__ import annotations
 
 import os
+import stat
 from types import TracebackType
 
-from bninspect.errors import Incomplete, NotFound, ReadProblem
+from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat
+
+# Without O_NONBLOCK a named pipe would be waited for; O_BINARY exists on Windows alone.
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Source:
     """A local file opened for reads at an offset.
 
     `path` is the file's name as it is to appear in messages, `size` its length in bytes.
-    Raises `NotFound` if there is no such file, `ReadProblem` if it cannot be opened.
+    Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
+    `ReadProblem` if it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._descriptor = os.open(path, _FLAGS)
         except FileNotFoundError as error:
             raise NotFound(path, "no such file", "Check the path.") from error
         except OSError as error:
@@ -31,13 +36,16 @@ class Source:
                 f"cannot be opened ({error.strerror or error})",
                 "Check the file and its permissions.",
             ) from error
-        self.size = os.fstat(self._descriptor).st_size
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise UnknownFormat(
+                path, "this is not a file but a device, a pipe or a directory", "Check the path."
+            )
+        self.size = status.st_size
 
-    def read(self, offset: int, length: int, what: str) -> bytes:
-        """Return `length` bytes from `offset`; `what` names them in the error.
-
-        Raises `Incomplete` if the file does not reach that far.
-        """
+    def require(self, offset: int, length: int, what: str) -> None:
+        """Raise `Incomplete` unless the file has `length` bytes at `offset`."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise Incomplete(
                 self.path,
@@ -45,8 +53,20 @@ class Source:
                 f" {self.size} bytes",
                 "The file was cut short or belongs to another checkpoint; copy it again.",
             )
+
+    def read(self, offset: int, length: int, what: str) -> bytes:
+        """Return `length` bytes from `offset`; `what` names them in the error.
+
+        Raises `Incomplete` if the file does not reach that far.
+        """
+        self.require(offset, length, what)
         try:
             data = os.pread(self._descriptor, length, offset)
+            while len(data) < length:  # some file systems serve a read in parts
+                part = os.pread(self._descriptor, length - len(data), offset + len(data))
+                if not part:
+                    break
+                data += part
         except OSError as error:
             raise ReadProblem(
                 self.path,

@@ -23,7 +23,7 @@ MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _TRAILER_SIZE = 5
 _UNCOMPRESSED, _SNAPPY = 0, 1
 
-# Names share prefixes, so keys grow when they are unpacked; a real index grows them less than
+# Names share prefixes, so all keys together are longer than the file; in a real index less than
 # twentyfold. Snappy cannot expand more than about 21 times (a 64-byte copy takes 3 bytes).
 _MAX_KEY_GROWTH = 100
 _MAX_SNAPPY_GROWTH = 32
@@ -45,13 +45,16 @@ def read_table(source: Source) -> Entries:
     """
     index_handle = _read_footer(source)
     entries: Entries = {}
+    room = _MAX_KEY_GROWTH * source.size
     expected_offset = 0
-    for handle in _parse_block(source, index_handle).values():
+    for handle in _parse_block(source, index_handle, room).values():
         offset, size = _parse_handle(source, handle)
         if offset < expected_offset:
             raise _corrupt(source, offset, "two of its blocks overlap")
         expected_offset = offset + size
-        entries.update(_parse_block(source, (offset, size)))
+        block = _parse_block(source, (offset, size), room)
+        room -= sum(map(len, block))
+        entries.update(block)
     return entries
 
 
@@ -79,8 +82,8 @@ def _parse_handle(source: Source, handle: bytes) -> tuple[int, int]:
     return offset, size
 
 
-def _parse_block(source: Source, handle: tuple[int, int]) -> Entries:
-    """The entries of the block at `handle`, checked and unpacked."""
+def _parse_block(source: Source, handle: tuple[int, int], room: int) -> Entries:
+    """The entries of the block at `handle`, checked; its keys may take `room` bytes in all."""
     block = _read_block(source, handle)
     if len(block) < 4:
         raise _corrupt(source, handle[0], "a block is too short")
@@ -89,12 +92,12 @@ def _parse_block(source: Source, handle: tuple[int, int]) -> Entries:
     if end < 0:
         raise _corrupt(source, handle[0], "a block's restart table is longer than the block")
     try:
-        return _parse_entries(block, end)
+        return _parse_entries(block, end, room)
     except (IndexError, ValueError) as error:
         raise _corrupt(source, handle[0], "an entry of a block is damaged") from error
 
 
-def _parse_entries(block: bytes, end: int) -> Entries:
+def _parse_entries(block: bytes, end: int, room: int) -> Entries:
     """Unpack prefix-compressed entries; raises IndexError or ValueError where they make no sense.
 
     A name's fields are nearly always below 128, one byte each: that path is written out, since
@@ -103,7 +106,6 @@ def _parse_entries(block: bytes, end: int) -> Entries:
     entries: Entries = {}
     key = b""
     position = 0
-    room = _MAX_KEY_GROWTH * end
     while position < end:
         shared, unshared, length = block[position], block[position + 1], block[position + 2]
         if (shared | unshared | length) < 0x80:

@@ -31,6 +31,8 @@ HEADER_KEY = b""
 OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
 _BIG_ENDIAN = 1
+_MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
+_MAX_READ_RANK = 32  # numpy's own limit before 2.0; a BN variable has five at most
 _NEWEST_VERSION = 1
 
 # DataType of tensorflow/core/framework/types.proto: TensorFlow's name and numpy's type on disk.
@@ -139,7 +141,10 @@ class _Bundle:
         """The variable under `key`, its shape and type checked, its bytes not yet read."""
         entry = self._parse(BundleEntry, key, name)
         stored_shape = entry.shape
-        shape = tuple([dimension.size for dimension in stored_shape.dim])
+        dimensions = stored_shape.dim
+        if len(dimensions) > _MAX_RANK:
+            raise self._corrupt(f"the entry of {name} has {len(dimensions)} dimensions")
+        shape = tuple([dimension.size for dimension in dimensions])
         if stored_shape.unknown_rank or min(shape, default=0) < 0:
             raise self._corrupt(f"the entry of {name} has the impossible shape {list(shape)}")
         if entry.dtype not in _DTYPES:
@@ -170,6 +175,12 @@ class _Bundle:
         disk_type = self._disk_types.get(code)
         if disk_type is None:
             disk_type = self._disk_types[code] = np.dtype(self._byte_order + code)
+        if len(shape) > _MAX_READ_RANK or (0 in shape and _overflows(shape, disk_type)):
+            raise Unsupported(
+                self.index_path,
+                f"{name} of shape {list(shape)} is more than an array can be",
+                "Choose another variable.",
+            )
         if entry.slices:
             array = self._read_slices(name, key, shape, entry, disk_type)
         else:
@@ -184,8 +195,7 @@ class _Bundle:
         self, name: str, shape: tuple[int, ...], entry: Any, disk_type: np.dtype[Any]
     ) -> NDArray[Any]:
         size = entry.size
-        if size != math.prod(shape) * disk_type.itemsize:
-            raise self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
+        self._require_size(name, shape, size, disk_type)
         # An empty variable needs no shard.
         data = self._shard(entry.shard_id, name).read(entry.offset, size, name) if size else b""
         if masked_crc32c(data) != entry.crc32c:
@@ -212,25 +222,44 @@ class _Bundle:
             if place is None:
                 raise self._corrupt(f"a slice of {name} lies outside its shape {list(shape)}")
             part = self._parse(BundleEntry, slice_key, f"a slice of {name}")
-            part_shape = tuple(range_.stop - range_.start for range_ in place)
             if part.dtype != entry.dtype:
                 raise self._corrupt(f"a slice of {name} has another element type")
-            parts.append((place, self._read_whole(name, part_shape, part, disk_type)))
-        # Only now, when all its bytes were there, is room made for the whole.
-        if sum(part.size for _, part in parts) != math.prod(shape):
+            part_shape = tuple(side.stop - side.start for side in place)
+            self._require_size(f"a slice of {name}", part_shape, part.size, disk_type)
+            parts.append((place, part_shape, part))
+        if sum(math.prod(part_shape) for _, part_shape, _ in parts) != math.prod(shape):
             raise Incomplete(
                 self.index_path,
                 f"the slices of {name} do not add up to its shape {list(shape)}",
                 "The checkpoint is incomplete; use another checkpoint of the run.",
             )
+        self._require_slices(name, [part for _, part_shape, part in parts if 0 not in part_shape])
         whole = np.empty(shape, disk_type)
         covered = np.zeros(shape, bool)
-        for place, part in parts:
-            whole[place] = part
+        for place, part_shape, part in parts:
+            whole[place] = self._read_whole(name, part_shape, part, disk_type)
             covered[place] = True
         if not covered.all():
             raise self._corrupt(f"the slices of {name} overlap")
         return whole
+
+    def _require_size(
+        self, name: str, shape: tuple[int, ...], size: int, disk_type: np.dtype[Any]
+    ) -> None:
+        if size != math.prod(shape) * disk_type.itemsize:
+            raise self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
+
+    def _require_slices(self, name: str, parts: list[Any]) -> None:
+        """Raise unless each slice's bytes are there, and are its own.
+
+        Room for the whole is made only then: slices that share bytes could claim any amount.
+        """
+        ends: dict[int, int] = {}
+        for part in sorted(parts, key=lambda part: (part.shard_id, part.offset)):
+            self._shard(part.shard_id, name).require(part.offset, part.size, f"a slice of {name}")
+            if part.offset < ends.get(part.shard_id, 0):
+                raise self._corrupt(f"the slices of {name} overlap in their shard")
+            ends[part.shard_id] = part.offset + part.size
 
     def _shard_path(self, number: int) -> str:
         return f"{self.prefix}.data-{number:05d}-of-{self._shard_count:05d}"
@@ -257,6 +286,11 @@ class _Bundle:
             what,
             "The file is damaged; copy it again or use another checkpoint of the run.",
         )
+
+
+def _overflows(shape: tuple[int, ...], element: np.dtype[Any]) -> bool:
+    """Whether numpy cannot count the bytes, taking empty dimensions as 1 as it does."""
+    return math.prod(max(size, 1) for size in shape) * element.itemsize >= 2**63
 
 
 def _slice_place(

@@ -20,7 +20,7 @@ from bninspect.model import (
     CheckpointReport,
     Report,
 )
-from bninspect.reporters.text import plural
+from bninspect.reporters.text import plural, printable
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
 _SHOWN_CHANNELS = 16
@@ -105,7 +105,7 @@ def _console(stream: TextIO, width: int | None, *, color: bool) -> Console:
 
 def _line(console: Console, text: str) -> None:
     """One line as it is: names and paths are never folded, so they can be copied."""
-    console.print(Text(text), soft_wrap=True)
+    console.print(Text(printable(text)), soft_wrap=True)
 
 
 def _print(console: Console, table: Table) -> None:
@@ -136,7 +136,7 @@ def _layer_table(item: CheckpointReport, *, verbose: bool) -> Table:
     table.add_column("moving_variance", overflow="fold")
     for layer in item.layers:
         table.add_row(
-            Text(layer.name),
+            Text(printable(layer.name)),
             layer.family,
             str(layer.channels),
             "".join(
@@ -149,7 +149,7 @@ def _layer_table(item: CheckpointReport, *, verbose: bool) -> Table:
         if verbose:
             members = [*layer.variables.values(), *layer.helpers.values()]
             for variable in members:
-                table.add_row(Text(f"  {variable.name}"))
+                table.add_row(Text("  " + printable(variable.name)))
     return table
 
 

@@ -50,12 +50,17 @@ def write_concise(report: Report, stream: TextIO) -> None:
     """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors."""
     for item in report.checkpoints:
         if item.error:
-            stream.write(f"{item.path}: {item.error.kind}: {item.error}\n")
+            stream.write(printable(f"{item.path}: {item.error.kind}: {item.error}") + "\n")
         for finding in item.findings:
-            stream.write(
-                f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}:"
-                f" {finding.message}\n"
-            )
+            head = f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}"
+            stream.write(printable(f"{head}: {finding.message}") + "\n")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: names in a file must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def plural(count: int, noun: str) -> str:
@@ -167,7 +172,7 @@ def _wrap(head: str, text: str, width: int, indent: int) -> list[str]:
     if not text:
         return []
     lines = textwrap.wrap(
-        text,
+        printable(text),
         max(width - indent, 20),
         break_long_words=False,
         break_on_hyphens=False,

@@ -44,8 +44,7 @@ def open_keras_h5(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Che
     weights that are not there, or if it refers to other files.
     """
     with _faults(file_path):
-        # Nothing is written, and a training that has the file open must not keep us out.
-        file = h5py.File(file_path, "r", locking=False)
+        file = h5py.File(file_path, "r")
     try:
         reader = _Reader(file, file_path)
         with _faults(file_path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,10 +15,10 @@ from rich.text import Text
 from bninspect.inference import Inference, columns
 from bninspect.model import (
     ROLES,
-    STATISTICS,
     BNLayer,
     CheckpointReport,
     Report,
+    Role,
 )
 from bninspect.reporters.text import plural, printable
 
@@ -48,17 +48,22 @@ def write_list(
     None where nothing must be folded (a pipe, a file).
     """
     console = _console(stream, width, color=color)
-    for item in report.checkpoints:
+    for index, item in enumerate(report.checkpoints):
         if quiet:
             for layer in item.layers:
                 _line(console, layer.name)
             continue
+        if index:
+            _line(console, "")
         _line(console, _headline(item))
         for note in item.notes:
             _line(console, f"  note: {note}")
         if item.layers:
-            _print(console, _layer_table(item, verbose=verbose))
+            _print(console, _layer_table(item))
+            if verbose:
+                _write_variables(console, item)
     if not quiet and any(item.layers for item in report.checkpoints):
+        _line(console, "")
         _line(console, "stored: g gamma, b beta, m moving_mean, v moving_variance, - not stored")
 
 
@@ -78,7 +83,9 @@ def write_dump(
     """
     console = _console(stream, width, color=color)
     bars = _BARS if _is_unicode(stream) else _ASCII_BARS
-    for layer, result in layers:
+    for index, (layer, result) in enumerate(layers):
+        if index:
+            _line(console, "")
         if not quiet:
             _line(
                 console, f"{layer.name}  ({layer.family}, {plural(layer.channels or 0, 'channel')})"
@@ -116,45 +123,74 @@ def _print(console: Console, table: Table) -> None:
 
 
 def _headline(item: CheckpointReport) -> str:
+    """What the checkpoint is and holds; family and type here, if all layers share them."""
     if item.error:
         return f"ERROR  {item.error}"
-    kind = _FORMATS.get(item.format or "", item.format)
-    step = "" if item.step is None else f", step {item.step}"
+    facts = [_FORMATS.get(item.format or "", str(item.format))]
+    if item.step is not None:
+        facts.append(f"step {item.step}")
+    for shared in (_families(item), _dtypes(item)):
+        facts += shared if len(shared) == 1 else ()
     found = plural(len(item.layers), "BN layer") if item.layers else "no BN layer"
     among = plural(item.variable_count, "variable")
-    return f"{item.path}: {found} among {among} ({kind}{step})"
+    return f"{item.path}: {found} among {among} ({', '.join(facts)})"
 
 
-def _layer_table(item: CheckpointReport, *, verbose: bool) -> Table:
-    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
-    table.add_column("layer", overflow="fold", ratio=None)
-    table.add_column("family", no_wrap=True)
-    table.add_column("channels", justify="right", no_wrap=True)
-    table.add_column("stored", no_wrap=True)
-    table.add_column("dtype", no_wrap=True)
-    table.add_column("moving_mean", overflow="fold")
-    table.add_column("moving_variance", overflow="fold")
+def _families(item: CheckpointReport) -> set[str]:
+    return {f"family {layer.family}" for layer in item.layers}
+
+
+def _dtypes(item: CheckpointReport) -> set[str]:
+    return {str(layer.dtype) for layer in item.layers}
+
+
+def _write_variables(console: Console, item: CheckpointReport) -> None:
+    """The stored name of each member and helper, layer by layer."""
     for layer in item.layers:
-        table.add_row(
-            Text(printable(layer.name)),
-            layer.family,
-            str(layer.channels),
-            "".join(
-                letter if role in layer.variables else "-"
-                for role, letter in zip(ROLES, "gbmv", strict=True)
-            ),
-            layer.dtype,
-            *(_range(layer, role) for role in STATISTICS),
+        _line(console, "")
+        _line(console, f"{layer.name}:")
+        for role, variable in (*layer.variables.items(), *layer.helpers.items()):
+            _line(console, f"  {role:<22}  {variable.name}")
+
+
+def _layer_table(item: CheckpointReport) -> Table:
+    columns: list[tuple[str, Callable[[BNLayer], str]]] = [
+        ("layer", lambda layer: printable(layer.name)),
+        ("channels", lambda layer: str(layer.channels)),
+        ("stored", _stored),
+        ("moving_mean", lambda layer: _range(layer, "moving_mean")),
+        ("moving_variance", lambda layer: _range(layer, "moving_variance")),
+    ]
+    if len(_families(item)) > 1:
+        columns.append(("family", lambda layer: layer.family))
+    if len(_dtypes(item)) > 1:
+        columns.append(("dtype", lambda layer: str(layer.dtype)))
+    table = _table()
+    for name, _ in columns:
+        table.add_column(
+            name,
+            justify="right" if name == "channels" else "left",
+            overflow="fold",
+            no_wrap=name != "layer",
         )
-        if verbose:
-            members = [*layer.variables.values(), *layer.helpers.values()]
-            for variable in members:
-                table.add_row(Text("  " + printable(variable.name)))
+    for layer in item.layers:
+        table.add_row(*(Text(cell(layer)) for _, cell in columns))
     return table
 
 
-def _range(layer: BNLayer, role: str) -> str:
-    values = next((values for name, values in layer.values.items() if name == role), None)
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+
+
+def _stored(layer: BNLayer) -> str:
+    return "".join(
+        letter if role in layer.variables else "-"
+        for role, letter in zip(ROLES, "gbmv", strict=True)
+    )
+
+
+def _range(layer: BNLayer, role: Role) -> str:
+    values = layer.values.get(role)
     if values is None:
         return "?" if role in layer.variables else "-"
     if values.all_initial:
@@ -197,7 +233,7 @@ def _histogram(array: NDArray[Any], bars: str) -> str:
 
 def _channel_table(layer: BNLayer, result: Inference, *, verbose: bool) -> Table:
     shown = _columns(layer, result)
-    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
+    table = _table()
     table.add_column("channel", justify="right", no_wrap=True)
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)

@@ -139,7 +139,8 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
     if len(group) > len(shown):
         lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
     lines += _wrap("    evidence  ", "; ".join(_evidence(group)), width, 14)
-    lines += _wrap("    cause     ", first.cause or "not proved by what is stored", width, 14)
+    if first.cause or first.severity == "error":
+        lines += _wrap("    cause     ", first.cause or "not proved by what is stored", width, 14)
     lines += _wrap("    fix       ", first.fix, width, 14)
     lines += _wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
     return lines

@@ -7,12 +7,11 @@ Makes the checkpoint with TensorFlow in FOLDER (a temporary one by default): 425
 
 - whole process: `bninspect check`, the shortest TensorFlow script that does the same job, and the
   floor, a Python that imports click and numpy and ends. Median wall time and peak memory.
-- in process: the job alone, imports done, each time in a fresh process (`first`: the first call,
-  which is what a command or a CI job pays) and again (`best`: the fastest of 50 calls).
-
-The TensorFlow job opens the checkpoint, reads every moving_mean and moving_variance and tests them
-for 0 and 1; bninspect's is the whole of `check`: gamma and beta, too, and every rule. Both verify
-checksums.
+- in process: the same job with either reader, imports done: open the checkpoint, read every
+  moving_mean and moving_variance, test them for 0 and 1, checksums verified. Beside them the whole
+  of `bninspect.check`, which reads gamma and beta too and applies every rule. Each in fresh
+  processes: `first` is the first call, which is what a command or a CI job pays, `best` the fastest
+  of the 50 calls after it.
 """
 
 from __future__ import annotations
@@ -44,11 +43,25 @@ def job():
             stuck.append(name)
     return stuck
 """
-BNINSPECT = """
+READER = """
 import sys
-import bninspect
 import bninspect.formats.tensor_bundle
-from bninspect.inspection import check
+from bninspect import open_checkpoint
+
+def job():
+    with open_checkpoint(sys.argv[1]) as checkpoint:
+        stuck = []
+        for name in checkpoint.variables:
+            if name.endswith("moving_mean") and (checkpoint.variables[name].read() == 0).all():
+                stuck.append(name)
+            if name.endswith("moving_variance") and (checkpoint.variables[name].read() == 1).all():
+                stuck.append(name)
+        return stuck
+"""
+CHECK = """
+import sys
+import bninspect.formats.tensor_bundle
+from bninspect import check
 
 def job():
     return check(sys.argv[1])
@@ -151,7 +164,11 @@ def whole_process(prefix: Path) -> None:
 
 def in_process(prefix: Path) -> None:
     """Print what the job costs once everything is imported."""
-    programs = {"bninspect": BNINSPECT + TIMED, "tensorflow": TENSORFLOW + TIMED}
+    programs = {
+        "bninspect, reader": READER + TIMED,
+        "bninspect, check": CHECK + TIMED,
+        "tensorflow": TENSORFLOW + TIMED,
+    }
     results: dict[str, list[list[float]]] = {name: [] for name in programs}
     for _ in range(RUNS):
         for name, program in programs.items():
@@ -166,7 +183,7 @@ def in_process(prefix: Path) -> None:
     print(f"in process, median over {RUNS} processes")
     for name, rows in results.items():
         first, best = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"  {name:<11} first {first * 1000:6.2f} ms  best {best * 1000:6.2f} ms")
+        print(f"  {name:<17} first {first * 1000:6.2f} ms  best {best * 1000:6.2f} ms")
 
 
 def main() -> None:

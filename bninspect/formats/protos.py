@@ -29,7 +29,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     ),
     "BundleEntry": (
         ("dtype", 1, "int32", False),
-        ("shape", 2, "TensorShape", False),
+        ("shape", 2, "bytes", False),  # a TensorShape, decoded apart: most are the same
         ("shard_id", 3, "int32", False),
         ("offset", 4, "int64", False),
         ("size", 5, "int64", False),
@@ -58,10 +58,11 @@ def _declare() -> dict[str, Any]:
     pool.AddSerializedFile(file.SerializeToString())
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in ("BundleHeader", "BundleEntry")
+        for name in ("BundleHeader", "BundleEntry", "TensorShape")
     }
 
 
 _CLASSES = _declare()
 BundleHeader = _CLASSES["BundleHeader"]
 BundleEntry = _CLASSES["BundleEntry"]
+TensorShape = _CLASSES["TensorShape"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-import google_crc32c
+from google_crc32c import value as crc32c
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat
 from bninspect.formats.source import Source
@@ -33,7 +33,7 @@ Entries = dict[bytes, bytes]
 
 def masked_crc32c(data: bytes) -> int:
     """CRC32C of `data`, rotated and offset as TensorFlow stores it (lib/hash/crc32c.h)."""
-    crc: int = google_crc32c.value(data)
+    crc: int = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 

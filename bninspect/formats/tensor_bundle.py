@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
-from bninspect.formats.protos import BundleEntry, BundleHeader
+from bninspect.formats.ordered_code import encode_bytes, encode_signed, encode_unsigned
+from bninspect.formats.protos import BundleEntry, BundleHeader, TensorShape
 from bninspect.formats.source import Source
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table
 from bninspect.model import Checkpoint, Variable
@@ -122,7 +124,8 @@ class _Bundle:
             self.entries: Entries = read_table(source)
         self._shards: dict[int, Source] = {}
         self._disk_types: dict[str, np.dtype[Any]] = {}
-        header = self._parse(BundleHeader, HEADER_KEY, "the header")
+        self._shapes: dict[bytes, tuple[int, ...]] = {}
+        header = self._entry(BundleHeader, HEADER_KEY, "the header")
         if header.version.min_consumer > _NEWEST_VERSION:
             raise Unsupported(
                 self.index_path,
@@ -139,28 +142,40 @@ class _Bundle:
 
     def variable(self, name: str, key: bytes) -> Variable:
         """The variable under `key`, its shape and type checked, its bytes not yet read."""
-        entry = self._parse(BundleEntry, key, name)
-        stored_shape = entry.shape
-        dimensions = stored_shape.dim
-        if len(dimensions) > _MAX_RANK:
-            raise self._corrupt(f"the entry of {name} has {len(dimensions)} dimensions")
-        shape = tuple([dimension.size for dimension in dimensions])
-        if stored_shape.unknown_rank or min(shape, default=0) < 0:
-            raise self._corrupt(f"the entry of {name} has the impossible shape {list(shape)}")
-        if entry.dtype not in _DTYPES:
+        entry = self._parse(BundleEntry, self.entries[key], name)
+        number = entry.dtype
+        if number not in _DTYPES:
             raise Unsupported(
                 self.index_path,
-                f"{name} has the unknown element type {entry.dtype}",
+                f"{name} has the unknown element type {number}",
                 "It was written by a newer TensorFlow; update bninspect.",
             )
-        dtype = _DTYPES[entry.dtype][0]
-        return Variable(name, shape, dtype, lambda: self._read(name, key, shape, entry))
+        encoded_shape = entry.shape
+        shape = self._shapes.get(encoded_shape)
+        if shape is None:
+            shape = self._shapes[encoded_shape] = self._decode_shape(encoded_shape, name)
+        return Variable(
+            name, shape, _DTYPES[number][0], partial(self._read, name, key, shape, entry)
+        )
 
-    def _parse(self, message: Any, key: bytes, name: str) -> Any:
+    def _decode_shape(self, encoded: bytes, name: str) -> tuple[int, ...]:
+        """A shape from its own bytes; few shapes are many variables', so each is decoded once."""
+        stored = self._parse(TensorShape, encoded, name)
+        if len(stored.dim) > _MAX_RANK:
+            raise self._corrupt(f"the entry of {name} has {len(stored.dim)} dimensions")
+        shape = tuple([dimension.size for dimension in stored.dim])
+        if stored.unknown_rank or min(shape, default=0) < 0:
+            raise self._corrupt(f"the entry of {name} has the impossible shape {list(shape)}")
+        return shape
+
+    def _entry(self, message: Any, key: bytes, name: str) -> Any:
         if key not in self.entries:
             raise self._corrupt(f"the entry of {name} is missing from the index")
+        return self._parse(message, self.entries[key], name)
+
+    def _parse(self, message: Any, encoded: bytes, name: str) -> Any:
         try:
-            return message.FromString(self.entries[key])
+            return message.FromString(encoded)
         except DecodeError as error:
             raise self._corrupt(f"the entry of {name} cannot be parsed") from error
 
@@ -195,7 +210,8 @@ class _Bundle:
         self, name: str, shape: tuple[int, ...], entry: Any, disk_type: np.dtype[Any]
     ) -> NDArray[Any]:
         size = entry.size
-        self._require_size(name, shape, size, disk_type)
+        if size != math.prod(shape) * disk_type.itemsize:
+            raise self._wrong_size(name, shape, size)
         # An empty variable needs no shard.
         data = self._shard(entry.shard_id, name).read(entry.offset, size, name) if size else b""
         if masked_crc32c(data) != entry.crc32c:
@@ -221,11 +237,12 @@ class _Bundle:
             place, slice_key = _slice_place(key, stored_slice, shape)
             if place is None:
                 raise self._corrupt(f"a slice of {name} lies outside its shape {list(shape)}")
-            part = self._parse(BundleEntry, slice_key, f"a slice of {name}")
+            part = self._entry(BundleEntry, slice_key, f"a slice of {name}")
             if part.dtype != entry.dtype:
                 raise self._corrupt(f"a slice of {name} has another element type")
             part_shape = tuple(side.stop - side.start for side in place)
-            self._require_size(f"a slice of {name}", part_shape, part.size, disk_type)
+            if part.size != math.prod(part_shape) * disk_type.itemsize:
+                raise self._wrong_size(f"a slice of {name}", part_shape, part.size)
             parts.append((place, part_shape, part))
         if sum(math.prod(part_shape) for _, part_shape, _ in parts) != math.prod(shape):
             raise Incomplete(
@@ -242,12 +259,6 @@ class _Bundle:
         if not covered.all():
             raise self._corrupt(f"the slices of {name} overlap")
         return whole
-
-    def _require_size(
-        self, name: str, shape: tuple[int, ...], size: int, disk_type: np.dtype[Any]
-    ) -> None:
-        if size != math.prod(shape) * disk_type.itemsize:
-            raise self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
 
     def _require_slices(self, name: str, parts: list[Any]) -> None:
         """Raise unless each slice's bytes are there, and are its own.
@@ -280,6 +291,9 @@ class _Bundle:
                 ) from error
         return shard
 
+    def _wrong_size(self, name: str, shape: tuple[int, ...], size: int) -> ReadProblem:
+        return self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
+
     def _corrupt(self, what: str) -> ReadProblem:
         return Corrupt(
             self.index_path,
@@ -305,35 +319,13 @@ def _slice_place(
         return None, b""
     place = []
     code = bytearray(_SLICE_PREFIX)
-    code += _ordered_bytes(key)
-    code += _ordered_unsigned(len(shape))
+    code += encode_bytes(key)
+    code += encode_unsigned(len(shape))
     for extent, size in zip(stored_slice.extent, shape, strict=True):
         whole = not extent.HasField("length") or extent.length == -1
         start, length = (0, size) if whole else (extent.start, extent.length)
         if start < 0 or length < 0 or start + length > size:
             return None, b""
         place.append(slice(start, start + length))
-        code += _ordered_signed(0 if whole else start) + _ordered_signed(-1 if whole else length)
+        code += encode_signed(0 if whole else start) + encode_signed(-1 if whole else length)
     return tuple(place), bytes(code)
-
-
-def _ordered_bytes(text: bytes) -> bytes:
-    """OrderedCode::WriteString: bytes 0 and 255 escaped, an end mark behind."""
-    return b"\0\xff".join(part.replace(b"\xff", b"\xff\0") for part in text.split(b"\0")) + b"\0\1"
-
-
-def _ordered_unsigned(number: int) -> bytes:
-    """OrderedCode::WriteNumIncreasing: a length byte, then the big-endian bytes."""
-    size = (number.bit_length() + 7) // 8
-    return bytes([size]) + number.to_bytes(size, "big")
-
-
-def _ordered_signed(number: int) -> bytes:
-    """OrderedCode::WriteSignedNumIncreasing: n bytes for [-2^(7n-1), 2^(7n-1)).
-
-    The first n bits are ones (zeros for a negative number), then the number in two's complement.
-    """
-    size = (number if number >= 0 else ~number).bit_length() // 7 + 1
-    bits = number & ((1 << 8 * size) - 1)
-    header = ((1 << size) - 1) << (7 * size)
-    return (bits ^ header).to_bytes(size, "big")

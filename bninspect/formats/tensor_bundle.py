@@ -143,6 +143,10 @@ class _Bundle:
     def variable(self, name: str, key: bytes) -> Variable:
         """The variable under `key`, its shape and type checked, its bytes not yet read."""
         entry = self._parse(BundleEntry, self.entries[key], name)
+        encoded_shape = entry.shape
+        shape = self._shapes.get(encoded_shape)
+        if shape is None:
+            shape = self._shapes[encoded_shape] = self._decode_shape(encoded_shape, name)
         number = entry.dtype
         if number not in _DTYPES:
             raise Unsupported(
@@ -150,10 +154,6 @@ class _Bundle:
                 f"{name} has the unknown element type {number}",
                 "It was written by a newer TensorFlow; update bninspect.",
             )
-        encoded_shape = entry.shape
-        shape = self._shapes.get(encoded_shape)
-        if shape is None:
-            shape = self._shapes[encoded_shape] = self._decode_shape(encoded_shape, name)
         return Variable(
             name, shape, _DTYPES[number][0], partial(self._read, name, key, shape, entry)
         )

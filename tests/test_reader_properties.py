@@ -27,7 +27,7 @@ from tests.table_writer import (
 )
 
 # The same examples in every run; files make the time of one example vary, so it has no deadline.
-ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=250)
+ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=200)
 
 SMALL = {
     "bn/beta": np.linspace(-1, 1, 4, dtype=np.float32),

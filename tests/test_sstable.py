@@ -78,6 +78,7 @@ def test_entries_come_back_in_order(path, compress, block_size, restart_interval
         pytest.param({b"k" * 200: b"", b"k" * 200 + b"l": b"x"}, id="only the shared length long"),
         pytest.param({b"k" * 200: b""}, id="only the unshared length long"),
         pytest.param({b"k": b"v" * 200}, id="only the value's length long"),
+        pytest.param({b"": b"v" * 128}, id="no key, and a value of 128 bytes"),
     ],
 )
 @pytest.mark.parametrize("restart_interval", [1, 16])

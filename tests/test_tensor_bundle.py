@@ -5,6 +5,7 @@ Hostile files are opened in a process of their own, with little memory and littl
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
+from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats import source
 from tests.table_writer import (
     DTYPES,
@@ -104,6 +105,10 @@ def random_array(tf, dtype, shape, seed=0):
         return rng.integers(0, 2, shape).astype(bool)
     count = int(np.prod(shape))
     return np.frombuffer(rng.bytes(count * np.dtype(kind).itemsize), kind).reshape(shape)
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
 
 
 def read(prefix, name="x"):
@@ -312,6 +317,14 @@ def test_tensorflow_reads_what_the_writer_writes(
     assert_agrees_with_tensorflow(tf, prefix, len(variables))
 
 
+def test_a_slice_that_says_it_is_everything(tf, prefix):
+    # No length stands for all of a dimension; TensorFlow takes a length of -1 for the same.
+    entries = write_bundle(prefix, {"x": X}, slices={"x": [(None, (0, 1)), (None, (1, 2))]})
+    explicit = (((0, -1), (0, 1)), ((0, -1), (1, 2)))
+    write_index(prefix, entries | {b"x": replace(entries[b"x"], slices=explicit)})
+    assert_agrees_with_tensorflow(tf, prefix, 1)
+
+
 def test_opened_checkpoint_says_what_it_is(prefix):
     write_bundle(prefix, {"y": Y, "x": X})
     with bninspect.open_checkpoint(str(prefix)) as checkpoint:
@@ -338,19 +351,16 @@ def test_slices_of_a_name_with_bytes_that_are_escaped(prefix, name):
 
 
 def test_closing_closes_every_file(prefix):
-    def descriptors():
-        return len(os.listdir("/proc/self/fd"))
-
     write_bundle(prefix, {str(i): Y for i in range(8)}, shards=8)
-    before = descriptors()
+    before = open_files()
     checkpoint = bninspect.open_checkpoint(str(prefix))
-    assert descriptors() == before
+    assert open_files() == before
     for variable in checkpoint.variables.values():
         variable.read()
         variable.read()
-    assert descriptors() == before + 8
+    assert open_files() == before + 8
     checkpoint.close()
-    assert descriptors() == before
+    assert open_files() == before
     checkpoint.close()
 
 
@@ -362,6 +372,29 @@ def test_a_read_that_the_system_serves_in_pieces(prefix, monkeypatch):
         source.os, "pread", lambda file, length, offset: pread(file, min(length, 7), offset)
     )
     np.testing.assert_array_equal(read(prefix), X)
+
+
+def test_a_disk_that_fails(prefix, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    write_bundle(prefix, {"x": X})
+    with bninspect.open_checkpoint(str(prefix)) as checkpoint:
+        monkeypatch.setattr(source.os, "pread", fail)
+        with pytest.raises(ReadProblem, match="reading x at offset 0 failed") as caught:
+            checkpoint.variables["x"].read()
+    assert caught.value.path == str(shard_path(prefix))
+    assert os.strerror(errno.EIO) in caught.value.message
+
+
+def test_a_shard_that_shrinks_while_it_is_read(prefix):
+    write_bundle(prefix, {"x": X, "z": Y})
+    with bninspect.open_checkpoint(str(prefix)) as checkpoint:
+        checkpoint.variables["x"].read()
+        os.truncate(shard_path(prefix), X.nbytes + 5)
+        with pytest.raises(Incomplete, match="z at offset 24 ended after 5 of 32") as caught:
+            checkpoint.variables["z"].read()
+    assert caught.value.path == str(shard_path(prefix))
 
 
 # --- Only what is asked for is read ---------------------------------------------------------------
@@ -406,12 +439,18 @@ def test_an_empty_variable_needs_no_shard(prefix):
     assert read(prefix).shape == (0, 3)
 
 
+def test_an_empty_slice_needs_no_shard(prefix):
+    write_bundle(prefix, {"y": Y}, slices={"y": [((0, 4),), ((4, 0),)]}, shards=2)
+    shard_path(prefix, 1, 2).unlink()
+    np.testing.assert_array_equal(read(prefix, "y"), Y)
+
+
 def test_another_variables_damaged_entry_does_not_matter(prefix):
     entries = write_bundle(prefix, {"x": X})
     write_index(prefix, entries | {b"y": b"\xff\xff\xff", b"z": Entry(dtype=99)})
     np.testing.assert_array_equal(read(prefix), X)
     refused(prefix, Corrupt, index_path(prefix), "the entry of y", name="y")
-    refused(prefix, Unsupported, index_path(prefix), "z has the unknown", name="z")
+    refused(prefix, Unsupported, index_path(prefix), "z has the element type", name="z")
 
 
 # --- Files missing or damaged ---------------------------------------------------------------------
@@ -448,9 +487,9 @@ def test_a_shard_that_is_a_directory(prefix):
     write_bundle(prefix, {"x": X})
     shard_path(prefix).unlink()
     shard_path(prefix).mkdir()
-    with pytest.raises(ReadProblem) as caught:
-        read(prefix)
-    assert caught.value.path == str(shard_path(prefix))
+    before = open_files()
+    refused(prefix, UnknownFormat, shard_path(prefix), "not a file")
+    assert open_files() == before
 
 
 @pytest.mark.parametrize("bit", [0x01, 0x80])
@@ -681,11 +720,10 @@ def test_slices_of_a_larger_variable(prefix, sliced):
     refused(prefix, Incomplete, index_path(prefix), "slices of x do not add up")
 
 
-def test_slices_that_overlap(prefix, sliced):
+def test_slices_that_overlap(prefix):
     # Together they have 6 elements, as x has; but the middle column is there twice.
-    left, middle, right = ((0, 2), (0, 1)), ((0, 2), (1, 1)), ((0, 2), (1, 1))
-    sliced[slice_key(b"x", middle)] = sliced[slice_key(b"x", left)]
-    write_index(prefix, with_slices(sliced, left, middle, right))
+    parts = [((0, 2), (0, 2)), ((0, 2), (1, 1))]
+    write_bundle(prefix, {"x": X}, slices={"x": parts})
     refused(prefix, (Corrupt, Incomplete), index_path(prefix), "slices of x overlap")
 
 
@@ -759,7 +797,7 @@ except errors.ReadProblem as problem:
 
 def read_with_little(prefix, memory=MEMORY):
     """What happens when all is read with little memory: "read", or the problem's class and text."""
-    done = subprocess.run(  # noqa: S603 - this interpreter, the script above
+    done = subprocess.run(
         [sys.executable, "-c", READ_ALL, str(prefix), str(memory)],
         cwd=Path(bninspect.__file__).parents[1],
         capture_output=True,
@@ -863,6 +901,17 @@ def test_slices_of_a_terabyte_of_which_one_is_there(prefix):
     assert read_with_little(prefix).startswith(f"Incomplete {index_path(prefix)}: the slices of x")
 
 
+def test_slices_of_a_petabyte_that_add_up(prefix):
+    entries = write_bundle(prefix, {"x": X})
+    parts = [((0, 1 << 47),), ((1 << 47, 1 << 47),)]
+    for number, part in enumerate(parts):
+        entries[slice_key(b"x", part)] = Entry(1, (1 << 47,), 0, number << 49, 1 << 49)
+    write_index(prefix, entries | {b"x": Entry(1, (1 << 48,), slices=tuple(parts))})
+    answer = read_with_little(prefix)
+    assert answer.startswith(f"Incomplete {shard_path(prefix)}: ")
+    assert f"x should be {1 << 49} bytes at offset 0" in answer
+
+
 def test_a_large_shard_is_not_read_as_a_whole(prefix):
     write_bundle(prefix, {"x": X, "y": Y})
     os.truncate(shard_path(prefix), 4 << 30)  # a hole, which takes no room on the disk
@@ -875,4 +924,4 @@ def test_a_pipe_does_not_make_the_reader_wait(prefix, part):
     pipe = index_path(prefix) if part == "index" else shard_path(prefix)
     pipe.unlink()
     os.mkfifo(pipe)
-    assert str(pipe) in read_with_little(prefix)
+    assert read_with_little(prefix).startswith(f"UnknownFormat {pipe}: this is not a file")

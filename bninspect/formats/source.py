@@ -62,11 +62,8 @@ class Source:
         self.require(offset, length, what)
         try:
             data = os.pread(self._descriptor, length, offset)
-            while len(data) < length:  # some file systems serve a read in parts
-                part = os.pread(self._descriptor, length - len(data), offset + len(data))
-                if not part:
-                    break
-                data += part
+            if len(data) < length:
+                data = self._read_parts(data, offset, length)
         except OSError as error:
             raise ReadProblem(
                 self.path,
@@ -80,6 +77,15 @@ class Source:
                 "The file changed while it was read; try again when it is complete.",
             )
         return data
+
+    def _read_parts(self, data: bytes, offset: int, length: int) -> bytes:
+        """Go on after a read that ended early: some file systems serve a long one in parts."""
+        parts = [data]
+        got = len(data)
+        while got < length and parts[-1]:
+            parts.append(os.pread(self._descriptor, length - got, offset + got))
+            got += len(parts[-1])
+        return b"".join(parts)
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

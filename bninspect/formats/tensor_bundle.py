@@ -151,8 +151,8 @@ class _Bundle:
         if number not in _DTYPES:
             raise Unsupported(
                 self.index_path,
-                f"{name} has the unknown element type {number}",
-                "It was written by a newer TensorFlow; update bninspect.",
+                f"{name} has the element type {number}, which bninspect does not know",
+                "Choose another variable, or update bninspect.",
             )
         return Variable(
             name, shape, _DTYPES[number][0], partial(self._read, name, key, shape, entry)

@@ -145,9 +145,23 @@ class Values(NamedTuple):
 
 
 def bitwise_equal(array: NDArray[Any], value: float) -> NDArray[Any]:
-    """Where `array` holds `value` bit by bit (so -0.0 is not 0.0), as booleans of its shape."""
-    bits = f"u{array.itemsize}"
-    equal: NDArray[Any] = array.view(bits) == array.dtype.type(value).view(bits)
+    """Where `array` holds `value` bit by bit (so -0.0 is not 0.0), as booleans of its shape.
+
+    A value that the array's type cannot hold is nowhere in it.
+    """
+    import numpy as np  # noqa: PLC0415 - the nouns alone do without
+
+    equal: NDArray[Any]
+    if array.dtype.kind != "f":
+        equal = np.equal(array, value)
+        return equal
+    with np.errstate(over="ignore"):
+        element = array.dtype.type(value)
+    if np.isfinite(element):
+        bits = f"u{array.itemsize}"
+        equal = np.equal(array.view(bits), element.view(bits))
+    else:
+        equal = np.zeros(array.shape, bool)
     return equal
 
 

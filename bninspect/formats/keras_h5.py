@@ -33,6 +33,7 @@ from bninspect.model import Checkpoint, KerasLayer, Variable
 # that from its stored bytes is not read. Datasets below the floor are, whatever they claim.
 _MAX_GROWTH = 1032
 _GROWTH_FLOOR = 1 << 20
+_WIDEST_ELEMENT = 8  # bytes
 
 _DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
 
@@ -169,7 +170,7 @@ class _Reader:
                     f"the values of {path} lie in another file (external or virtual dataset)",
                     "Keras never writes this; copy the values into one file to check them.",
                 )
-            shape, dtype = tuple(dataset.shape), str(dataset.dtype)
+            shape, dtype = tuple(dataset.shape), str(dataset.dtype.name)
         return Variable(path, shape, dtype, lambda: self._read(path, dataset))
 
     def _follow(self, path: str) -> Any:
@@ -200,14 +201,14 @@ class _Reader:
                     f"{path} claims {claimed} bytes, but {stored} are stored",
                     _DAMAGED,
                 )
-            if dataset.dtype.kind not in "fiub":
+            if dataset.dtype.kind not in "fiub" or dataset.dtype.itemsize > _WIDEST_ELEMENT:
                 raise Unsupported(
                     self._path,
-                    f"{path} holds {dataset.dtype} elements, which are no numbers",
+                    f"{path} holds {dataset.dtype} elements, which are no numbers of Keras",
                     "Check that the file was written by Keras.",
                 )
             values: NDArray[Any] = dataset[()]
-            return values
+            return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def _not_keras(self) -> ReadProblem:
         if "layers" in self._file or "_layer_checkpoint_dependencies" in self._file:

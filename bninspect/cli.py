@@ -9,22 +9,23 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from bninspect import __version__
 from bninspect.errors import BninspectError, UsageProblem
+from bninspect.options import common_options
 
 if TYPE_CHECKING:
     from bninspect.model import BNLayer, CheckpointReport, Report
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
+# What a shell reports of a program that SIGINT or SIGPIPE ended.
+INTERRUPTED, OUTPUT_CLOSED = 130, 141
 _ISSUES = "Please report this as a bug, with the lines above."
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -37,62 +38,42 @@ def run(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        main.main(args=arguments, prog_name="bninspect")
+        if sys.stdout is None:
+            raise UsageProblem("standard output is closed; use --output FILE.")
+        code = main.main(args=arguments, prog_name="bninspect", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as problem:
+        problem.show()
+        code = problem.exit_code
     except BninspectError as problem:
-        click.echo(f"bninspect: {problem}", err=True)
-        sys.exit(PROBLEM)
+        code = _fail(str(problem))
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _drop_output()
+        code = OUTPUT_CLOSED
+    except OSError as error:  # readers turn theirs into a ReadProblem: this is about writing
+        _drop_output()
+        code = _fail(f"the output cannot be written ({error.strerror or error}).")
     except Exception:  # a bug of ours must not pass for exit 1, "findings"
         import traceback  # noqa: PLC0415
 
         traceback.print_exc()
-        click.echo(f"bninspect {__version__}: internal error. {_ISSUES}", err=True)
-        sys.exit(PROBLEM)
+        code = _fail(f"{__version__}: internal error. {_ISSUES}")
+    sys.exit(code)
 
 
-def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command], Command]:
-    """The options that every command on checkpoints has; `quiet` and `verbose` say what they do."""
+def _fail(message: str, code: int = PROBLEM) -> int:
+    from bninspect.reporters.text import printable  # noqa: PLC0415
 
-    def add(command: Command) -> Command:
-        for option in reversed(
-            (
-                click.option(
-                    "--format",
-                    "format_",
-                    type=click.Choice(formats),
-                    default=formats[0],
-                    show_default=True,
-                    help="How to write the result.",
-                ),
-                click.option(
-                    "-o",
-                    "--output",
-                    metavar="FILE",
-                    help="Write to FILE, whole or not at all, instead of standard output.",
-                ),
-                click.option(
-                    "--pattern",
-                    "patterns",
-                    multiple=True,
-                    metavar="ROLE=REGEX",
-                    help="Names of your own: a variable that REGEX matches is the gamma, beta,"
-                    " moving_mean or moving_variance (ROLE) of a layer. The layer is called by the"
-                    " group (?P<layer>...), else by what stands before the match. Repeatable.",
-                ),
-                click.option("-q", "--quiet", is_flag=True, help=quiet),
-                click.option("-v", "--verbose", is_flag=True, help=verbose),
-                click.option(
-                    "--color",
-                    type=click.Choice(("auto", "always", "never")),
-                    default="auto",
-                    show_default=True,
-                    help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
-                ),
-            )
-        ):
-            command = option(command)
-        return command
+    click.echo(f"bninspect: {printable(message)}", err=True)
+    return code
 
-    return add
+
+def _drop_output() -> None:
+    """Let what is still buffered for a broken output go nowhere when the program ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -151,7 +132,7 @@ def check(
     fail_on: str,
     allow_empty: bool,
     momentum: float | None,
-) -> None:
+) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
     \b
@@ -167,7 +148,7 @@ def check(
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
     report = check_paths(paths, make_config(select, ignore, momentum, patterns))
-    with _output(output) as stream:
+    with _output(output, paths) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -186,7 +167,7 @@ def check(
                     quiet=quiet,
                     verbose=verbose,
                 )
-    sys.exit(_exit_code(report, fail_on, allow_empty=allow_empty))
+    return _exit_code(report, fail_on, allow_empty=allow_empty)
 
 
 @main.command(name="list", short_help="List the BN layers and what is stored of them.")
@@ -205,7 +186,7 @@ def list_(
     quiet: bool,
     verbose: bool,
     color: str,
-) -> None:
+) -> int:
     """List the BN layers: name, family, channels, what is stored, range of each statistic.
 
     \b
@@ -217,7 +198,7 @@ def list_(
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
     report = list_paths(paths, make_config(patterns=patterns))
-    with _output(output) as stream:
+    with _output(output, paths) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -233,7 +214,7 @@ def list_(
                 quiet=quiet,
                 verbose=verbose,
             )
-    sys.exit(PROBLEM if report.unreadable else OK)
+    return PROBLEM if report.unreadable else OK
 
 
 @main.command(short_help="Show the values of layers, channel by channel.")
@@ -263,7 +244,7 @@ def dump(
     quiet: bool,
     verbose: bool,
     color: str,
-) -> None:
+) -> int:
     """Show the values of layers, channel by channel, and what inference does with them.
 
     \b
@@ -279,7 +260,7 @@ def dump(
         raise UsageProblem("--format npz is binary: give a file with --output FILE.")
     report = read_one(path, make_config(patterns=patterns))
     layers = [(layer, inference(layer)) for layer in _matching(report, names)]
-    with _output(output, binary=format_ == "npz") as stream:
+    with _output(output, (path,), binary=format_ == "npz") as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
 
@@ -301,11 +282,12 @@ def dump(
                 quiet=quiet,
                 verbose=verbose,
             )
+    return OK
 
 
 @main.command(short_help="Explain the rules: meaning, causes, fix.")
 @click.argument("code", required=False)
-def rule(code: str | None) -> None:
+def rule(code: str | None) -> int:
     """Show the catalogue of rules, or one rule's page: meaning, causes, fix.
 
     \b
@@ -317,11 +299,11 @@ def rule(code: str | None) -> None:
 
     if code is None:
         write_catalogue(RULES, sys.stdout)
-        return
+        return OK
     for item in RULES:
         if code.upper() == item.code or code.lower() == item.name:
             write_rule(item, sys.stdout, width=min(_width(sys.stdout) or 80, 100))
-            return
+            return OK
     raise UsageProblem(
         f"There is no rule {code!r}{nearest_rule(code)}; `bninspect rule` lists all."
     )
@@ -366,13 +348,14 @@ def _no_such_layer(path: str, name: str, known: list[str]) -> str:
 
 
 @contextmanager
-def _output(path: str | None, *, binary: bool = False) -> Iterator[Any]:
+def _output(path: str | None, inputs: tuple[str, ...], *, binary: bool = False) -> Iterator[Any]:
     """The stream to write to: standard output, or a file that appears whole or not at all."""
     if path is None:
         yield sys.stdout
         return
-    from bninspect.output import atomic_output  # noqa: PLC0415
+    from bninspect.output import atomic_output, refuse_input  # noqa: PLC0415
 
+    refuse_input(path, inputs)
     with atomic_output(path, binary=binary) as stream:
         yield stream
 

@@ -26,28 +26,38 @@ class Config:
 
 
 def make_config(
-    select: Iterable[str] = (),
-    ignore: Iterable[str] = (),
+    select: str | Iterable[str] = (),
+    ignore: str | Iterable[str] = (),
     momentum: float | None = None,
-    patterns: Iterable[str] = (),
+    patterns: str | Iterable[str] = (),
 ) -> Config:
     """Check the options and freeze them.
 
     `select` and `ignore` may hold several codes in one string, set apart by commas; each of
-    `patterns` is `ROLE=REGEX`. Raises `UsageProblem`, naming the option at fault.
+    `patterns` is `ROLE=REGEX`. One string stands for a list of it. Raises
+    `UsageProblem`, naming the option at fault.
     """
     if momentum is not None and not (math.isfinite(momentum) and 0.0 <= momentum < 1.0):
         raise UsageProblem(f"--momentum takes a number from 0 up to, not including, 1: {momentum}")
+    selected = _codes(select)
+    if select and not selected:
+        raise UsageProblem("--select names no rule.")
     return Config(
-        select=_codes(select),
+        select=selected,
         ignore=_codes(ignore),
         momentum=momentum,
-        patterns=tuple(_pattern(pattern) for pattern in patterns),
+        patterns=tuple(_pattern(pattern) for pattern in _strings(patterns)),
     )
 
 
-def _codes(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(code.strip() for value in values for code in value.split(",") if code.strip())
+def _strings(values: str | Iterable[str]) -> Iterable[str]:
+    return (values,) if isinstance(values, str) else values
+
+
+def _codes(values: str | Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        code.strip() for value in _strings(values) for code in value.split(",") if code.strip()
+    )
 
 
 def _pattern(text: str) -> tuple[Role, re.Pattern[str]]:
@@ -59,7 +69,7 @@ def _pattern(text: str) -> tuple[Role, re.Pattern[str]]:
         )
     try:
         return role, re.compile(expression)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UsageProblem(
             f"--pattern {role}: {expression!r} is no expression ({error})"
         ) from error

@@ -35,7 +35,8 @@ def inference(layer: BNLayer) -> Inference:
     """
     epsilon = layer.usual_epsilon if layer.epsilon is None else layer.epsilon
     assumed = layer.epsilon is None
-    arrays = {role: values.array.astype(np.float64) for role, values in layer.values.items()}
+    with np.errstate(all="ignore"):
+        arrays = {role: values.array.astype(np.float64) for role, values in layer.values.items()}
     channels = {array.size for array in arrays.values()}
     if "moving_mean" not in arrays or "moving_variance" not in arrays or len(channels) > 1:
         return Inference(epsilon, assumed, None, None)

@@ -10,13 +10,15 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, ReadProblem
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_step, training_evidence
 from bninspect.formats import open_checkpoint
 from bninspect.layers import find_layers
-from bninspect.measure import measure
+from bninspect.measure import measure, settle_initial
 from bninspect.model import (
     BNLayer,
     Checkpoint,
@@ -32,10 +34,10 @@ PathName = str | os.PathLike[str]
 
 def check(
     *paths: PathName,
-    select: Iterable[str] = (),
-    ignore: Iterable[str] = (),
+    select: str | Iterable[str] = (),
+    ignore: str | Iterable[str] = (),
     momentum: float | None = None,
-    patterns: Iterable[str] = (),
+    patterns: str | Iterable[str] = (),
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
 
@@ -46,7 +48,7 @@ def check(
     return check_paths(paths, make_config(select, ignore, momentum, patterns))
 
 
-def list_layers(*paths: PathName, patterns: Iterable[str] = ()) -> Report:
+def list_layers(*paths: PathName, patterns: str | Iterable[str] = ()) -> Report:
     """Find and read the BN layers of every checkpoint that `paths` name, without judging them.
 
     Where the values are missing (an index without its shards) the layers are listed without.
@@ -76,7 +78,8 @@ def read_one(path: PathName, config: Config) -> CheckpointReport:
 def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> CheckpointReport:
     """What is in one checkpoint; with `rules` None its values may be missing."""
     try:
-        with open_checkpoint(path) as checkpoint:
+        # What is not finite is a finding (BN301), not a matter for numpy's warnings.
+        with open_checkpoint(path) as checkpoint, np.errstate(all="ignore"):
             layers = [
                 with_keras_config(layer, checkpoint)
                 for layer in find_layers(checkpoint, config.patterns)
@@ -102,6 +105,11 @@ def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> Checkp
             )
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
+    except MemoryError:
+        message = "reading it takes more memory than there is"
+        return CheckpointReport(
+            path=path, error=ReadProblem(path, message, "Check it on a larger machine.")
+        )
 
 
 def _read(checkpoint: Checkpoint, layers: Sequence[BNLayer], step: int | None) -> Iterator[BNLayer]:
@@ -115,9 +123,13 @@ def _read(checkpoint: Checkpoint, layers: Sequence[BNLayer], step: int | None) -
             ]
         )
     )
-    for unread in layers:
-        layer = replace(unread, values={role: next(measured) for role in unread.variables})
+    read = [
+        replace(layer, values={role: next(measured) for role in layer.variables})
+        for layer in layers
+    ]
+    for layer in settle_initial(read):
         if layer.statistics and all(values.all_initial for values in layer.statistics):
             evidence = training_evidence(layer, checkpoint.variables, step)
-            layer = replace(layer, training=evidence)
-        yield layer
+            yield replace(layer, training=evidence)
+        else:
+            yield layer

@@ -11,8 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
+from bninspect.errors import Unsupported
 from bninspect.model import ROLES, STATISTICS, BNLayer, Checkpoint, Role
 
 Patterns = tuple[tuple[Role, re.Pattern[str]], ...]
@@ -191,6 +193,7 @@ _KERAS_1_NAME = r"(?P<layer>.+)_(?P<leaf>gamma|beta|running_mean|running_std)(_\
 _HDF5_FORMATS = ("keras-h5",)
 _NUMBERS = ("float", "bfloat", "int", "uint")
 _TOP_LEVEL = "(top level)"
+_MAX_SCOPE_PARTS = 64
 
 
 def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer]:
@@ -233,10 +236,12 @@ def _group(names: Iterable[str], patterns: Patterns) -> tuple[dict[str, Group], 
             debias.append((scope, leaf, name))
     helpers: dict[str, Group] = {}
     for path, leaf, name in debias:
-        for scope, statistic in _tails(path):
-            if statistic in _STATISTICS_LEAVES and statistic in groups.get(scope, {}):
-                helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = name
-                break
+        statistic = path.rpartition("/")[2]
+        if statistic in _STATISTICS_LEAVES:
+            for scope in _tails(path.rpartition("/")[0]):
+                if statistic in groups.get(scope, {}):
+                    helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = name
+                    break
     return groups, helpers
 
 
@@ -261,20 +266,20 @@ def _split(name: str) -> tuple[str, str]:
         outer, _, before = scope.rpartition("/")
         return outer, f"{before}/{leaf}"
     if "_" in leaf and leaf not in _LEAVES:
-        match = re.fullmatch(_KERAS_1_NAME, leaf)
+        match = re.fullmatch(_KERAS_1_NAME, leaf, re.DOTALL)
         if match:
             layer = match["layer"]
             return f"{scope}/{layer}" if scope else layer, match["leaf"]
     return scope, leaf
 
 
-def _tails(path: str) -> Iterable[tuple[str, str]]:
-    """(scope, leaf) of every tail of a path, longest first.
+def _tails(path: str) -> Iterable[str]:
+    """A scope and its tails, longest first; not more than any real scope has.
 
     The debias variables of `S/moving_mean` are `S/S/moving_mean/biased`: the scope is doubled.
     """
-    parts = path.split("/")
-    return (("/".join(parts[start:-1]), parts[-1]) for start in range(len(parts)))
+    parts = path.split("/")[-_MAX_SCOPE_PARTS:]
+    return ("/".join(parts[start:]) for start in range(len(parts) + 1))
 
 
 def _layer(
@@ -284,17 +289,26 @@ def _layer(
     family = _family(scope, group, hdf5=hdf5)
     if family is None:
         return None
-    members = {
-        role: variable
-        for role, name in family.members(group).items()
-        if (variable := checkpoint.variables[name]).dtype.startswith(_NUMBERS)
-    }
+    members = {role: checkpoint.variables[name] for role, name in family.members(group).items()}
+    wrong = {role: v for role, v in members.items() if not v.dtype.startswith(_NUMBERS)}
     statistics = sum(role in members for role in STATISTICS)
-    affine = "gamma" in members or "beta" in members
+    affine = any(role in members and role not in wrong for role in ("gamma", "beta"))
     normalizer = _COUNTER in group and not affine
     half_stored = statistics == 1 and affine
-    if normalizer or not (statistics == 2 or half_stored or (family.certain and members)):
+    if normalizer or not (
+        statistics == 2 or half_stored or (family.certain and (affine or statistics))
+    ):
         return None
+    if statistics == 0 and _keeps_moments(checkpoint, scope):
+        return None
+    for role, variable in wrong.items():
+        if role in STATISTICS:  # a layer must not pass because its statistics cannot be read
+            raise Unsupported(
+                checkpoint.resolved,
+                f"{variable.name} holds {variable.dtype} elements, which are no numbers",
+                "If it has nothing to do with BN, give it another name.",
+            )
+        del members[role]
     extra = {leaf: group[leaf] for leaf in _RENORM if leaf in group} | helpers
     return BNLayer(
         name=_display_name(scope, hdf5=hdf5),
@@ -307,13 +321,25 @@ def _layer(
     )
 
 
+def _keeps_moments(checkpoint: Checkpoint, scope: str) -> bool:
+    """Whether statistics of another kind lie below the scope: none is missing then.
+
+    An ExponentialMovingAverage of the batch's moments (`S/S/moments/…`), or the accumulators of
+    compare_gan (`S/accu/…`, compare_gan/architectures/arch_ops.py).
+    """
+    return any(
+        name.startswith(f"{scope}/") and ("/moments/" in name or "/accu/" in name)
+        for name in checkpoint.variables
+    )
+
+
 def _family(scope: str, group: Group, *, hdf5: bool) -> Family | None:
     """The first row with both statistics, else with one, else whose scope alone proves BN."""
     last = scope.rpartition("/")[2]
     half = certain = None
     for row in _HDF5_ROWS if hdf5 else _TF_ROWS:
         mean, variance = (not leaves.isdisjoint(group) for leaves in row.statistics)
-        if (mean or variance or row.certain) and re.fullmatch(row.scope, last):
+        if (mean or variance or row.certain) and re.fullmatch(row.scope, last, re.DOTALL):
             if mean and variance:
                 return row
             if mean or variance:
@@ -327,17 +353,17 @@ def _display_name(scope: str, *, hdf5: bool) -> str:
     """The layer's name as a person knows it; in HDF5 the path without a name said twice."""
     if not hdf5:
         return scope or _TOP_LEVEL
-    parts: list[str] = []
-    for part in scope.removeprefix("model_weights/").split("/"):
-        if not parts or part != parts[-1]:
-            parts.append(part)
-    return "/".join(parts)
+    parts = scope.removeprefix("model_weights/").split("/")
+    # Keras repeats the name of the group below it, Keras 3 with the model's name between.
+    if parts[0] in parts[1:]:
+        parts = parts[len(parts) - 1 - parts[::-1].index(parts[0]) :]
+    return "/".join(part for part, _ in groupby(parts))
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts `bn_2` before `bn_10`."""
+    """A sort key that puts `bn_2` before `bn_10`: a number by its length, then its digits."""
     return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        (0, len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (1, 0, part)
         for part in re.split(r"(\d+)", name)
         if part
     ]

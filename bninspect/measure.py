@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.model import Values, bitwise_equal
+from bninspect.model import BNLayer, Values, bitwise_equal
 
 Member = tuple[NDArray[Any], tuple[float, ...]]
 
@@ -66,3 +67,33 @@ def _empty(array: NDArray[Any], candidates: tuple[float, ...]) -> Values:
     initial = candidates[0] if candidates else None
     at_initial = None if initial is None else 0
     return Values(array.reshape(-1), 0, math.nan, math.nan, initial, at_initial)
+
+
+def settle_initial(layers: Sequence[BNLayer]) -> list[BNLayer]:
+    """Decide what variances started from where a family knows several values.
+
+    The rarer one (0) is taken only if all layers of the family are there: the variance of a dead
+    layer ends at 0 too, in the middle of layers that moved.
+    """
+    settled = list(layers)
+    for family in {layer.family for layer in layers}:
+        places = [index for index, layer in enumerate(layers) if layer.family == family]
+        initials = {
+            values.initial
+            for index in places
+            if (values := layers[index].values.get("moving_variance")) and values.channels
+        }
+        if len(initials) > 1:
+            for index in places:
+                settled[index] = _with_usual_initial(layers[index])
+    return settled
+
+
+def _with_usual_initial(layer: BNLayer) -> BNLayer:
+    values = layer.values.get("moving_variance")
+    candidates = layer.initial.get("moving_variance", ())
+    if values is None or not candidates or values.initial == candidates[0]:
+        return layer
+    at_initial = int(values.equal_to(candidates[0]).sum())
+    settled = values._replace(initial=candidates[0], at_initial=at_initial)
+    return replace(layer, values={**layer.values, "moving_variance": settled})

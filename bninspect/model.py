@@ -60,14 +60,16 @@ class KerasLayer(NamedTuple):
     """What a stored Keras model configuration says about one layer.
 
     `trainable` counts the models around the layer too: a layer in a frozen model is frozen.
-    `inference_only` says that every stored call of the layer passes training=False and that this
-    version of Keras keeps to it while training.
+    `inference_only` says that every stored call of the layer, or of a model around it, passes
+    training=False and that this version of Keras keeps to it while training. `calls` counts how
+    often one pass through the model calls the layer (a shared layer: more than once).
     """
 
     class_name: str
     trainable: bool
     inference_only: bool
     config: Mapping[str, Any]
+    calls: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +139,7 @@ class Values(NamedTuple):
         """The mean over the channels; NaN if any value is not finite, or for no channels."""
         if self.not_finite or not self.channels:
             return math.nan
-        return float(self.array.mean(dtype="f8"))
+        return math.fsum(self.array.tolist()) / self.channels
 
     def equal_to(self, value: float) -> NDArray[Any]:
         """Which channels hold `value` bit by bit, as booleans."""
@@ -239,10 +241,17 @@ class BNLayer:
 
 
 class RuleContext(NamedTuple):
-    """What a rule knows besides the layer: the training step, and a momentum the user gave."""
+    """What a rule knows besides the layer.
+
+    `step` is the stored training step, `momentum` what the user gave. `trained` says that some
+    layer of the checkpoint shows training; `restarted` that some layer has seen more updates than
+    the step counts (a fine-tuned or recompiled model), so that the step tells nothing of any.
+    """
 
     step: int | None = None
     momentum: float | None = None
+    trained: bool = False
+    restarted: bool = False
 
 
 class Violation(NamedTuple):

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "bninspect"
 ROWS = (
     {"__main__"},
     {"cli"},
-    {"inspection", "reporters", "output"},
+    {"inspection", "options", "output", "reporters"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference"},
     {"model"},
     {"errors"},
@@ -30,7 +30,7 @@ ONLY_USER = {
     "rich": {"reporters/tables.py"},
     "cramjam": {"formats/sstable.py"},
     "google": {"formats/protos.py", "formats/tensor_bundle.py"},
-    "click": {"cli.py", "reporters/text.py"},
+    "click": {"cli.py", "options.py", "reporters/text.py"},
 }
 
 

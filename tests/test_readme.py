@@ -1,4 +1,4 @@
-"""The README does not rot: its commands run, its output is what they print, its tables are whole."""
+"""The README does not rot: its commands run, its output is what they print, its lists are whole."""
 
 from __future__ import annotations
 

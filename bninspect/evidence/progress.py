@@ -32,11 +32,13 @@ _SLOT_INITIAL = {
 def read_step(checkpoint: Checkpoint) -> int | None:
     """The training step stored in the checkpoint, or None.
 
-    That is `global_step`, else the optimizer's count of iterations (the largest, if several
-    optimizers keep one). Raises a `ReadProblem` if it is stored and cannot be read.
+    That is `global_step`, the one in the outermost scope, else the optimizer's count of
+    iterations; the largest, if there are several. Raises a `ReadProblem` if it is stored and
+    cannot be read.
     """
     names = [name for name in checkpoint.variables if name.rpartition("/")[2] in _STEPS]
-    steps = _counts(checkpoint.variables[name] for name in sorted(names, key=len)[:1])
+    depth = min((name.count("/") for name in names), default=0)
+    steps = _counts(checkpoint.variables[name] for name in names if name.count("/") == depth)
     if not steps:
         steps = _counts(
             variables[name]
@@ -60,7 +62,7 @@ def _counts(variables: Iterable[Variable]) -> list[int]:
 def training_evidence(
     layer: BNLayer, variables: Mapping[str, Variable], step: int | None
 ) -> TrainingEvidence:
-    """What shows that `layer` was trained; reads its optimizer slots if nothing else tells.
+    """What shows that `layer` was trained: step, gamma and beta, and their optimizer slots.
 
     `layer` has its values. A step says nothing of a layer that the configuration calls frozen.
     Raises a `ReadProblem` if a slot cannot be read.
@@ -69,16 +71,20 @@ def training_evidence(
     testable = step is not None
     if step is not None and step > 0 and layer.trainable is not False:
         facts.append(f"the stored step is {step}")
+    trained = bool(facts)
     for role in ("gamma", "beta"):
         values = layer.values.get(role)
-        if values is not None and values.initial is not None:
-            testable = True
-            if _moved(values):
-                facts.append(f"{role} moved away from {values.initial:g}")
-    if not facts:
-        slots = _slots(layer, variables)
-        testable = testable or bool(slots)
-        facts += [f"optimizer slot {slot.name} moved" for slot in slots if _slot_moved(slot)]
+        if values is None:
+            continue
+        # Slots are asked only where the step does not tell. One that never moved has seen no
+        # gradient: whatever the value is now, it started there.
+        slots = [] if trained else _slots(layer.variables[role].name, variables)
+        slot_moved = any(_slot_moved(slot) for slot in slots)
+        if slot_moved:
+            facts.append(f"an optimizer slot of {role} moved")
+        testable = testable or values.initial is not None or bool(slots)
+        if values.initial is not None and _moved(values) and (slot_moved or not slots):
+            facts.append(f"{role} moved away from {values.initial:g}")
     return TrainingEvidence(tuple(facts), testable)
 
 
@@ -93,14 +99,10 @@ def _moved(values: Values) -> bool:
     return not values.constant or (values.channels == 1 and values.minimum != 0.0)
 
 
-def _slots(layer: BNLayer, variables: Mapping[str, Variable]) -> list[Variable]:
-    owners = [layer.variables[role].name for role in ("gamma", "beta") if role in layer.variables]
-    return [
-        variables[f"{owner}/{slot}"]
-        for owner in owners
-        for slot in _SLOT_INITIAL
-        if f"{owner}/{slot}" in variables
-    ]
+def _slots(owner: str, variables: Mapping[str, Variable]) -> list[Variable]:
+    """The optimizer slots of a variable that start at a known value."""
+    names = (f"{owner}/{slot}" for slot in _SLOT_INITIAL)
+    return [variables[name] for name in names if name in variables]
 
 
 def _slot_moved(slot: Variable) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 from bninspect.formats.locate import locate
 from bninspect.model import Checkpoint
 
 
-def open_checkpoint(path: str) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open whatever `path` means: a prefix, a file of a checkpoint, a directory, a Keras file.
 
     Only names are read now; values when a variable's `read` is called. Close the checkpoint, or
     use it as a context manager. Raises a `ReadProblem`.
     """
+    path = os.fspath(path)
     target = locate(path)
     # Each reader brings its own libraries, so only the one that is needed is imported.
     if target.kind == "keras-h5":

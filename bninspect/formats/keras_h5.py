@@ -18,6 +18,8 @@ datasets would make the library open other files, so they are refused.
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,8 +27,9 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
-from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
+from bninspect.errors import Corrupt, Incomplete, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.keras_model import keras_layers
+from bninspect.formats.source import Budget
 from bninspect.model import Checkpoint, KerasLayer, Variable
 
 # A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
@@ -45,21 +48,29 @@ def open_keras_h5(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Che
     weights that are not there, or if it refers to other files.
     """
     with _faults(file_path):
-        file = h5py.File(file_path, "r")
+        try:
+            file = h5py.File(file_path, "r")
+        except BlockingIOError as error:
+            raise Incomplete(
+                file_path,
+                "it is open for writing in another program",
+                "Try again when that has closed it.",
+            ) from error
     try:
         reader = _Reader(file, file_path)
         with _faults(file_path):
-            return Checkpoint(
-                path=path,
-                resolved=file_path,
-                format="keras-h5",
-                variables=reader.model_weights(),
-                optimizer=reader.optimizer_weights(),
-                in_order=True,
-                keras_layers=reader.keras_layers(),
-                notes=notes,
-                close=file.close,
-            )
+            variables, optimizer = reader.model_weights(), reader.optimizer_weights()
+        return Checkpoint(
+            path=path,
+            resolved=file_path,
+            format="keras-h5",
+            variables=variables,
+            optimizer=optimizer,
+            in_order=True,
+            keras_layers=reader.keras_layers(),
+            notes=notes,
+            close=file.close,
+        )
     except BaseException:
         file.close()
         raise
@@ -100,6 +111,8 @@ class _Reader:
     def __init__(self, file: Any, path: str) -> None:
         self._file = file
         self._path = path
+        self._budget = Budget()
+        self._budget.grant(os.path.getsize(path))
 
     def model_weights(self) -> _Weights:
         """The model's weights by their path in the file, in the order of the network."""
@@ -124,32 +137,51 @@ class _Reader:
 
     def keras_layers(self) -> dict[tuple[str, ...], KerasLayer] | None:
         """The layers of the stored model configuration by path; None without one."""
-        text = self._file.attrs.get("model_config")
-        if text is None:
+        with _faults(self._path):
+            config = self._texts(self._file, "model_config")
+            version = self._texts(self._file, "keras_version")
+        if not config:
             return None
         try:
-            return keras_layers(json.loads(text), self._keras_version())
-        except (ValueError, RecursionError) as error:
+            return keras_layers(json.loads(config[0]), version[0] if version else "")
+        except (TypeError, ValueError, RecursionError) as error:
             raise Corrupt(
                 self._path, "its model_config is not the JSON of a Keras model", _DAMAGED
             ) from error
 
-    def _keras_version(self) -> str:
-        version = self._file.attrs.get("keras_version", "")
-        return version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
-
     def _names(self, group: Any, attribute: str) -> list[str]:
         """The names an attribute lists, put together if it was cut into NAME0, NAME1, …."""
         if attribute in group.attrs:
-            chunks = [group.attrs[attribute]]
-        else:
-            chunks = []
-            while f"{attribute}{len(chunks)}" in group.attrs:
-                chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
+            return self._list(group, attribute)
+        if f"{attribute}0" not in group.attrs:
+            raise Corrupt(self._path, f"{group.name} has no {attribute}", _DAMAGED)
+        names: list[str] = []
+        chunk = 0
+        while f"{attribute}{chunk}" in group.attrs:
+            names += self._list(group, f"{attribute}{chunk}")
+            chunk += 1
+        return names
+
+    def _list(self, group: Any, attribute: str) -> list[str]:
+        if len(group.attrs.get_id(attribute).shape) != 1:
+            raise Corrupt(self._path, f"{attribute} of {group.name} is no list of names", _DAMAGED)
+        return self._texts(group, attribute)
+
+    def _texts(self, group: Any, attribute: str) -> list[str]:
+        """The strings of an attribute, one or a list of them; none if it is empty or absent."""
+        if attribute not in group.attrs:
+            return []
+        stored = group.attrs.get_id(attribute)
+        if not math.prod(stored.shape):
+            return []
+        # Anything else that is said to be of variable length crashes the library when it is read.
+        if not isinstance(stored.get_type(), h5py.h5t.TypeStringID):
+            raise Corrupt(self._path, f"{attribute} of {group.name} is no text", _DAMAGED)
+        value = group.attrs[attribute]
+        texts = [value] if isinstance(value, bytes | str) else list(value)
         return [
-            name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
-            for chunk in chunks
-            for name in chunk
+            text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text)
+            for text in texts
         ]
 
     def _group(self, path: str) -> Any:
@@ -171,6 +203,8 @@ class _Reader:
                     "Keras never writes this; copy the values into one file to check them.",
                 )
             shape, dtype = tuple(dataset.shape), str(dataset.dtype.name)
+        if _is_bfloat16(dataset.dtype):
+            dtype = "bfloat16"
         return Variable(path, shape, dtype, lambda: self._read(path, dataset))
 
     def _follow(self, path: str) -> Any:
@@ -201,6 +235,10 @@ class _Reader:
                     f"{path} claims {claimed} bytes, but {stored} are stored",
                     _DAMAGED,
                 )
+            self._budget.take(claimed, self._path)
+            if _is_bfloat16(dataset.dtype):
+                upper: NDArray[Any] = dataset[()].view("<u2")
+                return (upper.astype("u4") << 16).view("f4")
             if dataset.dtype.kind not in "fiub" or dataset.dtype.itemsize > _WIDEST_ELEMENT:
                 raise Unsupported(
                     self._path,
@@ -211,7 +249,9 @@ class _Reader:
             return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def _not_keras(self) -> ReadProblem:
-        if "layers" in self._file or "_layer_checkpoint_dependencies" in self._file:
+        groups = [self._file, *_subgroups(self._file)]
+        marked = "layers" in self._file or "_layer_checkpoint_dependencies" in self._file
+        if marked or any("vars" in child for group in groups for child in _subgroups(group)):
             return Unsupported(
                 self._path,
                 "this is a .weights.h5 file of the Keras 3 format, which stores no variable names",
@@ -222,6 +262,17 @@ class _Reader:
             "this HDF5 file was not written by Keras (it names no layers)",
             "Check that it is a model or weights file.",
         )
+
+
+def _subgroups(group: Any) -> list[Any]:
+    """The groups in a group, reached by hard links alone."""
+    names = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
+    return [group[name] for name in names if isinstance(group[name], h5py.Group)]
+
+
+def _is_bfloat16(dtype: Any) -> bool:
+    """Whether a dataset is bfloat16, which HDF5 lacks: Keras 3 stores it as two opaque bytes."""
+    return bool(dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None)
 
 
 def _join(prefix: str, name: str) -> str:

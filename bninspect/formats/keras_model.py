@@ -22,12 +22,14 @@ def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasL
     """
     # Keras 3's fit overrides a training=False of the definition; Keras 2 keeps to it.
     fixed_mode = keras_version.startswith("2.")
-    return dict(_walk(model, (), trainable=True, fixed_mode=fixed_mode))
+    whole = KerasLayer("", trainable=True, inference_only=False, config={})
+    return dict(_walk(model, (), whole, fixed_mode=fixed_mode))
 
 
 def _walk(
-    node: Any, path: tuple[str, ...], *, trainable: bool, fixed_mode: bool
+    node: Any, path: tuple[str, ...], around: KerasLayer, *, fixed_mode: bool
 ) -> Iterator[tuple[tuple[str, ...], KerasLayer]]:
+    """The layer `node` and all below it; what holds for the model `around` it holds for it."""
     if len(path) > _MAX_DEPTH:
         raise RecursionError
     config = node.get("config") if isinstance(node, dict) else None
@@ -35,17 +37,22 @@ def _walk(
         config = {"layers": config}
     if not isinstance(config, dict):
         return
-    trainable = trainable and config.get("trainable", True) is not False
+    calls = node.get("inbound_nodes")
+    layer = KerasLayer(
+        class_name=str(node.get("class_name")),
+        trainable=around.trainable and config.get("trainable", True) is not False,
+        inference_only=around.inference_only or (fixed_mode and _calls_say_inference(calls)),
+        config=config,
+        calls=around.calls * (len(calls) if isinstance(calls, list) and calls else 1),
+    )
     if path:
-        inference_only = fixed_mode and _calls_say_inference(node.get("inbound_nodes"))
-        yield path, KerasLayer(str(node.get("class_name")), trainable, inference_only, config)
+        yield path, layer
     children = config.get("layers")
     children = [*children] if isinstance(children, list) else []
     children.append(config.get("layer"))
     for child in children:
         if isinstance(child, dict):
-            child_path = (*path, _name(child))
-            yield from _walk(child, child_path, trainable=trainable, fixed_mode=fixed_mode)
+            yield from _walk(child, (*path, _name(child)), layer, fixed_mode=fixed_mode)
 
 
 def _name(node: dict[str, Any]) -> str:

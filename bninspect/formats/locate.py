@@ -22,7 +22,7 @@ _ZIP_SIGNATURE = b"PK\x03\x04"
 _PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
 _STATE_FILE = "checkpoint"
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
-_LATEST = r'(?m)^\s*model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"'
+_LATEST = rb'(?m)^[ \t]*model_checkpoint_path:[ \t]*"((?:[^"\\]|\\.)*)"'
 _MAX_STATE_FILE = 1 << 20
 
 _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
@@ -123,14 +123,14 @@ def _locate_latest(directory: str, state_file: str) -> Target:
     """
     with Source(state_file) as source:
         text = source.read(0, min(source.size, _MAX_STATE_FILE), "the checkpoint state")
-    match = re.search(_LATEST, text.decode("utf-8", "replace"))
+    match = re.search(_LATEST, text)
     if match is None:
         raise UnknownFormat(
             state_file,
             "it does not name a checkpoint (no model_checkpoint_path)",
             "Give the checkpoint's prefix instead of the directory.",
         )
-    named = re.sub(r"\\(.)", r"\1", match[1])
+    named = os.fsdecode(re.sub(rb"\\([0-7]{1,3}|.)", _unescape, match[1], flags=re.DOTALL))
     stored = os.path.join(directory, named)
     beside = os.path.join(directory, re.split(r"[\\/]", named)[-1])
     if os.path.exists(stored + ".index"):
@@ -146,6 +146,14 @@ def _locate_latest(directory: str, state_file: str) -> Target:
         f"it names {named}, which is not there",
         "Give the prefix of a checkpoint that is.",
     )
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    """A character of a text-form protocol buffer: bytes beyond ASCII are written in octal."""
+    escaped = match[1]
+    if escaped.isdigit():
+        return bytes([int(escaped, 8) & 0xFF])
+    return {b"n": b"\n", b"t": b"\t", b"r": b"\r"}.get(escaped, escaped)
 
 
 def _locate_file(path: str, *, is_part: bool) -> Target:

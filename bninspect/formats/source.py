@@ -10,10 +10,38 @@ import os
 import stat
 from types import TracebackType
 
-from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat
+from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
 
-# Without O_NONBLOCK a named pipe would be waited for; O_BINARY exists on Windows alone.
-_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+# Without O_NONBLOCK a named pipe would be waited for.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Budget:
+    """How many bytes of values may be read from a checkpoint.
+
+    Entries of an index may share bytes, and compressed data may unpack to any size, so the claims
+    of single variables do not bound what all of them take. A sound checkpoint stays far below.
+    """
+
+    _FREE = 64 << 20
+    _GROWTH = 4
+
+    def __init__(self) -> None:
+        self._left = self._FREE
+
+    def grant(self, stored: int) -> None:
+        """Allow for `stored` more bytes that are there."""
+        self._left += self._GROWTH * stored
+
+    def take(self, size: int, path: str) -> None:
+        """Use `size` bytes; raises `Corrupt`, naming `path`, if they are not left."""
+        self._left -= size
+        if self._left < 0:
+            raise Corrupt(
+                path,
+                "its variables claim far more bytes than are stored",
+                "The file is damaged or made to mislead; use another one.",
+            )
 
 
 class Source:

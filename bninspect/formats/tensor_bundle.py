@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
 from bninspect.formats.ordered_code import encode_bytes, encode_signed, encode_unsigned
 from bninspect.formats.protos import BundleEntry, BundleHeader, TensorShape
-from bninspect.formats.source import Source
+from bninspect.formats.source import Budget, Source
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table
 from bninspect.model import Checkpoint, Variable
 
@@ -123,6 +123,7 @@ class _Bundle:
         with Source(self.index_path) as source:
             self.entries: Entries = read_table(source)
         self._shards: dict[int, Source] = {}
+        self._budget = Budget()
         self._disk_types: dict[str, np.dtype[Any]] = {}
         self._shapes: dict[bytes, tuple[int, ...]] = {}
         header = self._entry(BundleHeader, HEADER_KEY, "the header")
@@ -212,8 +213,12 @@ class _Bundle:
         size = entry.size
         if size != math.prod(shape) * disk_type.itemsize:
             raise self._wrong_size(name, shape, size)
-        # An empty variable needs no shard.
-        data = self._shard(entry.shard_id, name).read(entry.offset, size, name) if size else b""
+        data = b""  # an empty variable needs no shard
+        if size:
+            shard = self._shard(entry.shard_id, name)
+            shard.require(entry.offset, size, name)
+            self._budget.take(size, self.index_path)
+            data = shard.read(entry.offset, size, name)
         if masked_crc32c(data) != entry.crc32c:
             raise Corrupt(
                 self._shard_path(entry.shard_id),
@@ -283,6 +288,7 @@ class _Bundle:
             path = self._shard_path(number)
             try:
                 shard = self._shards[number] = Source(path)
+                self._budget.grant(shard.size)
             except NotFound as error:
                 raise Incomplete(
                     path,

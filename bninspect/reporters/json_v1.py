@@ -108,7 +108,9 @@ def _inference(layer: BNLayer, result: Inference) -> dict[str, Any]:
     return {
         "epsilon_used": result.epsilon,
         "values": {
-            name: None if array is None else [_number(float(value)) for value in array]
+            name: None
+            if array is None
+            else [_number(value) for value in array.astype("f8").tolist()]
             for name, array in columns(layer, result).items()
         },
     }

@@ -49,7 +49,7 @@ def write_list(
     """
     console = _console(stream, width, color=color)
     for index, item in enumerate(report.checkpoints):
-        if quiet:
+        if quiet and not item.error:
             for layer in item.layers:
                 _line(console, layer.name)
             continue
@@ -94,15 +94,16 @@ def write_dump(
             _line(console, f"  {_formula(layer, result)}")
             for name, array in _columns(layer, result).items():
                 _line(console, f"  {name:<16} {_histogram(array, bars)}")
-        _print(console, _channel_table(layer, result, verbose=verbose))
+        _write_channels(console, layer, result, verbose=verbose)
 
 
 def _console(stream: TextIO, width: int | None, *, color: bool) -> Console:
     return Console(
         file=stream,
-        width=width or 10_000,
+        width=max(width or 10_000, 40),
         color_system="standard" if color else None,
         force_terminal=color,
+        no_color=not color,
         highlight=False,
         markup=False,
         emoji=False,
@@ -220,9 +221,8 @@ def _histogram(array: NDArray[Any], bars: str) -> str:
     if not finite.size:
         return f"no finite value{lost}"
     low, high = float(finite.min()), float(finite.max())
-    if low == high:
+    if low / 2 == high / 2:  # halves, because the range itself may overflow
         return f"{low:.4g} in every channel{lost}"
-    # Scaled to 0…1 first, so that the largest numbers do not overflow the bins' edges.
     counts = np.histogram((finite / 2 - low / 2) / (high / 2 - low / 2), _BINS, (0.0, 1.0))[
         0
     ].tolist()
@@ -231,28 +231,28 @@ def _histogram(array: NDArray[Any], bars: str) -> str:
     return f"|{drawn}|  {low:.4g} to {high:.4g}{lost}"
 
 
-def _channel_table(layer: BNLayer, result: Inference, *, verbose: bool) -> Table:
+def _write_channels(console: Console, layer: BNLayer, result: Inference, *, verbose: bool) -> None:
+    """A row a channel, the first and the last of many; plain text, since there may be a million."""
     shown = _columns(layer, result)
-    table = _table()
-    table.add_column("channel", justify="right", no_wrap=True)
-    for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
     total = max((array.size for array in shown.values()), default=0)
     half = _SHOWN_CHANNELS // 2
-    left_out = 0 if verbose or total <= _SHOWN_CHANNELS + 1 else total - _SHOWN_CHANNELS
-    for channel in range(total):
-        if left_out and half <= channel < total - half:
-            if channel == half:
-                table.add_row("...", f"{left_out} more channels (--verbose)")
-            continue
-        table.add_row(
-            str(channel),
-            *(
-                f"{float(array[channel]):.6g}" if channel < array.size else ""
-                for array in shown.values()
-            ),
-        )
-    return table
+    if verbose or total <= _SHOWN_CHANNELS + 1:
+        channels = list(range(total))
+    else:
+        channels = [*range(half), *range(total - half, total)]
+    columns = [["channel", *map(str, channels)]]
+    for name, array in shown.items():
+        values = array.astype(np.float64).tolist()
+        cells = (f"{values[channel]:.6g}" if channel < len(values) else "" for channel in channels)
+        columns.append([name, *cells])
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]
+    if len(channels) < total:
+        lines.insert(half + 1, f"... {total - len(channels)} more channels (--verbose)")
+    console.file.write("\n".join(lines) + "\n")
 
 
 def _is_unicode(stream: TextIO) -> bool:

@@ -91,17 +91,17 @@ def _verdict(item: CheckpointReport) -> str:
         return f"{item.path}: {total}, nothing wrong with the statistics"
     hit = {finding.layer for finding in worst}
     rule = worst[0].rule
-    return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({rule.code})"
+    told = f"{rule.code}, a note" if worst[0].severity == "note" else rule.code
+    return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({told})"
 
 
 def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
-    """The findings of the rule to lead with: the gravest that hits the most layers."""
-    groups: dict[str, list[Finding]] = {}
+    """The findings to lead with: of the gravest severity, the rule that hits most layers."""
+    groups: dict[tuple[Severity, str], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault(finding.rule.code, []).append(finding)
-    serious = [group for group in groups.values() if group[0].severity != "note"]
+        groups.setdefault((finding.severity, finding.rule.code), []).append(finding)
     return min(
-        serious,
+        groups.values(),
         key=lambda group: (SEVERITIES.index(group[0].severity), -len(group)),
         default=None,
     )
@@ -138,7 +138,7 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
         lines += _wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
     if len(group) > len(shown):
         lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
-    lines += _wrap("    evidence  ", "; ".join(_evidence(group)), width, 14)
+    lines += _wrap("    evidence  ", "; ".join(_evidence(group, verbose=verbose)), width, 14)
     if first.cause or first.severity == "error":
         lines += _wrap("    cause     ", first.cause or "not proved by what is stored", width, 14)
     lines += _wrap("    fix       ", first.fix, width, 14)
@@ -146,16 +146,16 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
     return lines
 
 
-def _evidence(group: list[Finding]) -> list[str]:
+def _evidence(group: list[Finding], *, verbose: bool) -> list[str]:
     """What the findings of an entry stand on, with the number of layers where not all share it."""
     counts = Counter(fact for finding in group for fact in finding.evidence)
     facts = [
         fact if count == len(group) else f"{fact} ({plural(count, 'layer')})"
         for fact, count in counts.items()
     ]
-    if len(facts) > _NAMED:
-        facts = [*facts[:_NAMED], f"and {len(facts) - _NAMED} facts more (--format json)"]
-    return facts
+    if verbose or len(facts) <= _NAMED + 1:
+        return facts
+    return [*facts[:_NAMED], f"and {len(facts) - _NAMED} facts more (--verbose)"]
 
 
 def _summary(report: Report) -> str:

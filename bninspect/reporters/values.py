@@ -7,8 +7,11 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
+from bninspect.errors import UsageProblem
 from bninspect.inference import Inference, columns
 from bninspect.model import ROLES, BNLayer
+
+_LONGEST_MEMBER = 65_000
 
 
 def write_csv(layers: list[tuple[BNLayer, Inference]], stream: TextIO) -> None:
@@ -32,5 +35,12 @@ def write_npz(layers: list[tuple[BNLayer, Inference]], stream: BinaryIO) -> None
     for layer, result in layers:
         for name, array in columns(layer, result).items():
             if array is not None:
-                arrays[f"{layer.name}/{name}"] = array
+                arrays[_member_name(f"{layer.name}/{name}")] = array
     np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _member_name(name: str) -> str:
+    """A name for an archive member, which zip limits to 65535 bytes."""
+    if len(name.encode("utf-8", "surrogateescape")) > _LONGEST_MEMBER:
+        raise UsageProblem(f"A name of {len(name)} characters does not fit into an .npz file.")
+    return name

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from bninspect.errors import UsageProblem
 from bninspect.model import BNLayer, Finding, Rule, RuleContext
-from bninspect.rules import incomplete, numeric, stuck
+from bninspect.rules import cold, incomplete, numeric, stuck
 
-RULES: tuple[Rule, ...] = (*stuck.RULES, *incomplete.RULES, *numeric.RULES)
+RULES: tuple[Rule, ...] = (*stuck.RULES, *cold.RULES, *incomplete.RULES, *numeric.RULES)
 
 
 def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ...]:
@@ -44,7 +44,15 @@ def nearest_rule(code: str) -> str:
 def apply_rules(
     layers: Iterable[BNLayer], rules: Iterable[Rule], context: RuleContext
 ) -> tuple[Finding, ...]:
-    """The findings of `rules` on `layers`, layer by layer in the order of the network."""
+    """The findings of `rules` on `layers` of one checkpoint, layer by layer.
+
+    `context` is completed by what all layers together show.
+    """
+    layers = tuple(layers)
+    context = context._replace(
+        trained=any(_shows_training(layer) for layer in layers),
+        restarted=any(cold.older_than_step(layer, context) for layer in layers),
+    )
     return tuple(
         Finding(
             rule=rule,
@@ -59,3 +67,10 @@ def apply_rules(
         for rule in rules
         for violation in rule.check(layer, context)
     )
+
+
+def _shows_training(layer: BNLayer) -> bool:
+    """Whether anything of a layer moved; its evidence was gathered if its statistics did not."""
+    if layer.training.facts:
+        return True
+    return layer.statistics is not None and not all(v.all_initial for v in layer.statistics)

@@ -7,6 +7,8 @@ dead channel, until it is nothing. That is no sign of missing updates but of the
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bninspect.model import BNLayer, RuleContext, Values
 
 # Far below every epsilon in use (1e-6 and more) and far above where float32 ends (1e-38).
@@ -34,14 +36,14 @@ def dead_channels(mean: Values, variance: Values, momentum: float | None, step: 
     if mean.initial != 0.0 or not mean.at_initial or variance.all_initial:
         return 0
     silent = variance.array[mean.equal_to(0.0)].astype("f8")
-    silent = silent[(silent >= 0.0) & (silent < 1.0)]
-    values = sorted(silent.tolist())
+    counts = Counter(silent[(silent >= 0.0) & (silent < 1.0)].tolist())
     power = _decayed(momentum, step)
     return sum(
-        value < COLLAPSED_VARIANCE
-        or values.count(value) > 1
+        count
+        for value, count in counts.items()
+        if value < COLLAPSED_VARIANCE
+        or count > 1
         or (power is not None and abs(value - power) <= _POWER_TOLERANCE * power)
-        for value in values
     )
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model import (
+    ROLES,
+    STATISTICS,
+    BNLayer,
+    Rule,
+    RuleContext,
+    RuleDoc,
+    Variable,
+    Violation,
+)
 from bninspect.rules.fixes import SAVER_CODE
 
 
@@ -13,11 +22,13 @@ def statistics_missing(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
     if any(role in layer.variables for role in STATISTICS):
         return
     stored = " and ".join(role for role in ROLES if role in layer.variables)
+    # A scope called batch_norm is Sonnet's, but anyone may write one that keeps no averages.
+    proved = layer.family != "sonnet-1"
     yield Violation(
         f"{stored} {'are' if ' and ' in stored else 'is'} stored, moving_mean and moving_variance"
         " are not",
-        evidence=(f"{layer.family} layers always have both statistics",),
-        cause="saver-omitted-statistics",
+        evidence=(f"{layer.family} layers always have both statistics",) if proved else (),
+        cause="saver-omitted-statistics" if proved else None,
     )
 
 
@@ -31,10 +42,15 @@ def statistics_half_missing(layer: BNLayer, _: RuleContext) -> Iterator[Violatio
 
 def shape_mismatch(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
     """BN203."""
-    sizes = {role: layer.variables[role].size for role in ROLES if role in layer.variables}
+    sizes = {role: _channels(layer.variables[role]) for role in ROLES if role in layer.variables}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{role} {size}" for role, size in sizes.items())
         yield Violation(f"its members disagree on the number of channels: {told}")
+
+
+def _channels(variable: Variable) -> int:
+    """The last dimension that is not 1: conditional BN has a gamma for each class, (N, C)."""
+    return next((size for size in reversed(variable.shape) if size != 1), 1)
 
 
 def _fix_saver(layer: BNLayer, _: Violation) -> str:
@@ -44,6 +60,15 @@ def _fix_saver(layer: BNLayer, _: Violation) -> str:
         "Save every variable: `tf.train.Saver()` instead of"
         " `tf.train.Saver(tf.trainable_variables())`. The statistics of this checkpoint are lost;"
         " restore it, re-estimate them on training data, and save again."
+    )
+
+
+def _fix_half(layer: BNLayer, violation: Violation) -> str:
+    if layer.family in ("keras", "keras-1"):
+        return _fix_saver(layer, violation)
+    return (
+        "Check the list of variables that was saved or converted: one statistic was left out. If"
+        " it is there under a name of its own, name it with --pattern."
     )
 
 
@@ -100,7 +125,7 @@ RULES: tuple[Rule, ...] = (
             fixes=SAVER_CODE,
         ),
         check=statistics_half_missing,
-        fix=_fix_saver,
+        fix=_fix_half,
     ),
     Rule(
         code="BN203",
@@ -117,7 +142,12 @@ RULES: tuple[Rule, ...] = (
                 "weights of different layers or models merged into one file",
                 "a layer pruned by gamma and beta, its statistics forgotten",
             ),
-            fixes={},
+            fixes={
+                "Any framework": (
+                    "Load each variable again from where it came from, layer by layer, and\n"
+                    "compare the shapes before saving."
+                ),
+            },
         ),
         check=shape_mismatch,
         fix=_fix_shapes,

@@ -128,7 +128,12 @@ RULES: tuple[Rule, ...] = (
                 ),
                 "float16 statistics that overflowed",
             ),
-            fixes={},
+            fixes={
+                "Any framework": (
+                    "Go back to the last finite checkpoint; lower the learning rate, clip\n"
+                    "gradients, and keep batches larger than one sample."
+                ),
+            },
         ),
         check=not_finite,
         fix=_fix_not_finite,
@@ -178,7 +183,12 @@ RULES: tuple[Rule, ...] = (
                 "ReLUs that never fire, after a learning rate that was too high",
                 "weight decay or L1 that drove the filters before it to 0",
             ),
-            fixes={},
+            fixes={
+                "Any framework": (
+                    "Nothing, or prune the channels. If there are many: a lower learning rate,\n"
+                    "LeakyReLU instead of ReLU, less weight decay on gamma."
+                ),
+            },
         ),
         check=dead,
         fix=_fix_dead,
@@ -201,7 +211,12 @@ RULES: tuple[Rule, ...] = (
                 "training that diverges",
                 "inputs on a scale that nobody meant (timestamps, ids, unnormalised sums)",
             ),
-            fixes={},
+            fixes={
+                "Any framework": (
+                    "Normalise the inputs, lower the learning rate; keep the layer in float32\n"
+                    "when the rest runs in float16."
+                ),
+            },
         ),
         check=exploding_variance,
         fix=_fix_exploding,

@@ -1,4 +1,4 @@
-"""BN101 to BN106: statistics that training did not move, or hardly.
+"""BN101 to BN105: statistics that training did not move.
 
 All comparisons with an initial value are bit by bit. Healthy layers come within 1e-4 of 0 and
 within 1e-5 of 1, so a tolerance would condemn them.
@@ -6,15 +6,12 @@ within 1e-5 of 1, so a tolerance would condemn them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Values, Violation
+from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import dead_channels, momentum_of, untouched_channels
 from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
 
-# The share of the initial value above which the averages count as cold.
-COLD_SHARE = 0.05
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 
@@ -42,7 +39,7 @@ def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violati
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} and moving_variance still"
         f" {_number(variance.initial)} in {_all(layer)}",
-        evidence=(*facts, *proof),
+        evidence=(*proof, *facts),
         cause=cause,
     )
 
@@ -51,7 +48,8 @@ def _cause_in_config(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
     """The cause that a stored Keras configuration proves, and the proof."""
     if layer.keras is None:
         return None, ()
-    # keras/layers/normalization.py of Keras 1: mode 1 and 2 always normalise by the batch.
+    # keras/layers/normalization.py of Keras 1: mode 1 normalises each sample by itself, mode 2
+    # each batch, at inference too; neither updates or uses the averages.
     mode = layer.keras.config.get("mode")
     if mode in (1, 2):
         return "batch-statistics-mode", (f"the stored configuration says mode={mode}",)
@@ -67,10 +65,12 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
         return
     mean, variance = both
     moved = variance.channels - (variance.at_initial or 0)
-    below_one = variance.channels == 1 and 0.0 <= variance.maximum < 1.0  # may be a dead channel
     momentum = momentum_of(layer, context)
-    if below_one or dead_channels(mean, variance, momentum, context.step) == moved:
+    if dead_channels(mean, variance, momentum, context.step) == moved:
         return
+    undecided = momentum is None or context.step is None
+    if variance.channels == 1 and undecided and 0.0 <= variance.maximum < 1.0:
+        return  # alone below 1, it may as well be a dead channel
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} in {_all(layer)}, while moving_variance"
         f" moved ({_number(variance.minimum)} to {_number(variance.maximum)})",
@@ -134,8 +134,8 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
         return
     if layer.training.facts or not layer.training.testable:
         return  # BN101
-    at_step_0 = context.step == 0
-    frozen = layer.trainable is False and not at_step_0
+    untrained = context.step == 0 and not context.trained
+    frozen = layer.trainable is False and (context.trained or bool(context.step))
     evidence = ["no sign of training: gamma, beta and optimizer slots, where stored, are initial"]
     if context.step is not None:
         evidence.append(f"the stored step is {context.step}")
@@ -144,50 +144,17 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
     yield Violation(
         f"all that is stored of the layer is at its initial value, in {_all(layer)}",
         evidence=tuple(evidence),
-        cause="untrained" if at_step_0 else "layer-frozen" if frozen else None,
-        severity="note" if at_step_0 else None,
+        cause="untrained" if untrained else "layer-frozen" if frozen else None,
+        severity="note" if untrained else None,
     )
-
-
-def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN106."""
-    both = layer.statistics
-    momentum, step = momentum_of(layer, context), context.step
-    if both is None or momentum is None or not step or not 0.0 < momentum < 1.0:
-        return
-    mean, variance = both
-    share = momentum**step
-    frozen = layer.trainable is False
-    if share <= COLD_SHARE or mean.all_initial or variance.all_initial or frozen:
-        return
-    if layer.zero_debiased or _older_than(variance, share):
-        return
-    needed = math.ceil(math.log(COLD_SHARE) / math.log(momentum))
-    yield Violation(
-        f"{share:.0%} of the initial values is still in the averages after {step} steps with"
-        f" momentum {momentum:g}",
-        evidence=(
-            f"{momentum:g}^{step} = {share:.3f}",
-            f"it takes {needed} steps to bring that below {COLD_SHARE:.0%}",
-        ),
-        cause="too-few-updates",
-    )
-
-
-def _older_than(variance: Values, share: float) -> bool:
-    """Whether a variance shows more updates than the step counts (a fine-tuned model).
-
-    The initial value's share and a true variance, which is not negative, add up to what is
-    stored, so nothing may lie below the share. 1e-3 is for float32's rounding.
-    """
-    return variance.initial is not None and variance.minimum < share * variance.initial * (1 - 1e-3)
 
 
 def _fix_updates(layer: BNLayer, violation: Violation) -> str:
     if violation.cause == "batch-statistics-mode":
         return (
-            "This layer normalises by the batch at inference too, by design. Predict in batches"
-            " as large as in training, or train it with mode=0."
+            "By design this layer never uses its averages: mode=1 normalises each sample by"
+            " itself, mode=2 each batch, at inference too. With mode=2 predict in batches as large"
+            " as in training; or train the layer with mode=0."
         )
     if violation.cause == "built-with-training-false":
         return (
@@ -203,6 +170,13 @@ def _fix_variance(layer: BNLayer, violation: Violation) -> str:
     return run_the_updates(layer)
 
 
+def _fix_channels(_: BNLayer, __: Violation) -> str:
+    return (
+        "If channels were added or copied in, train on, so that they get statistics. If they pad"
+        " the layer to a size, nothing uses them: ignore BN104."
+    )
+
+
 def _fix_untouched(_: BNLayer, violation: Violation) -> str:
     if violation.cause == "untrained":
         return "Nothing to fix if an untrained model was meant to be saved; else train it first."
@@ -214,13 +188,6 @@ def _fix_untouched(_: BNLayer, violation: Violation) -> str:
     return (
         "If this model was trained, this layer was not: check that it is part of the network, that"
         " it is not frozen, and that its weights were loaded. Else train the model first."
-    )
-
-
-def _fix_cold(_: BNLayer, __: Violation) -> str:
-    return (
-        "Train longer, or lower the momentum (0.9 instead of 0.99 or 0.999), or re-estimate the"
-        " statistics by running training batches through the trained model."
     )
 
 
@@ -330,10 +297,15 @@ RULES: tuple[Rule, ...] = (
                 "weights of a smaller layer copied into a larger one",
                 "padding of channels to a hardware multiple: harmless if they are cut off again",
             ),
-            fixes=UPDATE_CODE,
+            fixes={
+                "Any framework": (
+                    "Train on after channels were added, or re-estimate the statistics by passes\n"
+                    "through the model in training mode."
+                )
+            },
         ),
         check=channels_never_updated,
-        fix=_fix_updates,
+        fix=_fix_channels,
     ),
     Rule(
         code="BN105",
@@ -364,44 +336,5 @@ model.load_weights("pretrained.h5")  # before freezing: layer.trainable = False"
         ),
         check=layer_untouched,
         fix=_fix_untouched,
-    ),
-    Rule(
-        code="BN106",
-        name="statistics-cold",
-        severity="warning",
-        summary="the averages are still partly their initial values",
-        doc=RuleDoc(
-            meaning=(
-                "After n updates with momentum m (slim calls it decay) an average holds"
-                f" m^n of its initial value. That share is above {COLD_SHARE:.0%}. The momentum"
-                " comes from the stored configuration or from --momentum, n from the stored step."
-                " Not with zero-debias, and not where a variance shows more updates than that."
-            ),
-            why=(
-                "The stored variance is m^n * 1 + (1 - m^n) * (the running average). With momentum"
-                " 0.999 and 1000 steps 37% of it is the 1 it started from, with 0.9997 it is 74%:"
-                " inference normalises by numbers that are mostly made up."
-            ),
-            causes=(
-                (
-                    "a momentum of 0.99 (Keras), 0.999 (slim) or 0.9997 (slim's inception) and a"
-                    " short training"
-                ),
-                "large batches: few steps an epoch",
-                "a checkpoint from early in the training: later ones will be fine",
-            ),
-            fixes={
-                "TF1 layers": "x = tf.layers.batch_normalization(x, momentum=0.9, training=True)",
-                "slim": "slim.batch_norm(x, decay=0.9, is_training=True)",
-                "Keras": """\
-keras.layers.BatchNormalization(momentum=0.9)
-
-# or re-estimate: forward passes in training mode update the averages and nothing else
-for x, _ in dataset:
-    model(x, training=True)""",
-            },
-        ),
-        check=statistics_cold,
-        fix=_fix_cold,
     ),
 )

@@ -1,0 +1,56 @@
+"""The options that every command on checkpoints has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command], Command]:
+    """The options that every command on checkpoints has; `quiet` and `verbose` say what they do."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(
+            (
+                click.option(
+                    "--format",
+                    "format_",
+                    type=click.Choice(formats),
+                    default=formats[0],
+                    show_default=True,
+                    help="How to write the result.",
+                ),
+                click.option(
+                    "-o",
+                    "--output",
+                    metavar="FILE",
+                    help="Write to FILE, whole or not at all, instead of standard output.",
+                ),
+                click.option(
+                    "--pattern",
+                    "patterns",
+                    multiple=True,
+                    metavar="ROLE=REGEX",
+                    help="Names of your own: a variable that REGEX matches is the gamma, beta,"
+                    " moving_mean or moving_variance (ROLE) of a layer. The layer is called by the"
+                    " group (?P<layer>...), else by what stands before the match. Repeatable.",
+                ),
+                click.option("-q", "--quiet", is_flag=True, help=quiet),
+                click.option("-v", "--verbose", is_flag=True, help=verbose),
+                click.option(
+                    "--color",
+                    type=click.Choice(("auto", "always", "never")),
+                    default="auto",
+                    show_default=True,
+                    help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return add

@@ -20,7 +20,7 @@ from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import common_options
 
 if TYPE_CHECKING:
-    from bninspect.model import BNLayer, CheckpointReport, Report
+    from bninspect.model import BNLayer, CheckpointReport, Report, Rule
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
 # What a shell reports of a program that SIGINT or SIGPIPE ended.
@@ -49,9 +49,6 @@ def run(arguments: list[str] | None = None) -> None:
         code = _fail(str(problem))
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        _drop_output()
-        code = OUTPUT_CLOSED
     except OSError as error:  # readers turn theirs into a ReadProblem: this is about writing
         _drop_output()
         code = _fail(f"the output cannot be written ({error.strerror or error}).")
@@ -297,16 +294,21 @@ def rule(code: str | None) -> int:
     from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
     from bninspect.rules import RULES, nearest_rule  # noqa: PLC0415
 
-    if code is None:
-        write_catalogue(RULES, sys.stdout)
-        return OK
-    for item in RULES:
-        if code.upper() == item.code or code.lower() == item.name:
-            write_rule(item, sys.stdout, width=min(_width(sys.stdout) or 80, 100))
-            return OK
-    raise UsageProblem(
-        f"There is no rule {code!r}{nearest_rule(code)}; `bninspect rule` lists all."
-    )
+    chosen = next((item for item in RULES if code and _means(code, item)), None)
+    if code and chosen is None:
+        raise UsageProblem(
+            f"There is no rule {code!r}{nearest_rule(code)}; `bninspect rule` lists all."
+        )
+    with _output(None, ()) as stream:
+        if chosen is None:
+            write_catalogue(RULES, stream)
+        else:
+            write_rule(chosen, stream, width=min(_width(stream) or 80, 100))
+    return OK
+
+
+def _means(code: str, rule: Rule) -> bool:
+    return code.upper() == rule.code or code.lower() == rule.name
 
 
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
@@ -351,7 +353,12 @@ def _no_such_layer(path: str, name: str, known: list[str]) -> str:
 def _output(path: str | None, inputs: tuple[str, ...], *, binary: bool = False) -> Iterator[Any]:
     """The stream to write to: standard output, or a file that appears whole or not at all."""
     if path is None:
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read our output has seen enough; click would exit with 1
+            _drop_output()
+            sys.exit(OUTPUT_CLOSED)
         return
     from bninspect.output import atomic_output, refuse_input  # noqa: PLC0415
 

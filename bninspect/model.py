@@ -139,7 +139,8 @@ class Values(NamedTuple):
         """The mean over the channels; NaN if any value is not finite, or for no channels."""
         if self.not_finite or not self.channels:
             return math.nan
-        return math.fsum(self.array.tolist()) / self.channels
+        # Divided first, since the sum of finite values need not be finite.
+        return math.fsum(value / self.channels for value in self.array.tolist())
 
     def equal_to(self, value: float) -> NDArray[Any]:
         """Which channels hold `value` bit by bit, as booleans."""

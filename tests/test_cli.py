@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 import bninspect
+from bninspect.formats.source import Source
+from bninspect.formats.sstable import read_table
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, Outcome, load_fixture
-from tests.table_writer import write_bundle
+from tests.table_writer import write_bundle, write_index
 
 Run = Callable[..., Outcome]
 
@@ -423,3 +425,171 @@ def write_stuck_checkpoint(prefix: Path, names: list[str]) -> None:
         members[f"{name}/moving_mean"] = np.zeros(2, np.float32)
         members[f"{name}/moving_variance"] = np.ones(2, np.float32)
     write_bundle(str(prefix), members)
+
+
+class TestWhatAPersonTypes:
+    def test_output_never_replaces_an_input(self, run: Run, tmp_path: Path) -> None:
+        for part in (".index", ".data-00000-of-00001"):
+            shutil.copy(f"{CLEAN}{part}", tmp_path / f"model.ckpt{part}")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        for given in ("model.ckpt", "model.ckpt.index"):
+            for target in before:
+                outcome = run("check", tmp_path / given, "-o", tmp_path / target)
+                assert outcome.exit_code == 2
+                assert "is a file of the checkpoint" in outcome.err
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        for _ in range(2):  # a report beside it is none of its files
+            report = tmp_path / "model.ckpt.json"
+            assert run("check", tmp_path / "model.ckpt", "-o", report).exit_code == 0
+
+    def test_output_follows_links_and_keeps_modes(self, run: Run, tmp_path: Path) -> None:
+        target, link = tmp_path / "target", tmp_path / "link"
+        target.write_text("before", encoding="utf-8")
+        target.chmod(0o600)
+        link.symlink_to(target)
+        run("check", CLEAN, "-o", link)
+        assert link.is_symlink()
+        assert target.read_text(encoding="utf-8").startswith("PASS")
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+    def test_an_empty_choice_of_rules(self, run: Run) -> None:
+        assert run("check", CLEAN, "--select", ",").exit_code == 2
+
+    @pytest.mark.parametrize("expression", ["a{99999999999}", "(" * 5000 + ")" * 5000])
+    def test_a_pattern_that_cannot_be_compiled(self, run: Run, expression: str) -> None:
+        outcome = run("check", CLEAN, "--pattern", f"gamma={expression}")
+        assert outcome.exit_code == 2
+        assert "Traceback" not in outcome.err
+
+    def test_notes_are_no_clean_bill(self, run: Run) -> None:
+        untrained = load_fixture("tf1_layers_untrained").path
+        first = run("check", untrained).out.split("\n\n")[0]
+        assert "BN105, a note" in first
+        assert "nothing wrong" not in first
+
+    def test_the_proof_of_a_cause_is_shown(self, run: Run) -> None:
+        out = run("check", load_fixture("keras2_training_false").path).out
+        assert "training=False" in out.split("cause")[0]
+
+
+class TestOddStates:
+    def test_a_state_file_in_octal(self, run: Run, tmp_path: Path) -> None:
+        """TensorFlow writes bytes beyond ASCII that way."""
+        for part in (".index", ".data-00000-of-00001"):
+            shutil.copy(f"{CLEAN}{part}", tmp_path / f"modèle.ckpt{part}")
+        state = 'model_checkpoint_path: "mod\\303\\250le.ckpt"\n'
+        (tmp_path / "checkpoint").write_text(state, encoding="utf-8")
+        assert run("check", tmp_path).exit_code == 0
+
+    def test_a_state_file_of_newlines(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "checkpoint").write_text("\n" * 500_000, encoding="utf-8")
+        assert run("check", tmp_path).exit_code == 2
+
+    def test_control_characters_never_reach_the_terminal(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "\\033[31mx\\007"\n')
+        outcome = run("dump", tmp_path, "--layer", "x")
+        assert "\x1b" not in outcome.err
+        assert "\\x1b[31m" in outcome.err
+        name = "x\x1b[2J\ny"
+        write_stuck_checkpoint(tmp_path / "names.ckpt", [name])
+        for arguments in (("check",), ("check", "--format", "concise"), ("list", "-v")):
+            out = run(*arguments[:1], tmp_path / "names.ckpt", *arguments[1:]).out
+            assert "\x1b" not in out
+            assert "x\\x1b[2J\\ny" in out
+
+    def test_the_smallest_numbers_have_a_histogram(self, run: Run, tmp_path: Path) -> None:
+        members = {
+            "bn/moving_mean": np.array([0, 5e-324]),
+            "bn/moving_variance": np.array([1e308, 1e308]),
+        }
+        write_bundle(str(tmp_path / "tiny.ckpt"), members)
+        assert run("dump", tmp_path / "tiny.ckpt", "--layer", "bn").exit_code == 0
+        statistics = run("check", tmp_path / "tiny.ckpt", "--format", "json").json["checkpoints"][
+            0
+        ]["layers"][0]["statistics"]
+        assert statistics["moving_variance"]["max"] == 1e308
+
+    def test_a_name_too_long_for_an_archive(self, run: Run, tmp_path: Path) -> None:
+        write_stuck_checkpoint(tmp_path / "long.ckpt", ["n" * 70_000])
+        npz = ("--format", "npz", "-o", tmp_path / "values.npz")
+        assert run("dump", tmp_path / "long.ckpt", "--layer", "*", *npz).exit_code == 2
+        assert not (tmp_path / "values.npz").exists()
+
+    def test_many_variables_on_the_same_bytes(self, run: Run, tmp_path: Path) -> None:
+        """An index may name one megabyte a thousand times."""
+        prefix = str(tmp_path / "bomb.ckpt")
+        write_bundle(prefix, {"x": np.ones(1 << 18, np.float32)})
+        with Source(f"{prefix}.index") as source:
+            entries = read_table(source)
+        for layer in range(600):
+            for role in ("moving_mean", "moving_variance"):
+                entries[f"bn{layer:03}/{role}".encode()] = entries[b"x"]
+        write_index(prefix, entries)
+        (checkpoint,) = run("check", prefix, "--format", "json").json["checkpoints"]
+        assert checkpoint["error"]["kind"] == "corrupt"
+        assert "far more bytes than are stored" in checkpoint["error"]["message"]
+
+    def test_hdf5_that_is_being_written(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / "model.h5"
+        shutil.copy(load_fixture("keras2_functional_correct").path, path)
+        program = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print(1); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-u", "-c", program, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as writer:
+            assert writer.stdout
+            writer.stdout.readline()
+            outcome = run("check", path)
+        assert outcome.exit_code == 2
+        assert "open for writing" in " ".join(outcome.out.split())
+
+
+class TestStreams:
+    def shell(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        program = f"{sys.executable} -m bninspect"
+        return subprocess.run(
+            ["bash", "-c", command.replace("bninspect", program, 1)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=FIXTURES.parent,
+            env={**os.environ, **environment},
+        )
+
+    def test_a_reader_that_has_seen_enough(self) -> None:
+        done = self.shell(f"bninspect dump {CLEAN} --layer '*' | true; exit ${{PIPESTATUS[0]}}")
+        assert done.returncode in (0, 141)
+        assert done.stderr == ""
+
+    def test_a_full_disk(self) -> None:
+        done = self.shell(f"bninspect check {STUCK} > /dev/full")
+        assert done.returncode == 2
+        assert "cannot be written" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_no_output_at_all(self) -> None:
+        done = self.shell(f"bninspect check {STUCK} >&-")
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+    def test_an_interrupt_is_no_finding(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("bninspect.inspection.find_layers", interrupt)
+        assert run("check", CLEAN).exit_code == 130
+
+    def test_a_terminal_gets_colours_unless_told_otherwise(self) -> None:
+        command = f'script -qec "{sys.executable} -m bninspect check {STUCK}" /dev/null'
+        plain = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+        for extra, coloured in (({"TERM": "xterm"}, True), ({"NO_COLOR": "1"}, False)):
+            done = subprocess.run(
+                ["bash", "-c", command],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=FIXTURES.parent,
+                env={**plain, **extra},
+            )
+            assert ("\x1b[" in done.stdout) == coloured

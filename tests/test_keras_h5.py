@@ -724,6 +724,14 @@ def test_values_that_are_claimed_and_not_stored(path, shape, chunks):
     assert list_layers(path).checkpoints[0].error is not None
 
 
+def test_a_little_may_be_claimed_and_not_stored(path):
+    def filled_in(file, name):
+        file.create_dataset(name, (1 << 18,), "float32", chunks=(1024,))
+
+    replaced(one_layer(path), "bn/bn/moving_mean:0", filled_in)
+    assert not read(path)["bn"]["moving_mean"].any()
+
+
 def test_values_that_are_claimed_and_hardly_stored(path):
     def sparse(file, name):
         dataset = file.create_dataset(name, (2**40,), "float32", chunks=(1024,))

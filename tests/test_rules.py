@@ -11,10 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bninspect.errors import UsageProblem
-from bninspect.evidence.progress import training_evidence
+from bninspect.evidence.progress import read_step, training_evidence
 from bninspect.model import SEVERITIES, RuleContext
 from bninspect.rules import RULES, apply_rules, select_rules
-from tests.layers_in_memory import bn, codes, findings, keras_layer, only, unread, variable
+from tests.layers_in_memory import (
+    bn,
+    checkpoint,
+    codes,
+    findings,
+    keras_layer,
+    only,
+    unread,
+    variable,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -446,6 +455,45 @@ def test_slots_of_a_layer_without_gamma_and_beta_are_not_looked_for():
     slots = {"bn/moving_mean/Adam": variable("bn/moving_mean/Adam", np.ones(3, "float32"))}
     result = training_evidence(bn(**STUCK), slots, None)
     assert (result.facts, result.testable) == ((), False)
+
+
+# --- The stored step ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "optimizer", "step"),
+    [
+        ({}, {}, None),
+        ({"global_step": np.int64(0)}, {}, 0),
+        ({"global_step": np.int64(200)}, {}, 200),
+        ({"global_step": np.int32(200), "iteration": np.int64(7)}, {"iter": np.int64(9)}, 200),
+        ({"Global_Step": np.float32(200)}, {}, 200),
+        ({"train/global_step": np.int64(200)}, {}, 200),
+        # the outermost scope decides, and where there are several in it, the largest
+        ({"agent/global_step": np.int64(900), "global_step": np.int64(200)}, {}, 200),
+        ({"a/global_step": np.int64(5), "longer/global_step": np.int64(200)}, {}, 200),
+        # the optimizer's count
+        ({}, {"optimizer_weights/Adam/iter:0": np.int64(37)}, 37),
+        ({}, {"optimizer_weights/adam/iteration": np.int64(37)}, 37),
+        ({"sgd/iterations": np.int64(5)}, {"adam/iter:0": np.int64(37)}, 37),
+        # names like it, and values that count nothing
+        ({"global_step_1": np.int64(5), "my_global_step": np.int64(5)}, {}, None),
+        ({"writer": np.int64(5), "iterator/state": np.int64(5), "niter": np.int64(5)}, {}, None),
+        ({"global_step": np.zeros(1, "int64")}, {}, None),
+        ({"global_step": np.float32(1.5)}, {}, None),
+        ({"global_step": np.int64(-1)}, {}, None),
+        ({"global_step": np.float32(NAN)}, {}, None),
+        ({"global_step": np.bool_(True)}, {}, None),
+        ({"global_step": np.float32(-3.0)}, {"iter": np.int64(4)}, 4),
+    ],
+)
+def test_the_step(variables, optimizer, step):
+    assert read_step(checkpoint(variables, optimizer=optimizer)) == step
+
+
+def test_variables_that_are_no_step_are_not_read_for_it():
+    names = ["filter", "iterative/kernel", "bn/gamma", "global_step/Adam"]
+    assert read_step(checkpoint(names)) is None
 
 
 # --- BN102: the mean alone ------------------------------------------------------------------------
@@ -996,6 +1044,11 @@ def test_a_variance_beyond_float16(dtype):
     assert codes(**healthy(variance=(LIMIT, 0.5, 2.0)), dtype=dtype) == []
     above = after(LIMIT, dtype=dtype)
     assert codes(**healthy(variance=(above, 0.5, 2.0)), dtype=dtype) == ["BN304"]
+
+
+def test_a_variance_at_the_limit_is_not_counted_among_those_beyond():
+    finding = only("BN304", **healthy(variance=(LIMIT, after(LIMIT), 2.0)))
+    assert finding.message.endswith("in 1 of 3 channels")
 
 
 def test_a_variance_of_raw_audio_is_none():

@@ -113,7 +113,7 @@ def _console(stream: TextIO, width: int | None, *, color: bool) -> Console:
 
 def _line(console: Console, text: str) -> None:
     """One line as it is: names and paths are never folded, so they can be copied."""
-    console.print(Text(printable(text)), soft_wrap=True)
+    console.file.write(printable(text) + "\n")
 
 
 def _print(console: Console, table: Table) -> None:

@@ -69,8 +69,8 @@ def _variables(stored):
     }
 
 
-def keras_layer(*, trainable=True, inference_only=False, **config) -> KerasLayer:
-    return KerasLayer("BatchNormalization", trainable, inference_only, config)
+def keras_layer(*, trainable=True, inference_only=False, calls=1, **config) -> KerasLayer:
+    return KerasLayer("BatchNormalization", trainable, inference_only, config, calls)
 
 
 def bn(

@@ -298,6 +298,22 @@ def test_a_layer_that_is_only_called_for_inference(calls, expected):
     assert configured(config, "bn/bn").keras.inference_only is expected
 
 
+def test_a_layer_of_a_model_that_is_only_called_for_inference():
+    inner = model("a", node("bn", [[[*CALL]]])) | {"inbound_nodes": [[[*CALL, FALSE]]]}
+    found, after = configured_all(model("m", inner, node("after")), "a/bn", "after/after")
+    assert (found.keras.inference_only, after.keras.inference_only) == (True, False)
+
+
+def test_the_calls_of_a_layer_and_of_the_models_around_it_are_counted():
+    twice, thrice = [[[*CALL]]] * 2, [[[*CALL]]] * 3
+    inner = model("a", node("bn", thrice), node("once", [[[*CALL]]]))
+    outer = model("m", inner | {"inbound_nodes": twice}, node("own", thrice), node("none"))
+    found = configured_all(outer, "a/bn", "a/once", "own/own", "none/none")
+    assert [layer.keras.calls for layer in found] == [6, 2, 3, 1]
+    for wrong in ([], None, {"a": 1, "b": 2}, "text"):
+        assert configured(model("m", node("bn", wrong)), "bn/bn").keras.calls == 1
+
+
 @pytest.mark.parametrize(
     ("version", "expected"),
     [("2.15.0", True), ("2.3.1", True), ("3.15.1", False), ("1.2.2", False), ("", False)],

@@ -795,6 +795,42 @@ def test_a_frozen_layer_is_not_cold(trainable, expected):
     assert codes(**WARM, momentum=0.99, step=10, keras=keras) == expected
 
 
+def test_a_layer_that_is_only_called_for_inference_is_not_cold():
+    keras = keras_layer(inference_only=True)
+    assert codes(**WARM, momentum=0.99, step=10, keras=keras) == []
+
+
+def test_a_layer_that_is_shared_is_updated_with_every_call():
+    layer = {**WARM, "momentum": 0.5, "step": 1}
+    assert "after 4 updates" in only("BN106", **layer, keras=keras_layer(calls=4)).message
+    assert codes(**layer, keras=keras_layer(calls=5)) == []
+
+
+def restarted_by(**other):
+    """What is found in a cold layer beside one that shows more updates than the step."""
+    older = {"mean": MEAN, "variance": 0.25, "momentum": 0.5} | other
+    layers = [bn(name="cold", **WARM, momentum=0.5, step=1), bn(name="older", step=1, **older)]
+    found = apply_rules(layers, RULES, RuleContext(1))
+    return [(finding.layer, finding.rule.code) for finding in found]
+
+
+def test_a_layer_older_than_the_step_takes_the_step_from_all():
+    assert restarted_by() == []
+    cold = [("cold", "BN106")]
+    assert restarted_by(variance=0.75) == [*cold, ("older", "BN106")]
+    # … but not if other reasons make its variance small.
+    debiased = {"moving_mean/biased": variable("x", np.zeros(3))}
+    assert restarted_by(helpers=debiased) == cold
+    assert restarted_by(keras=keras_layer(trainable=False)) == cold
+    assert restarted_by(momentum=None) == cold
+    assert restarted_by(keras=keras_layer(calls=5)) == cold
+    assert restarted_by(initial={"moving_variance": (0.0,)}) == [*cold, ("older", "BN106")]
+
+
+def test_a_layer_without_a_step_is_not_older_than_it():
+    assert codes(**healthy(variance=0.25), momentum=0.5, keras=keras_layer()) == []
+
+
 @pytest.mark.parametrize(
     ("smallest", "expected"),
     [
@@ -847,6 +883,11 @@ def test_statistics_that_are_missing(members, told):
     assert "tf.train.Saver()" in finding.fix
 
 
+def test_missing_statistics_in_a_scope_that_is_not_only_sonnets_prove_nothing():
+    finding = only("BN201", gamma=GAMMA, beta=BETA, family="sonnet-1")
+    assert (finding.cause, finding.evidence) == (None, ())
+
+
 def test_the_fix_of_missing_statistics_in_keras():
     assert "model.save" in only("BN201", gamma=GAMMA, family="keras").fix
     assert "model.save" in only("BN202", mean=MEAN, family="keras-1").fix
@@ -876,6 +917,15 @@ def test_members_that_disagree():
     assert codes(gamma=(1.5, 2.0), beta=BETA) == ["BN201", "BN203"]
     # Nothing is said about statistics that do not belong together.
     assert codes(mean=[0.0, 0.0], variance=[1.0, 1.0, 1.0], step=5) == ["BN203"]
+
+
+def test_gamma_and_beta_of_a_conditional_layer_agree():
+    # a row for each class
+    rows = np.array([GAMMA, BETA])
+    assert codes(**healthy(gamma=rows, beta=rows)) == []
+    assert codes(**healthy(gamma=rows.T)) == ["BN203"]
+    assert codes(mean=[0.5], variance=[2.0], gamma=[[1.5]]) == []
+    assert codes(mean=[0.5], variance=[2.0], gamma=[1.5, 2.0]) == ["BN203"]
 
 
 def test_members_of_one_size_in_other_shapes_agree():

@@ -821,3 +821,24 @@ def test_a_size_that_is_damaged_allocates_nothing(path):
     assert struct.pack("<Q", count) in sound
     path.write_bytes(sound.replace(struct.pack("<Q", count), struct.pack("<Q", 1 << 40)))
     refused(path, Corrupt)
+
+
+@pytest.mark.parametrize("names", ["layer_names", "weight_names"])
+def test_names_of_variable_length_that_are_no_text(path, names):
+    """Reading such an attribute crashes the library; one flipped byte turns text into it."""
+    with h5py.File(one_layer(path), "r+") as file:
+        owner = file if names == "layer_names" else file["bn"]
+        del owner.attrs[names]
+        sequences = np.empty(1, object)
+        sequences[0] = np.arange(3, dtype=np.uint8)
+        owner.attrs.create(names, sequences, dtype=h5py.vlen_dtype(np.uint8))
+    (report,) = check(path).checkpoints
+    assert isinstance(report.error, Corrupt)
+
+
+@pytest.mark.parametrize("names", ["layer_names", "weight_names"])
+def test_names_that_are_missing_are_no_empty_list(path, names):
+    with h5py.File(one_layer(path), "r+") as file:
+        del (file if names == "layer_names" else file["bn"]).attrs[names]
+    (report,) = check(path).checkpoints
+    assert report.error is not None

@@ -1208,3 +1208,11 @@ def test_any_layer_gets_findings_that_go_together(layer, variance_initial, **arg
     assert len({"BN101", "BN102", "BN103", "BN104", "BN105"} & set(told)) <= 1
     assert len({"BN101", "BN102", "BN103", "BN105", "BN106"} & set(told)) <= 1
     assert len({"BN201", "BN202"} & set(told)) <= 1
+
+
+def test_untouched_channels_that_start_below_1_are_not_dead():
+    half = {"moving_variance": (0.5,)}
+    found = codes(mean=(0.0, 0.0, 0.3), variance=(0.5, 0.5, 2.0), gamma=GAMMA, initial=half, step=9)
+    assert found == ["BN104"]
+    dead = codes(mean=(0.0, 0.0, 0.3), variance=(0.2, 0.2, 2.0), gamma=GAMMA, initial=half, step=9)
+    assert dead == ["BN303"]

@@ -30,14 +30,16 @@ def untouched_channels(mean: Values, variance: Values) -> int:
 def dead_channels(mean: Values, variance: Values, momentum: float | None, step: int | None) -> int:
     """Channels whose mean is exactly 0 and whose variance decayed as only zeros make it decay.
 
-    That is: it has collapsed below `COLLAPSED_VARIANCE`, or it is momentum^steps where both are
-    known, or at least two such channels hold the same number between 0 and 1.
+    That is: it has collapsed below `COLLAPSED_VARIANCE`, or it is momentum^steps of the initial
+    value where both are known, or at least two such channels hold the same number between 0 and
+    the initial value.
     """
-    if mean.initial != 0.0 or not mean.at_initial or variance.all_initial:
+    initial = variance.initial
+    if mean.initial != 0.0 or not mean.at_initial or variance.all_initial or initial is None:
         return 0
-    silent = variance.array[mean.equal_to(0.0)].astype("f8")
-    counts = Counter(silent[(silent >= 0.0) & (silent < 1.0)].tolist())
-    power = _decayed(momentum, step)
+    silent = variance.array[mean.equal_to(0.0) & ~variance.equal_to(initial)].astype("f8")
+    counts = Counter(silent[(silent >= 0.0) & (silent < initial)].tolist())
+    power = _decayed(initial, momentum, step)
     return sum(
         count
         for value, count in counts.items()
@@ -47,10 +49,10 @@ def dead_channels(mean: Values, variance: Values, momentum: float | None, step: 
     )
 
 
-def _decayed(momentum: float | None, step: int | None) -> float | None:
+def _decayed(initial: float, momentum: float | None, step: int | None) -> float | None:
     if momentum is None or step is None or not 0.0 < momentum < 1.0:
         return None
-    return float(momentum**step)
+    return float(initial * momentum**step)
 
 
 def momentum_of(layer: BNLayer, context: RuleContext) -> float | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bninspect.errors import Unsupported
-from bninspect.model import ROLES, STATISTICS, BNLayer, Checkpoint, Role
+from bninspect.model import AFFINE, ROLES, STATISTICS, BNLayer, Checkpoint, Role, Variable
 
 Patterns = tuple[tuple[Role, re.Pattern[str]], ...]
 Group = dict[str, str]  # the last part of a variable's name → the name as stored
@@ -204,15 +204,15 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     come in the order of the network where the file keeps it, else sorted by name, 2 before 10.
     """
     hdf5 = checkpoint.format in _HDF5_FORMATS
-    groups, helpers = _group(checkpoint.variables, patterns)
+    filed = _file_names(checkpoint.variables, patterns)
     layers = {
         scope: layer
-        for scope, group in groups.items()
-        if (layer := _layer(checkpoint, scope, group, helpers.get(scope, {}), hdf5=hdf5))
+        for scope in filed.groups
+        if (layer := _layer(checkpoint, filed, scope, hdf5=hdf5))
     }
-    repeated = {name for name, count in Counter(_names(layers)).items() if count > 1}
+    names = Counter(layer.name for layer in layers.values())
     found = [
-        replace(layer, name=scope) if layer.name in repeated else layer
+        replace(layer, name=scope) if names[layer.name] > 1 else layer
         for scope, layer in layers.items()
     ]
     if not checkpoint.in_order:
@@ -220,29 +220,37 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     return found
 
 
-def _names(layers: Mapping[str, BNLayer]) -> Iterable[str]:
-    return (layer.name for layer in layers.values())
+class _Filed(NamedTuple):
+    """A checkpoint's names by scope.
+
+    `groups` are those that a family or pattern knows, `helpers` those of zero-debias;
+    `other_averages` are the scopes that keep averages of another kind.
+    """
+
+    groups: dict[str, Group]
+    helpers: dict[str, Group]
+    other_averages: set[str]
 
 
-def _group(names: Iterable[str], patterns: Patterns) -> tuple[dict[str, Group], dict[str, Group]]:
-    """Names that a family or a pattern knows, by scope; and the zero-debias helpers by scope."""
-    groups: dict[str, Group] = {}
+def _file_names(names: Iterable[str], patterns: Patterns) -> _Filed:
+    filed = _Filed({}, {}, set())
     debias = []
     for name in names:
         scope, leaf = (patterns and _split_by_pattern(name, patterns)) or _split(name)
         if leaf in _LEAVES:
-            groups.setdefault(scope, {}).setdefault(leaf, name)
+            filed.groups.setdefault(scope, {}).setdefault(leaf, name)
         elif leaf in _ZERO_DEBIAS:
             debias.append((scope, leaf, name))
-    helpers: dict[str, Group] = {}
+        elif "/moments/" in name or "/accu/" in name:
+            filed.other_averages.update(_heads(scope))
     for path, leaf, name in debias:
-        statistic = path.rpartition("/")[2]
+        owner, _, statistic = path.rpartition("/")
         if statistic in _STATISTICS_LEAVES:
-            for scope in _tails(path.rpartition("/")[0]):
-                if statistic in groups.get(scope, {}):
-                    helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = name
+            for scope in _tails(owner):
+                if statistic in filed.groups.get(scope, {}):
+                    filed.helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = name
                     break
-    return groups, helpers
+    return filed
 
 
 def _split_by_pattern(name: str, patterns: Patterns) -> tuple[str, str] | None:
@@ -273,7 +281,7 @@ def _split(name: str) -> tuple[str, str]:
     return scope, leaf
 
 
-def _tails(path: str) -> Iterable[str]:
+def _tails(path: str) -> Iterator[str]:
     """A scope and its tails, longest first; not more than any real scope has.
 
     The debias variables of `S/moving_mean` are `S/S/moving_mean/biased`: the scope is doubled.
@@ -282,55 +290,62 @@ def _tails(path: str) -> Iterable[str]:
     return ("/".join(parts[start:]) for start in range(len(parts) + 1))
 
 
-def _layer(
-    checkpoint: Checkpoint, scope: str, group: Group, helpers: Group, *, hdf5: bool
-) -> BNLayer | None:
+def _heads(path: str) -> Iterator[str]:
+    """A scope and those around it; not more than any real scope has.
+
+    Averages of another kind are an ExponentialMovingAverage of the batch's moments, below
+    `S/S/moments`, or compare_gan's accumulators, `S/accu` (compare_gan/architectures/arch_ops.py).
+    """
+    parts = path.split("/")[:_MAX_SCOPE_PARTS]
+    return ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _layer(checkpoint: Checkpoint, filed: _Filed, scope: str, *, hdf5: bool) -> BNLayer | None:
     """The layer that the names of one scope make, or None if they are no BN layer."""
+    group = filed.groups[scope]
     family = _family(scope, group, hdf5=hdf5)
     if family is None:
         return None
     members = {role: checkpoint.variables[name] for role, name in family.members(group).items()}
-    wrong = {role: v for role, v in members.items() if not v.dtype.startswith(_NUMBERS)}
-    statistics = sum(role in members for role in STATISTICS)
-    affine = any(role in members and role not in wrong for role in ("gamma", "beta"))
-    normalizer = _COUNTER in group and not affine
-    half_stored = statistics == 1 and affine
-    if normalizer or not (
-        statistics == 2 or half_stored or (family.certain and (affine or statistics))
-    ):
+    for role in AFFINE:
+        if role in members and not members[role].dtype.startswith(_NUMBERS):
+            del members[role]
+    if not _is_bn(family, members, group, other_averages=scope in filed.other_averages):
         return None
-    if statistics == 0 and _keeps_moments(checkpoint, scope):
-        return None
-    for role, variable in wrong.items():
-        if role in STATISTICS:  # a layer must not pass because its statistics cannot be read
+    for variable in members.values():
+        if not variable.dtype.startswith(_NUMBERS):
+            # The layer must not pass because its statistics cannot be read.
             raise Unsupported(
                 checkpoint.resolved,
                 f"{variable.name} holds {variable.dtype} elements, which are no numbers",
                 "If it has nothing to do with BN, give it another name.",
             )
-        del members[role]
-    extra = {leaf: group[leaf] for leaf in _RENORM if leaf in group} | helpers
+    helpers = {leaf: group[leaf] for leaf in _RENORM if leaf in group}
+    helpers |= filed.helpers.get(scope, {})
     return BNLayer(
         name=_display_name(scope, hdf5=hdf5),
         family=family.name,
         variables=members,
-        helpers={leaf: checkpoint.variables[name] for leaf, name in extra.items()},
+        helpers={leaf: checkpoint.variables[name] for leaf, name in helpers.items()},
         initial=family.initial,
         gamma_offset=family.gamma_offset,
         usual_epsilon=family.epsilon,
     )
 
 
-def _keeps_moments(checkpoint: Checkpoint, scope: str) -> bool:
-    """Whether statistics of another kind lie below the scope: none is missing then.
-
-    An ExponentialMovingAverage of the batch's moments (`S/S/moments/…`), or the accumulators of
-    compare_gan (`S/accu/…`, compare_gan/architectures/arch_ops.py).
-    """
-    return any(
-        name.startswith(f"{scope}/") and ("/moments/" in name or "/accu/" in name)
-        for name in checkpoint.variables
-    )
+def _is_bn(
+    family: Family, members: Mapping[Role, Variable], group: Group, *, other_averages: bool
+) -> bool:
+    """Whether members make a BN layer: both statistics, or one or none where all else says so."""
+    statistics = sum(role in members for role in STATISTICS)
+    affine = "gamma" in members or "beta" in members
+    if _COUNTER in group and not affine:
+        return False  # an input normalizer
+    if statistics == 2:
+        return True
+    if statistics == 1:
+        return affine or family.certain
+    return affine and family.certain and not other_averages
 
 
 def _family(scope: str, group: Group, *, hdf5: bool) -> Family | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Role = Literal["gamma", "beta", "moving_mean", "moving_variance"]
 ROLES: tuple[Role, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
+AFFINE: tuple[Role, ...] = ("gamma", "beta")
 STATISTICS: tuple[Role, ...] = ("moving_mean", "moving_variance")
 
 Severity = Literal["error", "warning", "note"]

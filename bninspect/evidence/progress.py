@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from bninspect.model import BNLayer, Checkpoint, TrainingEvidence, Values, Variable
+from bninspect.model import AFFINE, BNLayer, Checkpoint, TrainingEvidence, Values, Variable
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(iterations?|iter)(:\d+)?$"
@@ -72,7 +72,7 @@ def training_evidence(
     if step is not None and step > 0 and layer.trainable is not False:
         facts.append(f"the stored step is {step}")
     trained = bool(facts)
-    for role in ("gamma", "beta"):
+    for role in AFFINE:
         values = layer.values.get(role)
         if values is None:
             continue

@@ -1216,3 +1216,8 @@ def test_untouched_channels_that_start_below_1_are_not_dead():
     assert found == ["BN104"]
     dead = codes(mean=(0.0, 0.0, 0.3), variance=(0.2, 0.2, 2.0), gamma=GAMMA, initial=half, step=9)
     assert dead == ["BN303"]
+
+
+@pytest.mark.parametrize("momentum", [-0.5, 0.0, 1.0, 10.0, 1e300])
+def test_a_momentum_that_makes_no_sense_tells_nothing(momentum):
+    assert codes(mean=MEAN, variance=VARIANCE, gamma=GAMMA, step=10**6, momentum=momentum) == []

@@ -54,6 +54,8 @@ def older_than_step(layer: BNLayer, context: RuleContext) -> bool:
     momentum, updates = momentum_of(layer, context), updates_at_most(layer, context)
     if layer.statistics is None or momentum is None or updates is None or layer.zero_debiased:
         return False
+    if not 0.0 < momentum < 1.0:
+        return False
     _, variance = layer.statistics
     least = momentum**updates * (variance.initial or 0.0)
     return variance.minimum < least * (1 - 1e-3)

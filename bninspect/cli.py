@@ -133,8 +133,8 @@ def check(
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
     \b
-    Exit codes: 0 nothing found, 1 findings, 2 something could not be read,
-    3 no BN layer anywhere.
+    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could
+    not be read or the call was wrong, 3 no BN layer anywhere.
 
     \b
     bninspect check model.ckpt-200
@@ -164,6 +164,10 @@ def check(
                     quiet=quiet,
                     verbose=verbose,
                 )
+    if output is not None and not quiet:
+        from bninspect.reporters.text import summary  # noqa: PLC0415
+
+        click.echo(f"{summary(report)}; written to {output}", err=True)
     return _exit_code(report, fail_on, allow_empty=allow_empty)
 
 
@@ -172,7 +176,7 @@ def check(
 @common_options(
     "text",
     "json",
-    quiet="Only the names of the layers, one a line.",
+    quiet="Only the names of the layers, one per line.",
     verbose="Add the stored name of each variable.",
 )
 def list_(
@@ -222,7 +226,7 @@ def list_(
     multiple=True,
     required=True,
     metavar="NAME",
-    help="The layer's name, exact or as a glob ('conv*'); repeatable.",
+    help="The layer's name, exact or as a glob ('conv*', '*' for all); repeatable.",
 )
 @common_options(
     "text",
@@ -255,6 +259,8 @@ def dump(
 
     if format_ == "npz" and output is None:
         raise UsageProblem("--format npz is binary: give a file with --output FILE.")
+    if format_ != "npz" and output is not None and output.endswith(".npz"):
+        raise UsageProblem(f"{output} looks like NumPy's archive: add --format npz.")
     report = read_one(path, make_config(patterns=patterns))
     layers = [(layer, inference(layer)) for layer in _matching(report, names)]
     with _output(output, (path,), binary=format_ == "npz") as stream:
@@ -297,7 +303,7 @@ def rule(code: str | None) -> int:
     chosen = next((item for item in RULES if code and _means(code, item)), None)
     if code and chosen is None:
         raise UsageProblem(
-            f"There is no rule {code!r}{nearest_rule(code)}; `bninspect rule` lists all."
+            f"There is no rule {code!r}{nearest_rule(code)} `bninspect rule` lists all."
         )
     with _output(None, ()) as stream:
         if chosen is None:
@@ -343,10 +349,7 @@ def _no_such_layer(path: str, name: str, known: list[str]) -> str:
         return f"{path} has no BN layer."
     near = get_close_matches(name, known, 1, cutoff=0.4)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    return (
-        f"{path} has no BN layer {name!r}.{suggestion} `bninspect list {path}` shows all"
-        f" {len(known)}."
-    )
+    return f"{path} has no BN layer {name!r}.{suggestion} `bninspect list {path}` shows them all."
 
 
 @contextmanager

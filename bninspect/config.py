@@ -38,7 +38,7 @@ def make_config(
     `UsageProblem`, naming the option at fault.
     """
     if momentum is not None and not (math.isfinite(momentum) and 0.0 <= momentum < 1.0):
-        raise UsageProblem(f"--momentum takes a number from 0 up to, not including, 1: {momentum}")
+        raise UsageProblem(f"--momentum must be at least 0 and below 1, not {momentum}.")
     selected = _codes(select)
     if select and not selected:
         raise UsageProblem("--select names no rule.")

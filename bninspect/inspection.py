@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -99,6 +100,7 @@ def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> Checkp
                 format=checkpoint.format,
                 step=step,
                 variable_count=len(checkpoint.variables),
+                sample=tuple(islice(checkpoint.variables, 3)),
                 layers=tuple(layers),
                 findings=apply_rules(layers, rules or (), RuleContext(step, config.momentum)),
                 notes=notes,

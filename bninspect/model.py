@@ -303,13 +303,17 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CheckpointReport:
-    """What was found in one checkpoint, or why it could not be read (`error`)."""
+    """What was found in one checkpoint, or why it could not be read (`error`).
+
+    `sample` is a few of its variables' names, for a person who wonders why no layer was found.
+    """
 
     path: str
     resolved: str | None = None
     format: str | None = None
     step: int | None = None
     variable_count: int = 0
+    sample: tuple[str, ...] = ()
     layers: tuple[BNLayer, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()

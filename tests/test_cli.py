@@ -106,7 +106,7 @@ class TestExitCodes:
 class TestCheckText:
     def test_the_first_line_is_the_answer(self, run: Run) -> None:
         assert run("check", CLEAN).out.startswith("PASS  ")
-        first = " ".join(run("check", STUCK).out.split("\n\n")[0].split())
+        first = run("check", STUCK).out.splitlines()[0]
         assert first.startswith("FAIL ")
         assert "3 of 3 BN layers" in first
         assert "BN101" in first
@@ -463,7 +463,7 @@ class TestWhatAPersonTypes:
 
     def test_notes_are_no_clean_bill(self, run: Run) -> None:
         untrained = load_fixture("tf1_layers_untrained").path
-        first = run("check", untrained).out.split("\n\n")[0]
+        first = run("check", untrained).out.splitlines()[0]
         assert "BN105, a note" in first
         assert "nothing wrong" not in first
 
@@ -542,7 +542,7 @@ class TestOddStates:
             writer.stdout.readline()
             outcome = run("check", path)
         assert outcome.exit_code == 2
-        assert "open for writing" in " ".join(outcome.out.split())
+        assert "open for writing" in outcome.out
 
 
 class TestStreams:
@@ -593,3 +593,42 @@ class TestStreams:
                 env={**plain, **extra},
             )
             assert ("\x1b[" in done.stdout) == coloured
+
+
+class TestNextSteps:
+    def test_output_leaves_a_line_on_stderr(self, run: Run, tmp_path: Path) -> None:
+        outcome = run("check", STUCK, "-o", tmp_path / "report.txt")
+        assert "3 errors" in outcome.err
+        assert str(tmp_path / "report.txt") in outcome.err
+        assert run("check", STUCK, "-q", "-o", tmp_path / "report.txt").err == ""
+
+    def test_an_archive_wants_its_format(self, run: Run, tmp_path: Path) -> None:
+        outcome = run("dump", CLEAN, "--layer", "*", "-o", tmp_path / "values.npz")
+        assert outcome.exit_code == 2
+        assert "--format npz" in outcome.err
+        assert not list(tmp_path.iterdir())
+
+    def test_no_layer_shows_the_names_that_are_there(self, run: Run, tmp_path: Path) -> None:
+        write_bundle(str(tmp_path / "own.ckpt"), {"net/norm1/mu": np.zeros(3, np.float32)})
+        outcome = run("check", tmp_path / "own.ckpt")
+        assert outcome.exit_code == 3
+        assert "net/norm1/mu" in outcome.out
+        assert "--pattern" in outcome.out
+
+    def test_a_folder_of_keras_files_names_one(self, run: Run) -> None:
+        folder = load_fixture("keras2_nested").path.parent
+        outcome = run("check", folder, "--format", "json")
+        error = outcome.json["checkpoints"][0]["error"]
+        assert error["kind"] == "not-found"
+        assert "model.h5" in error["hint"]
+
+    def test_the_state_file_stands_for_its_folder(self, run: Run) -> None:
+        folder = FIXTURES / "tf1_training_directory"
+        by_file = run("check", folder / "checkpoint", "--format", "json").json
+        by_folder = run("check", folder, "--format", "json").json
+        assert by_file["checkpoints"][0]["layers"] == by_folder["checkpoints"][0]["layers"]
+
+    def test_the_verdict_is_one_line_and_names_the_path(self, run: Run) -> None:
+        first = run("check", STUCK).out.splitlines()[0]
+        assert str(STUCK) in first
+        assert first.endswith("(BN101)")

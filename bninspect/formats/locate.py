@@ -70,6 +70,8 @@ def locate(path: str) -> Target:
         return Target("tensor-bundle", path)
     if os.path.isdir(path):
         return _locate_directory(path)
+    if os.path.basename(path) == _STATE_FILE and os.path.isfile(path):
+        return _locate_latest(os.path.dirname(path), path)
     part = re.search(_PART, path)
     if part and os.path.exists(path[: part.start()] + ".index"):
         return Target("tensor-bundle", path[: part.start()])
@@ -108,6 +110,13 @@ def _locate_directory(path: str) -> Target:
             f"this directory has {len(prefixes)} checkpoints and no `checkpoint` file that names"
             " the newest",
             f"Name one of them: {some}.",
+        )
+    keras_files = sorted(name for name in names if name.endswith((".h5", ".hdf5", ".keras")))
+    if keras_files:
+        raise NotFound(
+            path,
+            f"this directory holds no TensorFlow checkpoint, but Keras files ({len(keras_files)})",
+            f"Name one of them: {os.path.join(path, keras_files[0])}.",
         )
     raise NotFound(
         path,
@@ -188,7 +197,7 @@ def _foreign(path: str, head: bytes) -> ReadProblem:
         return Unsupported(
             path,
             "this is a zip archive: a Keras 3 .keras file or a PyTorch file",
-            "Save a Keras model as .h5; PyTorch files have no place here.",
+            "Save a Keras model as .h5; bninspect does not read PyTorch files.",
         )
     for signature, message, hint in _FOREIGN_HEADS:
         if head.startswith(signature):

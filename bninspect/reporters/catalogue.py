@@ -23,7 +23,7 @@ def write_rule(rule: Rule, stream: TextIO, *, width: int = 80) -> None:
         stream.write(textwrap.fill(text, width) + "\n")
 
     stream.write(f"{rule.code} {rule.name} ({rule.severity})\n")
-    paragraph(f"{rule.summary[0].upper()}{rule.summary[1:]}.")
+    paragraph(f"{rule.summary}.")
     stream.write("\nWhat it means\n")
     paragraph(rule.doc.meaning)
     stream.write("\nWhy it is bad\n")

@@ -64,7 +64,10 @@ def write_list(
                 _write_variables(console, item)
     if not quiet and any(item.layers for item in report.checkpoints):
         _line(console, "")
-        _line(console, "stored: g gamma, b beta, m moving_mean, v moving_variance, - not stored")
+        _line(
+            console,
+            "stored: g gamma, b beta, m moving_mean, v moving_variance, - no, ? unread",
+        )
 
 
 def write_dump(

@@ -38,11 +38,12 @@ def write_text(
     """Write the report; `quiet` leaves the verdicts, `verbose` names every layer."""
     lines: list[str] = []
     for item in report.checkpoints:
-        lines += _wrap(f"{_paint(_status(item), color=color)}  ", _verdict(item), width, 6)
+        # The answer stays on one line, however long: that is what is read first, and grepped.
+        lines.append(f"{_paint(_status(item), color=color)}  {printable(_verdict(item))}")
         if not quiet:
             lines += _details(item, width=width, color=color, verbose=verbose)
     if not quiet or len(report.checkpoints) > 1:
-        lines.append(_summary(report))
+        lines.append(summary(report))
     stream.write("\n".join(lines) + "\n")
 
 
@@ -88,7 +89,7 @@ def _verdict(item: CheckpointReport) -> str:
     total = plural(len(item.layers), "BN layer")
     worst = _worst(item.findings)
     if worst is None:
-        return f"{item.path}: {total}, nothing wrong with the statistics"
+        return f"{item.path}: {total}, no finding"
     hit = {finding.layer for finding in worst}
     rule = worst[0].rule
     told = f"{rule.code}, a note" if worst[0].severity == "note" else rule.code
@@ -108,11 +109,18 @@ def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
 
 
 def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
-    lines = [line for note in item.notes for line in _wrap(_INDENT, f"note: {note}", width, 6)]
+    notes = [f"note: {note}" for note in item.notes]
+    if not item.layers and not item.error and item.sample:
+        names = ", ".join(item.sample)
+        notes.append(
+            f"no variable has the name of a BN statistic known here; names are like {names}."
+            " If these are BN, say so with --pattern (see bninspect check -h)"
+        )
+    lines = [line for note in notes for line in _wrap(_INDENT, note, width, 6)]
     for group in _grouped(item.findings):
         lines.append("")
         lines += _entry(group, width=width, color=color, verbose=verbose)
-    if item.findings or item.notes:
+    if lines:
         lines.append("")
     return lines
 
@@ -140,7 +148,7 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
         lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
     lines += _wrap("    evidence  ", "; ".join(_evidence(group, verbose=verbose)), width, 14)
     if first.cause or first.severity == "error":
-        lines += _wrap("    cause     ", first.cause or "not proved by what is stored", width, 14)
+        lines += _wrap("    cause     ", first.cause or "cannot be told from this file", width, 14)
     lines += _wrap("    fix       ", first.fix, width, 14)
     lines += _wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
     return lines
@@ -158,7 +166,8 @@ def _evidence(group: list[Finding], *, verbose: bool) -> list[str]:
     return [*facts[:_NAMED], f"and {len(facts) - _NAMED} facts more (--verbose)"]
 
 
-def _summary(report: Report) -> str:
+def summary(report: Report) -> str:
+    """The counts of a run in one line."""
     parts = [plural(report.count(severity), severity) for severity in SEVERITIES]
     if report.unreadable:
         parts.append(f"{report.unreadable} unreadable")

@@ -27,7 +27,7 @@ def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
     for code in codes:
         matching = [rule for rule in RULES if code and rule.code.startswith(code.upper())]
         if not matching:
-            raise UsageProblem(f"There is no rule {code!r}{nearest_rule(code)}.")
+            raise UsageProblem(f"There is no rule {code!r}{nearest_rule(code)}")
         chosen += matching
     return tuple(chosen)
 
@@ -38,7 +38,7 @@ def nearest_rule(code: str) -> str:
 
     names = {rule.code: rule for rule in RULES} | {rule.name: rule for rule in RULES}
     near = get_close_matches(code.upper(), names, 1) or get_close_matches(code.lower(), names, 1)
-    return f"; did you mean {names[near[0]].code}" if near else ""
+    return f"; did you mean {names[near[0]].code}?" if near else "."
 
 
 def apply_rules(

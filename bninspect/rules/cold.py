@@ -25,7 +25,7 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
         return
     needed = math.ceil(math.log(COLD_SHARE) / math.log(momentum))
     yield Violation(
-        f"{share:.0%} of the initial values is still in the averages after {updates} updates with"
+        f"the initial values still make up {share:.0%} of the averages after {updates} updates with"
         f" momentum {momentum:g}",
         evidence=(
             f"the stored step is {context.step}",

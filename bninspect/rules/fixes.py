@@ -21,7 +21,9 @@ _KERAS = (
 )
 _UPDATES: Mapping[str, str] = {
     "tf.layers": _TF1,
-    "custom-scope": _TF1,
+    "custom-scope": (
+        f"{_TF1} If the layer is hand-written, run the assign ops of its averages in that place."
+    ),
     "slim": (
         "Build the train op with `slim.learning.create_train_op(total_loss, optimizer)` instead of"
         " `optimizer.minimize`, set is_training=True while training, and train again."

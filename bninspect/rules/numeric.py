@@ -93,8 +93,8 @@ def _fix_negative(_: BNLayer, __: Violation) -> str:
 
 def _fix_dead(_: BNLayer, __: Violation) -> str:
     return (
-        "Nothing to do about the statistics: they are right. If many channels are dead, lower the"
-        " learning rate, or prune the channels."
+        "Nothing to do about the statistics: they are right. If the inputs are padded with zeros,"
+        " that is how it should be; else lower the learning rate, or prune the channels."
     )
 
 
@@ -182,6 +182,7 @@ RULES: tuple[Rule, ...] = (
             causes=(
                 "ReLUs that never fire, after a learning rate that was too high",
                 "weight decay or L1 that drove the filters before it to 0",
+                "inputs that are always 0, such as padding: harmless",
             ),
             fixes={
                 "Any framework": (

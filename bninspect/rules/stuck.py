@@ -34,7 +34,7 @@ def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violati
     mean, variance = both
     cause, proof = _cause_in_config(layer)
     facts = layer.training.facts or (
-        "nothing is stored that could show whether the layer was trained",
+        "no gamma, beta or step is stored: whether it was trained cannot be told",
     )
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} and moving_variance still"
@@ -164,9 +164,12 @@ def _fix_updates(layer: BNLayer, violation: Violation) -> str:
     return run_the_updates(layer)
 
 
-def _fix_variance(layer: BNLayer, violation: Violation) -> str:
-    if violation.cause == "half-precision":
-        return "Keep the statistics in float32 (a mixed-precision policy does), then train again."
+def _fix_variance(layer: BNLayer, _: Violation) -> str:
+    if layer.variables["moving_variance"].dtype in _HALF_STEP_BELOW_ONE:
+        return (
+            "Keep the statistics in float32 (a mixed-precision policy does), then train again: in"
+            " half precision small updates are rounded away."
+        )
     return run_the_updates(layer)
 
 

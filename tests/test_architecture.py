@@ -55,11 +55,11 @@ def imports(path: Path) -> set[str]:
             found.update(alias.name for alias in node.names)
 
         def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-            found.add(
-                f"{node.module}.{node.names[0].name}"
-                if node.module == "bninspect"
-                else str(node.module)
-            )
+            assert not node.level, f"{path} imports by a relative name"
+            if node.module == "bninspect":
+                found.update(f"bninspect.{alias.name}" for alias in node.names)
+            else:
+                found.add(str(node.module))
 
     Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
     return found

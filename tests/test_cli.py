@@ -481,6 +481,13 @@ class TestOddStates:
         (tmp_path / "checkpoint").write_text(state, encoding="utf-8")
         assert run("check", tmp_path).exit_code == 0
 
+    @pytest.mark.parametrize("escaped", [rb"\8", rb"\9x", rb"\777", rb"\q", rb"\\", rb"\""])
+    def test_a_state_file_with_odd_escapes(self, run: Run, tmp_path: Path, escaped: bytes) -> None:
+        (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "a' + escaped + b'"\n')
+        outcome = run("check", tmp_path)
+        assert outcome.exit_code == 2
+        assert "internal error" not in outcome.err
+
     def test_a_state_file_of_newlines(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "checkpoint").write_text("\n" * 500_000, encoding="utf-8")
         assert run("check", tmp_path).exit_code == 2

@@ -119,11 +119,25 @@ def test_fixture_maker_and_expectation_share_a_stem() -> None:
     )
 
 
-@pytest.mark.parametrize("stem", ["tf1_layers_correct", "keras2_functional_correct"])
-def test_a_correct_training_has_a_broken_twin(stem: str) -> None:
-    """The clean fixtures are not clean for want of BN layers."""
-    assert load_fixture(stem).expected["layers"]
-    assert not load_fixture(stem).expected["findings"]
+@pytest.mark.parametrize(
+    ("correct", "broken"),
+    [
+        ("tf1_layers_correct", "tf1_layers_update_ops_forgotten"),
+        ("tf1_layers_correct", "tf1_layers_training_false"),
+        ("slim_correct", "slim_update_ops_forgotten"),
+        ("sonnet1_correct", "sonnet1_update_ops_forgotten"),
+        ("tf1_handwritten_pop", "tf1_handwritten_pop_stuck"),
+        ("keras2_functional_correct", "keras2_training_false"),
+        ("keras3_functional_correct", "keras3_custom_loop_stuck"),
+    ],
+)
+def test_twins_differ_in_the_mistake_alone(correct: str, broken: str) -> None:
+    clean, stuck = load_fixture(correct).expected, load_fixture(broken).expected
+    assert [layer["stored"] for layer in clean["layers"]] == [
+        layer["stored"] for layer in stuck["layers"]
+    ]
+    assert not clean["findings"]
+    assert {finding["rule"] for finding in stuck["findings"]} == {"BN101"}
 
 
 def test_fixtures_stay_small() -> None:

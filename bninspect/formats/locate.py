@@ -139,7 +139,7 @@ def _locate_latest(directory: str, state_file: str) -> Target:
             "it does not name a checkpoint (no model_checkpoint_path)",
             "Give the checkpoint's prefix instead of the directory.",
         )
-    named = os.fsdecode(re.sub(rb"\\([0-7]{1,3}|.)", _unescape, match[1], flags=re.DOTALL))
+    named = os.fsdecode(re.sub(rb"\\(?:([0-7]{1,3})|(.))", _unescape, match[1], flags=re.DOTALL))
     stored = os.path.join(directory, named)
     beside = os.path.join(directory, re.split(r"[\\/]", named)[-1])
     if os.path.exists(stored + ".index"):
@@ -159,10 +159,10 @@ def _locate_latest(directory: str, state_file: str) -> Target:
 
 def _unescape(match: re.Match[bytes]) -> bytes:
     """A character of a text-form protocol buffer: bytes beyond ASCII are written in octal."""
-    escaped = match[1]
-    if escaped.isdigit():
-        return bytes([int(escaped, 8) & 0xFF])
-    return {b"n": b"\n", b"t": b"\t", b"r": b"\r"}.get(escaped, escaped)
+    octal, character = match.groups()
+    if octal is not None:
+        return bytes([int(octal, 8) & 0xFF])
+    return {b"n": b"\n", b"t": b"\t", b"r": b"\r"}.get(character, character)
 
 
 def _locate_file(path: str, *, is_part: bool) -> Target:

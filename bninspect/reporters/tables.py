@@ -158,7 +158,7 @@ def _write_variables(console: Console, item: CheckpointReport) -> None:
 
 
 def _layer_table(item: CheckpointReport) -> Table:
-    columns: list[tuple[str, Callable[[BNLayer], str]]] = [
+    shown: list[tuple[str, Callable[[BNLayer], str]]] = [
         ("layer", lambda layer: printable(layer.name)),
         ("channels", lambda layer: str(layer.channels)),
         ("stored", _stored),
@@ -166,11 +166,11 @@ def _layer_table(item: CheckpointReport) -> Table:
         ("moving_variance", lambda layer: _range(layer, "moving_variance")),
     ]
     if len(_families(item)) > 1:
-        columns.append(("family", lambda layer: layer.family))
+        shown.append(("family", lambda layer: layer.family))
     if len(_dtypes(item)) > 1:
-        columns.append(("dtype", lambda layer: str(layer.dtype)))
+        shown.append(("dtype", lambda layer: str(layer.dtype)))
     table = _table()
-    for name, _ in columns:
+    for name, _ in shown:
         table.add_column(
             name,
             justify="right" if name == "channels" else "left",
@@ -178,7 +178,7 @@ def _layer_table(item: CheckpointReport) -> Table:
             no_wrap=name != "layer",
         )
     for layer in item.layers:
-        table.add_row(*(Text(cell(layer)) for _, cell in columns))
+        table.add_row(*(Text(cell(layer)) for _, cell in shown))
     return table
 
 
@@ -243,15 +243,15 @@ def _write_channels(console: Console, layer: BNLayer, result: Inference, *, verb
         channels = list(range(total))
     else:
         channels = [*range(half), *range(total - half, total)]
-    columns = [["channel", *map(str, channels)]]
+    texts = [["channel", *map(str, channels)]]
     for name, array in shown.items():
         values = array.astype(np.float64).tolist()
         cells = (f"{values[channel]:.6g}" if channel < len(values) else "" for channel in channels)
-        columns.append([name, *cells])
-    widths = [max(map(len, column)) for column in columns]
+        texts.append([name, *cells])
+    widths = [max(map(len, column)) for column in texts]
     lines = [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*columns, strict=True)
+        for row in zip(*texts, strict=True)
     ]
     if len(channels) < total:
         lines.insert(half + 1, f"... {total - len(channels)} more channels (--verbose)")

@@ -51,7 +51,9 @@ def write_concise(report: Report, stream: TextIO) -> None:
     """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors."""
     for item in report.checkpoints:
         if item.error:
-            stream.write(printable(f"{item.path}: {item.error.kind}: {item.error}") + "\n")
+            error = item.error
+            told = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
+            stream.write(printable(f"{item.path}: {error.kind}: {told}") + "\n")
         for finding in item.findings:
             head = f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}"
             stream.write(printable(f"{head}: {finding.message}") + "\n")

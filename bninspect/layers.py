@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -30,16 +30,17 @@ class Family:
     """One way of naming BN variables.
 
     `mean`, `variance`, `gamma` and `beta` list the possible last parts of the names, the most
-    usual first; `scope` is what the last part of the layer's own name must match; `container` is
-    where the names occur. `certain` says that the scope alone proves BN, so that statistics which
-    are not stored are missing (BN201), not absent by design. The initial values are those of the
-    framework's `source`, most usual first; none where they are random. Inference multiplies by
+    usual first; `scope` is what the last part of the layer's own name must match; `named_by` is who
+    gives such names: the graph, or the object that owns the variables (HDF5, object-based files).
+    `certain` says that the scope alone proves BN, so that statistics which are not stored are
+    missing (BN201), not absent by design. The initial values are those of the framework's
+    `source`, most usual first; none where they are random. Inference multiplies by
     gamma + `gamma_offset`; `epsilon` is the framework's default.
     """
 
     name: str
     source: str
-    container: Literal["tf", "hdf5", "any"] = "tf"
+    named_by: Literal["graph", "object", "any"] = "graph"
     scope: str = ".*"
     certain: bool = False
     mean: tuple[str, ...] = ("moving_mean",)
@@ -75,12 +76,12 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "keras",
         "keras/layers/normalization/batch_normalization.py",
-        container="hdf5",
+        named_by="object",
     ),
     Family(
         "keras-1",
         "Keras 1: keras/layers/normalization.py; running_std holds a variance from 1.0.8 on",
-        container="any",
+        named_by="any",
         mean=("running_mean",),
         variance=("running_std",),
     ),
@@ -130,7 +131,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "tensorlayer",
         "tensorlayer/layers/normalization.py: random gamma; 2.x moving_var starts at 0",
-        container="any",
+        named_by="any",
         scope=r"batch_?norm(_layer|[123]d)?(_\d+)?",
         variance=("moving_var",),
         gamma_initial=_RANDOM,
@@ -146,7 +147,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "hand-written",
         "public code: pop_mean and pop_var start at 0 and 1, or both at 0",
-        container="any",
+        named_by="any",
         mean=("moving_mean", "running_mean", "pop_mean"),
         variance=(
             "moving_var",
@@ -162,8 +163,10 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
-_TF_ROWS = tuple(row for row in FAMILIES if row.container != "hdf5")
-_HDF5_ROWS = tuple(row for row in FAMILIES if row.container != "tf")
+_ROWS = {
+    "graph": tuple(row for row in FAMILIES if row.named_by != "object"),
+    "object": tuple(row for row in FAMILIES if row.named_by != "graph"),
+}
 
 # Variables that belong to a layer besides its members: renorm (tf.layers, tf_keras, Keras 3.14+).
 _RENORM = (
@@ -190,7 +193,6 @@ _TWO_PARTS = {leaf.rpartition("/")[2] for leaf in _LEAVES if "/" in leaf}
 # Keras 1 wrote LAYER_running_mean where others write LAYER/moving_mean, and a number behind it
 # where the graph had the name already.
 _KERAS_1_NAME = r"(?P<layer>.+)_(?P<leaf>gamma|beta|running_mean|running_std)(_\d+)?"
-_HDF5_FORMATS = ("keras-h5",)
 _NUMBERS = ("float", "bfloat", "int", "uint")
 _TOP_LEVEL = "(top level)"
 _MAX_SCOPE_PARTS = 64
@@ -203,13 +205,9 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     `layer` of the expression, else what stands before the match, is the layer's name. The layers
     come in the order of the network where the file keeps it, else sorted by name, 2 before 10.
     """
-    hdf5 = checkpoint.format in _HDF5_FORMATS
-    filed = _file_names(checkpoint.variables, patterns)
-    layers = {
-        scope: layer
-        for scope in filed.groups
-        if (layer := _layer(checkpoint, filed, scope, hdf5=hdf5))
-    }
+    known = checkpoint.known_names
+    filed = _file_names({name: known.get(name, name) for name in checkpoint.variables}, patterns)
+    layers = {scope: layer for scope in filed.groups if (layer := _layer(checkpoint, filed, scope))}
     names = Counter(layer.name for layer in layers.values())
     found = [
         replace(layer, name=scope) if names[layer.name] > 1 else layer
@@ -232,23 +230,24 @@ class _Filed(NamedTuple):
     other_averages: set[str]
 
 
-def _file_names(names: Iterable[str], patterns: Patterns) -> _Filed:
+def _file_names(names: Mapping[str, str], patterns: Patterns) -> _Filed:
+    """Sort names, given as stored → known, by the scope and the last part of the known one."""
     filed = _Filed({}, {}, set())
     debias = []
-    for name in names:
+    for stored, name in names.items():
         scope, leaf = (patterns and _split_by_pattern(name, patterns)) or _split(name)
         if leaf in _LEAVES:
-            filed.groups.setdefault(scope, {}).setdefault(leaf, name)
+            filed.groups.setdefault(scope, {}).setdefault(leaf, stored)
         elif leaf in _ZERO_DEBIAS:
-            debias.append((scope, leaf, name))
+            debias.append((scope, leaf, stored))
         elif "/moments/" in name or "/accu/" in name:
             filed.other_averages.update(_heads(scope))
-    for path, leaf, name in debias:
+    for path, leaf, stored in debias:
         owner, _, statistic = path.rpartition("/")
         if statistic in _STATISTICS_LEAVES:
             for scope in _tails(owner):
                 if statistic in filed.groups.get(scope, {}):
-                    filed.helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = name
+                    filed.helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = stored
                     break
     return filed
 
@@ -300,10 +299,10 @@ def _heads(path: str) -> Iterator[str]:
     return ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def _layer(checkpoint: Checkpoint, filed: _Filed, scope: str, *, hdf5: bool) -> BNLayer | None:
+def _layer(checkpoint: Checkpoint, filed: _Filed, scope: str) -> BNLayer | None:
     """The layer that the names of one scope make, or None if they are no BN layer."""
     group = filed.groups[scope]
-    family = _family(scope, group, hdf5=hdf5)
+    family = _family(scope, group, _ROWS[checkpoint.named_by])
     if family is None:
         return None
     members = {role: checkpoint.variables[name] for role, name in family.members(group).items()}
@@ -323,7 +322,7 @@ def _layer(checkpoint: Checkpoint, filed: _Filed, scope: str, *, hdf5: bool) -> 
     helpers = {leaf: group[leaf] for leaf in _RENORM if leaf in group}
     helpers |= filed.helpers.get(scope, {})
     return BNLayer(
-        name=_display_name(scope, hdf5=hdf5),
+        name=_display_name(scope, checkpoint.format),
         family=family.name,
         variables=members,
         helpers={leaf: checkpoint.variables[name] for leaf, name in helpers.items()},
@@ -348,11 +347,11 @@ def _is_bn(
     return affine and family.certain and not other_averages
 
 
-def _family(scope: str, group: Group, *, hdf5: bool) -> Family | None:
+def _family(scope: str, group: Group, rows: tuple[Family, ...]) -> Family | None:
     """The first row with both statistics, else with one, else whose scope alone proves BN."""
     last = scope.rpartition("/")[2]
     half = certain = None
-    for row in _HDF5_ROWS if hdf5 else _TF_ROWS:
+    for row in rows:
         mean, variance = (not leaves.isdisjoint(group) for leaves in row.statistics)
         if (mean or variance or row.certain) and re.fullmatch(row.scope, last, re.DOTALL):
             if mean and variance:
@@ -364,9 +363,9 @@ def _family(scope: str, group: Group, *, hdf5: bool) -> Family | None:
     return half or certain
 
 
-def _display_name(scope: str, *, hdf5: bool) -> str:
-    """The layer's name as a person knows it; in HDF5 the path without a name said twice."""
-    if not hdf5:
+def _display_name(scope: str, container: str) -> str:
+    """The layer's name as a person knows it; in Keras's .h5 the path without a name said twice."""
+    if container != "keras-h5":
         return scope or _TOP_LEVEL
     parts = scope.removeprefix("model_weights/").split("/")
     # Keras repeats the name of the group below it, Keras 3 with the model's name between.

@@ -83,6 +83,11 @@ class Checkpoint:
     `keras_layers` maps a layer's path in the model (`("outer", "bn1")`) to its configuration, or
     is None where no configuration is stored. `notes` are sentences about what was opened.
 
+    `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever
+    scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
+    names (`layer_with_weights-1/…`, `layers/batch_normalization/vars/2`), `known_names` maps each
+    to the name that a person knows.
+
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
 
@@ -92,6 +97,8 @@ class Checkpoint:
     variables: Mapping[str, Variable]
     optimizer: Mapping[str, Variable] = field(default_factory=dict)
     in_order: bool = False
+    named_by: Literal["graph", "object"] = "graph"
+    known_names: Mapping[str, str] = field(default_factory=dict)
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None, repr=False)

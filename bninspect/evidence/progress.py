@@ -36,15 +36,22 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     iterations; the largest, if there are several. Raises a `ReadProblem` if it is stored and
     cannot be read.
     """
-    names = [name for name in checkpoint.variables if name.rpartition("/")[2] in _STEPS]
-    depth = min((name.count("/") for name in names), default=0)
-    steps = _counts(checkpoint.variables[name] for name in names if name.count("/") == depth)
+    known = checkpoint.known_names
+    names = {
+        stored: name
+        for stored in checkpoint.variables
+        if (name := known.get(stored, stored)).rpartition("/")[2] in _STEPS
+    }
+    depth = min((name.count("/") for name in names.values()), default=0)
+    steps = _counts(
+        checkpoint.variables[stored] for stored, name in names.items() if name.count("/") == depth
+    )
     if not steps:
         steps = _counts(
-            variables[name]
+            variables[stored]
             for variables in (checkpoint.variables, checkpoint.optimizer)
-            for name in variables
-            if "iter" in name and re.search(_ITERATIONS, name)
+            for stored in variables
+            if "iter" in (name := known.get(stored, stored)) and re.search(_ITERATIONS, name)
         )
     return max(steps, default=None)
 

@@ -67,6 +67,7 @@ def open_keras_h5(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Che
             variables=variables,
             optimizer=optimizer,
             in_order=True,
+            named_by="object",
             keras_layers=reader.keras_layers(),
             notes=notes,
             close=file.close,

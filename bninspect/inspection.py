@@ -87,6 +87,8 @@ def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> Checkp
             ]
             notes = checkpoint.notes
             try:
+                if checkpoint.incomplete is not None:
+                    raise checkpoint.incomplete
                 step = read_step(checkpoint)
                 layers = list(_read(checkpoint, layers, step))
             except Incomplete as problem:

@@ -79,6 +79,13 @@ FAMILIES: tuple[Family, ...] = (
         named_by="object",
     ),
     Family(
+        "keras",
+        "keras/utils/naming.py: the name of a layer that got none",
+        named_by="object",
+        scope=r"(.*_)?batch_normalization(_\d+)?",
+        certain=True,
+    ),
+    Family(
         "keras-1",
         "Keras 1: keras/layers/normalization.py; running_std holds a variance from 1.0.8 on",
         named_by="any",

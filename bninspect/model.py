@@ -11,7 +11,7 @@ to declare and to make, and both show in a program that is done in milliseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -86,7 +86,9 @@ class Checkpoint:
     `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever
     scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
     names (`layer_with_weights-1/…`, `layers/batch_normalization/vars/2`), `known_names` maps each
-    to the name that a person knows.
+    to the name that a person knows, and `name_at` gives the name of the object at a path of
+    attributes, or None (the whole is None where there are no objects). `incomplete` is why the
+    values cannot be read, if that was seen already.
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -99,6 +101,8 @@ class Checkpoint:
     in_order: bool = False
     named_by: Literal["graph", "object"] = "graph"
     known_names: Mapping[str, str] = field(default_factory=dict)
+    name_at: Callable[[Sequence[str]], str | None] | None = None
+    incomplete: ReadProblem | None = None
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None, repr=False)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from bninspect.model import AFFINE, BNLayer, Checkpoint, TrainingEvidence, Values, Variable
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
-_ITERATIONS = r"(^|/)(iterations?|iter)(:\d+)?$"
+_ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
 # tensorflow/python/training/{momentum,adam,rmsprop,adagrad,adadelta,ftrl}.py

@@ -21,6 +21,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         from bninspect.formats.keras_h5 import open_keras_h5  # noqa: PLC0415
 
         return open_keras_h5(path, target.path, target.notes)
+    if target.kind == "saved-model":
+        from bninspect.formats.saved_model import open_saved_model  # noqa: PLC0415
+
+        return open_saved_model(path, target.path, target.notes)
     from bninspect.formats.tensor_bundle import open_tensor_bundle  # noqa: PLC0415
 
     return open_tensor_bundle(path, target.path, target.notes)

@@ -21,6 +21,7 @@ _ZIP_SIGNATURE = b"PK\x03\x04"
 # The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
 _PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
 _STATE_FILE = "checkpoint"
+_SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
 _LATEST = rb'(?m)^[ \t]*model_checkpoint_path:[ \t]*"((?:[^"\\]|\\.)*)"'
 _MAX_STATE_FILE = 1 << 20
@@ -51,9 +52,9 @@ _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be opened: a V2 prefix or an HDF5 file, and sentences on how it was chosen."""
+    """What is to be opened: a prefix, a directory or a file; and sentences on how it was chosen."""
 
-    kind: Literal["tensor-bundle", "keras-h5"]
+    kind: Literal["tensor-bundle", "saved-model", "keras-h5"]
     path: str
     notes: tuple[str, ...] = ()
 
@@ -82,16 +83,12 @@ def locate(path: str) -> Target:
 
 def _locate_directory(path: str) -> Target:
     state_file = os.path.join(path, _STATE_FILE)
+    if any(os.path.exists(os.path.join(path, name)) for name in _SAVED_MODEL):
+        return Target("saved-model", path)
     if os.path.exists(os.path.join(path, ".index")):
         return Target("tensor-bundle", os.path.join(path, ""))
     if os.path.isfile(state_file):
         return _locate_latest(path, state_file)
-    if os.path.exists(os.path.join(path, "saved_model.pb")):
-        raise Unsupported(
-            path,
-            "this is a SavedModel directory",
-            "Check the training checkpoint it was exported from.",
-        )
     try:
         names = os.listdir(path)
     except OSError as error:

@@ -1,7 +1,9 @@
 """The few protocol-buffer messages that are read, declared for the protobuf library.
 
 They live in a descriptor pool of their own, so they never clash with an installed TensorFlow's.
-Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto and
+Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto,
+tensorflow/core/protobuf/{trackable_object_graph,saved_object_graph}.proto,
+tensorflow/python/keras/protobuf/saved_metadata.proto (whose SavedObject is SavedLayer here) and
 tensorflow/core/framework/{tensor_shape,tensor_slice,versions}.proto; fields that nothing here
 reads are left out, which protocol buffers allow. Enumerations are read as int32.
 """
@@ -11,6 +13,17 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+__all__ = [
+    "BundleEntry",
+    "BundleHeader",
+    "DecodeError",
+    "SavedMetadata",
+    "SavedObjectGraph",
+    "TensorShape",
+    "TrackableObjectGraph",
+]
 
 _PACKAGE = "bninspect"
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -36,6 +49,28 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("crc32c", 6, "fixed32", False),
         ("slices", 7, "TensorSlice", True),
     ),
+    # Names are declared as bytes: nothing promises that they are UTF-8.
+    "ObjectReference": (("node_id", 1, "int32", False), ("local_name", 2, "bytes", False)),
+    "SerializedTensor": (
+        ("name", 1, "bytes", False),
+        ("full_name", 2, "bytes", False),
+        ("checkpoint_key", 3, "bytes", False),
+    ),
+    "SlotVariableReference": (("slot_variable_node_id", 3, "int32", False),),
+    "TrackableObject": (
+        ("children", 1, "ObjectReference", True),
+        ("attributes", 2, "SerializedTensor", True),
+        ("slot_variables", 3, "SlotVariableReference", True),
+    ),
+    "TrackableObjectGraph": (("nodes", 1, "TrackableObject", True),),
+    "SavedUserObject": (("metadata", 3, "bytes", False),),
+    "SavedObject": (
+        ("children", 1, "ObjectReference", True),
+        ("user_object", 4, "SavedUserObject", False),
+    ),
+    "SavedObjectGraph": (("nodes", 1, "SavedObject", True),),
+    "SavedLayer": (("node_path", 3, "bytes", False), ("metadata", 5, "bytes", False)),
+    "SavedMetadata": (("nodes", 1, "SavedLayer", True),),
 }
 
 
@@ -58,7 +93,7 @@ def _declare() -> dict[str, Any]:
     pool.AddSerializedFile(file.SerializeToString())
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in ("BundleHeader", "BundleEntry", "TensorShape")
+        for name in _MESSAGES
     }
 
 
@@ -66,3 +101,6 @@ _CLASSES = _declare()
 BundleHeader = _CLASSES["BundleHeader"]
 BundleEntry = _CLASSES["BundleEntry"]
 TensorShape = _CLASSES["TensorShape"]
+TrackableObjectGraph = _CLASSES["TrackableObjectGraph"]
+SavedObjectGraph = _CLASSES["SavedObjectGraph"]
+SavedMetadata = _CLASSES["SavedMetadata"]

@@ -66,8 +66,8 @@ def _read_footer(source: Source) -> tuple[int, int]:
     if not footer.endswith(MAGIC):
         raise _not_a_table(source)
     try:
-        _, position = _varint(footer, 0)  # the metaindex block's handle: nothing is kept there
-        _, position = _varint(footer, position)
+        _, position = read_varint(footer, 0)  # the metaindex block's handle: nothing is kept there
+        _, position = read_varint(footer, position)
         return _parse_handle(source, footer[position:-8])
     except IndexError as error:
         raise _corrupt(source, source.size - FOOTER_SIZE, "its footer is damaged") from error
@@ -75,8 +75,8 @@ def _read_footer(source: Source) -> tuple[int, int]:
 
 def _parse_handle(source: Source, handle: bytes) -> tuple[int, int]:
     try:
-        offset, position = _varint(handle, 0)
-        size, _ = _varint(handle, position)
+        offset, position = read_varint(handle, 0)
+        size, _ = read_varint(handle, position)
     except IndexError as error:
         raise _corrupt(source, source.size, "a block handle is damaged") from error
     return offset, size
@@ -111,9 +111,9 @@ def _parse_entries(block: bytes, end: int, room: int) -> Entries:
         if (shared | unshared | length) < 0x80:
             start = position + 3
         else:
-            shared, start = _varint(block, position)
-            unshared, start = _varint(block, start)
-            length, start = _varint(block, start)
+            shared, start = read_varint(block, position)
+            unshared, start = read_varint(block, start)
+            length, start = read_varint(block, start)
         split = start + unshared
         position = split + length
         if shared > len(key) or position > end:
@@ -145,7 +145,7 @@ def _uncompress(source: Source, offset: int, block: bytes) -> bytes:
     import cramjam  # noqa: PLC0415 - TensorFlow rarely writes compressed blocks
 
     try:
-        length, _ = _varint(block, 0)  # the uncompressed length leads the data
+        length, _ = read_varint(block, 0)  # the uncompressed length leads the data
         if length > _MAX_SNAPPY_GROWTH * len(block):
             raise ValueError
         return bytes(cramjam.snappy.decompress_raw(block))
@@ -153,7 +153,7 @@ def _uncompress(source: Source, offset: int, block: bytes) -> bytes:
         raise _corrupt(source, offset, "a snappy block cannot be uncompressed") from error
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """A base-128 number of at most 64 bits and the position behind it.
 
     Raises IndexError past the end of `data` or past 64 bits.

@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
 from bninspect.formats.ordered_code import encode_bytes, encode_signed, encode_unsigned
-from bninspect.formats.protos import BundleEntry, BundleHeader, TensorShape
+from bninspect.formats.protos import BundleEntry, BundleHeader, DecodeError, TensorShape
 from bninspect.formats.source import Budget, Source
-from bninspect.formats.sstable import Entries, masked_crc32c, read_table
+from bninspect.formats.sstable import Entries, masked_crc32c, read_table, read_varint
 from bninspect.model import Checkpoint, Variable
 
 HEADER_KEY = b""
 OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+_NO_VARIABLES = (HEADER_KEY, OBJECT_GRAPH_KEY)
 _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
 _BIG_ENDIAN = 1
 _MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
@@ -67,24 +68,58 @@ _DTYPES: dict[int, tuple[str, str | None]] = {
 
 
 def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> Checkpoint:
-    """Open the V2 checkpoint at `prefix`; `path` is what the user typed.
+    """Open the V2 checkpoint at `prefix`, name-based or object-based.
 
-    Raises a `ReadProblem` if the index is missing, damaged or newer than this format, and
-    `Unsupported` if the checkpoint is object-based.
+    `path` is what the user typed. Raises a `ReadProblem` if the index is missing, damaged or newer
+    than this format, or if the shard that holds the object graph is.
     """
     bundle = _Bundle(prefix)
-    if OBJECT_GRAPH_KEY in bundle.entries:
-        raise Unsupported(
-            bundle.index_path,
-            "this is an object-based checkpoint (tf.train.Checkpoint or Keras save_weights)",
-            "Save the model as .h5, or with tf.compat.v1.train.Saver.",
-        )
+    try:
+        if OBJECT_GRAPH_KEY in bundle.entries:
+            return _open_object_based(path, bundle, notes)
+    except BaseException:
+        bundle.close()
+        raise
     return Checkpoint(
         path=path,
         resolved=prefix,
         format="tf-v2",
         variables=_Variables(bundle),
         notes=notes,
+        close=bundle.close,
+    )
+
+
+def _open_object_based(path: str, bundle: _Bundle, notes: tuple[str, ...]) -> Checkpoint:
+    """A checkpoint with an object graph, which lies among the values; without them keys are all."""
+    from bninspect.formats.object_graph import (  # noqa: PLC0415 - only these checkpoints need it
+        name_by_keys,
+        read_object_graph,
+    )
+
+    variables = _Variables(bundle)
+    incomplete = None
+    try:
+        names = read_object_graph(bundle.read_string(OBJECT_GRAPH_KEY))
+    except Incomplete as problem:
+        incomplete = problem
+        names = name_by_keys(variables)
+    except ValueError as error:
+        raise Corrupt(
+            bundle.index_path,
+            "its object graph, which holds the layers' names, makes no sense",
+            "The file is damaged; copy it again or use another checkpoint of the run.",
+        ) from error
+    return Checkpoint(
+        path=path,
+        resolved=bundle.prefix,
+        format="tf-object",
+        variables=variables,
+        named_by="object",
+        known_names=names.known,
+        name_at=names.name_at,
+        incomplete=incomplete,
+        notes=(*notes, *names.notes),
         close=bundle.close,
     )
 
@@ -101,7 +136,7 @@ class _Variables(Mapping[str, Variable]):
         self._keys = {
             key.decode("utf-8", "backslashreplace"): key
             for key in bundle.entries
-            if key != HEADER_KEY and not key.startswith(_SLICE_PREFIX)
+            if key not in _NO_VARIABLES and not key.startswith(_SLICE_PREFIX)
         }
 
     def __getitem__(self, name: str) -> Variable:
@@ -158,6 +193,29 @@ class _Bundle:
         return Variable(
             name, shape, _DTYPES[number][0], partial(self._read, name, key, shape, entry)
         )
+
+    def read_string(self, key: bytes) -> bytes:
+        """The one string of a scalar string tensor.
+
+        Stored as its length (varint), the masked checksum of the lengths, and its bytes; the
+        entry's checksum covers the length as a fixed32 instead (WriteStringTensor).
+        """
+        name = key.decode()
+        entry = self._parse(BundleEntry, self.entries[key], name)
+        shard = self._shard(entry.shard_id, name)
+        shard.require(entry.offset, entry.size, name)
+        self._budget.take(entry.size, self.index_path)
+        data = shard.read(entry.offset, entry.size, name)
+        try:
+            length, start = read_varint(data, 0)
+        except IndexError:
+            length, start = -1, 0
+        fixed = "<I" if self._byte_order == "<" else ">I"
+        if length != entry.size - start - 4 or length >= 1 << 32:
+            raise self._corrupt(f"{name} should be one string, and is not")
+        if masked_crc32c(struct.pack(fixed, length) + data[start:]) != entry.crc32c:
+            raise self._wrong_checksum(name, entry)
+        return data[start + 4 :]
 
     def _decode_shape(self, encoded: bytes, name: str) -> tuple[int, ...]:
         """A shape from its own bytes; few shapes are many variables', so each is decoded once."""
@@ -220,11 +278,7 @@ class _Bundle:
             self._budget.take(size, self.index_path)
             data = shard.read(entry.offset, size, name)
         if masked_crc32c(data) != entry.crc32c:
-            raise Corrupt(
-                self._shard_path(entry.shard_id),
-                f"{name} fails its checksum (offset {entry.offset}, {size} bytes)",
-                "The file is damaged; copy it again or use another checkpoint of the run.",
-            )
+            raise self._wrong_checksum(name, entry)
         array = np.frombuffer(data, disk_type)
         return array if len(shape) == 1 else array.reshape(shape)
 
@@ -299,6 +353,13 @@ class _Bundle:
 
     def _wrong_size(self, name: str, shape: tuple[int, ...], size: int) -> ReadProblem:
         return self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
+
+    def _wrong_checksum(self, name: str, entry: Any) -> ReadProblem:
+        return Corrupt(
+            self._shard_path(entry.shard_id),
+            f"{name} fails its checksum (offset {entry.offset}, {entry.size} bytes)",
+            "The file is damaged; copy it again or use another checkpoint of the run.",
+        )
 
     def _corrupt(self, what: str) -> ReadProblem:
         return Corrupt(

@@ -1,0 +1,190 @@
+"""SavedModel directories: `saved_model.pb` beside a V2 checkpoint in `variables/`.
+
+The variables are an ordinary checkpoint (see `tensor_bundle`): name-based from TF1, TF-Hub modules
+included, object-based from TF2 and Keras. What Keras adds is read too, each layer's configuration:
+
+- TensorFlow 2.5 and later: `keras_metadata.pb`, a SavedMetadata with an entry a layer, its path of
+  attributes among it (tensorflow/python/keras/protobuf/saved_metadata.proto).
+- before: in the object graph of `saved_model.pb`, as metadata of a user object
+  (tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph}.proto).
+
+Of `saved_model.pb` only that object graph is read; the graph itself, which may be large, is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bninspect.errors import Corrupt, NotFound, Unsupported
+from bninspect.formats.keras_model import keras_layers
+from bninspect.formats.object_graph import shortest_ways
+from bninspect.formats.protos import DecodeError, SavedMetadata, SavedObjectGraph
+from bninspect.formats.source import Source
+from bninspect.formats.sstable import read_varint
+from bninspect.formats.tensor_bundle import open_tensor_bundle
+from bninspect.model import Checkpoint, KerasLayer
+
+_GRAPH, _METADATA = "saved_model.pb", "keras_metadata.pb"
+_META_GRAPHS, _OBJECT_GRAPH = 2, 7  # fields of SavedModel, of MetaGraphDef
+_MAX_FIELDS = 10_000  # of a message; real ones have a few dozen
+_MAX_DEPTH = 100  # of objects in objects
+_LONGEST_FIELD_HEAD = 20  # two varints of 64 bits
+
+_DAMAGED = "The file is damaged or was cut short; copy it again or export the model again."
+
+# (path of attributes from the model, the layer's metadata as JSON)
+Metadata = Iterator[tuple[tuple[str, ...], bytes]]
+
+
+def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the SavedModel in `directory`; `path` is what the user typed.
+
+    Raises `Unsupported` if it stores no variables, else a `ReadProblem` as `open_tensor_bundle`
+    does, or if its Keras metadata is damaged.
+    """
+    prefix = os.path.join(directory, "variables", "variables")
+    if not os.path.exists(prefix + ".index"):
+        raise Unsupported(
+            directory,
+            "this SavedModel stores no variables (there is no variables/variables.index)",
+            "Its weights may be constants of the graph; check the checkpoint it was made from.",
+        )
+    checkpoint = open_tensor_bundle(path, prefix, notes)
+    try:
+        layers = None
+        if checkpoint.name_at is not None:
+            layers = _keras_layers(directory, checkpoint) or None
+        return replace(checkpoint, resolved=directory, format="saved-model", keras_layers=layers)
+    except BaseException:
+        checkpoint.close()
+        raise
+
+
+def _keras_layers(directory: str, checkpoint: Checkpoint) -> dict[tuple[str, ...], KerasLayer]:
+    """The configuration of each layer by its name in the checkpoint.
+
+    A layer's own metadata has no calls; those are in the model's, which names layers otherwise.
+    """
+    whole: dict[tuple[str, ...], KerasLayer] = {}
+    found = {}
+    for path, encoded in _metadata(directory):
+        if path and b'"momentum"' not in encoded:
+            continue  # no BN layer
+        try:
+            metadata = json.loads(encoded)
+            if not path:
+                whole = keras_layers(metadata, "2.")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Corrupt(
+                directory, "the Keras metadata of a layer is not what Keras writes", _DAMAGED
+            ) from error
+        name = checkpoint.name_at(path) if path and checkpoint.name_at else None
+        if name and isinstance(metadata, dict) and isinstance(metadata.get("config"), dict):
+            found[tuple(name.split("/"))] = KerasLayer(
+                class_name=str(metadata.get("class_name")),
+                trainable=metadata.get("trainable", True) is not False,
+                inference_only=False,
+                config=metadata["config"],
+            )
+    named: dict[str, list[KerasLayer]] = {}
+    for path, layer in whole.items():
+        named.setdefault(path[-1], []).append(layer)
+    return {
+        path: _with_calls(layer, named.get(str(layer.config.get("name")), []))
+        for path, layer in found.items()
+    }
+
+
+def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:
+    """The layer with what the model says of its calls, if just one of the model has its name."""
+    if len(same_name) != 1:
+        return layer
+    (told,) = same_name
+    return layer._replace(inference_only=told.inference_only, calls=told.calls)
+
+
+def _metadata(directory: str) -> Metadata:
+    """What Keras stored of each object, if the model is Keras's."""
+    metadata_file = os.path.join(directory, _METADATA)
+    try:
+        with Source(metadata_file) as source:
+            return _from_keras_metadata(source)
+    except NotFound:
+        pass
+    try:
+        with Source(os.path.join(directory, _GRAPH)) as source:
+            return _from_object_graph(source)
+    except NotFound:
+        return iter(())  # a model in text form, saved_model.pbtxt
+
+
+def _from_keras_metadata(source: Source) -> Metadata:
+    encoded = source.read(0, source.size, "the Keras metadata")
+    try:
+        nodes = SavedMetadata.FromString(encoded).nodes
+    except DecodeError as error:
+        raise Corrupt(source.path, "the Keras metadata cannot be parsed", _DAMAGED) from error
+    return (
+        (tuple(node.node_path.decode("utf-8", "replace").split(".")[1:]), node.metadata)
+        for node in nodes
+    )
+
+
+def _from_object_graph(source: Source) -> Metadata:
+    try:
+        for start, end in _submessages(source, 0, source.size, _META_GRAPHS):
+            for first, last in _submessages(source, start, end, _OBJECT_GRAPH):
+                encoded = source.read(first, last - first, "the object graph")
+                return _of_objects(SavedObjectGraph.FromString(encoded).nodes)
+    except (DecodeError, ValueError, IndexError) as error:
+        raise Corrupt(source.path, "the SavedModel's graph cannot be parsed", _DAMAGED) from error
+    return iter(())
+
+
+def _of_objects(nodes: Any) -> Metadata:
+    children = [
+        [(child.node_id, child.local_name.decode("utf-8", "replace")) for child in node.children]
+        for node in nodes
+    ]
+    ways = shortest_ways(children)
+    for number, node in enumerate(nodes):
+        metadata = node.user_object.metadata
+        if metadata and number in ways:
+            path: list[str] = []
+            step = number
+            while step and len(path) < _MAX_DEPTH:
+                step, attribute = ways[step]
+                path.append(attribute)
+            yield tuple(reversed(path)), metadata
+
+
+def _submessages(source: Source, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:
+    """Where the messages of one field of the message at `start` to `end` lie, start and end each.
+
+    The wire format: https://protobuf.dev/programming-guides/encoding. Nothing else is read.
+    """
+    for _ in range(_MAX_FIELDS):
+        if start >= end:
+            return
+        head = source.read(start, min(_LONGEST_FIELD_HEAD, end - start), "a field")
+        tag, at = read_varint(head, 0)
+        kind = tag & 7
+        if kind == 0:
+            _, at = read_varint(head, at)
+            start += at
+        elif kind in {1, 5}:
+            start += at + (8 if kind == 1 else 4)
+        elif kind == 2:
+            length, at = read_varint(head, at)
+            start += at + length
+            if start > end:
+                raise ValueError
+            if tag >> 3 == number:
+                yield start - length, start
+        else:
+            raise ValueError
+    raise ValueError

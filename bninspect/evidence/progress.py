@@ -8,12 +8,13 @@ value can show anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bninspect.model import AFFINE, BNLayer, Checkpoint, TrainingEvidence, Values, Variable
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
+_OBJECT_STEP = r"(^|/)step$"
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
 # tensorflow/python/training/{momentum,adam,rmsprop,adagrad,adadelta,ftrl}.py
@@ -33,7 +34,8 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     """The training step stored in the checkpoint, or None.
 
     That is `global_step`, the one in the outermost scope, else the optimizer's count of
-    iterations; the largest, if there are several. Raises a `ReadProblem` if it is stored and
+    iterations, else an object's `step` (Sonnet's optimizers, tf.train.Checkpoint(step=…)); the
+    largest, if there are several. Raises a `ReadProblem` if it is stored and
     cannot be read.
     """
     known = checkpoint.known_names
@@ -46,14 +48,20 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     steps = _counts(
         checkpoint.variables[stored] for stored, name in names.items() if name.count("/") == depth
     )
-    if not steps:
-        steps = _counts(
-            variables[stored]
-            for variables in (checkpoint.variables, checkpoint.optimizer)
-            for stored in variables
-            if "iter" in (name := known.get(stored, stored)) and re.search(_ITERATIONS, name)
-        )
+    steps = steps or _counts(_matching(checkpoint, "iter", _ITERATIONS))
+    if not steps and checkpoint.named_by == "object":
+        steps = _counts(_matching(checkpoint, "step", _OBJECT_STEP))
     return max(steps, default=None)
+
+
+def _matching(checkpoint: Checkpoint, part: str, expression: str) -> Iterator[Variable]:
+    """The variables, the optimizer's too, whose names match; `part` is quick to look for."""
+    known = checkpoint.known_names
+    for variables in (checkpoint.variables, checkpoint.optimizer):
+        for stored in variables:
+            name = known.get(stored, stored)
+            if part in name and re.search(expression, name):
+                yield variables[stored]
 
 
 def _counts(variables: Iterable[Variable]) -> list[int]:

@@ -20,7 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bninspect.formats.protos import DecodeError, TrackableObjectGraph
+from bninspect.formats.protos import DecodeError, declare
+
+(TrackableObjectGraph,) = declare("TrackableObjectGraph")
 
 _ROOT = 0
 _KEY_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -204,15 +206,12 @@ class _Graph:
         return labels
 
     def _name_owned(self, labels: dict[int, str]) -> dict[int, str]:
-        """Variables by the label of the object that holds them and their own name."""
+        """Variables by the label of the object that holds them and the name it has for them."""
         known = {}
         for number, (owner, attribute) in self.owners.items():
             variable = self.variables[number]
             if owner in labels:
-                own_scope = variable.scope == labels[owner] and variable.scope
-                known[number] = (
-                    variable.full_name if own_scope else self._join(labels[owner], attribute)
-                )
+                known[number] = self._join(labels[owner], attribute)
             else:
                 known[number] = variable.full_name or variable.key
         return known

@@ -22,11 +22,13 @@ from typing import Any
 from bninspect.errors import Corrupt, NotFound, Unsupported
 from bninspect.formats.keras_model import keras_layers
 from bninspect.formats.object_graph import shortest_ways
-from bninspect.formats.protos import DecodeError, SavedMetadata, SavedObjectGraph
+from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
 from bninspect.formats.sstable import read_varint
 from bninspect.formats.tensor_bundle import open_tensor_bundle
 from bninspect.model import Checkpoint, KerasLayer
+
+SavedMetadata, SavedObjectGraph = declare("SavedMetadata", "SavedObjectGraph")
 
 _GRAPH, _METADATA = "saved_model.pb", "keras_metadata.pb"
 _META_GRAPHS, _OBJECT_GRAPH = 2, 7  # fields of SavedModel, of MetaGraphDef

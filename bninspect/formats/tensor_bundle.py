@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
 from bninspect.formats.ordered_code import encode_bytes, encode_signed, encode_unsigned
-from bninspect.formats.protos import BundleEntry, BundleHeader, DecodeError, TensorShape
+from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Budget, Source
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table, read_varint
 from bninspect.model import Checkpoint, Variable
+
+BundleHeader, BundleEntry, TensorShape = declare("BundleHeader", "BundleEntry", "TensorShape")
 
 HEADER_KEY = b""
 OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"

@@ -42,6 +42,9 @@ DTYPES = {
     "uint64": 23,
 }
 
+STRING = 7
+OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+
 # A slice of a variable: for each dimension (start, length), or None for all of it.
 Slice = tuple[tuple[int, int] | None, ...]
 
@@ -260,13 +263,14 @@ def write_bundle(
     shards: int = 1,
     big_endian: bool = False,
     slices: Mapping[str, Sequence[Slice]] | None = None,
+    object_graph: bytes | None = None,
     **layout: Any,
 ) -> Entries:
     """Write a checkpoint at `prefix`; its variables go to the shards in turn.
 
-    `slices` cuts the variables of these names, and the slices go to the shards in turn. `layout`
-    is that of `table`. Returns the entries of the index, for a test to change and to give to
-    `write_index`.
+    `slices` cuts the variables of these names, and the slices go to the shards in turn.
+    `object_graph` (see `graph_of`) makes the checkpoint object-based. `layout` is that of `table`.
+    Returns the entries of the index, for a test to change and to give to `write_index`.
     """
     entries: Entries = {b"": Header(shards, big_endian)}
     contents = [bytearray() for _ in range(shards)]
@@ -296,6 +300,10 @@ def write_bundle(
             entries[key] = Entry(DTYPES[array.dtype.name], array.shape, slices=tuple(parts))
         else:
             store(key, array)
+    if object_graph is not None:
+        data, crc = string_scalar(object_graph)
+        entries[OBJECT_GRAPH] = Entry(STRING, (), 0, len(contents[0]), len(data), crc)
+        contents[0] += data
     for number, data in enumerate(contents):
         shard_path(prefix, number, shards).write_bytes(data)
     write_index(prefix, entries, **layout)
@@ -332,3 +340,37 @@ def stored_bytes(array: np.ndarray, *, big_endian: bool = False) -> bytes:
         return data
     width = array.dtype.itemsize // (2 if array.dtype.kind == "c" else 1)
     return np.frombuffer(data, f"u{width}").byteswap().tobytes()
+
+
+def string_scalar(text: bytes) -> tuple[bytes, int]:
+    """A tensor of one string as stored, and its checksum, for which the length is a fixed32."""
+    length = struct.pack("<I", len(text))
+    sealed_length = struct.pack("<I", masked_crc32c(length))
+    return varint(len(text)) + sealed_length + text, masked_crc32c(length + sealed_length + text)
+
+
+@dataclass(frozen=True)
+class Node:
+    """An object of a TrackableObjectGraph: what it holds, by attribute; its key as a variable."""
+
+    children: Mapping[str, int] | Sequence[tuple[str, int]] = ()
+    key: str | None = None
+    full_name: str = ""
+    slots: Sequence[int] = ()
+
+    def encode(self) -> bytes:
+        children = self.children.items() if isinstance(self.children, Mapping) else self.children
+        held = b"".join(
+            bytes_field(1, number_field(1, number) + bytes_field(2, name.encode()))
+            for name, number in children
+        )
+        if self.key is not None:
+            names = ("VARIABLE_VALUE", self.full_name, self.key)
+            value = b"".join(bytes_field(i, name.encode()) for i, name in enumerate(names, 1))
+            held += bytes_field(2, value)
+        return held + b"".join(bytes_field(3, number_field(3, slot)) for slot in self.slots)
+
+
+def graph_of(nodes: Iterable[Node]) -> bytes:
+    """A TrackableObjectGraph; the first node is the root."""
+    return b"".join(bytes_field(1, node.encode()) for node in nodes)

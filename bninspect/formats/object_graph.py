@@ -36,8 +36,10 @@ _MAX_NAMES_IN_NOTE = 3
 # threefold.
 _MAX_NAME_GROWTH = 100
 
-# The attribute names that Keras makes up for layers whose real names are elsewhere.
-_MADE_UP = r"layer(_with_weights)?-\d+|\d+|_functional"
+# The attributes that Keras makes up for layers whose real names are elsewhere: one a layer in
+# Keras 2, lists in Keras 3.
+_MADE_UP = r"layer(_with_weights)?-\d+"
+_MADE_UP_LISTS = {"_operations", "_layers", "_functional"}
 
 
 class ObjectNames(NamedTuple):
@@ -196,13 +198,15 @@ class _Graph:
         labels = {}
         for number, (before, attribute) in self.ways.items():
             scope = scopes.get(number, "")
+            listed = self.ways[before][1] in _MADE_UP_LISTS
             if scope and users[scope] == 1:
                 labels[number] = scope
-            elif number != _ROOT:
-                made_up = scope and re.fullmatch(_MADE_UP, attribute)
-                labels[number] = self._join(labels[before], scope if made_up else attribute)
+            elif number == _ROOT or attribute in _MADE_UP_LISTS:
+                labels[number] = labels.get(before, "")
+            elif scope and (listed or re.fullmatch(_MADE_UP, attribute)):
+                labels[number] = self._join(labels[before], scope)
             else:
-                labels[number] = ""
+                labels[number] = self._join(labels[before], attribute)
         return labels
 
     def _name_owned(self, labels: dict[int, str]) -> dict[int, str]:

@@ -1,0 +1,404 @@
+"""Object-based checkpoints: whose a variable is, what people call it, and graphs that mislead."""
+
+from __future__ import annotations
+
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bninspect
+from bninspect.errors import ReadProblem
+from tests.conftest import load_fixture
+from tests.table_writer import (
+    OBJECT_GRAPH,
+    Entry,
+    Node,
+    graph_of,
+    shard_path,
+    write_bundle,
+    write_index,
+)
+
+ROLES = ("gamma", "beta", "moving_mean", "moving_variance")
+VALUES = {
+    "gamma": np.float32([1.5, 0.5, 1.0]),
+    "beta": np.float32([0.1, 0.2, 0.3]),
+    "moving_mean": np.float32([0, 0, 0]),
+    "moving_variance": np.float32([1, 1, 1]),
+}
+
+
+class Objects:
+    """An object graph under construction, and the variables its nodes stand for."""
+
+    def __init__(self):
+        self.nodes = [{}]  # the children of each; the root is there
+        self.variables = {}  # number → (key, full name)
+        self.values = {}
+
+    def add(self, holder, attribute):
+        """A new object, held by another under this name."""
+        self.nodes.append({})
+        self.nodes[holder][attribute] = len(self.nodes) - 1
+        return len(self.nodes) - 1
+
+    def variable(self, holder, attribute, key, full_name, values=None):
+        number = self.add(holder, attribute)
+        self.variables[number] = (key, full_name)
+        self.values[key] = np.float32([1, 2, 3]) if values is None else values
+        return number
+
+    def layer(self, holder, attribute, scope, key=None, roles=ROLES):
+        """A BN object with its variables, never updated but for gamma and beta."""
+        number = self.add(holder, attribute)
+        for role in roles:
+            path = f"{key or attribute}/{role}/.ATTRIBUTES/VARIABLE_VALUE"
+            self.variable(number, role, path, f"{scope}/{role}", VALUES[role])
+        return number
+
+    def write(self, prefix, **more):
+        nodes = [
+            Node(children, *self.variables.get(number, (None,)))
+            for number, children in enumerate(self.nodes)
+        ]
+        return write_bundle(prefix, self.values, object_graph=graph_of(nodes), **more)
+
+
+@pytest.fixture
+def prefix(tmp_path):
+    return tmp_path / "ckpt-1"
+
+
+@pytest.fixture
+def objects():
+    return Objects()
+
+
+def layers_in(prefix):
+    with bninspect.open_checkpoint(prefix) as checkpoint:
+        return {
+            layer.name: {role: variable.name for role, variable in layer.variables.items()}
+            for layer in bninspect.find_layers(checkpoint)
+        }
+
+
+def keys(start, roles=ROLES):
+    return {role: f"{start}/{role}/.ATTRIBUTES/VARIABLE_VALUE" for role in roles}
+
+
+def test_a_layer_goes_by_its_full_name(objects, prefix):
+    objects.layer(0, "layer_with_weights-11", "batch_normalization_5")
+    objects.write(prefix)
+    assert layers_in(prefix) == {"batch_normalization_5": keys("layer_with_weights-11")}
+
+
+def test_layers_whose_full_names_are_the_same_go_by_their_attributes(objects, prefix):
+    net = objects.add(0, "net")
+    objects.layer(net, "first", "net", "net/first")
+    blocks = objects.add(net, "blocks")
+    objects.layer(blocks, "0", "net", "net/blocks/0")
+    objects.layer(blocks, "1", "net", "net/blocks/1")
+    objects.layer(net, "own", "net/own", "net/own")
+    objects.write(prefix)
+    assert set(layers_in(prefix)) == {"net/first", "net/blocks/0", "net/blocks/1", "net/own"}
+    assert layers_in(prefix)["net/blocks/1"] == keys("net/blocks/1")
+
+
+def test_attributes_that_keras_made_up_give_way_to_the_layers_name(objects, prefix):
+    """Two functional models with an inner layer of the same name."""
+    for model in ("encoder", "decoder"):
+        number = objects.add(0, model)
+        objects.layer(number, "layer_with_weights-1", "bn", f"{model}/layer_with_weights-1")
+        operations = objects.add(objects.add(number, "_functional"), "_operations")
+        objects.layer(operations, "2", "bn_3", f"{model}/_functional/_operations/2")
+    objects.write(prefix)
+    assert set(layers_in(prefix)) == {
+        f"{model}/{name}" for model in ("encoder", "decoder") for name in ("bn", "bn_3")
+    }
+
+
+def test_variables_without_a_full_name_go_by_attributes(objects, prefix):
+    module = objects.add(0, "module")
+    number = objects.add(module, "norm")
+    for role in ROLES:
+        objects.variable(number, role, f"module/norm/{role}", "", VALUES[role])
+    objects.write(prefix)
+    assert set(layers_in(prefix)) == {"module/norm"}
+
+
+def test_a_layer_that_two_attributes_hold_is_one(objects, prefix):
+    layer = objects.layer(0, "bn", "bn")
+    objects.nodes[0]["again"] = layer
+    objects.write(prefix)
+    assert layers_in(prefix) == {"bn": keys("bn")}
+
+
+def keras_3_optimizer(objects, trained, slots=()):
+    """An optimizer with the list of what it trains, and lists of slots as (name, full names)."""
+    optimizer = objects.add(0, "optimizer")
+    objects.variable(optimizer, "_iterations", "optimizer/_iterations", "adam/iteration")
+    objects.values["optimizer/_iterations"] = np.array(60, np.int64)
+    trainables = objects.add(optimizer, "_trainable_variables")
+    for place, (number, full_name) in enumerate(trained):
+        if number is None:
+            key = f"optimizer/_trainable_variables/{place}"
+            objects.variable(trainables, str(place), key, full_name)
+        else:
+            objects.nodes[trainables][str(place)] = number
+    for name, full_names in slots:
+        held = objects.add(optimizer, name)
+        for place, full_name in enumerate(full_names):
+            objects.variable(held, str(place), f"optimizer/{name}/{place}", full_name)
+
+
+LOST = [(None, "net/gamma"), (None, "net/beta"), (None, "net/gamma"), (None, "net/beta")]
+SLOTS = [
+    f"adam/net_batch_normalization{layer}_{role}_momentum"
+    for layer in ("", "_1")
+    for role in ("gamma", "beta")
+]
+
+
+def test_layers_that_only_the_optimizer_holds_are_missing_their_statistics(objects, prefix, run):
+    """Keras 3 layers in a plain Python list: tf.train.Checkpoint does not see them."""
+    net = objects.add(0, "net")
+    layer = objects.layer(net, "bn", "net", "net/bn")
+    known = [(objects.nodes[layer][role], "") for role in ("gamma", "beta")]
+    names = [*SLOTS, *(f"adam/net_batch_normalization_2_{role}_momentum" for role in VALUES)][:6]
+    keras_3_optimizer(objects, [*LOST, *known], [("_momentums", names)])
+    objects.write(prefix)
+    outcome = run("check", prefix, "--format", "json")
+    (checkpoint,) = outcome.json["checkpoints"]
+    assert [(f["rule"], f["layer"]) for f in checkpoint["findings"]] == [
+        ("BN101", "net/bn"),
+        ("BN201", "net_batch_normalization"),
+        ("BN201", "net_batch_normalization_1"),
+    ]
+    assert "the optimizer trains 4 variables of layers that the checkpoint does not hold" in (
+        " ".join(checkpoint["notes"])
+    )
+    assert checkpoint["step"] == 60
+
+
+def test_without_slots_the_loss_is_told_but_no_layer_is_named(objects, prefix, run):
+    objects.layer(objects.add(0, "net"), "bn", "net", "net/bn")
+    keras_3_optimizer(objects, LOST)
+    objects.write(prefix)
+    (checkpoint,) = run("check", prefix, "--format", "json").json["checkpoints"]
+    assert [(f["rule"], f["layer"]) for f in checkpoint["findings"]] == [("BN101", "net/bn")]
+    assert "(net/gamma, net/beta" in " ".join(checkpoint["notes"])
+
+
+def test_a_checkpoint_of_the_optimizer_alone_has_lost_nothing(objects, prefix, run):
+    objects.variable(0, "save_counter", "save_counter", "save_counter")
+    keras_3_optimizer(objects, LOST, [("_momentums", SLOTS)])
+    objects.write(prefix)
+    outcome = run("check", prefix, "--format", "json")
+    assert outcome.exit_code == 3
+    assert outcome.json["checkpoints"][0]["notes"] == []
+
+
+def test_slots_make_no_layer(objects, prefix):
+    """New optimizers keep slots in lists; their full names end like the variables'."""
+    layer = objects.layer(0, "model", "bn")
+    known = [(objects.nodes[layer]["gamma"], "")]
+    slots = [
+        ("_variables", ["Adam/m/batch_normalization/gamma", "Adam/v/batch_normalization/gamma"])
+    ]
+    keras_3_optimizer(objects, known, slots)
+    objects.write(prefix)
+    assert set(layers_in(prefix)) == {"bn"}
+
+
+def exported(objects, names, trainable):
+    """What model.export writes: variables in lists, each twice, and nothing that holds them."""
+    variables = objects.add(0, "variables")
+    trainables = objects.add(0, "trainable_variables")
+    for place, name in enumerate(names):
+        number = objects.variable(variables, str(place), f"variables/{place}", name)
+        if name.rpartition("/")[2] in trainable:
+            objects.nodes[trainables][str(len(objects.nodes[trainables]))] = number
+    copies = objects.add(0, "_all_variables")
+    for place, name in enumerate(reversed(names)):
+        objects.variable(copies, str(place), f"_all_variables/{place}", name)
+
+
+def test_an_export_is_grouped_by_full_names_and_counted_once(objects, prefix):
+    exported(objects, [f"bn1/{role}" for role in ROLES], trainable=("gamma", "beta"))
+    objects.write(prefix)
+    assert layers_in(prefix) == {"bn1": {r: f"variables/{i}" for i, r in enumerate(ROLES)}}
+
+
+def test_an_export_whose_full_names_are_the_same_is_grouped_by_order(objects, prefix):
+    """A subclassed model: the first layer has neither gamma nor beta, the last no beta."""
+    layers = [ROLES[2:], ROLES, ROLES, ("gamma", *ROLES[2:])]
+    names = [f"net/{role}" for roles in layers for role in roles]
+    exported(objects, names, trainable=("gamma", "beta"))
+    objects.write(prefix)
+    places = iter(range(len(names)))
+    assert layers_in(prefix) == {
+        f"net#{number}": {role: f"variables/{next(places)}" for role in roles}
+        for number, roles in enumerate(layers, 1)
+    }
+
+
+@pytest.mark.parametrize(
+    "holder", ["optimizer/iter", "optimizer/step", "step", "trainer/_iterations"]
+)
+def test_the_step_is_found_by_its_attribute(objects, prefix, holder):
+    objects.layer(0, "bn", "bn")
+    *before, attribute = holder.split("/")
+    owner = objects.add(0, before[0]) if before else 0
+    objects.variable(owner, attribute, holder, "Variable", np.array(7, np.int64))
+    objects.variable(0, "save_counter", "save_counter", "save_counter", np.array(1, np.int64))
+    objects.write(prefix)
+    (checkpoint,) = bninspect.check(prefix).checkpoints
+    assert checkpoint.step == 7
+
+
+def test_circles_and_objects_that_nothing_holds(objects, prefix):
+    net = objects.add(0, "net")
+    layer = objects.layer(net, "bn", "bn", "net/bn")
+    objects.nodes[layer]["model"] = net
+    objects.nodes[net]["root"] = 0
+    objects.nodes[net]["self"] = net
+    alone = objects.layer(0, "apart", "apart")
+    del objects.nodes[0]["apart"]
+    objects.nodes[alone]["self"] = alone
+    objects.write(prefix)
+    assert set(layers_in(prefix)) == {"bn", "apart"}
+
+
+@pytest.mark.parametrize("length", [100, 100_000])
+def test_a_chain_of_objects_longer_than_any_stack(objects, prefix, length, run):
+    holder = 0
+    for _ in range(length):
+        holder = objects.add(holder, "x")
+    objects.layer(holder, "bn", "bn")
+    objects.write(prefix)
+    outcome = run("check", prefix)
+    assert outcome.exit_code == (1 if length == 100 else 2), outcome.out
+
+
+def test_names_that_would_fill_the_memory_are_refused(objects, prefix):
+    holder = objects.add(0, "x" * 100_000)
+    for _ in range(2000):
+        holder = objects.add(holder, "y")
+    objects.write(prefix)
+    tracemalloc.start()
+    with pytest.raises(ReadProblem, match="object graph"):
+        bninspect.open_checkpoint(prefix)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 * 2**20
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        b"\xff\xff\xff no protocol buffer",
+        graph_of([Node({"model": 7})]),
+        graph_of([Node({"model": -1})]),
+        b"\x0a" * 100_000,
+    ],
+    ids=["garbage", "number too large", "number below 0", "nested"],
+)
+def test_a_graph_that_makes_no_sense_is_refused(prefix, graph, run):
+    write_bundle(prefix, VALUES, object_graph=graph)
+    outcome = run("check", prefix)
+    assert outcome.exit_code == 2
+    assert "its object graph, which holds the layers' names, makes no sense" in outcome.out
+
+
+def test_an_empty_graph_names_nothing(prefix):
+    write_bundle(prefix, VALUES, object_graph=b"")
+    assert layers_in(prefix) == {"(top level)": {role: role for role in ROLES}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crc": 1}, "fails its checksum"),
+        ({"size": 5}, "should be one string, and is not"),
+        ({"size": 0}, "should be one string, and is not"),
+        ({"size": 1 << 40}, "bytes at offset"),
+        ({"offset": 1 << 40}, "bytes at offset"),
+        ({"shard": 3}, "should be in shard 3 of 1"),
+    ],
+    ids=["checksum", "size", "empty", "terabyte", "offset", "shard"],
+)
+def test_a_damaged_entry_of_the_graph_is_a_problem(objects, prefix, change, message):
+    objects.layer(0, "bn", "bn")
+    entries = objects.write(prefix)
+    fields = {**vars(entries[OBJECT_GRAPH]), **change}
+    write_index(prefix, {**entries, OBJECT_GRAPH: Entry(**fields)})
+    if "bytes at offset" in message:  # cut short: the keys are all there is
+        (checkpoint,) = bninspect.check(prefix).checkpoints
+        assert message in str(checkpoint.error)
+    else:
+        with pytest.raises(ReadProblem, match=message):
+            bninspect.open_checkpoint(prefix)
+
+
+def test_without_the_shard_layers_are_listed_by_their_keys(objects, prefix, run):
+    objects.layer(0, "layer_with_weights-3", "bn", "model/layer_with_weights-3")
+    objects.write(prefix)
+    shard_path(prefix).unlink()
+    listed = run("list", prefix, "--format", "json").json["checkpoints"][0]
+    assert [layer["name"] for layer in listed["layers"]] == ["model/layer_with_weights-3"]
+    assert "the object graph is missing" in " ".join(listed["notes"])
+    assert "the values are missing" in " ".join(listed["notes"])
+    outcome = run("check", prefix)
+    assert outcome.exit_code == 2
+    assert "this shard of the checkpoint is missing" in outcome.out
+
+
+ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=150)
+
+
+@pytest.fixture(scope="module")
+def copy_of(tmp_path_factory):
+    """A place for the files of a fixture, written anew by every example."""
+    folder = tmp_path_factory.mktemp("fixture")
+
+    def copy(stem):
+        path = load_fixture(stem).path
+        if not (folder / stem).exists():
+            shutil.copytree(path.parent, folder / stem)
+        return folder / stem / path.name
+
+    return copy
+
+
+@pytest.mark.parametrize("stem", ["keras3_ckpt_correct", "keras2_ckpt_legacy_stuck"])
+@ALWAYS_THE_SAME
+@given(data=st.data())
+def test_a_flipped_or_missing_end_gives_the_right_answer_or_a_problem(copy_of, stem, data):
+    prefix = copy_of(stem)
+    sound = {path: path.read_bytes() for path in prefix.parent.iterdir()}
+    damaged = data.draw(st.sampled_from(sorted(sound)), "file")
+    place = data.draw(st.integers(0, len(sound[damaged]) - 1), "place")
+    contents = bytearray(sound[damaged])
+    if data.draw(st.booleans(), "cut off"):
+        del contents[place:]
+    else:
+        contents[place] ^= 1 << data.draw(st.integers(0, 7), "bit")
+    expected = bninspect.check(load_fixture(stem).path)
+    try:
+        damaged.write_bytes(contents)
+        found = bninspect.check(prefix)
+    finally:
+        damaged.write_bytes(sound[damaged])
+    assert found.unreadable or _told(found) == _told(expected)
+
+
+def _told(report):
+    return [
+        (layer.name, {role: values.array.tolist() for role, values in layer.values.items()})
+        for checkpoint in report.checkpoints
+        for layer in checkpoint.layers
+    ]

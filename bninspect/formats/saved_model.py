@@ -39,7 +39,7 @@ _LONGEST_FIELD_HEAD = 20  # two varints of 64 bits
 _DAMAGED = "The file is damaged or was cut short; copy it again or export the model again."
 
 # (path of attributes from the model, the layer's metadata as JSON)
-Metadata = Iterator[tuple[tuple[str, ...], bytes]]
+Metadata = list[tuple[tuple[str, ...], bytes]]
 
 
 def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -121,7 +121,7 @@ def _metadata(directory: str) -> Metadata:
         with Source(os.path.join(directory, _GRAPH)) as source:
             return _from_object_graph(source)
     except NotFound:
-        return iter(())  # a model in text form, saved_model.pbtxt
+        return []  # a model in text form, saved_model.pbtxt
 
 
 def _from_keras_metadata(source: Source) -> Metadata:
@@ -130,10 +130,10 @@ def _from_keras_metadata(source: Source) -> Metadata:
         nodes = SavedMetadata.FromString(encoded).nodes
     except DecodeError as error:
         raise Corrupt(source.path, "the Keras metadata cannot be parsed", _DAMAGED) from error
-    return (
+    return [
         (tuple(node.node_path.decode("utf-8", "replace").split(".")[1:]), node.metadata)
         for node in nodes
-    )
+    ]
 
 
 def _from_object_graph(source: Source) -> Metadata:
@@ -144,15 +144,17 @@ def _from_object_graph(source: Source) -> Metadata:
                 return _of_objects(SavedObjectGraph.FromString(encoded).nodes)
     except (DecodeError, ValueError, IndexError) as error:
         raise Corrupt(source.path, "the SavedModel's graph cannot be parsed", _DAMAGED) from error
-    return iter(())
+    return []
 
 
 def _of_objects(nodes: Any) -> Metadata:
+    """The metadata in a SavedObjectGraph; raises IndexError if it refers to what is not there."""
     children = [
         [(child.node_id, child.local_name.decode("utf-8", "replace")) for child in node.children]
         for node in nodes
     ]
     ways = shortest_ways(children)
+    found = []
     for number, node in enumerate(nodes):
         metadata = node.user_object.metadata
         if metadata and number in ways:
@@ -161,7 +163,8 @@ def _of_objects(nodes: Any) -> Metadata:
             while step and len(path) < _MAX_DEPTH:
                 step, attribute = ways[step]
                 path.append(attribute)
-            yield tuple(reversed(path)), metadata
+            found.append((tuple(reversed(path)), metadata))
+    return found
 
 
 def _submessages(source: Source, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:

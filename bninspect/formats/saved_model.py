@@ -48,6 +48,11 @@ def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> 
     Raises `Unsupported` if it stores no variables, else a `ReadProblem` as `open_tensor_bundle`
     does, or if its Keras metadata is damaged.
     """
+    return with_metadata(open_tensor_bundle(path, variables_of(directory), notes), directory)
+
+
+def variables_of(directory: str) -> str:
+    """The prefix of the checkpoint in a SavedModel; raises `Unsupported` if there is none."""
     prefix = os.path.join(directory, "variables", "variables")
     if not os.path.exists(prefix + ".index"):
         raise Unsupported(
@@ -55,7 +60,11 @@ def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> 
             "this SavedModel stores no variables (there is no variables/variables.index)",
             "Its weights may be constants of the graph; check the checkpoint it was made from.",
         )
-    checkpoint = open_tensor_bundle(path, prefix, notes)
+    return prefix
+
+
+def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
+    """The SavedModel that `checkpoint` holds the variables of, with what Keras says of layers."""
     try:
         layers = None
         if checkpoint.name_at is not None:

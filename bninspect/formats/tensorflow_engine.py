@@ -1,0 +1,108 @@
+"""The same Checkpoint through TensorFlow's own reader: a second opinion. Only user of tensorflow.
+
+The files are located and the layers named as ever; names, shapes, element types, values and the
+object graph come from TensorFlow. Variables are listed by tf.train.load_checkpoint and read by the
+restore op, which reads the partitioned variables of V1 checkpoints too, as the former does not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.errors import ReadProblem, Unsupported, UsageProblem
+from bninspect.formats.locate import Target
+from bninspect.formats.object_graph import read_object_graph
+from bninspect.formats.saved_model import variables_of, with_metadata
+from bninspect.model import Checkpoint, Variable
+
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_CLUE = "Leave out --engine to let bninspect read it."
+
+
+def open_with_tensorflow(path: str, target: Target) -> Checkpoint:
+    """Open what was located with TensorFlow's reader; `path` is what the user typed.
+
+    Raises `UsageProblem` if TensorFlow is not installed, `Unsupported` for Keras files, which it
+    does not read, and `ReadProblem` for what it refuses.
+    """
+    tensorflow = _import_tensorflow()
+    if target.kind == "saved-model":
+        checkpoint = _open(tensorflow, path, variables_of(target.path), target)
+        return with_metadata(checkpoint, target.path)
+    if target.kind not in {"tensor-bundle", "tensor-slices"}:
+        raise Unsupported(
+            target.path,
+            "TensorFlow's reader reads TensorFlow checkpoints and SavedModels, no Keras files",
+            _CLUE,
+        )
+    return _open(tensorflow, path, target.path, target)
+
+
+def _import_tensorflow() -> Any:
+    # TensorFlow tells of CUDA and CPU instructions on import, which is no part of the report.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageProblem(
+            f"--engine tensorflow needs TensorFlow, which cannot be imported ({error})."
+            " Install it with: pip install 'bninspect[tensorflow]'"
+        ) from error
+    return tensorflow
+
+
+def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
+    with _faults(tensorflow, place):
+        reader = tensorflow.train.load_checkpoint(place)
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    names = None
+    if _OBJECT_GRAPH in shapes:
+        with _faults(tensorflow, place):
+            names = read_object_graph(reader.get_tensor(_OBJECT_GRAPH))
+    variables: Mapping[str, Variable] = {
+        name: Variable(
+            name,
+            tuple(shapes[name]),
+            dtypes[name].name,
+            partial(_read, tensorflow, place, name, dtypes[name]),
+        )
+        for name in sorted(shapes, key=os.fsencode)
+        if name != _OBJECT_GRAPH
+    }
+    kind = "tf-v1" if target.kind == "tensor-slices" else "tf-object" if names else "tf-v2"
+    return Checkpoint(
+        path=path,
+        resolved=place,
+        format=kind,
+        variables=variables,
+        named_by="object" if names else "graph",
+        known_names=names.known if names else {},
+        name_at=names.name_at if names else None,
+        notes=(*target.notes, *names.notes) if names else target.notes,
+    )
+
+
+def _read(tensorflow: Any, place: str, name: str, dtype: Any) -> NDArray[Any]:
+    with _faults(tensorflow, place):
+        (tensor,) = tensorflow.raw_ops.RestoreV2(
+            prefix=place, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
+        )
+        values: NDArray[Any] = tensor.numpy()
+    return values.astype(np.float32) if dtype.name == "bfloat16" else values
+
+
+@contextmanager
+def _faults(tensorflow: Any, place: str) -> Iterator[None]:
+    """Turn what TensorFlow raises about a file into a `ReadProblem` with its own words."""
+    try:
+        yield
+    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
+        message = getattr(error, "message", str(error)).strip().splitlines() or ["no reason"]
+        raise ReadProblem(place, f"TensorFlow cannot read it ({message[0]})", _CLUE) from error

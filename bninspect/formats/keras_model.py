@@ -7,7 +7,8 @@ of each layer under "inbound_nodes" (keras/engine/functional.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bninspect.model import KerasLayer
@@ -24,6 +25,52 @@ def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasL
     fixed_mode = keras_version.startswith("2.")
     whole = KerasLayer("", trainable=True, inference_only=False, config={})
     return dict(_walk(model, (), whole, fixed_mode=fixed_mode))
+
+
+def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ...], KerasLayer]:
+    """BN layers by name from (name of an object, the JSON stored for it); "" is the whole model.
+
+    A layer's own JSON has no calls; those are in the model's, which names inner layers otherwise.
+    Raises ValueError for what is not JSON, or a model nested deeper than any person's.
+    """
+    whole: dict[tuple[str, ...], KerasLayer] = {}
+    found = {}
+    for name, encoded in stored:
+        if name and b'"momentum"' not in encoded:
+            continue  # no BN layer
+        try:
+            told = json.loads(encoded)
+            whole = whole if name else keras_layers(told, "2.")
+        except (TypeError, RecursionError) as error:
+            raise ValueError from error
+        config = told.get("config") if isinstance(told, dict) else None
+        if name and isinstance(config, dict):
+            trainable = told.get("trainable", config.get("trainable", True))
+            found[tuple(name.split("/"))] = KerasLayer(
+                class_name=str(told.get("class_name")),
+                trainable=trainable is not False,
+                inference_only=False,
+                config=config,
+            )
+    named: dict[str, list[KerasLayer]] = {}
+    for path, layer in whole.items():
+        named.setdefault(path[-1], []).append(layer)
+    return {
+        path: _with_calls(layer, named.get(str(layer.config.get("name")), []))
+        for path, layer in found.items()
+    }
+
+
+def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:
+    """The layer with what the model says of it, if just one layer of the model has its name."""
+    if len(same_name) != 1:
+        return layer
+    (told,) = same_name
+    return layer._replace(
+        trainable=layer.trainable and told.trainable,
+        inference_only=told.inference_only,
+        calls=told.calls,
+    )
 
 
 def _walk(

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from bninspect.errors import Incomplete
 from bninspect.formats.protos import DecodeError, declare
 
 (TrackableObjectGraph,) = declare("TrackableObjectGraph")
@@ -27,7 +28,7 @@ from bninspect.formats.protos import DecodeError, declare
 _ROOT = 0
 _KEY_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT = "/.OPTIMIZER_SLOT/"
-_VALUE = "VARIABLE_VALUE"
+_VALUE, _CONFIGURATION = "VARIABLE_VALUE", "OBJECT_CONFIG_JSON"
 _ITERATIONS = {"iter", "iterations", "_iterations"}  # what only optimizers hold
 _TRAINED = "_trainable_variables"
 _MAX_NAMES_IN_NOTE = 3
@@ -46,12 +47,16 @@ class ObjectNames(NamedTuple):
     """What the graph says: `known` maps keys to names (an optimizer's slots have none).
 
     `name_at` takes an object's path of attributes (`["layer_with_weights-1"]`) and gives its name,
-    or None if there is none; `notes` are sentences on what the graph shows to be missing.
+    or None if there is none. `configurations` maps layers, "" for the whole, to the keys of their
+    stored configurations. `notes` are sentences on what the graph shows to be missing;
+    `incomplete` is why there is no graph.
     """
 
     known: dict[str, str]
     name_at: Callable[[Sequence[str]], str | None]
+    configurations: dict[str, str]
     notes: tuple[str, ...]
+    incomplete: Incomplete | None = None
 
 
 class _Variable(NamedTuple):
@@ -80,7 +85,7 @@ def name_by_keys(keys: Iterable[str]) -> ObjectNames:
     """What the keys alone tell, where the graph is not there: paths of attributes for names."""
     known = {key: key.removesuffix(_KEY_SUFFIX) for key in keys if _SLOT not in key}
     return ObjectNames(
-        known, lambda _: None, ("the object graph is missing, so layers go by their keys",)
+        known, lambda _: None, {}, ("the object graph is missing, so layers go by their keys",)
     )
 
 
@@ -111,6 +116,7 @@ class _Graph:
         self.room = _MAX_NAME_GROWTH * len(encoded)
         self.children: list[list[tuple[int, str]]] = []
         self.variables: dict[int, _Variable] = {}
+        self.configurations: dict[int, str] = {}
         slots: set[int] = set()
         for number, node in enumerate(nodes):
             children = [(child.node_id, _text(child.local_name)) for child in node.children]
@@ -118,10 +124,11 @@ class _Graph:
                 raise ValueError
             self.children.append(children)
             for attribute in node.attributes:
-                if _text(attribute.name) == _VALUE:
-                    self.variables[number] = _Variable(
-                        _text(attribute.checkpoint_key), _text(attribute.full_name)
-                    )
+                name, key = _text(attribute.name), _text(attribute.checkpoint_key)
+                if name == _VALUE:
+                    self.variables[number] = _Variable(key, _text(attribute.full_name))
+                elif name == _CONFIGURATION:
+                    self.configurations[number] = key
             slots.update(slot.slot_variable_node_id for slot in node.slot_variables)
         self.owners = self._find_owners()
         self.optimizers = [
@@ -149,7 +156,10 @@ class _Graph:
                     number = held[number].get(attribute)
             return None if number is None else labels.get(number)
 
-        return ObjectNames(keys, name_at, tuple(_note_on_lost(lost)))
+        configurations = {
+            labels[number]: key for number, key in self.configurations.items() if number in labels
+        }
+        return ObjectNames(keys, name_at, configurations, tuple(_note_on_lost(lost)))
 
     def _join(self, scope: str, name: str) -> str:
         """The name in the scope; raises ValueError if names grow beyond all measure."""

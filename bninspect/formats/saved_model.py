@@ -13,14 +13,13 @@ Of `saved_model.pb` only that object graph is read; the graph itself, which may 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from bninspect.errors import Corrupt, NotFound, Unsupported
-from bninspect.formats.keras_model import keras_layers
+from bninspect.formats.keras_model import layers_of_objects
 from bninspect.formats.object_graph import shortest_ways
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
@@ -76,46 +75,19 @@ def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
 
 
 def _keras_layers(directory: str, checkpoint: Checkpoint) -> dict[tuple[str, ...], KerasLayer]:
-    """The configuration of each layer by its name in the checkpoint.
-
-    A layer's own metadata has no calls; those are in the model's, which names layers otherwise.
-    """
-    whole: dict[tuple[str, ...], KerasLayer] = {}
-    found = {}
-    for path, encoded in _metadata(directory):
-        if path and b'"momentum"' not in encoded:
-            continue  # no BN layer
-        try:
-            metadata = json.loads(encoded)
-            if not path:
-                whole = keras_layers(metadata, "2.")
-        except (ValueError, TypeError, RecursionError) as error:
-            raise Corrupt(
-                directory, "the Keras metadata of a layer is not what Keras writes", _DAMAGED
-            ) from error
-        name = checkpoint.name_at(path) if path and checkpoint.name_at else None
-        if name and isinstance(metadata, dict) and isinstance(metadata.get("config"), dict):
-            found[tuple(name.split("/"))] = KerasLayer(
-                class_name=str(metadata.get("class_name")),
-                trainable=metadata.get("trainable", True) is not False,
-                inference_only=False,
-                config=metadata["config"],
-            )
-    named: dict[str, list[KerasLayer]] = {}
-    for path, layer in whole.items():
-        named.setdefault(path[-1], []).append(layer)
-    return {
-        path: _with_calls(layer, named.get(str(layer.config.get("name")), []))
-        for path, layer in found.items()
-    }
-
-
-def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:
-    """The layer with what the model says of its calls, if just one of the model has its name."""
-    if len(same_name) != 1:
-        return layer
-    (told,) = same_name
-    return layer._replace(inference_only=told.inference_only, calls=told.calls)
+    """The configuration of each layer by its name in the checkpoint."""
+    name_at = checkpoint.name_at or (lambda _: None)
+    found = [
+        (name, encoded)
+        for path, encoded in _metadata(directory)
+        if (name := name_at(path)) or not path
+    ]
+    try:
+        return layers_of_objects((name or "", encoded) for name, encoded in found)
+    except ValueError as error:
+        raise Corrupt(
+            directory, "the Keras metadata of a layer is not what Keras writes", _DAMAGED
+        ) from error
 
 
 def _metadata(directory: str) -> Metadata:

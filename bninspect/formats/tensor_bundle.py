@@ -76,13 +76,7 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
     than this format, or if the shard that holds the object graph is.
     """
     bundle = _Bundle(prefix)
-    try:
-        if OBJECT_GRAPH_KEY in bundle.entries:
-            return _open_object_based(path, bundle, notes)
-    except BaseException:
-        bundle.close()
-        raise
-    return Checkpoint(
+    checkpoint = Checkpoint(
         path=path,
         resolved=prefix,
         format="tf-v2",
@@ -90,40 +84,11 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
         notes=notes,
         close=bundle.close,
     )
+    if OBJECT_GRAPH_KEY not in bundle.entries:
+        return checkpoint
+    from bninspect.formats.object_based import with_object_graph  # noqa: PLC0415 - seldom needed
 
-
-def _open_object_based(path: str, bundle: _Bundle, notes: tuple[str, ...]) -> Checkpoint:
-    """A checkpoint with an object graph, which lies among the values; without them keys are all."""
-    from bninspect.formats.object_graph import (  # noqa: PLC0415 - only these checkpoints need it
-        name_by_keys,
-        read_object_graph,
-    )
-
-    variables = _Variables(bundle)
-    incomplete = None
-    try:
-        names = read_object_graph(bundle.read_string(OBJECT_GRAPH_KEY))
-    except Incomplete as problem:
-        incomplete = problem
-        names = name_by_keys(variables)
-    except ValueError as error:
-        raise Corrupt(
-            bundle.index_path,
-            "its object graph, which holds the layers' names, makes no sense",
-            "The file is damaged; copy it again or use another checkpoint of the run.",
-        ) from error
-    return Checkpoint(
-        path=path,
-        resolved=bundle.prefix,
-        format="tf-object",
-        variables=variables,
-        named_by="object",
-        known_names=names.known,
-        name_at=names.name_at,
-        incomplete=incomplete,
-        notes=(*notes, *names.notes),
-        close=bundle.close,
-    )
+    return with_object_graph(checkpoint, bundle.read_string)
 
 
 class _Variables(Mapping[str, Variable]):
@@ -196,14 +161,13 @@ class _Bundle:
             name, shape, _DTYPES[number][0], partial(self._read, name, key, shape, entry)
         )
 
-    def read_string(self, key: bytes) -> bytes:
+    def read_string(self, name: str) -> bytes:
         """The one string of a scalar string tensor.
 
         Stored as its length (varint), the masked checksum of the lengths, and its bytes; the
         entry's checksum covers the length as a fixed32 instead (WriteStringTensor).
         """
-        name = key.decode()
-        entry = self._parse(BundleEntry, self.entries[key], name)
+        entry = self._entry(BundleEntry, name.encode(), name)
         shard = self._shard(entry.shard_id, name)
         shard.require(entry.offset, entry.size, name)
         self._budget.take(entry.size, self.index_path)

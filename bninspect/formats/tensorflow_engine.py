@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from bninspect.errors import ReadProblem, Unsupported, UsageProblem
 from bninspect.formats.locate import Target
-from bninspect.formats.object_graph import read_object_graph
+from bninspect.formats.object_based import OBJECT_GRAPH, with_object_graph
 from bninspect.formats.saved_model import variables_of, with_metadata
 from bninspect.model import Checkpoint, Variable
 
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _CLUE = "Leave out --engine to let bninspect read it."
 
 
@@ -62,10 +61,6 @@ def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
     with _faults(tensorflow, place):
         reader = tensorflow.train.load_checkpoint(place)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    names = None
-    if _OBJECT_GRAPH in shapes:
-        with _faults(tensorflow, place):
-            names = read_object_graph(reader.get_tensor(_OBJECT_GRAPH))
     variables: Mapping[str, Variable] = {
         name: Variable(
             name,
@@ -74,19 +69,24 @@ def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
             partial(_read, tensorflow, place, name, dtypes[name]),
         )
         for name in sorted(shapes, key=os.fsencode)
-        if name != _OBJECT_GRAPH
+        if name != OBJECT_GRAPH
     }
-    kind = "tf-v1" if target.kind == "tensor-slices" else "tf-object" if names else "tf-v2"
-    return Checkpoint(
+    checkpoint = Checkpoint(
         path=path,
         resolved=place,
-        format=kind,
+        format="tf-v1" if target.kind == "tensor-slices" else "tf-v2",
         variables=variables,
-        named_by="object" if names else "graph",
-        known_names=names.known if names else {},
-        name_at=names.name_at if names else None,
-        notes=(*target.notes, *names.notes) if names else target.notes,
+        notes=target.notes,
     )
+    if OBJECT_GRAPH not in shapes:
+        return checkpoint
+
+    def read_string(name: str) -> bytes:
+        with _faults(tensorflow, place):
+            text: bytes = reader.get_tensor(name)
+            return text
+
+    return with_object_graph(checkpoint, read_string)
 
 
 def _read(tensorflow: Any, place: str, name: str, dtype: Any) -> NDArray[Any]:

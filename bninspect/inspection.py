@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import compress, islice
+from itertools import islice
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from bninspect.model import (
     Report,
     Rule,
     RuleContext,
+    Variable,
 )
 from bninspect.rules import apply_rules, select_rules
 
@@ -177,9 +178,8 @@ def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> Che
             except Incomplete as problem:
                 if rules is not None:
                     raise
-                step, layers, unread = _read_what_is_there(checkpoint, layers)
-                of_some = f" of {unread} of {len(layers)} layers" if unread < len(layers) else ""
-                notes = (*notes, f"the values{of_some} are missing: {problem}")
+                step, layers, missing = _read_what_is_there(checkpoint, layers)
+                notes = (*notes, f"{missing}: {problem}")
             return CheckpointReport(
                 path=path,
                 resolved=checkpoint.resolved,
@@ -202,21 +202,30 @@ def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> Che
 
 def _read_what_is_there(
     checkpoint: Checkpoint, layers: Sequence[BNLayer]
-) -> tuple[int | None, list[BNLayer], int]:
-    """The step, the layers, and how many of them came without values since a part is missing."""
+) -> tuple[int | None, list[BNLayer], str]:
+    """The step, the layers with what values there are, and what to say of the others."""
     step = None
     with suppress(Incomplete):
         step = read_step(checkpoint)
-    whole = [_is_there(layer) for layer in layers]
-    read = iter(_with_values(list(compress(layers, whole))))
-    told = [next(read) if there else layer for layer, there in zip(layers, whole, strict=True)]
-    return step, told, whole.count(False)
+    there = [
+        replace(layer, variables={r: v for r, v in layer.variables.items() if _is_there(v)})
+        for layer in layers
+    ]
+    read = [
+        replace(layer, values=part.values)
+        for layer, part in zip(layers, _with_values(there), strict=True)
+    ]
+    total = sum(len(layer.variables) for layer in read)
+    missing = total - sum(len(layer.values) for layer in read)
+    if not missing:
+        return step, read, "a part of the checkpoint is missing"
+    of_some = f" of {missing} of {total} BN variables" if missing < total else ""
+    return step, read, f"the values{of_some} are missing"
 
 
-def _is_there(layer: BNLayer) -> bool:
+def _is_there(variable: Variable) -> bool:
     try:
-        for variable in layer.variables.values():
-            variable.read()
+        variable.read()
     except Incomplete:
         return False
     return True

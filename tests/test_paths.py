@@ -239,6 +239,7 @@ class TestDirectoryOfModels:
         put_keras(tmp_path / "a" / "weird.keras")
         put_keras(tmp_path / ".hidden" / "c.h5")
         put_keras(tmp_path / "._b.h5")
+        put_table(tmp_path / "run" / "._model.ckpt-60.index")
         (tmp_path / "README.md").write_text("model.h5", encoding="utf-8")
         assert names(run, tmp_path, tmp_path) == [
             "b.h5", "a/weird.keras", "run/model.ckpt-40", "run/model.ckpt-60", "sharded/m",
@@ -421,6 +422,26 @@ class TestSeveral:
             assert outcome.exit_code == 2
             assert "is a file of the checkpoint" in outcome.err
         assert model.read_bytes() == KERAS.read_bytes()
+
+    def test_output_never_replaces_a_part(self, run: Run, tmp_path: Path) -> None:
+        shard = put_table(tmp_path / "old.ckpt-5-00001-of-00003")
+        graph = tmp_path / "saved" / "saved_model.pb"
+        graph.parent.mkdir()
+        graph.write_bytes(b"\x08\x01")
+        for part in (shard, graph):
+            before = part.read_bytes()
+            assert "is a file of" in run("check", tmp_path, "-o", part).err
+            assert part.read_bytes() == before
+
+    def test_variables_are_the_saved_model_only_inside_of_it(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        put(tmp_path / "saved" / "other" / "variables")
+        put(tmp_path / "saved" / "variables" / "variables", STUCK)
+        (tmp_path / "saved" / "saved_model.pb").write_bytes(b"\x08\x01")
+        typed = (tmp_path / "saved" / "variables", tmp_path / "saved" / "other")
+        assert len(items(run, *typed)) == 2
+        assert len(items(run, tmp_path / "saved" / "variables" / "variables", *typed)) == 2
 
 
 class TestDump:

@@ -92,9 +92,10 @@ def identity(found: Found) -> str:
     if found.target.kind != "tensor-bundle":
         return os.path.realpath(found.target.path)
     directory = os.path.realpath(directory or ".")
-    # A link to an index alone is no second name of the whole.
-    if name == "variables" and os.path.exists(os.path.join(directory, os.pardir, SAVED_MODEL)):
-        return os.path.dirname(directory)
+    around, below = os.path.split(directory)
+    if name == below == "variables" and os.path.exists(os.path.join(around, SAVED_MODEL)):
+        return around
+    # Not the real path of the index: a link to that alone is no second name of the whole.
     return os.path.join(directory, name)
 
 
@@ -244,8 +245,9 @@ def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
     files, below, linked = set[str](), list[str](), list[str]()
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.startswith(".") and not _PART.fullmatch(entry.name):
-                continue
+            part = _PART.fullmatch(entry.name)
+            if entry.name.startswith(".") and not (part and part[1] == ""):
+                continue  # a prefix may have an empty basename: `.index`
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry.name)
             elif entry.is_symlink() and os.path.isdir(entry.path):

@@ -52,6 +52,9 @@ def write_text(
         states = [_status(item) for item in report.checkpoints]
         worst = min(states, key=list(_OUTCOMES).index)
         told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report)}"
+        if worst in ("ERROR", "FAIL"):
+            first = report.checkpoints[states.index(worst)].path
+            told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
         lines += [f"{_paint(worst, color=color)}  {told}", ""]
     for item in report.checkpoints:
         # The answer stays on one line, however long: that is what is read first, and grepped.

@@ -228,7 +228,8 @@ def _newest(directory: str, named: str) -> str | None:
         names = os.listdir(directory or ".")
     except OSError as error:
         raise unreadable_directory(directory, error) from error
-    prefixes = [name.removesuffix(".index") for name in names if name.endswith(".index")]
+    indexes = (name for name in names if name.endswith(".index") and not name.startswith("."))
+    prefixes = [name.removesuffix(".index") for name in indexes]
 
     def rank(prefix: str) -> tuple[bool, list[tuple[int, str]]]:
         return _without_step(prefix) == _without_step(_beside("", named)), natural_order(prefix)

@@ -20,7 +20,7 @@ from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import common_options
 
 if TYPE_CHECKING:
-    from bninspect.model import BNLayer, CheckpointReport, Report, Rule
+    from bninspect.model import Report, Rule
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
 # What a shell reports of a program that SIGINT or SIGPIPE ended.
@@ -78,8 +78,15 @@ def _drop_output() -> None:
 def main() -> None:
     """Find batch-normalization statistics that training never updated.
 
-    Reads TensorFlow V2 checkpoints and Keras HDF5 files without importing TensorFlow. PATH is a
-    checkpoint prefix (model.ckpt-200), any of its files, a training directory, or an .h5 file.
+    Reads TensorFlow V2 checkpoints and Keras HDF5 files without importing TensorFlow.
+
+    \b
+    PATH may be
+      model.ckpt-200      the prefix of a checkpoint, or any of its files
+      model.h5            a Keras file, whatever it is called
+      training_dir/       its newest checkpoint (--all-checkpoints: all of them)
+      models/             without a `checkpoint` file: every checkpoint below it
+      'runs/*/model.h5'   a pattern that the shell left alone
 
     \b
     bninspect check model.ckpt-200          is anything wrong? (exit code 1 if so)
@@ -121,6 +128,7 @@ def check(
     format_: str,
     output: str | None,
     patterns: tuple[str, ...],
+    all_checkpoints: bool,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -132,6 +140,9 @@ def check(
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
+    PATH is a checkpoint's prefix or any of its files, a Keras file, a training directory (its
+    newest checkpoint), a directory of models (every checkpoint below it), or a pattern.
+
     \b
     Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could
     not be read or the call was wrong, 3 no BN layer anywhere.
@@ -139,13 +150,15 @@ def check(
     \b
     bninspect check model.ckpt-200
     bninspect check run1/ run2/ --format json -o report.json
+    bninspect check training_dir/ --all-checkpoints
     bninspect check model.h5 --ignore BN303 --fail-on warning
     """
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
-    report = check_paths(paths, make_config(select, ignore, momentum, patterns))
-    with _output(output, paths) as stream:
+    config = make_config(select, ignore, momentum, patterns, all_checkpoints=all_checkpoints)
+    report = check_paths(paths, config)
+    with _output(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -184,11 +197,15 @@ def list_(
     format_: str,
     output: str | None,
     patterns: tuple[str, ...],
+    all_checkpoints: bool,
     quiet: bool,
     verbose: bool,
     color: str,
 ) -> int:
     """List the BN layers: name, family, channels, what is stored, range of each statistic.
+
+    PATH is a checkpoint's prefix or any of its files, a Keras file, a training directory (its
+    newest checkpoint), a directory of models (every checkpoint below it), or a pattern.
 
     \b
     bninspect list model.ckpt-200
@@ -198,8 +215,8 @@ def list_(
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
-    report = list_paths(paths, make_config(patterns=patterns))
-    with _output(output, paths) as stream:
+    report = list_paths(paths, make_config(patterns=patterns, all_checkpoints=all_checkpoints))
+    with _output(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -242,6 +259,7 @@ def dump(
     format_: str,
     output: str | None,
     patterns: tuple[str, ...],
+    all_checkpoints: bool,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -252,40 +270,50 @@ def dump(
     bninspect dump model.ckpt-200 --layer resnet/unit_1/batch_normalization
     bninspect dump model.h5 --layer 'block*' --format csv -o values.csv
     bninspect dump model.h5 --layer '*' --format npz -o values.npz
+
+    PATH is what `check` takes and names one checkpoint. With --all-checkpoints it may name
+    several; then the values of each are written under its path.
     """
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inference import inference  # noqa: PLC0415
-    from bninspect.inspection import read_one  # noqa: PLC0415
+    from bninspect.inspection import choose_layers, read_values  # noqa: PLC0415
 
     if format_ == "npz" and output is None:
         raise UsageProblem("--format npz is binary: give a file with --output FILE.")
     if format_ != "npz" and output is not None and output.endswith(".npz"):
         raise UsageProblem(f"{output} looks like NumPy's archive: add --format npz.")
-    report = read_one(path, make_config(patterns=patterns))
-    layers = [(layer, inference(layer)) for layer in _matching(report, names)]
-    with _output(output, (path,), binary=format_ == "npz") as stream:
+    report = read_values(path, make_config(patterns=patterns, all_checkpoints=all_checkpoints))
+    chosen = choose_layers(path, report, names)
+    dumps = [
+        (item, [(layer, inference(layer)) for layer in item.layers if layer.name in chosen])
+        for item in report.checkpoints
+        if item.error is None
+    ]
+    for item in report.checkpoints:
+        if item.error is not None:
+            _fail(str(item.error))
+    with _output(output, (path, *_opened(report)), binary=format_ == "npz") as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
 
-            write_dump_json(report, layers, stream)
+            write_dump_json(dumps, stream, several=all_checkpoints)
         elif format_ in ("csv", "npz"):
             from bninspect.reporters import values  # noqa: PLC0415
 
             write = values.write_csv if format_ == "csv" else values.write_npz
-            write(layers, stream)
+            write(dumps, stream, several=all_checkpoints)
         else:
             from bninspect.reporters.tables import write_dump  # noqa: PLC0415
 
             write_dump(
-                report,
-                layers,
+                dumps,
                 stream,
                 width=_width(stream),
                 color=_color(color, stream),
                 quiet=quiet,
                 verbose=verbose,
             )
-    return OK
+    return PROBLEM if report.unreadable else OK
 
 
 @main.command(short_help="Explain the rules: meaning, causes, fix.")
@@ -328,28 +356,9 @@ def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
     return OK if report.layer_count or allow_empty else NOTHING_CHECKED
 
 
-def _matching(report: CheckpointReport, names: tuple[str, ...]) -> list[BNLayer]:
-    """The layers that any of `names` means, each once, in the order of the network."""
-    from fnmatch import fnmatchcase  # noqa: PLC0415
-
-    known = [layer.name for layer in report.layers]
-    chosen: set[str] = set()
-    for name in names:
-        matching = [name] if name in known else [n for n in known if fnmatchcase(n, name)]
-        if not matching:
-            raise UsageProblem(_no_such_layer(report.path, name, known))
-        chosen.update(matching)
-    return [layer for layer in report.layers if layer.name in chosen]
-
-
-def _no_such_layer(path: str, name: str, known: list[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    if not known:
-        return f"{path} has no BN layer."
-    near = get_close_matches(name, known, 1, cutoff=0.4)
-    suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{path} has no BN layer {name!r}.{suggestion} `bninspect list {path}` shows them all."
+def _opened(report: Report) -> Iterator[str]:
+    """What was read besides what was typed: a directory or a pattern names files, too."""
+    return (item.resolved or item.path for item in report.checkpoints)
 
 
 @contextmanager

@@ -17,12 +17,14 @@ class Config:
 
     `select` and `ignore` are rule codes or their beginnings. `momentum` stands in where no stored
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
+    `all_checkpoints` takes all of a training directory instead of its newest.
     """
 
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     momentum: float | None = None
     patterns: tuple[tuple[Role, re.Pattern[str]], ...] = ()
+    all_checkpoints: bool = False
 
 
 def make_config(
@@ -30,6 +32,8 @@ def make_config(
     ignore: str | Iterable[str] = (),
     momentum: float | None = None,
     patterns: str | Iterable[str] = (),
+    *,
+    all_checkpoints: bool = False,
 ) -> Config:
     """Check the options and freeze them.
 
@@ -47,6 +51,7 @@ def make_config(
         ignore=_codes(ignore),
         momentum=momentum,
         patterns=tuple(_pattern(pattern) for pattern in _strings(patterns)),
+        all_checkpoints=all_checkpoints,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.model import ROLES, BNLayer
+from bninspect.model import ROLES, BNLayer, CheckpointReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,10 @@ class Inference:
     assumed: bool
     scale: NDArray[Any] | None
     shift: NDArray[Any] | None
+
+
+# The layers chosen of one checkpoint, and what inference makes of each.
+Dump = tuple[CheckpointReport, list[tuple[BNLayer, Inference]]]
 
 
 def inference(layer: BNLayer) -> Inference:

@@ -1,23 +1,25 @@
 """Paths → Report: opens each checkpoint, finds its layers, reads them, applies the rules.
 
 `check` and `list_layers` are the package's public face. A checkpoint that cannot be read becomes
-a result with an error; the others are still read.
+a result with an error; the others are still read. One that several paths name is read once.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from bninspect.config import Config, make_config
-from bninspect.errors import Incomplete, ReadProblem
+from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_step, training_evidence
-from bninspect.formats import open_checkpoint
+from bninspect.formats import find_checkpoints, open_target
+from bninspect.formats.locate import Found, Target
 from bninspect.layers import find_layers
 from bninspect.measure import measure, settle_initial
 from bninspect.model import (
@@ -27,6 +29,7 @@ from bninspect.model import (
     Report,
     Rule,
     RuleContext,
+    Variable,
 )
 from bninspect.rules import apply_rules, select_rules
 
@@ -39,48 +42,131 @@ def check(
     ignore: str | Iterable[str] = (),
     momentum: float | None = None,
     patterns: str | Iterable[str] = (),
+    all_checkpoints: bool = False,
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
 
-    `select` and `ignore` are rule codes or their beginnings, `momentum` (0 to 1) stands in where
-    none is stored, `patterns` are `ROLE=REGEX` for variable names of your own. A checkpoint that
-    cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong option.
+    A path is a prefix, a file of a checkpoint, a directory or a pattern. A training directory
+    stands for its newest checkpoint, with `all_checkpoints` for all of them; a directory without
+    a state file stands for every checkpoint below it. `select` and `ignore` are rule codes or
+    their beginnings, `momentum` (0 to 1) stands in where none is stored, `patterns` are
+    `ROLE=REGEX` for variable names of your own. A checkpoint that cannot be read is reported with
+    its `error`. Raises `UsageProblem` for a wrong option.
     """
-    return check_paths(paths, make_config(select, ignore, momentum, patterns))
+    config = make_config(select, ignore, momentum, patterns, all_checkpoints=all_checkpoints)
+    return check_paths(paths, config)
 
 
-def list_layers(*paths: PathName, patterns: str | Iterable[str] = ()) -> Report:
+def list_layers(
+    *paths: PathName, patterns: str | Iterable[str] = (), all_checkpoints: bool = False
+) -> Report:
     """Find and read the BN layers of every checkpoint that `paths` name, without judging them.
 
     Where the values are missing (an index without its shards) the layers are listed without.
+    `all_checkpoints` is that of `check`.
     """
-    return list_paths(paths, make_config(patterns=patterns))
+    return list_paths(paths, make_config(patterns=patterns, all_checkpoints=all_checkpoints))
 
 
 def check_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`check` for options that are already a Config."""
     rules = select_rules(config.select, config.ignore)
-    return Report(tuple(_report(os.fspath(path), config, rules) for path in paths))
+    return Report(tuple(_reports(paths, config, rules)))
 
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`list_layers` for options that are already a Config."""
-    return Report(tuple(_report(os.fspath(path), config, None) for path in paths))
+    return Report(tuple(_reports(paths, config, None)))
 
 
-def read_one(path: PathName, config: Config) -> CheckpointReport:
-    """The layers of one checkpoint with their values; raises a `ReadProblem` if it has none."""
-    report = _report(os.fspath(path), config, ())
-    if report.error is not None:
-        raise report.error
+def read_values(path: PathName, config: Config) -> Report:
+    """The layers of one checkpoint with all their values, without judging them.
+
+    With `config.all_checkpoints` those of all that `path` names. Raises a `ReadProblem` if it
+    names several otherwise, or if none of them can be read.
+    """
+    report = Report(tuple(_reports((path,), config, ())))
+    several = len(report.checkpoints)
+    if several > 1 and not config.all_checkpoints:
+        raise NotFound(
+            os.fspath(path),
+            f"it names {several} checkpoints",
+            f"Name one of them ({report.checkpoints[0].path}), or use --all-checkpoints.",
+        )
+    problem = report.checkpoints[0].error
+    if problem is not None and report.unreadable == several:
+        raise problem
     return report
 
 
-def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> CheckpointReport:
+def choose_layers(path: PathName, report: Report, names: Iterable[str]) -> set[str]:
+    """The layers of a report that any of `names` means, each a name or a pattern.
+
+    Raises `UsageProblem`, which calls the checkpoint `path`, for a name that means none.
+    """
+    from fnmatch import fnmatchcase  # noqa: PLC0415
+
+    known = list(dict.fromkeys(layer.name for item in report.checkpoints for layer in item.layers))
+    chosen: set[str] = set()
+    for name in names:
+        matching = [name] if name in known else [n for n in known if fnmatchcase(n, name)]
+        if not matching:
+            raise UsageProblem(_no_such_layer(os.fspath(path), name, known))
+        chosen.update(matching)
+    return chosen
+
+
+def _no_such_layer(path: str, name: str, known: list[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    if not known:
+        return f"{path} has no BN layer."
+    near = get_close_matches(name, known, 1, cutoff=0.4)
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{path} has no BN layer {name!r}.{suggestion} `bninspect list {path}` shows them all."
+
+
+def _reports(
+    paths: Iterable[PathName], config: Config, rules: tuple[Rule, ...] | None
+) -> Iterator[CheckpointReport]:
+    """Path by path what is in the checkpoints it names, each checkpoint once."""
+    typed = [os.fspath(path) for path in paths]
+    seen: set[str] = set()
+    for path in typed:
+        found = find_checkpoints(path, every=config.all_checkpoints)
+        empty = True
+        for item in found:
+            if len(typed) > 1 or len(found) > 1:
+                from bninspect.formats.discover import identity  # noqa: PLC0415
+
+                opened = identity(item)
+                if opened in seen:
+                    empty = False
+                    continue
+                seen.add(opened)
+            report = _report(item, config, rules)
+            if item.claimed or not isinstance(report.error, UnknownFormat):
+                empty = False
+                yield report
+        if empty:
+            from bninspect.formats.discover import nothing_in  # noqa: PLC0415
+
+            yield CheckpointReport(path, error=nothing_in(path))
+
+
+def _located(found: Found) -> Target:
+    if found.target is None:
+        raise found.problem or ReadProblem(found.path, "cannot be read", "Check the path.")
+    return found.target
+
+
+def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> CheckpointReport:
     """What is in one checkpoint; with `rules` None its values may be missing."""
+    path = found.path
     try:
+        target = _located(found)
         # What is not finite is a finding (BN301), not a matter for numpy's warnings.
-        with open_checkpoint(path) as checkpoint, np.errstate(all="ignore"):
+        with open_target(path, target) as checkpoint, np.errstate(all="ignore"):
             layers = [
                 with_keras_config(layer, checkpoint)
                 for layer in find_layers(checkpoint, config.patterns)
@@ -94,8 +180,8 @@ def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> Checkp
             except Incomplete as problem:
                 if rules is not None:
                     raise
-                step = None
-                notes = (*notes, f"the values are missing: {problem}")
+                step, layers, missing = _read_what_is_there(checkpoint, layers)
+                notes = (*notes, f"{missing}: {problem}")
             return CheckpointReport(
                 path=path,
                 resolved=checkpoint.resolved,
@@ -116,8 +202,48 @@ def _report(path: str, config: Config, rules: tuple[Rule, ...] | None) -> Checkp
         )
 
 
+def _read_what_is_there(
+    checkpoint: Checkpoint, layers: Sequence[BNLayer]
+) -> tuple[int | None, list[BNLayer], str]:
+    """The step, the layers with what values there are, and what to say of the others."""
+    step = None
+    with suppress(Incomplete):
+        step = read_step(checkpoint)
+    there = [
+        replace(layer, variables={r: v for r, v in layer.variables.items() if _is_there(v)})
+        for layer in layers
+    ]
+    read = [
+        replace(layer, values=part.values)
+        for layer, part in zip(layers, _with_values(there), strict=True)
+    ]
+    total = sum(len(layer.variables) for layer in read)
+    missing = total - sum(len(layer.values) for layer in read)
+    if not missing:
+        return step, read, "a part of the checkpoint is missing"
+    of_some = f" of {missing} of {total} BN variables" if missing < total else ""
+    return step, read, f"the values{of_some} are missing"
+
+
+def _is_there(variable: Variable) -> bool:
+    try:
+        variable.read()
+    except Incomplete:
+        return False
+    return True
+
+
 def _read(checkpoint: Checkpoint, layers: Sequence[BNLayer], step: int | None) -> Iterator[BNLayer]:
     """The layers with their values, and with evidence of training where a rule needs it."""
+    for layer in _with_values(layers):
+        if layer.statistics and all(values.all_initial for values in layer.statistics):
+            evidence = training_evidence(layer, checkpoint.variables, step)
+            yield replace(layer, training=evidence)
+        else:
+            yield layer
+
+
+def _with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
     measured = iter(
         measure(
             [
@@ -127,13 +253,11 @@ def _read(checkpoint: Checkpoint, layers: Sequence[BNLayer], step: int | None) -
             ]
         )
     )
-    read = [
-        replace(layer, values={role: next(measured) for role in layer.variables})
-        for layer in layers
-    ]
-    for layer in settle_initial(read):
-        if layer.statistics and all(values.all_initial for values in layer.statistics):
-            evidence = training_evidence(layer, checkpoint.variables, step)
-            yield replace(layer, training=evidence)
-        else:
-            yield layer
+    return list(
+        settle_initial(
+            [
+                replace(layer, values={role: next(measured) for role in layer.variables})
+                for layer in layers
+            ]
+        )
+    )

@@ -39,6 +39,12 @@ def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command
                     " moving_mean or moving_variance (ROLE) of a layer. The layer is called by the"
                     " group (?P<layer>...), else by what stands before the match. Repeatable.",
                 ),
+                click.option(
+                    "--all-checkpoints",
+                    is_flag=True,
+                    help="Of a training directory all checkpoints, oldest first, not the newest"
+                    " alone.",
+                ),
                 click.option("-q", "--quiet", is_flag=True, help=quiet),
                 click.option("-v", "--verbose", is_flag=True, help=verbose),
                 click.option(

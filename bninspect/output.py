@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from bninspect.errors import UsageProblem
 
-# The files of one V2 checkpoint beside its prefix.
-_PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
+# The files of one checkpoint beside its prefix, and the shards of a V1 one.
+_PART = r"(\.(index|meta|data-\d{5}-of-\d{5})|-[\d?]{5,}-of-\d{5,})$"
 
 
 def refuse_input(path: str, inputs: Iterable[str]) -> None:
@@ -21,7 +21,8 @@ def refuse_input(path: str, inputs: Iterable[str]) -> None:
     for given in inputs:
         source = Path(given).resolve()
         parts = (re.sub(_PART, "", str(file)) for file in (source, target))
-        if target.is_file() and (target == source or len({*parts}) == 1):
+        inside = source in target.parents and (source / "saved_model.pb").exists()
+        if target.is_file() and (target == source or inside or len({*parts}) == 1):
             raise UsageProblem(f"--output {path} is a file of the checkpoint {given}.")
 
 

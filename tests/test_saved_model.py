@@ -112,10 +112,18 @@ def test_metadata_in_the_object_graph(saved):
     assert told(layer_of(saved)) == (0.5, 0.01, False)
 
 
-@pytest.mark.parametrize("name", ["saved_model.pb", "saved_model.pbtxt"])
-def test_no_metadata(saved, name):
-    (saved / name).write_bytes(b"")
+def test_no_metadata(saved):
+    (saved / "saved_model.pb").write_bytes(b"")
     assert told(layer_of(saved)) == (None, None, None)
+
+
+@pytest.mark.parametrize("part", ["variables/variables", "variables/variables.index", "variables"])
+def test_its_variables_mean_the_whole(saved, part):
+    (saved / "saved_model.pb").write_bytes(b"")
+    (saved / "keras_metadata.pb").write_bytes(
+        keras_metadata(("root.layer_with_weights-0", METADATA))
+    )
+    assert told(layer_of(saved / part)) == (0.5, 0.01, False)
 
 
 def test_metadata_of_something_that_is_not_there(saved):

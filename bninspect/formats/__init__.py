@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from bninspect.formats.locate import locate
+from bninspect.errors import NotFound, ReadProblem
+from bninspect.formats.locate import Found, Target, locate
 from bninspect.model import Checkpoint
 
 
@@ -12,10 +13,33 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open whatever `path` means: a prefix, a file of a checkpoint, a directory, a Keras file.
 
     Only names are read now; values when a variable's `read` is called. Close the checkpoint, or
-    use it as a context manager. Raises a `ReadProblem`.
+    use it as a context manager. Raises a `ReadProblem`, also for a directory of several models:
+    then one of them has to be named.
     """
     path = os.fspath(path)
-    target = locate(path)
+    if os.path.isdir(path):
+        from bninspect.formats.discover import one_of  # noqa: PLC0415
+
+        return open_target(path, one_of(path))
+    return open_target(path, locate(path))
+
+
+def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
+    """All checkpoints that `path` names: see `discover`, which most paths can do without."""
+    if not every and not os.path.isdir(path):
+        try:
+            return [Found(path, locate(path))]
+        except NotFound:
+            pass  # it may be a pattern
+        except ReadProblem as problem:
+            return [Found(path, None, problem)]
+    from bninspect.formats.discover import discover  # noqa: PLC0415
+
+    return discover(path, every=every)
+
+
+def open_target(path: str, target: Target) -> Checkpoint:
+    """Open what was located; `path` is what the user typed. Raises a `ReadProblem`."""
     # Each reader brings its own libraries, so only the one that is needed is imported.
     if target.kind == "keras-h5":
         from bninspect.formats.keras_h5 import open_keras_h5  # noqa: PLC0415

@@ -1,4 +1,6 @@
-"""From what a person types to what is opened: prefix, any file of a checkpoint, or a directory.
+"""From one path to one checkpoint: prefix, any file of a checkpoint, or a training directory.
+
+What names several checkpoints (a pattern, a directory of models) is taken apart by `discover`.
 
 The kind is told by content, never by extension: a `.keras` may be plain HDF5, a `model.ckpt` a
 PyTorch pickle, a `.h5` a web page.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
@@ -16,15 +18,15 @@ from bninspect.formats import sstable
 from bninspect.formats.source import Source
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_ZIP_SIGNATURE = b"PK\x03\x04"
+ZIP_SIGNATURE = b"PK\x03\x04"
 
 # The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
 _PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
-_STATE_FILE = "checkpoint"
-_SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+STATE_FILE = "checkpoint"
+SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
-_LATEST = rb'(?m)^[ \t]*model_checkpoint_path:[ \t]*"((?:[^"\\]|\\.)*)"'
-_MAX_STATE_FILE = 1 << 20
+_NAMED = rb'(?m)^[ \t]*(all_model_checkpoint_paths|model_checkpoint_path):[ \t]*"((?:[^"\\]|\\.)*)"'
+_MAX_STATE_FILE = 1 << 24
 
 _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
     (
@@ -52,11 +54,28 @@ _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be opened: a prefix, a directory or a file; and sentences on how it was chosen."""
+    """What is to be opened: a prefix, a directory or a file; and sentences on how it was chosen.
 
-    kind: Literal["tensor-bundle", "saved-model", "keras-h5"]
+    A "directory" is none of these: it may hold any number of checkpoints (see `discover`).
+    """
+
+    kind: Literal["tensor-bundle", "saved-model", "keras-h5", "directory"]
     path: str
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """One checkpoint that a typed path names: `path` is how a person types it alone.
+
+    `problem` says why there is no `target`. Where `claimed` is False neither its name nor its
+    place says that it is a checkpoint: it is passed over if its content turns out to be none.
+    """
+
+    path: str
+    target: Target | None
+    problem: ReadProblem | None = None
+    claimed: bool = True
 
 
 def locate(path: str) -> Target:
@@ -68,90 +87,160 @@ def locate(path: str) -> Target:
     if "\0" in path:
         raise NotFound(repr(path), "a path cannot hold a NUL character", "Check the path.")
     if os.path.exists(path + ".index") and not path.endswith(os.sep):
-        return Target("tensor-bundle", path)
+        return _bundle(path, _namesake(path))
     if os.path.isdir(path):
         return _locate_directory(path)
-    if os.path.basename(path) == _STATE_FILE and os.path.isfile(path):
-        return _locate_latest(os.path.dirname(path), path)
     part = re.search(_PART, path)
-    if part and os.path.exists(path[: part.start()] + ".index"):
-        return Target("tensor-bundle", path[: part.start()])
+    prefix = path[: part.start()] if part else path.removesuffix(".")  # shells complete to `P.`
+    if prefix != path and os.path.exists(prefix + ".index"):
+        return _bundle(prefix)
+    if os.path.basename(path) in (STATE_FILE, SAVED_MODEL) and os.path.isfile(path):
+        return _locate_by_name(path)
     if os.path.exists(path):
         return _locate_file(path, is_part=part is not None)
     raise _missing(path)
 
 
-def _locate_directory(path: str) -> Target:
-    state_file = os.path.join(path, _STATE_FILE)
-    if any(os.path.exists(os.path.join(path, name)) for name in _SAVED_MODEL):
-        return Target("saved-model", path)
-    if os.path.exists(os.path.join(path, ".index")):
-        return Target("tensor-bundle", os.path.join(path, ""))
-    if os.path.isfile(state_file):
-        return _locate_latest(path, state_file)
-    try:
-        names = os.listdir(path)
-    except OSError as error:
-        raise NotFound(
-            path,
-            f"this directory cannot be read ({error.strerror or error})",
-            "Check its permissions.",
-        ) from error
-    prefixes = sorted(name.removesuffix(".index") for name in names if name.endswith(".index"))
-    if len(prefixes) == 1:
-        return Target("tensor-bundle", os.path.join(path, prefixes[0]))
-    if prefixes:
-        some = ", ".join(prefixes[:3]) + (", ..." if len(prefixes) > 3 else "")
-        raise NotFound(
-            path,
-            f"this directory has {len(prefixes)} checkpoints and no `checkpoint` file that names"
-            " the newest",
-            f"Name one of them: {some}.",
-        )
-    keras_files = sorted(name for name in names if name.endswith((".h5", ".hdf5", ".keras")))
-    if keras_files:
-        raise NotFound(
-            path,
-            f"this directory holds no TensorFlow checkpoint, but Keras files ({len(keras_files)})",
-            f"Name one of them: {os.path.join(path, keras_files[0])}.",
-        )
-    raise NotFound(
-        path,
-        "this directory holds no checkpoint (no `checkpoint` file, no .index file)",
-        "Give the directory that the Saver wrote to, or the checkpoint's prefix.",
-    )
+def _bundle(prefix: str, notes: tuple[str, ...] = ()) -> Target:
+    """The V2 checkpoint at `prefix`, or the SavedModel whose variables it is."""
+    directory, name = os.path.split(prefix)
+    if name == "variables" and os.path.basename(directory) == "variables":
+        around = os.path.dirname(directory) or "."
+        if os.path.exists(os.path.join(around, SAVED_MODEL)):
+            return Target("saved-model", around, notes)
+    return Target("tensor-bundle", prefix, notes)
 
 
-def _locate_latest(directory: str, state_file: str) -> Target:
-    """The newest checkpoint that the state file names.
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sort key by which `model.ckpt-200` comes before `model.ckpt-1000`."""
+    return [
+        (len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part)
+        for part in re.split("([0-9]+)", name)
+        if part
+    ]
 
-    Its path is often that of another machine; then the same name in this directory is meant.
+
+def state_of(state_file: str) -> tuple[str | None, list[str]]:
+    """The newest checkpoint that a state file names (None if it names none), and all of them.
+
+    The names are as stored: relative to the directory, or absolute on the machine that wrote them.
     """
     with Source(state_file) as source:
         text = source.read(0, min(source.size, _MAX_STATE_FILE), "the checkpoint state")
-    match = re.search(_LATEST, text)
-    if match is None:
+    latest, names = None, []
+    for field, quoted in re.findall(_NAMED, text):
+        unescaped = re.sub(rb"\\(?:([0-7]{1,3})|(.))", _unescape, quoted, flags=re.DOTALL)
+        names.append(os.fsdecode(unescaped))
+        if latest is None and field == b"model_checkpoint_path":
+            latest = names[-1]
+    return latest, list(dict.fromkeys(names))
+
+
+def locate_named(directory: str, named: str) -> Target | None:
+    """The checkpoint that the state file of `directory` calls `named`; None if it is gone.
+
+    Its path is often that of another machine; then the same name in this directory is meant.
+    """
+    for prefix in (os.path.join(directory, named), _beside(directory, named)):
+        if os.path.exists(prefix + ".index"):
+            return Target("tensor-bundle", prefix)
+        # A V1 checkpoint is a file, or several that the state names by this pattern.
+        file = prefix.replace("-?????-of-", "-00000-of-")
+        if os.path.isfile(file):
+            return _locate_file(file, is_part=False)
+    return None
+
+
+def unreadable_directory(path: str, error: OSError) -> NotFound:
+    """Why a directory cannot be listed."""
+    return NotFound(
+        path,
+        f"this directory cannot be read ({error.strerror or error})",
+        "Check its permissions.",
+    )
+
+
+def _namesake(prefix: str) -> tuple[str, ...]:
+    """A note where a prefix is the name of a directory or of another file, too."""
+    if os.path.isdir(prefix):
+        directory = os.path.join(prefix, "")
+        note = f"{prefix} names a checkpoint and a directory; opened the checkpoint {prefix}.index"
+        return (f"{note} (for the directory type {directory})",)
+    if os.path.exists(prefix):
+        return (f"{prefix} names a checkpoint and a file; opened the checkpoint {prefix}.index",)
+    return ()
+
+
+def _locate_by_name(path: str) -> Target:
+    """A file that stands for its directory: the state file, or the graph of a SavedModel."""
+    directory, name = os.path.split(path)
+    if name == SAVED_MODEL:
+        return Target("saved-model", directory or ".")
+    return _locate_latest(directory, path) if _is_state(path) else _locate_file(path, is_part=False)
+
+
+def _locate_directory(path: str) -> Target:
+    state_file = os.path.join(path, STATE_FILE)
+    if os.path.exists(os.path.join(path, ".index")):
+        return Target("tensor-bundle", os.path.join(path, ""))
+    if os.path.isfile(state_file) and _is_state(state_file):
+        return _locate_latest(path, state_file)
+    if os.path.exists(os.path.join(path, SAVED_MODEL)):
+        return Target("saved-model", path)
+    return Target("directory", path)
+
+
+def _is_state(path: str) -> bool:
+    """Whether a file called `checkpoint` is a state file: some programs call their models so."""
+    with Source(path) as source:
+        return _is_text(source.read(0, min(source.size, 64), "the checkpoint state"))
+
+
+def _locate_latest(directory: str, state_file: str) -> Target:
+    """The newest checkpoint that the state file names, else the newest that lies there."""
+    named, _ = state_of(state_file)
+    found = None if named is None else locate_named(directory, named)
+    if named is not None and found is not None:
+        if found.path == _beside(directory, named) != os.path.join(directory, named):
+            note = f"{state_file} names {named}, which is not there; opened {found.path} instead"
+        else:
+            note = f"{state_file} names {found.path}"
+        return replace(found, notes=(note, *found.notes))
+    newest = _newest(directory, named or "")
+    fault = "names no checkpoint" if named is None else f"names {named}, which is not there"
+    if newest is not None:
+        note = f"{state_file} {fault}; opened {newest}, the newest that lies there"
+        return Target("tensor-bundle", newest, (note,))
+    if named is None:
         raise UnknownFormat(
             state_file,
             "it does not name a checkpoint (no model_checkpoint_path)",
             "Give the checkpoint's prefix instead of the directory.",
         )
-    named = os.fsdecode(re.sub(rb"\\(?:([0-7]{1,3})|(.))", _unescape, match[1], flags=re.DOTALL))
-    stored = os.path.join(directory, named)
-    beside = os.path.join(directory, re.split(r"[\\/]", named)[-1])
-    if os.path.exists(stored + ".index"):
-        return Target("tensor-bundle", stored, (f"{state_file} names {stored}",))
-    if os.path.exists(beside + ".index"):
-        return Target(
-            "tensor-bundle",
-            beside,
-            (f"{state_file} names {named}, which is not there; opened {beside} instead",),
-        )
-    raise Incomplete(
-        state_file,
-        f"it names {named}, which is not there",
-        "Give the prefix of a checkpoint that is.",
-    )
+    raise Incomplete(state_file, f"it {fault}", "Give the prefix of a checkpoint that is.")
+
+
+def _beside(directory: str, named: str) -> str:
+    return os.path.join(directory, re.split(r"[\\/]", named)[-1])
+
+
+def _newest(directory: str, named: str) -> str | None:
+    """The prefix in `directory` with the highest step; those called like `named` come first."""
+    try:
+        names = os.listdir(directory or ".")
+    except OSError as error:
+        raise unreadable_directory(directory, error) from error
+    indexes = (name for name in names if name.endswith(".index") and not name.startswith("."))
+    prefixes = [name.removesuffix(".index") for name in indexes]
+
+    def rank(prefix: str) -> tuple[bool, list[tuple[int, str]]]:
+        return _without_step(prefix) == _without_step(_beside("", named)), natural_order(prefix)
+
+    return os.path.join(directory, max(prefixes, key=rank)) if prefixes else None
+
+
+def _without_step(name: str) -> str:
+    return name.rstrip("0123456789")
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
@@ -190,7 +279,7 @@ def _foreign(path: str, head: bytes) -> ReadProblem:
     """Why a file that is no checkpoint is none."""
     if not head:
         return UnknownFormat(path, "this file is empty", "Copy it again.")
-    if head.startswith(_ZIP_SIGNATURE):
+    if head.startswith(ZIP_SIGNATURE):
         return Unsupported(
             path,
             "this is a zip archive: a Keras 3 .keras file or a PyTorch file",

@@ -20,6 +20,7 @@ from typing import Any
 
 from bninspect.errors import Corrupt, NotFound, Unsupported
 from bninspect.formats.keras_model import layers_of_objects
+from bninspect.formats.locate import SAVED_MODEL
 from bninspect.formats.object_graph import shortest_ways
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
@@ -29,7 +30,7 @@ from bninspect.model import Checkpoint, KerasLayer
 
 SavedMetadata, SavedObjectGraph = declare("SavedMetadata", "SavedObjectGraph")
 
-_GRAPH, _METADATA = "saved_model.pb", "keras_metadata.pb"
+_METADATA = "keras_metadata.pb"
 _META_GRAPHS, _OBJECT_GRAPH = 2, 7  # fields of SavedModel, of MetaGraphDef
 _MAX_FIELDS = 10_000  # of a message; real ones have a few dozen
 _MAX_DEPTH = 100  # of objects in objects
@@ -98,11 +99,8 @@ def _metadata(directory: str) -> Metadata:
             return _from_keras_metadata(source)
     except NotFound:
         pass
-    try:
-        with Source(os.path.join(directory, _GRAPH)) as source:
-            return _from_object_graph(source)
-    except NotFound:
-        return []  # a model in text form, saved_model.pbtxt
+    with Source(os.path.join(directory, SAVED_MODEL)) as source:
+        return _from_object_graph(source)
 
 
 def _from_keras_metadata(source: Source) -> Metadata:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from bninspect import __version__
-from bninspect.inference import Inference, columns
+from bninspect.inference import Dump, Inference, columns
 from bninspect.model import (
     ROLES,
     STATISTICS,
@@ -30,18 +31,22 @@ def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None
     _write(document, stream)
 
 
-def write_dump_json(
-    report: CheckpointReport, layers: list[tuple[BNLayer, Inference]], stream: TextIO
-) -> None:
-    """Write the values of some layers of one checkpoint, with what inference does with them."""
-    document = _head() | {
-        "path": report.path,
-        "resolved": report.resolved,
-        "format": report.format,
-        "step": report.step,
-        "layers": [_layer(layer) | _inference(layer, result) for layer, result in layers],
-    }
-    _write(document, stream)
+def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
+    """Write the values of some layers, with what inference does with them.
+
+    Those of one checkpoint are the document; of several they are its `checkpoints`.
+    """
+    written = [
+        {
+            "path": report.path,
+            "resolved": report.resolved,
+            "format": report.format,
+            "step": report.step,
+            "layers": [_layer(layer) | _inference(layer, result) for layer, result in layers],
+        }
+        for report, layers in dumps
+    ]
+    _write(_head() | ({"checkpoints": written} if several else written[0]), stream)
 
 
 def _write(document: dict[str, Any], stream: TextIO) -> None:

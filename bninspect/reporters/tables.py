@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bninspect.inference import Inference, columns
+from bninspect.inference import Dump, Inference, columns
 from bninspect.model import (
     ROLES,
     BNLayer,
@@ -71,8 +71,7 @@ def write_list(
 
 
 def write_dump(
-    report: CheckpointReport,
-    layers: list[tuple[BNLayer, Inference]],
+    dumps: Sequence[Dump],
     stream: TextIO,
     *,
     width: int | None = None,
@@ -86,7 +85,8 @@ def write_dump(
     """
     console = _console(stream, width, color=color)
     bars = _BARS if _is_unicode(stream) else _ASCII_BARS
-    for index, (layer, result) in enumerate(layers):
+    every = ((item, layer, result) for item, layers in dumps for layer, result in layers)
+    for index, (report, layer, result) in enumerate(every):
         if index:
             _line(console, "")
         if not quiet:

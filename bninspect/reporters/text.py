@@ -23,6 +23,14 @@ _COLORS: dict[str, str] = {
     "warning": "yellow",
     "note": "cyan",
 }
+# What became of a checkpoint, gravest first, as the exit codes rank them.
+_OUTCOMES = {
+    "ERROR": "unreadable",
+    "FAIL": "failed",
+    "WARN": "with warnings",
+    "NONE": "without BN layers",
+    "PASS": "passed",
+}
 _INDENT = "      "
 
 
@@ -35,14 +43,27 @@ def write_text(
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Write the report; `quiet` leaves the verdicts, `verbose` names every layer."""
+    """Write the report; `quiet` leaves the verdicts, `verbose` names every layer.
+
+    Of several checkpoints the first line is the verdict on all, and then each has its own.
+    """
     lines: list[str] = []
+    if len(report.checkpoints) > 1:
+        states = [_status(item) for item in report.checkpoints]
+        worst = min(states, key=list(_OUTCOMES).index)
+        told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report)}"
+        if worst in ("ERROR", "FAIL"):
+            first = report.checkpoints[states.index(worst)].path
+            told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
+        lines += [f"{_paint(worst, color=color)}  {told}", ""]
     for item in report.checkpoints:
         # The answer stays on one line, however long: that is what is read first, and grepped.
         lines.append(f"{_paint(_status(item), color=color)}  {printable(_verdict(item))}")
         if not quiet:
             lines += _details(item, width=width, color=color, verbose=verbose)
     if not quiet or len(report.checkpoints) > 1:
+        if len(report.checkpoints) > 1 and lines[-1]:
+            lines.append("")
         lines.append(summary(report))
     stream.write("\n".join(lines) + "\n")
 
@@ -80,6 +101,14 @@ def _status(item: CheckpointReport) -> str:
     if "warning" in severities:
         return "WARN"
     return "PASS" if item.layers else "NONE"
+
+
+def _outcomes(report: Report) -> str:
+    """How many checkpoints ended how."""
+    counts = Counter(map(_status, report.checkpoints))
+    return ", ".join(
+        f"{counts[state]} {word}" for state, word in _OUTCOMES.items() if counts[state]
+    )
 
 
 def _verdict(item: CheckpointReport) -> str:
@@ -171,12 +200,13 @@ def _evidence(group: list[Finding], *, verbose: bool) -> list[str]:
 def summary(report: Report) -> str:
     """The counts of a run in one line."""
     parts = [plural(report.count(severity), severity) for severity in SEVERITIES]
-    if report.unreadable:
-        parts.append(f"{report.unreadable} unreadable")
-    return (
+    head = (
         f"{plural(len(report.checkpoints), 'checkpoint')},"
         f" {plural(report.layer_count, 'BN layer')}: {', '.join(parts)}"
     )
+    if len(report.checkpoints) > 1:
+        return f"{head}; {_outcomes(report)}"
+    return f"{head}, {report.unreadable} unreadable" if report.unreadable else head
 
 
 def _wrap(head: str, text: str, width: int, indent: int) -> list[str]:

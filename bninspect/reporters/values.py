@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TextIO
 
 import numpy as np
 
 from bninspect.errors import UsageProblem
-from bninspect.inference import Inference, columns
+from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, BNLayer
+from bninspect.reporters.text import printable
 
 _LONGEST_MEMBER = 65_000
 
 
-def write_csv(layers: list[tuple[BNLayer, Inference]], stream: TextIO) -> None:
-    """Write one row a channel; numbers in full precision, what is not stored left empty."""
+def write_csv(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
+    """Write one row a channel; numbers in full precision, what is not stored left empty.
+
+    Of several checkpoints, the first column is the checkpoint's path.
+    """
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["layer", "channel", *ROLES, "scale", "shift"])
-    for layer, result in layers:
+    first = ["checkpoint"] if several else []
+    writer.writerow([*first, "layer", "channel", *ROLES, "scale", "shift"])
+    for path, layer, result in _each(dumps):
+        first = [printable(path)] if several else []
         arrays = columns(layer, result).values()
         total = max((array.size for array in arrays if array is not None), default=0)
         for channel in range(total):
@@ -26,17 +33,25 @@ def write_csv(layers: list[tuple[BNLayer, Inference]], stream: TextIO) -> None:
                 "" if array is None or channel >= array.size else repr(float(array[channel]))
                 for array in arrays
             )
-            writer.writerow([layer.name, channel, *cells])
+            writer.writerow([*first, layer.name, channel, *cells])
 
 
-def write_npz(layers: list[tuple[BNLayer, Inference]], stream: BinaryIO) -> None:
-    """Write a NumPy archive with `LAYER/gamma` … `LAYER/shift`, each of shape (C,)."""
+def write_npz(dumps: Sequence[Dump], stream: BinaryIO, *, several: bool = False) -> None:
+    """Write a NumPy archive with `LAYER/gamma` … `LAYER/shift`, each of shape (C,).
+
+    Of several checkpoints, the names begin with the checkpoint's path.
+    """
     arrays = {}
-    for layer, result in layers:
+    for path, layer, result in _each(dumps):
+        group = f"{printable(path)}/{layer.name}" if several else layer.name
         for name, array in columns(layer, result).items():
             if array is not None:
-                arrays[_member_name(f"{layer.name}/{name}")] = array
+                arrays[_member_name(f"{group}/{name}")] = array
     np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _each(dumps: Sequence[Dump]) -> Iterator[tuple[str, BNLayer, Inference]]:
+    return ((item.path, layer, result) for item, layers in dumps for layer, result in layers)
 
 
 def _member_name(name: str) -> str:

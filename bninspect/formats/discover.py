@@ -1,0 +1,342 @@
+"""From one path to all checkpoints it names: a pattern, a directory of models, a whole training.
+
+A directory is walked by names first. Only files that could be checkpoints by name are opened, and
+of those only the head and the last bytes are read:
+
+- `.h5`, `.hdf5`, `.keras` and `.ckpt` (`model.ckpt`, `model.ckpt-200`): the name claims that it is
+  one, so a damaged, empty or mistaken file is reported; but PyTorch, pickle and NumPy files, which
+  use these names too, and HDF5 files that Keras did not write are passed over;
+- names without an extension, or with one that holds a digit (`model-200`, `net.v1-200`), which is
+  how V1 checkpoints are called: those that do not end like a table are passed over;
+- `P.index`, if it is a table or if shards of P lie beside it; shards without their index are
+  reported.
+
+A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` with its shards and a SavedModel
+directory count once each. All other files, hidden ones, pipes and devices are never opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from bninspect.errors import NotFound, ReadProblem
+from bninspect.formats import sstable
+from bninspect.formats.locate import (
+    HDF5_SIGNATURE,
+    SAVED_MODEL,
+    STATE_FILE,
+    ZIP_SIGNATURE,
+    Found,
+    Target,
+    locate,
+    locate_named,
+    natural_order,
+    state_of,
+    unreadable_directory,
+)
+from bninspect.formats.source import Source
+
+# Where to look, as typed, and what is there: (path to show, path to locate, claimed or not).
+_Candidate = tuple[str, str, bool]
+
+_PART = re.compile(r"(?s)(.*)\.(index|meta|data-[0-9]{5}-of-[0-9]{5})")
+_V1_SHARD = re.compile(r"(?s)(.*)-[0-9]{5,}-of-([0-9]{5,})")
+_KERAS_MAP = ".weights.json"
+_KERAS_NAMES = (".h5", ".hdf5", ".keras", _KERAS_MAP)
+_CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|ckpt([-_.]?[0-9]+)?)")
+_NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
+# A save that did not finish leaves its shards in such a directory
+# (tensorflow/python/training/saver.py, tensorflow/python/checkpoint/functional_saver.py).
+_UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
+# Heads of what PyTorch, pickle and NumPy write under names of checkpoints.
+_OTHERS = (b"\x80", b"\x93NUMPY", ZIP_SIGNATURE)
+# The first member of a .keras archive (keras/src/saving/saving_lib.py).
+_KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
+_MAGIC = re.compile(r"[*?[]")
+# How many names are looked at to tell whether a training directory holds other models, too.
+_GLANCE = 1000
+
+
+def discover(path: str, *, every: bool = False) -> list[Found]:
+    """All checkpoints that `path` names, oldest first within a directory.
+
+    A path that exists is taken literally, else as a pattern. A training directory stands for its
+    newest checkpoint; with `every` it stands, as other directories do anyway, for all checkpoints
+    below it and all that its state file names. The list is empty if nothing is found.
+    """
+    if every and os.path.basename(path) == STATE_FILE and os.path.isfile(path):
+        path = os.path.dirname(path) or "."
+    try:
+        target = locate(path)
+    except ReadProblem as problem:
+        if isinstance(problem, NotFound) and _MAGIC.search(path) and not os.path.lexists(path):
+            return _matching(path, every=every)
+        if not (every and os.path.isdir(path)):
+            return [Found(path, None, problem)]
+        target = Target("directory", path)
+    if not os.path.isdir(path) or (target.kind == "tensor-bundle" and target.path == path):
+        return [Found(path, target)]
+    if target.kind == "directory" or every:
+        return _named_elsewhere(path, every=every) + list(map(_found, _walk(path)))
+    return [Found(path, replace(target, notes=(*target.notes, *_others_in(path, target))))]
+
+
+def identity(found: Found) -> str:
+    """What is opened: the same for every path that leads to one checkpoint."""
+    if found.target is None:
+        return f"problem:{found.problem.path if found.problem else found.path}"
+    directory, name = os.path.split(found.target.path)
+    if found.target.kind != "tensor-bundle":
+        return os.path.realpath(found.target.path)
+    directory = os.path.realpath(directory or ".")
+    around, below = os.path.split(directory)
+    if name == below == "variables" and os.path.exists(os.path.join(around, SAVED_MODEL)):
+        return around
+    # Not the real path of the index: a link to that alone is no second name of the whole.
+    return os.path.join(directory, name)
+
+
+def nothing_in(path: str) -> NotFound:
+    """What to say of a path that exists, or is a pattern, but names no checkpoint."""
+    if not os.path.isdir(path):
+        return NotFound(
+            path,
+            "no checkpoint matches this pattern",
+            "Check the pattern; * and ? stand for characters of a name, never for a /.",
+        )
+    return NotFound(
+        path,
+        "this directory holds no checkpoint, nor does any directory below it",
+        "Give the directory that the Saver wrote to, or the checkpoint's prefix.",
+    )
+
+
+def one_of(path: str) -> Target:
+    """The checkpoint that the directory `path` stands for; a `ReadProblem` if it is not one."""
+    found = discover(path)
+    if len(found) > 1:
+        some = ", ".join(item.path for item in found[:3]) + (", ..." if len(found) > 3 else "")
+        raise NotFound(path, f"it holds {len(found)} checkpoints", f"Name one of them: {some}.")
+    if not found:
+        raise nothing_in(path)
+    target, problem = found[0].target, found[0].problem
+    if target is None:
+        raise problem or nothing_in(path)
+    return target
+
+
+def _found(candidate: _Candidate | ReadProblem) -> Found:
+    if isinstance(candidate, ReadProblem):
+        return Found(candidate.path, None, candidate)
+    shown, path, claimed = candidate
+    try:
+        return Found(shown, locate(path), claimed=claimed)
+    except ReadProblem as problem:
+        return Found(shown, None, problem, claimed=claimed)
+
+
+def _named_elsewhere(directory: str, *, every: bool) -> list[Found]:
+    """Checkpoints that the state file of a training directory names outside of it."""
+    state_file = os.path.join(directory, STATE_FILE)
+    if not every or not os.path.isfile(state_file):
+        return []
+    try:
+        _, names = state_of(state_file)
+    except ReadProblem as problem:
+        return [Found(state_file, None, problem)]
+    targets = [locate_named(directory, name) for name in names if re.search(r"[\\/]", name)]
+    here = os.path.join(directory, "")
+    return [
+        Found(target.path, target)
+        for target in targets
+        if target is not None and not target.path.startswith(here)
+    ]
+
+
+def _others_in(directory: str, taken: Target) -> Iterator[str]:
+    """A note, if a directory that stands for one checkpoint holds models of another kind, too."""
+    beside, steps = os.path.split(taken.path)
+    for candidate in _walk(directory, most=_GLANCE):
+        if isinstance(candidate, ReadProblem):
+            continue
+        shown, path, _ = candidate
+        alike = steps and os.path.dirname(path) == beside and not path.endswith(_KERAS_NAMES)
+        if alike or shown == taken.path:
+            continue  # another step of the same training, or what was taken
+        yield (
+            f"{directory} also holds other models ({shown}): not read; name them, or use"
+            " --all-checkpoints"
+        )
+        return
+
+
+def _matching(pattern: str, *, every: bool) -> list[Found]:
+    """What an unexpanded pattern names; its files are judged as those of a walked directory."""
+    from glob import glob  # noqa: PLC0415 - few type one
+
+    paths = {*glob(pattern), *glob(pattern + ".index")}
+    by_directory: dict[str, set[str]] = {}
+    found: list[Found] = []
+    for path in sorted(paths, key=natural_order):
+        if os.path.isdir(path):
+            found += discover(path, every=every)
+        elif os.path.isfile(path):
+            directory, name = os.path.split(path)
+            by_directory.setdefault(directory, set()).add(name)
+    for directory, names in by_directory.items():
+        found += map(_found, _among(directory, _with_parts(directory, names)))
+    return sorted(found, key=lambda item: natural_order(item.path))
+
+
+def _with_parts(directory: str, names: set[str]) -> set[str]:
+    """`names` and the parts of the same checkpoints: a pattern may have matched some of them."""
+    prefixes = {match[1] for name in names if (match := _PART.fullmatch(name))}
+    try:
+        beside = os.listdir(directory or ".") if prefixes else []
+    except OSError:
+        return names
+    matches = ((name, _PART.fullmatch(name)) for name in beside)
+    return names | {name for name, match in matches if match and match[1] in prefixes}
+
+
+def _walk(root: str, most: int | None = None) -> Iterator[_Candidate | ReadProblem]:
+    """The checkpoints below a directory, and the directories that cannot be read.
+
+    Of one directory first what lies in it, then its sub-directories, in natural order; links to
+    directories come last, so that what they lead to is met by its own name if it has one here.
+    `most` bounds the number of names that are looked at.
+    """
+    ahead, links = [root], list[str]()
+    seen: set[tuple[int, int]] = set()
+    home = os.path.realpath(root)
+    looked_at = 0
+    while ahead or links:
+        directory = ahead.pop() if ahead else links.pop(0)
+        try:
+            status = os.stat(directory)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            files, below, linked = _entries(directory)
+        except OSError as error:
+            # One below that is gone was there a moment ago, and is no longer part of the tree.
+            if directory == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
+                yield unreadable_directory(directory, error)
+            continue
+        yield from _among(directory, files)
+        if SAVED_MODEL in files:
+            below = [name for name in below if name not in ("variables", "assets", "assets.extra")]
+        ahead += (os.path.join(directory, name) for name in reversed(below))
+        paths = (os.path.join(directory, name) for name in linked)
+        links += (path for path in paths if not _leads_out(path, home))
+        looked_at += len(files) + len(below) + len(linked)
+        if most is not None and looked_at > most:
+            return
+
+
+def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
+    """Names in a directory: files, directories, links to directories; none that are hidden.
+
+    A link that leads nowhere counts as a file: what it should be may be missed.
+    """
+    files, below, linked = set[str](), list[str](), list[str]()
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            part = _PART.fullmatch(entry.name)
+            if entry.name.startswith(".") and not (part and part[1] == ""):
+                continue  # a prefix may have an empty basename: `.index`
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.name)
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                linked.append(entry.name)
+            elif entry.is_file() if not entry.is_symlink() else _may_be_file(entry.path):
+                files.add(entry.name)
+    return files, sorted(below, key=natural_order), sorted(linked, key=natural_order)
+
+
+def _may_be_file(link: str) -> bool:
+    return os.path.isfile(link) or not os.path.exists(link)
+
+
+def _leads_out(link: str, home: str) -> bool:
+    """Whether a link leads to a directory around the walk, which would be a walk of all of that."""
+    target = os.path.realpath(link)
+    return os.path.join(home, "").startswith(os.path.join(target, ""))
+
+
+def _among(directory: str, names: Iterable[str]) -> Iterator[_Candidate]:
+    """The checkpoints among the files of one directory, in natural order."""
+    names = set(names)
+    found: dict[str, tuple[str, bool]] = {}
+    parts = {name: match[1] for name in names if (match := _PART.fullmatch(name))}
+    with_data = {prefix for name, prefix in parts.items() if ".data-" in name[len(prefix) :]}
+    for name, prefix in parts.items():
+        if not name.endswith(".meta") and not _UNFINISHED.fullmatch(f"{directory}/{prefix}"):
+            index = f"{prefix}.index"
+            if index not in names:
+                found[prefix] = (name, True)
+            elif prefix in with_data or _is_table(os.path.join(directory, index)):
+                found[prefix] = (index, True)
+    shards_of_maps = set()
+    for name in names - parts.keys():
+        stem = name.removesuffix(_KERAS_MAP)
+        shards = re.compile(re.escape(stem) + r"_[0-9]{5}\.weights\.h5")
+        if stem != name and (mapped := set(filter(shards.fullmatch, names))):
+            found[name] = (name, True)
+            shards_of_maps |= mapped
+    for name in sorted(names - parts.keys() - shards_of_maps):
+        shard = _V1_SHARD.fullmatch(name)
+        stem, shown = (shard[1], f"{shard[1]}-?????-of-{shard[2]}") if shard else (name, name)
+        if name not in found and shown not in found:
+            claimed = _judge(directory, name, stem, has_graph=f"{stem}.meta" in names)
+            if claimed is not None:
+                found[shown] = (name, claimed)
+    if SAVED_MODEL in names:
+        found.pop(SAVED_MODEL, None)
+        yield directory, os.path.join(directory, SAVED_MODEL), True
+    for shown in sorted(found, key=natural_order):
+        name, claimed = found[shown]
+        yield os.path.join(directory, shown), os.path.join(directory, name), claimed
+
+
+def _judge(directory: str, name: str, stem: str, *, has_graph: bool) -> bool | None:
+    """Whether a file is to be opened as a checkpoint: None if not, else whether it claims to be.
+
+    `stem` is the name without the number of a shard; `has_graph` says that `STEM.meta` is there.
+    """
+    claims = _CLAIM.fullmatch(stem) is not None
+    if not claims and not _NO_EXTENSION.fullmatch(name):
+        return None
+    claims = claims or (has_graph and "." not in stem)
+    try:
+        head, tail = _ends(os.path.join(directory, name))
+    except ReadProblem:
+        return True if claims else None
+    if tail == sstable.MAGIC:
+        return True
+    if head.startswith(HDF5_SIGNATURE):
+        return name.lower().endswith((".keras", ".weights.h5"))
+    if head.startswith(ZIP_SIGNATURE) and head[30:].startswith(_KERAS_MEMBERS):
+        return True
+    other = head.startswith(_OTHERS) and not name.lower().endswith(".keras")
+    return True if claims and not other else None
+
+
+def _is_table(path: str) -> bool:
+    try:
+        head, tail = _ends(path)
+    except ReadProblem:
+        return True  # it says why when it is opened
+    return tail == sstable.MAGIC or head.startswith(b"version https://git-lfs")
+
+
+def _ends(path: str) -> tuple[bytes, bytes]:
+    """The first 64 and the last 8 bytes of a file, or less of a shorter one."""
+    with Source(path) as source:
+        head = source.read(0, min(source.size, 64), "the head of the file")
+        return head, source.read(
+            max(source.size - 8, 0), min(source.size, 8), "the end of the file"
+        )

@@ -318,6 +318,8 @@ def _layer(checkpoint: Checkpoint, filed: _Filed, scope: str) -> BNLayer | None:
             del members[role]
     if not _is_bn(family, members, group, other_averages=scope in filed.other_averages):
         return None
+    if not (members.keys() & STATISTICS or _may_lack_statistics(checkpoint, scope)):
+        return None
     for variable in members.values():
         if not variable.dtype.startswith(_NUMBERS):
             # The layer must not pass because its statistics cannot be read.
@@ -337,6 +339,11 @@ def _layer(checkpoint: Checkpoint, filed: _Filed, scope: str) -> BNLayer | None:
         gamma_offset=family.gamma_offset,
         usual_epsilon=family.epsilon,
     )
+
+
+def _may_lack_statistics(checkpoint: Checkpoint, scope: str) -> bool:
+    """Whether statistics may be missing: a file of whole objects has all that a layer has."""
+    return checkpoint.named_by == "graph" or scope in checkpoint.partial
 
 
 def _is_bn(

@@ -38,6 +38,7 @@ def with_object_graph(checkpoint: Checkpoint, read_string: Callable[[str], bytes
         named_by="object",
         known_names=names.known,
         name_at=names.name_at,
+        partial=names.partial,
         keras_layers=layers or None,
         incomplete=names.incomplete,
         notes=(*checkpoint.notes, *names.notes),

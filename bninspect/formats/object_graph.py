@@ -48,13 +48,14 @@ class ObjectNames(NamedTuple):
 
     `name_at` takes an object's path of attributes (`["layer_with_weights-1"]`) and gives its name,
     or None if there is none. `configurations` maps layers, "" for the whole, to the keys of their
-    stored configurations. `notes` are sentences on what the graph shows to be missing;
-    `incomplete` is why there is no graph.
+    stored configurations. `partial` names layers of which the graph shows that more should be there,
+    `notes` are sentences on that; `incomplete` is why there is no graph.
     """
 
     known: dict[str, str]
     name_at: Callable[[Sequence[str]], str | None]
     configurations: dict[str, str]
+    partial: frozenset[str]
     notes: tuple[str, ...]
     incomplete: Incomplete | None = None
 
@@ -85,7 +86,11 @@ def name_by_keys(keys: Iterable[str]) -> ObjectNames:
     """What the keys alone tell, where the graph is not there: paths of attributes for names."""
     known = {key: key.removesuffix(_KEY_SUFFIX) for key in keys if _SLOT not in key}
     return ObjectNames(
-        known, lambda _: None, {}, ("the object graph is missing, so layers go by their keys",)
+        known,
+        lambda _: None,
+        {},
+        frozenset(),
+        ("the object graph is missing, so layers go by their keys",),
     )
 
 
@@ -159,7 +164,8 @@ class _Graph:
         configurations = {
             labels[number]: key for number, key in self.configurations.items() if number in labels
         }
-        return ObjectNames(keys, name_at, configurations, tuple(_note_on_lost(lost)))
+        partial = frozenset(name.rpartition("/")[0] for name in lost)
+        return ObjectNames(keys, name_at, configurations, partial, tuple(_note_on_lost(lost)))
 
     def _join(self, scope: str, name: str) -> str:
         """The name in the scope; raises ValueError if names grow beyond all measure."""

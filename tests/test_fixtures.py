@@ -143,6 +143,7 @@ def test_fixture_maker_and_expectation_share_a_stem() -> None:
         ("keras2_ckpt_legacy_correct", "keras2_ckpt_legacy_stuck"),
         ("keras3_ckpt_correct", "keras3_ckpt_stuck"),
         ("sonnet2_correct", "sonnet2_never_updated"),
+        ("tf2_module_population", "tf2_module_population_stuck"),
     ],
 )
 def test_twins_differ_in_the_mistake_alone(correct: str, broken: str) -> None:

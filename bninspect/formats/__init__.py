@@ -21,6 +21,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         from bninspect.formats.keras_h5 import open_keras_h5  # noqa: PLC0415
 
         return open_keras_h5(path, target.path, target.notes)
+    if target.kind == "tensor-slices":
+        from bninspect.formats.tensor_slices import open_tensor_slices  # noqa: PLC0415
+
+        return open_tensor_slices(path, target.path, target.notes)
     from bninspect.formats.tensor_bundle import open_tensor_bundle  # noqa: PLC0415
 
     return open_tensor_bundle(path, target.path, target.notes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
@@ -20,6 +20,10 @@ _ZIP_SIGNATURE = b"PK\x03\x04"
 
 # The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
 _PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
+# The shards of one V1 checkpoint, and all of them as its Saver calls them: ShardedFilename and
+# ShardedFilespec of tensorflow/core/kernels/save_op.cc.
+_SHARD = r"-(\d{5,})-of-(\d{5,})$"
+_ALL_SHARDS = r"-\?{5}-of-(\d{5,})$"
 _STATE_FILE = "checkpoint"
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
 _LATEST = rb'(?m)^[ \t]*model_checkpoint_path:[ \t]*"((?:[^"\\]|\\.)*)"'
@@ -51,9 +55,13 @@ _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be opened: a V2 prefix or an HDF5 file, and sentences on how it was chosen."""
+    """What is to be opened, and sentences on how it was chosen.
 
-    kind: Literal["tensor-bundle", "keras-h5"]
+    `path` is a V2 prefix (tensor-bundle), an HDF5 file (keras-h5), or for V1 (tensor-slices) a
+    file or `PREFIX-?????-of-0000N`.
+    """
+
+    kind: Literal["tensor-bundle", "tensor-slices", "keras-h5"]
     path: str
     notes: tuple[str, ...] = ()
 
@@ -77,6 +85,8 @@ def locate(path: str) -> Target:
         return Target("tensor-bundle", path[: part.start()])
     if os.path.exists(path):
         return _locate_file(path, is_part=part is not None)
+    if shards := _locate_slices(path):
+        return shards
     raise _missing(path)
 
 
@@ -142,14 +152,14 @@ def _locate_latest(directory: str, state_file: str) -> Target:
     named = os.fsdecode(re.sub(rb"\\(?:([0-7]{1,3})|(.))", _unescape, match[1], flags=re.DOTALL))
     stored = os.path.join(directory, named)
     beside = os.path.join(directory, re.split(r"[\\/]", named)[-1])
-    if os.path.exists(stored + ".index"):
-        return Target("tensor-bundle", stored, (f"{state_file} names {stored}",))
-    if os.path.exists(beside + ".index"):
-        return Target(
-            "tensor-bundle",
-            beside,
-            (f"{state_file} names {named}, which is not there; opened {beside} instead",),
-        )
+    for prefix, note in (
+        (stored, f"{state_file} names {stored}"),
+        (beside, f"{state_file} names {named}, which is not there; opened {beside} instead"),
+    ):
+        if os.path.exists(prefix + ".index"):
+            return Target("tensor-bundle", prefix, (note,))
+        if slices := _locate_slices(prefix):
+            return replace(slices, notes=(note,))
     raise Incomplete(
         state_file,
         f"it names {named}, which is not there",
@@ -174,19 +184,55 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
     if tail == sstable.MAGIC:
         if path.endswith(".index"):
             return Target("tensor-bundle", path.removesuffix(".index"))
-        raise Unsupported(
-            path,
-            "this is a TensorFlow V1 checkpoint, or an index that lost its name",
-            "Save it again with a Saver of TensorFlow 1.0 or later; an index is called NAME.index.",
-        )
+        return Target("tensor-slices", _all_shards(path))
     if is_part:
         prefix = path[: re.search(_PART, path).start()]  # type: ignore[union-attr]
+        if path.endswith(".meta") and (slices := _locate_slices(prefix)):
+            return slices
         raise Incomplete(
             prefix,
             f"{os.path.basename(path)} is there, but the checkpoint's .index file is not",
             "Copy all files of the checkpoint.",
         )
     raise _foreign(path, head)
+
+
+def _locate_slices(prefix: str) -> Target | None:
+    """The V1 checkpoint `prefix`: a file of that name, else its shards; None if there is none.
+
+    `prefix` may also end in `-?????-of-0000N`, as a sharded Saver and its state file name it.
+    """
+    if os.path.isfile(prefix):
+        with Source(prefix) as source:
+            tail = source.read(max(source.size - 8, 0), min(source.size, 8), "the end of the file")
+        return Target("tensor-slices", _all_shards(prefix)) if tail == sstable.MAGIC else None
+    pattern = re.search(_ALL_SHARDS, prefix)
+    prefix, wanted = (prefix[: pattern.start()], pattern[1]) if pattern else (prefix, "")
+    directory, name = os.path.split(prefix)
+    try:
+        beside = [entry for entry in os.listdir(directory or ".") if entry.startswith(name)]
+    except OSError:
+        return None
+    shards = (
+        re.fullmatch(_SHARD, entry[len(name) :]) for entry in beside if not re.search(_PART, entry)
+    )
+    counts = sorted({shard[2] for shard in shards if shard and wanted in ("", shard[2])})
+    places = [f"{prefix}-?????-of-{count}" for count in counts]
+    if len(places) > 1:
+        raise NotFound(
+            prefix,
+            f"shards of {len(places)} checkpoints of this name lie here",
+            f"Name one of them: {', '.join(places)}.",
+        )
+    return Target("tensor-slices", places[0]) if places else None
+
+
+def _all_shards(path: str) -> str:
+    """What a V1 file belongs to: all shards if it is called like one, else itself."""
+    shard = re.search(_SHARD, path)
+    if shard is None or int(shard[1]) >= int(shard[2]):
+        return path
+    return f"{path[: shard.start()]}-?????-of-{shard[2]}"
 
 
 def _foreign(path: str, head: bytes) -> ReadProblem:

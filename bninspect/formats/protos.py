@@ -1,9 +1,10 @@
 """The few protocol-buffer messages that are read, declared for the protobuf library.
 
 They live in a descriptor pool of their own, so they never clash with an installed TensorFlow's.
-Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto and
-tensorflow/core/framework/{tensor_shape,tensor_slice,versions}.proto; fields that nothing here
-reads are left out, which protocol buffers allow. Enumerations are read as int32.
+Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto,
+tensorflow/core/util/saved_tensor_slice.proto and
+tensorflow/core/framework/{tensor,tensor_shape,tensor_slice,versions}.proto; fields that nothing
+here reads are left out, which protocol buffers allow. Enumerations are read as int32.
 """
 
 from __future__ import annotations
@@ -36,6 +37,33 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("crc32c", 6, "fixed32", False),
         ("slices", 7, "TensorSlice", True),
     ),
+    "SavedTensorSlices": (
+        ("meta", 1, "SavedTensorSliceMeta", False),
+        ("data", 2, "SavedSlice", False),
+    ),
+    "SavedTensorSliceMeta": (
+        ("tensor", 1, "SavedSliceMeta", True),
+        ("versions", 2, "Versions", False),
+    ),
+    "SavedSliceMeta": (
+        ("name", 1, "bytes", False),
+        ("shape", 2, "bytes", False),  # a TensorShape; most are of variables that nobody reads
+        ("type", 3, "int32", False),
+        ("slice", 4, "bytes", True),  # TensorSlices
+    ),
+    "SavedSlice": (("data", 3, "Tensor", False),),
+    # What a TensorProto holds of floating-point numbers comes as their bits: a double, which is
+    # all that Python has, would not keep every bit of a NaN.
+    "Tensor": (
+        ("float_val", 5, "fixed32", True),
+        ("double_val", 6, "fixed64", True),
+        ("int_val", 7, "int32", True),
+        ("int64_val", 10, "int64", True),
+        ("bool_val", 11, "bool", True),
+        ("half_val", 13, "int32", True),
+        ("uint32_val", 16, "uint32", True),
+        ("uint64_val", 17, "uint64", True),
+    ),
 }
 
 
@@ -58,7 +86,13 @@ def _declare() -> dict[str, Any]:
     pool.AddSerializedFile(file.SerializeToString())
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in ("BundleHeader", "BundleEntry", "TensorShape")
+        for name in (
+            "BundleHeader",
+            "BundleEntry",
+            "TensorShape",
+            "TensorSlice",
+            "SavedTensorSlices",
+        )
     }
 
 
@@ -66,3 +100,5 @@ _CLASSES = _declare()
 BundleHeader = _CLASSES["BundleHeader"]
 BundleEntry = _CLASSES["BundleEntry"]
 TensorShape = _CLASSES["TensorShape"]
+TensorSlice = _CLASSES["TensorSlice"]
+SavedTensorSlices = _CLASSES["SavedTensorSlices"]

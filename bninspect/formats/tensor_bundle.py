@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
-from bninspect.formats.ordered_code import encode_bytes, encode_signed, encode_unsigned
+from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import BundleEntry, BundleHeader, TensorShape
 from bninspect.formats.source import Budget, Source
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table
@@ -239,7 +239,7 @@ class _Bundle:
         """Put a partitioned variable together from its slices."""
         parts = []
         for stored_slice in entry.slices:
-            place, slice_key = _slice_place(key, stored_slice, shape)
+            place, slice_key = slice_place(key, stored_slice, shape)
             if place is None:
                 raise self._corrupt(f"a slice of {name} lies outside its shape {list(shape)}")
             part = self._entry(BundleEntry, slice_key, f"a slice of {name}")
@@ -311,27 +311,3 @@ class _Bundle:
 def _overflows(shape: tuple[int, ...], element: np.dtype[Any]) -> bool:
     """Whether numpy cannot count the bytes, taking empty dimensions as 1 as it does."""
     return math.prod(max(size, 1) for size in shape) * element.itemsize >= 2**63
-
-
-def _slice_place(
-    key: bytes, stored_slice: Any, shape: tuple[int, ...]
-) -> tuple[tuple[slice, ...] | None, bytes]:
-    """Where a slice lies in the whole (None if outside), and the key of its own entry.
-
-    An extent without a length stands for all of its dimension (tensor_slice.proto); in the key it
-    is written as start 0, length -1 (tensorflow/core/framework/tensor_slice.h).
-    """
-    if len(stored_slice.extent) != len(shape):
-        return None, b""
-    place = []
-    code = bytearray(_SLICE_PREFIX)
-    code += encode_bytes(key)
-    code += encode_unsigned(len(shape))
-    for extent, size in zip(stored_slice.extent, shape, strict=True):
-        whole = not extent.HasField("length") or extent.length == -1
-        start, length = (0, size) if whole else (extent.start, extent.length)
-        if start < 0 or length < 0 or start + length > size:
-            return None, b""
-        place.append(slice(start, start + length))
-        code += encode_signed(0 if whole else start) + encode_signed(-1 if whole else length)
-    return tuple(place), bytes(code)

@@ -49,7 +49,7 @@ def test_list_finds_the_layers(fixture: Fixture, run: Callable[..., Outcome]) ->
 def test_the_framework_reads_the_same_values(fixture: Fixture) -> None:
     """Every variable, value for value, whether it belongs to a BN layer or not."""
     with bninspect.open_checkpoint(str(fixture.path)) as checkpoint:
-        if checkpoint.format == "tf-v2":
+        if checkpoint.format in ("tf-v1", "tf-v2"):
             _compare_with_tensorflow(checkpoint)
         else:
             _compare_with_keras(fixture, checkpoint)
@@ -65,10 +65,23 @@ def _compare_with_tensorflow(checkpoint: Any) -> None:
     for name, variable in checkpoint.variables.items():
         assert list(variable.shape) == shapes[name], name
         assert variable.dtype == dtypes[name].name, name
-        theirs = reader.get_tensor(name)
+        if checkpoint.format == "tf-v1":
+            theirs = _restored(checkpoint.resolved, name, dtypes[name])
+        else:
+            theirs = reader.get_tensor(name)
         if variable.dtype == "bfloat16":
             theirs = theirs.astype(np.float32)
         np.testing.assert_array_equal(variable.read(), theirs, err_msg=name)
+
+
+def _restored(place: str, name: str, dtype: Any) -> Any:
+    """A variable of a V1 checkpoint as it is restored: the reader refuses partitioned ones."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    (tensor,) = tf.raw_ops.RestoreV2(
+        prefix=place, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
+    )
+    return tensor.numpy()
 
 
 def _compare_with_keras(fixture: Fixture, checkpoint: Any) -> None:
@@ -124,6 +137,7 @@ def test_fixture_maker_and_expectation_share_a_stem() -> None:
     [
         ("tf1_layers_correct", "tf1_layers_update_ops_forgotten"),
         ("tf1_layers_correct", "tf1_layers_training_false"),
+        ("tf1_v1_correct", "tf1_v1_update_ops_forgotten"),
         ("slim_correct", "slim_update_ops_forgotten"),
         ("sonnet1_correct", "sonnet1_update_ops_forgotten"),
         ("tf1_handwritten_pop", "tf1_handwritten_pop_stuck"),

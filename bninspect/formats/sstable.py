@@ -15,11 +15,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
-from google_crc32c import extend as extend_crc32c
 from google_crc32c import value as crc32c
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat
@@ -35,19 +31,12 @@ _UNCOMPRESSED, _SNAPPY = 0, 1
 _MAX_KEY_GROWTH = 100
 _MAX_SNAPPY_GROWTH = 32
 
-# A block of a `Table` is read in pieces of this size, an entry's numbers and key with the second.
-_CHUNK = 1 << 17
-_ENTRY_HEAD = 256
-
 Entries = dict[bytes, bytes]
 
 
 def masked_crc32c(data: bytes) -> int:
     """CRC32C of `data`, rotated and offset as TensorFlow stores it (lib/hash/crc32c.h)."""
-    return _mask(crc32c(data))
-
-
-def _mask(crc: int) -> int:
+    crc: int = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -72,19 +61,11 @@ def read_table(source: Source) -> Entries:
     return entries
 
 
-class _Block(NamedTuple):
-    """A block that has passed its checksum: how to read in it, and each value's place in it."""
-
-    read: Callable[[int, int], bytes]
-    values: dict[bytes, tuple[int, int]]
-
-
 class Table:
-    """A table of any size, of which no more is kept than the keys of the blocks asked for.
+    """A table of which only those blocks are read that hold what is asked for.
 
-    `get` reads a block when the first of its keys is asked for: once in pieces, for its checksum,
-    then its keys and no value but the one that is wanted. Each value must be as long as its key,
-    as in V1, where it repeats the name.
+    TensorFlow gives what takes 512 kB or more a block of its own (TableBuilder::Add of
+    table_builder.cc), so that small values are never read through large ones.
     """
 
     def __init__(self, source: Source) -> None:
@@ -93,10 +74,11 @@ class Table:
         Raises as `read_table` does.
         """
         self._source = source
+        self._room = _MAX_KEY_GROWTH * source.size
         self._budget = Budget()
         self._budget.grant(source.size)
-        self._blocks: dict[int, _Block] = {}
-        index = _parse_block(source, _read_footer(source), _MAX_KEY_GROWTH * source.size)
+        self._blocks: dict[int, Entries] = {}
+        index = _parse_block(source, _read_footer(source), self._room)
         self._last_keys = list(index)
         self._handles = [_parse_handle(source, handle) for handle in index.values()]
         end = 0
@@ -111,73 +93,15 @@ class Table:
         if number == len(self._handles):
             return None
         if number not in self._blocks:
-            self._blocks[number] = self._open_block(*self._handles[number])
-        block = self._blocks[number]
-        place = block.values.get(key)
-        return None if place is None else block.read(*place)
+            self._blocks[number] = self._read_block(self._handles[number])
+        return self._blocks[number].get(key)
 
-    def _open_block(self, offset: int, size: int) -> _Block:
-        compression = self._verify(offset, size)
-        read: Callable[[int, int], bytes] = partial(self._read_at, offset)
-        if compression == _SNAPPY:
-            contents = _uncompress(self._source, offset, read(0, size))
-            size = len(contents)
-            self._budget.take(size, self._source.path)
-            read = partial(_cut, contents)
-        elif compression != _UNCOMPRESSED:
-            raise _corrupt(
-                self._source, offset, f"a block has the unknown compression {compression}"
-            )
-        end = _entries_end(self._source, offset, size, read(max(size - 4, 0), min(size, 4)))
-        try:
-            return _Block(read, _find_values(read, end))
-        except (IndexError, ValueError) as error:
-            raise _corrupt(self._source, offset, "an entry of a block is damaged") from error
-
-    def _verify(self, offset: int, size: int) -> int:
-        """Hold a block against its checksum; returns how it is compressed."""
-        self._source.require(offset, size + _TRAILER_SIZE, "a block of the table")
-        crc, chunk = 0, b""
-        for start in range(0, size + 1, _CHUNK):
-            chunk = self._read_at(offset, start, min(_CHUNK, size + 1 - start))
-            crc = extend_crc32c(crc, chunk)
-        if _mask(crc) != int.from_bytes(self._read_at(offset, size + 1, 4), "little"):
-            raise _corrupt(self._source, offset, "a block of its table fails its checksum")
-        return chunk[-1]
-
-    def _read_at(self, offset: int, start: int, length: int) -> bytes:
-        return self._source.read(offset + start, length, "a block of the table")
-
-
-def _cut(contents: bytes, start: int, length: int) -> bytes:
-    return contents[start : start + length]
-
-
-def _find_values(read: Callable[[int, int], bytes], end: int) -> dict[bytes, tuple[int, int]]:
-    """(start, length) of the value of each key, as `_parse_entries` but without the values.
-
-    Raises IndexError or ValueError where the entries make no sense.
-    """
-    values: dict[bytes, tuple[int, int]] = {}
-    key = b""
-    position = 0
-    room = end
-    while position < end:
-        head = read(position, min(_ENTRY_HEAD, end - position))
-        shared, start = _varint(head, 0)
-        unshared, start = _varint(head, start)
-        length, start = _varint(head, start)
-        value_start = position + start + unshared
-        room -= shared + unshared
-        if shared > len(key) or value_start + length > end or room < 0:
-            raise ValueError
-        if start + unshared <= len(head):
-            key = key[:shared] + head[start : start + unshared]
-        else:
-            key = key[:shared] + read(position + start, unshared)
-        values[key] = (value_start, length)
-        position = value_start + length
-    return values
+    def _read_block(self, handle: tuple[int, int]) -> Entries:
+        """A block's entries, which are kept: a layer's variables lie side by side in it."""
+        block = _parse_block(self._source, handle, self._room)
+        self._room -= sum(map(len, block))
+        self._budget.take(sum(map(len, block.values())), self._source.path)
+        return block
 
 
 def _read_footer(source: Source) -> tuple[int, int]:
@@ -207,21 +131,16 @@ def _parse_handle(source: Source, handle: bytes) -> tuple[int, int]:
 def _parse_block(source: Source, handle: tuple[int, int], room: int) -> Entries:
     """The entries of the block at `handle`, checked; its keys may take `room` bytes in all."""
     block = _read_block(source, handle)
-    end = _entries_end(source, handle[0], len(block), block[-4:])
+    if len(block) < 4:
+        raise _corrupt(source, handle[0], "a block is too short")
+    restarts = int.from_bytes(block[-4:], "little")
+    end = len(block) - 4 - 4 * restarts
+    if end < 0:
+        raise _corrupt(source, handle[0], "a block's restart table is longer than the block")
     try:
         return _parse_entries(block, end, room)
     except (IndexError, ValueError) as error:
         raise _corrupt(source, handle[0], "an entry of a block is damaged") from error
-
-
-def _entries_end(source: Source, offset: int, size: int, restart_count: bytes) -> int:
-    """Where the entries of a block of `size` bytes end, by the number of restarts behind them."""
-    if size < 4:
-        raise _corrupt(source, offset, "a block is too short")
-    end = size - 4 - 4 * int.from_bytes(restart_count, "little")
-    if end < 0:
-        raise _corrupt(source, offset, "a block's restart table is longer than the block")
-    return end
 
 
 def _parse_entries(block: bytes, end: int, room: int) -> Entries:

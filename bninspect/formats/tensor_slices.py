@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import SavedTensorSlices, TensorShape, TensorSlice
-from bninspect.formats.source import Budget, Source
+from bninspect.formats.source import Source
 from bninspect.formats.sstable import Table
 from bninspect.model import Checkpoint, Variable
 
@@ -116,12 +116,10 @@ class _Variables(Mapping[str, Variable]):
     def __init__(self, place: str) -> None:
         self._place = place
         self._files: list[Source] = []
-        self._budget = Budget()
         self._stored: dict[str, _Stored] = {}
         try:
             for file in _open_files(place):
                 self._files.append(file)
-                self._budget.grant(file.size)
                 self._gather(file)
         except BaseException:
             self.close()
@@ -221,11 +219,10 @@ class _Variables(Mapping[str, Variable]):
                 f"the slices of {name} do not add up to its shape {list(shape)}",
                 "The checkpoint is incomplete; use another checkpoint of the run.",
             )
-        parts = []
-        for key, (item, place) in places.items():
-            self._budget.take(_size(place) * np.dtype(code).itemsize, item.file.path)
-            parts.append((place, _read_elements(item, name, key, place, field, code)))
-        return parts
+        return [
+            (place, _read_elements(item, name, key, place, field, code))
+            for key, (item, place) in places.items()
+        ]
 
     def _put_together(
         self,

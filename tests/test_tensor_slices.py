@@ -348,6 +348,12 @@ def test_the_index_of_v2_that_lost_its_name(path, run):
     assert run("check", lost).exit_code == 2
 
 
+def test_a_v1_file_that_is_called_like_an_index(path):
+    write_slices(f"{path}.index", {"x": X})
+    for typed in (path, f"{path}.index", path.parent):
+        refused(typed, Unsupported, f"{path}.index", "a V1 checkpoint, though it is called")
+
+
 @pytest.mark.parametrize(
     "entries", [{}, {b"key": b"value"}, {b"": b""}, {b"": slice_data(b"x", (), b"")}], ids=str
 )

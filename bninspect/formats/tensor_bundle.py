@@ -30,6 +30,7 @@ from bninspect.formats.sstable import Entries, masked_crc32c, read_table
 from bninspect.model import Checkpoint, Variable
 
 HEADER_KEY = b""
+_V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file
 OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
 _BIG_ENDIAN = 1
@@ -127,6 +128,12 @@ class _Bundle:
         self._disk_types: dict[str, np.dtype[Any]] = {}
         self._shapes: dict[bytes, tuple[int, ...]] = {}
         header = self._entry(BundleHeader, HEADER_KEY, "the header")
+        if self.entries[HEADER_KEY].startswith(_V1_CONTENTS):
+            raise Unsupported(
+                self.index_path,
+                "this is a V1 checkpoint, though it is called like the index of a V2 checkpoint",
+                "Give it a name that does not end in .index.",
+            )
         if header.version.min_consumer > _NEWEST_VERSION:
             raise Unsupported(
                 self.index_path,

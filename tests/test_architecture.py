@@ -29,7 +29,7 @@ ONLY_USER = {
     "h5py": {"formats/keras_h5.py"},
     "rich": {"reporters/tables.py"},
     "cramjam": {"formats/sstable.py"},
-    "google": {"formats/protos.py", "formats/tensor_bundle.py", "formats/tensor_slices.py"},
+    "google": {"formats/protos.py"},
     "click": {"cli.py", "options.py", "reporters/text.py"},
 }
 

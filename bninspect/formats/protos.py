@@ -12,6 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+__all__ = ["DecodeError", "declare"]
 
 _PACKAGE = "bninspect"
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -67,38 +70,28 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 }
 
 
-def _declare() -> dict[str, Any]:
+def declare(*names: str) -> tuple[Any, ...]:
+    """The classes of the messages `names`; no others are declared, since that takes time."""
     # proto2, so that an absent field can be told from a zero (an extent without a length).
     file = descriptor_pb2.FileDescriptorProto(
         name="bninspect.proto", package=_PACKAGE, syntax="proto2"
     )
-    for message_name, fields in _MESSAGES.items():
+    needed = [*names]
+    for message_name in needed:
         message = file.message_type.add(name=message_name)
-        for name, number, kind, repeated in fields:
+        for name, number, kind, repeated in _MESSAGES[message_name]:
             label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
             field = message.field.add(name=name, number=number, label=label)
             if kind in _MESSAGES:
                 field.type = _FIELD.TYPE_MESSAGE
                 field.type_name = f".{_PACKAGE}.{kind}"
+                if kind not in needed:
+                    needed.append(kind)
             else:
                 field.type = getattr(_FIELD, f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in (
-            "BundleHeader",
-            "BundleEntry",
-            "TensorShape",
-            "TensorSlice",
-            "SavedTensorSlices",
-        )
-    }
-
-
-_CLASSES = _declare()
-BundleHeader = _CLASSES["BundleHeader"]
-BundleEntry = _CLASSES["BundleEntry"]
-TensorShape = _CLASSES["TensorShape"]
-TensorSlice = _CLASSES["TensorSlice"]
-SavedTensorSlices = _CLASSES["SavedTensorSlices"]
+    return tuple(
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in names
+    )

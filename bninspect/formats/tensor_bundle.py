@@ -19,15 +19,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
 from bninspect.formats.ordered_code import slice_place
-from bninspect.formats.protos import BundleEntry, BundleHeader, TensorShape
+from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Budget, Source
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table
 from bninspect.model import Checkpoint, Variable
+
+BundleHeader, BundleEntry, TensorShape = declare("BundleHeader", "BundleEntry", "TensorShape")
 
 HEADER_KEY = b""
 _V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file

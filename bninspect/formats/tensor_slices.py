@@ -20,15 +20,18 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.ordered_code import slice_place
-from bninspect.formats.protos import SavedTensorSlices, TensorShape, TensorSlice
+from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
 from bninspect.formats.sstable import Table
 from bninspect.model import Checkpoint, Variable
+
+SavedTensorSlices, TensorShape, TensorSlice = declare(
+    "SavedTensorSlices", "TensorShape", "TensorSlice"
+)
 
 _CONTENTS_KEY = b""
 _BUNDLE_HEADER = b"\x08"  # BundleHeader.num_shards, which leads the first value of a V2 index

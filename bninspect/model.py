@@ -87,9 +87,9 @@ class Checkpoint:
     scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
     names (`layer_with_weights-1/…`, `layers/batch_normalization/vars/2`), `known_names` maps each
     to the name that a person knows, and `name_at` gives the name of the object at a path of
-    attributes, or None (the whole is None where there are no objects). `partial` names the layers of
-    which the file shows that more should be stored. `incomplete` is why the values cannot be read,
-    if that was seen already.
+    attributes, or None (the whole is None where there are no objects). `partial` names the layers
+    of which the file shows that more should be stored. `incomplete` is why the values cannot be
+    read, if that was seen already.
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """

@@ -1,9 +1,9 @@
-"""Writes TensorFlow V2 checkpoints, sound ones and, block by block, ones that no Saver would write.
+"""Writes TensorFlow's checkpoints, sound ones and, block by block, ones that no Saver would write.
 
 Made from the formats' specifications (LevelDB's table_format.md, tensor_bundle.proto,
-ordered_code.h) and on purpose not from the reader: it shares no code with bninspect, so a mistake
-of the one does not hide a mistake of the other. That what it writes is right, TensorFlow says:
-see `test_tensorflow_reads_what_the_writer_writes`.
+saved_tensor_slice.proto, ordered_code.h) and on purpose not from the reader: it shares no code with
+bninspect, so a mistake of the one does not hide a mistake of the other. That what it writes is
+right, TensorFlow says: see the tests `test_tensorflow_reads_what_the_writer_writes`.
 """
 
 from __future__ import annotations
@@ -198,10 +198,9 @@ class Entry:
     slices: tuple[Slice, ...] = ()
 
     def encode(self) -> bytes:
-        shape = b"".join(bytes_field(2, number_field(1, size)) for size in self.shape)
         return (
             number_field(1, self.dtype)
-            + bytes_field(2, shape)
+            + bytes_field(2, _encode_shape(self.shape))
             + number_field(3, self.shard)
             + number_field(4, self.offset)
             + number_field(5, self.size)
@@ -211,6 +210,11 @@ class Entry:
 
 
 Entries = dict[bytes, Any]  # Header, Entry, or bytes for what is none of them
+
+
+def _encode_shape(shape: Sequence[int]) -> bytes:
+    """TensorShapeProto."""
+    return b"".join(bytes_field(2, number_field(1, size)) for size in shape)
 
 
 def _encode_slice(part: Slice) -> bytes:
@@ -374,3 +378,98 @@ class Node:
 def graph_of(nodes: Iterable[Node]) -> bytes:
     """A TrackableObjectGraph; the first node is the root."""
     return b"".join(bytes_field(1, node.encode()) for node in nodes)
+
+
+# --- V1 checkpoints -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SliceMeta:
+    """SavedSliceMeta: what a file of a V1 checkpoint says it has of one variable."""
+
+    name: bytes
+    dtype: int = 1
+    shape: tuple[int, ...] = ()
+    slices: tuple[Slice, ...] = ()
+
+    def encode(self) -> bytes:
+        return (
+            bytes_field(1, self.name)
+            + bytes_field(2, _encode_shape(self.shape))
+            + number_field(3, self.dtype)
+            + b"".join(bytes_field(4, _encode_slice(part)) for part in self.slices)
+        )
+
+
+def slices_meta(metas: Iterable[SliceMeta], min_consumer: int = 0) -> bytes:
+    """The value of the empty key: a SavedTensorSlices with its SavedTensorSliceMeta."""
+    version = number_field(1, 1) + number_field(2, min_consumer)
+    tensors = b"".join(bytes_field(1, meta.encode()) for meta in metas)
+    return bytes_field(1, tensors + bytes_field(2, version))
+
+
+def slice_data(name: bytes, part: Slice, tensor: bytes) -> bytes:
+    """The value of a slice's key: a SavedTensorSlices with its SavedSlice."""
+    return bytes_field(
+        2, bytes_field(1, name) + bytes_field(2, _encode_slice(part)) + bytes_field(3, tensor)
+    )
+
+
+def tensor_values(array: np.ndarray, dtype: int | None = None, *, packed: bool = True) -> bytes:
+    """A TensorProto with its elements alone, in the field of their type (tensor.proto)."""
+    dtype = dtype or DTYPES[array.dtype.name]
+    flat = np.ascontiguousarray(array).reshape(-1)
+    fields = {1: 5, 2: 6, 9: 10, 10: 11, 14: 13, 19: 13, 22: 16, 23: 17}
+    field = fields.get(dtype, 7)
+    if field in (5, 6):  # these lie as they are, the others as varints
+        width, wire = flat.dtype.itemsize, 5 if field == 5 else 1
+        items = [flat.tobytes()[i : i + width] for i in range(0, flat.nbytes, width)]
+    else:
+        wire = 0
+        items = [varint(int(item)) for item in (flat.view("u2") if field == 13 else flat)]
+    if not packed:
+        return b"".join(varint(field << 3 | wire) + item for item in items)
+    return bytes_field(field, b"".join(items)) if items else b""
+
+
+def write_slices(
+    path: str | Path,
+    variables: Mapping[str | bytes, np.ndarray],
+    *,
+    shards: int = 0,
+    slices: Mapping[str, Sequence[Slice]] | None = None,
+    packed: bool = True,
+    **layout: Any,
+) -> list[dict[bytes, bytes]]:
+    """Write a V1 checkpoint: one file, or so many shards, which the slices go to in turn.
+
+    `slices` cuts the variables of these names. Returns the entries of each file, for a test to
+    change and to give to `write_table`.
+    """
+    metas: list[dict[bytes, SliceMeta]] = [{} for _ in range(shards or 1)]
+    files: list[dict[bytes, bytes]] = [{} for _ in range(shards or 1)]
+    stored = 0
+    for name, array in variables.items():
+        key = name if isinstance(name, bytes) else name.encode()
+        dtype = DTYPES[array.dtype.name]
+        for part in (slices or {}).get(name, ((None,) * array.ndim,)):
+            shard = stored % len(files)
+            stored += 1
+            old = metas[shard].get(key, SliceMeta(key, dtype, array.shape))
+            metas[shard][key] = SliceMeta(key, dtype, array.shape, (*old.slices, part))
+            values = tensor_values(array[numpy_slice(part)], packed=packed)
+            files[shard][slice_key(key, part)] = slice_data(key, part, values)
+    for number, (entries, meta) in enumerate(zip(files, metas, strict=True)):
+        entries[b""] = slices_meta(meta.values())
+        write_table(slices_path(path, number, shards), entries, **layout)
+    return files
+
+
+def write_table(path: str | Path, entries: Mapping[bytes, bytes], **layout: Any) -> None:
+    """Write one file of a V1 checkpoint."""
+    Path(path).write_bytes(table(entries, **layout))
+
+
+def slices_path(path: str | Path, number: int = 0, shards: int = 0) -> Path:
+    """The path of the V1 checkpoint `path`, or of one of its shards."""
+    return Path(f"{path}-{number:05d}-of-{shards:05d}" if shards else path)

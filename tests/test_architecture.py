@@ -108,6 +108,7 @@ def test_files_stay_readable() -> None:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path
 
 
+V1 = FIXTURES / "tf1_v1_correct" / "model.ckpt-60"
 V2 = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
 H5 = FIXTURES / "keras2_functional_correct"
 
@@ -118,6 +119,7 @@ H5 = FIXTURES / "keras2_functional_correct"
         (["--version"], {"numpy", "rich", "h5py", "google", "bninspect.inspection"}),
         (["rule", "BN101"], {"numpy", "rich", "h5py", "google"}),
         (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+        (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
         (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
         (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
     ],

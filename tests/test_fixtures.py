@@ -14,7 +14,7 @@ from bninspect.model import ROLES, STATISTICS
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
 
 # What TensorFlow's own reader opens; where it stores an object graph, that is no variable.
-TENSORFLOW = ("tf-v2", "tf-object", "saved-model")
+TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
@@ -76,10 +76,23 @@ def _compare_with_tensorflow(checkpoint: Any) -> None:
         assert variable.dtype == dtypes[name].name, name
         if variable.dtype == "string":
             continue
-        theirs = reader.get_tensor(name)
+        if checkpoint.format == "tf-v1":
+            theirs = _restored(checkpoint.resolved, name, dtypes[name])
+        else:
+            theirs = reader.get_tensor(name)
         if variable.dtype == "bfloat16":
             theirs = theirs.astype(np.float32)
         np.testing.assert_array_equal(variable.read(), theirs, err_msg=name)
+
+
+def _restored(place: str, name: str, dtype: Any) -> Any:
+    """A variable of a V1 checkpoint as it is restored: the reader refuses partitioned ones."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    (tensor,) = tf.raw_ops.RestoreV2(
+        prefix=place, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
+    )
+    return tensor.numpy()
 
 
 def _compare_with_keras(fixture: Fixture, checkpoint: Any) -> None:
@@ -135,6 +148,7 @@ def test_fixture_maker_and_expectation_share_a_stem() -> None:
     [
         ("tf1_layers_correct", "tf1_layers_update_ops_forgotten"),
         ("tf1_layers_correct", "tf1_layers_training_false"),
+        ("tf1_v1_correct", "tf1_v1_update_ops_forgotten"),
         ("slim_correct", "slim_update_ops_forgotten"),
         ("sonnet1_correct", "sonnet1_update_ops_forgotten"),
         ("tf1_handwritten_pop", "tf1_handwritten_pop_stuck"),

@@ -49,6 +49,10 @@ def open_target(path: str, target: Target) -> Checkpoint:
         from bninspect.formats.saved_model import open_saved_model  # noqa: PLC0415
 
         return open_saved_model(path, target.path, target.notes)
+    if target.kind == "tensor-slices":
+        from bninspect.formats.tensor_slices import open_tensor_slices  # noqa: PLC0415
+
+        return open_tensor_slices(path, target.path, target.notes)
     from bninspect.formats.tensor_bundle import open_tensor_bundle  # noqa: PLC0415
 
     return open_tensor_bundle(path, target.path, target.notes)

@@ -22,6 +22,10 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 
 # The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
 _PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
+# The shards of one V1 checkpoint, and all of them as its Saver calls them: ShardedFilename and
+# ShardedFilespec of tensorflow/core/kernels/save_op.cc.
+_SHARD = r"-(\d{5,})-of-(\d{5,})$"
+_ALL_SHARDS = r"-\?{5}-of-(\d{5,})$"
 STATE_FILE = "checkpoint"
 SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
@@ -54,12 +58,14 @@ _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be opened: a prefix, a directory or a file; and sentences on how it was chosen.
+    """What is to be opened, and sentences on how it was chosen.
 
-    A "directory" is none of these: it may hold any number of checkpoints (see `discover`).
+    `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
+    a SavedModel's directory, or an HDF5 file (keras-h5). A "directory" is none of these: it may
+    hold any number of checkpoints (see `discover`).
     """
 
-    kind: Literal["tensor-bundle", "saved-model", "keras-h5", "directory"]
+    kind: Literal["tensor-bundle", "tensor-slices", "saved-model", "keras-h5", "directory"]
     path: str
     notes: tuple[str, ...] = ()
 
@@ -98,6 +104,8 @@ def locate(path: str) -> Target:
         return _locate_by_name(path)
     if os.path.exists(path):
         return _locate_file(path, is_part=part is not None)
+    if shards := _locate_slices(path):
+        return shards
     raise _missing(path)
 
 
@@ -144,10 +152,10 @@ def locate_named(directory: str, named: str) -> Target | None:
     for prefix in (os.path.join(directory, named), _beside(directory, named)):
         if os.path.exists(prefix + ".index"):
             return Target("tensor-bundle", prefix)
-        # A V1 checkpoint is a file, or several that the state names by this pattern.
-        file = prefix.replace("-?????-of-", "-00000-of-")
-        if os.path.isfile(file):
-            return _locate_file(file, is_part=False)
+        if slices := _locate_slices(prefix):
+            return slices
+        if os.path.isfile(prefix):
+            return _locate_file(prefix, is_part=False)
     return None
 
 
@@ -260,19 +268,55 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
     if tail == sstable.MAGIC:
         if path.endswith(".index"):
             return Target("tensor-bundle", path.removesuffix(".index"))
-        raise Unsupported(
-            path,
-            "this is a TensorFlow V1 checkpoint, or an index that lost its name",
-            "Save it again with a Saver of TensorFlow 1.0 or later; an index is called NAME.index.",
-        )
+        return Target("tensor-slices", _all_shards(path))
     if is_part:
         prefix = path[: re.search(_PART, path).start()]  # type: ignore[union-attr]
+        if path.endswith(".meta") and (slices := _locate_slices(prefix)):
+            return slices
         raise Incomplete(
             prefix,
             f"{os.path.basename(path)} is there, but the checkpoint's .index file is not",
             "Copy all files of the checkpoint.",
         )
     raise _foreign(path, head)
+
+
+def _locate_slices(prefix: str) -> Target | None:
+    """The V1 checkpoint `prefix`: a file of that name, else its shards; None if there is none.
+
+    `prefix` may also end in `-?????-of-0000N`, as a sharded Saver and its state file name it.
+    """
+    if os.path.isfile(prefix):
+        with Source(prefix) as source:
+            tail = source.read(max(source.size - 8, 0), min(source.size, 8), "the end of the file")
+        return Target("tensor-slices", _all_shards(prefix)) if tail == sstable.MAGIC else None
+    pattern = re.search(_ALL_SHARDS, prefix)
+    prefix, wanted = (prefix[: pattern.start()], pattern[1]) if pattern else (prefix, "")
+    directory, name = os.path.split(prefix)
+    try:
+        beside = [entry for entry in os.listdir(directory or ".") if entry.startswith(name)]
+    except OSError:
+        return None
+    shards = (
+        re.fullmatch(_SHARD, entry[len(name) :]) for entry in beside if not re.search(_PART, entry)
+    )
+    counts = sorted({shard[2] for shard in shards if shard and wanted in ("", shard[2])})
+    places = [f"{prefix}-?????-of-{count}" for count in counts]
+    if len(places) > 1:
+        raise NotFound(
+            prefix,
+            f"shards of {len(places)} checkpoints of this name lie here",
+            f"Name one of them: {', '.join(places)}.",
+        )
+    return Target("tensor-slices", places[0]) if places else None
+
+
+def _all_shards(path: str) -> str:
+    """What a V1 file belongs to: all shards if it is called like one, else itself."""
+    shard = re.search(_SHARD, path)
+    if shard is None or int(shard[1]) >= int(shard[2]):
+        return path
+    return f"{path[: shard.start()]}-?????-of-{shard[2]}"
 
 
 def _foreign(path: str, head: bytes) -> ReadProblem:

@@ -48,8 +48,8 @@ class ObjectNames(NamedTuple):
 
     `name_at` takes an object's path of attributes (`["layer_with_weights-1"]`) and gives its name,
     or None if there is none. `configurations` maps layers, "" for the whole, to the keys of their
-    stored configurations. `partial` names layers of which the graph shows that more should be there,
-    `notes` are sentences on that; `incomplete` is why there is no graph.
+    stored configurations. `partial` names layers of which the graph shows that more should be
+    there, `notes` are sentences on that; `incomplete` is why there is no graph.
     """
 
     known: dict[str, str]
@@ -85,13 +85,8 @@ def read_object_graph(encoded: bytes) -> ObjectNames:
 def name_by_keys(keys: Iterable[str]) -> ObjectNames:
     """What the keys alone tell, where the graph is not there: paths of attributes for names."""
     known = {key: key.removesuffix(_KEY_SUFFIX) for key in keys if _SLOT not in key}
-    return ObjectNames(
-        known,
-        lambda _: None,
-        {},
-        frozenset(),
-        ("the object graph is missing, so layers go by their keys",),
-    )
+    note = "the object graph is missing, so layers go by their keys"
+    return ObjectNames(known, lambda _: None, {}, frozenset(), (note,))
 
 
 def shortest_ways(children: Sequence[Sequence[tuple[int, str]]]) -> dict[int, tuple[int, str]]:

@@ -1,9 +1,12 @@
 """OrderedCode: numbers and strings as bytes that sort as they do; keys of tensor slices use it.
 
-Facts from tensorflow/core/lib/strings/ordered_code.cc.
+Facts from tensorflow/core/lib/strings/ordered_code.cc, and for the keys of slices, which V1 and V2
+share, from tensorflow/core/util/saved_tensor_slice_util.cc.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 def encode_bytes(text: bytes) -> bytes:
@@ -26,3 +29,28 @@ def encode_signed(number: int) -> bytes:
     bits = number & ((1 << 8 * size) - 1)
     header = ((1 << size) - 1) << (7 * size)
     return (bits ^ header).to_bytes(size, "big")
+
+
+def slice_place(
+    name: bytes, stored_slice: Any, shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...] | None, bytes]:
+    """Where a slice of a variable lies in the whole (None if outside), and its own entry's key.
+
+    `stored_slice` is a TensorSlice. An extent without a length stands for all of its dimension
+    (tensor_slice.proto); in the key it is written as start 0, length -1
+    (tensorflow/core/framework/tensor_slice.h).
+    """
+    if len(stored_slice.extent) != len(shape):
+        return None, b""
+    place = []
+    code = bytearray(encode_unsigned(0))
+    code += encode_bytes(name)
+    code += encode_unsigned(len(shape))
+    for extent, size in zip(stored_slice.extent, shape, strict=True):
+        whole = not extent.HasField("length") or extent.length == -1
+        start, length = (0, size) if whole else (extent.start, extent.length)
+        if start < 0 or length < 0 or start + length > size:
+            return None, b""
+        place.append(slice(start, start + length))
+        code += encode_signed(0 if whole else start) + encode_signed(-1 if whole else length)
+    return tuple(place), bytes(code)

@@ -3,9 +3,10 @@
 They live in a descriptor pool of their own, so they never clash with an installed TensorFlow's.
 Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto,
 tensorflow/core/protobuf/{trackable_object_graph,saved_object_graph}.proto,
-tensorflow/python/keras/protobuf/saved_metadata.proto (whose SavedObject is SavedLayer here) and
-tensorflow/core/framework/{tensor_shape,tensor_slice,versions}.proto; fields that nothing here
-reads are left out, which protocol buffers allow. Enumerations are read as int32.
+tensorflow/python/keras/protobuf/saved_metadata.proto (whose SavedObject is SavedLayer here),
+tensorflow/core/util/saved_tensor_slice.proto and
+tensorflow/core/framework/{tensor,tensor_shape,tensor_slice,versions}.proto; fields that nothing
+here reads are left out, which protocol buffers allow. Enumerations are read as int32.
 """
 
 from __future__ import annotations
@@ -63,6 +64,33 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "SavedObjectGraph": (("nodes", 1, "SavedObject", True),),
     "SavedLayer": (("node_path", 3, "bytes", False), ("metadata", 5, "bytes", False)),
     "SavedMetadata": (("nodes", 1, "SavedLayer", True),),
+    "SavedTensorSlices": (
+        ("meta", 1, "SavedTensorSliceMeta", False),
+        ("data", 2, "SavedSlice", False),
+    ),
+    "SavedTensorSliceMeta": (
+        ("tensor", 1, "SavedSliceMeta", True),
+        ("versions", 2, "Versions", False),
+    ),
+    "SavedSliceMeta": (
+        ("name", 1, "bytes", False),
+        ("shape", 2, "bytes", False),  # a TensorShape; most are of variables that nobody reads
+        ("type", 3, "int32", False),
+        ("slice", 4, "bytes", True),  # TensorSlices
+    ),
+    "SavedSlice": (("data", 3, "Tensor", False),),
+    # What a TensorProto holds of floating-point numbers comes as their bits: a double, which is
+    # all that Python has, would not keep every bit of a NaN.
+    "Tensor": (
+        ("float_val", 5, "fixed32", True),
+        ("double_val", 6, "fixed64", True),
+        ("int_val", 7, "int32", True),
+        ("int64_val", 10, "int64", True),
+        ("bool_val", 11, "bool", True),
+        ("half_val", 13, "int32", True),
+        ("uint32_val", 16, "uint32", True),
+        ("uint64_val", 17, "uint64", True),
+    ),
 }
 
 

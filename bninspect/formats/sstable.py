@@ -7,16 +7,19 @@ table_builder.cc): data blocks, an index block of (last key, block handle), a fo
     entry    varint shared, varint unshared, varint value length, unshared key bytes, value bytes
     trailer  1 byte compression (0 none, 1 snappy), fixed32 masked CRC32C of block and that byte
     footer   two block handles (varint offset, varint size each), zero padding, fixed64 magic
+
+`read_table` reads all of a table, as an index is read; a `Table` reads the blocks it is asked for.
 """
 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 
 from google_crc32c import value as crc32c
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat
-from bninspect.formats.source import Source
+from bninspect.formats.source import Budget, Source
 
 FOOTER_SIZE = 48
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
@@ -56,6 +59,49 @@ def read_table(source: Source) -> Entries:
         room -= sum(map(len, block))
         entries.update(block)
     return entries
+
+
+class Table:
+    """A table of which only those blocks are read that hold what is asked for.
+
+    TensorFlow gives what takes 512 kB or more a block of its own (TableBuilder::Add of
+    table_builder.cc), so that small values are never read through large ones.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Read footer and index block of `source`, which stays open and the caller's.
+
+        Raises as `read_table` does.
+        """
+        self._source = source
+        self._room = _MAX_KEY_GROWTH * source.size
+        self._budget = Budget()
+        self._budget.grant(source.size)
+        self._blocks: dict[int, Entries] = {}
+        index = _parse_block(source, _read_footer(source), self._room)
+        self._last_keys = list(index)
+        self._handles = [_parse_handle(source, handle) for handle in index.values()]
+        end = 0
+        for offset, size in self._handles:
+            if offset < end:
+                raise _corrupt(source, offset, "two of its blocks overlap")
+            end = offset + size
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under `key`, or None; raises a `ReadProblem` if its block is damaged."""
+        number = bisect_left(self._last_keys, key)
+        if number == len(self._handles):
+            return None
+        if number not in self._blocks:
+            self._blocks[number] = self._read_block(self._handles[number])
+        return self._blocks[number].get(key)
+
+    def _read_block(self, handle: tuple[int, int]) -> Entries:
+        """A block's entries, which are kept: a layer's variables lie side by side in it."""
+        block = _parse_block(self._source, handle, self._room)
+        self._room -= sum(map(len, block))
+        self._budget.take(sum(map(len, block.values())), self._source.path)
+        return block
 
 
 def _read_footer(source: Source) -> tuple[int, int]:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
-from bninspect.formats.ordered_code import encode_bytes, encode_signed, encode_unsigned
+from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Budget, Source
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table, read_varint
@@ -32,6 +32,7 @@ from bninspect.model import Checkpoint, Variable
 BundleHeader, BundleEntry, TensorShape = declare("BundleHeader", "BundleEntry", "TensorShape")
 
 HEADER_KEY = b""
+_V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file
 OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 _NO_VARIABLES = (HEADER_KEY, OBJECT_GRAPH_KEY)
 _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
@@ -129,6 +130,12 @@ class _Bundle:
         self._disk_types: dict[str, np.dtype[Any]] = {}
         self._shapes: dict[bytes, tuple[int, ...]] = {}
         header = self._entry(BundleHeader, HEADER_KEY, "the header")
+        if self.entries[HEADER_KEY].startswith(_V1_CONTENTS):
+            raise Unsupported(
+                self.index_path,
+                "this is a V1 checkpoint, though it is called like the index of a V2 checkpoint",
+                "Give it a name that does not end in .index.",
+            )
         if header.version.min_consumer > _NEWEST_VERSION:
             raise Unsupported(
                 self.index_path,
@@ -259,7 +266,7 @@ class _Bundle:
         """Put a partitioned variable together from its slices."""
         parts = []
         for stored_slice in entry.slices:
-            place, slice_key = _slice_place(key, stored_slice, shape)
+            place, slice_key = slice_place(key, stored_slice, shape)
             if place is None:
                 raise self._corrupt(f"a slice of {name} lies outside its shape {list(shape)}")
             part = self._entry(BundleEntry, slice_key, f"a slice of {name}")
@@ -338,27 +345,3 @@ class _Bundle:
 def _overflows(shape: tuple[int, ...], element: np.dtype[Any]) -> bool:
     """Whether numpy cannot count the bytes, taking empty dimensions as 1 as it does."""
     return math.prod(max(size, 1) for size in shape) * element.itemsize >= 2**63
-
-
-def _slice_place(
-    key: bytes, stored_slice: Any, shape: tuple[int, ...]
-) -> tuple[tuple[slice, ...] | None, bytes]:
-    """Where a slice lies in the whole (None if outside), and the key of its own entry.
-
-    An extent without a length stands for all of its dimension (tensor_slice.proto); in the key it
-    is written as start 0, length -1 (tensorflow/core/framework/tensor_slice.h).
-    """
-    if len(stored_slice.extent) != len(shape):
-        return None, b""
-    place = []
-    code = bytearray(_SLICE_PREFIX)
-    code += encode_bytes(key)
-    code += encode_unsigned(len(shape))
-    for extent, size in zip(stored_slice.extent, shape, strict=True):
-        whole = not extent.HasField("length") or extent.length == -1
-        start, length = (0, size) if whole else (extent.start, extent.length)
-        if start < 0 or length < 0 or start + length > size:
-            return None, b""
-        place.append(slice(start, start + length))
-        code += encode_signed(0 if whole else start) + encode_signed(-1 if whole else length)
-    return tuple(place), bytes(code)

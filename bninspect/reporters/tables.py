@@ -28,6 +28,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS = " .:-=+*#@"
 _BINS = 24
 _FORMATS = {
+    "tf-v1": "TensorFlow V1 checkpoint",
     "tf-v2": "TensorFlow V2 checkpoint",
     "keras-h5": "Keras HDF5 file",
 }

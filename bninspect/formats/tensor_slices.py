@@ -1,0 +1,334 @@
+"""V1 checkpoints: one file of any name, or the shards `PREFIX-?????-of-0000N`.
+
+Each file is a table (see `sstable`). Its empty key holds what the file has: of every variable the
+name, the full shape, the element type and the slices that lie here (most variables are one slice).
+Every other key is made from a name and a slice, and its value holds the slice's elements in the
+typed fields of a TensorProto. A variable's slices may lie in several shards. Facts from
+tensorflow/core/util/saved_tensor_slice.proto, saved_tensor_slice_util.{h,cc} and
+tensor_slice_{reader,set,writer}.{h,cc} beside it.
+
+Opening a checkpoint reads what each file says it has; a value is read when its variable is. The
+checksums are those of the table's blocks, so a value costs the block that it lies in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
+from bninspect.formats.ordered_code import slice_place
+from bninspect.formats.protos import DecodeError, declare
+from bninspect.formats.source import Source
+from bninspect.formats.sstable import Table
+from bninspect.model import Checkpoint, Variable
+
+SavedTensorSlices, TensorShape, TensorSlice = declare(
+    "SavedTensorSlices", "TensorShape", "TensorSlice"
+)
+
+_CONTENTS_KEY = b""
+_BUNDLE_HEADER = b"\x08"  # BundleHeader.num_shards, which leads the first value of a V2 index
+_SHARDS = r"-\?{5}-of-(\d{5,})$"
+_MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
+_NEWEST_VERSION = 1
+
+# DataType of tensorflow/core/framework/types.proto: TensorFlow's name, the field of the TensorProto
+# that holds the elements (saved_tensor_slice_util.h), and their numpy type. bfloat16, unknown to
+# numpy, is the upper half of a float32; V1 writers know it as little as uint32 and uint64, but the
+# fields are there. No field: values are not read.
+_DTYPES: dict[int, tuple[str, str, str]] = {
+    1: ("float32", "float_val", "f4"),
+    2: ("float64", "double_val", "f8"),
+    3: ("int32", "int_val", "i4"),
+    4: ("uint8", "int_val", "u1"),
+    5: ("int16", "int_val", "i2"),
+    6: ("int8", "int_val", "i1"),
+    7: ("string", "", ""),
+    8: ("complex64", "", ""),
+    9: ("int64", "int64_val", "i8"),
+    10: ("bool", "bool_val", "?"),
+    11: ("qint8", "", ""),
+    12: ("quint8", "", ""),
+    13: ("qint32", "", ""),
+    14: ("bfloat16", "half_val", "u2"),
+    15: ("qint16", "", ""),
+    16: ("quint16", "", ""),
+    17: ("uint16", "int_val", "u2"),
+    18: ("complex128", "", ""),
+    19: ("float16", "half_val", "f2"),
+    22: ("uint32", "uint32_val", "u4"),
+    23: ("uint64", "uint64_val", "u8"),
+}
+# What the fields give: of floating-point numbers the bits, of narrow integers wide ones.
+_FIELDS = {
+    "float_val": "u4",
+    "double_val": "u8",
+    "int_val": "i4",
+    "int64_val": "i8",
+    "bool_val": "?",
+    "half_val": "i4",
+    "uint32_val": "u4",
+    "uint64_val": "u8",
+}
+
+
+def open_tensor_slices(path: str, place: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the V1 checkpoint at `place`: a file, or shards as `PREFIX-?????-of-0000N`.
+
+    `path` is what the user typed. Raises a `ReadProblem` if a file is missing, damaged or newer
+    than this format, if two shards disagree, and for the index of a V2 checkpoint.
+    """
+    variables = _Variables(place)
+    return Checkpoint(
+        path=path,
+        resolved=place,
+        format="tf-v1",
+        variables=variables,
+        notes=notes,
+        close=variables.close,
+    )
+
+
+class _StoredSlice(NamedTuple):
+    """A slice that a file says it has; `encoded` is its TensorSlice."""
+
+    file: Source
+    table: Table
+    encoded: bytes
+
+
+class _Stored(NamedTuple):
+    """What the files say of one variable; `shape` is its TensorShape, encoded."""
+
+    key: bytes
+    shape: bytes
+    dtype: int
+    slices: list[_StoredSlice]
+
+
+class _Variables(Mapping[str, Variable]):
+    """The checkpoint's variables by name, gathered from its files; shapes are decoded on demand."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._files: list[Source] = []
+        self._stored: dict[str, _Stored] = {}
+        try:
+            for file in _open_files(place):
+                self._files.append(file)
+                self._gather(file)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def __getitem__(self, name: str) -> Variable:
+        stored = self._stored[name]
+        path = self._path(stored)
+        if stored.dtype not in _DTYPES:
+            raise Unsupported(
+                path,
+                f"{name} has the element type {stored.dtype}, which bninspect does not know",
+                "Choose another variable, or update bninspect.",
+            )
+        shape = _shape(path, name, stored.shape)
+        load = partial(self._read, name, stored, shape)
+        return Variable(name, shape, _DTYPES[stored.dtype][0], load)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def _gather(self, file: Source) -> None:
+        """Take in what `file` says it has."""
+        table = Table(file)
+        contents = _contents(file, table)
+        if contents.versions.min_consumer > _NEWEST_VERSION:
+            raise Unsupported(
+                file.path,
+                f"it needs a reader of version {contents.versions.min_consumer} of the format",
+                "It was written by a newer TensorFlow; update bninspect.",
+            )
+        for entry in contents.tensor:
+            name = entry.name.decode("utf-8", "backslashreplace")
+            stored = self._stored.setdefault(name, _Stored(entry.name, entry.shape, entry.type, []))
+            if (entry.shape, entry.type) != (stored.shape, stored.dtype):
+                raise _corrupt(
+                    file.path, f"{name} has another shape or element type in another place"
+                )
+            stored.slices.extend(_StoredSlice(file, table, encoded) for encoded in entry.slice)
+
+    def _path(self, stored: _Stored) -> str:
+        """The file to name where a variable as a whole is at fault."""
+        files = {item.file.path for item in stored.slices}
+        return files.pop() if len(files) == 1 else self._place
+
+    def _read(self, name: str, stored: _Stored, shape: tuple[int, ...]) -> NDArray[Any]:
+        dtype, field, code = _DTYPES[stored.dtype]
+        if not field:
+            raise Unsupported(
+                self._path(stored),
+                f"{name} holds {dtype} elements, which have no numbers to read",
+                "Choose another variable.",
+            )
+        # Every part is read before room for the whole is made: what a file claims allots nothing.
+        parts = self._read_parts(name, stored, shape, field, code)
+        try:
+            array = parts[0][1] if len(parts) == 1 else np.empty(shape, code)
+            array = array.reshape(shape)
+        except ValueError as error:
+            raise Unsupported(
+                self._path(stored),
+                f"{name} of shape {list(shape)} is more than an array can be",
+                "Choose another variable.",
+            ) from error
+        if len(parts) > 1:
+            self._put_together(name, stored, parts, array)
+        if dtype == "bfloat16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        return array
+
+    def _read_parts(
+        self, name: str, stored: _Stored, shape: tuple[int, ...], field: str, code: str
+    ) -> list[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """The elements of each slice and where they belong; together as many as `shape` has."""
+        places = {}
+        for item in stored.slices:
+            place, key = slice_place(
+                stored.key, _parse(item.file.path, name, TensorSlice, item.encoded), shape
+            )
+            if place is None:
+                raise _corrupt(
+                    item.file.path, f"a slice of {name} lies outside its shape {list(shape)}"
+                )
+            if key in places:
+                raise _corrupt(item.file.path, f"a slice of {name} is there twice")
+            places[key] = (item, place)
+        if sum(_size(place) for _, place in places.values()) != math.prod(shape):
+            raise Incomplete(
+                self._path(stored),
+                f"the slices of {name} do not add up to its shape {list(shape)}",
+                "The checkpoint is incomplete; use another checkpoint of the run.",
+            )
+        return [
+            (place, _read_elements(item, name, key, place, field, code))
+            for key, (item, place) in places.items()
+        ]
+
+    def _put_together(
+        self,
+        name: str,
+        stored: _Stored,
+        parts: list[tuple[tuple[slice, ...], NDArray[Any]]],
+        whole: NDArray[Any],
+    ) -> None:
+        """Fill `whole` from the slices of a partitioned variable."""
+        covered = np.zeros(whole.shape, bool)
+        for place, elements in parts:
+            whole[place] = elements.reshape(whole[place].shape)
+            covered[place] = True
+        if not covered.all():
+            raise _corrupt(self._path(stored), f"the slices of {name} overlap")
+
+
+def _open_files(place: str) -> Iterator[Source]:
+    """The one file, or each of the shards that the pattern stands for."""
+    pattern = re.search(_SHARDS, place)
+    if pattern is None:
+        yield Source(place)
+        return
+    prefix, count = place[: pattern.start()], pattern[1]
+    for number in range(int(count)):
+        path = f"{prefix}-{number:05d}-of-{count}"
+        try:
+            yield Source(path)
+        except NotFound as error:
+            raise Incomplete(
+                path,
+                "this shard of the checkpoint is missing",
+                f"All {int(count)} shards are needed; put it beside the others.",
+            ) from error
+
+
+def _contents(file: Source, table: Table) -> Any:
+    """What `file` says it has, a SavedTensorSliceMeta."""
+    encoded = table.get(_CONTENTS_KEY)
+    if encoded is not None and encoded.startswith(_BUNDLE_HEADER):
+        raise Unsupported(
+            file.path,
+            "this is the index of a TensorFlow V2 checkpoint that lost its name",
+            "Call it NAME.index again, beside NAME.data-00000-of-00001.",
+        )
+    message = None if encoded is None else _parse(file.path, "", SavedTensorSlices, encoded)
+    if message is None or not message.HasField("meta"):
+        raise UnknownFormat(
+            file.path,
+            "this is a table, but not one of a TensorFlow checkpoint",
+            "Check that it is the right file.",
+        )
+    return message.meta
+
+
+def _shape(path: str, name: str, encoded: bytes) -> tuple[int, ...]:
+    stored = _parse(path, name, TensorShape, encoded)
+    if len(stored.dim) > _MAX_RANK:
+        raise _corrupt(path, f"the entry of {name} has {len(stored.dim)} dimensions")
+    shape = tuple([dimension.size for dimension in stored.dim])
+    if stored.unknown_rank or min(shape, default=0) < 0:
+        raise _corrupt(path, f"the entry of {name} has the impossible shape {list(shape)}")
+    return shape
+
+
+def _read_elements(
+    item: _StoredSlice, name: str, key: bytes, place: tuple[slice, ...], field: str, code: str
+) -> NDArray[Any]:
+    """The elements of one slice, of shape (n,); exactly as many as it has.
+
+    A TensorProto elsewhere may hold one value for many elements; here TensorFlow's own reader
+    takes none that has too few or too many (tensor_slice_reader.h, CopySliceData).
+    """
+    encoded = item.table.get(key)
+    if encoded is None:
+        raise _corrupt(item.file.path, f"the values of {name}, or of a slice of it, are missing")
+    message = _parse(item.file.path, name, SavedTensorSlices, encoded)
+    values = getattr(message.data.data, field)
+    if len(values) != _size(place):
+        raise _corrupt(
+            item.file.path,
+            f"{name}, or a slice of it, should have {_size(place)} values of its element type,"
+            f" but has {len(values)}",
+        )
+    elements: NDArray[Any] = np.fromiter(values, _FIELDS[field], len(values))
+    return elements.astype(f"u{np.dtype(code).itemsize}", copy=False).view(code)
+
+
+def _size(place: tuple[slice, ...]) -> int:
+    return math.prod(side.stop - side.start for side in place)
+
+
+def _parse(path: str, name: str, message: Any, encoded: bytes) -> Any:
+    try:
+        return message.FromString(encoded)
+    except DecodeError as error:
+        what = f"the entry of {name}" if name else "its table of contents"
+        raise _corrupt(path, f"{what} cannot be parsed") from error
+
+
+def _corrupt(path: str, what: str) -> ReadProblem:
+    return Corrupt(
+        path,
+        what,
+        "The file is damaged; copy it again or use another checkpoint of the run.",
+    )

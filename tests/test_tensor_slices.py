@@ -566,14 +566,19 @@ def test_keys_that_grow_to_gigabytes(path, growth):
 
 
 def test_blocks_that_unpack_to_gigabytes(path):
-    # Each block is mostly one value of zeros, of which snappy makes a twentieth.
-    names = [f"v{i:04d}".encode() for i in range(300)]
-    metas = [SliceMeta(name, 1, (1 << 18,), ((None,),)) for name in names]
+    # Each block holds a sound variable, and zeros beside it of which snappy makes a twentieth.
+    one, part = np.ones(1, np.float32), (None,)
+    names = [b"v%04d" % i for i in range(300)]
+    metas = [SliceMeta(name, 1, (1,), (part,)) for name in names]
     blocks = [(b"", sealed(block([(b"", slices_meta(metas))])))]
-    data = sealed(snappy(block([(b"k", bytes(4 << 20))])), SNAPPY)
-    blocks += [(slice_key(name, (None,)), data) for name in names]
+    for name in names:
+        key = slice_key(name, part)
+        sound = (key, slice_data(name, part, tensor_values(one)))
+        contents = block([sound, (key + b"\0", bytes(4 << 20))])
+        blocks.append((key + b"\0", sealed(snappy(contents), SNAPPY)))
     path.write_bytes(table_of(blocks))
-    assert read_with_little(path, 600 << 20).startswith("Corrupt")
+    assert path.stat().st_size < 70 << 20
+    assert "claim far more bytes than are stored" in read_with_little(path, 600 << 20)
 
 
 def test_one_block_under_many_handles(path):

@@ -129,6 +129,7 @@ def check(
     output: str | None,
     patterns: tuple[str, ...],
     all_checkpoints: bool,
+    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -156,7 +157,9 @@ def check(
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
-    config = make_config(select, ignore, momentum, patterns, all_checkpoints=all_checkpoints)
+    config = make_config(
+        select, ignore, momentum, patterns, all_checkpoints=all_checkpoints, engine=engine
+    )
     report = check_paths(paths, config)
     with _output(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
@@ -198,6 +201,7 @@ def list_(
     output: str | None,
     patterns: tuple[str, ...],
     all_checkpoints: bool,
+    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -215,7 +219,8 @@ def list_(
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
-    report = list_paths(paths, make_config(patterns=patterns, all_checkpoints=all_checkpoints))
+    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
+    report = list_paths(paths, config)
     with _output(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
@@ -260,6 +265,7 @@ def dump(
     output: str | None,
     patterns: tuple[str, ...],
     all_checkpoints: bool,
+    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -282,7 +288,8 @@ def dump(
         raise UsageProblem("--format npz is binary: give a file with --output FILE.")
     if format_ != "npz" and output is not None and output.endswith(".npz"):
         raise UsageProblem(f"{output} looks like NumPy's archive: add --format npz.")
-    report = read_values(path, make_config(patterns=patterns, all_checkpoints=all_checkpoints))
+    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
+    report = read_values(path, config)
     chosen = choose_layers(path, report, names)
     dumps = [
         (item, [(layer, inference(layer)) for layer in item.layers if layer.name in chosen])

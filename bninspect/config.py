@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bninspect.errors import UsageProblem
-from bninspect.model import ROLES, Role
+from bninspect.model import ENGINES, ROLES, Engine, Role
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Config:
 
     `select` and `ignore` are rule codes or their beginnings. `momentum` stands in where no stored
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
-    `all_checkpoints` takes all of a training directory instead of its newest.
+    `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
+    reads the files: `native` or `tensorflow`.
     """
 
     select: tuple[str, ...] = ()
@@ -25,6 +26,7 @@ class Config:
     momentum: float | None = None
     patterns: tuple[tuple[Role, re.Pattern[str]], ...] = ()
     all_checkpoints: bool = False
+    engine: Engine = "native"
 
 
 def make_config(
@@ -34,6 +36,7 @@ def make_config(
     patterns: str | Iterable[str] = (),
     *,
     all_checkpoints: bool = False,
+    engine: str = "native",
 ) -> Config:
     """Check the options and freeze them.
 
@@ -41,6 +44,8 @@ def make_config(
     `patterns` is `ROLE=REGEX`. One string stands for a list of it. Raises
     `UsageProblem`, naming the option at fault.
     """
+    if engine not in ENGINES:
+        raise UsageProblem(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}.")
     if momentum is not None and not (math.isfinite(momentum) and 0.0 <= momentum < 1.0):
         raise UsageProblem(f"--momentum must be at least 0 and below 1, not {momentum}.")
     selected = _codes(select)
@@ -52,6 +57,7 @@ def make_config(
         momentum=momentum,
         patterns=tuple(_pattern(pattern) for pattern in _strings(patterns)),
         all_checkpoints=all_checkpoints,
+        engine="tensorflow" if engine == "tensorflow" else "native",
     )
 
 

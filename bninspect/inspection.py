@@ -26,6 +26,7 @@ from bninspect.model import (
     BNLayer,
     Checkpoint,
     CheckpointReport,
+    Engine,
     Report,
     Rule,
     RuleContext,
@@ -43,6 +44,7 @@ def check(
     momentum: float | None = None,
     patterns: str | Iterable[str] = (),
     all_checkpoints: bool = False,
+    engine: Engine = "native",
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
 
@@ -50,22 +52,28 @@ def check(
     stands for its newest checkpoint, with `all_checkpoints` for all of them; a directory without
     a state file stands for every checkpoint below it. `select` and `ignore` are rule codes or
     their beginnings, `momentum` (0 to 1) stands in where none is stored, `patterns` are
-    `ROLE=REGEX` for variable names of your own. A checkpoint that cannot be read is reported with
-    its `error`. Raises `UsageProblem` for a wrong option.
+    `ROLE=REGEX` for variable names of your own, `engine` is what reads the files. A checkpoint that
+    cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong option.
     """
-    config = make_config(select, ignore, momentum, patterns, all_checkpoints=all_checkpoints)
+    config = make_config(
+        select, ignore, momentum, patterns, all_checkpoints=all_checkpoints, engine=engine
+    )
     return check_paths(paths, config)
 
 
 def list_layers(
-    *paths: PathName, patterns: str | Iterable[str] = (), all_checkpoints: bool = False
+    *paths: PathName,
+    patterns: str | Iterable[str] = (),
+    all_checkpoints: bool = False,
+    engine: Engine = "native",
 ) -> Report:
     """Find and read the BN layers of every checkpoint that `paths` name, without judging them.
 
     Where the values are missing (an index without its shards) the layers are listed without.
-    `all_checkpoints` is that of `check`.
+    `all_checkpoints` and `engine` are those of `check`.
     """
-    return list_paths(paths, make_config(patterns=patterns, all_checkpoints=all_checkpoints))
+    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
+    return list_paths(paths, config)
 
 
 def check_paths(paths: Iterable[PathName], config: Config) -> Report:
@@ -166,7 +174,7 @@ def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> Che
     try:
         target = _located(found)
         # What is not finite is a finding (BN301), not a matter for numpy's warnings.
-        with open_target(path, target) as checkpoint, np.errstate(all="ignore"):
+        with open_target(path, target, config.engine) as checkpoint, np.errstate(all="ignore"):
             layers = [
                 with_keras_config(layer, checkpoint)
                 for layer in find_layers(checkpoint, config.patterns)

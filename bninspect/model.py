@@ -25,6 +25,10 @@ ROLES: tuple[Role, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
 AFFINE: tuple[Role, ...] = ("gamma", "beta")
 STATISTICS: tuple[Role, ...] = ("moving_mean", "moving_variance")
 
+# What reads the files: bninspect itself, or TensorFlow for a second opinion.
+Engine = Literal["native", "tensorflow"]
+ENGINES: tuple[Engine, ...] = ("native", "tensorflow")
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 

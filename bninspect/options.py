@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from bninspect.model import ENGINES
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -44,6 +46,14 @@ def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command
                     is_flag=True,
                     help="Of a training directory all checkpoints, oldest first, not the newest"
                     " alone.",
+                ),
+                click.option(
+                    "--engine",
+                    type=click.Choice(ENGINES),
+                    default=ENGINES[0],
+                    show_default=True,
+                    help="What reads the files: bninspect itself, or an installed TensorFlow, for"
+                    " a second opinion on its checkpoints and SavedModels.",
                 ),
                 click.option("-q", "--quiet", is_flag=True, help=quiet),
                 click.option("-v", "--verbose", is_flag=True, help=verbose),

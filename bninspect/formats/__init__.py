@@ -6,22 +6,22 @@ import os
 
 from bninspect.errors import NotFound, ReadProblem
 from bninspect.formats.locate import Found, Target, locate
-from bninspect.model import Checkpoint
+from bninspect.model import Checkpoint, Engine
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
     """Open whatever `path` means: a prefix, a file of a checkpoint, a directory, a Keras file.
 
     Only names are read now; values when a variable's `read` is called. Close the checkpoint, or
-    use it as a context manager. Raises a `ReadProblem`, also for a directory of several models:
-    then one of them has to be named.
+    use it as a context manager. `engine` is what reads the files. Raises a `ReadProblem`, also for
+    a directory of several models: then one of them has to be named.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
         from bninspect.formats.discover import one_of  # noqa: PLC0415
 
-        return open_target(path, one_of(path))
-    return open_target(path, locate(path))
+        return open_target(path, one_of(path), engine)
+    return open_target(path, locate(path), engine)
 
 
 def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
@@ -38,8 +38,15 @@ def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
     return discover(path, every=every)
 
 
-def open_target(path: str, target: Target) -> Checkpoint:
-    """Open what was located; `path` is what the user typed. Raises a `ReadProblem`."""
+def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpoint:
+    """Open what was located; `path` is what the user typed. Raises a `ReadProblem`.
+
+    Raises `UsageProblem` if the engine is tensorflow and TensorFlow is not installed.
+    """
+    if engine == "tensorflow":
+        from bninspect.formats.tensorflow_engine import open_with_tensorflow  # noqa: PLC0415
+
+        return open_with_tensorflow(path, target)
     # Each reader brings its own libraries, so only the one that is needed is imported.
     if target.kind == "keras-h5":
         from bninspect.formats.keras_h5 import open_keras_h5  # noqa: PLC0415

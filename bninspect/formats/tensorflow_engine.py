@@ -45,8 +45,9 @@ def open_with_tensorflow(path: str, target: Target) -> Checkpoint:
 
 
 def _import_tensorflow() -> Any:
-    # TensorFlow tells of CUDA and CPU instructions on import, which is no part of the report.
+    # TensorFlow tells of CUDA and of the CPU on import, which is no part of the report.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         import tensorflow  # noqa: PLC0415
     except ImportError as error:

@@ -173,7 +173,8 @@ RULES: tuple[Rule, ...] = (
             meaning=(
                 "A channel's mean is exactly 0 and its variance has decayed: below"
                 f" {COLLAPSED_VARIANCE:g}, or to momentum^steps, or to the same number as in other"
-                " such channels. That is what updates with nothing but zeros leave."
+                " such channels, or still 0 where it started there, while other channels moved."
+                " That is what updates with nothing but zeros leave."
             ),
             why=(
                 "The statistics are right, so this is no error: the channel gives beta, whatever"

@@ -24,6 +24,8 @@ _ROWS = {
     "object": tuple(row for row in FAMILIES if row.named_by != "graph"),
 }
 
+_CERTAIN = {rows: tuple(row for row in rows if row.certain) for rows in _ROWS.values()}
+
 # Variables that belong to a layer besides its members: renorm (tf.layers, tf_keras, Keras 3.14+).
 _RENORM = (
     "moving_stddev",
@@ -63,6 +65,7 @@ _AVERAGED_MOMENT = (
     r"(?:(?P<path>.+?)/)??moments(?P<again>_\d+)?/"
     r"(?P<leaf>(?:Squeeze(?:_1)?|(?:moments_1/)?(?:mean|variance))/ExponentialMovingAverage)"
 )
+_AFFINE_OF_MOMENTS = next((*row.gamma, *row.beta) for row in FAMILIES if row.name == "moments-ema")
 _NUMBERS = ("float", "bfloat", "int", "uint")
 _TOP_LEVEL = "(top level)"
 _MAX_SCOPE_PARTS = 64
@@ -115,10 +118,7 @@ def _file_names(names: Mapping[str, str], patterns: Patterns) -> _Filed:
             averages.append((match, stored))
         elif "/moments/" in name or "/accu/" in name:
             filed.other_averages.update(_heads(scope))
-    known = set(names.values()) if averages else set()
-    # Below a variable it is a shadow of that variable.
-    averages = [one for one in averages if one[0].string.rpartition("/")[0] not in known]
-    owners = _file_averages(filed, averages)
+    owners = _file_averages(filed, averages, names) if averages else {}
     for path, leaf, stored in debias:
         owner, _, statistic = path.rpartition("/")
         average = next((tail for tail in _tails(path) if tail in owners), None)
@@ -134,19 +134,26 @@ def _file_names(names: Mapping[str, str], patterns: Patterns) -> _Filed:
 
 
 def _file_averages(
-    filed: _Filed, averages: list[tuple[re.Match[str], str]]
+    filed: _Filed, averages: list[tuple[re.Match[str], str]], names: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
     """File averages of batch moments by layer; gives the scope and the leaf of each by its name.
 
     A second set of averages in a scope (the network built again, for evaluation) is a layer of
-    its own.
+    its own. In one scope TensorFlow numbers all that is made again: `moments_1` goes with
+    `gamma_1` and `beta_1`. Below a stored variable it is no average of moments but its shadow.
     """
     owners: dict[str, tuple[str, str]] = {}
+    stored_by_name = {name: stored for stored, name in names.items()}
     for average, stored in sorted(averages, key=lambda item: item[0].string):
+        if average.string.rpartition("/")[0] in stored_by_name:
+            continue
         path = average["path"] or ""
-        if average["again"]:
-            name = f"moments{average['again']}"
-            scope = f"{path}/{name}" if path else name
+        if again := average["again"]:
+            scope = _join(path, f"moments{again}")
+            group = filed.groups.setdefault(scope, {})
+            for affine in _AFFINE_OF_MOMENTS:
+                if (name := _join(path, affine + again)) in stored_by_name:
+                    group.setdefault(affine, stored_by_name[name])
         else:
             scope = _owner(path, filed.groups)
         leaf = f"moments/{average['leaf']}"
@@ -155,6 +162,10 @@ def _file_averages(
         filed.groups.setdefault(scope, {}).setdefault(leaf, stored)
         owners[average.string] = scope, leaf
     return owners
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
 def _owner(path: str, groups: Mapping[str, Group]) -> str:
@@ -291,6 +302,8 @@ def _family(scope: str, group: Group, rows: tuple[Family, ...]) -> Family | None
     """The first row with both statistics, else with one, else whose scope alone proves BN."""
     last = scope.rpartition("/")[2]
     half = certain = None
+    if _STATISTICS_LEAVES.isdisjoint(group):
+        rows = _CERTAIN[rows]  # most scopes have nothing but a bias
     for row in rows:
         mean, variance = (not leaves.isdisjoint(group) for leaves in row.statistics)
         if (mean or variance or row.certain) and re.fullmatch(row.scope, last, re.DOTALL):

@@ -577,6 +577,29 @@ def test_averages_of_moments_in_one_scope_are_layers_of_their_own():
         assert len(found) == 2
 
 
+@pytest.mark.parametrize("path", ["", "net/"])
+def test_averages_of_moments_go_with_gamma_and_beta_of_their_number(path):
+    names = [
+        f"{path}{name}"
+        for number in ("", "_1", "_12")
+        for name in (
+            f"gamma{number}",
+            f"beta{number}",
+            f"moments{number}/Squeeze/ExponentialMovingAverage",
+            f"moments{number}/Squeeze_1/ExponentialMovingAverage",
+        )
+    ]
+    layers = find_layers(checkpoint(names))
+    assert {tuple(v.name for v in layer.variables.values()) for layer in layers} == {
+        tuple(names[start : start + 4]) for start in (0, 4, 8)
+    }
+    assert {layer.name for layer in layers} == {
+        path.rstrip("/") or "(top level)",
+        f"{path}moments_1",
+        f"{path}moments_12",
+    }
+
+
 def test_averages_of_moments_without_gamma_do_not_take_that_of_another_layer():
     names = [*averaged(scope="x/bn/").values()][2:]
     [layer, other] = find_layers(checkpoint([*names, "x/gamma", "x/moving_mean"]))

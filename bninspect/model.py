@@ -183,11 +183,13 @@ class TrainingEvidence(NamedTuple):
     """What the file says about whether a layer was trained.
 
     `facts` are sentences that show training. `testable` is whether anything is stored that could
-    have shown it; without that, the absence of facts proves nothing.
+    have shown it; without that, the absence of facts proves nothing. `updates` is how many updates
+    of its averages the layer itself has counted, None if it counts none.
     """
 
     facts: tuple[str, ...] = ()
     testable: bool = False
+    updates: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1107,6 +1107,32 @@ def test_a_dead_channel_stays_where_its_variance_started_from_0():
     assert codes(**dead, step=5, momentum=0.99) == ["BN106", "BN303"]
 
 
+COUNTERS = ["moving_mean/_counter", "moving_mean/counter", "accu/accu_counter", "m/local_step"]
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+@pytest.mark.parametrize("gamma", [1.0, GAMMA])
+def test_a_layer_that_counts_updates_and_saw_only_zeros_is_dead(counter, gamma):
+    def found(count, **more):
+        helpers = {counter: variable(counter, count, "float32")}
+        layer = {"mean": 0.0, "variance": 0.0, "gamma": gamma, "initial": FROM_ZERO} | more
+        return findings(**layer, helpers=helpers)
+
+    [dead] = found(7.0)
+    assert (dead.rule.code, dead.message[:27]) == ("BN303", "3 of 3 channels are dead: t")
+    stuck_code = "BN101" if gamma is GAMMA else "BN105"
+    [stuck] = found(0.0)
+    assert stuck.rule.code == stuck_code
+    assert stuck_code == "BN105" or "its own count of updates is 0" in stuck.evidence
+    # A variance that started at 1 would have left it.
+    [stuck] = found(7.0, variance=1.0, initial={})
+    assert stuck.rule.code == stuck_code
+    # No count at all: the accumulators start at 1e-12, and a list is no count.
+    for count in (1e-12, [7.0, 7.0]):
+        [stuck] = found(count)
+        assert stuck.rule.code == stuck_code
+
+
 def test_dead_channels_do_not_excuse_a_stuck_mean_that_started_from_0():
     # Two variances moved and two channels are dead: no channel is both.
     assert codes(mean=(0.0,) * 4, variance=(0.0, 0.0, 1.0, 2.0), initial=FROM_ZERO) == [

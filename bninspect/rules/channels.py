@@ -26,6 +26,19 @@ def untouched_channels(mean: Values, variance: Values) -> int:
     return 0 if variance.initial == 0.0 else _at_initial(mean, variance)
 
 
+def saw_only_zeros(layer: BNLayer) -> bool:
+    """Whether the layer counts updates and its statistics are still the 0 they started from.
+
+    Then its whole input is always 0: a dead layer, not one that was forgotten.
+    """
+    both = layer.statistics
+    return (
+        both is not None
+        and bool(layer.training.updates)
+        and all(values.all_initial and values.initial == 0.0 for values in both)
+    )
+
+
 def _at_initial(mean: Values, variance: Values) -> int:
     if mean.initial is None or variance.initial is None:
         return 0

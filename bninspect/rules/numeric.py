@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
-from bninspect.rules.channels import COLLAPSED_VARIANCE, dead_channels, momentum_of
+from bninspect.rules.channels import (
+    COLLAPSED_VARIANCE,
+    dead_channels,
+    momentum_of,
+    saw_only_zeros,
+)
 
 # The square of float16's largest number: beyond it one standard deviation of the activations
 # is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
@@ -45,7 +50,10 @@ def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN303."""
     if layer.statistics is None:
         return
-    count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
+    if saw_only_zeros(layer):
+        count = layer.statistics[0].channels
+    else:
+        count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
     if count:
         yield Violation(
             f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
-from bninspect.rules.channels import dead_channels, momentum_of, untouched_channels
+from bninspect.rules.channels import (
+    dead_channels,
+    momentum_of,
+    saw_only_zeros,
+    untouched_channels,
+)
 from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
 
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
@@ -34,6 +39,8 @@ def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violati
     both = layer.statistics
     if both is None or not both[0].all_initial or not both[1].all_initial:
         return
+    if saw_only_zeros(layer):
+        return  # BN303
     if layer.training.testable and not layer.training.facts:
         return  # BN105: nothing says that the layer was trained
     mean, variance = both
@@ -41,6 +48,8 @@ def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violati
     facts = layer.training.facts or (
         "nothing stored could show training: whether the layer was trained cannot be told",
     )
+    if layer.training.updates == 0:
+        proof = (*proof, "its own count of updates is 0")
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} and moving_variance still"
         f" {_number(variance.initial)} in {_all(layer)}",
@@ -141,8 +150,8 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
     both = layer.statistics
     if both is None or not both[0].all_initial or not both[1].all_initial:
         return
-    if layer.training.facts or not layer.training.testable:
-        return  # BN101
+    if layer.training.facts or not layer.training.testable or saw_only_zeros(layer):
+        return  # BN101, BN303
     untrained = context.step == 0 and not context.trained
     # Keras 1 updates the averages of a frozen layer too.
     may_freeze = layer.trainable is False and layer.family != "keras-1"

@@ -17,13 +17,22 @@ class Inference:
 
     `scale = gamma / sqrt(variance + epsilon)`, `shift = beta - mean * scale`, both of shape (C,)
     in float64; None where a statistic is missing. `assumed` says that `epsilon` is the family's
-    usual one, not a stored one.
+    usual one, not a stored one; `caution` what else the file leaves open.
     """
 
     epsilon: float
     assumed: bool
     scale: NDArray[Any] | None
     shift: NDArray[Any] | None
+    caution: str | None = None
+
+
+# keras/layers/normalization.py of 1.0.5, keras/backend/theano_backend.py of 1.0.6. Whole models,
+# which store a configuration, came with 1.0.7.
+_MAY_BE_A_STD = (
+    "without a stored configuration this may be the standard deviation, which Keras up to 1.0.5 (on"
+    " Theano up to 1.0.6) kept and divided by"
+)
 
 
 # The layers chosen of one checkpoint, and what inference makes of each.
@@ -48,7 +57,8 @@ def inference(layer: BNLayer) -> Inference:
     with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(arrays["moving_variance"] + epsilon)
         shift = arrays.get("beta", 0.0) - arrays["moving_mean"] * scale
-    return Inference(epsilon, assumed, scale, shift)
+    caution = _MAY_BE_A_STD if layer.family == "keras-1" and layer.keras is None else None
+    return Inference(epsilon, assumed, scale, shift, caution)
 
 
 def columns(layer: BNLayer, result: Inference) -> dict[str, NDArray[Any] | None]:

@@ -1,8 +1,7 @@
-"""Variables → BN layers: the naming families, in one table, and the grouping by name.
+"""Variables → BN layers: the grouping of names, by what `families` knows of them.
 
 A layer is found by the names of its statistics; gamma and beta alone never make one, since
 LayerNorm, GroupNorm and InstanceNorm have them too, unless the layer's name leaves no doubt.
-Adding a framework is adding a row to `FAMILIES` and a fixture.
 """
 
 from __future__ import annotations
@@ -10,170 +9,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from bninspect.errors import Unsupported
-from bninspect.model import AFFINE, ROLES, STATISTICS, BNLayer, Checkpoint, Role, Variable
+from bninspect.families import FAMILIES, Family, Group
+from bninspect.model import AFFINE, STATISTICS, BNLayer, Checkpoint, Role, Variable
 
 Patterns = tuple[tuple[Role, re.Pattern[str]], ...]
-Group = dict[str, str]  # the last part of a variable's name → the name as stored
-
-_ZERO, _ONE = (0.0,), (1.0,)
-_ONE_OR_ZERO = (1.0, 0.0)
-_RANDOM: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Family:
-    """One way of naming BN variables.
-
-    `mean`, `variance`, `gamma` and `beta` list the possible last parts of the names, the most
-    usual first; `scope` is what the last part of the layer's own name must match; `named_by` is who
-    gives such names: the graph, or the object that owns the variables (HDF5, object-based files).
-    `certain` says that the scope alone proves BN, so that statistics which are not stored are
-    missing (BN201), not absent by design. The initial values are those of the framework's
-    `source`, most usual first; none where they are random. Inference multiplies by
-    gamma + `gamma_offset`; `epsilon` is the framework's default.
-    """
-
-    name: str
-    source: str
-    named_by: Literal["graph", "object", "any"] = "graph"
-    scope: str = ".*"
-    certain: bool = False
-    mean: tuple[str, ...] = ("moving_mean",)
-    variance: tuple[str, ...] = ("moving_variance",)
-    gamma: tuple[str, ...] = ("gamma",)
-    beta: tuple[str, ...] = ("beta",)
-    gamma_initial: tuple[float, ...] = _ONE
-    variance_initial: tuple[float, ...] = _ONE
-    gamma_offset: float = 0.0
-    epsilon: float = 1e-3
-    leaves: Mapping[Role, tuple[str, ...]] = field(init=False, repr=False)
-    initial: Mapping[Role, tuple[float, ...]] = field(init=False, repr=False)
-    statistics: tuple[frozenset[str], frozenset[str]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        leaves = dict(zip(ROLES, (self.gamma, self.beta, self.mean, self.variance), strict=True))
-        initial = (self.gamma_initial, _ZERO, _ZERO, self.variance_initial)
-        object.__setattr__(self, "leaves", leaves)
-        object.__setattr__(self, "initial", dict(zip(ROLES, initial, strict=True)))
-        object.__setattr__(self, "statistics", (frozenset(self.mean), frozenset(self.variance)))
-
-    def members(self, group: Group) -> dict[Role, str]:
-        """The members among the names of one scope."""
-        return {
-            role: group[leaf]
-            for role in ROLES
-            if (leaf := next((leaf for leaf in self.leaves[role] if leaf in group), None))
-        }
-
-
-# The first row that fits wins, so a row with a scope of its own stands before a general one.
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        "keras",
-        "keras/layers/normalization/batch_normalization.py",
-        named_by="object",
-    ),
-    Family(
-        "keras",
-        "keras/utils/naming.py: the name of a layer that got none",
-        named_by="object",
-        scope=r"(.*_)?batch_normalization(_\d+)?",
-        certain=True,
-    ),
-    Family(
-        "keras-1",
-        "Keras 1: keras/layers/normalization.py; running_std holds a variance from 1.0.8 on",
-        named_by="any",
-        mean=("running_mean",),
-        variance=("running_std",),
-    ),
-    Family(
-        "tensorpack",
-        "tensorpack/models/batch_norm.py",
-        mean=("mean/EMA",),
-        variance=("variance/EMA",),
-        epsilon=1e-5,
-    ),
-    Family(
-        "lingvo",
-        "lingvo/core/bn_layers.py: gamma is stored as the distance from 1",
-        mean=("moving_mean/var",),
-        variance=("moving_variance/var",),
-        gamma=("gamma/var",),
-        beta=("beta/var",),
-        gamma_initial=_ZERO,
-        gamma_offset=1.0,
-    ),
-    Family(
-        "slim",
-        "tensorflow/contrib/layers/python/layers/layers.py, tf_slim/layers/layers.py",
-        scope=r"BatchNorm(_\d+)?",
-        certain=True,
-    ),
-    Family(
-        "tf.layers",
-        "tensorflow/python/layers/normalization.py",
-        scope=r"(tpu_|sync_)?batch_normalization(_v\d+)?(_\d+)?",
-        certain=True,
-    ),
-    Family(
-        "sonnet-1",
-        "sonnet/python/modules/batch_norm.py",
-        scope=r"batch_norm(_\d+)?",
-        certain=True,
-    ),
-    Family(
-        "tflearn",
-        "tflearn/layers/normalization.py: gamma starts random, N(1, 0.002)",
-        scope=r"BatchNormalization(_\d+)?",
-        certain=True,
-        gamma_initial=_RANDOM,
-        epsilon=1e-5,
-    ),
-    Family(
-        "tensorlayer",
-        "tensorlayer/layers/normalization.py: random gamma; 2.x moving_var starts at 0",
-        named_by="any",
-        scope=r"batch_?norm(_layer|[123]d)?(_\d+)?",
-        variance=("moving_var",),
-        gamma_initial=_RANDOM,
-        variance_initial=_ONE_OR_ZERO,
-        epsilon=1e-5,
-    ),
-    Family(
-        "custom-scope",
-        "any framework's variable names under a scope of the user's own",
-        gamma=("gamma", "scale"),
-        beta=("beta", "offset", "shift"),
-    ),
-    Family(
-        "hand-written",
-        "public code: pop_mean and pop_var start at 0 and 1, or both at 0",
-        named_by="any",
-        mean=("moving_mean", "running_mean", "pop_mean"),
-        variance=(
-            "moving_var",
-            "moving_variance",
-            "running_var",
-            "running_variance",
-            "pop_var",
-            "pop_variance",
-        ),
-        gamma=("gamma", "scale"),
-        beta=("beta", "offset", "shift"),
-        variance_initial=_ONE_OR_ZERO,
-    ),
-)
 
 _ROWS = {
     "graph": tuple(row for row in FAMILIES if row.named_by != "object"),
     "object": tuple(row for row in FAMILIES if row.named_by != "graph"),
 }
+
+_CERTAIN = {rows: tuple(row for row in rows if row.certain) for rows in _ROWS.values()}
 
 # Variables that belong to a layer besides its members: renorm (tf.layers, tf_keras, Keras 3.14+).
 _RENORM = (
@@ -183,6 +34,15 @@ _RENORM = (
     "renorm_stddev",
     "renorm_stddev_weight",
 )
+# … the rest of Sonnet 2's averages, by attribute and by variable (sonnet/src/moving_averages.py),
+_SONNET_2 = tuple(
+    f"moving_{statistic}/{leaf}"
+    for statistic in ("mean", "variance")
+    for leaf in ("_hidden", "_counter", "hidden", "counter")
+)
+# … compare_gan's count and switch of its accumulators,
+_ACCUMULATORS = ("accu/accu_counter", "accu/update_accus")
+_HELPERS = (*_RENORM, *_SONNET_2, *_ACCUMULATORS)
 # … and zero-debias (tensorflow/python/training/moving_averages.py), below the statistic's name.
 _ZERO_DEBIAS = ("biased", "local_step")
 # The tell of an input normalizer (Keras Normalization and many a hand-written one).
@@ -190,7 +50,7 @@ _COUNTER = "count"
 
 _LEAVES = {
     *(leaf for family in FAMILIES for leaves in family.leaves.values() for leaf in leaves),
-    *_RENORM,
+    *_HELPERS,
     _COUNTER,
 }
 _STATISTICS_LEAVES = {
@@ -200,6 +60,12 @@ _TWO_PARTS = {leaf.rpartition("/")[2] for leaf in _LEAVES if "/" in leaf}
 # Keras 1 wrote LAYER_running_mean where others write LAYER/moving_mean, and a number behind it
 # where the graph had the name already.
 _KERAS_1_NAME = r"(?P<layer>.+)_(?P<leaf>gamma|beta|running_mean|running_std)(_\d+)?"
+# An ExponentialMovingAverage of what tf.nn.moments returned, `again` where the scope had it before.
+_AVERAGED_MOMENT = (
+    r"(?:(?P<path>.+?)/)??moments(?P<again>_\d+)?/"
+    r"(?P<leaf>(?:Squeeze(?:_1)?|(?:moments_1/)?(?:mean|variance))/ExponentialMovingAverage)"
+)
+_AFFINE_OF_MOMENTS = next((*row.gamma, *row.beta) for row in FAMILIES if row.name == "moments-ema")
 _NUMBERS = ("float", "bfloat", "int", "uint")
 _TOP_LEVEL = "(top level)"
 _MAX_SCOPE_PARTS = 64
@@ -241,22 +107,83 @@ def _file_names(names: Mapping[str, str], patterns: Patterns) -> _Filed:
     """Sort names, given as stored → known, by the scope and the last part of the known one."""
     filed = _Filed({}, {}, set())
     debias = []
+    averages = []
     for stored, name in names.items():
         scope, leaf = (patterns and _split_by_pattern(name, patterns)) or _split(name)
         if leaf in _LEAVES:
             filed.groups.setdefault(scope, {}).setdefault(leaf, stored)
         elif leaf in _ZERO_DEBIAS:
             debias.append((scope, leaf, stored))
+        elif "moments" in name and (match := re.fullmatch(_AVERAGED_MOMENT, name, re.DOTALL)):
+            averages.append((match, stored))
         elif "/moments/" in name or "/accu/" in name:
             filed.other_averages.update(_heads(scope))
+    owners = _file_averages(filed, averages, names) if averages else {}
     for path, leaf, stored in debias:
         owner, _, statistic = path.rpartition("/")
-        if statistic in _STATISTICS_LEAVES:
+        average = next((tail for tail in _tails(path) if tail in owners), None)
+        if average is not None:
+            scope, statistic = owners[average]
+            filed.helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = stored
+        elif statistic in _STATISTICS_LEAVES:
             for scope in _tails(owner):
                 if statistic in filed.groups.get(scope, {}):
                     filed.helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = stored
                     break
     return filed
+
+
+def _file_averages(
+    filed: _Filed, averages: list[tuple[re.Match[str], str]], names: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """File averages of batch moments by layer; gives the scope and the leaf of each by its name.
+
+    A second set of averages in a scope (the network built again, for evaluation) is a layer of
+    its own. In one scope TensorFlow numbers all that is made again: `moments_1` goes with
+    `gamma_1` and `beta_1`. Below a stored variable it is no average of moments but its shadow.
+    """
+    owners: dict[str, tuple[str, str]] = {}
+    stored_by_name = {name: stored for stored, name in names.items()}
+    for average, stored in sorted(averages, key=lambda item: item[0].string):
+        if average.string.rpartition("/")[0] in stored_by_name:
+            continue
+        path = average["path"] or ""
+        if again := average["again"]:
+            scope = _join(path, f"moments{again}")
+            group = filed.groups.setdefault(scope, {})
+            for affine in _AFFINE_OF_MOMENTS:
+                if (name := _join(path, affine + again)) in stored_by_name:
+                    group.setdefault(affine, stored_by_name[name])
+        else:
+            scope = _owner(path, filed.groups)
+        leaf = f"moments/{average['leaf']}"
+        if leaf in filed.groups.get(scope, {}):
+            scope = path
+        filed.groups.setdefault(scope, {}).setdefault(leaf, stored)
+        owners[average.string] = scope, leaf
+    return owners
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _owner(path: str, groups: Mapping[str, Group]) -> str:
+    """The layer whose batch moments were computed at `path`.
+
+    The averages of `S/moments/…` are `S/S/moments/…`: the variable scope, then the name of the
+    operation, whose scopes may be numbered (`bn/bn_1/moments/…`). Without a variable scope the
+    path is the operation's alone.
+    """
+    if path in groups:
+        return path
+    parts = path.split("/")
+    plain = [re.sub(r"_\d+$", "", part) for part in parts[:_MAX_SCOPE_PARTS]]
+    for size in range(len(plain) // 2, 0, -1):
+        if plain[:size] == plain[size : 2 * size]:
+            outer, inner = "/".join(parts[:size]), "/".join(parts[size:])
+            return inner if inner in groups or outer not in groups else outer
+    return path
 
 
 def _split_by_pattern(name: str, patterns: Patterns) -> tuple[str, str] | None:
@@ -299,8 +226,8 @@ def _tails(path: str) -> Iterator[str]:
 def _heads(path: str) -> Iterator[str]:
     """A scope and those around it; not more than any real scope has.
 
-    Averages of another kind are an ExponentialMovingAverage of the batch's moments, below
-    `S/S/moments`, or compare_gan's accumulators, `S/accu` (compare_gan/architectures/arch_ops.py).
+    Averages of another kind lie below the batch's moments, `S/S/moments`, or accumulators,
+    `S/accu`, by names that no family knows.
     """
     parts = path.split("/")[:_MAX_SCOPE_PARTS]
     return ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
@@ -328,7 +255,9 @@ def _layer(checkpoint: Checkpoint, filed: _Filed, scope: str) -> BNLayer | None:
                 f"{variable.name} holds {variable.dtype} elements, which are no numbers",
                 "If it has nothing to do with BN, give it another name.",
             )
-    helpers = {leaf: group[leaf] for leaf in _RENORM if leaf in group}
+    if family.counter in group:
+        members |= _means(members, checkpoint.variables[group[family.counter]])
+    helpers = {leaf: group[leaf] for leaf in _HELPERS if leaf in group}
     helpers |= filed.helpers.get(scope, {})
     return BNLayer(
         name=_display_name(scope, checkpoint.format),
@@ -346,6 +275,20 @@ def _may_lack_statistics(checkpoint: Checkpoint, scope: str) -> bool:
     return checkpoint.named_by == "graph" or scope in checkpoint.partial
 
 
+def _means(members: Mapping[Role, Variable], count: Variable) -> dict[Role, Variable]:
+    """Statistics that are stored as sums over `count` batches, as the means inference takes.
+
+    The count starts at 1e-12, so the means of nothing are 0.
+    """
+    if count.shape != ():
+        return {}
+
+    def mean(total: Variable) -> Variable:
+        return total._replace(load=lambda: total.read() / count.read())
+
+    return {role: mean(members[role]) for role in STATISTICS if role in members}
+
+
 def _is_bn(
     family: Family, members: Mapping[Role, Variable], group: Group, *, other_averages: bool
 ) -> bool:
@@ -355,7 +298,8 @@ def _is_bn(
     if _COUNTER in group and not affine:
         return False  # an input normalizer
     if statistics == 2:
-        return True
+        # A running mean of one number, such as a loss or a return, has no channels.
+        return affine or any(members[role].shape for role in STATISTICS)
     if statistics == 1:
         return affine or family.certain
     return affine and family.certain and not other_averages
@@ -365,6 +309,8 @@ def _family(scope: str, group: Group, rows: tuple[Family, ...]) -> Family | None
     """The first row with both statistics, else with one, else whose scope alone proves BN."""
     last = scope.rpartition("/")[2]
     half = certain = None
+    if _STATISTICS_LEAVES.isdisjoint(group):
+        rows = _CERTAIN[rows]  # most scopes have nothing but a bias
     for row in rows:
         mean, variance = (not leaves.isdisjoint(group) for leaves in row.statistics)
         if (mean or variance or row.certain) and re.fullmatch(row.scope, last, re.DOTALL):

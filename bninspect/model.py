@@ -28,6 +28,8 @@ STATISTICS: tuple[Role, ...] = ("moving_mean", "moving_variance")
 # What reads the files: bninspect itself, or TensorFlow for a second opinion.
 Engine = Literal["native", "tensorflow"]
 ENGINES: tuple[Engine, ...] = ("native", "tensorflow")
+# What averages without bias keep besides: TensorFlow's zero-debias, Sonnet 2's moving averages.
+_DEBIAS_HELPERS = ("/biased", "/local_step", "/_hidden", "/hidden")
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -190,11 +192,13 @@ class TrainingEvidence(NamedTuple):
     """What the file says about whether a layer was trained.
 
     `facts` are sentences that show training. `testable` is whether anything is stored that could
-    have shown it; without that, the absence of facts proves nothing.
+    have shown it; without that, the absence of facts proves nothing. `updates` is how many updates
+    of its averages the layer itself has counted, None if it counts none.
     """
 
     facts: tuple[str, ...] = ()
     testable: bool = False
+    updates: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,11 +206,11 @@ class BNLayer:
     """A batch-normalization layer as found in one checkpoint.
 
     `variables` holds the members that are stored, `helpers` the variables that belong to it
-    besides (renorm, zero-debias), by a short name. `initial` gives for each role the values that
-    training may start from, most usual first; empty where it is random or unknown. Inference
-    multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default. `momentum`,
-    `epsilon` and `keras` are None where nothing stored tells them. `values` and `training` are
-    filled when the members have been read.
+    besides (renorm, zero-debias, counters), by a short name. `initial` gives for each role the
+    values that training may start from, most usual first; empty where it is random or unknown.
+    Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
+    `momentum`, `epsilon` and `keras` are None where nothing stored tells them. `values` and
+    `training` are filled when the members have been read.
     """
 
     name: str
@@ -256,7 +260,7 @@ class BNLayer:
     @property
     def zero_debiased(self) -> bool:
         """Whether the averages forget their initial value with the first update."""
-        return any(name.endswith(("/biased", "/local_step")) for name in self.helpers)
+        return any(name.endswith(_DEBIAS_HELPERS) for name in self.helpers)
 
 
 class RuleContext(NamedTuple):

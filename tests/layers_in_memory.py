@@ -54,7 +54,7 @@ def checkpoint(
         variables=_variables(stored),
         optimizer=_variables(dict(optimizer)),
         in_order=format == "keras-h5",
-        named_by="object" if format == "keras-h5" else "graph",
+        named_by="object" if format in ("keras-h5", "tf-object") else "graph",
         keras_layers=keras_layers,
     )
 

@@ -20,6 +20,7 @@ ROWS = (
     {"cli"},
     {"inspection", "options", "output", "reporters"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference"},
+    {"families"},
     {"model"},
     {"errors"},
     {"__init__"},  # the version, and names that lead elsewhere only when they are used

@@ -252,6 +252,18 @@ class TestDump:
         assert "epsilon stored" in out
         assert "epsilon assumed" in run("dump", CLEAN, "--layer", "*").out
 
+    @pytest.mark.parametrize("stem", ["keras1_weights", "keras105_theano", "keras1_correct"])
+    def test_a_running_std_of_unknown_version_may_be_a_standard_deviation(
+        self, run: Run, stem: str
+    ) -> None:
+        path = load_fixture(stem).path
+        unknown = stem != "keras1_correct"
+        out = run("dump", path, "--layer", "bn1").out
+        assert ("moving_variance: without a stored configuration" in out) == unknown
+        document = run("dump", path, "--layer", "bn1", "--format", "json").json
+        assert (document["layers"][0]["caution"] is not None) == unknown
+        assert "deviation" not in run("dump", CLEAN, "--layer", "*").out
+
     def test_lingvo_gamma_is_a_distance_from_one(self, run: Run) -> None:
         path = load_fixture("lingvo_scheme").path
         layer = run("dump", path, "--layer", "*", "--format", "json").json["layers"][0]

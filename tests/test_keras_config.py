@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bninspect.evidence.keras_config import with_keras_config
+from bninspect.formats import open_checkpoint
 from bninspect.formats.keras_model import keras_layers
 from bninspect.layers import find_layers
 from bninspect.model import ROLES
+from tests.conftest import load_fixture
 from tests.layers_in_memory import bn, checkpoint
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -189,6 +191,47 @@ def test_all_of_a_frozen_model_is_frozen():
 def test_a_layer_of_a_frozen_wrapper_is_frozen():
     wrapped = node("td", class_name="TimeDistributed", layer=node("bn"), trainable=False)
     assert configured(model("m", wrapped), "td/bn").trainable is False
+
+
+# --- Keras 1 --------------------------------------------------------------------------------------
+
+
+def in_file(stem):
+    with open_checkpoint(str(load_fixture(stem).path)) as stored:
+        return {layer.name: with_keras_config(layer, stored) for layer in find_layers(stored)}
+
+
+@pytest.mark.parametrize(
+    ("stem", "modes"),
+    [
+        ("keras1_correct", {"bn1": 0, "bn2": 0}),
+        ("keras1_batch_statistics", {"bn1": 2, "bn2": 1}),
+        ("keras1_nested", {"encoder/enc_bn1": 2, "encoder/enc_bn2": 0, "bn_out": 0}),
+    ],
+)
+def test_the_mode_of_keras_1(stem, modes):
+    layers = in_file(stem)
+    assert {name: layer.keras.config["mode"] for name, layer in layers.items()} == modes
+    for name, layer in layers.items():
+        assert told(layer) == (0.9, 0.001, name != "bn_out")
+        assert (layer.keras.calls, layer.keras.inference_only) == (1, False)
+        assert layer.initial == USUAL
+
+
+def test_weights_of_keras_1_tell_no_configuration():
+    assert [told(layer) for layer in in_file("keras1_weights").values()] == [UNTOLD] * 2
+
+
+def test_models_of_keras_1_in_each_other():
+    # A Sequential's configuration is the list of its layers; calls have three parts, no arguments.
+    inner = {"class_name": "Sequential", "name": "inner", "config": [node("ibn", mode=2)]}
+    shared = node("shared", calls=[[["a", 0, 0]], [["b", 0, 0]]], mode=2)
+    config = model("m", inner | {"inbound_nodes": [[["a", 0, 0]]]}, shared, class_name="Model")
+    scopes = {"inner/ibn": 1, "shared/shared": 2}
+    found = configured_all(config, *scopes, version="1.2.2")
+    assert [layer.keras.config["mode"] for layer in found] == [2, 2]
+    assert [layer.keras.calls for layer in found] == [*scopes.values()]
+    assert not any(layer.keras.inference_only for layer in found)
 
 
 # --- What it says ---------------------------------------------------------------------------------

@@ -6,17 +6,20 @@ import random
 import re
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bninspect.config import make_config
 from bninspect.errors import Unsupported
-from bninspect.layers import FAMILIES, find_layers
+from bninspect.families import FAMILIES
+from bninspect.layers import find_layers
 from bninspect.model import ROLES
-from tests.layers_in_memory import checkpoint, unread
+from tests.layers_in_memory import checkpoint, unread, variable
 
 HDF5 = "keras-h5"
+OBJECT = "tf-object"
 FOUR = {role: role for role in ROLES}
 HDF5_FOUR = {role: f"{role}:0" for role in ROLES}
 
@@ -58,6 +61,27 @@ def keras_1(suffix, statistics_suffix=None):
 
 def named(mean, variance, gamma="gamma", beta="beta"):
     return {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+
+
+def averaged(mean="Squeeze", variance="Squeeze_1", scope="", **affine):
+    names = (f"{scope}moments/{name}/ExponentialMovingAverage" for name in (mean, variance))
+    return named(*names, **affine)
+
+
+ACCUMULATED = named("accu/accu_mean", "accu/accu_variance")
+SONNET_2 = named("moving_mean/average", "moving_variance/average", "scale", "offset")
+
+
+def sonnet_2_helpers(scope, hidden, counter):
+    return {
+        f"{statistic}/{leaf}": f"{scope}{statistic}/{leaf}"
+        for statistic in ("moving_mean", "moving_variance")
+        for leaf in (hidden, counter)
+    }
+
+
+def accumulators(scope):
+    return {leaf: f"{scope}{leaf}" for leaf in ("accu/accu_counter", "accu/update_accus")}
 
 
 CASES = [
@@ -102,11 +126,53 @@ CASES = [
     Case("custom-scope", "generator/g_bn0/", FOUR),
     Case("custom-scope", "bn_0_freq/", without(FOUR, "gamma", "beta")),
     Case("custom-scope", "", FOUR, name="(top level)"),
-    Case("custom-scope", "28-convolutional/", without(FOUR, "beta"),
-         besides=("28-convolutional/biases",)),
     Case("custom-scope", "norm3/", named("moving_mean", "moving_variance", "scale", "offset")),
     Case("custom-scope", "norm3/", named("moving_mean", "moving_variance", "scale", "shift")),
+    # darkflow, whose beta is the biases
+    Case("darkflow", "28-convolutional/", {**FOUR, "beta": "biases"}),
+    Case("darkflow", "yolo/3-conv-select/", {**FOUR, "beta": "biases"}),
+    Case("custom-scope", "28-convolution/", without(FOUR, "beta"),
+         besides=("28-convolution/biases",)),
+    # TensorLayer 1
+    Case("tensorlayer-1", "batchnorm_layer/", FOUR),
+    Case("tensorlayer-1", "generator/batchnorm_layer_2/", without(FOUR, "gamma")),
+    # Sonnet 2, by attributes and by the names of variables
+    Case("sonnet-2", "module/bn/", SONNET_2, format=OBJECT,
+         helpers=sonnet_2_helpers("module/bn/", "_hidden", "_counter")),
+    Case("sonnet-2", "bn/", without(SONNET_2, "gamma"), format=OBJECT,
+         helpers=sonnet_2_helpers("bn/", "hidden", "counter")),
+    # compare_gan; a conditional layer computes gamma and beta
+    Case("compare_gan", "generator/B1/batch_norm/", ACCUMULATED,
+         helpers=accumulators("generator/B1/batch_norm/")),
+    Case("compare_gan", "g/cbn/", without(ACCUMULATED, "gamma", "beta"),
+         helpers=accumulators("g/cbn/"),
+         besides=("g/cbn/condition/gamma/kernel", "g/cbn/condition/beta/kernel")),
+    # averages of the batch's moments
+    Case("moments-ema", "conv1/bn/", averaged(scope="conv1/bn/")),
+    Case("moments-ema", "bn/", averaged("moments_1/mean", "moments_1/variance", "bn/")),
+    Case("moments-ema", "bn/", averaged("mean", "variance", "bn/", beta="beat")),
+    Case("moments-ema", "bn/", averaged("mean", "variance", "bn/bn_1/", gamma="scale")),
+    Case("moments-ema", "net/bn/", averaged(scope="net_1/bn/", beta="offset")),
+    Case("moments-ema", "x/bn/", averaged("moments_1/mean", "moments_1/variance")),
+    Case("moments-ema", "x/bn/", averaged("mean", "variance", gamma="scale", beta="shift")),
+    Case("moments-ema", "bn/", averaged()),
+    Case("moments-ema", "a/bn/", without(averaged(), "gamma", "beta")),
+    Case("moments-ema", "a/bn/", without(averaged(scope="a/bn/"), "gamma", "beta")),
+    Case("moments-ema", "", averaged(), name="(top level)"),
+    Case("moments-ema", "", averaged("mean", "variance"), name="(top level)"),
+    Case(
+        "moments-ema",
+        "bn/",
+        averaged(scope="bn/"),
+        helpers={
+            "moments/Squeeze/ExponentialMovingAverage/biased":
+                "bn/bn/bn/moments/Squeeze/ExponentialMovingAverage/biased"
+        },
+    ),
+    # TensorFlow's object detection API
+    Case("tf.layers", "FeatureExtractor/freezable_batch_norm_3/", FOUR),
     # hand-written
+    Case("hand-written", "bn/", named("pop_mean", "pop_var", "scale", "beat")),
     Case("hand-written", "bn1/", named("moving_mean", "moving_var")),
     Case("hand-written", "conv/bn/", named("pop_mean", "pop_var", "scale", "beta")),
     Case("hand-written", "conv/bn/", named("pop_mean", "pop_variance", "scale", "offset")),
@@ -225,7 +291,9 @@ def test_a_layer_is_found_by_the_names_of_its_variables(case):
             case.helpers,
         )
     ]
-    zero_debiased = any(name.endswith(("/biased", "/local_step")) for name in case.helpers)
+    zero_debiased = any(
+        name.endswith(("/biased", "/local_step", "hidden")) for name in case.helpers
+    )
     assert layers[0].zero_debiased == zero_debiased
 
 
@@ -260,6 +328,11 @@ def test_hand_written_names_may_be_mixed():
         ("keras-1", {}, 0.0, 1e-3),
         ("tensorpack", {}, 0.0, 1e-5),
         ("lingvo", {"gamma": (0.0,)}, 1.0, 1e-3),
+        ("sonnet-2", {"moving_variance": (0.0,)}, 0.0, 1e-5),
+        ("compare_gan", {"moving_variance": (0.0,)}, 0.0, 1e-3),
+        ("moments-ema", {"moving_variance": (0.0,)}, 0.0, 1e-3),
+        ("tensorlayer-1", {"gamma": ()}, 0.0, 1e-5),
+        ("darkflow", {"gamma": (), "beta": ()}, 0.0, 1e-5),
         ("slim", {}, 0.0, 1e-3),
         ("tf.layers", {}, 0.0, 1e-3),
         ("sonnet-1", {}, 0.0, 1e-3),
@@ -310,6 +383,7 @@ def test_members_are_numbers(dtype):
         ("enet/BatchNorm_83", "slim"),
         ("batch_normalization", "tf.layers"),
         ("tpu_batch_normalization_2", "tf.layers"),
+        ("freezable_batch_norm_1", "tf.layers"),
         ("batch_norm_1", "sonnet-1"),
         ("BatchNormalization_4", "tflearn"),
     ],
@@ -374,10 +448,12 @@ LOOK_ALIKES = {
         "layer_prepostprocess/layer_norm/layer_norm_bias",
     ],
     "tensor2tensor l2 norm": ["l2_norm_scale", "l2_norm_bias"],
+    "tensor2tensor group norm": ["block/group_norm_scale", "block/group_norm_bias"],
     "scale and offset": ["bn/scale", "bn/offset"],
     "dense": ["dense/kernel", "dense/bias"],
     "spectral norm": ["conv/kernel", "conv/u", "conv/vector_u", "d_conv1/u_var"],
     "weight norm": ["conv/v", "conv/g", "conv/b"],
+    "keras 3 normalization": ["n/adapt_mean", "n/adapt_variance", "n/count"],
     "keras normalization": ["normalization/mean", "normalization/variance", "normalization/count"],
     "rl input normalizer": [
         "obfilter/running_mean",
@@ -396,6 +472,7 @@ LOOK_ALIKES = {
     ],
     "openai baselines": ["pi/obfilter/runningsum", "pi/obfilter/runningsumsq", "pi/obfilter/count"],
     "running mean and std of returns": ["ret_rms/mean", "ret_rms/std", "ret_rms/count"],
+    "openai baselines running mean": ["ob_rms/mean", "ob_rms/std", "ob_rms/count"],
     "metric": ["accuracy/total", "accuracy/count"],
     "zero-debias helpers alone": [
         "BatchNorm/BatchNorm/moving_mean/biased",
@@ -407,11 +484,20 @@ LOOK_ALIKES = {
     "slots alone": [f"bn/{role}/{slot}" for role in ROLES for slot in OPTIMIZER_SLOTS],
     "EMA shadows alone": [f"bn/{role}/{shadow}" for role in ROLES for shadow in EMA_SHADOWS],
     "vector quantizer": ["vq/ema_cluster_size", "vq/ema_dw", "vq/embeddings"],
-    "compare_gan accumulators": [
-        "bn/accu/accu_mean",
-        "bn/accu/accu_variance",
-        "bn/accu/accu_counter",
+    "Sonnet 2 vector quantizer": [
+        f"vq/ema_{statistic}/{leaf}"
+        for statistic in ("cluster_size", "dw")
+        for leaf in ("average", "_hidden", "_counter")
     ],
+    "compare_gan's counters alone": ["bn/accu/accu_counter", "bn/accu/update_accus", "bn/gamma"],
+    "an average of one moment": ["loss/moments/Squeeze/ExponentialMovingAverage"],
+    "averages of other values": [
+        "loss/Squeeze/ExponentialMovingAverage",
+        "loss/Squeeze_1/ExponentialMovingAverage",
+        "total_loss/mean/ExponentialMovingAverage",
+        "total_loss/variance/ExponentialMovingAverage",
+    ],
+    "darkflow without BN": ["3-convolutional/kernel", "3-convolutional/biases"],
     "conditional gamma and beta": ["sbn/gamma/kernel", "sbn/beta/kernel"],
     "Lingvo layer norm": ["ln/scale/var", "ln/bias/var", "ln/beta/var"],
     "one EMA of a loss": ["loss/mean/EMA", "loss/EMA"],
@@ -428,6 +514,7 @@ HDF5_LOOK_ALIKES = {
     "normalizer": ["n/moving_mean:0", "n/moving_variance:0", "n/count:0"],
     "Keras 1 gamma and beta": ["ln_1/ln_1_gamma", "ln_1/ln_1_beta"],
     "tensorpack": ["bn/mean/EMA", "bn/variance/EMA"],
+    "accumulators": ["bn/accu/accu_mean", "bn/accu/accu_variance"],
     "spectral normalization": ["sn/sn/vector_u:0", "sn/sn/kernel:0"],
 }  # fmt: skip
 
@@ -440,6 +527,123 @@ def test_look_alikes_are_no_layers(names):
 @pytest.mark.parametrize("names", HDF5_LOOK_ALIKES.values(), ids=HDF5_LOOK_ALIKES)
 def test_look_alikes_in_hdf5_are_no_layers(names):
     assert find_layers(checkpoint(names, format=HDF5)) == []
+
+
+def test_a_sonnet_2_layer_without_averages_has_no_values():
+    names = ["bn/scale", "bn/offset", *sonnet_2_helpers("bn/", "_hidden", "_counter").values()]
+    assert find_layers(checkpoint(names, format=OBJECT)) == []
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        ("moving_mean", "moving_variance"),
+        ("running_mean", "running_var"),
+        ("moments/Squeeze/ExponentialMovingAverage", "moments/Squeeze_1/ExponentialMovingAverage"),
+    ],
+)
+def test_running_moments_of_one_number_are_no_layer(leaves):
+    scalars = {f"x/{leaf}": unread(f"x/{leaf}", ()) for leaf in leaves}
+    assert find_layers(checkpoint(scalars)) == []
+    # … but those of one channel are.
+    one_channel = {name: unread(name, (1,)) for name in scalars}
+    assert len(find_layers(checkpoint(one_channel))) == 1
+    assert len(find_layers(checkpoint({**scalars, "x/gamma": unread("x/gamma", ())}))) == 1
+
+
+def test_shadows_of_variables_called_moments_are_no_averages_of_moments():
+    names = ["n/moments/mean", "n/moments/variance"]
+    shadows = [f"{name}/ExponentialMovingAverage" for name in names]
+    assert find_layers(checkpoint([*names, *shadows])) == []
+
+
+def test_averages_of_moments_in_one_scope_are_layers_of_their_own():
+    # Without scopes TensorFlow numbers the operations; built twice, it numbers the scope.
+    for first, second in (("moments", "moments_1"), ("bn/bn/moments", "bn/bn_1/moments")):
+        names = [
+            f"{moments}/{value}/ExponentialMovingAverage"
+            for value in ("Squeeze", "Squeeze_1")
+            for moments in (second, first)
+        ]
+        found = [
+            set(variables.values())
+            for _, _, variables, _ in described(find_layers(checkpoint([*names, "bn/gamma"])))
+        ]
+        for moments in (first, second):
+            assert {name for name in names if name.startswith(f"{moments}/")} in [
+                variables - {"bn/gamma"} for variables in found
+            ]
+        assert len(found) == 2
+
+
+@pytest.mark.parametrize("path", ["", "net/"])
+def test_averages_of_moments_go_with_gamma_and_beta_of_their_number(path):
+    names = [
+        f"{path}{name}"
+        for number in ("", "_1", "_12")
+        for name in (
+            f"gamma{number}",
+            f"beta{number}",
+            f"moments{number}/Squeeze/ExponentialMovingAverage",
+            f"moments{number}/Squeeze_1/ExponentialMovingAverage",
+        )
+    ]
+    layers = find_layers(checkpoint(names))
+    assert {tuple(v.name for v in layer.variables.values()) for layer in layers} == {
+        tuple(names[start : start + 4]) for start in (0, 4, 8)
+    }
+    assert {layer.name for layer in layers} == {
+        path.rstrip("/") or "(top level)",
+        f"{path}moments_1",
+        f"{path}moments_12",
+    }
+
+
+def test_averages_of_moments_without_gamma_do_not_take_that_of_another_layer():
+    names = [*averaged(scope="x/bn/").values()][2:]
+    [layer, other] = find_layers(checkpoint([*names, "x/gamma", "x/moving_mean"]))
+    assert (layer.name, set(layer.variables)) == ("x", {"gamma", "moving_mean"})
+    assert (other.name, set(other.variables)) == ("x/bn", {"moving_mean", "moving_variance"})
+
+
+@pytest.mark.parametrize("name", ["batch_norm/accu/other", "batch_norm/batch_norm/moments/other"])
+def test_averages_by_unknown_names_are_no_missing_statistics(name):
+    members = ["batch_norm/gamma", "batch_norm/beta"]
+    assert len(find_layers(checkpoint(members))) == 1
+    assert find_layers(checkpoint([*members, name])) == []
+
+
+def test_accumulated_moments_are_divided_by_their_count():
+    sums = {"bn/accu/accu_mean": [1.0, -2.0], "bn/accu/accu_variance": [8.0, 0.5]}
+    for count, mean, variance in (
+        (4.0, [0.25, -0.5], [2.0, 0.125]),
+        (1.0, *sums.values()),
+    ):
+        counter = variable("bn/accu/accu_counter", count, "float32")
+        [layer] = find_layers(checkpoint({**sums, "bn/accu/accu_counter": counter}))
+        assert layer.variables["moving_mean"].read().tolist() == mean
+        assert layer.variables["moving_variance"].read().tolist() == variance
+
+
+def test_accumulators_that_were_never_filled_are_exactly_0():
+    variables = {
+        "bn/accu/accu_mean": np.zeros(3, "f4"),
+        "bn/accu/accu_variance": np.zeros(3, "f4"),
+        "bn/accu/accu_counter": np.float32(1e-12),
+    }
+    [layer] = find_layers(checkpoint(variables))
+    for role in ("moving_mean", "moving_variance"):
+        assert layer.variables[role].read().tobytes() == bytes(12)
+
+
+def test_a_count_that_is_no_number_divides_nothing():
+    variables = {
+        "bn/accu/accu_mean": np.ones(3, "f4"),
+        "bn/accu/accu_variance": np.ones(3, "f4"),
+        "bn/accu/accu_counter": unread("bn/accu/accu_counter", (1000, 1000)),
+    }
+    [layer] = find_layers(checkpoint(variables))
+    assert layer.variables["moving_mean"].read().tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_count_beside_gamma_is_no_normalizer():

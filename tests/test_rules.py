@@ -32,6 +32,7 @@ VARIANCE = (0.5, 2.0, 1.25)
 GAMMA = (1.125, 0.875, 1.5)
 BETA = (0.25, -0.125, 0.5)
 STUCK = {"mean": 0.0, "variance": 1.0}
+FROM_ZERO = {"moving_variance": (0.0,)}
 HEALTHY = {"mean": MEAN, "variance": VARIANCE, "gamma": GAMMA, "beta": BETA}
 NAN, INF = math.nan, math.inf
 
@@ -236,7 +237,7 @@ def test_stuck_with_evidence_of_training(layer, evidence):
 
 
 def test_stuck_where_nothing_could_show_training():
-    nothing = ("no gamma, beta or step is stored: whether it was trained cannot be told",)
+    nothing = ("nothing stored could show training: whether the layer was trained cannot be told",)
     assert only("BN101", **STUCK).evidence == nothing
     # A random gamma cannot show anything either.
     tflearn = only("BN101", **STUCK, gamma=GAMMA, initial={"gamma": ()})
@@ -299,11 +300,28 @@ def test_the_config_proves_batch_statistics_mode():
     for mode in (1, 2):
         finding = only("BN101", **STUCK, gamma=GAMMA, keras=keras_layer(mode=mode))
         assert finding.cause == "batch-statistics-mode"
+        assert finding.severity == "note"  # by design, so no defect of the training
         assert finding.evidence[0] == f"the stored configuration says mode={mode}"
         assert "mode=0" in finding.fix
     for mode in (0, 3, None, "1", [1]):
         finding = only("BN101", **STUCK, gamma=GAMMA, keras=keras_layer(mode=mode))
-        assert finding.cause is None
+        assert (finding.cause, finding.severity) == (None, "error")
+
+
+def test_a_layer_whose_averages_moved_may_have_any_mode():
+    for mode in (0, 1, 2):
+        assert codes(**HEALTHY, keras=keras_layer(mode=mode)) == []
+
+
+def test_accumulators_that_wait_to_be_filled_are_a_note():
+    waiting = {"mean": 0.0, "variance": 0.0, "initial": FROM_ZERO, "family": "compare_gan"}
+    finding = only("BN101", **waiting, gamma=GAMMA, step=5)
+    assert (finding.severity, finding.cause) == ("note", None)
+    assert "filled before evaluation" in finding.evidence[0]
+    assert "update_accus" in finding.fix
+    averages = {**waiting, "family": "moments-ema"}
+    assert only("BN101", **averages, gamma=GAMMA, step=5).severity == "error"
+    assert codes(mean=MEAN, variance=VARIANCE, initial=FROM_ZERO, family="compare_gan") == []
 
 
 def test_the_config_proves_training_false():
@@ -335,6 +353,9 @@ def test_a_step_says_nothing_of_a_frozen_layer():
         ("tensorpack", "RunUpdateOps"),
         ("sonnet-1", "is_training=True"),
         ("hand-written", "assign ops"),
+        ("moments-ema", "ema.apply"),
+        ("sonnet-2", "is_training=True"),
+        ("darkflow", "placeholder True"),
         ("lingvo", "assign ops"),
     ],
 )
@@ -693,6 +714,12 @@ def test_a_frozen_layer():
     assert finding.evidence[-1] == "the stored configuration says trainable=false"
     assert "the stored step is 200" in finding.evidence
     assert "trainable=True" in finding.fix
+
+
+def test_keras_1_updates_a_frozen_layer_so_that_is_no_cause():
+    frozen = keras_layer(trainable=False)
+    finding = only("BN105", **STUCK, gamma=1.0, step=5, keras=frozen, family="keras-1")
+    assert finding.cause is None
 
 
 def test_a_frozen_layer_in_a_model_that_shows_no_training_may_just_be_new():
@@ -1071,6 +1098,52 @@ def test_no_channel_is_dead_where_the_mean_starts_elsewhere():
     # The second channel is at its initial mean, the first is not.
     layer = {"mean": (0.0, 0.25, 2.0), "variance": (1e-20, 0.75, 2.0)}
     assert dead(**layer, initial={"moving_mean": (0.25,)}) == 0
+
+
+def test_a_dead_channel_stays_where_its_variance_started_from_0():
+    dead = {"mean": (0.0, 0.25, 3.0), "variance": (0.0, 2.0, 0.5), "initial": FROM_ZERO}
+    finding = only("BN303", **dead, step=5)
+    assert finding.message.startswith("1 of 3 channels are dead")
+    assert codes(**dead, step=5, momentum=0.99) == ["BN106", "BN303"]
+
+
+COUNTERS = ["moving_mean/_counter", "moving_mean/counter", "accu/accu_counter", "m/local_step"]
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+@pytest.mark.parametrize("gamma", [1.0, GAMMA])
+def test_a_layer_that_counts_updates_and_saw_only_zeros_is_dead(counter, gamma):
+    def found(count, **more):
+        helpers = {counter: variable(counter, count, "float32")}
+        layer = {"mean": 0.0, "variance": 0.0, "gamma": gamma, "initial": FROM_ZERO} | more
+        return findings(**layer, helpers=helpers)
+
+    [dead] = found(7.0)
+    assert (dead.rule.code, dead.message[:27]) == ("BN303", "3 of 3 channels are dead: t")
+    stuck_code = "BN101" if gamma is GAMMA else "BN105"
+    [stuck] = found(0.0)
+    assert stuck.rule.code == stuck_code
+    assert stuck_code == "BN105" or "its own count of updates is 0" in stuck.evidence
+    # A variance that started at 1 would have left it.
+    [stuck] = found(7.0, variance=1.0, initial={})
+    assert stuck.rule.code == stuck_code
+    # No count at all: the accumulators start at 1e-12, and a list is no count.
+    for count in (1e-12, [7.0, 7.0]):
+        [stuck] = found(count)
+        assert stuck.rule.code == stuck_code
+
+
+def test_dead_channels_do_not_excuse_a_stuck_mean_that_started_from_0():
+    # Two variances moved and two channels are dead: no channel is both.
+    assert codes(mean=(0.0,) * 4, variance=(0.0, 0.0, 1.0, 2.0), initial=FROM_ZERO) == [
+        "BN102",
+        "BN303",
+    ]
+
+
+def test_a_variance_that_started_from_0_and_never_moved():
+    finding = only("BN103", mean=MEAN, variance=0.0, initial=FROM_ZERO, step=5)
+    assert finding.message.startswith("moving_variance is still 0 in all 3 channels")
 
 
 def test_a_whole_layer_may_be_dead():

@@ -93,11 +93,19 @@ class TestOtherSchemes:
             "batch_norm/batch_norm/moments/Squeeze/ExponentialMovingAverage": MEAN,
             "batch_norm/batch_norm/moments/Squeeze_1/ExponentialMovingAverage": VARIANCE,
         }
-        assert told(check(variables)) == []
+        report = check(variables)
+        assert told(report) == []
+        assert [layer.family for layer in report.layers] == ["moments-ema"]
 
     def test_accumulators_are_not_missing(self, check):
+        sums = {"BatchNorm/accu/accu_mean": MEAN, "BatchNorm/accu/accu_variance": VARIANCE}
+        report = check({"BatchNorm/gamma": GAMMA, "BatchNorm/accu/accu_counter": ONES[0], **sums})
+        assert told(report) == []
+        assert [layer.family for layer in report.layers] == ["compare_gan"]
+
+    def test_one_accumulator_alone_is_half_of_the_statistics(self, check):
         variables = {"BatchNorm/gamma": GAMMA, "BatchNorm/accu/accu_mean": MEAN}
-        assert told(check(variables)) == []
+        assert told(check(variables)) == [("BN202", "error", "BatchNorm", None)]
 
     def test_a_scope_that_anyone_may_write_proves_no_cause(self, check):
         assert told(check({"batch_norm/gamma": GAMMA})) == [("BN201", "error", "batch_norm", None)]

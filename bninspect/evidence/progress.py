@@ -17,6 +17,8 @@ _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
 _OBJECT_STEP = r"(^|/)step$"
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
+_UPDATE_COUNTERS = ("/local_step", "/_counter", "/counter", "/accu_counter")
+
 # tensorflow/python/training/{momentum,adam,rmsprop,adagrad,adadelta,ftrl}.py
 _SLOT_INITIAL = {
     "Momentum": 0.0,
@@ -100,7 +102,15 @@ def training_evidence(
         testable = testable or values.initial is not None or bool(slots)
         if values.initial is not None and _moved(values) and (slot_moved or not slots):
             facts.append(f"{role} moved away from {values.initial:g}")
-    return TrainingEvidence(tuple(facts), testable)
+    return TrainingEvidence(tuple(facts), testable, _updates(layer))
+
+
+def _updates(layer: BNLayer) -> int | None:
+    """The updates that the layer counts for its averages (zero-debias, Sonnet 2, compare_gan)."""
+    counters = (
+        variable for name, variable in layer.helpers.items() if name.endswith(_UPDATE_COUNTERS)
+    )
+    return max(_counts(counters), default=None)
 
 
 def _moved(values: Values) -> bool:

@@ -112,6 +112,7 @@ def _statistic(values: Values | None) -> dict[str, Any] | None:
 def _inference(layer: BNLayer, result: Inference) -> dict[str, Any]:
     return {
         "epsilon_used": result.epsilon,
+        "caution": result.caution,
         "values": {
             name: None
             if array is None

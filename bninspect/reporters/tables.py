@@ -96,6 +96,8 @@ def write_dump(
             )
             _line(console, f"  from {report.path}")
             _line(console, f"  {_formula(layer, result)}")
+            if result.caution is not None:
+                _line(console, f"  moving_variance: {result.caution}")
             for name, array in _columns(layer, result).items():
                 _line(console, f"  {name:<16} {_histogram(array, bars)}")
         _write_channels(console, layer, result, verbose=verbose)

@@ -18,7 +18,28 @@ _POWER_TOLERANCE = 1e-3
 
 
 def untouched_channels(mean: Values, variance: Values) -> int:
-    """Channels with both statistics bit by bit at their initial values."""
+    """Channels with both statistics bit by bit at their initial values.
+
+    Where a variance starts at 0 that is none: updates with nothing but zeros leave it there, and
+    the other channels show that there were updates (see `dead_channels`).
+    """
+    return 0 if variance.initial == 0.0 else _at_initial(mean, variance)
+
+
+def saw_only_zeros(layer: BNLayer) -> bool:
+    """Whether the layer counts updates and its statistics are still the 0 they started from.
+
+    Then its whole input is always 0: a dead layer, not one that was forgotten.
+    """
+    both = layer.statistics
+    return (
+        both is not None
+        and bool(layer.training.updates)
+        and all(values.all_initial and values.initial == 0.0 for values in both)
+    )
+
+
+def _at_initial(mean: Values, variance: Values) -> int:
     if mean.initial is None or variance.initial is None:
         return 0
     if not mean.at_initial or not variance.at_initial:
@@ -32,11 +53,13 @@ def dead_channels(mean: Values, variance: Values, momentum: float | None, step: 
 
     That is: it has collapsed below `COLLAPSED_VARIANCE`, or it is momentum^steps of the initial
     value where both are known, or at least two such channels hold the same number between 0 and
-    the initial value.
+    the initial value. A variance that starts at 0 does not decay: it is still there.
     """
     initial = variance.initial
     if mean.initial != 0.0 or not mean.at_initial or variance.all_initial or initial is None:
         return 0
+    if initial == 0.0:
+        return _at_initial(mean, variance)
     silent = variance.array[mean.equal_to(0.0) & ~variance.equal_to(initial)].astype("f8")
     counts = Counter(silent[(silent >= 0.0) & (silent < initial)].tolist())
     power = _decayed(initial, momentum, step)

@@ -33,6 +33,19 @@ _UPDATES: Mapping[str, str] = {
         "Use mode=0 and train with `model.fit`; with mode 1 or 2 the averages are never used nor"
         " updated, so evaluate in batches as large as in training."
     ),
+    "moments-ema": (
+        "Run `ema.apply([batch_mean, batch_variance])` with every training step: use what"
+        " `tf.cond(is_training, …)` returns, so that the apply op is part of the training graph,"
+        " and feed the phase placeholder True while training; then train again."
+    ),
+    "sonnet-2": (
+        "Call the module with is_training=True in every training step (in eager mode or inside the"
+        " same tf.function, so that its averages are assigned); then train again."
+    ),
+    "darkflow": (
+        "Feed the layers' is_training placeholder True while training (darkflow's own train loop"
+        " does); then train again."
+    ),
     "sonnet-1": (
         "Connect the module with is_training=True while training and run"
         " `tf.get_collection(tf.GraphKeys.UPDATE_OPS)` with the train op; then train again."

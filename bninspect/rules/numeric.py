@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
-from bninspect.rules.channels import COLLAPSED_VARIANCE, dead_channels, momentum_of
+from bninspect.rules.channels import (
+    COLLAPSED_VARIANCE,
+    dead_channels,
+    momentum_of,
+    saw_only_zeros,
+)
 
 # The square of float16's largest number: beyond it one standard deviation of the activations
 # is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
@@ -45,7 +50,10 @@ def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN303."""
     if layer.statistics is None:
         return
-    count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
+    if saw_only_zeros(layer):
+        count = layer.statistics[0].channels
+    else:
+        count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
     if count:
         yield Violation(
             f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"
@@ -173,7 +181,8 @@ RULES: tuple[Rule, ...] = (
             meaning=(
                 "A channel's mean is exactly 0 and its variance has decayed: below"
                 f" {COLLAPSED_VARIANCE:g}, or to momentum^steps, or to the same number as in other"
-                " such channels. That is what updates with nothing but zeros leave."
+                " such channels, or still 0 where it started there, while other channels moved."
+                " That is what updates with nothing but zeros leave."
             ),
             why=(
                 "The statistics are right, so this is no error: the channel gives beta, whatever"

@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
-from bninspect.rules.channels import dead_channels, momentum_of, untouched_channels
+from bninspect.rules.channels import (
+    dead_channels,
+    momentum_of,
+    saw_only_zeros,
+    untouched_channels,
+)
 from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
 
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
+
+# The cause of statistics that their layer does not use, and the family whose are made after
+# training: no defect of the training.
+_NEVER_USED = "batch-statistics-mode"
+_FILLED_LATER = "compare_gan"
 
 
 def _all(layer: BNLayer) -> str:
@@ -29,30 +39,37 @@ def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violati
     both = layer.statistics
     if both is None or not both[0].all_initial or not both[1].all_initial:
         return
+    if saw_only_zeros(layer):
+        return  # BN303
     if layer.training.testable and not layer.training.facts:
         return  # BN105: nothing says that the layer was trained
     mean, variance = both
-    cause, proof = _cause_in_config(layer)
+    cause, proof = _cause(layer)
     facts = layer.training.facts or (
-        "no gamma, beta or step is stored: whether it was trained cannot be told",
+        "nothing stored could show training: whether the layer was trained cannot be told",
     )
+    if layer.training.updates == 0:
+        proof = (*proof, "its own count of updates is 0")
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} and moving_variance still"
         f" {_number(variance.initial)} in {_all(layer)}",
         evidence=(*proof, *facts),
         cause=cause,
+        severity="note" if cause == _NEVER_USED or layer.family == _FILLED_LATER else None,
     )
 
 
-def _cause_in_config(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
-    """The cause that a stored Keras configuration proves, and the proof."""
+def _cause(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
+    """The cause that the file proves, and the proof."""
+    if layer.family == _FILLED_LATER:
+        return None, ("these accumulators are filled before evaluation or export, not in training",)
     if layer.keras is None:
         return None, ()
     # keras/layers/normalization.py of Keras 1: mode 1 normalises each sample by itself, mode 2
     # each batch, at inference too; neither updates or uses the averages.
     mode = layer.keras.config.get("mode")
     if mode in (1, 2):
-        return "batch-statistics-mode", (f"the stored configuration says mode={mode}",)
+        return _NEVER_USED, (f"the stored configuration says mode={mode}",)
     if layer.keras.inference_only:
         return "built-with-training-false", ("the stored model calls it with training=False",)
     return None, ()
@@ -66,7 +83,8 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     mean, variance = both
     moved = variance.channels - (variance.at_initial or 0)
     momentum = momentum_of(layer, context)
-    if dead_channels(mean, variance, momentum, context.step) == moved:
+    dead = dead_channels(mean, variance, momentum, context.step)
+    if dead == moved and variance.initial != 0.0:
         return
     undecided = momentum is None or context.step is None
     if variance.channels == 1 and undecided and 0.0 <= variance.maximum < 1.0:
@@ -132,10 +150,12 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
     both = layer.statistics
     if both is None or not both[0].all_initial or not both[1].all_initial:
         return
-    if layer.training.facts or not layer.training.testable:
-        return  # BN101
+    if layer.training.facts or not layer.training.testable or saw_only_zeros(layer):
+        return  # BN101, BN303
     untrained = context.step == 0 and not context.trained
-    frozen = layer.trainable is False and (context.trained or bool(context.step))
+    # Keras 1 updates the averages of a frozen layer too.
+    may_freeze = layer.trainable is False and layer.family != "keras-1"
+    frozen = may_freeze and (context.trained or bool(context.step))
     evidence = ["no sign of training: gamma, beta and optimizer slots, where stored, are initial"]
     if context.step is not None:
         evidence.append(f"the stored step is {context.step}")
@@ -150,7 +170,12 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
 
 
 def _fix_updates(layer: BNLayer, violation: Violation) -> str:
-    if violation.cause == "batch-statistics-mode":
+    if layer.family == _FILLED_LATER:
+        return (
+            "Nothing to fix in a training checkpoint. Before evaluating or exporting, set"
+            " update_accus to 1, run the network on many batches, and set it back to 0."
+        )
+    if violation.cause == _NEVER_USED:
         return (
             "By design this layer never uses its averages: mode=1 normalises each sample by"
             " itself, mode=2 each batch, at inference too. With mode=2 predict in batches as large"
@@ -209,6 +234,7 @@ _CAUSES_STUCK = (
     "a Keras 3 stateless loop that drops the updated non-trainable variables",
     "a training placeholder that was fed False while training",
     "Keras 1 layers with mode=1 or 2, which never update by design",
+    "compare_gan's accumulators before they are filled for an evaluation",
 )
 
 RULES: tuple[Rule, ...] = (
@@ -220,13 +246,19 @@ RULES: tuple[Rule, ...] = (
         doc=RuleDoc(
             meaning=(
                 "Every channel's moving_mean is bit by bit the initial 0 and every"
-                " moving_variance the initial 1, although the file shows that training ran (a step"
-                " above 0, gamma or beta moved, optimizer slots moved), or stores nothing that"
-                " could show it."
+                " moving_variance the initial 1 (0 where a framework starts there), although the"
+                " file shows that training ran (a step above 0, gamma or beta moved, optimizer"
+                " slots moved), or stores nothing that could show it. It is a note where that is by"
+                " design and no defect of the training: a stored mode=1 or 2 of Keras 1 (such"
+                " layers normalise by the sample or the batch, at inference too), or compare_gan's"
+                " accumulators, which are filled before evaluation."
             ),
             why=_WHY_STUCK,
             causes=_CAUSES_STUCK,
-            fixes=UPDATE_CODE,
+            fixes={
+                **UPDATE_CODE,
+                "Keras 1": "BatchNormalization(mode=0)  # 1 and 2 never use the averages",
+            },
         ),
         check=statistics_never_updated,
         fix=_fix_updates,

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import h5py
 from numpy.typing import NDArray
 
-from bninspect.errors import Corrupt, Incomplete, Unsupported
-from bninspect.formats.source import Budget
+from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
+from bninspect.formats.source import Budget, Window
 from bninspect.model import Variable
 
 # A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
@@ -25,6 +25,7 @@ from bninspect.model import Variable
 _MAX_GROWTH = 1032
 _GROWTH_FLOOR = 1 << 20
 _WIDEST_ELEMENT = 8  # bytes
+_MAX_DEPTH = 100  # groups within groups; models of models stay far below
 
 DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
 
@@ -44,23 +45,24 @@ def hdf5_faults(path: str) -> Iterator[None]:
 class Hdf5:
     """An HDF5 file opened for reading; `path` is its name as it is to appear in messages.
 
+    With a `window` its bytes are taken from there: the HDF5 file is a part of the one at `path`.
     Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt`
     if HDF5 cannot open it, `Incomplete` if another program is writing it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, window: Window | None = None) -> None:
         self.path = path
         self._budget = Budget()
         with hdf5_faults(path):
             try:
-                self._file = h5py.File(path, "r")
+                self._file = h5py.File(window or path, "r")
             except BlockingIOError as error:
                 raise Incomplete(
                     path,
                     "it is open for writing in another program",
                     "Try again when that has closed it.",
                 ) from error
-        self._budget.grant(os.path.getsize(path))
+        self._budget.grant(window.size if window else os.path.getsize(path))
         self._last: tuple[str, Any] = ("", self._file)
 
     def close(self) -> None:
@@ -100,11 +102,36 @@ class Hdf5:
             for text in texts
         ]
 
-    def subgroups(self, path: str) -> list[str]:
-        """The names of the groups in a group, reached by hard links alone."""
-        group = self._group(path)
-        names = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
-        return [name for name in names if isinstance(group[name], h5py.Group)]
+    def walk(self) -> Iterator[tuple[str, list[str]]]:
+        """Every group once: its path, and the names of what in it is no group.
+
+        Datasets are not opened; a number in a group called `vars` is taken for one unseen, which
+        saves most of the time a large file takes. What is asked of the group yielded last costs
+        little. Raises `Unsupported` for any link but a hard one.
+        """
+        seen: set[Any] = set()
+        waiting = [("", self._file.id)]
+        while waiting:
+            path, group = waiting.pop()
+            if path.count("/") >= _MAX_DEPTH:
+                raise Corrupt(self.path, f"its groups lie deeper than {_MAX_DEPTH}", DAMAGED)
+            self._last = (path, h5py.Group(group))
+            in_vars = path.rpartition("/")[2] == "vars"
+            others = []
+            for stored in group:
+                name = stored.decode("utf-8", "surrogateescape")
+                if group.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
+                    raise self._a_link(join(path, name))
+                if in_vars and name.isdecimal():
+                    others.append(name)
+                    continue
+                found = h5py.h5o.get_info(group, stored)
+                if found.type != h5py.h5o.TYPE_GROUP:
+                    others.append(name)
+                elif (found.fileno, found.addr) not in seen:
+                    seen.add((found.fileno, found.addr))
+                    waiting.append((join(path, name), h5py.h5o.open(group, stored)))
+            yield path, others
 
     def variable(self, path: str) -> Variable:
         """The dataset at `path`, its values not yet read."""
@@ -140,13 +167,16 @@ class Hdf5:
             if link is None:
                 raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
             if not isinstance(link, h5py.HardLink):
-                raise Unsupported(
-                    self.path,
-                    f"{path} is a link to another place or file",
-                    "Keras never writes this; store the values themselves to check them.",
-                )
+                raise self._a_link(path)
             node = node[part]
         return node
+
+    def _a_link(self, path: str) -> ReadProblem:
+        return Unsupported(
+            self.path,
+            f"{path} is a link to another place or file",
+            "Keras never writes this; store the values themselves to check them.",
+        )
 
     def _read(self, path: str, dataset: Any) -> NDArray[Any]:
         with hdf5_faults(self.path):
@@ -173,22 +203,19 @@ class Hdf5:
 
 
 class Weights(Mapping[str, Variable]):
-    """The variables at some paths of a file; each is opened when looked up, most never are."""
+    """Variables by their path, given as path → file; each is opened when looked up."""
 
-    def __init__(self, file: Hdf5, paths: Iterable[str]) -> None:
-        self._file = file
-        self._paths = dict.fromkeys(paths)
+    def __init__(self, places: Mapping[str, Hdf5]) -> None:
+        self._places = places
 
     def __getitem__(self, path: str) -> Variable:
-        if path not in self._paths:
-            raise KeyError(path)
-        return self._file.variable(path)
+        return self._places[path].variable(path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._places)
 
 
 def join(prefix: str, name: str) -> str:

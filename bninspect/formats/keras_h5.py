@@ -17,57 +17,62 @@ from __future__ import annotations
 
 import json
 
-from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
+from bninspect.errors import Corrupt
 from bninspect.formats.hdf5 import DAMAGED, Hdf5, Weights, hdf5_faults, join
 from bninspect.formats.keras_model import keras_layers
 from bninspect.model import Checkpoint, KerasLayer
 
 
-def open_keras_h5(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
-    """Open the Keras HDF5 file at `file_path`; `path` is what the user typed.
+def is_keras_h5(file: Hdf5) -> bool:
+    """Whether a file has this layout: Keras names the layers of every one that it writes."""
+    with hdf5_faults(file.path):
+        root = _root(file)
+        return any(file.has_attribute(root, name) for name in ("layer_names", "layer_names0"))
 
-    Raises a `ReadProblem` if HDF5 cannot open it, if it is no Keras file, if its attributes name
-    weights that are not there, or if it refers to other files.
+
+def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """The checkpoint in a file of this layout; `path` is what the user typed.
+
+    Raises a `ReadProblem` if the file's attributes name weights that are not there, or if it
+    refers to other files. Closing the checkpoint closes the file.
     """
-    file = Hdf5(file_path)
-    try:
-        with hdf5_faults(file_path):
-            variables, optimizer = _model_weights(file), _optimizer_weights(file)
-        return Checkpoint(
-            path=path,
-            resolved=file_path,
-            format="keras-h5",
-            variables=variables,
-            optimizer=optimizer,
-            in_order=True,
-            named_by="object",
-            keras_layers=_configuration(file),
-            notes=notes,
-            close=file.close,
-        )
-    except BaseException:
-        file.close()
-        raise
+    with hdf5_faults(file.path):
+        variables, optimizer = _model_weights(file), _optimizer_weights(file)
+    return Checkpoint(
+        path=path,
+        resolved=file.path,
+        format="keras-h5",
+        variables=variables,
+        optimizer=optimizer,
+        in_order=True,
+        named_by="object",
+        keras_layers=_configuration(file),
+        notes=notes,
+        close=file.close,
+    )
+
+
+def _root(file: Hdf5) -> str:
+    return "model_weights" if file.has("model_weights") else ""
 
 
 def _model_weights(file: Hdf5) -> Weights:
     """The model's weights by their path in the file, in the order of the network."""
-    prefix = "model_weights" if file.has("model_weights") else ""
-    if not any(file.has_attribute(prefix, name) for name in ("layer_names", "layer_names0")):
-        raise _not_keras(file)
+    prefix = _root(file)
     paths = []
     for layer_name in _names(file, prefix, "layer_names"):
         layer_path = join(prefix, layer_name)
         paths += [join(layer_path, name) for name in _names(file, layer_path, "weight_names")]
-    return Weights(file, paths)
+    return Weights(dict.fromkeys(paths, file))
 
 
 def _optimizer_weights(file: Hdf5) -> Weights:
     """The optimizer's variables by their path in the file; none in a weights-only file."""
     prefix = "optimizer_weights"
     if not file.has(prefix):
-        return Weights(file, [])
-    return Weights(file, [join(prefix, name) for name in _names(file, prefix, "weight_names")])
+        return Weights({})
+    paths = [join(prefix, name) for name in _names(file, prefix, "weight_names")]
+    return Weights(dict.fromkeys(paths, file))
 
 
 def _configuration(file: Hdf5) -> dict[tuple[str, ...], KerasLayer] | None:
@@ -97,20 +102,3 @@ def _names(file: Hdf5, group: str, attribute: str) -> list[str]:
         names += file.text_list(group, f"{attribute}{chunk}")
         chunk += 1
     return names
-
-
-def _not_keras(file: Hdf5) -> ReadProblem:
-    groups = file.subgroups("")
-    marked = "layers" in groups or "_layer_checkpoint_dependencies" in groups
-    below = [join(group, child) for group in groups for child in file.subgroups(group)]
-    if marked or any(path.endswith("vars") for path in (*groups, *below)):
-        return Unsupported(
-            file.path,
-            "this is a .weights.h5 file of the Keras 3 format, which stores no variable names",
-            "Save the whole model as .h5 to check it.",
-        )
-    return UnknownFormat(
-        file.path,
-        "this HDF5 file was not written by Keras (it names no layers)",
-        "Check that it is a model or weights file.",
-    )

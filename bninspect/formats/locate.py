@@ -16,7 +16,9 @@ from bninspect.formats import sstable
 from bninspect.formats.source import Source
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_ZIP_SIGNATURE = b"PK\x03\x04"
+_ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
+# The files of sharded Keras weights: keras/src/saving/saving_lib.py.
+_KERAS_SHARD = r"_\d{5,}\.weights\.h5$"
 
 # The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
 _PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
@@ -51,9 +53,9 @@ _FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be opened: a V2 prefix or an HDF5 file, and sentences on how it was chosen."""
+    """What is to be opened: a V2 prefix or a Keras file, and sentences on how it was chosen."""
 
-    kind: Literal["tensor-bundle", "keras-h5"]
+    kind: Literal["tensor-bundle", "hdf5", "keras-zip", "keras-shards"]
     path: str
     notes: tuple[str, ...] = ()
 
@@ -170,7 +172,11 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
         head = source.read(0, min(source.size, 64), "the head of the file")
         tail = source.read(max(source.size - 8, 0), min(source.size, 8), "the end of the file")
     if head.startswith(HDF5_SIGNATURE):
-        return Target("keras-h5", path)
+        return _locate_shard(path) or Target("hdf5", path)
+    if head.startswith(_ZIP_SIGNATURES):
+        return Target("keras-zip", path)
+    if head.lstrip().startswith(b"{"):
+        return Target("keras-shards", path)
     if tail == sstable.MAGIC:
         if path.endswith(".index"):
             return Target("tensor-bundle", path.removesuffix(".index"))
@@ -189,16 +195,24 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
     raise _foreign(path, head)
 
 
+def _locate_shard(path: str) -> Target | None:
+    """The map of weights beside a file that is named like one of several, if there is one."""
+    match = re.search(_KERAS_SHARD, path)
+    map_path = path[: match.start()] + ".weights.json" if match else ""
+    if not match or not os.path.isfile(map_path):
+        return None
+    with Source(map_path) as source:
+        listed = source.read(0, min(source.size, _MAX_STATE_FILE), "the map of the weights")
+    if os.path.basename(path).encode() not in listed:
+        return None
+    note = f"{path} is one of the files of {map_path}, which was opened"
+    return Target("keras-shards", map_path, (note,))
+
+
 def _foreign(path: str, head: bytes) -> ReadProblem:
     """Why a file that is no checkpoint is none."""
     if not head:
         return UnknownFormat(path, "this file is empty", "Copy it again.")
-    if head.startswith(_ZIP_SIGNATURE):
-        return Unsupported(
-            path,
-            "this is a zip archive: a Keras 3 .keras file or a PyTorch file",
-            "Save a Keras model as .h5; bninspect does not read PyTorch files.",
-        )
     for signature, message, hint in _FOREIGN_HEADS:
         if head.startswith(signature):
             return UnknownFormat(path, message, hint)

@@ -62,8 +62,8 @@ def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> 
                     members.setdefault(group, []).append(member)
                     places.setdefault(join(join(group, "vars"), member), files[-1])
         stored = {
-            group: Owner(names.get(group, ""), tuple(dict.fromkeys(found)))
-            for group, found in members.items()
+            group: Owner(names.get(group, ""), tuple(dict.fromkeys(members.get(group, ()))))
+            for group in (*names, *members)
         }
         return weights_checkpoint(
             path, map_path, "keras-weights-h5", stored, places, notes=notes, close=close

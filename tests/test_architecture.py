@@ -27,7 +27,7 @@ ROWS = (
 )
 # libraries that one room alone may know
 ONLY_USER = {
-    "h5py": {"formats/keras_h5.py"},
+    "h5py": {"formats/hdf5.py"},
     "rich": {"reporters/tables.py"},
     "cramjam": {"formats/sstable.py"},
     "tensorflow": {"formats/tensorflow_engine.py"},

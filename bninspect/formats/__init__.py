@@ -48,10 +48,14 @@ def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpo
 
         return open_with_tensorflow(path, target)
     # Each reader brings its own libraries, so only the one that is needed is imported.
-    if target.kind == "keras-h5":
-        from bninspect.formats.keras_h5 import open_keras_h5  # noqa: PLC0415
+    if target.kind == "hdf5":
+        return _open_hdf5(path, target)
+    if target.kind in ("keras-zip", "keras-shards"):
+        return _open_keras_3(path, target)
+    return _open_tensorflow(path, target)
 
-        return open_keras_h5(path, target.path, target.notes)
+
+def _open_tensorflow(path: str, target: Target) -> Checkpoint:
     if target.kind == "saved-model":
         from bninspect.formats.saved_model import open_saved_model  # noqa: PLC0415
 
@@ -63,3 +67,30 @@ def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpo
     from bninspect.formats.tensor_bundle import open_tensor_bundle  # noqa: PLC0415
 
     return open_tensor_bundle(path, target.path, target.notes)
+
+
+def _open_keras_3(path: str, target: Target) -> Checkpoint:
+    if target.kind == "keras-zip":
+        from bninspect.formats.keras_zip import open_keras_zip  # noqa: PLC0415
+
+        return open_keras_zip(path, target.path, target.notes)
+    from bninspect.formats.keras_shards import open_keras_shards  # noqa: PLC0415
+
+    return open_keras_shards(path, target.path, target.notes)
+
+
+def _open_hdf5(path: str, target: Target) -> Checkpoint:
+    """Of the two layouts that Keras gives an HDF5 file, the one this file has."""
+    from bninspect.formats.hdf5 import Hdf5  # noqa: PLC0415
+    from bninspect.formats.keras_h5 import is_keras_h5, read_keras_h5  # noqa: PLC0415
+
+    file = Hdf5(target.path)
+    try:
+        if is_keras_h5(file):
+            return read_keras_h5(path, file, target.notes)
+        from bninspect.formats.keras_weights import read_keras_weights  # noqa: PLC0415
+
+        return read_keras_weights(path, file, target.notes)
+    except BaseException:
+        file.close()
+        raise

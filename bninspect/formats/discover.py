@@ -28,7 +28,7 @@ from bninspect.formats.locate import (
     HDF5_SIGNATURE,
     SAVED_MODEL,
     STATE_FILE,
-    ZIP_SIGNATURE,
+    ZIP_SIGNATURES,
     Found,
     Target,
     locate,
@@ -52,7 +52,7 @@ _NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
 # (tensorflow/python/training/saver.py, tensorflow/python/checkpoint/functional_saver.py).
 _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
 # Heads of what PyTorch, pickle and NumPy write under names of checkpoints.
-_OTHERS = (b"\x80", b"\x93NUMPY", ZIP_SIGNATURE)
+_OTHERS = (b"\x80", b"\x93NUMPY", *ZIP_SIGNATURES)
 # The first member of a .keras archive (keras/src/saving/saving_lib.py).
 _KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 _MAGIC = re.compile(r"[*?[]")
@@ -319,7 +319,7 @@ def _judge(directory: str, name: str, stem: str, *, has_graph: bool) -> bool | N
         return True
     if head.startswith(HDF5_SIGNATURE):
         return name.lower().endswith((".keras", ".weights.h5"))
-    if head.startswith(ZIP_SIGNATURE) and head[30:].startswith(_KERAS_MEMBERS):
+    if head.startswith(ZIP_SIGNATURES) and head[30:].startswith(_KERAS_MEMBERS):
         return True
     other = head.startswith(_OTHERS) and not name.lower().endswith(".keras")
     return True if claims and not other else None

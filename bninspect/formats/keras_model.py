@@ -3,17 +3,24 @@
 A model's `config` is {"layers": […]} (Keras 1 and early Keras 2 Sequential: the list itself); a
 wrapper such as TimeDistributed keeps its layer under "layer"; a functional model keeps the calls
 of each layer under "inbound_nodes" (keras/engine/functional.py).
+
+The weights format of Keras 3 knows no names but groups, `layers/batch_normalization_1`: the class
+and how many of it came before, in the order of the configuration (keras/src/saving/saving_lib.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from bninspect.model import KerasLayer
 
 _MAX_DEPTH = 100
+# Keras 2.12 and 2.13 save the layers of a functional model through this attribute.
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
 
 def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasLayer]:
@@ -118,3 +125,78 @@ def _calls_say_inference(calls: Any) -> bool:
         for tensor in (call if isinstance(call, list) else [None])
     ]
     return all(isinstance(a, dict) and a.get("training", True) is False for a in arguments)
+
+
+def layer_groups(
+    model: Any, keras_version: str, groups: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Which group of a weights file holds which layer: group → names, as in `keras_layers`.
+
+    `groups` are those of the file. A layer that the file keeps elsewhere (one shared by two
+    models) is left out; so is, up to Keras 2, all of a class whose number is not that of the file.
+    """
+    children: dict[str, list[str]] = {}
+    for group in groups:
+        container, _, name = group.rpartition("/")
+        children.setdefault(container, []).append(name)
+    return dict(_places(model, "", (), children, keras_version.startswith("2.")))
+
+
+def _places(
+    node: Any, group: str, names: tuple[str, ...], children: dict[str, list[str]], keras_2: bool
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The groups of the layers below `node`, which has its own variables at `group`."""
+    if len(names) > _MAX_DEPTH:
+        raise RecursionError
+    config = node.get("config") if isinstance(node, dict) else None
+    if not isinstance(config, dict):
+        return
+    below: list[tuple[str, Any]] = []
+    if isinstance(config.get("layer"), dict):
+        below.append((_below(group, "layer"), config["layer"]))
+    layers = config.get("layers")
+    layers = (
+        [child for child in layers if isinstance(child, dict)] if isinstance(layers, list) else []
+    )
+    for container in (_below(group, name) for name in _CONTAINERS):
+        if container in children:
+            numbered = _ranked if keras_2 else _counted
+            below += [
+                (_below(container, name), child)
+                for name, child in numbered(layers, children[container])
+            ]
+    for place, child in below:
+        path = (*names, _name(child))
+        yield place, path
+        yield from _places(child, place, path, children, keras_2)
+
+
+def _counted(layers: list[Any], _: list[str]) -> Iterator[tuple[str, Any]]:
+    """Keras 3 numbers each layer by those of its class before it."""
+    count: Counter[str] = Counter()
+    for layer in layers:
+        base = _snake_case(layer, "(.)([A-Z][a-z]+)")
+        yield (f"{base}_{count[base]}" if count[base] else base), layer
+        count[base] += 1
+
+
+def _ranked(layers: list[Any], present: list[str]) -> Iterator[tuple[str, Any]]:
+    """Keras 2 leaves numbers out (2.12 and 2.13 count twice), but never a layer's group."""
+    by_class: dict[str, list[Any]] = {}
+    for layer in layers:
+        by_class.setdefault(_snake_case(layer, "(.)([A-Z][a-z0-9]+)"), []).append(layer)
+    for base, of_class in by_class.items():
+        found = [re.fullmatch(rf"{re.escape(base)}(?:_(\d{{1,9}}))?", name) for name in present]
+        ranked = sorted((int(match[1] or 0), match[0]) for match in found if match)
+        if len(ranked) == len(of_class):
+            yield from zip((name for _, name in ranked), of_class, strict=True)
+
+
+def _snake_case(layer: dict[str, Any], words: str) -> str:
+    """A layer's class as its group says it: keras/src/utils/naming.py, Keras 2 generic_utils.py."""
+    name = re.sub(r"\W+", "", str(layer.get("class_name")).rpartition(">")[2])
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub(words, r"\1_\2", name)).lower()
+
+
+def _below(group: str, name: str) -> str:
+    return f"{group}/{name}" if group else name

@@ -13,12 +13,14 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
+from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat
 from bninspect.formats import sstable
 from bninspect.formats.source import Source
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-ZIP_SIGNATURE = b"PK\x03\x04"
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
+# The files of sharded Keras weights: keras/src/saving/saving_lib.py.
+_KERAS_SHARD = r"_\d{5,}\.weights\.h5$"
 
 # The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
 _PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
@@ -61,11 +63,20 @@ class Target:
     """What is to be opened, and sentences on how it was chosen.
 
     `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
-    a SavedModel's directory, or an HDF5 file (keras-h5). A "directory" is none of these: it may
-    hold any number of checkpoints (see `discover`).
+    a SavedModel's directory, a Keras file (hdf5, keras-zip) or the map of sharded Keras weights
+    (keras-shards). A "directory" is none of these: it may hold any number of checkpoints (see
+    `discover`).
     """
 
-    kind: Literal["tensor-bundle", "tensor-slices", "saved-model", "keras-h5", "directory"]
+    kind: Literal[
+        "tensor-bundle",
+        "tensor-slices",
+        "saved-model",
+        "hdf5",
+        "keras-zip",
+        "keras-shards",
+        "directory",
+    ]
     path: str
     notes: tuple[str, ...] = ()
 
@@ -264,7 +275,11 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
         head = source.read(0, min(source.size, 64), "the head of the file")
         tail = source.read(max(source.size - 8, 0), min(source.size, 8), "the end of the file")
     if head.startswith(HDF5_SIGNATURE):
-        return Target("keras-h5", path)
+        return _locate_shard(path) or Target("hdf5", path)
+    if head.startswith(ZIP_SIGNATURES):
+        return Target("keras-zip", path)
+    if head.lstrip().startswith(b"{"):
+        return Target("keras-shards", path)
     if tail == sstable.MAGIC:
         if path.endswith(".index"):
             return Target("tensor-bundle", path.removesuffix(".index"))
@@ -319,16 +334,24 @@ def _all_shards(path: str) -> str:
     return f"{path[: shard.start()]}-?????-of-{shard[2]}"
 
 
+def _locate_shard(path: str) -> Target | None:
+    """The map of weights beside a file that is named like one of several, if there is one."""
+    match = re.search(_KERAS_SHARD, path)
+    map_path = path[: match.start()] + ".weights.json" if match else ""
+    if not match or not os.path.isfile(map_path):
+        return None
+    with Source(map_path) as source:
+        listed = source.read(0, min(source.size, _MAX_STATE_FILE), "the map of the weights")
+    if os.path.basename(path).encode() not in listed:
+        return None
+    note = f"{path} is one of the files of {map_path}, which was opened"
+    return Target("keras-shards", map_path, (note,))
+
+
 def _foreign(path: str, head: bytes) -> ReadProblem:
     """Why a file that is no checkpoint is none."""
     if not head:
         return UnknownFormat(path, "this file is empty", "Copy it again.")
-    if head.startswith(ZIP_SIGNATURE):
-        return Unsupported(
-            path,
-            "this is a zip archive: a Keras 3 .keras file or a PyTorch file",
-            "Save a Keras model as .h5; bninspect does not read PyTorch files.",
-        )
     for signature, message, hint in _FOREIGN_HEADS:
         if head.startswith(signature):
             return UnknownFormat(path, message, hint)

@@ -6,9 +6,12 @@ the size of the file.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
 
@@ -115,6 +118,11 @@ class Source:
             got += len(parts[-1])
         return b"".join(parts)
 
+    def window(self, offset: int, size: int, what: str) -> Window:
+        """The `size` bytes at `offset` as a file; raises `Incomplete` if they are not all there."""
+        self.require(offset, size, what)
+        return Window(lambda at, length: self.read(offset + at, length, what), size)
+
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
         if self._descriptor >= 0:
@@ -131,3 +139,47 @@ class Source:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Window(io.RawIOBase):
+    """`size` bytes as a file that can only be read; `read` gives those at an offset and a length.
+
+    For libraries that want a file: they get a part of one without a copy of it. A `ReadProblem` of
+    `read` comes out as the OSError that such a library expects.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__()
+        self.size = size
+        self._read_at = read
+        self._position = 0
+
+    def readable(self) -> bool:
+        """A window can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """A window can be read in any order."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to an offset from the start, the place reached or the end."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        """The place reached."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the window reaches, behind that with zeros."""
+        length = max(min(len(buffer), self.size - self._position), 0)
+        try:
+            buffer[:length] = self._read_at(self._position, length)
+        except ReadProblem as problem:
+            raise OSError(problem.message) from problem
+        # HDF5 takes what is in its buffer for read, however much was.
+        buffer[length:] = bytes(len(buffer) - length)
+        self._position += length
+        return length

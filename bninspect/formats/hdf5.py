@@ -1,0 +1,228 @@
+"""Safe access to HDF5: groups, attribute texts, datasets as variables. The only user of h5py.
+
+Only what is asked for is opened, only through hard links of this very file: soft and external
+links, external storage and virtual datasets would make the library open other places, so they are
+refused. Which groups and attributes a layout has is the matter of keras_h5.py and keras_weights.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+
+from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
+from bninspect.formats.source import Budget, Window
+from bninspect.model import Variable
+
+# A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
+# that from its stored bytes is not read. Datasets below the floor are, whatever they claim.
+_MAX_GROWTH = 1032
+_GROWTH_FLOOR = 1 << 20
+_WIDEST_ELEMENT = 8  # bytes
+_MAX_DEPTH = 100  # groups within groups; models of models stay far below
+
+DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
+
+
+@contextmanager
+def hdf5_faults(path: str) -> Iterator[None]:
+    """Turn what h5py raises about a damaged file into a `Corrupt`.
+
+    h5py reports one and the same damage as any of these, by where the library noticed it.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Corrupt(path, f"HDF5 cannot read it ({error})", DAMAGED) from error
+
+
+class Hdf5:
+    """An HDF5 file opened for reading; `path` is its name as it is to appear in messages.
+
+    With a `window` its bytes are taken from there: the HDF5 file is a part of the one at `path`.
+    Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt`
+    if HDF5 cannot open it, `Incomplete` if another program is writing it.
+    """
+
+    def __init__(self, path: str, window: Window | None = None) -> None:
+        self.path = path
+        self._budget = Budget()
+        with hdf5_faults(path):
+            try:
+                self._file = h5py.File(window or path, "r")
+            except BlockingIOError as error:
+                raise Incomplete(
+                    path,
+                    "it is open for writing in another program",
+                    "Try again when that has closed it.",
+                ) from error
+        self._budget.grant(window.size if window else os.path.getsize(path))
+        self._last: tuple[str, Any] = ("", self._file)
+
+    def close(self) -> None:
+        """Close the file; its variables cannot be read any more."""
+        self._file.close()
+
+    def has(self, path: str) -> bool:
+        """Whether the file has anything at `path`."""
+        return path in self._file
+
+    def has_attribute(self, path: str, name: str) -> bool:
+        """Whether the group at `path` has an attribute of that name."""
+        return name in self._group(path).attrs
+
+    def text_list(self, path: str, attribute: str) -> list[str]:
+        """The strings of an attribute that must be a list of them."""
+        group = self._group(path)
+        if len(group.attrs.get_id(attribute).shape) != 1:
+            raise Corrupt(self.path, f"{attribute} of {group.name} is no list of names", DAMAGED)
+        return self.texts(path, attribute)
+
+    def texts(self, path: str, attribute: str) -> list[str]:
+        """The strings of an attribute, one or a list of them; none if it is empty or absent."""
+        group = self._group(path)
+        if attribute not in group.attrs:
+            return []
+        stored = group.attrs.get_id(attribute)
+        if not math.prod(stored.shape):
+            return []
+        # Anything else that is said to be of variable length crashes the library when it is read.
+        if not isinstance(stored.get_type(), h5py.h5t.TypeStringID):
+            raise Corrupt(self.path, f"{attribute} of {group.name} is no text", DAMAGED)
+        value = group.attrs[attribute]
+        texts = [value] if isinstance(value, bytes | str) else list(value)
+        return [
+            text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text)
+            for text in texts
+        ]
+
+    def walk(self) -> Iterator[tuple[str, list[str]]]:
+        """Every group once: its path, and the names of what in it is no group.
+
+        Datasets are not opened; a number in a group called `vars` is taken for one unseen, which
+        saves most of the time a large file takes. What is asked of the group yielded last costs
+        little. Raises `Unsupported` for any link but a hard one.
+        """
+        seen: set[Any] = set()
+        waiting = [("", self._file.id)]
+        while waiting:
+            path, group = waiting.pop()
+            if path.count("/") >= _MAX_DEPTH:
+                raise Corrupt(self.path, f"its groups lie deeper than {_MAX_DEPTH}", DAMAGED)
+            self._last = (path, h5py.Group(group))
+            in_vars = path.rpartition("/")[2] == "vars"
+            others = []
+            for stored in group:
+                name = stored.decode("utf-8", "surrogateescape")
+                if group.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
+                    raise self._a_link(join(path, name))
+                if in_vars and name.isdecimal():
+                    others.append(name)
+                    continue
+                found = h5py.h5o.get_info(group, stored)
+                if found.type != h5py.h5o.TYPE_GROUP:
+                    others.append(name)
+                elif (found.fileno, found.addr) not in seen:
+                    seen.add((found.fileno, found.addr))
+                    waiting.append((join(path, name), h5py.h5o.open(group, stored)))
+            yield path, others
+
+    def variable(self, path: str) -> Variable:
+        """The dataset at `path`, its values not yet read."""
+        with hdf5_faults(self.path):
+            dataset = self._follow(path)
+            if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+                raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
+            if dataset.is_virtual or dataset.external:
+                raise Unsupported(
+                    self.path,
+                    f"the values of {path} lie in another file (external or virtual dataset)",
+                    "Keras never writes this; copy the values into one file to check them.",
+                )
+            shape, dtype = tuple(dataset.shape), str(dataset.dtype.name)
+        if _is_bfloat16(dataset.dtype):
+            dtype = "bfloat16"
+        return Variable(path, shape, dtype, lambda: self._read(path, dataset))
+
+    def _group(self, path: str) -> Any:
+        # Several things are asked of one group, then of the next.
+        if path and path != self._last[0]:
+            group = self._follow(path)
+            if not isinstance(group, h5py.Group):
+                raise Corrupt(self.path, f"{path} should be a group", DAMAGED)
+            self._last = (path, group)
+        return self._last[1] if path else self._file
+
+    def _follow(self, path: str) -> Any:
+        """The object at `path`, reached by hard links alone."""
+        node: Any = self._file
+        for part in path.split("/"):
+            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+            if link is None:
+                raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
+            if not isinstance(link, h5py.HardLink):
+                raise self._a_link(path)
+            node = node[part]
+        return node
+
+    def _a_link(self, path: str) -> ReadProblem:
+        return Unsupported(
+            self.path,
+            f"{path} is a link to another place or file",
+            "Keras never writes this; store the values themselves to check them.",
+        )
+
+    def _read(self, path: str, dataset: Any) -> NDArray[Any]:
+        with hdf5_faults(self.path):
+            claimed = dataset.size * dataset.dtype.itemsize
+            stored = dataset.id.get_storage_size()
+            if claimed > max(_GROWTH_FLOOR, _MAX_GROWTH * stored):
+                raise Corrupt(
+                    self.path,
+                    f"{path} claims {claimed} bytes, but {stored} are stored",
+                    DAMAGED,
+                )
+            self._budget.take(claimed, self.path)
+            if _is_bfloat16(dataset.dtype):
+                upper: NDArray[Any] = dataset[()].view("<u2")
+                return (upper.astype("u4") << 16).view("f4")
+            if dataset.dtype.kind not in "fiub" or dataset.dtype.itemsize > _WIDEST_ELEMENT:
+                raise Unsupported(
+                    self.path,
+                    f"{path} holds {dataset.dtype} elements, which are no numbers of Keras",
+                    "Check that the file was written by Keras.",
+                )
+            values: NDArray[Any] = dataset[()]
+            return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+class Weights(Mapping[str, Variable]):
+    """Variables by their path, given as path → file; each is opened when looked up."""
+
+    def __init__(self, places: Mapping[str, Hdf5]) -> None:
+        self._places = places
+
+    def __getitem__(self, path: str) -> Variable:
+        return self._places[path].variable(path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def join(prefix: str, name: str) -> str:
+    """The path of `name` in the group at `prefix`."""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _is_bfloat16(dtype: Any) -> bool:
+    """Whether a dataset is bfloat16, which HDF5 lacks: Keras 3 stores it as two opaque bytes."""
+    return bool(dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None)

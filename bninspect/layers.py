@@ -119,7 +119,7 @@ def _file_names(names: Mapping[str, str], patterns: Patterns) -> _Filed:
         elif "/moments/" in name or "/accu/" in name:
             filed.other_averages.update(_heads(scope))
     owners = _file_averages(filed, averages, names) if averages else {}
-    for path, leaf, stored in debias:
+    for path, leaf, stored in sorted(debias):
         owner, _, statistic = path.rpartition("/")
         average = next((tail for tail in _tails(path) if tail in owners), None)
         if average is not None:

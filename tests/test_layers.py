@@ -942,3 +942,35 @@ def test_layers_have_names_of_their_own(scopes, hdf5):
     layers = find_layers(checkpoint(names, format=HDF5 if hdf5 else "tf-v2"))
     assert len({layer.name for layer in layers}) == len(layers)
     assert len(layers) == len(scopes)
+
+
+PATHS = ["", "bn/", "bn_1/", "bn/bn/", "bn/bn_1/", "a/bn/", "a/bn/a/bn/", "a/bn/a/bn_1/", "a_1/bn/"]
+AVERAGES_OF_MOMENTS = [
+    f"moments{again}/{value}/ExponentialMovingAverage{debias}"
+    for again in ("", "_1")
+    for value in ("Squeeze", "Squeeze_1", "mean", "variance", "moments_1/mean")
+    for debias in ("", "/biased")
+]
+OTHERS = ["gamma", "beta", "gamma_1", "beta_1", "moments/mean", "accu/accu_mean", "moving_mean"]
+
+
+@given(
+    st.lists(
+        st.builds(
+            str.__add__, st.sampled_from(PATHS), st.sampled_from(AVERAGES_OF_MOMENTS + OTHERS)
+        ),
+        unique=True,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_a_variable_belongs_to_one_layer_whatever_the_order(names, rng):
+    layers = described(find_layers(checkpoint(names)))
+    owned = [
+        name
+        for _, _, variables, helpers in layers
+        for name in [*variables.values(), *helpers.values()]
+    ]
+    assert len(owned) == len(set(owned))
+    assert set(owned) <= set(names)
+    rng.shuffle(names)
+    assert described(find_layers(checkpoint(names))) == layers

@@ -288,7 +288,7 @@ class TestDirectoryOfModels:
             ("empty.hdf5", b"", "unknown-format"),
             ("page.weights.h5", b"<html>not found</html>", "unknown-format"),
             ("pointer.ckpt", b"version https://git-lfs.github.com/spec/v1\n", "unknown-format"),
-            ("model.keras", b"PK\x03\x04" + bytes(100), "unsupported"),
+            ("model.keras", b"PK\x03\x04" + bytes(100), "corrupt"),
             ("cut.ckpt-20", b"\x00" * 100, "unknown-format"),
         ],
     )

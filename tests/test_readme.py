@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from bninspect.layers import FAMILIES
 from bninspect.rules import RULES
-from tests.conftest import ROOT
+from tests.conftest import FIXTURES, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -59,6 +60,22 @@ def test_names_every_rule() -> None:
         for number in range(int(first), int(last) + 1)
     }
     assert {rule.code for rule in RULES} == named
+
+
+def written_by() -> dict[str, set[str]]:
+    """The rows of the table of files: format → the frameworks and versions it names."""
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| [^|]+ \| ([^|]+) \|$", README, re.MULTILINE)
+    return {name: {text.strip().lower() for text in cell.split(",")} for name, cell in rows}
+
+
+def test_the_table_of_files_says_what_the_fixtures_prove() -> None:
+    proved: dict[str, set[str]] = {}
+    for path in FIXTURES.glob("*.json"):
+        expected = json.loads(path.read_text(encoding="utf-8"))
+        # "keras 3.12.4, tensorflow 2.21.0": who wrote the file comes first.
+        writer = expected["made_with"].partition(",")[0].lower()
+        proved.setdefault(expected["format"], set()).add(writer)
+    assert written_by() == proved
 
 
 def test_names_every_family() -> None:

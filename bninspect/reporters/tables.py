@@ -30,7 +30,11 @@ _BINS = 24
 _FORMATS = {
     "tf-v1": "TensorFlow V1 checkpoint",
     "tf-v2": "TensorFlow V2 checkpoint",
+    "tf-object": "object-based TensorFlow checkpoint",
+    "saved-model": "SavedModel",
     "keras-h5": "Keras HDF5 file",
+    "keras-weights-h5": "Keras 3 weights file",
+    "keras-zip": ".keras file",
 }
 
 

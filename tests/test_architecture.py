@@ -104,6 +104,13 @@ def test_input_is_never_asserted() -> None:
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], path
 
 
+def test_the_picture_of_the_house_shows_every_room() -> None:
+    picture = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes")[0]
+    for path in modules():
+        shown = path.parent.name + "/" if path.name == "__init__.py" else path.name
+        assert shown in picture, path
+
+
 def test_files_stay_readable() -> None:
     for path in modules():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path

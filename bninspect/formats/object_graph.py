@@ -325,7 +325,7 @@ def _note_on_lost(names: list[str]) -> Iterator[str]:
         yield (
             f"the optimizer trains {len(names)} variables of layers that the checkpoint does not"
             f" hold ({some}{more}): tf.train.Checkpoint leaves out Keras 3 layers kept in a plain"
-            " Python list, so their other variables are lost"
+            " Python list or dict, so their other variables are lost"
         )
 
 

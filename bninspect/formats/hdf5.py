@@ -206,7 +206,8 @@ class Hdf5:
     def variable(self, path: str) -> Variable:
         """The dataset at `path`, its values not yet read."""
         with hdf5_faults(self.path):
-            dataset = self._follow(path)
+            head, _, name = path.rpartition("/")
+            dataset = self._step(self._group(head), name, path)
             if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
                 raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
             if dataset.is_virtual or dataset.external:
@@ -223,23 +224,22 @@ class Hdf5:
     def _group(self, path: str) -> Any:
         # Several things are asked of one group, then of the next.
         if path and path != self._last[0]:
-            group = self._follow(path)
-            if not isinstance(group, h5py.Group):
+            node: Any = self._file
+            for part in path.split("/"):
+                node = self._step(node, part, path)
+            if not isinstance(node, h5py.Group):
                 raise Corrupt(self.path, f"{path} should be a group", DAMAGED)
-            self._last = (path, group)
+            self._last = (path, node)
         return self._last[1] if path else self._file
 
-    def _follow(self, path: str) -> Any:
-        """The object at `path`, reached by hard links alone."""
-        node: Any = self._file
-        for part in path.split("/"):
-            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-            if link is None:
-                raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
-            if not isinstance(link, h5py.HardLink):
-                raise self._a_link(path)
-            node = node[part]
-        return node
+    def _step(self, group: Any, name: str, path: str) -> Any:
+        """The object of that name in a group, on the way to `path`, reached by a hard link."""
+        stored = name.encode("utf-8", "surrogateescape")
+        if not name or not isinstance(group, h5py.Group) or not group.id.links.exists(stored):
+            raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
+        if group.id.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
+            raise self._a_link(path)
+        return group[stored]
 
     def _a_link(self, path: str) -> ReadProblem:
         return Unsupported(

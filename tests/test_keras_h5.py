@@ -447,13 +447,6 @@ def test_a_model_whose_names_keras_itself_cuts(path):
     assert list(read(path)) == names
 
 
-def test_the_weights_format_of_keras_3_is_unsupported(tmp_path):
-    path = tmp_path / "model.weights.h5"
-    functional_model().save_weights(path)
-    problem = refused(path, Unsupported, ".weights.h5")
-    assert "save" in problem.hint.lower()
-
-
 # --- Files that lead elsewhere --------------------------------------------------------------------
 
 
@@ -543,13 +536,6 @@ def test_model_weights_without_layers_are_not_of_keras(path):
         file.create_group("model_weights")
         file.attrs["layer_names"] = fixed(["bn"])
     refused(path, UnknownFormat, "not written by Keras")
-
-
-@pytest.mark.parametrize("group", ["layers", "_layer_checkpoint_dependencies"])
-def test_the_marks_of_the_weights_format_of_keras_3(path, group):
-    with h5py.File(path, "w") as file:
-        file.create_group(group)
-    refused(path, Unsupported, ".weights.h5")
 
 
 @pytest.mark.parametrize("name", ["bn", "bn/bn", "bn/bn/moving_mean:0"])

@@ -53,6 +53,10 @@ def _configuration(layers: KerasLayers, path: tuple[str, ...]) -> KerasLayer | N
     found = {key: layer for key, layer in layers.items() if "momentum" in layer.config}
     if path in found:
         return found[path]
+    # The names of Keras 2 may hold a slash themselves (`conv1/bn` of its DenseNet).
+    whole = [key for key in found if "/".join(key) == "/".join(path)]
+    if len(whole) == 1:
+        return found[whole[0]]
     for candidates in (
         [key for key in found if (key[0], key[-1]) == (path[0], path[-1])],
         [key for key in found if key == path[:-1]],

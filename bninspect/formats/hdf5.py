@@ -7,8 +7,8 @@ refused. Which groups and attributes a layout has is the matter of keras_h5.py a
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +17,7 @@ import h5py
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
-from bninspect.formats.source import Budget, Window
+from bninspect.formats.source import Budget, Source, Window
 from bninspect.model import Variable
 
 # A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
@@ -26,6 +26,8 @@ _MAX_GROWTH = 1032
 _GROWTH_FLOOR = 1 << 20
 _WIDEST_ELEMENT = 8  # bytes
 _MAX_DEPTH = 100  # groups within groups; models of models stay far below
+
+_HEAP_SIGNATURE = b"GCOL"
 
 DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
 
@@ -42,6 +44,67 @@ def hdf5_faults(path: str) -> Iterator[None]:
         raise Corrupt(path, f"HDF5 cannot read it ({error})", DAMAGED) from error
 
 
+def _require_not_locked(path: str) -> None:
+    """HDF5 locks a file that it writes; only its own way of opening one tells."""
+    try:
+        with hdf5_faults(path):
+            h5py.File(path, "r").close()
+    except Corrupt as problem:
+        if isinstance(problem.__cause__, BlockingIOError):
+            raise Incomplete(
+                path,
+                "it is open for writing in another program",
+                "Try again when that has closed it.",
+            ) from problem
+        raise
+
+
+class _Guard(io.RawIOBase):
+    """A file for HDF5 in which no damaged heap of strings reaches the library.
+
+    HDF5 runs for ever over such a heap, or beyond its end (H5HG__cache_heap_deserialize in
+    H5HGcache.c), and what it reads of a file always starts where an object does.
+    """
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self._window = window
+        self.seek = window.seek  # type: ignore[method-assign]
+        self.tell = window.tell  # type: ignore[method-assign]
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; raises OSError for a heap that contradicts itself."""
+        start = self._window.tell()
+        count = self._window.readinto(buffer)
+        if bytes(buffer[:4]) == _HEAP_SIGNATURE:
+            size = int.from_bytes(buffer[8:16], "little")
+            # HDF5 reads the beginning first and the rest by itself.
+            heap = bytearray(min(size, self._window.size))
+            self._window.seek(start)
+            self._window.readinto(heap)
+            self._window.seek(start + count)
+            if len(heap) < size or not _is_sound_heap(heap):
+                raise OSError("a damaged heap of strings")
+        return count
+
+
+def _is_sound_heap(heap: bytes | bytearray) -> bool:
+    """Whether the objects of a global heap lie one behind the other, up to its end.
+
+    File format specification of HDF5, III.E: a head of 16 bytes, then objects of number, count and
+    size; number 0 is the free space at the end, whose size takes in its own head.
+    """
+    at = 16
+    while at + 16 <= len(heap):
+        number = int.from_bytes(heap[at : at + 2], "little")
+        length = int.from_bytes(heap[at + 8 : at + 16], "little")
+        step = 16 + (length + 7) // 8 * 8 if number else length
+        if at + step > len(heap) or (not number and at + step != len(heap)):
+            return False
+        at += step
+    return True
+
+
 class Hdf5:
     """An HDF5 file opened for reading; `path` is its name as it is to appear in messages.
 
@@ -52,22 +115,29 @@ class Hdf5:
 
     def __init__(self, path: str, window: Window | None = None) -> None:
         self.path = path
+        self._source = None
+        if window is None:
+            _require_not_locked(path)
+            self._source = Source(path)
+            window = self._source.window(0, self._source.size, "the file")
         self._budget = Budget()
-        with hdf5_faults(path):
-            try:
-                self._file = h5py.File(window or path, "r")
-            except BlockingIOError as error:
-                raise Incomplete(
-                    path,
-                    "it is open for writing in another program",
-                    "Try again when that has closed it.",
-                ) from error
-        self._budget.grant(window.size if window else os.path.getsize(path))
+        self._budget.grant(window.size)
+        try:
+            with hdf5_faults(path):
+                self._file = h5py.File(_Guard(window), "r")
+        except BaseException:
+            self._close_source()
+            raise
         self._last: tuple[str, Any] = ("", self._file)
 
     def close(self) -> None:
         """Close the file; its variables cannot be read any more."""
         self._file.close()
+        self._close_source()
+
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
 
     def has(self, path: str) -> bool:
         """Whether the file has anything at `path`."""
@@ -136,7 +206,8 @@ class Hdf5:
     def variable(self, path: str) -> Variable:
         """The dataset at `path`, its values not yet read."""
         with hdf5_faults(self.path):
-            dataset = self._follow(path)
+            head, _, name = path.rpartition("/")
+            dataset = self._step(self._group(head), name, path)
             if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
                 raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
             if dataset.is_virtual or dataset.external:
@@ -153,23 +224,22 @@ class Hdf5:
     def _group(self, path: str) -> Any:
         # Several things are asked of one group, then of the next.
         if path and path != self._last[0]:
-            group = self._follow(path)
-            if not isinstance(group, h5py.Group):
+            node: Any = self._file
+            for part in path.split("/"):
+                node = self._step(node, part, path)
+            if not isinstance(node, h5py.Group):
                 raise Corrupt(self.path, f"{path} should be a group", DAMAGED)
-            self._last = (path, group)
+            self._last = (path, node)
         return self._last[1] if path else self._file
 
-    def _follow(self, path: str) -> Any:
-        """The object at `path`, reached by hard links alone."""
-        node: Any = self._file
-        for part in path.split("/"):
-            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-            if link is None:
-                raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
-            if not isinstance(link, h5py.HardLink):
-                raise self._a_link(path)
-            node = node[part]
-        return node
+    def _step(self, group: Any, name: str, path: str) -> Any:
+        """The object of that name in a group, on the way to `path`, reached by a hard link."""
+        stored = name.encode("utf-8", "surrogateescape")
+        if not name or not isinstance(group, h5py.Group) or not group.id.links.exists(stored):
+            raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
+        if group.id.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
+            raise self._a_link(path)
+        return group[stored]
 
     def _a_link(self, path: str) -> ReadProblem:
         return Unsupported(

@@ -31,6 +31,7 @@ _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
 _EITHER = "gamma_or_beta"
 
 _OPTIMIZER = r"(.*_)?optimizers?(_\d+)?"
+_SHARD = r"_\d{5,}\.weights\.h5$"
 _KERAS_OWN = r"(sync_)?batch_normalization(_\d+)?"
 _SAYS_BN = r"batch_?norm"
 _HINTS_BN = r"(^|_)bn(_|\d|$)"
@@ -257,6 +258,13 @@ class _Reader:
 
     def _numbered(self, group: str, names: tuple[str, ...], members: list[str]) -> dict[str, str]:
         """The roles that the number of variables leaves: 0 to 2, then 2 statistics, then renorm."""
+        if len(members) < 4 and re.search(_SHARD, self._resolved):
+            raise Incomplete(
+                self._resolved,
+                f"{group} has {len(members)} variables, and this looks like one of several shards:"
+                " others of it may lie in the next",
+                "Check the .weights.json of all of them; a file that is whole needs another name.",
+            )
         affine = (len(members) - 2) % 3
         if affine == 1:
             self._either.append("/".join(names) or group)

@@ -1,0 +1,304 @@
+"""The weights format of Keras 3: what its groups and numbers tell, and what they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bninspect import check, find_layers, open_checkpoint
+from bninspect.errors import Corrupt, Incomplete, ReadProblem, UnknownFormat, Unsupported
+from tests.conftest import FIXTURES
+
+USES_FILES = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    derandomize=True,
+    max_examples=150,
+)
+BN = "layers/batch_normalization"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.weights.h5"
+
+
+def vector(seed, size=3, dtype="float32"):
+    return (np.arange(size) + seed + 0.5).astype(dtype)
+
+
+def write(path, groups, names=None):
+    """A weights file: group → its variables, or how many vectors it has; group → its name."""
+    with h5py.File(path, "w") as file:
+        for group, members in groups.items():
+            below = file.create_group(f"{group}/vars")
+            vectors = [*map(vector, range(members))] if isinstance(members, int) else members
+            for number, values in enumerate(vectors):
+                below[str(number)] = values
+            if names and group in names:
+                below.attrs["name"] = names[group]
+    return path
+
+
+def layers(path):
+    """Layer → role → number of the variable."""
+    with open_checkpoint(str(path)) as checkpoint:
+        return {
+            layer.name: {
+                role: int(variable.name.rpartition("/")[2])
+                for role, variable in {**layer.variables, **layer.helpers}.items()
+            }
+            for layer in find_layers(checkpoint)
+        }
+
+
+def notes(path):
+    return " ".join(check(path).checkpoints[0].notes)
+
+
+STATISTICS = ("moving_mean", "moving_variance")
+RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
+
+
+@pytest.mark.parametrize(
+    ("count", "roles"),
+    [
+        (2, STATISTICS),
+        (3, ("?", *STATISTICS)),
+        (4, ("gamma", "beta", *STATISTICS)),
+        (5, (*STATISTICS, *RENORM)),
+        (6, ("?", *STATISTICS, *RENORM)),
+        (7, ("gamma", "beta", *STATISTICS, *RENORM)),
+    ],
+)
+def test_the_number_of_variables_tells_their_roles(path, count, roles):
+    found = layers(write(path, {BN: count}))
+    assert found == {BN: {role: i for i, role in enumerate(roles) if role != "?"}}
+    assert ("either gamma or beta" in notes(path)) == ("?" in roles)
+
+
+@pytest.mark.parametrize(
+    ("group", "count"),
+    [
+        ("layers/layer_normalization", 2),
+        ("layers/group_normalization_3", 2),
+        ("bn1", 2),
+        ("norm", 2),
+        ("norm", 3),
+        ("metrics/auc", 4),
+        ("layers/dense", 5),
+        ("layers/lstm/cell", 3),
+    ],
+)
+def test_vectors_that_need_not_be_of_bn(path, group, count):
+    assert layers(write(path, {group: count})) == {}
+
+
+@pytest.mark.parametrize("group", ["norm", "layers/my_bn", "blocks/block/bn", "head", "vars"])
+def test_four_equal_vectors_are_bn_whatever_holds_them(path, group):
+    assert list(layers(write(path, {group: 4}))[group]) == ["gamma", "beta", *STATISTICS]
+
+
+def test_an_attribute_called_bn_that_holds_another_norm(path):
+    write(path, {"bn1": 2}, {"bn1": "group_normalization_4"})
+    assert layers(path) == {}
+    write(path, {"norm": 2}, {"norm": "batch_normalization_4"})
+    assert list(layers(path)) == ["batch_normalization_4"]
+
+
+def test_a_bn_of_ones_own_with_a_counter(path):
+    write(path, {"layers/my_batch_norm": [*map(vector, range(4)), np.float32(3)]})
+    assert list(layers(path)["layers/my_batch_norm"].values()) == [0, 1, 2, 3]
+
+
+def test_a_bn_of_ones_own_that_nobody_can_tell(path):
+    write(path, {"layers/my_batch_norm": 9})
+    assert layers(path) == {}
+    assert "not checked" in notes(path)
+
+
+def test_names_of_models_around_and_names_said_twice(path):
+    groups = {"": 0, "layers/sequential": 0, "layers/sequential/layers/batch_normalization": 4}
+    names = dict(zip(groups, ("net", "encoder", "bn"), strict=True))
+    assert list(layers(write(path, groups, names))) == ["encoder/bn"]
+    twice = {"a/batch_normalization": 4, "b/batch_normalization": 4}
+    write(path, twice, dict.fromkeys(twice, "bn"))
+    assert list(layers(path)) == list(twice)
+
+
+def test_layers_of_a_class_come_in_their_order(path):
+    write(path, {f"{BN}_{number}": 4 for number in (10, 9, 2, 1)} | {BN: 4})
+    assert list(layers(path)) == [BN, *(f"{BN}_{number}" for number in (1, 2, 9, 10))]
+
+
+def test_shapes_that_are_not_vectors(path):
+    write(path, {BN: [vector(n).reshape(1, 1, 1, 3) for n in range(4)]})
+    assert len(layers(path)[BN]) == 4
+
+
+def test_the_count_of_steps(path):
+    write(path, {BN: 4, "optimizer": [np.int64(7), vector(0)]})
+    assert check(path).checkpoints[0].step == 7
+    scaler = {"optimizer": [np.int64(0)], "optimizer/inner_optimizer": [np.int64(8), vector(0)]}
+    write(path, {BN: 4} | scaler)
+    report = check(path).checkpoints[0]
+    assert (report.step, report.variable_count) == (8, 4)
+
+
+def test_an_unbuilt_layer_is_no_fault(path):
+    assert layers(write(path, {BN: 0, f"{BN}_1": 4}, {BN: "unused"})) == {
+        f"{BN}_1": dict(zip(("gamma", "beta", *STATISTICS), range(4), strict=True))
+    }
+
+
+def refused(path, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        layers(path)
+    assert str(path.parent) in caught.value.path
+    assert check(path).checkpoints[0].error is not None
+
+
+def test_a_variable_that_is_missing(path):
+    with h5py.File(write(path, {BN: 4}), "r+") as file:
+        del file[f"{BN}/vars/1"]
+    refused(path, Incomplete, "0, 2, 3")
+
+
+@pytest.mark.parametrize("link", [h5py.SoftLink("/x"), h5py.ExternalLink("other.h5", "/x")])
+@pytest.mark.parametrize("place", ["layers/x", f"{BN}/vars/1"])
+def test_a_link_is_refused(path, link, place):
+    with h5py.File(write(path, {BN: 4}), "r+") as file:
+        if place in file:
+            del file[place]
+        file[place] = link
+    refused(path, Unsupported, "link")
+
+
+def test_groups_that_hold_themselves_end(path):
+    with h5py.File(write(path, {BN: 4}), "r+") as file:
+        file["layers/again"] = file["layers"]
+    assert len(layers(path)) == 1
+
+
+def test_groups_nested_without_end(path):
+    with h5py.File(path, "w") as file:
+        file.create_group("/".join("a" * 300))
+    refused(path, Corrupt, "deeper")
+
+
+def test_a_group_in_place_of_a_variable(path):
+    with h5py.File(write(path, {BN: 4}), "r+") as file:
+        del file[f"{BN}/vars/2"]
+        file.create_group(f"{BN}/vars/2")
+    refused(path, Corrupt, "dataset")
+
+
+def test_an_hdf5_file_of_something_else(path):
+    with h5py.File(path, "w") as file:
+        file["table/rows"] = np.zeros(3)
+    refused(path, UnknownFormat, "not written by Keras")
+
+
+# --- Several files --------------------------------------------------------------------------------
+
+SHARDED = FIXTURES / "keras3_weights_sharded"
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    for file in SHARDED.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path / "model.weights.json"
+
+
+def test_one_shard_stands_for_all(sharded):
+    shard = sharded.with_name("model_00001.weights.h5")
+    assert layers(shard) == layers(sharded)
+    assert "one of the files of" in notes(shard)
+    sharded.with_name("model_00007.weights.h5").write_bytes(shard.read_bytes())
+    refused(sharded.with_name("model_00007.weights.h5"), Incomplete, "shards")
+
+
+def test_a_shard_alone_does_not_pass_for_a_whole(tmp_path):
+    """gamma and beta, whose statistics lie in the next shard, look like two statistics."""
+    shard = tmp_path / "model_00000.weights.h5"
+    refused(write(shard, {BN: 2}), Incomplete, "shards")
+    assert list(layers(write(shard, {BN: 4}))) == [BN]
+
+
+def test_a_shard_that_is_missing(sharded):
+    sharded.with_name("model_00001.weights.h5").unlink()
+    refused(sharded, Incomplete, "model_00001.weights.h5")
+
+
+@pytest.mark.parametrize("name", ["../model.weights.h5", "/etc/x.h5", "a\\b.h5", "\0.h5"])
+def test_a_map_that_leads_elsewhere(sharded, name):
+    sharded.write_text(json.dumps({"weight_map": {f"/{BN}/vars": name}}))
+    refused(sharded, Corrupt, "own directory")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("{", Corrupt),
+        ("{" * 100_000, Corrupt),
+        ("{}", UnknownFormat),
+        ('{"weight_map": {"h.0.weight": "model-00001.safetensors"}}', UnknownFormat),
+        ('{"weight_map": {"/layers": "model_00000.weights.h5"}}', Corrupt),
+        ('{"weight_map": {"/no/vars": "model_00000.weights.h5"}}', Incomplete),
+        ('{"weight_map": {"/no/vars": [3]}}', UnknownFormat),
+    ],
+)
+def test_a_map_that_is_none(sharded, text, kind):
+    sharded.write_text(text)
+    refused(sharded, kind, "")
+
+
+# --- Damage ---------------------------------------------------------------------------------------
+
+SOUND = FIXTURES / "keras3_weights_subclassed" / "model.weights.h5"
+
+
+def read_all(path):
+    with open_checkpoint(str(path)) as checkpoint:
+        for name in checkpoint.variables:
+            checkpoint.variables[name].read()
+
+
+def test_a_file_cut_short_anywhere(path):
+    sound = SOUND.read_bytes()
+    for size in [*range(0, 100, 7), *range(100, len(sound), 997), len(sound) - 1]:
+        path.write_bytes(sound[:size])
+        with pytest.raises(ReadProblem):
+            layers(path)
+
+
+@USES_FILES
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=3
+    )
+)
+def test_damage_anywhere_is_read_or_refused(path, changes):
+    damaged = bytearray(SOUND.read_bytes())
+    for where, byte in changes:
+        damaged[where % len(damaged)] = byte
+    path.write_bytes(damaged)
+    with contextlib.suppress(ReadProblem):
+        read_all(path)
+
+
+@pytest.mark.parametrize(("at", "byte"), [(8, 255), (9, 17), (16 + 8, 255), (120, 255), (144, 0)])
+def test_a_damaged_heap_of_names_ends(path, at, byte):
+    """Over such a heap HDF5 itself runs for ever."""
+    damaged = bytearray(SOUND.read_bytes())
+    damaged[damaged.index(b"GCOL") + at] = byte
+    path.write_bytes(damaged)
+    with contextlib.suppress(ReadProblem):
+        layers(path)

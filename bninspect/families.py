@@ -72,8 +72,11 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family(
         "keras",
+        # … and modules of one's own whose attributes are called so, or scale and offset.
         "keras/layers/normalization/batch_normalization.py",
         named_by="object",
+        gamma=("gamma", "scale"),
+        beta=("beta", "offset", "shift"),
     ),
     Family(
         "keras",

@@ -78,8 +78,7 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     `layer` of the expression, else what stands before the match, is the layer's name. The layers
     come in the order of the network where the file keeps it, else sorted by name, 2 before 10.
     """
-    known = checkpoint.known_names
-    filed = _file_names({name: known.get(name, name) for name in checkpoint.variables}, patterns)
+    filed = _file_names(_known(checkpoint), patterns)
     layers = {scope: layer for scope in filed.groups if (layer := _layer(checkpoint, filed, scope))}
     names = Counter(layer.name for layer in layers.values())
     found = [
@@ -89,6 +88,23 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     if not checkpoint.in_order:
         found.sort(key=lambda layer: _natural(layer.name))
     return found
+
+
+def _known(checkpoint: Checkpoint) -> dict[str, str]:
+    """Stored → known name of every variable; a second name is taken where only that says a role."""
+    known, second = checkpoint.known_names, checkpoint.second_names
+    names = {stored: known.get(stored, stored) for stored in checkpoint.variables}
+    if second:
+        better = {
+            stored: second[stored]
+            for stored, name in names.items()
+            if stored in second
+            and _split(name)[1] not in _LEAVES
+            and _split(second[stored])[1] in _LEAVES
+        }
+        # Behind the others, so that a copy of gamma does not take its place.
+        names = {stored: names[stored] for stored in names if stored not in better} | better
+    return names
 
 
 class _Filed(NamedTuple):
@@ -108,6 +124,7 @@ def _file_names(names: Mapping[str, str], patterns: Patterns) -> _Filed:
     filed = _Filed({}, {}, set())
     debias = []
     averages = []
+    others = []
     for stored, name in names.items():
         scope, leaf = (patterns and _split_by_pattern(name, patterns)) or _split(name)
         if leaf in _LEAVES:
@@ -117,7 +134,10 @@ def _file_names(names: Mapping[str, str], patterns: Patterns) -> _Filed:
         elif "moments" in name and (match := re.fullmatch(_AVERAGED_MOMENT, name, re.DOTALL)):
             averages.append((match, stored))
         elif "/moments/" in name or "/accu/" in name:
-            filed.other_averages.update(_heads(scope))
+            others.append(scope)
+    filed.other_averages.update(
+        head for scope in others for head in _heads(scope) if head in filed.groups
+    )
     owners = _file_averages(filed, averages, names) if averages else {}
     for path, leaf, stored in sorted(debias):
         owner, _, statistic = path.rpartition("/")

@@ -92,7 +92,8 @@ class Checkpoint:
     `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever
     scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
     names (`layer_with_weights-1/…`, `layers/batch_normalization/vars/2`), `known_names` maps each
-    to the name that a person knows, and `name_at` gives the name of the object at a path of
+    to the name that a person knows; `second_names` has another for those that have two, by the
+    attribute and by the variable's own name. `name_at` gives the name of the object at a path of
     attributes, or None (the whole is None where there are no objects). `partial` names the layers
     of which the file shows that more should be stored. `incomplete` is why the values cannot be
     read, if that was seen already.
@@ -108,6 +109,7 @@ class Checkpoint:
     in_order: bool = False
     named_by: Literal["graph", "object"] = "graph"
     known_names: Mapping[str, str] = field(default_factory=dict)
+    second_names: Mapping[str, str] = field(default_factory=dict)
     name_at: Callable[[Sequence[str]], str | None] | None = None
     partial: frozenset[str] = frozenset()
     incomplete: ReadProblem | None = None

@@ -193,6 +193,8 @@ CASES = [
     # Keras 2 and 3
     Case("keras", "model_weights/bn1/bn1/", HDF5_FOUR, "bn1", HDF5),
     Case("keras", "bn1/bn1/", FOUR, "bn1", HDF5),
+    Case("keras", "net/norm/", FOUR | {"gamma": "scale", "beta": "offset"}, "net/norm", HDF5),
+    Case("keras", "net/norm/", FOUR | {"beta": "shift"}, "net/norm", HDF5),
     Case("keras", "model_weights/td/td/tdbn/", FOUR, "td/tdbn", HDF5),
     Case("keras", "model_weights/decoder/batch_normalization_3/", HDF5_FOUR,
          "decoder/batch_normalization_3", HDF5),

@@ -14,7 +14,7 @@ from bninspect.model import AFFINE, BNLayer, Checkpoint, TrainingEvidence, Value
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
-_OBJECT_STEP = r"(^|/)step$"
+_OBJECT_STEP = r"(^|/)step(/\.ATTRIBUTES/VARIABLE_VALUE)?$"
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
 _UPDATE_COUNTERS = ("/local_step", "/_counter", "/counter", "/accu_counter")

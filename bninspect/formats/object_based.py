@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bninspect.errors import Corrupt, Incomplete
 from bninspect.formats.keras_model import layers_of_objects
-from bninspect.formats.object_graph import ObjectNames, name_by_keys, read_object_graph
+from bninspect.formats.object_names import ObjectNames, name_by_keys, name_objects
 from bninspect.model import Checkpoint, KerasLayer
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -37,6 +37,7 @@ def with_object_graph(checkpoint: Checkpoint, read_string: Callable[[str], bytes
         format="tf-object",
         named_by="object",
         known_names=names.known,
+        second_names=names.second,
         name_at=names.name_at,
         partial=names.partial,
         keras_layers=layers or None,
@@ -47,7 +48,7 @@ def with_object_graph(checkpoint: Checkpoint, read_string: Callable[[str], bytes
 
 def _names(checkpoint: Checkpoint, read_string: Callable[[str], bytes]) -> ObjectNames:
     try:
-        return read_object_graph(read_string(OBJECT_GRAPH))
+        return name_objects(read_string(OBJECT_GRAPH))
     except Incomplete as problem:
         return name_by_keys(checkpoint.variables)._replace(incomplete=problem)
     except ValueError as error:

@@ -132,6 +132,8 @@ def _of_objects(nodes: Any) -> Metadata:
         [(child.node_id, child.local_name.decode("utf-8", "replace")) for child in node.children]
         for node in nodes
     ]
+    if any(child < 0 for held in children for child, _ in held):
+        raise IndexError
     ways = shortest_ways(children)
     found = []
     for number, node in enumerate(nodes):

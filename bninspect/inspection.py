@@ -175,10 +175,7 @@ def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> Che
         target = _located(found)
         # What is not finite is a finding (BN301), not a matter for numpy's warnings.
         with open_target(path, target, config.engine) as checkpoint, np.errstate(all="ignore"):
-            layers = [
-                with_keras_config(layer, checkpoint)
-                for layer in find_layers(checkpoint, config.patterns)
-            ]
+            layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
             notes = checkpoint.notes
             try:
                 if checkpoint.incomplete is not None:

@@ -300,7 +300,7 @@ def _means(members: Mapping[Role, Variable], count: Variable) -> dict[Role, Vari
 
     The count starts at 1e-12, so the means of nothing are 0.
     """
-    if count.shape != ():
+    if count.shape != () or not count.dtype.startswith(_NUMBERS):
         return {}
 
     def mean(total: Variable) -> Variable:

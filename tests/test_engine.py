@@ -7,10 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.conftest import FIXTURES, load_fixture
+from tests.table_writer import OBJECT_GRAPH, write_bundle, write_index
 
 TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
 
@@ -46,6 +49,26 @@ def test_what_tensorflow_refuses_is_one_sentence_with_its_words(tmp_path, run):
     outcome = run("check", prefix, "--engine", "tensorflow")
     assert outcome.exit_code == 2
     assert "TensorFlow cannot read it (" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": 99}, {"shape": (-3,)}, {"shape": (2,) * 300}, {"shape": (2**62, 2**62)}],
+    ids=["type", "negative", "rank", "overflow"],
+)
+def test_what_would_end_the_process_is_one_sentence(tmp_path, run, change):
+    entries = write_bundle(tmp_path / "model", {"x": np.float32([1, 2]), "y": np.float32([1])})
+    write_index(tmp_path / "model", {**entries, b"x": replace(entries[b"x"], **change)})
+    outcome = run("check", tmp_path / "model", "--engine", "tensorflow")
+    assert outcome.exit_code == 2
+    assert "model.index: " in outcome.out or "is more than a tensor can be" in outcome.out
+
+
+def test_an_object_graph_of_numbers(tmp_path, run):
+    write_bundle(tmp_path / "model", {OBJECT_GRAPH: np.float32([1, 2])})
+    outcome = run("check", tmp_path / "model", "--engine", "tensorflow")
+    assert outcome.exit_code == 2
+    assert "should be one string, and is not" in outcome.out
 
 
 def test_without_tensorflow_the_command_to_install_it_is_told(run, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -43,7 +45,7 @@ def configured_all(config, *scopes, version=KERAS_2):
         format="keras-h5",
         keras_layers=keras_layers(config, version),
     )
-    return [with_keras_config(layer, stored) for layer in find_layers(stored)]
+    return with_keras_config(find_layers(stored), stored)
 
 
 def configured(config, scope, version=KERAS_2):
@@ -63,7 +65,7 @@ UNTOLD = (None, None, None)
 
 def test_without_a_configuration_nothing_is_told():
     layer = bn(mean=0.0, variance=1.0)
-    assert with_keras_config(layer, checkpoint(["bn/gamma"])) is layer
+    assert with_keras_config([layer], checkpoint(["bn/gamma"])) == [layer]
 
 
 def test_a_layer_of_a_functional_model():
@@ -198,7 +200,7 @@ def test_a_layer_of_a_frozen_wrapper_is_frozen():
 
 def in_file(stem):
     with open_checkpoint(str(load_fixture(stem).path)) as stored:
-        return {layer.name: with_keras_config(layer, stored) for layer in find_layers(stored)}
+        return {layer.name: layer for layer in with_keras_config(find_layers(stored), stored)}
 
 
 @pytest.mark.parametrize(
@@ -504,3 +506,30 @@ def test_no_configuration_makes_trouble(config, version):
     assert set(layer.initial) == set(ROLES)
     for values in layer.initial.values():
         assert all(type(value) is float for value in values)
+
+
+def test_guesses_about_groups_are_for_groups_alone():
+    """An object graph has exact names: its `bn/wrapped` is not the `bn` of the configuration."""
+    config = model("m", node("bn", momentum=0.5))
+    layers = keras_layers(config, KERAS_2)
+    names = [f"bn/wrapped/{role}" for role in ROLES]
+    stored = checkpoint(names, format="keras-h5", keras_layers=layers)
+    (found,) = with_keras_config(find_layers(stored), stored)
+    assert found.momentum == 0.5
+    stored = replace(stored, format="tf-object")
+    (found,) = with_keras_config(find_layers(stored), stored)
+    assert found.momentum is None
+
+
+def test_thousands_of_layers_cost_their_number():
+    config = model("m", *(node(f"bn{i}") for i in range(3000)))
+    stored = checkpoint(
+        [f"bn{i}/{role}" for i in range(3000) for role in ROLES],
+        format="keras-h5",
+        keras_layers=keras_layers(config, KERAS_2),
+    )
+    layers = find_layers(stored)
+    start = time.perf_counter()
+    found = with_keras_config(layers, stored)
+    assert time.perf_counter() - start < 2
+    assert all(layer.keras is not None for layer in found)

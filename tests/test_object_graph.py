@@ -409,9 +409,14 @@ def test_a_graph_that_makes_no_sense_is_refused(prefix, graph, run):
     assert "its object graph, which holds the layers' names, makes no sense" in outcome.out
 
 
-def test_an_empty_graph_names_nothing(prefix):
-    write_bundle(prefix, VALUES, object_graph=b"")
-    assert layers_in(prefix) == {"(top level)": {role: role for role in ROLES}}
+@pytest.mark.parametrize("suffix", ["", "/.ATTRIBUTES/VARIABLE_VALUE"])
+def test_what_the_graph_does_not_know_goes_by_its_keys(objects, prefix, suffix, run):
+    objects.layer(0, "bn", "bn")
+    objects.values |= {f"other/{role}{suffix}": VALUES[role] for role in ROLES}
+    objects.write(prefix)
+    assert set(layers_in(prefix)) == {"bn", "other"}
+    (checkpoint,) = run("check", prefix, "--format", "json").json["checkpoints"]
+    assert "4 variables are of no object of the graph (other/beta" in " ".join(checkpoint["notes"])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ VALUES = {
 }
 CONFIG = {"name": "bn", "momentum": 0.5, "epsilon": 0.01}
 METADATA = {"class_name": "BatchNormalization", "name": "bn", "trainable": False, "config": CONFIG}
+SOUND = number_field(1, 1)  # a SavedModel of no graph
 MODEL = {
     "class_name": "Functional",
     "config": {
@@ -113,13 +114,13 @@ def test_metadata_in_the_object_graph(saved):
 
 
 def test_no_metadata(saved):
-    (saved / "saved_model.pb").write_bytes(b"")
+    (saved / "saved_model.pb").write_bytes(SOUND)
     assert told(layer_of(saved)) == (None, None, None)
 
 
 @pytest.mark.parametrize("part", ["variables/variables", "variables/variables.index", "variables"])
 def test_its_variables_mean_the_whole(saved, part):
-    (saved / "saved_model.pb").write_bytes(b"")
+    (saved / "saved_model.pb").write_bytes(SOUND)
     (saved / "keras_metadata.pb").write_bytes(
         keras_metadata(("root.layer_with_weights-0", METADATA))
     )
@@ -127,7 +128,7 @@ def test_its_variables_mean_the_whole(saved, part):
 
 
 def test_metadata_of_something_that_is_not_there(saved):
-    (saved / "saved_model.pb").write_bytes(b"")
+    (saved / "saved_model.pb").write_bytes(SOUND)
     (saved / "keras_metadata.pb").write_bytes(keras_metadata(("root.other.bn", METADATA)))
     assert told(layer_of(saved)) == (None, None, None)
 
@@ -153,6 +154,8 @@ def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [
+        ("keras_metadata.pb", b"", "the Keras metadata takes 0 bytes"),
+        ("saved_model.pb", b"", "this file is empty"),
         ("keras_metadata.pb", b"\xff\xff", "the Keras metadata cannot be parsed"),
         (
             "keras_metadata.pb",
@@ -182,10 +185,21 @@ def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
         ),
         ("saved_model.pb", b"\x08\x01" * 20_000, "the SavedModel's graph cannot be parsed"),
     ],
-    ids=["metadata", "JSON", "nested JSON", "graph", "terabytes", "nested", "objects", "fields"],
+    ids=[
+        "empty metadata",
+        "empty graph",
+        "metadata",
+        "JSON",
+        "nested JSON",
+        "graph",
+        "terabytes",
+        "nested",
+        "objects",
+        "fields",
+    ],
 )
 def test_damaged_metadata_is_one_sentence(saved, run, name, contents, message):
-    (saved / "saved_model.pb").write_bytes(b"")
+    (saved / "saved_model.pb").write_bytes(SOUND)
     (saved / name).write_bytes(contents)
     outcome = run("check", saved)
     assert outcome.exit_code == 2
@@ -194,7 +208,7 @@ def test_damaged_metadata_is_one_sentence(saved, run, name, contents, message):
 
 @pytest.mark.parametrize("metadata", [[], "text", {"config": 7, "momentum": 1}, {"momentum": None}])
 def test_metadata_of_another_shape_tells_nothing(saved, metadata):
-    (saved / "saved_model.pb").write_bytes(b"")
+    (saved / "saved_model.pb").write_bytes(SOUND)
     listed = [("root.layer_with_weights-0", {"momentum": metadata}), ("root", metadata)]
     (saved / "keras_metadata.pb").write_bytes(keras_metadata(*listed))
     assert told(layer_of(saved)) == (None, None, None)
@@ -207,8 +221,16 @@ def test_a_model_without_variables(tmp_path, run):
     assert "stores no variables" in outcome.out
 
 
+def test_a_missing_index(saved, run):
+    (saved / "saved_model.pb").write_bytes(SOUND)
+    (saved / "variables" / "variables.index").unlink()
+    outcome = run("check", saved)
+    assert outcome.exit_code == 2
+    assert "the .index file of the SavedModel's variables is missing" in outcome.out
+
+
 def test_a_missing_shard(saved, run):
-    (saved / "saved_model.pb").write_bytes(b"")
+    (saved / "saved_model.pb").write_bytes(SOUND)
     (saved / "variables" / "variables.data-00000-of-00001").unlink()
     assert run("check", saved).exit_code == 2
     assert run("list", saved).exit_code == 0

@@ -337,12 +337,23 @@ def test_opened_checkpoint_says_what_it_is(prefix):
 
 def test_a_name_that_is_not_utf8_is_still_read(prefix):
     write_bundle(prefix, {b"caf\xe9": X})
-    np.testing.assert_array_equal(read(prefix, "caf\\xe9"), X)
+    np.testing.assert_array_equal(read(prefix, "caf\udce9"), X)
+
+
+def test_no_name_hides_another_by_the_way_it_is_shown(prefix, run):
+    layer = {"moving_mean": X, "moving_variance": X}
+    stored = {
+        name + role.encode(): x for name in (b"a\xff/", rb"a\xff/") for role, x in layer.items()
+    }
+    write_bundle(prefix, stored)
+    (checkpoint,) = run("list", prefix, "--format", "json").json["checkpoints"]
+    assert [layer["name"] for layer in checkpoint["layers"]] == [r"a\xff", "a\udcff"]
+    assert run("list", prefix).exit_code == 0
 
 
 @pytest.mark.parametrize("name", [b"a\0b", b"\xff", b"a\xff\0\xffb", b"\xff\xff"])
 def test_slices_of_a_name_with_bytes_that_are_escaped(prefix, name):
-    shown = name.decode("utf-8", "backslashreplace")
+    shown = name.decode("utf-8", "surrogateescape")
     part = ((0, 4),)
     entries = write_bundle(prefix, {"y": Y})
     entries |= {name: Entry(9, (4,), slices=(part,)), slice_key(name, part): entries.pop(b"y")}

@@ -7,9 +7,9 @@ random, and then no value is the initial one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bninspect.model import BNLayer, Checkpoint, KerasLayer, Role
 
@@ -21,14 +21,22 @@ _INITIALIZERS: dict[Role, str] = {
 }
 _CONSTANTS = {"zeros": 0.0, "zero": 0.0, "ones": 1.0, "one": 1.0}
 
+Key = TypeVar("Key", bound=Hashable)
 KerasLayers = Mapping[tuple[str, ...], KerasLayer]
 
 
-def with_keras_config(layer: BNLayer, checkpoint: Checkpoint) -> BNLayer:
-    """The layer with what the stored configuration says of it, if it says anything."""
+def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list[BNLayer]:
+    """The layers, each with what the stored configuration says of it, if it says anything."""
     if checkpoint.keras_layers is None:
-        return layer
-    keras = _configuration(checkpoint.keras_layers, tuple(layer.name.split("/")))
+        return [*layers]
+    configurations = _Configurations(checkpoint.keras_layers)
+    by_group = checkpoint.format == "keras-h5"
+    return [
+        _configured(layer, configurations.of(layer.name, by_group=by_group)) for layer in layers
+    ]
+
+
+def _configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:
     if keras is None:
         return layer
     initial = dict(layer.initial)
@@ -44,27 +52,37 @@ def with_keras_config(layer: BNLayer, checkpoint: Checkpoint) -> BNLayer:
     )
 
 
-def _configuration(layers: KerasLayers, path: tuple[str, ...]) -> KerasLayer | None:
-    """The configuration of the BN layer whose weights lie at `path`.
+class _Configurations:
+    """The configurations of the BN layers of a model, by all that a file may call them."""
 
-    HDF5 group paths leave out inner models, wrap a layer (TimeDistributed) or number its name
-    once more, so the exact path is tried first and then each of these, if it is unambiguous.
-    """
-    found = {key: layer for key, layer in layers.items() if "momentum" in layer.config}
-    if path in found:
-        return found[path]
-    # The names of Keras 2 may hold a slash themselves (`conv1/bn` of its DenseNet).
-    whole = [key for key in found if "/".join(key) == "/".join(path)]
-    if len(whole) == 1:
-        return found[whole[0]]
-    for candidates in (
-        [key for key in found if (key[0], key[-1]) == (path[0], path[-1])],
-        [key for key in found if key == path[:-1]],
-        [key for key in found if key[:-1] == path],
-    ):
-        if len(candidates) == 1:
-            return found[candidates[0]]
-    return None
+    def __init__(self, layers: KerasLayers) -> None:
+        found = {path: layer for path, layer in layers.items() if "momentum" in layer.config}
+        self._exact = found
+        # The names of Keras 2 may hold a slash themselves (`conv1/bn` of its DenseNet).
+        self._spelt = _unambiguous(("/".join(path), layer) for path, layer in found.items())
+        self._ends = _unambiguous(((path[0], path[-1]), layer) for path, layer in found.items())
+        self._inside = _unambiguous((path[:-1], layer) for path, layer in found.items())
+
+    def of(self, name: str, *, by_group: bool) -> KerasLayer | None:
+        """That of the layer called `name`, or None.
+
+        Group paths of Keras's `.h5` leave out inner models, number a name once more, or wrap a
+        layer (TimeDistributed), so with `by_group` each of these is tried, too.
+        """
+        path = tuple(name.split("/"))
+        found = self._exact.get(path) or self._spelt.get(name)
+        if found or not by_group:
+            return found
+        ends = self._ends.get((path[0], path[-1]))
+        return ends or self._exact.get(path[:-1]) or self._inside.get(path)
+
+
+def _unambiguous(pairs: Iterable[tuple[Key, KerasLayer]]) -> dict[Key, KerasLayer]:
+    """The layers by key, without the keys of several."""
+    found: dict[Key, KerasLayer | None] = {}
+    for key, layer in pairs:
+        found[key] = None if key in found else layer
+    return {key: layer for key, layer in found.items() if layer is not None}
 
 
 def _initial_values(initializer: Any) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ def with_object_graph(checkpoint: Checkpoint, read_string: Callable[[str], bytes
 
 def _names(checkpoint: Checkpoint, read_string: Callable[[str], bytes]) -> ObjectNames:
     try:
-        return name_objects(read_string(OBJECT_GRAPH))
+        return name_objects(read_string(OBJECT_GRAPH), checkpoint.variables)
     except Incomplete as problem:
         return name_by_keys(checkpoint.variables)._replace(incomplete=problem)
     except ValueError as error:

@@ -52,8 +52,9 @@ class ObjectGraph:
 
     `children` has for each the numbers and attribute names of those it holds. `variables` are those
     that are variables, `configurations` the keys of stored configurations, `optimizers` those that
-    are optimizers, `slots` the variables that only these keep for themselves. `ways` has the object
-    before each on the shortest way from the root.
+    are optimizers, `slots` the variables that only these keep for themselves, `keys` all that any
+    object has in the checkpoint. `ways` has the object before each on the shortest way from the
+    root.
 
     Raises ValueError if `encoded` cannot be parsed or refers to objects it does not have.
     """
@@ -68,6 +69,7 @@ class ObjectGraph:
         self.variables: dict[int, Stored] = {}
         self.configurations: dict[int, str] = {}
         self.slots: set[int] = set()
+        self.keys: set[str] = set()
         for number, node in enumerate(nodes):
             children = [(child.node_id, text_of(child.local_name)) for child in node.children]
             if any(not 0 <= child < len(nodes) for child, _ in children):
@@ -75,6 +77,7 @@ class ObjectGraph:
             self.children.append(children)
             for attribute in node.attributes:
                 name, key = text_of(attribute.name), text_of(attribute.checkpoint_key)
+                self.keys.add(key)
                 if name == _VALUE:
                     self.variables[number] = Stored(key, text_of(attribute.full_name))
                 elif name == _CONFIGURATION:
@@ -128,4 +131,4 @@ def shortest_ways(children: Sequence[Sequence[tuple[int, str]]]) -> dict[int, tu
 
 def text_of(raw: bytes) -> str:
     """A name of the graph, as the keys of the index are shown."""
-    return raw.decode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "surrogateescape")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from bninspect.errors import Incomplete
@@ -47,8 +47,8 @@ class ObjectNames(NamedTuple):
     incomplete: Incomplete | None = None
 
 
-def name_objects(encoded: bytes) -> ObjectNames:
-    """The names in a serialized TrackableObjectGraph.
+def name_objects(encoded: bytes, stored: Iterable[str]) -> ObjectNames:
+    """The names in a serialized TrackableObjectGraph; `stored` are all keys of the checkpoint.
 
     Raises ValueError if it cannot be parsed, refers to objects it does not have, or spells names
     that are longer than any file's.
@@ -68,6 +68,8 @@ def name_objects(encoded: bytes) -> ObjectNames:
     listed = name_listed(graph, {*owners, *lost.names, *graph.slots}, {*labels.values()})
     for number, name in {**lost.names, **listed.names}.items():
         known[graph.variables[number].key] = name
+    strangers = [key for key in stored if key not in graph.keys]
+    known |= name_by_keys(strangers).known
     configurations = {
         labels[number]: key for number, key in graph.configurations.items() if number in labels
     }
@@ -77,8 +79,16 @@ def name_objects(encoded: bytes) -> ObjectNames:
         _finder(graph, labels),
         configurations,
         frozenset(name.rpartition("/")[0] for name in lost.names.values()),
-        (*lost.notes, *listed.notes),
+        (*lost.notes, *listed.notes, *_note_on_strangers(strangers)),
     )
+
+
+def _note_on_strangers(keys: list[str]) -> Iterator[str]:
+    if keys:
+        yield (
+            f"{len(keys)} variables are of no object of the graph ({keys[0]}"
+            f"{', ...' if len(keys) > 1 else ''}); they go by their keys"
+        )
 
 
 def name_by_keys(keys: Iterable[str]) -> ObjectNames:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bninspect.errors import Corrupt, NotFound, Unsupported
+from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
 from bninspect.formats.keras_model import layers_of_objects
 from bninspect.formats.locate import SAVED_MODEL
 from bninspect.formats.object_graph import shortest_ways
@@ -33,6 +33,7 @@ SavedMetadata, SavedObjectGraph = declare("SavedMetadata", "SavedObjectGraph")
 _METADATA = "keras_metadata.pb"
 _META_GRAPHS, _OBJECT_GRAPH = 2, 7  # fields of SavedModel, of MetaGraphDef
 _MAX_FIELDS = 10_000  # of a message; real ones have a few dozen
+_MAX_METADATA = 1 << 28  # bytes; thousands of layers take a few million
 _MAX_DEPTH = 100  # of objects in objects
 _LONGEST_FIELD_HEAD = 20  # two varints of 64 bits
 
@@ -52,9 +53,19 @@ def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> 
 
 
 def variables_of(directory: str) -> str:
-    """The prefix of the checkpoint in a SavedModel; raises `Unsupported` if there is none."""
-    prefix = os.path.join(directory, "variables", "variables")
+    """The prefix of the checkpoint in a SavedModel.
+
+    Raises `Unsupported` if there is none, `Incomplete` if a part of it is missing.
+    """
+    folder = os.path.join(directory, "variables")
+    prefix = os.path.join(folder, "variables")
     if not os.path.exists(prefix + ".index"):
+        if os.path.isdir(folder) and os.listdir(folder):
+            raise Incomplete(
+                prefix,
+                "the .index file of the SavedModel's variables is missing",
+                "Copy all files of the SavedModel.",
+            )
         raise Unsupported(
             directory,
             "this SavedModel stores no variables (there is no variables/variables.index)",
@@ -104,6 +115,10 @@ def _metadata(directory: str) -> Metadata:
 
 
 def _from_keras_metadata(source: Source) -> Metadata:
+    if not 0 < source.size <= _MAX_METADATA:
+        raise Corrupt(
+            source.path, f"the Keras metadata takes {source.size} bytes, which none does", _DAMAGED
+        )
     encoded = source.read(0, source.size, "the Keras metadata")
     try:
         nodes = SavedMetadata.FromString(encoded).nodes
@@ -116,6 +131,8 @@ def _from_keras_metadata(source: Source) -> Metadata:
 
 
 def _from_object_graph(source: Source) -> Metadata:
+    if not source.size:
+        raise Corrupt(source.path, "this file is empty", _DAMAGED)
     try:
         for start, end in _submessages(source, 0, source.size, _META_GRAPHS):
             for first, last in _submessages(source, start, end, _OBJECT_GRAPH):

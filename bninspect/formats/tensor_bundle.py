@@ -102,7 +102,7 @@ class _Variables(Mapping[str, Variable]):
     def __init__(self, bundle: _Bundle) -> None:
         self._bundle = bundle
         self._keys = {
-            key.decode("utf-8", "backslashreplace"): key
+            key.decode("utf-8", "surrogateescape"): key
             for key in bundle.entries
             if key not in _NO_VARIABLES and not key.startswith(_SLICE_PREFIX)
         }

@@ -162,7 +162,7 @@ class _Variables(Mapping[str, Variable]):
                 "It was written by a newer TensorFlow; update bninspect.",
             )
         for entry in contents.tensor:
-            name = entry.name.decode("utf-8", "backslashreplace")
+            name = entry.name.decode("utf-8", "surrogateescape")
             stored = self._stored.setdefault(name, _Stored(entry.name, entry.shape, entry.type, []))
             if (entry.shape, entry.type) != (stored.shape, stored.dtype):
                 raise _corrupt(
@@ -204,28 +204,27 @@ class _Variables(Mapping[str, Variable]):
         self, name: str, stored: _Stored, shape: tuple[int, ...], field: str, code: str
     ) -> list[tuple[tuple[slice, ...], NDArray[Any]]]:
         """The elements of each slice and where they belong; together as many as `shape` has."""
-        places = {}
+        # By place: keys hold the whole name, so all of them together could take any room.
+        places: dict[tuple[tuple[int, int], ...], _StoredSlice] = {}
+        total = 0
         for item in stored.slices:
-            place, key = slice_place(
-                stored.key, _parse(item.file.path, name, TensorSlice, item.encoded), shape
-            )
-            if place is None:
-                raise _corrupt(
-                    item.file.path, f"a slice of {name} lies outside its shape {list(shape)}"
-                )
-            if key in places:
+            place, _ = _place(item, name, stored.key, shape)
+            bounds = tuple((side.start, side.stop) for side in place)
+            if bounds in places:
                 raise _corrupt(item.file.path, f"a slice of {name} is there twice")
-            places[key] = (item, place)
-        if sum(_size(place) for _, place in places.values()) != math.prod(shape):
+            places[bounds] = item
+            total += _size(place)
+        if total != math.prod(shape):
             raise Incomplete(
                 self._path(stored),
                 f"the slices of {name} do not add up to its shape {list(shape)}",
                 "The checkpoint is incomplete; use another checkpoint of the run.",
             )
-        return [
-            (place, _read_elements(item, name, key, place, field, code))
-            for key, (item, place) in places.items()
-        ]
+        parts = []
+        for item in places.values():
+            place, key = _place(item, name, stored.key, shape)
+            parts.append((place, _read_elements(item, name, key, place, field, code)))
+        return parts
 
     def _put_together(
         self,
@@ -289,6 +288,18 @@ def _shape(path: str, name: str, encoded: bytes) -> tuple[int, ...]:
     if stored.unknown_rank or min(shape, default=0) < 0:
         raise _corrupt(path, f"the entry of {name} has the impossible shape {list(shape)}")
     return shape
+
+
+def _place(
+    item: _StoredSlice, name: str, variable_key: bytes, shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...], bytes]:
+    """Where a slice lies in the whole, and the key of its elements."""
+    place, key = slice_place(
+        variable_key, _parse(item.file.path, name, TensorSlice, item.encoded), shape
+    )
+    if place is None:
+        raise _corrupt(item.file.path, f"a slice of {name} lies outside its shape {list(shape)}")
+    return place, key
 
 
 def _read_elements(

@@ -3,10 +3,12 @@
 The files are located and the layers named as ever; names, shapes, element types, values and the
 object graph come from TensorFlow. Variables are listed by tf.train.load_checkpoint and read by the
 restore op, which reads the partitioned variables of V1 checkpoints too, as the former does not.
+The index is looked over by ours first: TensorFlow ends the process on shapes that no tensor has.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.errors import ReadProblem, Unsupported, UsageProblem
+from bninspect.errors import Corrupt, ReadProblem, Unsupported, UsageProblem
 from bninspect.formats.locate import Target
 from bninspect.formats.object_based import OBJECT_GRAPH, with_object_graph
 from bninspect.formats.saved_model import variables_of, with_metadata
+from bninspect.formats.tensor_bundle import open_tensor_bundle
+from bninspect.formats.tensor_slices import open_tensor_slices
 from bninspect.model import Checkpoint, Variable
 
 _CLUE = "Leave out --engine to let bninspect read it."
@@ -58,7 +62,25 @@ def _import_tensorflow() -> Any:
     return tensorflow
 
 
+def _look_over(path: str, place: str, target: Target) -> None:
+    """Raise a `ReadProblem` for shapes and types on which TensorFlow would end the process."""
+    opened = (
+        open_tensor_slices(path, place)
+        if target.kind == "tensor-slices"
+        else open_tensor_bundle(path, place)
+    )
+    with opened as checkpoint:
+        for variable in checkpoint.variables.values():
+            if math.prod(max(size, 1) for size in variable.shape) >= 1 << 63:
+                raise Corrupt(
+                    place,
+                    f"{variable.name} of shape {list(variable.shape)} is more than a tensor can be",
+                    "The file is damaged; use another one.",
+                )
+
+
 def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
+    _look_over(path, place, target)
     with _faults(tensorflow, place):
         reader = tensorflow.train.load_checkpoint(place)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -84,8 +106,10 @@ def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
 
     def read_string(name: str) -> bytes:
         with _faults(tensorflow, place):
-            text: bytes = reader.get_tensor(name)
-            return text
+            text = reader.get_tensor(name)
+        if not isinstance(text, bytes):
+            raise Corrupt(place, f"{name} should be one string, and is not", _CLUE)
+        return text
 
     return with_object_graph(checkpoint, read_string)
 
@@ -104,6 +128,6 @@ def _faults(tensorflow: Any, place: str) -> Iterator[None]:
     """Turn what TensorFlow raises about a file into a `ReadProblem` with its own words."""
     try:
         yield
-    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
+    except (tensorflow.errors.OpError, ValueError, RuntimeError, TypeError) as error:
         message = getattr(error, "message", str(error)).strip().splitlines() or ["no reason"]
         raise ReadProblem(place, f"TensorFlow cannot read it ({message[0]})", _CLUE) from error

@@ -7,24 +7,23 @@ asked for wrongly, 3 no file had a BN layer. 2 wins over 1, 1 over 3.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
 from bninspect import __version__
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import common_options
+from bninspect.output import drop_output, look, output_stream, terminal_width
 
 if TYPE_CHECKING:
     from bninspect.model import Report, Rule
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
-# What a shell reports of a program that SIGINT or SIGPIPE ended.
-INTERRUPTED, OUTPUT_CLOSED = 130, 141
+# What a shell reports of a program that SIGINT ended.
+INTERRUPTED = 130
 _ISSUES = "Please report this as a bug, with the lines above."
 
 
@@ -50,7 +49,7 @@ def run(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", INTERRUPTED)
     except OSError as error:  # readers turn theirs into a ReadProblem: this is about writing
-        _drop_output()
+        drop_output()
         code = _fail(f"the output cannot be written ({error.strerror or error}).")
     except Exception:  # a bug of ours must not pass for exit 1, "findings"
         import traceback  # noqa: PLC0415
@@ -65,12 +64,6 @@ def _fail(message: str, code: int = PROBLEM) -> int:
 
     click.echo(f"bninspect: {printable(message)}", err=True)
     return code
-
-
-def _drop_output() -> None:
-    """Let what is still buffered for a broken output go nowhere when the program ends."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -161,7 +154,7 @@ def check(
         select, ignore, momentum, patterns, all_checkpoints=all_checkpoints, engine=engine
     )
     report = check_paths(paths, config)
-    with _output(output, (*paths, *_opened(report))) as stream:
+    with output_stream(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -175,10 +168,7 @@ def check(
                 text.write_text(
                     report,
                     stream,
-                    width=_width(stream) or 80,
-                    color=_color(color, stream),
-                    quiet=quiet,
-                    verbose=verbose,
+                    **look(stream, color, quiet=quiet, verbose=verbose),
                 )
     if output is not None and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
@@ -221,7 +211,7 @@ def list_(
 
     config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = list_paths(paths, config)
-    with _output(output, (*paths, *_opened(report))) as stream:
+    with output_stream(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -232,10 +222,7 @@ def list_(
             write_list(
                 report,
                 stream,
-                width=_width(stream),
-                color=_color(color, stream),
-                quiet=quiet,
-                verbose=verbose,
+                **look(stream, color, quiet=quiet, verbose=verbose),
             )
     return PROBLEM if report.unreadable else OK
 
@@ -299,7 +286,7 @@ def dump(
     for item in report.checkpoints:
         if item.error is not None:
             _fail(str(item.error))
-    with _output(output, (path, *_opened(report)), binary=format_ == "npz") as stream:
+    with output_stream(output, (path, *_opened(report)), binary=format_ == "npz") as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
 
@@ -315,10 +302,7 @@ def dump(
             write_dump(
                 dumps,
                 stream,
-                width=_width(stream),
-                color=_color(color, stream),
-                quiet=quiet,
-                verbose=verbose,
+                **look(stream, color, quiet=quiet, verbose=verbose),
             )
     return PROBLEM if report.unreadable else OK
 
@@ -340,11 +324,11 @@ def rule(code: str | None) -> int:
         raise UsageProblem(
             f"There is no rule {code!r}{nearest_rule(code)} `bninspect rule` lists all."
         )
-    with _output(None, ()) as stream:
+    with output_stream(None, ()) as stream:
         if chosen is None:
             write_catalogue(RULES, stream)
         else:
-            write_rule(chosen, stream, width=min(_width(stream) or 80, 100))
+            write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
     return OK
 
 
@@ -366,36 +350,3 @@ def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
 def _opened(report: Report) -> Iterator[str]:
     """What was read besides what was typed: a directory or a pattern names files, too."""
     return (item.resolved or item.path for item in report.checkpoints)
-
-
-@contextmanager
-def _output(path: str | None, inputs: tuple[str, ...], *, binary: bool = False) -> Iterator[Any]:
-    """The stream to write to: standard output, or a file that appears whole or not at all."""
-    if path is None:
-        try:
-            yield sys.stdout
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever read our output has seen enough; click would exit with 1
-            _drop_output()
-            sys.exit(OUTPUT_CLOSED)
-        return
-    from bninspect.output import atomic_output, refuse_input  # noqa: PLC0415
-
-    refuse_input(path, inputs)
-    with atomic_output(path, binary=binary) as stream:
-        yield stream
-
-
-def _width(stream: TextIO) -> int | None:
-    """The terminal's width; None where the stream is no terminal."""
-    if not stream.isatty():
-        return None
-    from shutil import get_terminal_size  # noqa: PLC0415 - a slow import
-
-    return get_terminal_size().columns
-
-
-def _color(choice: str, stream: TextIO) -> bool:
-    if choice != "auto":
-        return choice == "always"
-    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -38,13 +38,14 @@ def write_text(
     report: Report,
     stream: TextIO,
     *,
-    width: int = 80,
+    width: int | None = None,
     color: bool = False,
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
     """Write the report; `quiet` leaves the verdicts, `verbose` names every layer.
 
+    `width` is None for 80 columns, where the stream is no terminal.
     Of several checkpoints the first line is the verdict on all, and then each has its own.
     """
     lines: list[str] = []
@@ -60,7 +61,7 @@ def write_text(
         # The answer stays on one line, however long: that is what is read first, and grepped.
         lines.append(f"{_paint(_status(item), color=color)}  {printable(_verdict(item))}")
         if not quiet:
-            lines += _details(item, width=width, color=color, verbose=verbose)
+            lines += _details(item, width=width or 80, color=color, verbose=verbose)
     if not quiet or len(report.checkpoints) > 1:
         if len(report.checkpoints) > 1 and lines[-1]:
             lines.append("")

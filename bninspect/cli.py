@@ -116,6 +116,12 @@ def main() -> None:
     metavar="M",
     help="The layers' momentum (slim: decay), where nothing stored tells it; for BN106 and BN303.",
 )
+@click.option(
+    "--since",
+    metavar="CHECKPOINT",
+    help="An earlier checkpoint of the training: what stood still since then is BN107. With"
+    " --all-checkpoints each is compared with the one before it unless this is given.",
+)
 def check(
     paths: tuple[str, ...],
     format_: str,
@@ -131,6 +137,7 @@ def check(
     fail_on: str,
     allow_empty: bool,
     momentum: float | None,
+    since: str | None,
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
@@ -145,16 +152,24 @@ def check(
     bninspect check model.ckpt-200
     bninspect check run1/ run2/ --format json -o report.json
     bninspect check training_dir/ --all-checkpoints
+    bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
     """
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
     config = make_config(
-        select, ignore, momentum, patterns, all_checkpoints=all_checkpoints, engine=engine
+        select,
+        ignore,
+        momentum,
+        patterns,
+        all_checkpoints=all_checkpoints,
+        engine=engine,
+        since=since,
     )
     report = check_paths(paths, config)
-    with output_stream(output, (*paths, *_opened(report))) as stream:
+    earlier = () if since is None else (since,)
+    with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 

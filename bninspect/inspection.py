@@ -16,6 +16,7 @@ import numpy as np
 
 from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
+from bninspect.evidence.history import follows, with_since
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_step, training_evidence
 from bninspect.formats import find_checkpoints, open_target
@@ -45,6 +46,7 @@ def check(
     patterns: str | Iterable[str] = (),
     all_checkpoints: bool = False,
     engine: Engine = "native",
+    since: PathName | None = None,
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
 
@@ -54,9 +56,20 @@ def check(
     their beginnings, `momentum` (0 to 1) stands in where none is stored, `patterns` are
     `ROLE=REGEX` for variable names of your own, `engine` is what reads the files. A checkpoint that
     cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong option.
+
+    `since` is an earlier checkpoint of the training, with which all are compared (BN107); raises a
+    `ReadProblem` if it cannot be read. Without it, `all_checkpoints` compares each checkpoint with
+    the one before it in the same directory whose name differs in numbers alone, if it has the same
+    layers and no later step.
     """
     config = make_config(
-        select, ignore, momentum, patterns, all_checkpoints=all_checkpoints, engine=engine
+        select,
+        ignore,
+        momentum,
+        patterns,
+        all_checkpoints=all_checkpoints,
+        engine=engine,
+        since=since,
     )
     return check_paths(paths, config)
 
@@ -79,6 +92,8 @@ def list_layers(
 def check_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`check` for options that are already a Config."""
     rules = select_rules(config.select, config.ignore)
+    if not config.since and not config.all_checkpoints and [r.code for r in rules] == ["BN107"]:
+        raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
     return Report(tuple(_reports(paths, config, rules)))
 
 
@@ -105,6 +120,14 @@ def read_values(path: PathName, config: Config) -> Report:
     if problem is not None and report.unreadable == several:
         raise problem
     return report
+
+
+def read_history(paths: Iterable[PathName], config: Config) -> Report:
+    """Every checkpoint that `paths` name with all its values, in the order of the paths.
+
+    A directory stands for all that it keeps.
+    """
+    return Report(tuple(_reports(paths, replace(config, all_checkpoints=True), ())))
 
 
 def choose_layers(path: PathName, report: Report, names: Iterable[str]) -> set[str]:
@@ -140,6 +163,9 @@ def _reports(
     """Path by path what is in the checkpoints it names, each checkpoint once."""
     typed = [os.fspath(path) for path in paths]
     seen: set[str] = set()
+    since = None if config.since is None else _read_since(config.since, config)
+    by_itself = config.all_checkpoints and since is None and bool(rules)
+    latest: dict[tuple[str, str], CheckpointReport] = {}
     for path in typed:
         found = find_checkpoints(path, every=config.all_checkpoints)
         empty = True
@@ -152,7 +178,11 @@ def _reports(
                     empty = False
                     continue
                 seen.add(opened)
-            report = _report(item, config, rules)
+            training = _training_of(item) if by_itself else None
+            earlier = latest.get(training) if training else since
+            report = _report(item, config, rules, earlier, certain=since is not None)
+            if training and not report.error:
+                latest[training] = report
             if item.claimed or not isinstance(report.error, UnknownFormat):
                 empty = False
                 yield report
@@ -168,8 +198,41 @@ def _located(found: Found) -> Target:
     return found.target
 
 
-def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> CheckpointReport:
-    """What is in one checkpoint; with `rules` None its values may be missing."""
+def _training_of(found: Found) -> tuple[str, str] | None:
+    from bninspect.formats.discover import training_of  # noqa: PLC0415
+
+    return training_of(found)
+
+
+def _read_since(path: str, config: Config) -> CheckpointReport:
+    """The one earlier checkpoint that `--since` names; raises a `ReadProblem`."""
+    found = find_checkpoints(path)
+    if len(found) != 1:
+        from bninspect.formats.discover import nothing_in  # noqa: PLC0415
+
+        if not found:
+            raise nothing_in(path)
+        several = f"--since is to name one checkpoint, and this names {len(found)}"
+        raise NotFound(path, several, f"Name one of them ({found[0].path}).")
+    report = _report(found[0], config, ())
+    if report.error is not None:
+        raise report.error
+    return report
+
+
+def _report(
+    found: Found,
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    earlier: CheckpointReport | None = None,
+    *,
+    certain: bool = True,
+) -> CheckpointReport:
+    """What is in one checkpoint; with `rules` None its values may be missing.
+
+    `earlier` is the one to compare with; unless that is `certain`, only if it may be of the same
+    training.
+    """
     path = found.path
     try:
         target = _located(found)
@@ -190,6 +253,9 @@ def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> Che
                     raise
                 step, layers, missing = _read_what_is_there(checkpoint, layers)
                 notes = (*notes, f"{missing}: {problem}")
+            if earlier is not None and (certain or follows(earlier, layers, step)):
+                layers, told = with_since(layers, step, earlier)
+                notes = (*notes, *(told if certain else ()))
             return CheckpointReport(
                 path=path,
                 resolved=checkpoint.resolved,

@@ -6,15 +6,21 @@ from collections.abc import Iterable
 
 from bninspect.errors import UsageProblem
 from bninspect.model import BNLayer, Finding, Rule, RuleContext
-from bninspect.rules import cold, incomplete, numeric, stuck
+from bninspect.rules import cold, frozen, incomplete, numeric, stuck
 
-RULES: tuple[Rule, ...] = (*stuck.RULES, *cold.RULES, *incomplete.RULES, *numeric.RULES)
+RULES: tuple[Rule, ...] = (
+    *stuck.RULES,
+    *cold.RULES,
+    *frozen.RULES,
+    *incomplete.RULES,
+    *numeric.RULES,
+)
 
 
 def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ...]:
     """The rules that `select` names (all, if it names none), less those that `ignore` names.
 
-    A code may be cut short: BN1 stands for BN101 to BN106. Raises `UsageProblem` for a code that
+    A code may be cut short: BN1 stands for BN101 to BN107. Raises `UsageProblem` for a code that
     no rule begins with.
     """
     selected = _with_prefixes(select) or RULES

@@ -19,7 +19,7 @@ from bninspect.options import common_options
 from bninspect.output import drop_output, look, output_stream, terminal_width
 
 if TYPE_CHECKING:
-    from bninspect.model import Report, Rule
+    from bninspect.model import Report
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
 # What a shell reports of a program that SIGINT ended.
@@ -85,6 +85,7 @@ def main() -> None:
     bninspect check model.ckpt-200          is anything wrong? (exit code 1 if so)
     bninspect list model.h5                 which BN layers are in it?
     bninspect dump model.h5 --layer bn1     what are the values of this one?
+    bninspect compare training_dir/         what moved from checkpoint to checkpoint?
     bninspect rule BN101                    what does a finding mean, how is it fixed?
     """
 
@@ -322,6 +323,66 @@ def dump(
     return PROBLEM if report.unreadable else OK
 
 
+@main.command(short_help="What moved, what stood still, from checkpoint to checkpoint?")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@common_options(
+    "text",
+    "json",
+    "csv",
+    all_checkpoints=False,
+    quiet="Only the verdict.",
+    verbose="Show every layer and checkpoint.",
+)
+def compare(
+    paths: tuple[str, ...],
+    format_: str,
+    output: str | None,
+    patterns: tuple[str, ...],
+    engine: str,
+    quiet: bool,
+    verbose: bool,
+    color: str,
+) -> int:
+    """Say what moved and what stood still in a training, layer by layer.
+
+    PATH names two checkpoints of one training or more, oldest first. A directory stands for all
+    that it keeps. Layers belong together by name, also across containers (a .keras file and a
+    TensorFlow checkpoint).
+
+    \b
+    Exit codes: 0 no error, 1 statistics stood still while training went on (BN107),
+    2 something could not be read, or fewer than two checkpoints, 3 no BN layer to compare.
+
+    \b
+    bninspect compare model.ckpt-200 model.ckpt-400
+    bninspect compare training_dir/
+    bninspect compare training_dir/ --format csv -o changes.csv
+    """
+    from bninspect.config import make_config  # noqa: PLC0415
+    from bninspect.inspection import compare_paths  # noqa: PLC0415
+
+    comparison = compare_paths(paths, make_config(patterns=patterns, engine=engine))
+    opened = (item.resolved or item.path for item in comparison.checkpoints)
+    with output_stream(output, (*paths, *opened)) as stream:
+        if format_ == "json":
+            from bninspect.reporters.json_v1 import write_comparison_json  # noqa: PLC0415
+
+            write_comparison_json(comparison, stream)
+        else:
+            from bninspect.reporters import changes  # noqa: PLC0415
+
+            if format_ == "csv":
+                changes.write_csv(comparison, stream)
+            else:
+                shown = look(stream, color, quiet=quiet, verbose=verbose)
+                changes.write_comparison(comparison, stream, **shown)
+    if comparison.unreadable:
+        return PROBLEM
+    if any(finding.severity == "error" for finding in comparison.findings):
+        return FINDINGS
+    return OK if any(layer.compared for layer in comparison.layers) else NOTHING_CHECKED
+
+
 @main.command(short_help="Explain the rules: meaning, causes, fix.")
 @click.argument("code", required=False)
 def rule(code: str | None) -> int:
@@ -332,23 +393,15 @@ def rule(code: str | None) -> int:
     bninspect rule BN101
     """
     from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
-    from bninspect.rules import RULES, nearest_rule  # noqa: PLC0415
+    from bninspect.rules import RULES, rule_called  # noqa: PLC0415
 
-    chosen = next((item for item in RULES if code and _means(code, item)), None)
-    if code and chosen is None:
-        raise UsageProblem(
-            f"There is no rule {code!r}{nearest_rule(code)} `bninspect rule` lists all."
-        )
+    chosen = rule_called(code) if code else None
     with output_stream(None, ()) as stream:
         if chosen is None:
             write_catalogue(RULES, stream)
         else:
             write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
     return OK
-
-
-def _means(code: str, rule: Rule) -> bool:
-    return code.upper() == rule.code or code.lower() == rule.name
 
 
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:

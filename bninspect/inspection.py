@@ -1,7 +1,7 @@
 """Paths → Report: opens each checkpoint, finds its layers, reads them, applies the rules.
 
-`check` and `list_layers` are the package's public face. A checkpoint that cannot be read becomes
-a result with an error; the others are still read. One that several paths name is read once.
+`check`, `list_layers` and `compare` are the package's public face. A checkpoint that cannot be read
+becomes a result with an error; the others are still read. One that several paths name is read once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import islice
 
 import numpy as np
 
+from bninspect.comparison import Comparison, compare_checkpoints
 from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.history import follows, with_since
@@ -89,6 +90,22 @@ def list_layers(
     return list_paths(paths, config)
 
 
+def compare(
+    *paths: PathName,
+    patterns: str | Iterable[str] = (),
+    engine: Engine = "native",
+) -> Comparison:
+    """Say what became of each BN layer from checkpoint to checkpoint of one training.
+
+    `paths` name two checkpoints or more, oldest first; a directory stands for all that it keeps.
+    Statistics that stood still while training went on are findings (BN107). A checkpoint that
+    cannot be read is among the `unreadable` of the result; with fewer than two that can be read,
+    raises that `ReadProblem`, or `UsageProblem` if so few are named. `patterns` and `engine` are
+    those of `check`.
+    """
+    return compare_paths(paths, make_config(patterns=patterns, engine=engine))
+
+
 def check_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`check` for options that are already a Config."""
     rules = select_rules(config.select, config.ignore)
@@ -122,12 +139,22 @@ def read_values(path: PathName, config: Config) -> Report:
     return report
 
 
-def read_history(paths: Iterable[PathName], config: Config) -> Report:
-    """Every checkpoint that `paths` name with all its values, in the order of the paths.
-
-    A directory stands for all that it keeps.
-    """
-    return Report(tuple(_reports(paths, replace(config, all_checkpoints=True), ())))
+def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
+    """`compare` for options that are already a Config."""
+    paths = tuple(paths)
+    everything = replace(config, all_checkpoints=True)
+    reports = tuple(_reports(paths, everything, ()))
+    readable = sum(report.error is None for report in reports)
+    problem = next((report.error for report in reports if report.error is not None), None)
+    if readable < 2 and problem is not None:
+        raise problem
+    if readable < 2:
+        named = ", ".join(os.fspath(path) for path in paths) or "nothing"
+        raise UsageProblem(
+            f"compare needs at least two checkpoints of a training, and {named}"
+            f" {'names one' if readable else 'names none'}."
+        )
+    return compare_checkpoints(reports)
 
 
 def choose_layers(path: PathName, report: Report, names: Iterable[str]) -> set[str]:

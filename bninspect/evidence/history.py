@@ -34,7 +34,7 @@ def match_layers(earlier: Sequence[BNLayer], later: Sequence[BNLayer]) -> dict[i
     """
     places = {layer.name: place for place, layer in enumerate(earlier)}
     matched = {
-        place: places[layer.name] for place, layer in enumerate(later) if layer.name in places
+        place: places.pop(layer.name) for place, layer in enumerate(later) if layer.name in places
     }
     taken = set(matched.values())
     old = [place for place in range(len(earlier)) if place not in taken]

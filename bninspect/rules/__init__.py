@@ -33,13 +33,23 @@ def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
     for code in codes:
         matching = [rule for rule in RULES if code and rule.code.startswith(code.upper())]
         if not matching:
-            raise UsageProblem(f"There is no rule {code!r}{nearest_rule(code)}")
+            raise UsageProblem(f"There is no rule {code!r}{_nearest_rule(code)}")
         chosen += matching
     return tuple(chosen)
 
 
-def nearest_rule(code: str) -> str:
-    """A suggestion for a mistyped code, as the end of a sentence; empty if none is near."""
+def rule_called(code: str) -> Rule:
+    """The rule of a code or name; raises `UsageProblem` if there is none."""
+    for rule in RULES:
+        if code.upper() == rule.code or code.lower() == rule.name:
+            return rule
+    raise UsageProblem(
+        f"There is no rule {code!r}{_nearest_rule(code)} `bninspect rule` lists all."
+    )
+
+
+def _nearest_rule(code: str) -> str:
+    """A suggestion for a mistyped code, as the end of a sentence; a full stop if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
 
     names = {rule.code: rule for rule in RULES} | {rule.name: rule for rule in RULES}

@@ -45,7 +45,7 @@ def statistics_frozen(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
     on_purpose = cause in _ON_PURPOSE or layer.family == _FILLED_LATER
     yield Violation(
         f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} bit by bit what"
-        f" {'they were' if len(same) > 1 else 'it was'} in {since.earlier}, while"
+        f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
         f" {' and '.join(far) or 'training went on'}",
         evidence=(*proof, *since.facts),
         cause=cause,

@@ -7,7 +7,8 @@ is stored in a model is executed.
     >>> report = bninspect.check("model.ckpt-200")
     >>> [finding.message for finding in report.findings]
 
-`check` judges, `list_layers` only lists; `open_checkpoint` and `find_layers` are the steps below
+`check` judges, `list_layers` only lists, `compare` says what became of each layer from checkpoint
+to checkpoint of a training; `open_checkpoint` and `find_layers` are the steps below
 them. Importing the package imports none of its parts until one is used.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bninspect.errors import BninspectError, ReadProblem, UsageProblem
     from bninspect.formats import open_checkpoint
-    from bninspect.inspection import check, list_layers
+    from bninspect.inspection import check, compare, list_layers
     from bninspect.layers import find_layers
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "UsageProblem",
     "__version__",
     "check",
+    "compare",
     "find_layers",
     "list_layers",
     "open_checkpoint",
@@ -38,6 +40,7 @@ _HOMES = {
     "ReadProblem": "bninspect.errors",
     "UsageProblem": "bninspect.errors",
     "check": "bninspect.inspection",
+    "compare": "bninspect.inspection",
     "find_layers": "bninspect.layers",
     "list_layers": "bninspect.inspection",
     "open_checkpoint": "bninspect.formats",

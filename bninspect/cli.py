@@ -7,24 +7,23 @@ asked for wrongly, 3 no file had a BN layer. 2 wins over 1, 1 over 3.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
 from bninspect import __version__
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import common_options
+from bninspect.output import drop_output, look, output_stream, terminal_width
 
 if TYPE_CHECKING:
-    from bninspect.model import Report, Rule
+    from bninspect.model import Report
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
-# What a shell reports of a program that SIGINT or SIGPIPE ended.
-INTERRUPTED, OUTPUT_CLOSED = 130, 141
+# What a shell reports of a program that SIGINT ended.
+INTERRUPTED = 130
 _ISSUES = "Please report this as a bug, with the lines above."
 
 
@@ -50,7 +49,7 @@ def run(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", INTERRUPTED)
     except OSError as error:  # readers turn theirs into a ReadProblem: this is about writing
-        _drop_output()
+        drop_output()
         code = _fail(f"the output cannot be written ({error.strerror or error}).")
     except Exception:  # a bug of ours must not pass for exit 1, "findings"
         import traceback  # noqa: PLC0415
@@ -65,12 +64,6 @@ def _fail(message: str, code: int = PROBLEM) -> int:
 
     click.echo(f"bninspect: {printable(message)}", err=True)
     return code
-
-
-def _drop_output() -> None:
-    """Let what is still buffered for a broken output go nowhere when the program ends."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -92,6 +85,7 @@ def main() -> None:
     bninspect check model.ckpt-200          is anything wrong? (exit code 1 if so)
     bninspect list model.h5                 which BN layers are in it?
     bninspect dump model.h5 --layer bn1     what are the values of this one?
+    bninspect compare training_dir/         what moved from checkpoint to checkpoint?
     bninspect rule BN101                    what does a finding mean, how is it fixed?
     """
 
@@ -123,6 +117,12 @@ def main() -> None:
     metavar="M",
     help="The layers' momentum (slim: decay), where nothing stored tells it; for BN106 and BN303.",
 )
+@click.option(
+    "--since",
+    metavar="CHECKPOINT",
+    help="An earlier checkpoint of the training: what stood still since then is BN107. With"
+    " --all-checkpoints each is compared with the one before it unless this is given.",
+)
 def check(
     paths: tuple[str, ...],
     format_: str,
@@ -138,6 +138,7 @@ def check(
     fail_on: str,
     allow_empty: bool,
     momentum: float | None,
+    since: str | None,
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
@@ -152,16 +153,24 @@ def check(
     bninspect check model.ckpt-200
     bninspect check run1/ run2/ --format json -o report.json
     bninspect check training_dir/ --all-checkpoints
+    bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
     """
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
     config = make_config(
-        select, ignore, momentum, patterns, all_checkpoints=all_checkpoints, engine=engine
+        select,
+        ignore,
+        momentum,
+        patterns,
+        all_checkpoints=all_checkpoints,
+        engine=engine,
+        since=since,
     )
     report = check_paths(paths, config)
-    with _output(output, (*paths, *_opened(report))) as stream:
+    earlier = () if since is None else (since,)
+    with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -175,10 +184,7 @@ def check(
                 text.write_text(
                     report,
                     stream,
-                    width=_width(stream) or 80,
-                    color=_color(color, stream),
-                    quiet=quiet,
-                    verbose=verbose,
+                    **look(stream, color, quiet=quiet, verbose=verbose),
                 )
     if output is not None and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
@@ -221,7 +227,7 @@ def list_(
 
     config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = list_paths(paths, config)
-    with _output(output, (*paths, *_opened(report))) as stream:
+    with output_stream(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
 
@@ -232,10 +238,7 @@ def list_(
             write_list(
                 report,
                 stream,
-                width=_width(stream),
-                color=_color(color, stream),
-                quiet=quiet,
-                verbose=verbose,
+                **look(stream, color, quiet=quiet, verbose=verbose),
             )
     return PROBLEM if report.unreadable else OK
 
@@ -299,7 +302,7 @@ def dump(
     for item in report.checkpoints:
         if item.error is not None:
             _fail(str(item.error))
-    with _output(output, (path, *_opened(report)), binary=format_ == "npz") as stream:
+    with output_stream(output, (path, *_opened(report)), binary=format_ == "npz") as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
 
@@ -315,12 +318,69 @@ def dump(
             write_dump(
                 dumps,
                 stream,
-                width=_width(stream),
-                color=_color(color, stream),
-                quiet=quiet,
-                verbose=verbose,
+                **look(stream, color, quiet=quiet, verbose=verbose),
             )
     return PROBLEM if report.unreadable else OK
+
+
+@main.command(short_help="What moved, what stood still, from checkpoint to checkpoint?")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@common_options(
+    "text",
+    "json",
+    "csv",
+    all_checkpoints=False,
+    quiet="Only the verdict.",
+    verbose="Show every layer and checkpoint.",
+)
+def compare(
+    paths: tuple[str, ...],
+    format_: str,
+    output: str | None,
+    patterns: tuple[str, ...],
+    engine: str,
+    quiet: bool,
+    verbose: bool,
+    color: str,
+) -> int:
+    """Say what moved and what stood still in a training, layer by layer.
+
+    PATH names two checkpoints of one training or more, oldest first. A directory stands for all
+    that it keeps. Layers belong together by name, also across containers (a .keras file and a
+    TensorFlow checkpoint).
+
+    \b
+    Exit codes: 0 no error, 1 statistics stood still while training went on (BN107),
+    2 something could not be read, or fewer than two checkpoints, 3 no BN layer to compare.
+
+    \b
+    bninspect compare model.ckpt-200 model.ckpt-400
+    bninspect compare training_dir/
+    bninspect compare training_dir/ --format csv -o changes.csv
+    """
+    from bninspect.config import make_config  # noqa: PLC0415
+    from bninspect.inspection import compare_paths  # noqa: PLC0415
+
+    comparison = compare_paths(paths, make_config(patterns=patterns, engine=engine))
+    opened = (item.resolved or item.path for item in comparison.checkpoints)
+    with output_stream(output, (*paths, *opened)) as stream:
+        if format_ == "json":
+            from bninspect.reporters.json_v1 import write_comparison_json  # noqa: PLC0415
+
+            write_comparison_json(comparison, stream)
+        else:
+            from bninspect.reporters import changes  # noqa: PLC0415
+
+            if format_ == "csv":
+                changes.write_csv(comparison, stream)
+            else:
+                shown = look(stream, color, quiet=quiet, verbose=verbose)
+                changes.write_comparison(comparison, stream, **shown)
+    if comparison.unreadable:
+        return PROBLEM
+    if any(finding.severity == "error" for finding in comparison.findings):
+        return FINDINGS
+    return OK if any(layer.compared for layer in comparison.layers) else NOTHING_CHECKED
 
 
 @main.command(short_help="Explain the rules: meaning, causes, fix.")
@@ -333,23 +393,15 @@ def rule(code: str | None) -> int:
     bninspect rule BN101
     """
     from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
-    from bninspect.rules import RULES, nearest_rule  # noqa: PLC0415
+    from bninspect.rules import RULES, rule_called  # noqa: PLC0415
 
-    chosen = next((item for item in RULES if code and _means(code, item)), None)
-    if code and chosen is None:
-        raise UsageProblem(
-            f"There is no rule {code!r}{nearest_rule(code)} `bninspect rule` lists all."
-        )
-    with _output(None, ()) as stream:
+    chosen = rule_called(code) if code else None
+    with output_stream(None, ()) as stream:
         if chosen is None:
             write_catalogue(RULES, stream)
         else:
-            write_rule(chosen, stream, width=min(_width(stream) or 80, 100))
+            write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
     return OK
-
-
-def _means(code: str, rule: Rule) -> bool:
-    return code.upper() == rule.code or code.lower() == rule.name
 
 
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
@@ -366,36 +418,3 @@ def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
 def _opened(report: Report) -> Iterator[str]:
     """What was read besides what was typed: a directory or a pattern names files, too."""
     return (item.resolved or item.path for item in report.checkpoints)
-
-
-@contextmanager
-def _output(path: str | None, inputs: tuple[str, ...], *, binary: bool = False) -> Iterator[Any]:
-    """The stream to write to: standard output, or a file that appears whole or not at all."""
-    if path is None:
-        try:
-            yield sys.stdout
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever read our output has seen enough; click would exit with 1
-            _drop_output()
-            sys.exit(OUTPUT_CLOSED)
-        return
-    from bninspect.output import atomic_output, refuse_input  # noqa: PLC0415
-
-    refuse_input(path, inputs)
-    with atomic_output(path, binary=binary) as stream:
-        yield stream
-
-
-def _width(stream: TextIO) -> int | None:
-    """The terminal's width; None where the stream is no terminal."""
-    if not stream.isatty():
-        return None
-    from shutil import get_terminal_size  # noqa: PLC0415 - a slow import
-
-    return get_terminal_size().columns
-
-
-def _color(choice: str, stream: TextIO) -> bool:
-    if choice != "auto":
-        return choice == "always"
-    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

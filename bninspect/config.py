@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Config:
     `select` and `ignore` are rule codes or their beginnings. `momentum` stands in where no stored
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
     `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
-    reads the files: `native` or `tensorflow`.
+    reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
     """
 
     select: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ class Config:
     patterns: tuple[tuple[Role, re.Pattern[str]], ...] = ()
     all_checkpoints: bool = False
     engine: Engine = "native"
+    since: str | None = None
 
 
 def make_config(
@@ -37,6 +39,7 @@ def make_config(
     *,
     all_checkpoints: bool = False,
     engine: str = "native",
+    since: str | os.PathLike[str] | None = None,
 ) -> Config:
     """Check the options and freeze them.
 
@@ -58,6 +61,7 @@ def make_config(
         patterns=tuple(_pattern(pattern) for pattern in _strings(patterns)),
         all_checkpoints=all_checkpoints,
         engine="tensorflow" if engine == "tensorflow" else "native",
+        since=None if since is None else os.fspath(since),
     )
 
 

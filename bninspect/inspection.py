@@ -1,7 +1,7 @@
 """Paths → Report: opens each checkpoint, finds its layers, reads them, applies the rules.
 
-`check` and `list_layers` are the package's public face. A checkpoint that cannot be read becomes
-a result with an error; the others are still read. One that several paths name is read once.
+`check`, `list_layers` and `compare` are the package's public face. A checkpoint that cannot be read
+becomes a result with an error; the others are still read. One that several paths name is read once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from itertools import islice
 
 import numpy as np
 
+from bninspect.comparison import Comparison, compare_checkpoints
 from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
+from bninspect.evidence.history import follows, with_since
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_step, training_evidence
 from bninspect.formats import find_checkpoints, open_target
@@ -45,6 +47,7 @@ def check(
     patterns: str | Iterable[str] = (),
     all_checkpoints: bool = False,
     engine: Engine = "native",
+    since: PathName | None = None,
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
 
@@ -54,9 +57,20 @@ def check(
     their beginnings, `momentum` (0 to 1) stands in where none is stored, `patterns` are
     `ROLE=REGEX` for variable names of your own, `engine` is what reads the files. A checkpoint that
     cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong option.
+
+    `since` is an earlier checkpoint of the training, with which all are compared (BN107); raises a
+    `ReadProblem` if it cannot be read. Without it, `all_checkpoints` compares each checkpoint with
+    the one before it in the same directory whose name differs in numbers alone, if it has the same
+    layers and no later step.
     """
     config = make_config(
-        select, ignore, momentum, patterns, all_checkpoints=all_checkpoints, engine=engine
+        select,
+        ignore,
+        momentum,
+        patterns,
+        all_checkpoints=all_checkpoints,
+        engine=engine,
+        since=since,
     )
     return check_paths(paths, config)
 
@@ -76,9 +90,27 @@ def list_layers(
     return list_paths(paths, config)
 
 
+def compare(
+    *paths: PathName,
+    patterns: str | Iterable[str] = (),
+    engine: Engine = "native",
+) -> Comparison:
+    """Say what became of each BN layer from checkpoint to checkpoint of one training.
+
+    `paths` name two checkpoints or more, oldest first; a directory stands for all that it keeps.
+    Statistics that stood still while training went on are findings (BN107). A checkpoint that
+    cannot be read is among the `unreadable` of the result; with fewer than two that can be read,
+    raises that `ReadProblem`, or `UsageProblem` if so few are named. `patterns` and `engine` are
+    those of `check`.
+    """
+    return compare_paths(paths, make_config(patterns=patterns, engine=engine))
+
+
 def check_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`check` for options that are already a Config."""
     rules = select_rules(config.select, config.ignore)
+    if not config.since and not config.all_checkpoints and [r.code for r in rules] == ["BN107"]:
+        raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
     return Report(tuple(_reports(paths, config, rules)))
 
 
@@ -105,6 +137,24 @@ def read_values(path: PathName, config: Config) -> Report:
     if problem is not None and report.unreadable == several:
         raise problem
     return report
+
+
+def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
+    """`compare` for options that are already a Config."""
+    paths = tuple(paths)
+    everything = replace(config, all_checkpoints=True)
+    reports = tuple(_reports(paths, everything, ()))
+    readable = sum(report.error is None for report in reports)
+    problem = next((report.error for report in reports if report.error is not None), None)
+    if readable < 2 and problem is not None:
+        raise problem
+    if readable < 2:
+        named = ", ".join(os.fspath(path) for path in paths) or "nothing"
+        raise UsageProblem(
+            f"compare needs at least two checkpoints of a training, and {named}"
+            f" {'names one' if readable else 'names none'}."
+        )
+    return compare_checkpoints(reports)
 
 
 def choose_layers(path: PathName, report: Report, names: Iterable[str]) -> set[str]:
@@ -140,6 +190,9 @@ def _reports(
     """Path by path what is in the checkpoints it names, each checkpoint once."""
     typed = [os.fspath(path) for path in paths]
     seen: set[str] = set()
+    since = None if config.since is None else _read_since(config.since, config)
+    by_itself = config.all_checkpoints and since is None and bool(rules)
+    latest: dict[tuple[str, str], CheckpointReport] = {}
     for path in typed:
         found = find_checkpoints(path, every=config.all_checkpoints)
         empty = True
@@ -152,7 +205,11 @@ def _reports(
                     empty = False
                     continue
                 seen.add(opened)
-            report = _report(item, config, rules)
+            training = _training_of(item) if by_itself else None
+            earlier = latest.get(training) if training else since
+            report = _report(item, config, rules, earlier, certain=since is not None)
+            if training and not report.error:
+                latest[training] = report
             if item.claimed or not isinstance(report.error, UnknownFormat):
                 empty = False
                 yield report
@@ -168,8 +225,41 @@ def _located(found: Found) -> Target:
     return found.target
 
 
-def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> CheckpointReport:
-    """What is in one checkpoint; with `rules` None its values may be missing."""
+def _training_of(found: Found) -> tuple[str, str] | None:
+    from bninspect.formats.discover import training_of  # noqa: PLC0415
+
+    return training_of(found)
+
+
+def _read_since(path: str, config: Config) -> CheckpointReport:
+    """The one earlier checkpoint that `--since` names; raises a `ReadProblem`."""
+    found = find_checkpoints(path)
+    if len(found) != 1:
+        from bninspect.formats.discover import nothing_in  # noqa: PLC0415
+
+        if not found:
+            raise nothing_in(path)
+        several = f"--since is to name one checkpoint, and this names {len(found)}"
+        raise NotFound(path, several, f"Name one of them ({found[0].path}).")
+    report = _report(found[0], config, ())
+    if report.error is not None:
+        raise report.error
+    return report
+
+
+def _report(
+    found: Found,
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    earlier: CheckpointReport | None = None,
+    *,
+    certain: bool = True,
+) -> CheckpointReport:
+    """What is in one checkpoint; with `rules` None its values may be missing.
+
+    `earlier` is the one to compare with; unless that is `certain`, only if it may be of the same
+    training.
+    """
     path = found.path
     try:
         target = _located(found)
@@ -187,6 +277,9 @@ def _report(found: Found, config: Config, rules: tuple[Rule, ...] | None) -> Che
                     raise
                 step, layers, missing = _read_what_is_there(checkpoint, layers)
                 notes = (*notes, f"{missing}: {problem}")
+            if earlier is not None and (certain or follows(earlier, layers, step)):
+                layers, told = with_since(layers, step, earlier)
+                notes = (*notes, *(told if certain else ()))
             return CheckpointReport(
                 path=path,
                 resolved=checkpoint.resolved,

@@ -203,6 +203,31 @@ class TrainingEvidence(NamedTuple):
     updates: int | None = None
 
 
+class Change(NamedTuple):
+    """What became of one member between two checkpoints.
+
+    `moved` says whether any bit of any channel changed, `largest` how far the channel went that
+    went farthest (`evidence.history` says in which unit): NaN where that is not finite, None where
+    nothing is stored to measure it by.
+    """
+
+    moved: bool
+    largest: float | None
+
+
+class Since(NamedTuple):
+    """What became of a layer since an earlier checkpoint of its training.
+
+    `earlier` is what a sentence calls that checkpoint. `changes` holds the members that both store
+    with one type and number of channels. `facts` are sentences that show that the network was
+    trained in between, whatever became of this layer.
+    """
+
+    earlier: str
+    changes: Mapping[Role, Change]
+    facts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class BNLayer:
     """A batch-normalization layer as found in one checkpoint.
@@ -212,7 +237,8 @@ class BNLayer:
     values that training may start from, most usual first; empty where it is random or unknown.
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
     `momentum`, `epsilon` and `keras` are None where nothing stored tells them. `values` and
-    `training` are filled when the members have been read.
+    `training` are filled when the members have been read, `since` if there is an earlier
+    checkpoint to compare with.
     """
 
     name: str
@@ -227,6 +253,7 @@ class BNLayer:
     keras: KerasLayer | None = None
     values: Mapping[Role, Values] = field(default_factory=dict)
     training: TrainingEvidence = field(default=TrainingEvidence())
+    since: Since | None = None
 
     @property
     def channels(self) -> int | None:

@@ -11,9 +11,20 @@ from bninspect.model import ENGINES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_ALL_CHECKPOINTS = click.option(
+    "--all-checkpoints",
+    is_flag=True,
+    help="Of a training directory all checkpoints, oldest first, not the newest alone.",
+)
 
-def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command], Command]:
-    """The options that every command on checkpoints has; `quiet` and `verbose` say what they do."""
+
+def common_options(
+    *formats: str, quiet: str, verbose: str, all_checkpoints: bool = True
+) -> Callable[[Command], Command]:
+    """The options that every command on checkpoints has; `quiet` and `verbose` say what they do.
+
+    Without `all_checkpoints` there is no such option: the command takes all of them anyway.
+    """
 
     def add(command: Command) -> Command:
         for option in reversed(
@@ -41,12 +52,7 @@ def common_options(*formats: str, quiet: str, verbose: str) -> Callable[[Command
                     " moving_mean or moving_variance (ROLE) of a layer. The layer is called by the"
                     " group (?P<layer>...), else by what stands before the match. Repeatable.",
                 ),
-                click.option(
-                    "--all-checkpoints",
-                    is_flag=True,
-                    help="Of a training directory all checkpoints, oldest first, not the newest"
-                    " alone.",
-                ),
+                *([_ALL_CHECKPOINTS] if all_checkpoints else []),
                 click.option(
                     "--engine",
                     type=click.Choice(ENGINES),

@@ -19,6 +19,7 @@ ROWS = (
     {"__main__"},
     {"cli"},
     {"inspection", "options", "output", "reporters"},
+    {"comparison"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference"},
     {"families"},
     {"model"},

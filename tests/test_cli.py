@@ -384,7 +384,9 @@ class TestProgram:
             )
             assert done.returncode == 0, done.stderr
 
-    @pytest.mark.parametrize("command", [(), ("check",), ("list",), ("dump",), ("rule",)])
+    @pytest.mark.parametrize(
+        "command", [(), ("check",), ("list",), ("dump",), ("compare",), ("rule",)]
+    )
     def test_help_shows_examples(self, run: Run, command: tuple[str, ...]) -> None:
         outcome = run(*command, "-h")
         assert outcome.exit_code == 0

@@ -22,7 +22,9 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 def test_check_finds_what_the_maker_says(fixture: Fixture, run: Callable[..., Outcome]) -> None:
     expected = fixture.expected
-    outcome = run("check", fixture.path, "--format", "json", *expected["options"])
+    since = expected.get("since")
+    earlier = () if since is None else ("--since", FIXTURES / fixture.stem / since)
+    outcome = run("check", fixture.path, "--format", "json", *expected["options"], *earlier)
     assert outcome.exit_code == expected["exit_code"]
     (checkpoint,) = outcome.json["checkpoints"]
     assert checkpoint["error"] is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bninspect.errors import UsageProblem
 from bninspect.evidence.progress import read_step, training_evidence
-from bninspect.model import SEVERITIES, RuleContext
+from bninspect.model import ROLES, SEVERITIES, Change, RuleContext, Since
 from bninspect.rules import RULES, apply_rules, select_rules
 from tests.layers_in_memory import (
     bn,
@@ -35,6 +35,7 @@ STUCK = {"mean": 0.0, "variance": 1.0}
 FROM_ZERO = {"moving_variance": (0.0,)}
 HEALTHY = {"mean": MEAN, "variance": VARIANCE, "gamma": GAMMA, "beta": BETA}
 NAN, INF = math.nan, math.inf
+UNMOVED = dict.fromkeys(ROLES, Change(False, 0.0))
 
 
 def after(value, towards=INF, dtype="float32"):
@@ -55,6 +56,7 @@ CATALOGUE = {
     "BN104": ("channels-never-updated", "warning"),
     "BN105": ("layer-untouched", "warning"),
     "BN106": ("statistics-cold", "warning"),
+    "BN107": ("statistics-frozen", "error"),
     "BN201": ("statistics-missing", "error"),
     "BN202": ("statistics-half-missing", "error"),
     "BN203": ("shape-mismatch", "error"),
@@ -109,7 +111,7 @@ def test_no_choice_is_every_rule():
         (["BN2"], [], ["BN201", "BN202", "BN203"]),
         (["BN302", "BN20", "BN302"], [], ["BN201", "BN202", "BN203", "BN302"]),
         (["BN1"], ["BN10"], []),
-        (["BN1"], ["BN101", "bn105"], ["BN102", "BN103", "BN104", "BN106"]),
+        (["BN1"], ["BN101", "bn105"], ["BN102", "BN103", "BN104", "BN106", "BN107"]),
         (["BN101"], ["BN3"], ["BN101"]),
         ([], ["BN1", "BN3"], ["BN201", "BN202", "BN203"]),
         ([], ["B"], []),
@@ -120,7 +122,7 @@ def test_codes_may_be_cut_short(select, ignore, expected):
 
 
 @pytest.mark.parametrize("option", ["select", "ignore"])
-@pytest.mark.parametrize("code", ["BN107", "BN1011", "BN4", "N101", "", " BN101", "BN101,BN102"])
+@pytest.mark.parametrize("code", ["BN108", "BN1011", "BN4", "N101", "", " BN101", "BN101,BN102"])
 def test_an_unknown_code_is_a_usage_problem(code, option):
     with pytest.raises(UsageProblem, match=re.escape(repr(code))):
         chosen(**{option: ["BN101", code]})
@@ -178,6 +180,7 @@ FIRING = {
     "BN104": {"mean": (0.0, 0.5, 1.0), "variance": (1.0, 0.5, 2.0)},
     "BN105": {**STUCK, "gamma": 1.0},
     "BN106": {**HEALTHY, "variance": 1.25, "momentum": 0.99, "step": 10},
+    "BN107": {**HEALTHY, "since": Since("step 1", {**UNMOVED, "gamma": Change(True, 0.5)})},
     "BN201": {"gamma": GAMMA},
     "BN202": {"mean": MEAN, "gamma": GAMMA},
     "BN203": {**HEALTHY, "gamma": (1.5, 2.0)},
@@ -889,6 +892,108 @@ def test_the_share_is_that_of_the_initial_variance():
 )
 def test_a_stuck_layer_is_not_called_cold_too(layer, expected):
     assert codes(**layer, momentum=0.99, step=10) == expected
+
+
+# --- BN107: statistics that stand still -----------------------------------------------------------
+
+MOVED = Change(True, 0.5)
+TRAINED = ("the stored step went from 1 to 2",)
+
+
+def since(*facts, **changes):
+    """What became of a layer of which nothing moved but `changes`."""
+    return Since("model.ckpt-1", {**UNMOVED, **changes}, facts)
+
+
+def test_statistics_that_stand_still_while_gamma_moves():
+    finding = only("BN107", **HEALTHY, since=since(*TRAINED, gamma=MOVED))
+    assert finding.message == (
+        "moving_mean and moving_variance are bit by bit what they were at model.ckpt-1, while gamma"
+        " moved by up to 0.5"
+    )
+    assert finding.evidence == TRAINED
+    assert finding.cause is None
+    assert "update ops" in finding.fix
+
+
+@pytest.mark.parametrize("still", ["gamma", "beta"])
+def test_one_of_gamma_and_beta_is_enough(still):
+    other = {"gamma": "beta", "beta": "gamma"}[still]
+    assert codes(**HEALTHY, since=since(**{other: MOVED})) == ["BN107"]
+
+
+@pytest.mark.parametrize("role", ["moving_mean", "moving_variance"])
+def test_one_statistic_that_moved_is_enough(role):
+    assert codes(**HEALTHY, since=since(*TRAINED, gamma=MOVED, **{role: MOVED})) == []
+
+
+def test_a_layer_that_stands_still_as_a_whole_was_left_out_of_training():
+    assert codes(**HEALTHY, since=since(*TRAINED)) == []
+
+
+def test_a_layer_without_gamma_and_beta_asks_the_network():
+    bare = {"mean": MEAN, "variance": VARIANCE}
+    still = {role: UNMOVED[role] for role in ("moving_mean", "moving_variance")}
+    assert codes(**bare, since=Since("before", still, TRAINED)) == ["BN107"]
+    assert codes(**bare, since=Since("before", still)) == []
+
+
+def test_nothing_to_compare_is_no_finding():
+    assert codes(**HEALTHY, since=Since("before", {}, TRAINED)) == []
+    one_is_new = {"moving_mean": UNMOVED["moving_mean"], "gamma": MOVED}
+    assert codes(**HEALTHY, since=Since("before", one_is_new, TRAINED)) == []
+
+
+@pytest.mark.parametrize(
+    ("keras", "changes", "cause"),
+    [
+        (keras_layer(trainable=False), {}, "layer-frozen"),
+        (keras_layer(trainable=False), {"gamma": MOVED}, "layer-frozen"),
+        (keras_layer(inference_only=True), {"gamma": MOVED}, "built-with-training-false"),
+        (keras_layer(mode=1), {"gamma": MOVED}, "batch-statistics-mode"),
+    ],
+)
+def test_frozen_on_purpose_is_a_note(keras, changes, cause):
+    finding = only("BN107", **HEALTHY, keras=keras, since=since(*TRAINED, **changes))
+    assert (finding.severity, finding.cause) == ("note", cause)
+    assert finding.fix.startswith("Nothing to fix")
+
+
+def test_frozen_on_purpose_needs_training_too():
+    assert codes(**HEALTHY, keras=keras_layer(trainable=False), since=since()) == []
+
+
+def test_keras_1_updates_a_frozen_layer_so_its_standing_still_is_no_note():
+    arguments = {"keras": keras_layer(trainable=False), "family": "keras-1"}
+    finding = only("BN107", **HEALTHY, **arguments, since=since(gamma=MOVED))
+    assert (finding.severity, finding.cause) == ("error", None)
+
+
+def test_accumulators_stand_still_while_training():
+    assert only("BN107", **HEALTHY, family="compare_gan", since=since(gamma=MOVED)).severity == (
+        "note"
+    )
+
+
+def test_half_precision_is_evidence_but_no_proof():
+    found = findings(**HEALTHY, dtype="float16", since=since(gamma=MOVED))
+    frozen = next(finding for finding in found if finding.rule.code == "BN107")
+    assert frozen.cause is None
+    assert "float16" in frozen.evidence[0]
+    assert "float32" in frozen.fix
+
+
+def test_a_layer_at_rest_is_updated_without_moving():
+    """A constant input for long enough: each update leaves mean and variance where they are."""
+    at_rest = healthy(mean=(0.5, 0.25, 1.0), variance=1e-30)
+    assert codes(**at_rest, since=since(gamma=MOVED)) == []
+    stuck = {"mean": 0.0, "variance": 0.0, "gamma": GAMMA, "initial": FROM_ZERO}
+    assert codes(**stuck, since=since(gamma=MOVED)) == ["BN101", "BN107"]
+
+
+def test_gamma_that_went_to_nan_moved():
+    finding = only("BN107", **HEALTHY, since=since(gamma=Change(True, NAN)))
+    assert finding.message.endswith("while gamma moved")
 
 
 # --- BN201 to BN203: what is not stored, or does not fit ------------------------------------------

@@ -99,6 +99,18 @@ def identity(found: Found) -> str:
     return os.path.join(directory, name)
 
 
+def training_of(found: Found) -> tuple[str, str] | None:
+    """What the checkpoints of one training share: the directory, and the name but for its numbers.
+
+    None for what cannot be opened, and for SavedModels, which are exported and not written by a
+    training (`export/1`, `export/2`).
+    """
+    if found.target is None or found.target.kind == "saved-model":
+        return None
+    directory, name = os.path.split(identity(found))
+    return directory, re.sub("[0-9]+", "#", name)
+
+
 def nothing_in(path: str) -> NotFound:
     """What to say of a path that exists, or is a pattern, but names no checkpoint."""
     if not os.path.isdir(path):

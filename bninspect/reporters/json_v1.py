@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from bninspect import __version__
+from bninspect.comparison import Comparison, LayerHistory
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import (
     ROLES,
     STATISTICS,
     BNLayer,
+    Change,
     CheckpointReport,
     Finding,
     Report,
+    Role,
     Values,
 )
 
@@ -49,6 +52,85 @@ def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = Fa
     _write(_head() | ({"checkpoints": written} if several else written[0]), stream)
 
 
+def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
+    """Write what became of each layer; a document of its own, under the same promise.
+
+    `checkpoints` are those that were compared, oldest first, and `unreadable` the others, as in a
+    report but without layers. Each of `layers` has
+
+    - `name`, and `names`: what each checkpoint calls it, null where it is not;
+    - `family`, `channels`, `dtype`, `trainable` of the newest checkpoint that has it;
+    - `members`: for each of the four `moved` (in any interval; null: nothing to compare),
+      `largest_change` from the first to the last checkpoint that have it, and `intervals`, one from
+      each checkpoint to the next: `{"moved", "largest_change"}`, or null;
+    - `still_since`: the place in `checkpoints` since which no statistic moved, up to the newest,
+      or null; `stretches`: every time they stood still, `{"from", "to"}` as such places;
+    - `events`: sentences on what happened to the layer itself.
+
+    `largest_change` of the mean is in standard deviations, of the variance the share by which the
+    standard deviation changed, of gamma and beta the number itself (see `evidence.history`); null
+    where nothing is stored to measure it by. `findings` are those of a report, with `from` and
+    `to`. `summary.compared` counts the layers of which anything could be compared.
+    """
+    layers = comparison.layers
+    findings = [
+        _finding(finding) | {"from": stretch.first, "to": stretch.last}
+        for layer in layers
+        for stretch in layer.stretches
+        for finding in stretch.findings
+    ]
+    document = _head() | {
+        "checkpoints": [_opened(item) for item in comparison.checkpoints],
+        "unreadable": [_opened(item) for item in comparison.unreadable],
+        "layers": [_layer_history(layer) for layer in layers],
+        "findings": findings,
+        "notes": list(comparison.notes),
+        "summary": {
+            "checkpoints": len(comparison.checkpoints),
+            "layers": len(layers),
+            "compared": sum(layer.compared for layer in layers),
+            "errors": sum(finding["severity"] == "error" for finding in findings),
+            "warnings": sum(finding["severity"] == "warning" for finding in findings),
+            "notes": sum(finding["severity"] == "note" for finding in findings),
+            "unreadable": len(comparison.unreadable),
+        },
+    }
+    _write(document, stream)
+
+
+def _layer_history(layer: LayerHistory) -> dict[str, Any]:
+    last = layer.last
+    return {
+        "name": layer.name,
+        "names": [None if one is None else one.name for one in layer.layers],
+        "family": last.family,
+        "channels": last.channels,
+        "dtype": last.dtype,
+        "trainable": last.trainable,
+        "members": {role: _member_history(layer, role) for role in ROLES},
+        "still_since": layer.still_since,
+        "stretches": [{"from": one.first, "to": one.last} for one in layer.stretches],
+        "events": list(layer.events),
+    }
+
+
+def _member_history(layer: LayerHistory, role: Role) -> dict[str, Any]:
+    intervals = [_change(changes.get(role)) for changes in layer.changes]
+    total = _change(layer.total.get(role))
+    return {
+        "moved": layer.moved(role) if any(intervals) else None,
+        "largest_change": total and total["largest_change"],
+        "intervals": intervals,
+    }
+
+
+def _change(change: Change | None) -> dict[str, Any] | None:
+    if change is None:
+        return None
+    largest = None if change.largest is None else _number(change.largest)
+    return {"moved": change.moved, "largest_change": largest}
+
+
 def _write(document: dict[str, Any], stream: TextIO) -> None:
     json.dump(document, stream, indent=1, allow_nan=False)
     stream.write("\n")
@@ -62,24 +144,31 @@ def _head() -> dict[str, Any]:
 
 
 def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
+    document = _opened(item)
+    notes, error = document.pop("notes"), document.pop("error")
+    document["layers"] = [_layer(layer) for layer in item.layers]
+    if findings:
+        document["findings"] = [_finding(finding) for finding in item.findings]
+    return document | {"notes": notes, "error": error}
+
+
+def _opened(item: CheckpointReport) -> dict[str, Any]:
+    """What was opened, or why that failed; nothing of its layers."""
     error = item.error
-    document: dict[str, Any] = {
+    return {
         "path": item.path,
         "resolved": item.resolved,
         "format": item.format,
         "step": item.step,
         "variables": item.variable_count,
-        "layers": [_layer(layer) for layer in item.layers],
+        "notes": list(item.notes),
+        "error": error
+        and {
+            "kind": error.kind,
+            "message": f"{error.path}: {error.message}",
+            "hint": error.hint,
+        },
     }
-    if findings:
-        document["findings"] = [_finding(finding) for finding in item.findings]
-    document["notes"] = list(item.notes)
-    document["error"] = error and {
-        "kind": error.kind,
-        "message": f"{error.path}: {error.message}",
-        "hint": error.hint,
-    }
-    return document
 
 
 def _layer(layer: BNLayer) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bninspect.model import (
     Report,
     Role,
 )
-from bninspect.reporters.text import plural, printable
+from bninspect.reporters.text import is_unicode, plural, printable
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
 _SHOWN_CHANNELS = 16
@@ -89,7 +89,7 @@ def write_dump(
     `quiet` leaves the tables, `verbose` shows every channel.
     """
     console = _console(stream, width, color=color)
-    bars = _BARS if _is_unicode(stream) else _ASCII_BARS
+    bars = _BARS if is_unicode(stream) else _ASCII_BARS
     every = ((item, layer, result) for item, layers in dumps for layer, result in layers)
     for index, (report, layer, result) in enumerate(every):
         if index:
@@ -263,8 +263,3 @@ def _write_channels(console: Console, layer: BNLayer, result: Inference, *, verb
     if len(channels) < total:
         lines.insert(half + 1, f"... {total - len(channels)} more channels (--verbose)")
     console.file.write("\n".join(lines) + "\n")
-
-
-def _is_unicode(stream: TextIO) -> bool:
-    encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
-    return encoding.replace("-", "").startswith("utf")

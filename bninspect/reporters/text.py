@@ -18,6 +18,7 @@ _COLORS: dict[str, str] = {
     "ERROR": "red",
     "WARN": "yellow",
     "PASS": "green",
+    "SAME": "yellow",
     "NONE": "yellow",
     "error": "red",
     "warning": "yellow",
@@ -38,13 +39,14 @@ def write_text(
     report: Report,
     stream: TextIO,
     *,
-    width: int = 80,
+    width: int | None = None,
     color: bool = False,
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
     """Write the report; `quiet` leaves the verdicts, `verbose` names every layer.
 
+    `width` is None for 80 columns, where the stream is no terminal.
     Of several checkpoints the first line is the verdict on all, and then each has its own.
     """
     lines: list[str] = []
@@ -55,12 +57,12 @@ def write_text(
         if worst in ("ERROR", "FAIL"):
             first = report.checkpoints[states.index(worst)].path
             told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
-        lines += [f"{_paint(worst, color=color)}  {told}", ""]
+        lines += [f"{paint(worst, color=color)}  {told}", ""]
     for item in report.checkpoints:
         # The answer stays on one line, however long: that is what is read first, and grepped.
-        lines.append(f"{_paint(_status(item), color=color)}  {printable(_verdict(item))}")
+        lines.append(f"{paint(_status(item), color=color)}  {printable(_verdict(item))}")
         if not quiet:
-            lines += _details(item, width=width, color=color, verbose=verbose)
+            lines += _details(item, width=width or 80, color=color, verbose=verbose)
     if not quiet or len(report.checkpoints) > 1:
         if len(report.checkpoints) > 1 and lines[-1]:
             lines.append("")
@@ -90,6 +92,12 @@ def printable(text: str) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 layer`, `2 layers`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Whether all characters can be written to the stream."""
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
+    return encoding.replace("-", "").startswith("utf")
 
 
 def _status(item: CheckpointReport) -> str:
@@ -147,12 +155,21 @@ def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) 
             f"no variable has the name of a BN statistic known here; names are like {names}."
             " If these are BN, say so with --pattern (see bninspect check -h)"
         )
-    lines = [line for note in notes for line in _wrap(_INDENT, note, width, 6)]
-    for group in _grouped(item.findings):
-        lines.append("")
-        lines += _entry(group, width=width, color=color, verbose=verbose)
+    lines = [line for note in notes for line in wrap(_INDENT, note, width, 6)]
+    lines += entries(item.findings, width=width, color=color, verbose=verbose)
     if lines:
         lines.append("")
+    return lines
+
+
+def entries(
+    findings: Iterable[Finding], *, width: int, color: bool = False, verbose: bool = False
+) -> list[str]:
+    """The lines that tell findings: an entry for all that say the same, an empty line before it."""
+    lines = []
+    for group in _grouped(findings):
+        lines.append("")
+        lines += _entry(group, width=width, color=color, verbose=verbose)
     return lines
 
 
@@ -169,19 +186,19 @@ def _grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
 
 def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> list[str]:
     first = group[0]
-    severity = _paint(first.severity, color=color)
+    severity = paint(first.severity, color=color)
     head = f"{severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"
     lines = [f"  {head}"]
     shown = group if verbose else group[:_NAMED]
     for finding in shown:
-        lines += _wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
+        lines += wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
     if len(group) > len(shown):
         lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
-    lines += _wrap("    evidence  ", "; ".join(_evidence(group, verbose=verbose)), width, 14)
+    lines += wrap("    evidence  ", "; ".join(_evidence(group, verbose=verbose)), width, 14)
     if first.cause or first.severity == "error":
-        lines += _wrap("    cause     ", first.cause or "cannot be told from this file", width, 14)
-    lines += _wrap("    fix       ", first.fix, width, 14)
-    lines += _wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
+        lines += wrap("    cause     ", first.cause or "cannot be told from this file", width, 14)
+    lines += wrap("    fix       ", first.fix, width, 14)
+    lines += wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
     return lines
 
 
@@ -209,7 +226,7 @@ def summary(report: Report) -> str:
     return f"{head}, {report.unreadable} unreadable" if report.unreadable else head
 
 
-def _wrap(head: str, text: str, width: int, indent: int) -> list[str]:
+def wrap(head: str, text: str, width: int, indent: int) -> list[str]:
     """`head` and `text`, wrapped below each other; names and paths are never cut."""
     if not text:
         return []
@@ -222,5 +239,6 @@ def _wrap(head: str, text: str, width: int, indent: int) -> list[str]:
     return [head + lines[0], *(" " * indent + line for line in lines[1:])]
 
 
-def _paint(word: str, *, color: bool) -> str:
+def paint(word: str, *, color: bool) -> str:
+    """An outcome or a severity in its colour."""
     return click.style(word, fg=_COLORS[word], bold=True) if color else word

@@ -6,15 +6,21 @@ from collections.abc import Iterable
 
 from bninspect.errors import UsageProblem
 from bninspect.model import BNLayer, Finding, Rule, RuleContext
-from bninspect.rules import cold, incomplete, numeric, stuck
+from bninspect.rules import cold, frozen, incomplete, numeric, stuck
 
-RULES: tuple[Rule, ...] = (*stuck.RULES, *cold.RULES, *incomplete.RULES, *numeric.RULES)
+RULES: tuple[Rule, ...] = (
+    *stuck.RULES,
+    *cold.RULES,
+    *frozen.RULES,
+    *incomplete.RULES,
+    *numeric.RULES,
+)
 
 
 def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ...]:
     """The rules that `select` names (all, if it names none), less those that `ignore` names.
 
-    A code may be cut short: BN1 stands for BN101 to BN106. Raises `UsageProblem` for a code that
+    A code may be cut short: BN1 stands for BN101 to BN107. Raises `UsageProblem` for a code that
     no rule begins with.
     """
     selected = _with_prefixes(select) or RULES
@@ -27,13 +33,23 @@ def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
     for code in codes:
         matching = [rule for rule in RULES if code and rule.code.startswith(code.upper())]
         if not matching:
-            raise UsageProblem(f"There is no rule {code!r}{nearest_rule(code)}")
+            raise UsageProblem(f"There is no rule {code!r}{_nearest_rule(code)}")
         chosen += matching
     return tuple(chosen)
 
 
-def nearest_rule(code: str) -> str:
-    """A suggestion for a mistyped code, as the end of a sentence; empty if none is near."""
+def rule_called(code: str) -> Rule:
+    """The rule of a code or name; raises `UsageProblem` if there is none."""
+    for rule in RULES:
+        if code.upper() == rule.code or code.lower() == rule.name:
+            return rule
+    raise UsageProblem(
+        f"There is no rule {code!r}{_nearest_rule(code)} `bninspect rule` lists all."
+    )
+
+
+def _nearest_rule(code: str) -> str:
+    """A suggestion for a mistyped code, as the end of a sentence; a full stop if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
 
     names = {rule.code: rule for rule in RULES} | {rule.name: rule for rule in RULES}

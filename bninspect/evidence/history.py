@@ -1,0 +1,201 @@
+"""What became of BN layers between two checkpoints of one training.
+
+Whether a member moved is told bit by bit. How far it went is measured by what inference makes of
+it, channel by channel, and the channel that went farthest counts:
+
+- moving_mean: in standard deviations, sqrt(variance + epsilon) of the earlier checkpoint. That is
+  what inference divides by, so a variance of 0 counts as epsilon (stored, else the family's usual).
+- moving_variance: the change of that standard deviation, as a share of what it was before.
+- gamma and beta: the change itself. They act on normalized values, whose deviation is 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.model import AFFINE, BNLayer, Change, CheckpointReport, Role, Since, Values
+
+# No scope is nested deeper; a name of a million parts must not take a million tails.
+_MAX_PARTS = 64
+
+
+def match_layers(earlier: Sequence[BNLayer], later: Sequence[BNLayer]) -> dict[int, int]:
+    """Which layer was which: the place of a later layer → its place among the earlier ones.
+
+    Layers of one name belong together. Of the others those do of which one's name is the end of
+    the other's (`inner/bn` and `bn`: containers differ in the scopes they write), if they have as
+    many channels and no third layer comes into question.
+    """
+    places = {layer.name: place for place, layer in enumerate(earlier)}
+    matched = {
+        place: places.pop(layer.name) for place, layer in enumerate(later) if layer.name in places
+    }
+    taken = set(matched.values())
+    old = [place for place in range(len(earlier)) if place not in taken]
+    new = [place for place in range(len(later)) if place not in matched]
+    if old and new:
+        pairs = list(_by_tails(earlier, old, later, new))
+        of_old, of_new = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+        matched |= {b: a for a, b in pairs if of_old[a] == of_new[b] == 1}
+    return matched
+
+
+def _by_tails(
+    earlier: Sequence[BNLayer], old: list[int], later: Sequence[BNLayer], new: list[int]
+) -> Iterator[tuple[int, int]]:
+    """Pairs of places whose names may mean one layer: one is the end of the other."""
+    names = {earlier[place].name: place for place in old}
+    by_tail: dict[str, list[int]] = {}
+    for place in old:
+        for tail in _tails(earlier[place].name):
+            by_tail.setdefault(tail, []).append(place)
+    for place in new:
+        layer = later[place]
+        shorter = [names[tail] for tail in _tails(layer.name) if tail in names]
+        for candidate in (*by_tail.get(layer.name, ()), *shorter):
+            if earlier[candidate].channels == layer.channels:
+                yield candidate, place
+
+
+def _tails(name: str) -> list[str]:
+    """What a name ends with, part by part, without the name itself."""
+    parts = name.split("/")
+    first = max(1, len(parts) - _MAX_PARTS)
+    return ["/".join(parts[start:]) for start in range(first, len(parts))]
+
+
+def changes_between(earlier: BNLayer, later: BNLayer) -> dict[Role, Change]:
+    """What became of each member that both layers hold with one type and number of channels.
+
+    A member without channels is none: nothing of it could have moved.
+    """
+    pairs = {
+        role: (earlier.values[role], values)
+        for role, values in later.values.items()
+        if role in earlier.values
+        and earlier.variables[role].dtype == later.variables[role].dtype
+        and earlier.values[role].channels == values.channels > 0
+    }
+    changes = {}
+    with np.errstate(all="ignore"):  # what is not finite is told as that
+        for role, (before, after) in pairs.items():
+            moved = _moved(before.array, after.array)
+            if moved.any():
+                changes[role] = Change(True, _largest(role, moved, pairs, later))
+            else:
+                changes[role] = Change(False, 0.0)
+    return changes
+
+
+def _moved(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+    """Which channels have changed in any bit; a NaN that stays the same has not."""
+    if before.dtype != after.dtype:  # stored in another byte order
+        native = before.dtype.newbyteorder("=")
+        before, after = before.astype(native), after.astype(native)
+    if before.dtype.kind == "f":
+        bits = f"{before.dtype.byteorder}u{before.itemsize}"
+        before, after = before.view(bits), after.view(bits)
+    moved: NDArray[Any] = np.not_equal(before, after)
+    return moved
+
+
+def _largest(
+    role: Role, moved: NDArray[Any], pairs: Mapping[Role, tuple[Values, Values]], layer: BNLayer
+) -> float | None:
+    before, after = (values.array.astype(np.float64) for values in pairs[role])
+    if role in AFFINE:
+        change = np.abs(after - before)
+    else:
+        variances = pairs.get("moving_variance")
+        if variances is None or variances[0].channels != before.size:
+            return None
+        epsilon = layer.usual_epsilon if layer.epsilon is None else layer.epsilon
+        deviation = np.sqrt(variances[0].array.astype(np.float64) + epsilon)
+        if role == "moving_variance":
+            change = np.abs(np.sqrt(after + epsilon) - deviation) / deviation
+        else:
+            change = np.abs(after - before) / deviation
+    return float(np.max(change[moved]))
+
+
+def facts_of_training(
+    steps: tuple[int | None, int | None], changed: int, total: int
+) -> tuple[str, ...]:
+    """What shows that a network was trained between two checkpoints, as sentences.
+
+    `steps` are those stored in the earlier and the later one, `changed` of `total` layers have
+    another gamma or beta in the later one.
+    """
+    facts = []
+    before, after = steps
+    if before is not None and after is not None and before < after:
+        facts.append(f"the stored step went from {before} to {after}")
+    if changed:
+        facts.append(f"gamma or beta moved in {changed} of {total} BN layers")
+    return tuple(facts)
+
+
+def affine_moved(changes: Mapping[Role, Change]) -> bool:
+    """Whether gamma or beta is among what moved."""
+    return any(role in changes and changes[role].moved for role in AFFINE)
+
+
+def with_since(
+    layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
+) -> tuple[list[BNLayer], tuple[str, ...]]:
+    """The layers with what became of them since `earlier`, and notes on what cannot be told."""
+    called = earlier.path if earlier.step is None else f"{earlier.path} (step {earlier.step})"
+    matched = match_layers(earlier.layers, layers)
+    changes = {
+        place: changes_between(earlier.layers[before], layers[place])
+        for place, before in matched.items()
+    }
+    changed = sum(map(affine_moved, changes.values()))
+    facts = facts_of_training((earlier.step, step), changed, len(layers))
+    compared = [
+        replace(layer, since=Since(called, changes[place], facts)) if place in changes else layer
+        for place, layer in enumerate(layers)
+    ]
+    return compared, _notes(layers, step, earlier, changes)
+
+
+def _notes(
+    layers: Sequence[BNLayer],
+    step: int | None,
+    earlier: CheckpointReport,
+    changes: Mapping[int, Mapping[Role, Change]],
+) -> tuple[str, ...]:
+    notes = []
+    if layers and len(changes) < len(layers):
+        count = len(layers) - len(changes)
+        notes.append(
+            f"{earlier.path} lacks {count} of {len(layers)} BN layers: BN107 cannot be judged there"
+        )
+    moved = any(one.moved for layer in changes.values() for one in layer.values())
+    if changes and not moved and step == earlier.step:
+        notes.append(f"nothing of the BN layers differs from {earlier.path}: is it the same?")
+    if step is not None and earlier.step is not None and step < earlier.step:
+        notes.append(
+            f"its step, {step}, lies before that of {earlier.path}, {earlier.step}, which should be"
+            " the earlier one"
+        )
+    return tuple(notes)
+
+
+def follows(earlier: CheckpointReport, layers: Sequence[BNLayer], step: int | None) -> bool:
+    """Whether `layers` may be a later state of the same training: the same layers, no step back.
+
+    That tells different models in one directory apart whose files differ in numbers alone
+    (`resnet50.h5`, `resnet101.h5`).
+    """
+    if step is not None and earlier.step is not None and step < earlier.step:
+        return False
+    return [(one.name, one.channels) for one in earlier.layers] == [
+        (one.name, one.channels) for one in layers
+    ]

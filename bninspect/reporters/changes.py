@@ -1,0 +1,264 @@
+"""`compare` for a person and for spreadsheets: what became of each layer.
+
+Plain text without rich: rows are as wide as they need to be, and where a terminal is too narrow for
+a name it gets a line of its own. Names are never cut, so that they can be copied.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TextIO
+
+from bninspect.comparison import Comparison, LayerHistory
+from bninspect.model import ROLES, SEVERITIES, STATISTICS, Change, Role
+from bninspect.reporters.text import entries, is_unicode, paint, plural, printable, wrap
+
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = ".:-=+*#@"
+_STILL, _UNKNOWN, _NOT_FINITE = "_", "?", "!"
+# How much is shown without --verbose, and of the trend always.
+_SHOWN_LAYERS = 25
+_SHOWN_CHECKPOINTS = 12
+_SHOWN_EVENTS = 10
+_TREND = 16
+_SHORTEST_NAME = 16
+_HEADS: dict[Role, str] = {
+    "gamma": "gamma",
+    "beta": "beta",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+
+
+def write_comparison(
+    comparison: Comparison,
+    stream: TextIO,
+    *,
+    width: int | None = None,
+    color: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Write the verdict, then a row a layer, then what is wrong and how it is fixed.
+
+    `quiet` leaves the verdict, `verbose` shows every layer and checkpoint. `width` is None where
+    the stream is no terminal: then names are as long as they are.
+    """
+    status, told = _verdict(comparison)
+    lines = [f"{paint(status, color=color)}  {printable(told)}"]
+    lines += [
+        f"{paint('ERROR', color=color)}  {printable(str(item.error))}"
+        for item in comparison.unreadable
+    ]
+    if not quiet:
+        for note in comparison.notes:
+            lines += wrap("      ", f"note: {note}", width or 80, 6)
+        lines += ["", *_checkpoints(comparison, verbose=verbose)]
+        if comparison.layers:
+            bars = _BARS if is_unicode(stream) else _ASCII_BARS
+            lines += ["", *_table(comparison, bars, width, verbose=verbose)]
+        lines += _events(comparison, width or 80, verbose=verbose)
+        lines += entries(comparison.findings, width=width or 80, color=color, verbose=verbose)
+        lines += ["", summary(comparison)]
+    stream.write("\n".join(lines) + "\n")
+
+
+def write_csv(comparison: Comparison, stream: TextIO) -> None:
+    """Write one row a layer, member and interval; numbers in full precision.
+
+    `moved` is true or false, and `largest_change` empty where there is nothing to measure it by
+    (`evidence.history` says in which unit it is). What could not be compared has no row.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        ["layer", "member", "from", "to", "from_step", "to_step", "moved", "largest_change"]
+    )
+    for layer in comparison.layers:
+        for interval, changes in enumerate(layer.changes):
+            ends = comparison.checkpoints[interval : interval + 2]
+            places = [printable(item.path) for item in ends]
+            steps = ["" if item.step is None else item.step for item in ends]
+            for role in ROLES:
+                if role in changes:
+                    change = changes[role]
+                    largest = "" if change.largest is None else repr(change.largest)
+                    moved = "true" if change.moved else "false"
+                    writer.writerow([layer.name, role, *places, *steps, moved, largest])
+
+
+def summary(comparison: Comparison) -> str:
+    """The counts of a comparison in one line."""
+    counts = [
+        plural(sum(finding.severity == severity for finding in comparison.findings), severity)
+        for severity in SEVERITIES
+    ]
+    head = (
+        f"{plural(len(comparison.checkpoints), 'checkpoint')},"
+        f" {plural(len(comparison.layers), 'BN layer')}: {', '.join(counts)}"
+    )
+    unreadable = len(comparison.unreadable)
+    return f"{head}, {unreadable} unreadable" if unreadable else head
+
+
+def _verdict(comparison: Comparison) -> tuple[str, str]:
+    """The answer: a word and a sentence."""
+    ends = f"{comparison.checkpoints[0].path} to {comparison.checkpoints[-1].path}"
+    layers = comparison.layers
+    compared = [layer for layer in layers if layer.compared]
+    total = plural(len(layers), "BN layer")
+    if not compared:
+        why = "no BN layer" if not layers else f"none of {total} is in two checkpoints to compare"
+        return "NONE", f"{ends}: {why}"
+    wrong = [layer for layer in layers if layer.findings]
+    errors = [layer for layer in wrong if any(f.severity == "error" for f in layer.findings)]
+    if errors:
+        rule = errors[0].findings[0].rule
+        when = _since(comparison, errors)
+        return "FAIL", f"{ends}: {len(errors)} of {total}: {rule.summary} ({rule.code}){when}"
+    moved = sum(layer.moved(*STATISTICS) for layer in compared)
+    if not any(layer.moved(*ROLES) for layer in compared):
+        return "SAME", f"{ends}: nothing moved in {total}"
+    told = f"{ends}: the statistics of {moved} of {total} moved"
+    return "PASS", f"{told}; {len(wrong)} stood still (BN107, a note)" if wrong else told
+
+
+def _since(comparison: Comparison, layers: Sequence[LayerHistory]) -> str:
+    """Since when all of them stand still, if that is one time."""
+    times = {layer.still_since for layer in layers}
+    since = times.pop()
+    if times or not since:
+        return ""
+    return f", since {comparison.labels[since]}"
+
+
+def _checkpoints(comparison: Comparison, *, verbose: bool) -> list[str]:
+    """Which they were; of many the first and the last."""
+    items = list(enumerate(comparison.checkpoints))
+    width = len(str(len(items)))
+    steps = ["" if item.step is None else f"step {item.step}" for _, item in items]
+    room = max(map(len, steps)) + 2 if any(steps) else 0
+    lines = [
+        f"  {number + 1:>{width}}  {steps[number].ljust(room)}{printable(item.path)}"
+        for number, item in items
+    ]
+    half = _SHOWN_CHECKPOINTS // 2
+    if not verbose and len(lines) > _SHOWN_CHECKPOINTS + 1:
+        left_out = f"  ... {len(lines) - 2 * half} more checkpoints (--verbose)"
+        lines = [*lines[:half], left_out, *lines[-half:]]
+    return lines
+
+
+class _Row(NamedTuple):
+    """A layer's name, and the cells beside it."""
+
+    name: str
+    cells: list[str]
+
+
+def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: bool) -> list[str]:
+    """What is wrong first, then what stands still, then the rest, each as the newest has them."""
+    layers = sorted(comparison.layers, key=_rank)
+    shown = layers if verbose else layers[:_SHOWN_LAYERS]
+    trends = len(comparison.checkpoints) > 2
+    heads = [*_HEADS.values(), *(["trend"] if trends else []), "still since"]
+    rows = [_Row("layer", heads)]
+    for layer in shown:
+        cells = [_cell(layer, role) for role in ROLES]
+        if trends:
+            cells.append(_trend(layer, bars))
+        since = layer.still_since
+        cells.append("" if since is None else printable(comparison.labels[since]))
+        rows.append(_Row(printable(layer.name), cells))
+    lines = _aligned(rows, width)
+    if len(shown) < len(layers):
+        lines.append(f"... {len(layers) - len(shown)} more layers (--verbose names them)")
+    about = (
+        "first to last checkpoint, the channel that went farthest: mean in standard deviations,"
+        " variance by the share its standard deviation changed, gamma and beta as they are;"
+        " - cannot be compared"
+    )
+    lines += ["", *wrap("", about, width or 80, 0)]
+    if trends:
+        told = "trend: the statistics from each checkpoint to the next, _ still, ? not compared"
+        lines += wrap("", told, width or 80, 0)
+    return lines
+
+
+def _aligned(rows: Sequence[_Row], width: int | None) -> list[str]:
+    """Rows with their cells below each other; a name that does not fit gets its own line."""
+    columns = list(zip(*(row.cells for row in rows), strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    # The last column may be a path; it does not push the others aside.
+    beside = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], len("still since"))
+    longest = max(len(row.name) for row in rows)
+    room = longest if width is None else min(longest, max(width - beside, _SHORTEST_NAME))
+    lines = []
+    for name, cells in rows:
+        padded = "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True))
+        if len(name) > room:
+            lines.append(name)
+            name = ""  # noqa: PLW2901 - it has been written
+        lines.append(f"{name.ljust(room)}  {padded}".rstrip())
+    return lines
+
+
+def _rank(layer: LayerHistory) -> int:
+    """What is wrong with a layer decides where it stands in the table."""
+    severities = [SEVERITIES.index(finding.severity) for finding in layer.findings]
+    if severities:
+        return min(severities)
+    if not layer.compared or layer.still_since is not None:
+        return len(SEVERITIES)
+    return len(SEVERITIES) + (1 if layer.events else 2)
+
+
+def _cell(layer: LayerHistory, role: Role) -> str:
+    """How far a member went, or that it did not."""
+    change = layer.total.get(role)
+    if change is None:
+        return "-"
+    if not change.moved:
+        return "came back" if layer.moved(role) else "still"
+    if change.largest is None:
+        return "moved"
+    return f"{change.largest:.3g}"
+
+
+def _trend(layer: LayerHistory, bars: str) -> str:
+    """A bar an interval, as high as the statistics went far in it; the last of many."""
+    intervals = [
+        [changes[role] for role in STATISTICS if role in changes]
+        for changes in layer.changes[-_TREND:]
+    ]
+    finite = [
+        change.largest
+        for interval in intervals
+        for change in interval
+        if change.largest is not None and math.isfinite(change.largest)
+    ]
+    return "".join(_bar(interval, max(finite, default=0.0), bars) for interval in intervals)
+
+
+def _bar(interval: Sequence[Change], highest: float, bars: str) -> str:
+    if not interval:
+        return _UNKNOWN
+    if not any(change.moved for change in interval):
+        return _STILL
+    sizes = [change.largest for change in interval if change.moved and change.largest is not None]
+    if not all(map(math.isfinite, sizes)):
+        return _NOT_FINITE
+    if not sizes or not highest:
+        return bars[0]
+    return bars[min(int(max(sizes) / highest * len(bars)), len(bars) - 1)]
+
+
+def _events(comparison: Comparison, width: int, *, verbose: bool) -> list[str]:
+    """What happened to the layers themselves, in as many lines."""
+    told = [f"{layer.name}: {event}" for layer in comparison.layers for event in layer.events]
+    shown = told if verbose else told[:_SHOWN_EVENTS]
+    lines = [line for event in shown for line in wrap("  ", event, width, 6)]
+    if len(shown) < len(told):
+        lines.append(f"  ... {len(told) - len(shown)} more (--verbose)")
+    return ["", "the layers themselves:", *lines] if lines else []

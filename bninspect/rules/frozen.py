@@ -1,0 +1,177 @@
+"""BN107: statistics that stand still from one checkpoint to a later one, while training goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bninspect.model import (
+    AFFINE,
+    STATISTICS,
+    BNLayer,
+    Change,
+    Role,
+    Rule,
+    RuleContext,
+    RuleDoc,
+    Violation,
+)
+from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
+from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
+
+_HALF_PRECISION = ("float16", "bfloat16")
+_FROZEN = "layer-frozen"
+_INFERENCE = "built-with-training-false"
+_NEVER_USED = "batch-statistics-mode"
+_ON_PURPOSE = (_FROZEN, _INFERENCE, _NEVER_USED)
+# Its accumulators are filled after training.
+_FILLED_LATER = "compare_gan"
+
+
+def statistics_frozen(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN107."""
+    since = layer.since
+    if since is None or not _stands_still(layer):
+        return
+    cause, proof = _cause(layer)
+    moved = [role for role in AFFINE if role in since.changes and since.changes[role].moved]
+    has_weights = any(role in layer.variables for role in AFFINE)
+    if not moved and (not since.facts or (has_weights and cause != _FROZEN)):
+        # Nothing was trained in between, or the layer was left out as a whole: a frozen backbone
+        # that keeps the statistics it came with.
+        return
+    same = [role for role in STATISTICS if role in layer.variables]
+    far = [_how_far(role, since.changes[role]) for role in moved]
+    on_purpose = cause in _ON_PURPOSE or layer.family == _FILLED_LATER
+    yield Violation(
+        f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} bit by bit what"
+        f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
+        f" {' and '.join(far) or 'training went on'}",
+        evidence=(*proof, *since.facts),
+        cause=cause,
+        severity="note" if on_purpose else None,
+    )
+
+
+def _stands_still(layer: BNLayer) -> bool:
+    """Whether all statistics that are stored are those of the earlier checkpoint.
+
+    Not where updates would leave them: a layer whose input has been constant for so long that its
+    variance is nothing.
+    """
+    if layer.since is None:
+        return False
+    stored = [role for role in STATISTICS if role in layer.variables]
+    changes = layer.since.changes
+    if not stored or any(role not in changes or changes[role].moved for role in stored):
+        return False
+    variance = layer.values.get("moving_variance")
+    at_rest = (
+        variance is not None
+        and not variance.all_initial
+        and 0.0 <= variance.minimum <= variance.maximum < COLLAPSED_VARIANCE
+    )
+    return not at_rest and not saw_only_zeros(layer)
+
+
+def _cause(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
+    """Why the layer stands still on purpose, where the file says so, and the proof."""
+    if layer.family == _FILLED_LATER:
+        return None, ("these accumulators are filled before evaluation or export, not in training",)
+    if layer.keras is not None:
+        mode = layer.keras.config.get("mode")
+        if mode in (1, 2):
+            return _NEVER_USED, (f"the stored configuration says mode={mode}",)
+        # Keras 1 updates the averages of a frozen layer too.
+        if not layer.keras.trainable and layer.family != "keras-1":
+            return _FROZEN, ("the stored configuration says trainable=false",)
+        if layer.keras.inference_only:
+            return _INFERENCE, ("the stored model calls it with training=False",)
+    if layer.dtype in _HALF_PRECISION:
+        return None, (
+            f"the statistics are {layer.dtype}: an update below half a step of the type is lost",
+        )
+    return None, ()
+
+
+def _how_far(role: Role, change: Change) -> str:
+    if change.largest is None or not math.isfinite(change.largest):
+        return f"{role} moved"
+    return f"{role} moved by up to {change.largest:.3g}"
+
+
+def _fix_frozen(layer: BNLayer, violation: Violation) -> str:
+    if layer.family == _FILLED_LATER:
+        return (
+            "Nothing to fix between training checkpoints. Before evaluating or exporting, set"
+            " update_accus to 1, run the network on many batches, and set it back to 0."
+        )
+    if violation.cause == _NEVER_USED:
+        return "Nothing to fix: with this mode the layer neither updates nor uses its averages."
+    if violation.cause == _FROZEN:
+        return (
+            "Nothing to fix if the layer is meant to keep the statistics it came with. Else set"
+            " trainable=True, compile again and train on."
+        )
+    if violation.cause == _INFERENCE:
+        return (
+            "Nothing to fix if the layer is meant to be trained in inference mode, with the"
+            " statistics it came with. Else build the model without training=False in its call,"
+            " and train on."
+        )
+    if layer.dtype in _HALF_PRECISION:
+        return (
+            "Keep the statistics in float32 (a mixed-precision policy does) and see that the"
+            " updates run with every training step; then train on."
+        )
+    return run_the_updates(layer)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        code="BN107",
+        name="statistics-frozen",
+        severity="error",
+        summary="moving_mean and moving_variance stood still while training went on",
+        doc=RuleDoc(
+            meaning=(
+                "Compared with an earlier checkpoint of the same training (--since, or the one"
+                " before it with --all-checkpoints and in `bninspect compare`), the statistics are"
+                " bit by bit the same, while the layer's gamma or beta moved. Of a layer without"
+                " gamma and beta: while the stored step went up, or gamma or beta of another layer"
+                " moved. A layer that has them and whose gamma and beta stood still too was left"
+                " out of training as a whole (a frozen backbone) and is no finding. It is a note"
+                " where the stored configuration says that it is meant so: trainable=false, a"
+                " model that calls the layer with training=False, mode=1 or 2 of Keras 1; and for"
+                " compare_gan's accumulators, which are filled before evaluation."
+            ),
+            why=(
+                "Inference computes gamma * (x - mean) / sqrt(variance + epsilon) + beta with the"
+                " statistics of the earlier weights, while training normalised by those of each"
+                " batch. The weights before the layer have moved on, so its input is neither"
+                " centred nor scaled any more; the more training goes on, the worse the model"
+                " predicts, although its training loss falls."
+            ),
+            causes=(
+                "UPDATE_OPS never run: no control_dependencies(update_ops) around minimize",
+                "a training that was resumed by a script that forgets the update ops",
+                "the mode switched to training=False at some step, with gamma and beta trained on",
+                "Keras layers in a hand-written TF1 loop that ignores model.updates",
+                "a Keras 3 stateless loop that drops the updated non-trainable variables",
+                "statistics in float16 or bfloat16, which a high momentum cannot move",
+                "frozen on purpose: fine-tuning with the statistics of a pretrained model",
+            ),
+            fixes={
+                **UPDATE_CODE,
+                "Frozen on purpose": """\
+# freeze gamma and beta with the statistics (Keras)
+for layer in model.layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.trainable = False
+model.compile(...)  # only now it takes effect""",
+            },
+        ),
+        check=statistics_frozen,
+        fix=_fix_frozen,
+    ),
+)

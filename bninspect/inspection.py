@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_step, training_evidence
 from bninspect.formats import find_checkpoints, open_target
 from bninspect.formats.locate import Found, Target
-from bninspect.layers import find_layers
+from bninspect.layers import find_layers, known_names, unmatched
 from bninspect.measure import measure, settle_initial
 from bninspect.model import (
     BNLayer,
@@ -266,7 +265,7 @@ def _report(
         # What is not finite is a finding (BN301), not a matter for numpy's warnings.
         with open_target(path, target, config.engine) as checkpoint, np.errstate(all="ignore"):
             layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
-            notes = checkpoint.notes
+            notes = (*checkpoint.notes, *unmatched(checkpoint, config.patterns))
             try:
                 if checkpoint.incomplete is not None:
                     raise checkpoint.incomplete
@@ -286,7 +285,7 @@ def _report(
                 format=checkpoint.format,
                 step=step,
                 variable_count=len(checkpoint.variables),
-                sample=tuple(islice(checkpoint.variables, 3)),
+                names=() if layers else known_names(checkpoint),
                 layers=tuple(layers),
                 findings=apply_rules(layers, rules or (), RuleContext(step, config.momentum)),
                 notes=notes,

@@ -90,6 +90,21 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     return found
 
 
+def known_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The names of all variables, as patterns are searched in."""
+    return tuple(_known(checkpoint).values())
+
+
+def unmatched(checkpoint: Checkpoint, patterns: Patterns) -> list[str]:
+    """A sentence for each of the user's patterns that no variable's name matches."""
+    names = known_names(checkpoint) if patterns else ()
+    return [
+        f"--pattern {role}={pattern.pattern} matches no variable"
+        for role, pattern in patterns
+        if not any(pattern.search(name) for name in names)
+    ]
+
+
 def _known(checkpoint: Checkpoint) -> dict[str, str]:
     """Stored → known name of every variable; a second name is taken where only that says a role."""
     known, second = checkpoint.known_names, checkpoint.second_names

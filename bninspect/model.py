@@ -355,7 +355,7 @@ class Finding(NamedTuple):
 class CheckpointReport:
     """What was found in one checkpoint, or why it could not be read (`error`).
 
-    `sample` is a few of its variables' names, for a person who wonders why no layer was found.
+    `names` are those of its variables if no layer was found, for a person who wonders why.
     """
 
     path: str
@@ -363,7 +363,7 @@ class CheckpointReport:
     format: str | None = None
     step: int | None = None
     variable_count: int = 0
-    sample: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     layers: tuple[BNLayer, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()

@@ -651,3 +651,28 @@ class TestNextSteps:
         first = run("check", STUCK).out.splitlines()[0]
         assert str(STUCK) in first
         assert first.endswith("(BN101)")
+
+
+def test_concise_says_that_there_is_no_layer(run: Run) -> None:
+    path = load_fixture("tf1_lookalikes").path
+    outcome = run("check", path, "--format", "concise")
+    assert outcome.exit_code == 3
+    assert outcome.out.startswith(f"{path}: none: no BN layer among ")
+    assert len(outcome.out.splitlines()) == 1
+
+
+def test_list_verbose_shows_the_names_that_a_pattern_needs(run: Run) -> None:
+    path = load_fixture("tf1_lookalikes").path
+    with bninspect.open_checkpoint(path) as checkpoint:
+        names = set(checkpoint.variables)
+    shown = run("list", path, "--verbose").out.split()
+    assert names <= set(shown)
+    assert not names <= set(run("list", path).out.split())
+
+
+def test_a_pattern_that_matches_nothing_is_told(run: Run) -> None:
+    path = load_fixture("tf1_lookalikes").path
+    patterns = ["--pattern", "moving_mean=/nope$", "--pattern", "gamma=."]
+    outcome = run("check", path, *patterns, "--format", "json")
+    (checkpoint,) = outcome.json["checkpoints"]
+    assert checkpoint["notes"] == ["--pattern moving_mean=/nope$ matches no variable"]

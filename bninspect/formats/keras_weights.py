@@ -147,6 +147,7 @@ class _Reader:
         self._configuration = configuration or Configuration({}, {})
         self._unclear: list[str] = []
         self._either: list[str] = []
+        self._by_layout: list[str] = []
 
     def known_names(self, groups: list[str]) -> dict[str, str]:
         """Stored path → LAYER/ROLE, for the layers in the order of the network.
@@ -170,6 +171,11 @@ class _Reader:
     def notes(self) -> tuple[str, ...]:
         """What could not be told about some layers."""
         found = []
+        if self._by_layout:
+            found.append(
+                f"{_some(self._by_layout)}: taken for batch normalization by the layout alone, four"
+                " vectors of one length; the file does not say what they are"
+            )
         if self._either:
             found.append(
                 f"{_some(self._either)}: either gamma or beta is stored, and the file does not say"
@@ -215,6 +221,8 @@ class _Reader:
                 if certain:
                     self._unclear.append("/".join(names))
                 return None
+        if not hinted:
+            self._by_layout.append("/".join(names) or group)
         return self._numbered(group, names, members)
 
     def _configured(

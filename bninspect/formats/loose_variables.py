@@ -85,7 +85,8 @@ def _note_on_lost(names: list[str]) -> Iterator[str]:
         yield (
             f"an optimizer trains {len(names)} variables of layers that the checkpoint does not"
             f" hold ({some}{more}), so their other variables are lost; this happens, for example,"
-            " to Keras 3 layers in a plain Python list or dict"
+            " to Keras 3 layers in a plain Python list or dict: make them attributes, or save with"
+            " model.save_weights"
         )
 
 

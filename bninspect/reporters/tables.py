@@ -49,8 +49,9 @@ def write_list(
 ) -> None:
     """Write a table of layers for each checkpoint.
 
-    `quiet` leaves the names, one a line; `verbose` adds the stored name of each member. `width` is
-    None where nothing must be folded (a pipe, a file).
+    `quiet` leaves the names, one a line; `verbose` adds the stored name of each member, and shows
+    all names where there is no layer. `width` is None where nothing is to be folded (a pipe, a
+    file).
     """
     console = _console(stream, width, color=color)
     for index, item in enumerate(report.checkpoints):
@@ -67,6 +68,9 @@ def write_list(
             _print(console, _layer_table(item))
             if verbose:
                 _write_variables(console, item)
+        elif verbose:
+            for name in item.names:
+                _line(console, f"  {name}")
     if not quiet and any(item.layers for item in report.checkpoints):
         _line(console, "")
         _line(

@@ -33,6 +33,7 @@ _OUTCOMES = {
     "PASS": "passed",
 }
 _INDENT = "      "
+_NAMES_SHOWN = 3
 
 
 def write_text(
@@ -71,12 +72,18 @@ def write_text(
 
 
 def write_concise(report: Report, stream: TextIO) -> None:
-    """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors."""
+    """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors.
+
+    A checkpoint that cannot be read, or has no BN layer, has a line that says so.
+    """
     for item in report.checkpoints:
         if item.error:
             error = item.error
             told = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
             stream.write(printable(f"{item.path}: {error.kind}: {told}") + "\n")
+        elif not item.layers:
+            told = f"no BN layer among {plural(item.variable_count, 'variable')}"
+            stream.write(printable(f"{item.path}: none: {told}") + "\n")
         for finding in item.findings:
             head = f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}"
             stream.write(printable(f"{head}: {finding.message}") + "\n")
@@ -149,11 +156,11 @@ def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
 
 def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
     notes = [f"note: {note}" for note in item.notes]
-    if not item.layers and not item.error and item.sample:
-        names = ", ".join(item.sample)
+    if not item.layers and not item.error and item.names:
+        names = ", ".join(item.names[:_NAMES_SHOWN])
         notes.append(
             f"no variable has the name of a BN statistic known here; names are like {names}."
-            " If these are BN, say so with --pattern (see bninspect check -h)"
+            " If there is BN in it, say so with --pattern; `bninspect list -v` shows all names"
         )
     lines = [line for note in notes for line in wrap(_INDENT, note, width, 6)]
     lines += entries(item.findings, width=width, color=color, verbose=verbose)

@@ -21,6 +21,7 @@ ROWS = (
     {"inspection", "options", "output", "reporters"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference"},
     {"families"},
+    {"graph"},
     {"model"},
     {"errors"},
     {"__init__"},  # the version, and names that lead elsewhere only when they are used

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from bninspect.errors import NotFound, ReadProblem
-from bninspect.formats.locate import Found, Target, locate
+from bninspect.formats.locate import SAVED_MODEL, Found, Target, locate
 from bninspect.model import Checkpoint, Engine
+
+if TYPE_CHECKING:
+    from bninspect.graph import Graph
 
 
 def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
@@ -46,13 +53,28 @@ def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpo
     if engine == "tensorflow":
         from bninspect.formats.tensorflow_engine import open_with_tensorflow  # noqa: PLC0415
 
-        return open_with_tensorflow(path, target)
+        return _with_graphs(open_with_tensorflow(path, target), target)
     # Each reader brings its own libraries, so only the one that is needed is imported.
     if target.kind == "hdf5":
         return _open_hdf5(path, target)
     if target.kind in ("keras-zip", "keras-shards"):
         return _open_keras_3(path, target)
-    return _open_tensorflow(path, target)
+    return _with_graphs(_open_tensorflow(path, target), target)
+
+
+def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
+    return replace(checkpoint, graphs=partial(_read_graphs, target))
+
+
+def _read_graphs(target: Target) -> Sequence[Graph]:
+    from bninspect.formats.meta_graph import (  # noqa: PLC0415 - seldom needed
+        graphs_beside,
+        graphs_of_saved_model,
+    )
+
+    if target.kind == "saved-model":
+        return graphs_of_saved_model(os.path.join(target.path, SAVED_MODEL))
+    return graphs_beside(target.path)
 
 
 def _open_tensorflow(path: str, target: Target) -> Checkpoint:

@@ -1,0 +1,207 @@
+"""Graphs: the `.meta` beside a checkpoint, a MetaGraphDef, and a SavedModel's `saved_model.pb`.
+
+Read only when a finding asks for a cause. A graph may have a hundred thousand nodes and constants
+of many megabytes: what is kept of a node is its name, its operation and its inputs, and its
+attributes stay encoded until one is asked for. How inputs are written:
+tensorflow/core/framework/node_def.proto and function.proto.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from bninspect.errors import Corrupt, NotFound, ReadProblem
+from bninspect.formats.protos import DecodeError, declare
+from bninspect.formats.source import Source
+from bninspect.graph import Attribute, Function, Graph
+
+MetaGraph, SavedModel, NodeDef, NodeAttributes, AttributeValue = declare(
+    "MetaGraph", "SavedModel", "NodeDef", "NodeAttributes", "AttributeValue"
+)
+
+_COLLECTIONS = ("train_op", "update_ops")
+# tensorflow/python/training/checkpoint_management.py, meta_graph_filename: also without the number
+# of shards of a V1 checkpoint.
+_SHARDS = r"-[\d\?]+-of-\d+$"
+_MISSING = -1
+_ARGUMENT = "_Arg"
+# A node has a name and an operation, which take more than this; so few bytes for each means that
+# the file is no graph, and would take a hundred times its size in memory.
+_LEAST_BYTES_OF_NODE = 8
+# Elements of a constant, by the number of their type (types.proto).
+_FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}
+_LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
+
+
+def graphs_beside(place: str) -> tuple[Graph, ...]:
+    """The graph beside the V1 or V2 checkpoint at `place`, none if there is none.
+
+    Raises a `ReadProblem` if it cannot be read.
+    """
+    return _read(re.sub(_SHARDS, "", place) + ".meta", MetaGraph)
+
+
+def graphs_of_saved_model(path: str) -> tuple[Graph, ...]:
+    """The graphs of the `saved_model.pb` at `path`; raises a `ReadProblem` as `graphs_beside`."""
+    return _read(path, SavedModel)
+
+
+def _read(path: str, kind: Any) -> tuple[Graph, ...]:
+    try:
+        with Source(path) as source:
+            message = kind.FromString(source.read(0, source.size, "the graph"))
+            size = source.size
+        meta_graphs = message.meta_graphs if kind is SavedModel else [message]
+        return tuple(_Reader(path, size).read(one) for one in meta_graphs)
+    except NotFound:
+        return ()
+    except (DecodeError, ValueError) as error:
+        raise Corrupt(
+            path, "it is no graph that can be parsed", "Copy it again, or do without it."
+        ) from error
+    except MemoryError as error:
+        raise ReadProblem(
+            path, "reading it takes more memory than there is", "Check it on a larger machine."
+        ) from error
+
+
+class _Reader:
+    """Numbers the nodes of a graph and its functions, and keeps them encoded."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self._path = path
+        self._room = size // _LEAST_BYTES_OF_NODE
+        self._names: list[str] = []
+        self._operations: list[str] = []
+        self._inputs: list[Sequence[int]] = []
+        self._controls: list[Sequence[int]] = []
+        self._encoded: list[bytes | None] = []
+
+    def read(self, message: Any) -> Graph:
+        """The graph of a MetaGraphDef; raises ValueError or DecodeError if it makes no sense."""
+        numbers = self._number(message.graph.node)
+        self._connect(0, message.graph.node, numbers)
+        functions = {
+            _text(one.signature.name): self._function(one) for one in message.graph.library.function
+        }
+        collections = {
+            key: _known(one.value.node_list.value, numbers)
+            for one in message.collections
+            if (key := _text(one.key)) in _COLLECTIONS
+        }
+        return Graph(
+            path=self._path,
+            names=self._names,
+            operations=self._operations,
+            inputs=self._inputs,
+            controls=self._controls,
+            functions=functions,
+            collections=collections,
+            attribute=partial(_attribute, self._encoded),
+        )
+
+    def _function(self, message: Any) -> Function:
+        first = len(self._names)
+        arguments = [one.name for one in message.signature.input_arg]
+        for name in arguments:
+            self._add(name, _ARGUMENT.encode(), None)
+        numbers = {name: first + number for number, name in enumerate(arguments)}
+        start = len(self._names)
+        numbers |= self._number(message.node)
+        self._connect(start, message.node, numbers)
+        returned = chain(message.returned, message.control_returned)
+        return Function(
+            arguments=range(first, start),
+            nodes=range(first, len(self._names)),
+            results=_known((one.value for one in returned), numbers),
+        )
+
+    def _number(self, nodes: Sequence[bytes]) -> dict[bytes, int]:
+        numbers = {}
+        for encoded in nodes:
+            node = NodeDef.FromString(encoded)
+            numbers[node.name] = len(self._names)
+            self._add(node.name, node.op, encoded)
+        return numbers
+
+    def _add(self, name: bytes, operation: bytes, encoded: bytes | None) -> None:
+        if len(self._names) >= self._room:
+            raise ValueError
+        self._names.append(_text(name))
+        self._operations.append(sys.intern(_text(operation)))
+        self._inputs.append(())
+        self._controls.append(())
+        self._encoded.append(encoded)
+
+    def _connect(self, start: int, nodes: Sequence[bytes], numbers: dict[bytes, int]) -> None:
+        for number, encoded in enumerate(nodes, start):
+            inputs, controls = [], []
+            for name in NodeDef.FromString(encoded).input:
+                if name.startswith(b"^"):
+                    controls.append(numbers.get(name[1:], _MISSING))
+                else:
+                    inputs.append(numbers.get(name.partition(b":")[0], _MISSING))
+            if inputs:
+                self._inputs[number] = tuple(inputs)
+            if controls:
+                self._controls[number] = tuple(one for one in controls if one != _MISSING)
+
+
+def _known(names: Iterable[bytes], numbers: dict[bytes, int]) -> tuple[int, ...]:
+    """The numbers of the nodes that references such as `^a` and `b:0` mean."""
+    nodes = (name.lstrip(b"^").partition(b":")[0] for name in names)
+    return tuple(numbers[name] for name in nodes if name in numbers)
+
+
+def _attribute(encoded: Sequence[bytes | None], node: int, name: str) -> Attribute:
+    """One attribute of a node, None if it has none; the last of two, as protocol buffers have it.
+
+    What cannot be parsed counts as not there, for one node tells nothing of the others.
+    """
+    data = encoded[node]
+    if data is None:
+        return None
+    key = name.encode()
+    try:
+        values = [one.value for one in NodeAttributes.FromString(data).attr if one.key == key]
+        return _decode(values[-1]) if values else None
+    except DecodeError:
+        return None
+
+
+def _decode(data: bytes) -> Attribute:
+    value = AttributeValue.FromString(data)
+    if value.HasField("b"):
+        return bool(value.b)
+    if value.HasField("f"):
+        return float(value.f)
+    if value.HasField("func"):
+        return (_text(value.func.name),)
+    if value.HasField("list"):
+        return tuple(_text(one.name) for one in value.list.func)
+    if value.HasField("tensor") and len(data) <= _LARGEST_SCALAR:
+        return _scalar(value.tensor)
+    return None
+
+
+def _scalar(tensor: Any) -> float | None:
+    """The number that a constant of one element holds (tensorflow/core/framework/tensor.proto)."""
+    if tensor.dtype not in _FLOATS or any(one.size != 1 for one in tensor.tensor_shape.dim):
+        return None
+    code, field = _FLOATS[tensor.dtype]
+    values = getattr(tensor, field)
+    if len(values) == 1:
+        return float(values[0])
+    if len(tensor.tensor_content) == struct.calcsize(code):
+        return float(struct.unpack(code, tensor.tensor_content)[0])
+    return None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

@@ -295,9 +295,7 @@ def _with_training(
     """A layer, which has its values, with evidence of training where a rule needs it."""
     if not _may_be_stuck(layer):
         return layer
-    return replace(
-        layer, training=training_evidence(layer, checkpoint.variables, step, optimizers)
-    )
+    return replace(layer, training=training_evidence(layer, checkpoint.variables, step, optimizers))
 
 
 def _with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:

@@ -195,12 +195,12 @@ class OptimizerSteps(NamedTuple):
     """How many steps an optimizer took, as its variable `name` shows; `exact` if to the unit."""
 
     name: str
-    count: int
+    steps: int
     exact: bool = True
 
     def __str__(self) -> str:
         about = "" if self.exact else "about "
-        return f"`{self.name}` shows {about}{self.count} optimizer steps"
+        return f"`{self.name}` shows {about}{self.steps} optimizer steps"
 
 
 class TrainingEvidence(NamedTuple):

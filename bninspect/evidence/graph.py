@@ -222,9 +222,7 @@ class _Walk:
         roots: dict[str, tuple[int, ...]] = {}
         if not optimizers:
             return roots
-        owner = {
-            node: name for name, one in self.graph.functions.items() for node in one.nodes
-        }
+        owner = {node: name for name, one in self.graph.functions.items() for node in one.nodes}
         called_by: dict[int, list[int]] = {}
         for node, functions in self.calls.items():
             for function in functions:
@@ -265,7 +263,7 @@ class _Walk:
         return sorted(sinks)
 
     def _find_updates(self, roles: Mapping[int, object]) -> tuple[dict[int, int], bool]:
-        """The nodes that update one of the variables `roles`; and whether there can be no others."""
+        """The nodes that update one of the variables `roles`; and whether these are all."""
         updates: dict[int, int] = {}
         complete = True
         for node, operation in enumerate(self.graph.operations):

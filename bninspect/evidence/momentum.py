@@ -50,8 +50,7 @@ def _momentum(graph: Graph, variables: Sequence[int], update: int) -> float | No
             for product in (_through(graph, one) for one in operands)
             if product >= 0 and graph.operations[product] in _PRODUCTS
             if any(
-                one >= 0 and variables[one] == variables[inputs[0]]
-                for one in graph.inputs[product]
+                one >= 0 and variables[one] == variables[inputs[0]] for one in graph.inputs[product]
             )
             for factor in _factor(graph, graph.inputs[product])
         ]

@@ -80,7 +80,7 @@ def read_optimizer_steps(checkpoint: Checkpoint) -> tuple[OptimizerSteps, ...]:
     Raises a `ReadProblem` if one is stored and cannot be read.
     """
     variables = checkpoint.variables
-    found = []
+    found: list[OptimizerSteps] = []
     for name in variables:
         match = "beta1_power" in name and re.fullmatch(_ADAM_POWER, name)
         if not match:
@@ -148,14 +148,15 @@ def training_evidence(
 ) -> TrainingEvidence:
     """What shows that `layer` was trained: step, gamma and beta, and their optimizer slots.
 
-    `layer` has its values, `optimizers` are the counts of `read_optimizer_steps`. A step says nothing of a layer that the configuration calls frozen.
-    Raises a `ReadProblem` if a slot cannot be read.
+    `layer` has its values, `optimizers` are the counts of `read_optimizer_steps`. A step says
+    nothing of a layer that the configuration calls frozen. Raises a `ReadProblem` if a slot cannot
+    be read.
     """
     facts = []
     testable = step is not None or bool(optimizers)
     if step is not None and step > 0 and layer.trainable is not False:
         facts.append(f"the stored step is {step}")
-    facts += [str(one) for one in optimizers if one.count > 0]
+    facts += [str(one) for one in optimizers if one.steps > 0]
     trained = bool(facts)
     for role in AFFINE:
         values = layer.values.get(role)

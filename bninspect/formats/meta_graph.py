@@ -1,8 +1,8 @@
 """Graphs: the `.meta` beside a checkpoint, a MetaGraphDef, and a SavedModel's `saved_model.pb`.
 
 Read only when a finding asks for a cause. A graph may have a hundred thousand nodes and constants
-of many megabytes: what is kept of a node is its name, its operation and its inputs, and its
-attributes stay encoded until one is asked for. How inputs are written:
+of many megabytes: taken out of the messages are names, operations and inputs, and the attributes
+of a node stay encoded until one is asked for. How inputs are written:
 tensorflow/core/framework/node_def.proto and function.proto.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -21,8 +22,8 @@ from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
 from bninspect.graph import Attribute, Function, Graph
 
-MetaGraph, SavedModel, NodeDef, NodeAttributes, AttributeValue = declare(
-    "MetaGraph", "SavedModel", "NodeDef", "NodeAttributes", "AttributeValue"
+MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
+    "MetaGraph", "SavedModel", "AttributePair", "AttributeValue"
 )
 
 _COLLECTIONS = ("train_op", "update_ops")
@@ -72,7 +73,7 @@ def _read(path: str, kind: Any) -> tuple[Graph, ...]:
 
 
 class _Reader:
-    """Numbers the nodes of a graph and its functions, and keeps them encoded."""
+    """Numbers the nodes of a graph and its functions."""
 
     def __init__(self, path: str, size: int) -> None:
         self._path = path
@@ -81,12 +82,13 @@ class _Reader:
         self._operations: list[str] = []
         self._inputs: list[Sequence[int]] = []
         self._controls: list[Sequence[int]] = []
-        self._encoded: list[bytes | None] = []
+        self._nodes: list[Sequence[Any]] = []  # those of the graph and of each function
+        self._starts: list[int] = []
 
     def read(self, message: Any) -> Graph:
         """The graph of a MetaGraphDef; raises ValueError or DecodeError if it makes no sense."""
         numbers = self._number(message.graph.node)
-        self._connect(0, message.graph.node, numbers)
+        self._connect(message.graph.node, numbers)
         functions = {
             _text(one.signature.name): self._function(one) for one in message.graph.library.function
         }
@@ -103,18 +105,18 @@ class _Reader:
             controls=self._controls,
             functions=functions,
             collections=collections,
-            attribute=partial(_attribute, self._encoded),
+            attribute=partial(_attribute, self._starts, self._nodes),
         )
 
     def _function(self, message: Any) -> Function:
         first = len(self._names)
         arguments = [one.name for one in message.signature.input_arg]
         for name in arguments:
-            self._add(name, _ARGUMENT.encode(), None)
+            self._add(name, _ARGUMENT)
         numbers = {name: first + number for number, name in enumerate(arguments)}
         start = len(self._names)
         numbers |= self._number(message.node)
-        self._connect(start, message.node, numbers)
+        self._connect(message.node, numbers)
         returned = chain(message.returned, message.control_returned)
         return Function(
             arguments=range(first, start),
@@ -122,27 +124,28 @@ class _Reader:
             results=_known((one.value for one in returned), numbers),
         )
 
-    def _number(self, nodes: Sequence[bytes]) -> dict[bytes, int]:
+    def _number(self, nodes: Sequence[Any]) -> dict[bytes, int]:
+        self._starts.append(len(self._names))
+        self._nodes.append(nodes)
         numbers = {}
-        for encoded in nodes:
-            node = NodeDef.FromString(encoded)
-            numbers[node.name] = len(self._names)
-            self._add(node.name, node.op, encoded)
+        for node in nodes:
+            name = node.name
+            numbers[name] = len(self._names)
+            self._add(name, _text(node.op))
         return numbers
 
-    def _add(self, name: bytes, operation: bytes, encoded: bytes | None) -> None:
+    def _add(self, name: bytes, operation: str) -> None:
         if len(self._names) >= self._room:
             raise ValueError
         self._names.append(_text(name))
-        self._operations.append(sys.intern(_text(operation)))
+        self._operations.append(sys.intern(operation))
         self._inputs.append(())
         self._controls.append(())
-        self._encoded.append(encoded)
 
-    def _connect(self, start: int, nodes: Sequence[bytes], numbers: dict[bytes, int]) -> None:
-        for number, encoded in enumerate(nodes, start):
+    def _connect(self, nodes: Sequence[Any], numbers: dict[bytes, int]) -> None:
+        for number, node in enumerate(nodes, self._starts[-1]):
             inputs, controls = [], []
-            for name in NodeDef.FromString(encoded).input:
+            for name in node.input:
                 if name.startswith(b"^"):
                     controls.append(numbers.get(name[1:], _MISSING))
                 else:
@@ -159,17 +162,21 @@ def _known(names: Iterable[bytes], numbers: dict[bytes, int]) -> tuple[int, ...]
     return tuple(numbers[name] for name in nodes if name in numbers)
 
 
-def _attribute(encoded: Sequence[bytes | None], node: int, name: str) -> Attribute:
+def _attribute(
+    starts: Sequence[int], nodes: Sequence[Sequence[Any]], number: int, name: str
+) -> Attribute:
     """One attribute of a node, None if it has none; the last of two, as protocol buffers have it.
 
     What cannot be parsed counts as not there, for one node tells nothing of the others.
     """
-    data = encoded[node]
-    if data is None:
-        return None
+    scope = bisect_right(starts, number) - 1
+    place = number - starts[scope]
+    if place >= len(nodes[scope]):
+        return None  # an argument of the function behind
     key = name.encode()
     try:
-        values = [one.value for one in NodeAttributes.FromString(data).attr if one.key == key]
+        pairs = (AttributePair.FromString(data) for data in nodes[scope][place].attr)
+        values = [one.value for one in pairs if one.key == key]
         return _decode(values[-1]) if values else None
     except DecodeError:
         return None

@@ -66,8 +66,8 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "SavedObjectGraph": (("nodes", 1, "SavedObject", True),),
     "SavedLayer": (("node_path", 3, "bytes", False), ("metadata", 5, "bytes", False)),
     "SavedMetadata": (("nodes", 1, "SavedLayer", True),),
-    # Graphs. Their nodes, which are many, stay encoded until they are asked for; a map is what it is
-    # on the wire, repeated pairs of key and value.
+    # Graphs. A map is what it is on the wire, repeated pairs of key and value; the attributes of
+    # nodes, which are many, stay encoded until they are asked for.
     "SavedModel": (("meta_graphs", 2, "MetaGraph", True),),
     "MetaGraph": (
         ("graph", 2, "GraphDef", False),
@@ -76,11 +76,11 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "CollectionPair": (("key", 1, "bytes", False), ("value", 2, "Collection", False)),
     "Collection": (("node_list", 1, "NodeNames", False),),
     "NodeNames": (("value", 1, "bytes", True),),
-    "GraphDef": (("node", 1, "bytes", True), ("library", 2, "FunctionLibrary", False)),
+    "GraphDef": (("node", 1, "NodeDef", True), ("library", 2, "FunctionLibrary", False)),
     "FunctionLibrary": (("function", 1, "FunctionDef", True),),
     "FunctionDef": (
         ("signature", 1, "Signature", False),
-        ("node", 3, "bytes", True),
+        ("node", 3, "NodeDef", True),
         ("returned", 4, "NamePair", True),
         ("control_returned", 6, "NamePair", True),
     ),
@@ -91,8 +91,8 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("name", 1, "bytes", False),
         ("op", 2, "bytes", False),
         ("input", 3, "bytes", True),
+        ("attr", 5, "bytes", True),  # AttributePairs
     ),
-    "NodeAttributes": (("attr", 5, "AttributePair", True),),
     "AttributePair": (("key", 1, "bytes", False), ("value", 2, "bytes", False)),
     "AttributeValue": (
         ("list", 1, "AttributeList", False),

@@ -99,9 +99,11 @@ def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...
 def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:
     """Whether the graph has the variables that a checkpoint lacks."""
     graph = context.graph(layer)
-    there = [] if graph is None else [
-        graph.statistics[role] for role in missing if role in graph.statistics
-    ]
+    there = (
+        []
+        if graph is None
+        else [graph.statistics[role] for role in missing if role in graph.statistics]
+    )
     if len(there) < len(missing):
         return Proof()
     return Proof(

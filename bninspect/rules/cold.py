@@ -49,7 +49,7 @@ def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
     """How many updates the stored step allows; None for a layer that training does not update."""
     steps = context.step
     if steps is None and context.optimizer_steps:
-        steps = max(one.count for one in context.optimizer_steps)
+        steps = max(one.steps for one in context.optimizer_steps)
     if layer.keras is None:
         return steps
     if not layer.keras.trainable or layer.keras.inference_only or steps is None:

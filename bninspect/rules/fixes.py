@@ -83,7 +83,7 @@ def run_uncollected_updates(layer: BNLayer) -> str:
             " layers in a TF1 loop, run theirs with every training step:"
             " `session.run([train_op, model.updates])`, or build the train op under"
             " `tf.control_dependencies(model.updates)`. If the layer is hand-written, do so with"
-            " its assign ops. Then train again."
+            " its assign ops. A layer with trainable=False leaves them out too. Then train again."
         )
     return run_the_updates(layer)
 

@@ -8,11 +8,13 @@ taken, another graph than this): no cause.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from bninspect.graph import GraphEvidence
 from bninspect.model import BNLayer, Role, RuleContext
 from bninspect.rules.fixes import run_the_updates, run_uncollected_updates, train_in_training_mode
+
+if TYPE_CHECKING:
+    from bninspect.graph import GraphEvidence
 
 _NAMED = 3
 

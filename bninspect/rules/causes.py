@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bninspect.model import BNLayer, Role, RuleContext
-from bninspect.rules.fixes import run_the_updates, run_uncollected_updates, train_in_training_mode
+from bninspect.rules.fixes import (
+    SWITCHED_OFF,
+    run_the_updates,
+    run_uncollected_updates,
+    train_in_training_mode,
+)
 
 if TYPE_CHECKING:
-    from bninspect.graph import GraphEvidence
+    from bninspect.graph import GraphEvidence, Update
 
 _NAMED = 3
 
@@ -36,30 +41,34 @@ def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role])
         return Proof(facts=("the graph beside it has no optimizer: it says nothing of training",))
     updates = [update for update in graph.updates if update.role in roles]
     if any(update.run_by for update in updates):
-        return Proof(facts=_facts_of_run(graph, roles))
+        return Proof(facts=_facts_of_run(graph, roles), fix=SWITCHED_OFF)
     if updates:
-        return _updates_not_run(layer, graph, [update.node for update in updates])
+        return _updates_not_run(layer, graph, updates)
     if not graph.complete or graph.updates or not all(role in graph.statistics for role in roles):
         return Proof()
     return _never_built(graph)
 
 
-def _updates_not_run(layer: BNLayer, graph: GraphEvidence, nodes: Sequence[str]) -> Proof:
+def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Update]) -> Proof:
+    nodes = [update.node for update in updates]
+    whose = "of this layer"
+    if len(updates) < len(graph.updates):
+        whose += "'s " + " and ".join(dict.fromkeys(update.role for update in updates))
     ops = _names(graph.training_ops)
     depend = "does not depend" if len(graph.training_ops) == 1 else "do not depend"
     count = f"the graph has {graph.total} update {'op' if graph.total == 1 else 'ops'}"
     if graph.total_run:
         told = (
             f"{count} of BN statistics and a training step runs {graph.total_run} of them, but"
-            f" {ops} {depend} on those of this layer"
+            f" {ops} {depend} on those {whose}"
         )
     else:
         told = f"{count}, but {ops} {depend} on them"
     if graph.collected:
-        where = f"UPDATE_OPS holds those of this layer: {_names(nodes)}"
+        where = f"UPDATE_OPS holds those {whose}: {_names(nodes)}"
         fix = run_the_updates(layer)
     else:
-        where = f"UPDATE_OPS does not hold those of this layer: {_names(nodes)}"
+        where = f"UPDATE_OPS does not hold those {whose}: {_names(nodes)}"
         fix = run_uncollected_updates(layer)
     return Proof("update-ops-not-run", (told, where), fix)
 
@@ -85,17 +94,19 @@ def _compute(graph: GraphEvidence) -> str:
 
 
 def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...]:
-    """Which training ops run an update of each statistic, which do not; why it did not run."""
-    facts = []
+    """Which training ops run updates of which statistics, and which do not."""
+    by_ops: dict[tuple[str, ...], list[str]] = {}
     for role in roles:
-        run = sorted({name for one in graph.updates if one.role == role for name in one.run_by})
-        if not run:
-            continue
-        others = [name for name in graph.training_ops if name not in run]
-        depend = "depends" if len(run) == 1 else "depend"
-        fact = f"in the graph {_names(run)} {depend} on an update of {role}"
+        run = {name for one in graph.updates if one.role == role for name in one.run_by}
+        if run:
+            by_ops.setdefault(tuple(sorted(run)), []).append(role)
+    facts = []
+    for run_by, updated in by_ops.items():
+        others = [name for name in graph.training_ops if name not in run_by]
+        depend = "depends" if len(run_by) == 1 else "depend"
+        fact = f"in the graph {_names(run_by)} {depend} on updates of {' and '.join(updated)}"
         facts.append(f"{fact}, {_names(others)} not" if others else fact)
-    return (*facts, "what kept it from running is not stored (a placeholder fed False, perhaps)")
+    return (*facts, "what kept them from running is not stored")
 
 
 def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:

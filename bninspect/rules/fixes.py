@@ -71,6 +71,13 @@ def run_the_updates(layer: BNLayer) -> str:
     return _UPDATES.get(layer.family, _HAND_WRITTEN)
 
 
+SWITCHED_OFF = (
+    "By the graph a training step runs the update ops. Look for what switched them off: a training"
+    " placeholder that was fed False or left at its default, a branch that was not taken, or that"
+    " another graph than this one was trained. Then train again."
+)
+
+
 def run_uncollected_updates(layer: BNLayer) -> str:
     """What to do where the graph has update ops that are in no collection.
 

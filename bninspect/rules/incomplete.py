@@ -100,7 +100,8 @@ RULES: tuple[Rule, ...] = (
             meaning=(
                 "A layer whose name leaves no doubt that it is BN (slim's BatchNorm,"
                 " batch_normalization, …) has gamma or beta in the file, but neither moving_mean"
-                " nor moving_variance."
+                " nor moving_variance. Where the graph lies beside the checkpoint (.meta), it"
+                " proves that the layer had them."
             ),
             why=_WHY_MISSING,
             causes=(

@@ -255,6 +255,13 @@ _WHY_STUCK = (
     " trained well predicts nonsense. Only where training ran in inference mode too are the two"
     " consistent, and then the layer was never more than a scale and a shift."
 )
+_BY_GRAPH = (
+    "The graph that TensorFlow 1 stores beside a checkpoint (.meta) or in a SavedModel may prove"
+    " the cause. update-ops-not-run: it has ops that update the statistics, and nothing that an"
+    " optimizer's work ends in depends on them. built-with-training-false: it has none, and"
+    " training computes with the stored statistics. layer-frozen: and no optimizer changes gamma or"
+    " beta either. A graph that does run the updates, or has no optimizer, proves nothing."
+)
 _CAUSES_STUCK = (
     "UPDATE_OPS never run: no control_dependencies(update_ops) around minimize",
     "slim: a plain optimizer.minimize where create_train_op is wanted",
@@ -280,7 +287,7 @@ RULES: tuple[Rule, ...] = (
                 " slots moved), or stores nothing that could show it. It is a note where that is by"
                 " design and no defect of the training: a stored mode=1 or 2 of Keras 1 (such"
                 " layers normalise by the sample or the batch, at inference too), or compare_gan's"
-                " accumulators, which are filled before evaluation."
+                f" accumulators, which are filled before evaluation. {_BY_GRAPH}"
             ),
             why=_WHY_STUCK,
             causes=_CAUSES_STUCK,
@@ -300,7 +307,7 @@ RULES: tuple[Rule, ...] = (
         doc=RuleDoc(
             meaning=(
                 "Every channel's moving_mean is bit by bit 0, but the variances moved and do not"
-                " look like those of dead channels (BN303)."
+                f" look like those of dead channels (BN303). {_BY_GRAPH}"
             ),
             why=(
                 "Inference computes gamma * (x - 0) / sqrt(variance + epsilon) + beta: the scale is"
@@ -323,7 +330,9 @@ RULES: tuple[Rule, ...] = (
         severity="error",
         summary="moving_variance is still at its initial value while moving_mean moved",
         doc=RuleDoc(
-            meaning="Every channel's moving_variance is bit by bit 1, but the means moved.",
+            meaning=(
+                f"Every channel's moving_variance is bit by bit 1, but the means moved. {_BY_GRAPH}"
+            ),
             why=(
                 "Inference computes gamma * (x - mean) / sqrt(1 + epsilon) + beta: the output is"
                 " centred, but its scale is that of the raw activations."

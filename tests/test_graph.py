@@ -16,7 +16,7 @@ import bninspect
 from bninspect.errors import ReadProblem
 from bninspect.evidence.graph import graph_evidence
 from bninspect.evidence.progress import read_optimizer_steps
-from bninspect.formats.meta_graph import graphs_beside, graphs_of_saved_model
+from bninspect.formats.meta_graph import read_graphs
 from bninspect.graph import Function, Graph
 from tests.conftest import FIXTURES, Outcome
 from tests.layers_in_memory import bn, checkpoint, findings, variable
@@ -132,7 +132,7 @@ def test_nodes_are_those_that_tensorflow_reads(stem: str) -> None:
     from tensorflow.core.protobuf import meta_graph_pb2  # noqa: PLC0415
 
     (path,) = (FIXTURES / stem).glob("*.meta")
-    (graph,) = graphs_beside(str(path).removesuffix(".meta"))
+    (graph,) = read_graphs(str(path))
     theirs = meta_graph_pb2.MetaGraphDef.FromString(path.read_bytes())
     nodes = list(theirs.graph_def.node)
     assert list(graph.names[: len(nodes)]) == [node.name for node in nodes]
@@ -306,13 +306,11 @@ def test_flipped_and_cut_graphs_are_read_or_refused(data) -> None:
     del meta[data.draw(st.integers(len(meta) // 2, len(meta))) :]
     with bninspect.open_checkpoint(str(STUCK)) as opened:
         layers = bninspect.find_layers(opened)
-    for suffix, read in ((".meta", graphs_beside), ("", graphs_of_saved_model)):
-        path = Path(f"{FLIPPED}{suffix}")
-        path.write_bytes(meta)
-        try:
-            graph_evidence(read(FLIPPED), layers, {})
-        except ReadProblem as problem:
-            assert problem.path == str(path)  # noqa: PT017 - or it was read
+    Path(FLIPPED).write_bytes(meta)
+    try:
+        graph_evidence(read_graphs(FLIPPED, saved_model=data.draw(st.booleans())), layers, {})
+    except ReadProblem as problem:
+        assert problem.path == FLIPPED  # noqa: PT017 - or it was read
 
 
 @pytest.fixture(autouse=True)
@@ -336,6 +334,17 @@ def test_a_healthy_checkpoint_leaves_its_graph_alone() -> None:
         "assert 'bninspect.formats.meta_graph' not in sys.modules\n"
         "assert 'bninspect.evidence.graph' not in sys.modules\n"
         "assert 'bninspect.graph' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_without_a_graph_nothing_is_imported_for_it() -> None:
+    stuck = FIXTURES / "tf1_layers_update_ops_forgotten" / "model.ckpt-60"
+    program = (
+        "import sys, bninspect\n"
+        f"assert bninspect.check({str(stuck)!r}).findings\n"
+        "assert 'bninspect.formats.meta_graph' not in sys.modules\n"
+        "assert 'bninspect.evidence.graph' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

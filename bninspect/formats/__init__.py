@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,10 @@ from bninspect.model import Checkpoint, Engine
 
 if TYPE_CHECKING:
     from bninspect.graph import Graph
+
+# The graph's name has not the shards of a V1 checkpoint: meta_graph_filename of
+# tensorflow/python/training/checkpoint_management.py.
+_SHARDS = r"-[\d\?]+-of-\d+$"
 
 
 def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
@@ -67,14 +72,16 @@ def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
 
 
 def _read_graphs(target: Target) -> Sequence[Graph]:
-    from bninspect.formats.meta_graph import (  # noqa: PLC0415 - seldom needed
-        graphs_beside,
-        graphs_of_saved_model,
-    )
+    saved_model = target.kind == "saved-model"
+    if saved_model:
+        path = os.path.join(target.path, SAVED_MODEL)
+    else:
+        path = re.sub(_SHARDS, "", target.path) + ".meta"
+    if not os.path.exists(path):
+        return ()
+    from bninspect.formats.meta_graph import read_graphs  # noqa: PLC0415 - seldom needed
 
-    if target.kind == "saved-model":
-        return graphs_of_saved_model(os.path.join(target.path, SAVED_MODEL))
-    return graphs_beside(target.path)
+    return read_graphs(path, saved_model=saved_model)
 
 
 def _open_tensorflow(path: str, target: Target) -> Checkpoint:

@@ -8,7 +8,6 @@ tensorflow/core/framework/node_def.proto and function.proto.
 
 from __future__ import annotations
 
-import re
 import struct
 import sys
 from bisect import bisect_right
@@ -17,7 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from bninspect.errors import Corrupt, NotFound, ReadProblem
+from bninspect.errors import Corrupt, ReadProblem
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
 from bninspect.graph import Attribute, Function, Graph
@@ -27,9 +26,6 @@ MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
 )
 
 _COLLECTIONS = ("train_op", "update_ops")
-# tensorflow/python/training/checkpoint_management.py, meta_graph_filename: also without the number
-# of shards of a V1 checkpoint.
-_SHARDS = r"-[\d\?]+-of-\d+$"
 _MISSING = -1
 _ARGUMENT = "_Arg"
 # A node has a name and an operation, which take more than this; so few bytes for each means that
@@ -40,28 +36,18 @@ _FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}
 _LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
 
 
-def graphs_beside(place: str) -> tuple[Graph, ...]:
-    """The graph beside the V1 or V2 checkpoint at `place`, none if there is none.
+def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
+    """The graph of a MetaGraphDef, or with `saved_model` those of a SavedModel.
 
-    Raises a `ReadProblem` if it cannot be read.
+    Raises a `ReadProblem` if the file cannot be read or makes no sense.
     """
-    return _read(re.sub(_SHARDS, "", place) + ".meta", MetaGraph)
-
-
-def graphs_of_saved_model(path: str) -> tuple[Graph, ...]:
-    """The graphs of the `saved_model.pb` at `path`; raises a `ReadProblem` as `graphs_beside`."""
-    return _read(path, SavedModel)
-
-
-def _read(path: str, kind: Any) -> tuple[Graph, ...]:
     try:
         with Source(path) as source:
+            kind = SavedModel if saved_model else MetaGraph
             message = kind.FromString(source.read(0, source.size, "the graph"))
             size = source.size
-        meta_graphs = message.meta_graphs if kind is SavedModel else [message]
+        meta_graphs = message.meta_graphs if saved_model else [message]
         return tuple(_Reader(path, size).read(one) for one in meta_graphs)
-    except NotFound:
-        return ()
     except (DecodeError, ValueError) as error:
         raise Corrupt(
             path, "it is no graph that can be parsed", "Copy it again, or do without it."

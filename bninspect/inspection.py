@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.history import follows, with_since
 from bninspect.evidence.keras_config import with_keras_config
-from bninspect.evidence.progress import read_step, training_evidence
+from bninspect.evidence.progress import read_optimizer_steps, read_step, training_evidence
 from bninspect.formats import find_checkpoints, open_target
 from bninspect.formats.locate import Found, Target
 from bninspect.layers import find_layers, known_names, unmatched
@@ -28,12 +29,16 @@ from bninspect.model import (
     Checkpoint,
     CheckpointReport,
     Engine,
+    OptimizerSteps,
     Report,
     Rule,
     RuleContext,
     Variable,
 )
 from bninspect.rules import apply_rules, select_rules
+
+if TYPE_CHECKING:
+    from bninspect.graph import GraphEvidence
 
 PathName = str | os.PathLike[str]
 
@@ -266,11 +271,15 @@ def _report(
         with open_target(path, target, config.engine) as checkpoint, np.errstate(all="ignore"):
             layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
             notes = (*checkpoint.notes, *unmatched(checkpoint, config.patterns))
+            optimizer_steps: tuple[OptimizerSteps, ...] = ()
             try:
                 if checkpoint.incomplete is not None:
                     raise checkpoint.incomplete
                 step = read_step(checkpoint)
-                layers = list(_read(checkpoint, layers, step))
+                layers = _with_values(layers)
+                if step is None or any(map(_may_be_stuck, layers)):
+                    optimizer_steps = read_optimizer_steps(checkpoint)
+                layers = [_with_training(checkpoint, one, step, optimizer_steps) for one in layers]
             except Incomplete as problem:
                 if rules is not None:
                     raise
@@ -279,6 +288,11 @@ def _report(
             if earlier is not None and (certain or follows(earlier, layers, step)):
                 layers, told = with_since(layers, step, earlier)
                 notes = (*notes, *(told if certain else ()))
+            graph = _GraphBeside(checkpoint, layers)
+            context = RuleContext(
+                step, config.momentum, optimizer_steps=optimizer_steps, graph=graph
+            )
+            findings = apply_rules(layers, rules or (), context)
             return CheckpointReport(
                 path=path,
                 resolved=checkpoint.resolved,
@@ -287,8 +301,8 @@ def _report(
                 variable_count=len(checkpoint.variables),
                 names=() if layers else known_names(checkpoint),
                 layers=tuple(layers),
-                findings=apply_rules(layers, rules or (), RuleContext(step, config.momentum)),
-                notes=notes,
+                findings=findings,
+                notes=(*notes, *graph.notes),
             )
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
@@ -297,6 +311,36 @@ def _report(
         return CheckpointReport(
             path=path, error=ReadProblem(path, message, "Check it on a larger machine.")
         )
+
+
+class _GraphBeside:
+    """What the graph beside a checkpoint proves of its layers, read when a rule first asks.
+
+    A graph that cannot be read proves nothing, and `notes` say so.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+        self._checkpoint = checkpoint
+        self._layers = layers
+        self._found: dict[str, GraphEvidence] | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self, layer: BNLayer) -> GraphEvidence | None:
+        if self._found is None:
+            self._found = self._read()
+        return self._found.get(layer.name)
+
+    def _read(self) -> dict[str, GraphEvidence]:
+        try:
+            graphs = self._checkpoint.graphs()
+        except ReadProblem as problem:
+            self.notes = (f"the graph beside it cannot be read: {problem}",)
+            return {}
+        if not graphs:
+            return {}
+        from bninspect.evidence.graph import graph_evidence  # noqa: PLC0415 - seldom needed
+
+        return graph_evidence(graphs, self._layers, self._checkpoint.known_names)
 
 
 def _read_what_is_there(
@@ -330,14 +374,17 @@ def _is_there(variable: Variable) -> bool:
     return True
 
 
-def _read(checkpoint: Checkpoint, layers: Sequence[BNLayer], step: int | None) -> Iterator[BNLayer]:
-    """The layers with their values, and with evidence of training where a rule needs it."""
-    for layer in _with_values(layers):
-        if layer.statistics and all(values.all_initial for values in layer.statistics):
-            evidence = training_evidence(layer, checkpoint.variables, step)
-            yield replace(layer, training=evidence)
-        else:
-            yield layer
+def _may_be_stuck(layer: BNLayer) -> bool:
+    return bool(layer.statistics) and any(values.all_initial for values in layer.statistics or ())
+
+
+def _with_training(
+    checkpoint: Checkpoint, layer: BNLayer, step: int | None, optimizers: Sequence[OptimizerSteps]
+) -> BNLayer:
+    """A layer, which has its values, with evidence of training where a rule needs it."""
+    if not _may_be_stuck(layer):
+        return layer
+    return replace(layer, training=training_evidence(layer, checkpoint.variables, step, optimizers))
 
 
 def _with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bninspect.errors import ReadProblem
+    from bninspect.graph import Graph, GraphEvidence
 
 Role = Literal["gamma", "beta", "moving_mean", "moving_variance"]
 ROLES: tuple[Role, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -96,7 +97,8 @@ class Checkpoint:
     attribute and by the variable's own name. `name_at` gives the name of the object at a path of
     attributes, or None (the whole is None where there are no objects). `partial` names the layers
     of which the file shows that more should be stored. `incomplete` is why the values cannot be
-    read, if that was seen already.
+    read, if that was seen already. `graphs` reads the graphs that are stored beside the variables;
+    it raises a `ReadProblem` if they cannot be read.
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -115,6 +117,7 @@ class Checkpoint:
     incomplete: ReadProblem | None = None
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     notes: tuple[str, ...] = ()
+    graphs: Callable[[], Sequence[Graph]] = field(default=tuple, repr=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def __enter__(self) -> Checkpoint:
@@ -188,6 +191,18 @@ def bitwise_equal(array: NDArray[Any], value: float) -> NDArray[Any]:
     else:
         equal = np.zeros(array.shape, bool)
     return equal
+
+
+class OptimizerSteps(NamedTuple):
+    """How many steps an optimizer took, as its variable `name` shows; `exact` if to the unit."""
+
+    name: str
+    steps: int
+    exact: bool = True
+
+    def __str__(self) -> str:
+        about = "" if self.exact else "about "
+        return f"`{self.name}` shows {about}{self.steps} optimizer steps"
 
 
 class TrainingEvidence(NamedTuple):
@@ -298,24 +313,32 @@ class RuleContext(NamedTuple):
     `step` is the stored training step, `momentum` what the user gave. `trained` says that some
     layer of the checkpoint shows training; `restarted` that some layer has seen more updates than
     the step counts (a fine-tuned or recompiled model), so that the step tells nothing of any.
+    `least_share` is the smallest of all variances as a share of what it started from, so that no
+    layer of the same momentum holds more of its initial value. `optimizer_steps` are counts of
+    optimizers, read where they matter. `graph` tells what the stored graph proves of a layer, None
+    without one: reading it takes time, so a rule asks only for a finding it has.
     """
 
     step: int | None = None
     momentum: float | None = None
     trained: bool = False
     restarted: bool = False
+    least_share: float | None = None
+    optimizer_steps: tuple[OptimizerSteps, ...] = ()
+    graph: Callable[[BNLayer], GraphEvidence | None] = lambda _: None
 
 
 class Violation(NamedTuple):
     """What a rule yields for a layer: the sentence, and what it stands on.
 
-    `cause` is None unless the file proves it. `severity` is None for the rule's own.
+    `cause` is None unless the file proves it. `severity` and `fix` are None for the rule's own.
     """
 
     message: str
     evidence: tuple[str, ...] = ()
     cause: str | None = None
     severity: Severity | None = None
+    fix: str | None = None
 
 
 class RuleDoc(NamedTuple):

@@ -22,6 +22,7 @@ ROWS = (
     {"comparison"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference"},
     {"families"},
+    {"graph"},
     {"model"},
     {"errors"},
     {"__init__"},  # the version, and names that lead elsewhere only when they are used

@@ -7,10 +7,19 @@ value can show anything.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bninspect.model import AFFINE, BNLayer, Checkpoint, TrainingEvidence, Values, Variable
+from bninspect.model import (
+    AFFINE,
+    BNLayer,
+    Checkpoint,
+    OptimizerSteps,
+    TrainingEvidence,
+    Values,
+    Variable,
+)
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
@@ -30,6 +39,15 @@ _SLOT_INITIAL = {
     "Adadelta_1": 0.0,
     "Ftrl_1": 0.0,
 }
+
+
+# Adam keeps beta1^(t+1) and beta2^(t+1) after t steps (tensorflow/python/training/adam.py), each a
+# float32 multiplied anew with every step; the first is 0 after some 850 steps. Neither beta is
+# stored: those in use are tried, and both powers have to tell of the same t.
+_ADAM_POWER = r"(?P<scope>(?:.*/)?)beta1_power(?P<again>_\d+)?"
+_BETA_1, _BETA_2 = (0.9, 0.5), (0.999, 0.9, 0.99, 0.9999, 0.98)
+_LEAST_NORMAL = 2.0**-126
+_WHOLE = 0.01
 
 
 def read_step(checkpoint: Checkpoint) -> int | None:
@@ -56,6 +74,52 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     return max(steps, default=None)
 
 
+def read_optimizer_steps(checkpoint: Checkpoint) -> tuple[OptimizerSteps, ...]:
+    """What the powers of beta that each Adam of TF1 stores tell of its steps, where they do.
+
+    Raises a `ReadProblem` if one is stored and cannot be read.
+    """
+    variables = checkpoint.variables
+    found: list[OptimizerSteps] = []
+    for name in variables:
+        match = "beta1_power" in name and re.fullmatch(_ADAM_POWER, name)
+        if not match:
+            continue
+        second = f"{match['scope']}beta2_power{match['again'] or ''}"
+        if second in variables:
+            powers = [_power(variables[one]) for one in (name, second)]
+            found += _adam_steps(name, *powers)
+    return tuple(found)
+
+
+def _power(variable: Variable) -> float:
+    return float(variable.read()) if variable.shape == () else math.nan
+
+
+def _adam_steps(name: str, first: float, second: float) -> Iterator[OptimizerSteps]:
+    """The one number of steps that both powers tell of, if there is one."""
+    if not (0.0 <= first < 1.0 and _LEAST_NORMAL <= second < 1.0):
+        return
+    if first < _LEAST_NORMAL:
+        # Underflowed. A beta2 of 0.999 is the default and nearly everybody's.
+        yield OptimizerSteps(name, round(_exponent(second, 0.999)) - 1, exact=False)
+        return
+    counts = {
+        round(steps)
+        for beta_1 in _BETA_1
+        for beta_2 in _BETA_2
+        for steps in [_exponent(first, beta_1)]
+        if abs(steps - round(steps)) < _WHOLE
+        and abs(_exponent(second, beta_2) - round(steps)) < _WHOLE + steps * 1e-3
+    }
+    if len(counts) == 1:
+        yield OptimizerSteps(name, counts.pop() - 1)
+
+
+def _exponent(power: float, base: float) -> float:
+    return math.log(power) / math.log(base)
+
+
 def _matching(checkpoint: Checkpoint, part: str, expression: str) -> Iterator[Variable]:
     """The variables, the optimizer's too, whose names match; `part` is quick to look for."""
     known = checkpoint.known_names
@@ -77,17 +141,22 @@ def _counts(variables: Iterable[Variable]) -> list[int]:
 
 
 def training_evidence(
-    layer: BNLayer, variables: Mapping[str, Variable], step: int | None
+    layer: BNLayer,
+    variables: Mapping[str, Variable],
+    step: int | None,
+    optimizers: Sequence[OptimizerSteps] = (),
 ) -> TrainingEvidence:
     """What shows that `layer` was trained: step, gamma and beta, and their optimizer slots.
 
-    `layer` has its values. A step says nothing of a layer that the configuration calls frozen.
-    Raises a `ReadProblem` if a slot cannot be read.
+    `layer` has its values, `optimizers` are the counts of `read_optimizer_steps`. A step says
+    nothing of a layer that the configuration calls frozen. Raises a `ReadProblem` if a slot cannot
+    be read.
     """
     facts = []
-    testable = step is not None
+    testable = step is not None or bool(optimizers)
     if step is not None and step > 0 and layer.trainable is not False:
         facts.append(f"the stored step is {step}")
+    facts += [str(one) for one in optimizers if one.steps > 0]
     trained = bool(facts)
     for role in AFFINE:
         values = layer.values.get(role)

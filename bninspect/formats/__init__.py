@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from bninspect.errors import NotFound, ReadProblem
-from bninspect.formats.locate import Found, Target, locate
+from bninspect.formats.locate import SAVED_MODEL, Found, Target, locate
 from bninspect.model import Checkpoint, Engine
+
+if TYPE_CHECKING:
+    from bninspect.graph import Graph
+
+# The graph's name has not the shards of a V1 checkpoint: meta_graph_filename of
+# tensorflow/python/training/checkpoint_management.py.
+_SHARDS = r"-[\d\?]+-of-\d+$"
 
 
 def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
@@ -46,13 +58,30 @@ def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpo
     if engine == "tensorflow":
         from bninspect.formats.tensorflow_engine import open_with_tensorflow  # noqa: PLC0415
 
-        return open_with_tensorflow(path, target)
+        return _with_graphs(open_with_tensorflow(path, target), target)
     # Each reader brings its own libraries, so only the one that is needed is imported.
     if target.kind == "hdf5":
         return _open_hdf5(path, target)
     if target.kind in ("keras-zip", "keras-shards"):
         return _open_keras_3(path, target)
-    return _open_tensorflow(path, target)
+    return _with_graphs(_open_tensorflow(path, target), target)
+
+
+def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
+    return replace(checkpoint, graphs=partial(_read_graphs, target))
+
+
+def _read_graphs(target: Target) -> Sequence[Graph]:
+    saved_model = target.kind == "saved-model"
+    if saved_model:
+        path = os.path.join(target.path, SAVED_MODEL)
+    else:
+        path = re.sub(_SHARDS, "", target.path) + ".meta"
+    if not os.path.exists(path):
+        return ()
+    from bninspect.formats.meta_graph import read_graphs  # noqa: PLC0415 - seldom needed
+
+    return read_graphs(path, saved_model=saved_model)
 
 
 def _open_tensorflow(path: str, target: Target) -> Checkpoint:

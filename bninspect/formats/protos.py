@@ -4,6 +4,8 @@ They live in a descriptor pool of their own, so they never clash with an install
 Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto,
 tensorflow/core/protobuf/{trackable_object_graph,saved_object_graph}.proto,
 tensorflow/python/keras/protobuf/saved_metadata.proto (whose SavedObject is SavedLayer here),
+tensorflow/core/protobuf/{meta_graph,saved_model}.proto,
+tensorflow/core/framework/{graph,node_def,attr_value,function,op_def}.proto,
 tensorflow/core/util/saved_tensor_slice.proto and
 tensorflow/core/framework/{tensor,tensor_shape,tensor_slice,versions}.proto; fields that nothing
 here reads are left out, which protocol buffers allow. Enumerations are read as int32.
@@ -64,6 +66,50 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "SavedObjectGraph": (("nodes", 1, "SavedObject", True),),
     "SavedLayer": (("node_path", 3, "bytes", False), ("metadata", 5, "bytes", False)),
     "SavedMetadata": (("nodes", 1, "SavedLayer", True),),
+    # Graphs. A map is what it is on the wire, repeated pairs of key and value; the attributes of
+    # nodes, which are many, stay encoded until they are asked for.
+    "SavedModel": (("meta_graphs", 2, "MetaGraph", True),),
+    "MetaGraph": (
+        ("graph", 2, "GraphDef", False),
+        ("collections", 4, "CollectionPair", True),
+    ),
+    "CollectionPair": (("key", 1, "bytes", False), ("value", 2, "Collection", False)),
+    "Collection": (("node_list", 1, "NodeNames", False),),
+    "NodeNames": (("value", 1, "bytes", True),),
+    "GraphDef": (("node", 1, "NodeDef", True), ("library", 2, "FunctionLibrary", False)),
+    "FunctionLibrary": (("function", 1, "FunctionDef", True),),
+    "FunctionDef": (
+        ("signature", 1, "Signature", False),
+        ("node", 3, "NodeDef", True),
+        ("returned", 4, "NamePair", True),
+        ("control_returned", 6, "NamePair", True),
+    ),
+    "Signature": (("name", 1, "bytes", False), ("input_arg", 2, "Argument", True)),
+    "Argument": (("name", 1, "bytes", False),),
+    "NamePair": (("key", 1, "bytes", False), ("value", 2, "bytes", False)),
+    "NodeDef": (
+        ("name", 1, "bytes", False),
+        ("op", 2, "bytes", False),
+        ("input", 3, "bytes", True),
+        ("attr", 5, "bytes", True),  # AttributePairs
+    ),
+    "AttributePair": (("key", 1, "bytes", False), ("value", 2, "bytes", False)),
+    "AttributeValue": (
+        ("list", 1, "AttributeList", False),
+        ("f", 4, "float", False),
+        ("b", 5, "bool", False),
+        ("tensor", 8, "ConstantTensor", False),
+        ("func", 10, "FunctionName", False),
+    ),
+    "AttributeList": (("func", 9, "FunctionName", True),),
+    "FunctionName": (("name", 1, "bytes", False),),
+    "ConstantTensor": (
+        ("dtype", 1, "int32", False),
+        ("tensor_shape", 2, "TensorShape", False),
+        ("tensor_content", 4, "bytes", False),
+        ("float_val", 5, "float", True),
+        ("double_val", 6, "double", True),
+    ),
     "SavedTensorSlices": (
         ("meta", 1, "SavedTensorSliceMeta", False),
         ("data", 2, "SavedSlice", False),

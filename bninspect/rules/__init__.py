@@ -68,6 +68,10 @@ def apply_rules(
     context = context._replace(
         trained=any(_shows_training(layer) for layer in layers),
         restarted=any(cold.older_than_step(layer, context) for layer in layers),
+        least_share=min(
+            (share for layer in layers if (share := cold.most_initial(layer)) is not None),
+            default=None,
+        ),
     )
     return tuple(
         Finding(
@@ -77,7 +81,7 @@ def apply_rules(
             message=violation.message,
             cause=violation.cause,
             evidence=violation.evidence,
-            fix=rule.fix(layer, violation),
+            fix=violation.fix or rule.fix(layer, violation),
         )
         for layer in layers
         for rule in rules

@@ -7,6 +7,7 @@ dead channel, until it is nothing. That is no sign of missing updates but of the
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from bninspect.model import BNLayer, RuleContext, Values
@@ -76,6 +77,40 @@ def _decayed(initial: float, momentum: float | None, step: int | None) -> float 
     if momentum is None or step is None or not 0.0 < momentum < 1.0:
         return None
     return float(initial * momentum**step)
+
+
+def counted_by_dead_channels(layer: BNLayer, momentum: float | None) -> tuple[float, int] | None:
+    """The variance that several dead channels share, and how many updates made it that.
+
+    None if there is none, or if it is no whole power of the momentum.
+    """
+    if layer.statistics is None or momentum is None or not 0.0 < momentum < 1.0:
+        return None
+    mean, variance = layer.statistics
+    if mean.initial != 0.0 or not mean.at_initial or not variance.initial:
+        return None
+    silent = variance.array[mean.equal_to(0.0) & ~variance.equal_to(variance.initial)].astype("f8")
+    shared = [
+        (count, value)
+        for value, count in Counter(silent.tolist()).items()
+        if count > 1 and COLLAPSED_VARIANCE < value < variance.initial
+    ]
+    if not shared:
+        return None
+    value = max(shared)[1]
+    updates = round(math.log(value / variance.initial) / math.log(momentum))
+    power = variance.initial * momentum**updates
+    # Less than half the way to the next power, or any number would do.
+    near = min(_POWER_TOLERANCE, (1.0 - momentum) / 4)
+    return (value, updates) if abs(value - power) <= near * power else None
+
+
+def known_momentum(layer: BNLayer, context: RuleContext) -> float | None:
+    """`momentum_of`, else the one that the graph has: asked only for a finding."""
+    momentum = momentum_of(layer, context)
+    if momentum is None and (graph := context.graph(layer)) is not None:
+        return graph.momentum
+    return momentum
 
 
 def momentum_of(layer: BNLayer, context: RuleContext) -> float | None:

@@ -6,29 +6,38 @@ import math
 from collections.abc import Iterator
 
 from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
-from bninspect.rules.channels import momentum_of
+from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
 
 # The share of the initial value above which the averages count as cold.
 COLD_SHARE = 0.05
+# The highest momentum in use (0.9997 in slim's inception, 0.9999 here and there).
+_HIGHEST_MOMENTUM = 0.9999
 
 
 def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN106."""
     both = layer.statistics
+    if both is None or both[0].all_initial or both[1].all_initial or layer.zero_debiased:
+        return
     momentum, updates = momentum_of(layer, context), updates_at_most(layer, context)
-    if both is None or momentum is None or not updates or not 0.0 < momentum < 1.0:
+    known = momentum is not None
+    if not known and updates and _may_be_cold(updates, context):
+        momentum = known_momentum(layer, context)
+    if momentum is None or not updates or not 0.0 < momentum < 1.0:
         return
+    counted = counted_by_dead_channels(layer, momentum)
+    if counted is not None and counted[1] < updates:
+        updates = counted[1]
     share = momentum**updates
-    if share <= COLD_SHARE or both[0].all_initial or both[1].all_initial:
-        return
-    if context.restarted or layer.zero_debiased:
+    if share <= COLD_SHARE or context.restarted or _restarted(share, context, known=known):
         return
     needed = math.ceil(math.log(COLD_SHARE) / math.log(momentum))
     yield Violation(
         f"the initial values still make up {share:.0%} of the averages after {updates} updates with"
         f" momentum {momentum:g}",
         evidence=(
-            f"the stored step is {context.step}",
+            *_counts(counted, momentum, context),
+            *(() if known else (f"the graph has momentum {momentum:g}",)),
             f"{momentum:g}^{updates} = {share:.3f}",
             f"it takes {needed} updates to bring that below {COLD_SHARE:.0%}",
         ),
@@ -38,11 +47,55 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
 
 def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
     """How many updates the stored step allows; None for a layer that training does not update."""
+    steps = context.step
+    if steps is None and context.optimizer_steps:
+        steps = max(one.steps for one in context.optimizer_steps)
     if layer.keras is None:
-        return context.step
-    if not layer.keras.trainable or layer.keras.inference_only or context.step is None:
+        return steps
+    if not layer.keras.trainable or layer.keras.inference_only or steps is None:
         return None
-    return context.step * layer.keras.calls
+    return steps * layer.keras.calls
+
+
+def most_initial(layer: BNLayer) -> float | None:
+    """The most that can be left of the initial value: no true variance is negative.
+
+    Of a layer that did not move, or forgets where it started from, nothing is known.
+    """
+    both = layer.statistics
+    if both is None or both[1].all_initial or not both[1].initial or layer.zero_debiased:
+        return None
+    return both[1].minimum / both[1].initial
+
+
+def _may_be_cold(updates: int, context: RuleContext) -> bool:
+    """Whether it is worth reading a graph for its momentum: some values rule a cold layer out."""
+    if context.least_share is None or not context.least_share > COLD_SHARE:
+        return False
+    return _HIGHEST_MOMENTUM**updates > COLD_SHARE
+
+
+def _restarted(share: float, context: RuleContext, *, known: bool) -> bool:
+    """`RuleContext.restarted` by the momentum of the graph, taken to be that of all layers."""
+    if known or context.least_share is None:
+        return False
+    return context.least_share < share * (1 - 1e-3)
+
+
+def _counts(
+    counted: tuple[float, int] | None, momentum: float, context: RuleContext
+) -> Iterator[str]:
+    """What is stored about the number of updates, contradictions and all."""
+    if context.step is not None:
+        yield f"the stored step is {context.step}"
+    for one in context.optimizer_steps:
+        yield str(one)
+    if counted is not None:
+        value, updates = counted
+        told = f"its dead channels have variance {value:.4g} = {momentum:g}^{updates}"
+        if context.step is not None and updates < context.step:
+            told += f": it was updated in {updates} of {context.step} steps only"
+        yield told
 
 
 def older_than_step(layer: BNLayer, context: RuleContext) -> bool:
@@ -78,7 +131,9 @@ RULES: tuple[Rule, ...] = (
             meaning=(
                 "After n updates with momentum m (slim calls it decay) an average holds"
                 f" m^n of its initial value. That share is above {COLD_SHARE:.0%}. The momentum"
-                " comes from the stored configuration or from --momentum, n from the stored step."
+                " comes from the stored configuration, from --momentum, or from the graph beside"
+                " the checkpoint; n from the stored step, or the count of TF1's Adam, or from what"
+                " is left of the variance of dead channels, which is m^n."
                 " Not with zero-debias, and not where a variance shows more updates than that."
             ),
             why=(

@@ -71,6 +71,45 @@ def run_the_updates(layer: BNLayer) -> str:
     return _UPDATES.get(layer.family, _HAND_WRITTEN)
 
 
+SWITCHED_OFF = (
+    "By the graph a training step runs the update ops. Look for what switched them off: a training"
+    " placeholder that was fed False or left at its default, a branch that was not taken, or that"
+    " another graph than this one was trained. Then train again."
+)
+
+
+def run_uncollected_updates(layer: BNLayer) -> str:
+    """What to do where the graph has update ops that are in no collection.
+
+    Keras layers keep theirs to themselves (`Layer.updates`), hand-written ones where they were
+    made; slim, Sonnet and tf.layers put them into UPDATE_OPS unless told otherwise.
+    """
+    if layer.family in ("tf.layers", "custom-scope", "keras"):
+        return (
+            "tf.get_collection(UPDATE_OPS) does not hold these update ops. If these are Keras"
+            " layers in a TF1 loop, run theirs with every training step:"
+            " `session.run([train_op, model.updates])`, or build the train op under"
+            " `tf.control_dependencies(model.updates)`. If the layer is hand-written, do so with"
+            " its assign ops. A layer with trainable=False leaves them out too. Then train again."
+        )
+    return run_the_updates(layer)
+
+
+def train_in_training_mode(*, frozen: bool = False) -> str:
+    """What to do where the graph that was trained has a layer in inference mode."""
+    if frozen:
+        return (
+            "A frozen layer with initial statistics normalises nothing. Restore pretrained weights"
+            " into it before training, or make it trainable and call it with training=True."
+        )
+    return (
+        "Build the training graph with training=True (tf.layers; its default is False) or"
+        " is_training=True (slim), run the update ops with every training step, and train again."
+        " As it is, training and inference agree, but the layer is no more than a scale and a"
+        " shift."
+    )
+
+
 UPDATE_CODE: Mapping[str, str] = {
     "TF1 layers": """\
 x = tf.layers.batch_normalization(x, training=is_training)
@@ -86,7 +125,10 @@ train_op = slim.learning.create_train_op(total_loss, optimizer)""",
 model.fit(dataset)
 
 # in a TF1 session with a loop of your own
-session.run([train_op, model.updates], feed_dict)""",
+session.run([train_op, model.updates], feed_dict)
+# or once, when the graph is built
+with tf.control_dependencies(model.updates):
+    train_op = optimizer.minimize(loss)""",
     "Custom loops": """\
 # Keras on TensorFlow
 with tf.GradientTape() as tape:

@@ -8,36 +8,41 @@ from bninspect.model import (
     ROLES,
     STATISTICS,
     BNLayer,
+    Role,
     Rule,
     RuleContext,
     RuleDoc,
     Variable,
     Violation,
 )
+from bninspect.rules.causes import left_out_by_saver
 from bninspect.rules.fixes import SAVER_CODE
 
 
-def statistics_missing(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN201."""
     if any(role in layer.variables for role in STATISTICS):
         return
     stored = " and ".join(role for role in ROLES if role in layer.variables)
     # A scope called batch_norm is Sonnet's, but anyone may write one that keeps no averages.
-    proved = layer.family != "sonnet-1"
+    certain = layer.family != "sonnet-1"
+    proof = left_out_by_saver(layer, context, STATISTICS)
+    by_name = (f"{layer.family} layers always have both statistics",) if certain else ()
     yield Violation(
         f"{stored} {'are' if ' and ' in stored else 'is'} stored, moving_mean and moving_variance"
         " are not",
-        evidence=(f"{layer.family} layers always have both statistics",) if proved else (),
-        cause="saver-omitted-statistics" if proved else None,
+        evidence=proof.facts or by_name,
+        cause=proof.cause or ("saver-omitted-statistics" if certain else None),
     )
 
 
-def statistics_half_missing(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+def statistics_half_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN202."""
     stored = [role for role in STATISTICS if role in layer.variables]
     if len(stored) == 1:
-        missing = next(role for role in STATISTICS if role not in layer.variables)
-        yield Violation(f"{stored[0]} is stored, {missing} is not")
+        missing: Role = next(role for role in STATISTICS if role not in layer.variables)
+        proof = left_out_by_saver(layer, context, (missing,))
+        yield Violation(f"{stored[0]} is stored, {missing} is not", proof.facts, proof.cause)
 
 
 def shape_mismatch(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
@@ -95,7 +100,8 @@ RULES: tuple[Rule, ...] = (
             meaning=(
                 "A layer whose name leaves no doubt that it is BN (slim's BatchNorm,"
                 " batch_normalization, …) has gamma or beta in the file, but neither moving_mean"
-                " nor moving_variance."
+                " nor moving_variance. Where the graph lies beside the checkpoint (.meta), it"
+                " proves that the layer had them."
             ),
             why=_WHY_MISSING,
             causes=(

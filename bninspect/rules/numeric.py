@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import (
     COLLAPSED_VARIANCE,
+    counted_by_dead_channels,
     dead_channels,
     momentum_of,
     saw_only_zeros,
@@ -57,8 +58,19 @@ def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     if count:
         yield Violation(
             f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"
-            " variance has decayed"
+            " variance has decayed",
+            evidence=_updates_counted(layer, context),
         )
+
+
+def _updates_counted(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
+    """How many updates the dead channels show that there were, beside the stored step."""
+    momentum = momentum_of(layer, context)
+    counted = counted_by_dead_channels(layer, momentum)
+    if counted is None:
+        return ()
+    told = f"their variance {counted[0]:.4g} is {momentum:g}^{counted[1]}: {counted[1]} updates"
+    return (told if context.step is None else f"{told}, the stored step is {context.step}",)
 
 
 def exploding_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:

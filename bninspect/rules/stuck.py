@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model import STATISTICS, BNLayer, Role, Rule, RuleContext, RuleDoc, Violation
+from bninspect.rules.causes import Proof, why_not_updated
 from bninspect.rules.channels import (
     dead_channels,
+    known_momentum,
     momentum_of,
     saw_only_zeros,
     untouched_channels,
@@ -34,7 +36,7 @@ def _number(value: float | None) -> str:
     return f"{value:g}"
 
 
-def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN101."""
     both = layer.statistics
     if both is None or not both[0].all_initial or not both[1].all_initial:
@@ -44,35 +46,54 @@ def statistics_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violati
     if layer.training.testable and not layer.training.facts:
         return  # BN105: nothing says that the layer was trained
     mean, variance = both
-    cause, proof = _cause(layer)
+    proof = _proof(layer, context)
     facts = layer.training.facts or (
         "nothing stored could show training: whether the layer was trained cannot be told",
     )
-    if layer.training.updates == 0:
-        proof = (*proof, "its own count of updates is 0")
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} and moving_variance still"
         f" {_number(variance.initial)} in {_all(layer)}",
-        evidence=(*proof, *facts),
-        cause=cause,
-        severity="note" if cause == _NEVER_USED or layer.family == _FILLED_LATER else None,
+        evidence=(*proof.facts, *_own_count(layer), *facts),
+        cause=proof.cause,
+        severity="note" if proof.cause == _NEVER_USED or layer.family == _FILLED_LATER else None,
+        fix=proof.fix,
     )
 
 
-def _cause(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
-    """The cause that the file proves, and the proof."""
+def _own_count(layer: BNLayer) -> tuple[str, ...]:
+    """What the layer's own count of updates says, a contradiction too."""
+    updates = layer.training.updates
+    if not updates:
+        return () if updates is None else ("its own count of updates is 0",)
     if layer.family == _FILLED_LATER:
-        return None, ("these accumulators are filled before evaluation or export, not in training",)
+        return ()
+    return (f"its own count says {updates} updates: they did not reach what stands still",)
+
+
+def _proof(layer: BNLayer, context: RuleContext) -> Proof:
+    """The cause that the configuration proves, else the graph, and the proof."""
+    if layer.family == _FILLED_LATER:
+        told = "these accumulators are filled before evaluation or export, not in training"
+        return Proof(facts=(told,))
     if layer.keras is None:
-        return None, ()
+        return why_not_updated(layer, context, STATISTICS)
     # keras/layers/normalization.py of Keras 1: mode 1 normalises each sample by itself, mode 2
     # each batch, at inference too; neither updates or uses the averages.
     mode = layer.keras.config.get("mode")
     if mode in (1, 2):
-        return _NEVER_USED, (f"the stored configuration says mode={mode}",)
+        return Proof(_NEVER_USED, (f"the stored configuration says mode={mode}",))
     if layer.keras.inference_only:
-        return "built-with-training-false", ("the stored model calls it with training=False",)
-    return None, ()
+        told = "the stored model calls it with training=False"
+        return Proof("built-with-training-false", (told,))
+    return why_not_updated(layer, context, STATISTICS)
+
+
+def _half_proof(layer: BNLayer, context: RuleContext, role: Role) -> Proof:
+    """Why one statistic stands still while the other moved."""
+    proof = why_not_updated(layer, context, (role,))
+    count = _own_count(layer)
+    step = () if context.step is None else (f"the stored step is {context.step}",)
+    return proof._replace(facts=(*proof.facts, *count, *(step if count else ())))
 
 
 def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -89,10 +110,16 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     undecided = momentum is None or context.step is None
     if variance.channels == 1 and undecided and 0.0 <= variance.maximum < 1.0:
         return  # alone below 1, it may as well be a dead channel
+    proof = _half_proof(layer, context, "moving_mean")
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} in {_all(layer)}, while moving_variance"
         f" moved ({_number(variance.minimum)} to {_number(variance.maximum)})",
-        evidence=(f"moving_variance moved in {moved} of {variance.channels} channels",),
+        evidence=(
+            f"moving_variance moved in {moved} of {variance.channels} channels",
+            *proof.facts,
+        ),
+        cause=proof.cause,
+        fix=proof.fix,
     )
 
 
@@ -103,33 +130,35 @@ def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Vio
         return
     mean, variance = both
     evidence = [f"moving_mean moved ({_number(mean.minimum)} to {_number(mean.maximum)})"]
-    stuck_by_type = _stuck_by_type(layer, context)
+    proof = _proof_by_type(layer, context) or _half_proof(layer, context, "moving_variance")
     yield Violation(
         f"moving_variance is still {_number(variance.initial)} in {_all(layer)}, while moving_mean"
         " moved",
-        evidence=(*evidence, *stuck_by_type),
-        cause="half-precision" if stuck_by_type else None,
+        evidence=(*evidence, *proof.facts),
+        cause=proof.cause,
+        fix=proof.fix,
     )
 
 
-def _stuck_by_type(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
+def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
     """Why a half-precision variance cannot have left 1.0, if the numbers show it.
 
     An update moves it by at most (1 - momentum) for any true variance in [0, 1]; less than half
     a step of the type is rounded away.
     """
     dtype = layer.variables["moving_variance"].dtype
-    momentum = momentum_of(layer, context)
     half_step = _HALF_STEP_BELOW_ONE.get(dtype)
     initial = layer.values["moving_variance"].initial
-    if half_step is None or momentum is None or initial != 1.0 or 1.0 - momentum >= half_step:
-        return ()
-    return (
-        (
-            f"one update changes it by at most {1.0 - momentum:g}, half a step of {dtype} at 1 is"
-            f" {half_step:g}"
-        ),
+    if half_step is None or initial != 1.0:
+        return None
+    momentum = known_momentum(layer, context)
+    if momentum is None or 1.0 - momentum >= half_step:
+        return None
+    told = (
+        f"one update changes it by at most {1.0 - momentum:g}, half a step of {dtype} at 1 is"
+        f" {half_step:g}"
     )
+    return Proof("half-precision", (told,))
 
 
 def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
@@ -226,6 +255,13 @@ _WHY_STUCK = (
     " trained well predicts nonsense. Only where training ran in inference mode too are the two"
     " consistent, and then the layer was never more than a scale and a shift."
 )
+_BY_GRAPH = (
+    "The graph that TensorFlow 1 stores beside a checkpoint (.meta) or in a SavedModel may prove"
+    " the cause. update-ops-not-run: it has ops that update the statistics, and nothing that an"
+    " optimizer's work ends in depends on them. built-with-training-false: it has none, and"
+    " training computes with the stored statistics. layer-frozen: and no optimizer changes gamma or"
+    " beta either. A graph that does run the updates, or has no optimizer, proves nothing."
+)
 _CAUSES_STUCK = (
     "UPDATE_OPS never run: no control_dependencies(update_ops) around minimize",
     "slim: a plain optimizer.minimize where create_train_op is wanted",
@@ -251,7 +287,7 @@ RULES: tuple[Rule, ...] = (
                 " slots moved), or stores nothing that could show it. It is a note where that is by"
                 " design and no defect of the training: a stored mode=1 or 2 of Keras 1 (such"
                 " layers normalise by the sample or the batch, at inference too), or compare_gan's"
-                " accumulators, which are filled before evaluation."
+                f" accumulators, which are filled before evaluation. {_BY_GRAPH}"
             ),
             why=_WHY_STUCK,
             causes=_CAUSES_STUCK,
@@ -271,7 +307,7 @@ RULES: tuple[Rule, ...] = (
         doc=RuleDoc(
             meaning=(
                 "Every channel's moving_mean is bit by bit 0, but the variances moved and do not"
-                " look like those of dead channels (BN303)."
+                f" look like those of dead channels (BN303). {_BY_GRAPH}"
             ),
             why=(
                 "Inference computes gamma * (x - 0) / sqrt(variance + epsilon) + beta: the scale is"
@@ -294,7 +330,9 @@ RULES: tuple[Rule, ...] = (
         severity="error",
         summary="moving_variance is still at its initial value while moving_mean moved",
         doc=RuleDoc(
-            meaning="Every channel's moving_variance is bit by bit 1, but the means moved.",
+            meaning=(
+                f"Every channel's moving_variance is bit by bit 1, but the means moved. {_BY_GRAPH}"
+            ),
             why=(
                 "Inference computes gamma * (x - mean) / sqrt(1 + epsilon) + beta: the output is"
                 " centred, but its scale is that of the raw activations."

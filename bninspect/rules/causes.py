@@ -1,0 +1,135 @@
+"""What the graph beside a checkpoint proves: the cause of a finding, and the facts it stands on.
+
+A graph alone is no finding, and one without an optimizer proves nothing. An update that a training
+op depends on did not run for a reason that is not stored (a placeholder fed False, a branch not
+taken, another graph than this): no cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from bninspect.model import BNLayer, Role, RuleContext
+from bninspect.rules.fixes import (
+    SWITCHED_OFF,
+    run_the_updates,
+    run_uncollected_updates,
+    train_in_training_mode,
+)
+
+if TYPE_CHECKING:
+    from bninspect.graph import GraphEvidence, Update
+
+_NAMED = 3
+
+
+class Proof(NamedTuple):
+    """The cause, None if none is proved, its facts, and what to do (None: as without a cause)."""
+
+    cause: str | None = None
+    facts: tuple[str, ...] = ()
+    fix: str | None = None
+
+
+def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
+    """Why the statistics `roles` of a layer stand still, as far as the graph tells."""
+    graph = context.graph(layer)
+    if graph is None:
+        return Proof()
+    if not graph.training_ops:
+        return Proof(facts=("the graph beside it has no optimizer: it says nothing of training",))
+    updates = [update for update in graph.updates if update.role in roles]
+    if any(update.run_by for update in updates):
+        return Proof(facts=_facts_of_run(graph, roles), fix=SWITCHED_OFF)
+    if updates:
+        return _updates_not_run(layer, graph, updates)
+    if not graph.complete or graph.updates or not all(role in graph.statistics for role in roles):
+        return Proof()
+    return _never_built(graph)
+
+
+def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Update]) -> Proof:
+    nodes = [update.node for update in updates]
+    whose = "of this layer"
+    if len(updates) < len(graph.updates):
+        whose += "'s " + " and ".join(dict.fromkeys(update.role for update in updates))
+    ops = _names(graph.training_ops)
+    depend = "does not depend" if len(graph.training_ops) == 1 else "do not depend"
+    count = f"the graph has {graph.total} update {'op' if graph.total == 1 else 'ops'}"
+    if graph.total_run:
+        told = (
+            f"{count} of BN statistics and a training step runs {graph.total_run} of them, but"
+            f" {ops} {depend} on those {whose}"
+        )
+    else:
+        told = f"{count}, but {ops} {depend} on them"
+    if graph.collected:
+        where = f"UPDATE_OPS holds those {whose}: {_names(nodes)}"
+        fix = run_the_updates(layer)
+    else:
+        where = f"UPDATE_OPS does not hold those {whose}: {_names(nodes)}"
+        fix = run_uncollected_updates(layer)
+    return Proof("update-ops-not-run", (told, where), fix)
+
+
+def _never_built(graph: GraphEvidence) -> Proof:
+    """The graph has the statistics as variables, and no node that updates one."""
+    none = "no node of the graph updates " + " or ".join(
+        f"`{name}`" for name in graph.statistics.values()
+    )
+    if not graph.reads or True in graph.modes:
+        return Proof(facts=(none,))
+    ops = _names(graph.training_ops)
+    reads = f"what {ops} {_compute(graph)} uses them: the layer is in inference mode"
+    mode = ("its fused kernel has is_training=False",) if graph.modes else ()
+    if not graph.optimized:
+        frozen = "no optimizer node changes its gamma or beta"
+        return Proof("layer-frozen", (none, reads, frozen), train_in_training_mode(frozen=True))
+    return Proof("built-with-training-false", (none, reads, *mode), train_in_training_mode())
+
+
+def _compute(graph: GraphEvidence) -> str:
+    return "computes" if len(graph.training_ops) == 1 else "compute"
+
+
+def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...]:
+    """Which training ops run updates of which statistics, and which do not."""
+    by_ops: dict[tuple[str, ...], list[str]] = {}
+    for role in roles:
+        run = {name for one in graph.updates if one.role == role for name in one.run_by}
+        if run:
+            by_ops.setdefault(tuple(sorted(run)), []).append(role)
+    facts = []
+    for run_by, updated in by_ops.items():
+        others = [name for name in graph.training_ops if name not in run_by]
+        depend = "depends" if len(run_by) == 1 else "depend"
+        fact = f"in the graph {_names(run_by)} {depend} on updates of {' and '.join(updated)}"
+        facts.append(f"{fact}, {_names(others)} not" if others else fact)
+    return (*facts, "what kept them from running is not stored")
+
+
+def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:
+    """Whether the graph has the variables that a checkpoint lacks."""
+    graph = context.graph(layer)
+    there = (
+        []
+        if graph is None
+        else [graph.statistics[role] for role in missing if role in graph.statistics]
+    )
+    if len(there) < len(missing):
+        return Proof()
+    return Proof(
+        "saver-omitted-statistics",
+        (f"the graph has the {_variables(there)} {_names(there)}, the checkpoint does not",),
+    )
+
+
+def _variables(names: Sequence[str]) -> str:
+    return "variable" if len(names) == 1 else "variables"
+
+
+def _names(names: Sequence[str]) -> str:
+    """Some names: `` `a`, `b` ``, and how many more."""
+    told = ", ".join(f"`{name}`" for name in names[:_NAMED])
+    return told if len(names) <= _NAMED else f"{told} and {len(names) - _NAMED} more"

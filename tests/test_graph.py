@@ -1,0 +1,416 @@
+"""The graph beside a checkpoint: read whole or not at all, walked to its end, and only if asked."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bninspect
+from bninspect.errors import ReadProblem
+from bninspect.evidence.graph import graph_evidence
+from bninspect.evidence.progress import read_optimizer_steps
+from bninspect.formats.meta_graph import read_graphs
+from bninspect.graph import Function, Graph
+from tests.conftest import FIXTURES, Outcome
+from tests.layers_in_memory import bn, checkpoint, findings, variable
+
+STUCK = FIXTURES / "tf1_graph_update_ops_forgotten" / "model.ckpt-60"
+CORRECT = FIXTURES / "tf1_graph_correct" / "model.ckpt-60"
+STUCK_BN = {"mean": 0.0, "variance": 1.0, "gamma": (1.0, 1.5, 2.0), "beta": 0.0}
+
+
+class Drawing:
+    """A graph drawn node by node: `a = add("Const", value=0.1)`, `add("Mul", a, b)`."""
+
+    def __init__(self):
+        self.names, self.operations, self.inputs, self.controls = [], [], [], []
+        self.attributes, self.functions, self.collections = [], {}, {}
+
+    def add(self, operation, *inputs, name=None, after=(), **attributes):
+        number = len(self.names)
+        self.names.append(name or f"n{number}")
+        self.operations.append(operation)
+        self.inputs.append(inputs)
+        self.controls.append(tuple(after))
+        self.attributes.append(attributes)
+        return number
+
+    def function(self, name, arguments, results, first):
+        nodes = range(first, len(self.names))
+        self.functions[name] = Function(arguments, nodes, results)
+
+    def evidence(self, layer=None):
+        graph = Graph(
+            "drawn",
+            self.names,
+            self.operations,
+            self.inputs,
+            self.controls,
+            self.functions,
+            self.collections,
+            lambda node, name: self.attributes[node].get(name),
+        )
+        layer = layer or bn(**STUCK_BN)
+        return graph_evidence([graph], [layer], {})[layer.name]
+
+
+def drawn_layer():
+    """A drawing of a layer's four variables, each with its initialiser."""
+    drawing = Drawing()
+    variables = {}
+    for role in ("gamma", "beta", "moving_mean", "moving_variance"):
+        one = drawing.add("VarHandleOp", name=f"bn/{role}")
+        drawing.add("AssignVariableOp", one, drawing.add("Const"), name=f"bn/{role}/Assign")
+        variables[role] = one
+    return drawing, variables
+
+
+def updates_of(drawing, variables, share=0.1):
+    found = []
+    for role in ("moving_mean", "moving_variance"):
+        read = drawing.add("ReadVariableOp", variables[role])
+        change = drawing.add("Sub", read, drawing.add("Mean"))
+        product = drawing.add("Mul", change, drawing.add("Const", value=share))
+        found.append(drawing.add("AssignSubVariableOp", variables[role], product))
+    return found
+
+
+def test_every_declared_field_is_where_tensorflow_has_it() -> None:
+    from tensorflow.core.framework import (  # noqa: PLC0415
+        attr_value_pb2,
+        function_pb2,
+        graph_pb2,
+        node_def_pb2,
+        op_def_pb2,
+        tensor_pb2,
+    )
+    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2  # noqa: PLC0415
+
+    from bninspect.formats.protos import _MESSAGES  # noqa: PLC0415
+
+    pairs = {
+        "SavedModel": saved_model_pb2.SavedModel,
+        "MetaGraph": meta_graph_pb2.MetaGraphDef,
+        "Collection": meta_graph_pb2.CollectionDef,
+        "NodeNames": meta_graph_pb2.CollectionDef.NodeList,
+        "GraphDef": graph_pb2.GraphDef,
+        "FunctionLibrary": function_pb2.FunctionDefLibrary,
+        "FunctionDef": function_pb2.FunctionDef,
+        "Signature": op_def_pb2.OpDef,
+        "NodeDef": node_def_pb2.NodeDef,
+        "AttributeValue": attr_value_pb2.AttrValue,
+        "AttributeList": attr_value_pb2.AttrValue.ListValue,
+        "FunctionName": attr_value_pb2.NameAttrList,
+        "ConstantTensor": tensor_pb2.TensorProto,
+    }
+    theirs_by_ours = {
+        "graph": "graph_def",
+        "collections": "collection_def",
+        "node": "node_def",
+        "returned": "ret",
+        "control_returned": "control_ret",
+    }
+    for ours, theirs in pairs.items():
+        numbers = {field.name: field.number for field in theirs.DESCRIPTOR.fields}
+        for name, number, _, repeated in _MESSAGES[ours]:
+            known = name if name in numbers else theirs_by_ours[name]
+            assert numbers[known] == number, (ours, name)
+            field = theirs.DESCRIPTOR.fields_by_name[known]
+            if hasattr(field, "is_repeated"):
+                assert field.is_repeated == repeated, (ours, name)
+
+
+@pytest.mark.parametrize("stem", sorted(path.parent.name for path in FIXTURES.glob("*/*.meta")))
+def test_nodes_are_those_that_tensorflow_reads(stem: str) -> None:
+    from tensorflow.core.protobuf import meta_graph_pb2  # noqa: PLC0415
+
+    (path,) = (FIXTURES / stem).glob("*.meta")
+    (graph,) = read_graphs(str(path))
+    theirs = meta_graph_pb2.MetaGraphDef.FromString(path.read_bytes())
+    nodes = list(theirs.graph_def.node)
+    assert list(graph.names[: len(nodes)]) == [node.name for node in nodes]
+    assert list(graph.operations[: len(nodes)]) == [node.op for node in nodes]
+    for number, node in enumerate(nodes):
+        inputs = [graph.names[one] for one in graph.inputs[number]]
+        controls = [graph.names[one] for one in graph.controls[number]]
+        assert inputs == [one.partition(":")[0] for one in node.input if one[0] != "^"]
+        assert controls == [one[1:] for one in node.input if one[0] == "^"]
+        if "is_training" in node.attr:
+            assert graph.attribute(number, "is_training") is node.attr["is_training"].b
+    assert set(graph.functions) == {one.signature.name for one in theirs.graph_def.library.function}
+
+
+def test_an_update_that_nothing_depends_on_does_not_run() -> None:
+    drawing, variables = drawn_layer()
+    updates_of(drawing, variables)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train")
+    found = drawing.evidence()
+    assert [update.run_by for update in found.updates] == [(), ()]
+    assert (found.training_ops, found.total, found.total_run) == (("train",), 2, 0)
+    assert found.momentum == 0.9
+
+
+def test_no_optimizer_proves_nothing() -> None:
+    drawing, variables = drawn_layer()
+    updates_of(drawing, variables)
+    assert drawing.evidence().training_ops == ()
+
+
+def test_two_optimizers_are_told_apart() -> None:
+    drawing, variables = drawn_layer()
+    updates = updates_of(drawing, variables)
+    drawing.add("ResourceApplyAdam", variables["gamma"], name="d_train", after=updates)
+    drawing.add("ResourceApplyAdam", drawing.add("VarHandleOp"), name="g_train")
+    found = drawing.evidence()
+    assert found.training_ops == ("d_train", "g_train")
+    assert {update.run_by for update in found.updates} == {("d_train",)}
+
+
+@pytest.mark.parametrize("operation", ["StatefulPartitionedCall", "step", "While", "If"])
+def test_functions_are_walked_into(operation: str) -> None:
+    drawing, variables = drawn_layer()
+    first = len(drawing.names)
+    arguments = {role: drawing.add("_Arg") for role in variables}
+    updates = updates_of(drawing, arguments)
+    apply = drawing.add("ResourceApplyGradientDescent", arguments["gamma"])
+    drawing.function("step", list(arguments.values()), [apply], first)
+    given_to = [*variables.values()]
+    if operation == "If":
+        given_to.insert(0, drawing.add("Placeholder"))
+    keys = {"While": "body", "If": "then_branch"}
+    attributes = {keys.get(operation, "f"): ("step",)}
+    drawing.add(operation, *given_to, name="call", **attributes)
+    found = drawing.evidence()
+    assert found.training_ops == ("call",)
+    assert [update.run_by for update in found.updates] == [(), ()]
+    drawing.functions["step"] = drawing.functions["step"]._replace(results=[apply, *updates])
+    assert {update.run_by for update in drawing.evidence().updates} == {("call",)}
+
+
+def test_a_function_that_two_layers_share_proves_no_absence() -> None:
+    drawing, variables = drawn_layer()
+    first = len(drawing.names)
+    argument = drawing.add("_Arg")
+    change = drawing.add("Mul", argument, argument)
+    update = drawing.add("AssignSubVariableOp", argument, change)
+    drawing.function("shared", [argument], [update], first)
+    for role in ("moving_mean", "moving_variance"):
+        drawing.add("PartitionedCall", variables[role], f=("shared",))
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"])
+    found = drawing.evidence()
+    assert not found.updates
+    assert not found.complete
+
+
+@pytest.mark.parametrize("length", [3, 200_000])
+def test_rings_and_long_chains_come_to_an_end(length: int) -> None:
+    drawing, variables = drawn_layer()
+    first = len(drawing.names)
+    for number in range(length):
+        before = first + (number - 1) % length
+        drawing.add("Identity", before if number else first + length - 1, after=[before])
+    last = variables["moving_mean"]
+    for _ in range(length):
+        last = drawing.add("Identity", last)
+    for _ in range(length):
+        drawing.add("AssignSubVariableOp", last, last)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], first, after=[last])
+    found = drawing.evidence()
+    assert found.total == length
+    assert found.total_run == 0
+
+
+def test_functions_that_call_each_other_come_to_an_end() -> None:
+    drawing, variables = drawn_layer()
+    for name, other in (("a", "b"), ("b", "a")):
+        first = len(drawing.names)
+        argument = drawing.add("_Arg")
+        call = drawing.add("PartitionedCall", argument, f=(other,))
+        apply = drawing.add("ResourceApplyGradientDescent", argument)
+        drawing.function(name, [argument], [call, apply], first)
+    drawing.add("PartitionedCall", variables["gamma"], f=("a",), name="call")
+    found = drawing.evidence()
+    assert found.training_ops == ("call",)
+    assert found.optimized
+
+
+@pytest.mark.parametrize("value", ["Placeholder", "RestoreV2", "Const"])
+def test_setting_a_value_by_hand_is_no_update(value: str) -> None:
+    drawing, variables = drawn_layer()
+    for role in ("moving_mean", "moving_variance"):
+        drawing.add("AssignVariableOp", variables[role], drawing.add(value))
+    read = [drawing.add("ReadVariableOp", one) for one in variables.values()]
+    fused = drawing.add("FusedBatchNormV3", drawing.add("Relu"), *read, is_training=False)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], fused, name="train")
+    found = drawing.evidence()
+    assert not found.updates
+    assert found.complete
+    assert found.reads
+    assert found.modes == {False}
+
+
+def test_a_stripped_is_training_is_true() -> None:
+    drawing, variables = drawn_layer()
+    read = [drawing.add("ReadVariableOp", one) for one in variables.values()]
+    fused = drawing.add("FusedBatchNormV3", drawing.add("Relu"), *read)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], fused)
+    assert drawing.evidence().modes == {True}
+
+
+def copied(prefix: Path, folder: Path) -> Path:
+    for path in prefix.parent.glob(prefix.name + "*"):
+        shutil.copy(path, folder)
+    return folder / prefix.name
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda meta: meta[: len(meta) // 2], lambda _: b"\xff" * 99, lambda _: b"\n"]
+)
+def test_a_damaged_graph_leaves_the_checkpoint_readable(damage, tmp_path, run) -> None:
+    prefix = copied(STUCK, tmp_path)
+    meta = prefix.with_name(prefix.name + ".meta")
+    meta.write_bytes(damage(meta.read_bytes()))
+    outcome: Outcome = run("check", prefix, "--format", "json")
+    assert outcome.exit_code == 1
+    (found,) = outcome.json["checkpoints"]
+    assert found["error"] is None
+    assert {finding["rule"] for finding in found["findings"]} == {"BN101"}
+    assert {finding["cause"] for finding in found["findings"]} == {None}
+    (note,) = found["notes"]
+    assert note.startswith(f"the graph beside it cannot be read: {meta}")
+
+
+def test_a_graph_that_may_not_be_opened_is_a_note(tmp_path, run) -> None:
+    prefix = copied(STUCK, tmp_path)
+    meta = prefix.with_name(prefix.name + ".meta")
+    meta.unlink()
+    meta.mkdir()
+    (found,) = run("check", prefix, "--format", "json").json["checkpoints"]
+    assert len(found["notes"]) == 1
+    assert {finding["cause"] for finding in found["findings"]} == {None}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_flipped_and_cut_graphs_are_read_or_refused(data) -> None:
+    meta = bytearray((STUCK.parent / (STUCK.name + ".meta")).read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        meta[data.draw(st.integers(0, len(meta) - 1))] = data.draw(st.integers(0, 255))
+    del meta[data.draw(st.integers(len(meta) // 2, len(meta))) :]
+    with bninspect.open_checkpoint(str(STUCK)) as opened:
+        layers = bninspect.find_layers(opened)
+    Path(FLIPPED).write_bytes(meta)
+    try:
+        graph_evidence(read_graphs(FLIPPED, saved_model=data.draw(st.booleans())), layers, {})
+    except ReadProblem as problem:
+        assert problem.path == FLIPPED  # noqa: PT017 - or it was read
+
+
+@pytest.fixture(autouse=True)
+def _place_for_flipped(tmp_path):
+    global FLIPPED  # noqa: PLW0603 - hypothesis calls the test many times with one fixture
+    FLIPPED = str(tmp_path / "flipped")
+
+
+FLIPPED = ""
+
+
+def test_a_healthy_checkpoint_leaves_its_graph_alone() -> None:
+    program = (
+        "import sys, os\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, a: event == 'open' and opened.append(str(a[0])))\n"
+        "import bninspect\n"
+        f"report = bninspect.check({str(CORRECT)!r}, momentum=0.9)\n"
+        "assert not report.findings\n"
+        "assert not [name for name in opened if name.endswith('.meta')], opened\n"
+        "assert 'bninspect.formats.meta_graph' not in sys.modules\n"
+        "assert 'bninspect.evidence.graph' not in sys.modules\n"
+        "assert 'bninspect.graph' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_without_a_graph_nothing_is_imported_for_it() -> None:
+    stuck = FIXTURES / "tf1_layers_update_ops_forgotten" / "model.ckpt-60"
+    program = (
+        "import sys, bninspect\n"
+        f"assert bninspect.check({str(stuck)!r}).findings\n"
+        "assert 'bninspect.formats.meta_graph' not in sys.modules\n"
+        "assert 'bninspect.evidence.graph' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_engine_of_tensorflow_gets_the_same_causes(run) -> None:
+    native = run("check", STUCK, "--format", "json").json["checkpoints"][0]
+    theirs = run("check", STUCK, "--format", "json", "--engine", "tensorflow")
+    assert theirs.json["checkpoints"][0]["findings"] == native["findings"]
+
+
+def test_the_sentence_that_ends_the_search(run) -> None:
+    (found,) = run("check", STUCK, "--format", "json").json["checkpoints"]
+    assert found["findings"][0]["evidence"][0] == (
+        "the graph has 4 update ops, but `GradientDescent` does not depend on them"
+    )
+
+
+# --- how many updates there were ------------------------------------------------------------------
+
+
+def adam(steps, beta_1=0.9, beta_2=0.999):
+    first, second = np.float32(beta_1), np.float32(beta_2)
+    powers = [first, second]
+    for _ in range(steps):
+        powers = [powers[0] * first, powers[1] * second]
+    return checkpoint({"beta1_power": powers[0], "beta2_power": powers[1]})
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.999), (0.9, 0.99), (0.5, 0.9)])
+@pytest.mark.parametrize("steps", [0, 1, 7, 60, 100])
+def test_adam_counts_its_steps(betas, steps) -> None:
+    (found,) = read_optimizer_steps(adam(steps, *betas))
+    assert (found.steps, found.exact) == (steps, True)
+
+
+def test_adam_counts_up_to_where_it_underflows() -> None:
+    (found,) = read_optimizer_steps(adam(800))
+    assert (found.steps, found.exact) == (800, True)
+    (found,) = read_optimizer_steps(adam(3000))
+    assert abs(found.steps - 3000) < 5
+    assert not found.exact
+    assert str(found).startswith("`beta1_power` shows about ")
+
+
+@pytest.mark.parametrize("powers", [(0.3, 0.5), (1.0, 1.0), (0.0, 0.0), (np.nan, 0.9), (2.0, 0.9)])
+def test_powers_that_do_not_agree_tell_nothing(powers) -> None:
+    stored = {"beta1_power": np.float32(powers[0]), "beta2_power": np.float32(powers[1])}
+    assert read_optimizer_steps(checkpoint(stored)) == ()
+
+
+def test_dead_channels_count_the_updates_that_there_were() -> None:
+    variance = np.float32([0.99**50, 0.99**50, 0.8])
+    layer = {"mean": (0.0, 0.0, 0.4), "variance": variance, "gamma": (1.0, 2.0, 3.0)}
+    (cold,) = (
+        one for one in findings(**layer, step=1000, momentum=0.99) if one.rule.code == "BN106"
+    )
+    assert cold.cause == "too-few-updates"
+    assert "after 50 updates" in cold.message
+    assert "it was updated in 50 of 1000 steps only" in " ".join(cold.evidence)
+
+
+def test_an_own_count_that_contradicts_is_said() -> None:
+    helpers = {"moving_mean/local_step": np.float32(60)}
+    helpers = {name: variable(name, value) for name, value in helpers.items()}
+    (found,) = findings(**STUCK_BN, step=60, helpers=helpers)
+    assert found.evidence[:2] == (
+        "its own count says 60 updates: they did not reach what stands still",
+        "the stored step is 60",
+    )

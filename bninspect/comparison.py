@@ -238,7 +238,8 @@ def _judge(
     )
     since = Since(run.labels[first], changes_between(before, after), facts)
     rules = select_rules(["BN107"], [])
-    findings = apply_rules([replace(after, since=since)], rules, RuleContext())
+    context = RuleContext(graph=run.checkpoints[last].graph)
+    findings = apply_rules([replace(after, since=since)], rules, context)
     if last == len(run.labels) - 1:
         return findings
     ended = f"this lasted until {run.labels[last]}"

@@ -303,6 +303,7 @@ def _report(
                 layers=tuple(layers),
                 findings=findings,
                 notes=(*notes, *graph.notes),
+                graph=graph,
             )
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)

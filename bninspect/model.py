@@ -378,7 +378,8 @@ class Finding(NamedTuple):
 class CheckpointReport:
     """What was found in one checkpoint, or why it could not be read (`error`).
 
-    `names` are those of its variables if no layer was found, for a person who wonders why.
+    `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
+    is that of `RuleContext`.
     """
 
     path: str
@@ -391,6 +392,7 @@ class CheckpointReport:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     error: ReadProblem | None = None
+    graph: Callable[[BNLayer], GraphEvidence | None] = field(default=lambda _: None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

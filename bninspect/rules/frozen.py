@@ -16,6 +16,7 @@ from bninspect.model import (
     RuleDoc,
     Violation,
 )
+from bninspect.rules.causes import why_not_updated
 from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
 from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
 
@@ -28,7 +29,7 @@ _ON_PURPOSE = (_FROZEN, _INFERENCE, _NEVER_USED)
 _FILLED_LATER = "compare_gan"
 
 
-def statistics_frozen(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN107."""
     since = layer.since
     if since is None or not _stands_still(layer):
@@ -43,6 +44,9 @@ def statistics_frozen(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
     same = [role for role in STATISTICS if role in layer.variables]
     far = [_how_far(role, since.changes[role]) for role in moved]
     on_purpose = cause in _ON_PURPOSE or layer.family == _FILLED_LATER
+    fix = None
+    if not proof:
+        cause, proof, fix = why_not_updated(layer, context, same)
     yield Violation(
         f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} bit by bit what"
         f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
@@ -50,6 +54,7 @@ def statistics_frozen(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
         evidence=(*proof, *since.facts),
         cause=cause,
         severity="note" if on_purpose else None,
+        fix=fix,
     )
 
 

@@ -9,15 +9,18 @@ from collections.abc import Mapping
 
 from bninspect.model import BNLayer
 
+# The weights may be good, and only the averages missing: see `Without training again` below.
+_AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says when)."
+
 _TF1 = (
     "Run the update ops with every training step: build the train op under"
     " `tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS))`, call the layer with"
-    " training=True while training, and train again."
+    f" training=True while training, and train {_AGAIN}"
 )
 _KERAS = (
     "Train the layer in training mode: `model.fit`, or `model(x, training=True)` in a loop of your"
     " own; in a TF1 session run `model.updates` with the train op; in a Keras 3 stateless loop keep"
-    " the non-trainable variables that are returned. Then train again."
+    f" the non-trainable variables that are returned. Then train {_AGAIN}"
 )
 _UPDATES: Mapping[str, str] = {
     "tf.layers": _TF1,
@@ -26,7 +29,7 @@ _UPDATES: Mapping[str, str] = {
     ),
     "slim": (
         "Build the train op with `slim.learning.create_train_op(total_loss, optimizer)` instead of"
-        " `optimizer.minimize`, set is_training=True while training, and train again."
+        f" `optimizer.minimize`, set is_training=True while training, and train {_AGAIN}"
     ),
     "keras": _KERAS,
     "keras-1": (
@@ -36,33 +39,33 @@ _UPDATES: Mapping[str, str] = {
     "moments-ema": (
         "Run `ema.apply([batch_mean, batch_variance])` with every training step: use what"
         " `tf.cond(is_training, …)` returns, so that the apply op is part of the training graph,"
-        " and feed the phase placeholder True while training; then train again."
+        f" and feed the phase placeholder True while training; then train {_AGAIN}"
     ),
     "sonnet-2": (
         "Call the module with is_training=True in every training step (in eager mode or inside the"
-        " same tf.function, so that its averages are assigned); then train again."
+        f" same tf.function, so that its averages are assigned); then train {_AGAIN}"
     ),
     "darkflow": (
         "Feed the layers' is_training placeholder True while training (darkflow's own train loop"
-        " does); then train again."
+        f" does); then train {_AGAIN}"
     ),
     "sonnet-1": (
         "Connect the module with is_training=True while training and run"
-        " `tf.get_collection(tf.GraphKeys.UPDATE_OPS)` with the train op; then train again."
+        f" `tf.get_collection(tf.GraphKeys.UPDATE_OPS)` with the train op; then train {_AGAIN}"
     ),
     "tflearn": (
         "Call `tflearn.is_training(True, session=session)` before a training loop of your own"
-        " (DNN.fit does it); then train again."
+        f" (DNN.fit does it); then train {_AGAIN}"
     ),
     "tensorpack": (
         "Build the training tower with is_training=True and keep the RunUpdateOps callback, which"
-        " runs the update ops; then train again."
+        f" runs the update ops; then train {_AGAIN}"
     ),
 }
 _HAND_WRITTEN = (
     "Run the assign ops of the moving averages with every training step, for example under"
     " `tf.control_dependencies([update_mean, update_variance])` around the train op; then train"
-    " again."
+    f" {_AGAIN}"
 )
 
 
@@ -74,7 +77,7 @@ def run_the_updates(layer: BNLayer) -> str:
 SWITCHED_OFF = (
     "By the graph a training step runs the update ops. Look for what switched them off: a training"
     " placeholder that was fed False or left at its default, a branch that was not taken, or that"
-    " another graph than this one was trained. Then train again."
+    f" another graph than this one was trained. Then train {_AGAIN}"
 )
 
 
@@ -90,7 +93,8 @@ def run_uncollected_updates(layer: BNLayer) -> str:
             " layers in a TF1 loop, run theirs with every training step:"
             " `session.run([train_op, model.updates])`, or build the train op under"
             " `tf.control_dependencies(model.updates)`. If the layer is hand-written, do so with"
-            " its assign ops. A layer with trainable=False leaves them out too. Then train again."
+            " its assign ops. A layer with trainable=False leaves them out too. Then train"
+            f" {_AGAIN}"
         )
     return run_the_updates(layer)
 
@@ -104,7 +108,7 @@ def train_in_training_mode(*, frozen: bool = False) -> str:
         )
     return (
         "Build the training graph with training=True (tf.layers; its default is False) or"
-        " is_training=True (slim), run the update ops with every training step, and train again."
+        f" is_training=True (slim), run the update ops with every training step, and train {_AGAIN}"
         " As it is, training and inference agree, but the layer is no more than a scale and a"
         " shift."
     )
@@ -140,6 +144,17 @@ y_pred, non_trainable = model.stateless_call(trainable, non_trainable, x, traini
 # hand-written averages in TF1
 with tf.control_dependencies([update_mean, update_variance]):
     train_op = optimizer.minimize(loss)""",
+    "Without training again": """\
+# Compare the accuracy on the same batches with training=True and with training=False.
+# Good only with True: the weights are good, the averages are missing. Re-estimate them by forward
+# passes in training mode over the training data, without an optimizer, and save:
+for x, _ in dataset.repeat(epochs):  # some 500 batches for a momentum of 0.99
+    model(x, training=True)
+# in a TF1 session
+for batch in batches:
+    session.run(update_ops, feed_dict={images: batch, is_training: True})
+# Good with False, too: the layer was trained in inference mode. Predictions are consistent with the
+# training; it never normalised anything, but nothing is broken.""",
 }
 
 SAVER_CODE: Mapping[str, str] = {

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from bninspect.errors import Incomplete, UnknownFormat
 from bninspect.formats.hdf5 import Hdf5, Weights, hdf5_faults, join
+from bninspect.formats.names import natural_order
 from bninspect.model import AFFINE, STATISTICS, Checkpoint, KerasLayer
 
 _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
@@ -156,7 +157,7 @@ class _Reader:
         names = {group: self._names(group) for group in groups}
         index = {path: number for number, path in enumerate(self._configuration.layers)}
         ordered = sorted(
-            groups, key=lambda group: (index.get(names[group], len(index)), _natural(group))
+            groups, key=lambda group: (index.get(names[group], len(index)), natural_order(group))
         )
         layers = {group: roles for group in ordered if (roles := self._roles(group, names[group]))}
         known = _distinct({group: "/".join(names[group]) for group in layers})
@@ -294,16 +295,6 @@ def _is_optimizer(group: str) -> bool:
 
 def _any(expression: str, texts: set[str]) -> bool:
     return any(re.search(expression, text) for text in texts)
-
-
-def _natural(group: str) -> list[tuple[str, int, str]]:
-    """A sort key that puts `bn_2` before `bn_10`."""
-    key = []
-    for part in group.split("/"):
-        base, _, number = part.rpartition("_")
-        numbered = base and number.isdecimal() and len(number) < 10
-        key.append((base, int(number), part) if numbered else (part, 0, part))
-    return key
 
 
 def _some(names: list[str]) -> str:

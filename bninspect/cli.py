@@ -78,7 +78,8 @@ def _drop_output() -> None:
 def main() -> None:
     """Find batch-normalization statistics that training never updated.
 
-    Reads TensorFlow V2 checkpoints and Keras HDF5 files without importing TensorFlow.
+    Reads TensorFlow checkpoints (V1, V2, object-based), SavedModels and Keras files (.h5,
+    .weights.h5, .keras) without importing TensorFlow.
 
     \b
     PATH may be

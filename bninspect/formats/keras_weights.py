@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from bninspect.errors import Incomplete, UnknownFormat
 from bninspect.formats.hdf5 import Hdf5, Weights, hdf5_faults, join
-from bninspect.formats.names import natural_order
+from bninspect.formats.names import KERAS_SHARD, natural_order
 from bninspect.model import AFFINE, STATISTICS, Checkpoint, KerasLayer
 
 _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
@@ -32,7 +32,6 @@ _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
 _EITHER = "gamma_or_beta"
 
 _OPTIMIZER = r"(.*_)?optimizers?(_\d+)?"
-_SHARD = r"_\d{5,}\.weights\.h5$"
 _KERAS_OWN = r"(sync_)?batch_normalization(_\d+)?"
 _SAYS_BN = r"batch_?norm"
 _HINTS_BN = r"(^|_)bn(_|\d|$)"
@@ -259,7 +258,7 @@ class _Reader:
 
     def _numbered(self, group: str, names: tuple[str, ...], members: list[str]) -> dict[str, str]:
         """The roles that the number of variables leaves: 0 to 2, then 2 statistics, then renorm."""
-        if len(members) < 4 and re.search(_SHARD, self._resolved):
+        if len(members) < 4 and KERAS_SHARD.fullmatch(self._resolved):
             raise Incomplete(
                 self._resolved,
                 f"{group} has {len(members)} variables, and this looks like one of several shards:"

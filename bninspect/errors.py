@@ -62,6 +62,10 @@ class UnknownFormat(ReadProblem):
     kind = "unknown-format"
 
 
+class NotFetched(UnknownFormat):
+    """There is what Git LFS leaves in the place of a file that it has not fetched."""
+
+
 class Corrupt(ReadProblem):
     """The bytes contradict the format or their own checksum."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat
+from bninspect.errors import Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
 from bninspect.formats import sstable
 from bninspect.formats.names import (
     ALL_V1_SHARDS,
@@ -196,10 +196,10 @@ def _locate_directory(path: str) -> Target:
     try:
         if os.path.isfile(state_file) and _is_state(state_file):
             return _locate_latest(path, state_file)
-    except UnknownFormat as problem:
-        if problem.path != state_file:
-            raise
-        return _instead(path, "", problem)
+    except NotFetched as problem:
+        if problem.path == state_file:
+            return _instead(path, "", problem)
+        raise
     if os.path.exists(os.path.join(path, SAVED_MODEL)):
         return Target("saved-model", path)
     return Target("directory", path)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
+from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
 
 # What a file of a repository is until `git lfs` has fetched it: never as large as this
 # (blobSizeCutoff of lfs/pointer.go), and it begins so (docs/spec.md of Git LFS).
@@ -57,8 +57,8 @@ class Source:
     """A local file opened for reads at an offset.
 
     `path` is the file's name as it is to appear in messages, `size` its length in bytes.
-    Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device) or
-    only stands for one (a Git LFS pointer), `ReadProblem` if it cannot be opened.
+    Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
+    `NotFetched` if it only stands for one (a Git LFS pointer), `ReadProblem` if it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -83,7 +83,7 @@ class Source:
         self.size = status.st_size
         if self.size < _POINTER_LIMIT and self._is_pointer():
             self.close()
-            raise UnknownFormat(
+            raise NotFetched(
                 path,
                 "this is a Git LFS pointer, not the file itself",
                 "Fetch the file with `git lfs pull`.",

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from bninspect.errors import (
     Corrupt,
     Incomplete,
+    NotFetched,
     NotFound,
     ReadProblem,
-    UnknownFormat,
     Unsupported,
 )
 from bninspect.formats.ordered_code import slice_place
@@ -329,7 +329,7 @@ class _Bundle:
                     "this shard of the checkpoint is missing",
                     f"Put {os.path.basename(path)} beside {os.path.basename(self.index_path)}.",
                 ) from error
-            except UnknownFormat as problem:  # the index tells the names all the same
+            except NotFetched as problem:  # the index tells the names all the same
                 raise Incomplete(problem.path, problem.message, problem.hint) from problem
         return shard
 

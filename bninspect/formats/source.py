@@ -58,7 +58,7 @@ class Source:
 
     `path` is the file's name as it is to appear in messages, `size` its length in bytes.
     Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
-    `NotFetched` if it only stands for one (a Git LFS pointer), `ReadProblem` if it cannot be opened.
+    `NotFetched` if it stands for one (a Git LFS pointer), `ReadProblem` if it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:

@@ -71,12 +71,12 @@ def _fail(message: str, code: int = PROBLEM) -> int:
 def main() -> None:
     """Find batch-normalization statistics that training never updated.
 
-    Reads TensorFlow V2 checkpoints and Keras HDF5 files without importing TensorFlow.
+    Reads TensorFlow checkpoints (V1, V2, object-based), SavedModels and Keras files (.h5,
+    .weights.h5, .keras) without importing TensorFlow.
 
     \b
     PATH may be
-      model.ckpt-200      the prefix of a checkpoint, or any of its files
-      model.h5            a Keras file, whatever it is called
+      model.ckpt-200      the prefix of a checkpoint, or any of its files; a Keras file
       training_dir/       its newest checkpoint (--all-checkpoints: all of them)
       models/             without a `checkpoint` file: every checkpoint below it
       'runs/*/model.h5'   a pattern that the shell left alone

@@ -6,7 +6,21 @@ JSON report promises in `error.kind`. A bug of ours is none of these and stays a
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_LONGEST_WORD, _LONGEST_MESSAGE = 200, 2000  # characters
+
+
+def shortened(text: str) -> str:
+    """A message without the middle of what no person would read: names in a file may be endless."""
+    words = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _cut(word[0], _LONGEST_WORD), text)
+    return _cut(words, _LONGEST_MESSAGE)
+
+
+def _cut(text: str, longest: int) -> str:
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
 class BninspectError(Exception):
@@ -16,21 +30,24 @@ class BninspectError(Exception):
 class UsageProblem(BninspectError):
     """The call cannot be carried out as it was made: an option, a rule code, a layer name."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
 
 class ReadProblem(BninspectError):
     """A checkpoint could not be read.
 
     `path` is the file at fault, `message` says what is wrong with it (a clause without a full
-    stop), `hint` is one sentence on what to do.
+    stop), `hint` is one sentence on what to do. Endless names in these two lose their middle.
     """
 
     kind: ClassVar[str] = "corrupt"
 
     def __init__(self, path: str, message: str, hint: str) -> None:
-        super().__init__(f"{path}: {message}. {hint}")
         self.path = path
-        self.message = message
-        self.hint = hint
+        self.message = shortened(message)
+        self.hint = shortened(hint)
+        super().__init__(f"{path}: {self.message}. {self.hint}")
 
 
 class NotFound(ReadProblem):
@@ -43,6 +60,10 @@ class UnknownFormat(ReadProblem):
     """There is a file, but it is none that TensorFlow or Keras writes."""
 
     kind = "unknown-format"
+
+
+class NotFetched(UnknownFormat):
+    """There is what Git LFS leaves in the place of a file that it has not fetched."""
 
 
 class Corrupt(ReadProblem):

@@ -5,8 +5,8 @@ A file never takes the place of an input. How the result looks depends on where 
 
 from __future__ import annotations
 
+import errno
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from bninspect.errors import UsageProblem
-
-# The files of one checkpoint beside its prefix, and the shards of a V1 one.
-_PART = r"(\.(index|meta|data-\d{5}-of-\d{5})|-[\d?]{5,}-of-\d{5,})$"
+from bninspect.formats.names import SAVED_MODEL, STATE_FILE, checkpoint_of
 
 # What a shell reports of a program that SIGPIPE ended.
 _OUTPUT_CLOSED = 141
@@ -71,13 +69,22 @@ def terminal_width(stream: TextIO) -> int | None:
 
 def refuse_input(path: str, inputs: Iterable[str]) -> None:
     """Raise `UsageProblem` if writing to `path` would destroy a file of a checkpoint to read."""
-    target = Path(path).resolve()
+    target = os.path.realpath(path)
+    if not os.path.isfile(target):
+        return
     for given in inputs:
-        source = Path(given).resolve()
-        parts = (re.sub(_PART, "", str(file)) for file in (source, target))
-        inside = source in target.parents and (source / "saved_model.pb").exists()
-        if target.is_file() and (target == source or inside or len({*parts}) == 1):
+        source = os.path.realpath(given.replace("\0", ""))  # no file has a NUL in its name
+        if checkpoint_of(target) == checkpoint_of(source) or _is_inside(target, source):
             raise UsageProblem(f"--output {path} is a file of the checkpoint {given}.")
+        around, name = os.path.split(target)
+        if name == STATE_FILE and around in (source, os.path.dirname(source)):
+            raise UsageProblem(f"--output {path} is the state file that leads to {given}.")
+
+
+def _is_inside(target: str, directory: str) -> bool:
+    """Whether a file is one of the SavedModel in `directory`."""
+    within = target.startswith(os.path.join(directory, ""))
+    return within and os.path.exists(os.path.join(directory, SAVED_MODEL))
 
 
 @contextmanager
@@ -90,8 +97,10 @@ def atomic_output(path: str, *, binary: bool = False) -> Iterator[IO[Any]]:
     """
     import tempfile  # noqa: PLC0415 - few write to a file
 
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
     try:
+        if target.is_symlink():  # only one that leads to itself is left
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if target.exists() and not target.is_file():
             with _open(target, binary=binary) as stream:
                 yield stream

@@ -466,6 +466,38 @@ class TestWhatAPersonTypes:
         assert target.read_text(encoding="utf-8").startswith("PASS")
         assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
+    def test_output_never_replaces_the_state_file(self, run: Run, tmp_path: Path) -> None:
+        shutil.copytree(FIXTURES / "tf1_training_directory", tmp_path / "run")
+        before = (tmp_path / "run" / "checkpoint").read_bytes()
+        for typed in ("run", "run/checkpoint", "run/model.ckpt-60", "run/*", "r?n"):
+            outcome = run("check", tmp_path / typed, "-o", tmp_path / "run" / "checkpoint")
+            assert outcome.exit_code == 2
+            assert "--output" in outcome.err
+        assert (tmp_path / "run" / "checkpoint").read_bytes() == before
+        (tmp_path / "checkpoint").write_text("mine", encoding="utf-8")
+        assert run("check", tmp_path / "run", "-o", tmp_path / "checkpoint").exit_code == 2
+        assert run("check", CLEAN, "-o", tmp_path / "checkpoint").exit_code == 0
+
+    def test_output_never_replaces_a_shard_of_keras(self, run: Run, tmp_path: Path) -> None:
+        fixture = load_fixture("keras3_weights_sharded")
+        shutil.copytree(fixture.path.parent, tmp_path / "copy")
+        shards = sorted((tmp_path / "copy").glob("*.h5"))
+        assert len(shards) > 1
+        for shard in shards:
+            outcome = run("check", tmp_path / "copy" / fixture.path.name, "-o", shard)
+            assert "is a file of the checkpoint" in outcome.err
+
+    def test_links_that_lead_to_themselves(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "loop").symlink_to("loop")
+        report = tmp_path / "out.txt"
+        assert run("check", tmp_path / "loop", "-o", report).exit_code == 2
+        assert "symbolic links" in report.read_text(encoding="utf-8")
+        for output in ("loop", "loop/x"):
+            outcome = run("check", CLEAN, "-o", tmp_path / output)
+            assert outcome.exit_code == 2
+            assert outcome.err.startswith("bninspect: Cannot write ")
+        assert (tmp_path / "loop").is_symlink()
+
     def test_an_empty_choice_of_rules(self, run: Run) -> None:
         assert run("check", CLEAN, "--select", ",").exit_code == 2
 
@@ -517,6 +549,46 @@ class TestOddStates:
             out = run(*arguments[:1], tmp_path / "names.ckpt", *arguments[1:]).out
             assert "\x1b" not in out
             assert "x\\x1b[2J\\ny" in out
+
+    @pytest.mark.parametrize("name", ["a" * 200_000, "a b" * 70_000])
+    def test_endless_names_make_no_endless_message(
+        self, run: Run, tmp_path: Path, name: str
+    ) -> None:
+        (tmp_path / "checkpoint").write_text(
+            f'model_checkpoint_path: "{name}z"\n', encoding="utf-8"
+        )
+        out = run("check", tmp_path).out
+        assert "it names aaaa" in out or "it names a ba b" in out
+        assert "z, which is not there" in out
+        assert "…" in out
+        assert len(out) < 4000
+        assert len(run("check", tmp_path, "--format", "json").out) < 6000
+        write_stuck_checkpoint(tmp_path / "long.ckpt", [name])
+        assert len(run("dump", tmp_path / "long.ckpt", "--layer", "a").err) < 4000
+
+    def test_csv_holds_names_as_they_are(self, run: Run, tmp_path: Path) -> None:
+        name = "x\x1b[2J\ny"
+        for folder in ("a", "b\x1b"):
+            (tmp_path / folder).mkdir()
+            write_stuck_checkpoint(tmp_path / folder / "m.ckpt", [name])
+        arguments = ("dump", tmp_path, "--all-checkpoints", "--layer", "*", "--format", "csv")
+        rows = list(csv.reader(io.StringIO(run(*arguments).out, newline="")))
+        assert {row[1] for row in rows[1:]} == {name}
+        assert {row[0] for row in rows[1:]} == {
+            str(tmp_path / folder / "m.ckpt") for folder in ("a", "b\x1b")
+        }
+
+    def test_csv_never_steers_a_terminal(self, tmp_path: Path) -> None:
+        (tmp_path / "b\x1b").mkdir()
+        write_stuck_checkpoint(tmp_path / "b\x1b" / "m.ckpt", ["x\x1b[2J\ny"])
+        outer, inner = os.openpty()
+        arguments = ("dump", tmp_path, "--all-checkpoints", "--layer", "*", "--format", "csv")
+        subprocess.run([sys.executable, "-m", "bninspect", *arguments], stdout=inner, check=True)
+        os.close(inner)
+        shown = os.read(outer, 1 << 16)
+        os.close(outer)
+        assert b"\x1b" not in shown
+        assert b"b\\x1b/m.ckpt,x\\x1b[2J\\ny,0," in shown
 
     def test_the_smallest_numbers_have_a_histogram(self, run: Run, tmp_path: Path) -> None:
         members = {

@@ -24,6 +24,11 @@ STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 KERAS = load_fixture("keras2_nested").path
 TRAINING = FIXTURES / "tf1_training_directory"
 SHARDED = load_fixture("tf1_layers_sharded").path
+V1 = load_fixture("tf1_v1_correct").path
+V1_STUCK = load_fixture("tf1_v1_update_ops_forgotten").path
+V1_SHARDS = FIXTURES / "tf1_v1_sharded"
+SAVED = FIXTURES / "saved_model_keras2_traced"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
 def put(prefix: Path, source: Path = CLEAN) -> Path:
@@ -230,8 +235,244 @@ class TestTrainingDirectory:
         for typed in (tmp_path, tmp_path / "checkpoint"):
             assert names(run, tmp_path, typed) == ["checkpoint"]
 
+    @pytest.mark.parametrize("typed", ["run", "run/checkpoint"])
+    def test_the_newest_v1_checkpoint_that_lies_there(
+        self, run: Run, tmp_path: Path, typed: str
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        for step, source in ((40, V1), (60, V1), (100, V1_STUCK)):
+            shutil.copy(source, tmp_path / "run" / f"model-{step}")
+        (tmp_path / "run" / "model-500").write_bytes(b"no checkpoint")
+        (tmp_path / "run" / "model-600").mkdir()
+        shutil.copy(V1, tmp_path / "run" / "other-900")
+        state(tmp_path / "run", "model-200")
+        (item,) = items(run, tmp_path / typed)
+        assert item["resolved"] == str(tmp_path / "run" / "model-100")
+        assert item["findings"]
+        assert "model-200, which is not there" in item["notes"][0]
+        assert "model-100, the newest that lies there" in item["notes"][0]
+
+    def test_the_newest_may_be_in_shards(self, run: Run, tmp_path: Path) -> None:
+        for shard in V1_SHARDS.iterdir():
+            name = shard.name.replace("model.ckpt-60", "model.ckpt-100")
+            shutil.copy(shard, tmp_path / name)
+        shutil.copy(V1, tmp_path / "model.ckpt-60")
+        put(tmp_path / "model.ckpt-20")
+        state(tmp_path, "model.ckpt-300-?????-of-00004")
+        (item,) = items(run, tmp_path)
+        assert item["resolved"] == str(tmp_path / "model.ckpt-100-?????-of-00004")
+        assert item["layers"]
+
+    def test_the_newest_may_be_a_pointer(self, run: Run, tmp_path: Path) -> None:
+        shutil.copy(V1, tmp_path / "model-60")
+        (tmp_path / "model-100").write_bytes(POINTER)
+        (tmp_path / "picture-900.png").write_bytes(POINTER)
+        state(tmp_path, "model-200")
+        (item,) = items(run, tmp_path)
+        assert f"{tmp_path}/model-100: this is a Git LFS pointer" in item["error"]["message"]
+
+    @pytest.mark.parametrize("options", [(), ("--all-checkpoints",)])
+    def test_a_name_that_no_file_can_have(
+        self, run: Run, tmp_path: Path, options: tuple[str, ...]
+    ) -> None:
+        (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "a\\000b/c"\n')
+        outcome = run("check", tmp_path, *options)
+        assert outcome.exit_code == 2
+        assert "it names a\\x00b/c, which is not there" in outcome.out
+        assert not outcome.err
+
+    def test_an_empty_name_is_none(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "checkpoint").write_text('model_checkpoint_path: ""\n', encoding="utf-8")
+        (item,) = items(run, tmp_path)
+        assert "it names no checkpoint" in item["error"]["message"]
+        put(tmp_path / "model.ckpt-5")
+        (item,) = items(run, tmp_path)
+        assert item["resolved"] == str(tmp_path / "model.ckpt-5")
+
+    def test_all_that_it_names_and_is_gone(self, run: Run, tmp_path: Path) -> None:
+        put(tmp_path / "model.ckpt-3")
+        put(tmp_path / "model.ckpt-4")
+        state(tmp_path, "model.ckpt-3", "model.ckpt-4")
+        assert not any(item["notes"] for item in items(run, tmp_path, "--all-checkpoints"))
+        state(tmp_path, "model.ckpt-1", "/elsewhere/model.ckpt-2", "model.ckpt-3", "model.ckpt-4")
+        first, second = items(run, tmp_path, "--all-checkpoints")
+        (note,) = first["notes"]
+        assert "2 checkpoints that are not there (model.ckpt-1, /elsewhere/model.ckpt-2)" in note
+        assert not second["notes"]
+        for part in tmp_path.glob("model.ckpt-?.*"):
+            part.unlink()
+        (item,) = items(run, tmp_path, "--all-checkpoints")
+        assert item["error"]["kind"] == "incomplete"
+        assert "4 checkpoints that are not there" in item["error"]["message"]
+
+    def test_thousands_that_are_gone_beside_thousands(self, run: Run, tmp_path: Path) -> None:
+        for number in range(3000):
+            (tmp_path / f"image-{number}.png").touch()
+        put(tmp_path / "model.ckpt-1")
+        state(tmp_path, *(f"/gone/model.ckpt-{number}" for number in range(1, 3001)))
+        start = time.process_time()
+        assert names(run, tmp_path, tmp_path, "--all-checkpoints") == ["model.ckpt-1"]
+        assert time.process_time() - start < 2
+
+
+class TestPointers:
+    """Files that Git LFS has not fetched."""
+
+    @pytest.mark.parametrize(
+        ("source", "typed", "part"),
+        [
+            (CLEAN.parent, ".", "model.ckpt-60.index"),
+            (CLEAN.parent, "model.ckpt-60", "model.ckpt-60.index"),
+            (CLEAN.parent, "model.ckpt-60.index", "model.ckpt-60.index"),
+            (CLEAN.parent, "model.ckpt-60", "model.ckpt-60.data-00000-of-00001"),
+            (V1_SHARDS, "model.ckpt-60", "model.ckpt-60-00000-of-00004"),
+            (V1_SHARDS, "model.ckpt-60", "model.ckpt-60-00001-of-00004"),
+            (V1_SHARDS, ".", "model.ckpt-60-00002-of-00004"),
+            (SAVED, ".", "variables/variables.index"),
+            (SAVED, ".", "variables/variables.data-00000-of-00001"),
+            (FIXTURES / "saved_model_keras2_nested_frozen", ".", "keras_metadata.pb"),
+            (TRAINING, "checkpoint", "checkpoint"),
+            (KERAS.parent, KERAS.name, KERAS.name),
+            (
+                load_fixture("keras3_weights_sharded").path.parent,
+                load_fixture("keras3_weights_sharded").path.name,
+                load_fixture("keras3_weights_sharded").path.name.replace(
+                    ".weights.json", "_00001.weights.h5"
+                ),
+            ),
+        ],
+        ids=lambda value: value.name if isinstance(value, Path) else value,
+    )
+    def test_are_called_so(
+        self, run: Run, tmp_path: Path, source: Path, typed: str, part: str
+    ) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(source, copy)
+        assert (copy / part).is_file()
+        (copy / part).write_bytes(POINTER)
+        outcome = run("check", os.path.normpath(copy / typed), "--format", "json")
+        assert outcome.exit_code == 2
+        (item,) = outcome.json["checkpoints"]
+        assert item["error"]["message"] == (
+            f"{copy / part}: this is a Git LFS pointer, not the file itself"
+        )
+        assert "git lfs pull" in item["error"]["hint"]
+
+    def test_the_graph_of_a_saved_model(self, run: Run, tmp_path: Path) -> None:
+        shutil.copytree(SAVED, tmp_path / "saved")
+        (tmp_path / "saved" / "saved_model.pb").write_bytes(POINTER)
+        (item,) = items(run, tmp_path / "saved")
+        assert "saved_model.pb: this is a Git LFS pointer" in item["error"]["message"]
+
+    def test_a_state_file_is_done_without(self, run: Run, tmp_path: Path) -> None:
+        shutil.copytree(TRAINING, tmp_path / "run")
+        (tmp_path / "run" / "checkpoint").write_bytes(POINTER)
+        (item,) = items(run, tmp_path / "run")
+        assert item["resolved"] == str(tmp_path / "run" / "model.ckpt-60")
+        assert "this is a Git LFS pointer" in item["notes"][0]
+        for part in (tmp_path / "run").glob("model.ckpt*"):
+            part.unlink()
+        assert names(run, tmp_path, tmp_path / "run") == ["run unknown-format"]
+
+    def test_the_index_still_tells_the_layers(self, run: Run, tmp_path: Path) -> None:
+        prefix = put(tmp_path / "m")
+        Path(f"{prefix}.data-00000-of-00001").write_bytes(POINTER)
+        listed = run("list", prefix)
+        assert listed.exit_code == 0
+        assert "Git LFS pointer" in listed.out
+        assert "conv1/batch_normalization" in listed.out
+
+    @pytest.mark.parametrize("name", ["model-200", "net.v1-200", "model"])
+    def test_a_walk_reports_them(self, run: Run, tmp_path: Path, name: str) -> None:
+        shutil.copy(V1, tmp_path / "other-5")
+        (tmp_path / name).write_bytes(POINTER)
+        (tmp_path / "picture.png").write_bytes(POINTER)
+        found = names(run, tmp_path, tmp_path)
+        assert sorted(found) == sorted([f"{name} unknown-format", "other-5"])
+
+    def test_a_text_of_that_beginning_is_none(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "a.h5").write_bytes(POINTER + b" " * 2000)
+        (item,) = items(run, tmp_path / "a.h5")
+        assert "this is a text file" in item["error"]["message"]
+
+
+class TestOutOfReach:
+    """Files that are there, or may be, and cannot be opened; as root all of them can."""
+
+    @staticmethod
+    def close(monkeypatch: pytest.MonkeyPatch, closed: str, function: str) -> None:
+        real = getattr(os, function)
+
+        def refuse(path: Any, *arguments: Any, **options: Any) -> Any:
+            if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(closed):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(os, function, refuse)
+
+    @pytest.mark.parametrize("typed", ["m", "m.index", "sub/m", "no.h5"])
+    def test_a_directory_that_cannot_be_entered(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+    ) -> None:
+        put(tmp_path / "closed" / "m")
+        self.close(monkeypatch, f"{tmp_path}/closed/", "stat")
+        outcome = run("check", tmp_path / "closed" / typed)
+        assert outcome.exit_code == 2
+        assert "cannot be reached (Permission denied)" in outcome.out
+
+    def test_a_walk_reports_a_closed_file_of_a_name_that_is_ours(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "closed").mkdir()
+        for name in ("model-200", "notes.txt", "model.pretrained"):
+            shutil.copy(V1, tmp_path / "closed" / name)
+        put_keras(tmp_path / "a.h5")
+        self.close(monkeypatch, f"{tmp_path}/closed/", "open")
+        assert names(run, tmp_path, tmp_path) == ["a.h5", "closed/model-200 corrupt"]
+        assert "Permission denied" in run("check", tmp_path / "closed" / "model-200").out
+
+    @pytest.mark.parametrize("name", ["loop", "loop.index", "loop.h5"])
+    def test_a_link_that_leads_to_itself(self, run: Run, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).symlink_to(name)
+        for typed in {name, name.removesuffix(".index")}:
+            outcome = run("check", tmp_path / typed)
+            assert outcome.exit_code == 2
+            assert "symbolic links" in outcome.out
+
+    def test_an_empty_index_is_called_so(self, run: Run, tmp_path: Path) -> None:
+        prefix = put(tmp_path / "m")
+        Path(f"{prefix}.index").write_bytes(b"")
+        for typed in (tmp_path, prefix, f"{prefix}.index"):
+            (item,) = items(run, typed)
+            assert "m.index: this file is empty" in item["error"]["message"]
+
 
 class TestDirectoryOfModels:
+    def test_files_of_any_name_are_told_by_their_content(self, run: Run, tmp_path: Path) -> None:
+        shutil.copy(V1, tmp_path / "inception.pretrained")
+        put_keras(tmp_path / "model.hdf")
+        shutil.copy(load_fixture("keras3_zip_nested").path, tmp_path / "archive.zip")
+        with h5py.File(tmp_path / "data.nc", "w") as file:
+            file["images"] = np.zeros(3)
+        for name, content in (
+            ("a.png", b"\x89PNG"),
+            ("b.json", b"{}"),
+            ("c.txt", b""),
+            ("d.pb", b"8"),
+        ):
+            (tmp_path / name).write_bytes(content)
+        assert names(run, tmp_path, tmp_path) == [
+            "archive.zip", "inception.pretrained", "model.hdf",
+        ]  # fmt: skip
+
+    def test_ten_thousand_maps_take_no_time(self, run: Run, tmp_path: Path) -> None:
+        for number in range(10_000):
+            (tmp_path / f"{number}.weights.json").touch()
+        put_keras(tmp_path / "7_00000.weights.h5")
+        start = time.process_time()
+        assert names(run, tmp_path, tmp_path) == ["7.weights.json unknown-format"]
+        assert time.process_time() - start < 2
+
     def test_every_checkpoint_once(self, run: Run, tmp_path: Path) -> None:
         shutil.copytree(TRAINING, tmp_path / "run")
         put(tmp_path / "sharded" / "m", SHARDED)
@@ -353,7 +594,7 @@ class TestDirectoryOfModels:
         assert names(run, tmp_path, tmp_path / "gone") == ["gone not-found"]
 
     def test_ten_thousand_files_take_no_time(self, run: Run, tmp_path: Path) -> None:
-        endings = ("", ".png", ".json", ".ckpt")
+        endings = ("", ".png", ".json", ".ckpt")  # all are opened
         for folder in range(10):
             (tmp_path / str(folder)).mkdir()
             for number in range(1000):

@@ -112,7 +112,6 @@ def test_missing_file(path):
 @pytest.mark.parametrize(
     "contents",
     [
-        pytest.param(b"", id="empty file"),
         pytest.param(struct.pack("<Q", MAGIC), id="only the magic number"),
         pytest.param(b"\0" * 39 + struct.pack("<Q", MAGIC), id="one byte shorter than a footer"),
         pytest.param(b"<!DOCTYPE html>" * 100, id="web page"),
@@ -124,10 +123,15 @@ def test_no_table_at_all(path, contents):
     refused(path, UnknownFormat, "not a TensorFlow checkpoint")
 
 
+def test_an_empty_file(path):
+    path.write_bytes(b"")
+    refused(path, UnknownFormat, "this file is empty")
+
+
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "snappy"])
 def test_cut_short_anywhere(path, compress):
     whole = table(SMALL, block_size=1, compress=compress)
-    for length in range(len(whole)):
+    for length in range(1, len(whole)):
         path.write_bytes(whole[:length])
         refused(path, UnknownFormat, "does not end like one")
 

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bninspect.errors import NotFound, ReadProblem
-from bninspect.formats.locate import SAVED_MODEL, Found, Target, locate
+from bninspect.formats.locate import Found, Target, locate
+from bninspect.formats.names import SAVED_MODEL
 from bninspect.model import Checkpoint, Engine
 
 if TYPE_CHECKING:

@@ -1,18 +1,20 @@
 """From one path to all checkpoints it names: a pattern, a directory of models, a whole training.
 
-A directory is walked by names first. Only files that could be checkpoints by name are opened, and
-of those only the head and the last bytes are read:
+Of each file in a directory the head and the last bytes tell whether it is a checkpoint, whatever it
+is called. Its name tells what to make of one that is not or cannot be read:
 
 - `.h5`, `.hdf5`, `.keras` and `.ckpt` (`model.ckpt`, `model.ckpt-200`): the name claims that it is
   one, so a damaged, empty or mistaken file is reported; but PyTorch, pickle and NumPy files, which
   use these names too, and HDF5 files that Keras did not write are passed over;
 - names without an extension, or with one that holds a digit (`model-200`, `net.v1-200`), which is
-  how V1 checkpoints are called: those that do not end like a table are passed over;
+  how V1 checkpoints are called: what is something else is passed over, what cannot be opened or is
+  a Git LFS pointer is reported;
+- all other names: passed over, too, if they cannot be opened;
 - `P.index`, if it is a table or if shards of P lie beside it; shards without their index are
   reported.
 
 A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` with its shards and a SavedModel
-directory count once each. All other files, hidden ones, pipes and devices are never opened.
+directory count once each. Hidden files, pipes and devices are never opened.
 """
 
 from __future__ import annotations
@@ -21,31 +23,34 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 
-from bninspect.errors import NotFound, ReadProblem
+from bninspect.errors import Incomplete, NotFound, ReadProblem
 from bninspect.formats import sstable
 from bninspect.formats.locate import (
-    HDF5_SIGNATURE,
-    SAVED_MODEL,
-    STATE_FILE,
-    ZIP_SIGNATURES,
     Found,
     Target,
     locate,
     locate_named,
-    natural_order,
+    shard_counts,
     state_of,
     unreadable_directory,
 )
-from bninspect.formats.source import Source
+from bninspect.formats.names import (
+    KERAS_MAP,
+    KERAS_SHARD,
+    PART,
+    SAVED_MODEL,
+    STATE_FILE,
+    V1_SHARD,
+    natural_order,
+)
+from bninspect.formats.signatures import HDF5_SIGNATURE, ZIP_SIGNATURES, ends
 
 # Where to look, as typed, and what is there: (path to show, path to locate, claimed or not).
 _Candidate = tuple[str, str, bool]
 
-_PART = re.compile(r"(?s)(.*)\.(index|meta|data-[0-9]{5}-of-[0-9]{5})")
-_V1_SHARD = re.compile(r"(?s)(.*)-[0-9]{5,}-of-([0-9]{5,})")
-_KERAS_MAP = ".weights.json"
-_KERAS_NAMES = (".h5", ".hdf5", ".keras", _KERAS_MAP)
+_KERAS_NAMES = (".h5", ".hdf5", ".keras", KERAS_MAP)
 _CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|ckpt([-_.]?[0-9]+)?)")
 _NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
 # A save that did not finish leaves its shards in such a directory
@@ -55,6 +60,7 @@ _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5
 _OTHERS = (b"\x80", b"\x93NUMPY", *ZIP_SIGNATURES)
 # The first member of a .keras archive (keras/src/saving/saving_lib.py).
 _KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
+_COPY = "Copy all checkpoints that it names, or name those that are there."
 _MAGIC = re.compile(r"[*?[]")
 # How many names are looked at to tell whether a training directory holds other models, too.
 _GLANCE = 1000
@@ -80,7 +86,8 @@ def discover(path: str, *, every: bool = False) -> list[Found]:
     if not os.path.isdir(path) or (target.kind == "tensor-bundle" and target.path == path):
         return [Found(path, target)]
     if target.kind == "directory" or every:
-        return _named_elsewhere(path, every=every) + list(map(_found, _walk(path)))
+        found = list(map(_found, _walk(path)))
+        return _with_named(path, found) if every else found
     return [Found(path, replace(target, notes=(*target.notes, *_others_in(path, target))))]
 
 
@@ -150,22 +157,50 @@ def _found(candidate: _Candidate | ReadProblem) -> Found:
         return Found(shown, None, problem, claimed=claimed)
 
 
-def _named_elsewhere(directory: str, *, every: bool) -> list[Found]:
-    """Checkpoints that the state file of a training directory names outside of it."""
+def _with_named(directory: str, found: list[Found]) -> list[Found]:
+    """`found` in a training directory, and what its state file names outside of it.
+
+    A note on the first says what is named and gone: Saver takes what it deletes out of the file.
+    """
     state_file = os.path.join(directory, STATE_FILE)
-    if not every or not os.path.isfile(state_file):
-        return []
+    if not os.path.isfile(state_file):
+        return found
     try:
         _, names = state_of(state_file)
     except ReadProblem as problem:
-        return [Found(state_file, None, problem)]
-    targets = [locate_named(directory, name) for name in names if re.search(r"[\\/]", name)]
+        return [Found(state_file, None, problem), *found]
+    remembered = cache(shard_counts)
     here = os.path.join(directory, "")
-    return [
-        Found(target.path, target)
-        for target in targets
-        if target is not None and not target.path.startswith(here)
-    ]
+    gone, elsewhere = [], []
+    for name in names:
+        try:
+            target = locate_named(directory, name, remembered)
+        except ReadProblem as problem:
+            elsewhere.append(Found(problem.path, None, problem))
+            continue
+        if target is None:
+            gone.append(name)
+        elif not target.path.startswith(here):
+            elsewhere.append(Found(target.path, target))
+    found = [*elsewhere, *found]
+    return _with_note(found, Incomplete(state_file, _gone(gone), _COPY)) if gone else found
+
+
+def _gone(names: list[str]) -> str:
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    if len(names) == 1:
+        return f"it names {some}, which is not there"
+    return f"it names {len(names)} checkpoints that are not there ({some})"
+
+
+def _with_note(found: list[Found], problem: ReadProblem) -> list[Found]:
+    """`found` with a note on the first checkpoint; where there is none, with the problem itself."""
+    for number, item in enumerate(found):
+        if item.target is not None:
+            note = f"{problem.path}: {problem.message}"
+            target = replace(item.target, notes=(*item.target.notes, note))
+            return [*found[:number], replace(item, target=target), *found[number + 1 :]]
+    return [Found(problem.path, None, problem), *found]
 
 
 def _others_in(directory: str, taken: Target) -> Iterator[str]:
@@ -205,12 +240,12 @@ def _matching(pattern: str, *, every: bool) -> list[Found]:
 
 def _with_parts(directory: str, names: set[str]) -> set[str]:
     """`names` and the parts of the same checkpoints: a pattern may have matched some of them."""
-    prefixes = {match[1] for name in names if (match := _PART.fullmatch(name))}
+    prefixes = {match[1] for name in names if (match := PART.fullmatch(name))}
     try:
         beside = os.listdir(directory or ".") if prefixes else []
     except OSError:
         return names
-    matches = ((name, _PART.fullmatch(name)) for name in beside)
+    matches = ((name, PART.fullmatch(name)) for name in beside)
     return names | {name for name, match in matches if match and match[1] in prefixes}
 
 
@@ -219,7 +254,7 @@ def _walk(root: str, most: int | None = None) -> Iterator[_Candidate | ReadProbl
 
     Of one directory first what lies in it, then its sub-directories, in natural order; links to
     directories come last, so that what they lead to is met by its own name if it has one here.
-    `most` bounds the number of names that are looked at.
+    `most` bounds the number of names that are looked at; then files of other names stay closed.
     """
     ahead, links = [root], list[str]()
     seen: set[tuple[int, int]] = set()
@@ -238,7 +273,7 @@ def _walk(root: str, most: int | None = None) -> Iterator[_Candidate | ReadProbl
             if directory == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
                 yield unreadable_directory(directory, error)
             continue
-        yield from _among(directory, files)
+        yield from _among(directory, files, every=most is None)
         if SAVED_MODEL in files:
             below = [name for name in below if name not in ("variables", "assets", "assets.extra")]
         ahead += (os.path.join(directory, name) for name in reversed(below))
@@ -257,7 +292,7 @@ def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
     files, below, linked = set[str](), list[str](), list[str]()
     with os.scandir(directory) as entries:
         for entry in entries:
-            part = _PART.fullmatch(entry.name)
+            part = PART.fullmatch(entry.name)
             if entry.name.startswith(".") and not (part and part[1] == ""):
                 continue  # a prefix may have an empty basename: `.index`
             if entry.is_dir(follow_symlinks=False):
@@ -279,11 +314,14 @@ def _leads_out(link: str, home: str) -> bool:
     return os.path.join(home, "").startswith(os.path.join(target, ""))
 
 
-def _among(directory: str, names: Iterable[str]) -> Iterator[_Candidate]:
-    """The checkpoints among the files of one directory, in natural order."""
+def _among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterator[_Candidate]:
+    """The checkpoints among the files of one directory, in natural order.
+
+    Without `every` those are left out whose names are none that checkpoints have.
+    """
     names = set(names)
     found: dict[str, tuple[str, bool]] = {}
-    parts = {name: match[1] for name in names if (match := _PART.fullmatch(name))}
+    parts = {name: match[1] for name in names if (match := PART.fullmatch(name))}
     with_data = {prefix for name, prefix in parts.items() if ".data-" in name[len(prefix) :]}
     for name, prefix in parts.items():
         if not name.endswith(".meta") and not _UNFINISHED.fullmatch(f"{directory}/{prefix}"):
@@ -292,17 +330,13 @@ def _among(directory: str, names: Iterable[str]) -> Iterator[_Candidate]:
                 found[prefix] = (name, True)
             elif prefix in with_data or _is_table(os.path.join(directory, index)):
                 found[prefix] = (index, True)
-    shards_of_maps = set()
-    for name in names - parts.keys():
-        stem = name.removesuffix(_KERAS_MAP)
-        shards = re.compile(re.escape(stem) + r"_[0-9]{5}\.weights\.h5")
-        if stem != name and (mapped := set(filter(shards.fullmatch, names))):
-            found[name] = (name, True)
-            shards_of_maps |= mapped
-    for name in sorted(names - parts.keys() - shards_of_maps):
-        shard = _V1_SHARD.fullmatch(name)
-        stem, shown = (shard[1], f"{shard[1]}-?????-of-{shard[2]}") if shard else (name, name)
-        if name not in found and shown not in found:
+    maps = {name: match[1] + KERAS_MAP for name in names if (match := KERAS_SHARD.fullmatch(name))}
+    mapped = {shard for shard, map_name in maps.items() if map_name in names}
+    found |= {maps[shard]: (maps[shard], True) for shard in mapped}
+    for name in sorted(names - parts.keys() - mapped):
+        shard = V1_SHARD.fullmatch(name)
+        stem, shown = (shard[1], f"{shard[1]}-?????-of-{shard[3]}") if shard else (name, name)
+        if name not in found and shown not in found and (every or _says_so(name, stem)):
             claimed = _judge(directory, name, stem, has_graph=f"{stem}.meta" in names)
             if claimed is not None:
                 found[shown] = (name, claimed)
@@ -314,19 +348,23 @@ def _among(directory: str, names: Iterable[str]) -> Iterator[_Candidate]:
         yield os.path.join(directory, shown), os.path.join(directory, name), claimed
 
 
+def _says_so(name: str, stem: str) -> bool:
+    """Whether a file, `stem` without the number of a shard, has a name that checkpoints have."""
+    return bool(_CLAIM.fullmatch(stem) or _NO_EXTENSION.fullmatch(name))
+
+
 def _judge(directory: str, name: str, stem: str, *, has_graph: bool) -> bool | None:
     """Whether a file is to be opened as a checkpoint: None if not, else whether it claims to be.
 
     `stem` is the name without the number of a shard; `has_graph` says that `STEM.meta` is there.
     """
-    claims = _CLAIM.fullmatch(stem) is not None
-    if not claims and not _NO_EXTENSION.fullmatch(name):
-        return None
-    claims = claims or (has_graph and "." not in stem)
+    claims = _CLAIM.fullmatch(stem) is not None or (has_graph and "." not in stem)
     try:
-        head, tail = _ends(os.path.join(directory, name))
-    except ReadProblem:
+        head, tail = ends(os.path.join(directory, name))
+    except NotFound:  # a link that leads nowhere
         return True if claims else None
+    except ReadProblem:
+        return True if _says_so(name, stem) else None
     if tail == sstable.MAGIC:
         return True
     if head.startswith(HDF5_SIGNATURE):
@@ -339,16 +377,6 @@ def _judge(directory: str, name: str, stem: str, *, has_graph: bool) -> bool | N
 
 def _is_table(path: str) -> bool:
     try:
-        head, tail = _ends(path)
+        return ends(path)[1] == sstable.MAGIC
     except ReadProblem:
         return True  # it says why when it is opened
-    return tail == sstable.MAGIC or head.startswith(b"version https://git-lfs")
-
-
-def _ends(path: str) -> tuple[bytes, bytes]:
-    """The first 64 and the last 8 bytes of a file, or less of a shorter one."""
-    with Source(path) as source:
-        head = source.read(0, min(source.size, 64), "the head of the file")
-        return head, source.read(
-            max(source.size - 8, 0), min(source.size, 8), "the end of the file"
-        )

@@ -117,12 +117,13 @@ class Hdf5:
         self.path = path
         self._source = None
         if window is None:
-            _require_not_locked(path)
             self._source = Source(path)
             window = self._source.window(0, self._source.size, "the file")
         self._budget = Budget()
         self._budget.grant(window.size)
         try:
+            if self._source is not None:
+                _require_not_locked(path)
             with hdf5_faults(path):
                 self._file = h5py.File(_Guard(window), "r")
         except BaseException:

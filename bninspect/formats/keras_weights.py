@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from bninspect.errors import Incomplete, UnknownFormat
 from bninspect.formats.hdf5 import Hdf5, Weights, hdf5_faults, join
+from bninspect.formats.names import KERAS_SHARD, natural_order
 from bninspect.model import AFFINE, STATISTICS, Checkpoint, KerasLayer
 
 _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
@@ -31,7 +32,6 @@ _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
 _EITHER = "gamma_or_beta"
 
 _OPTIMIZER = r"(.*_)?optimizers?(_\d+)?"
-_SHARD = r"_\d{5,}\.weights\.h5$"
 _KERAS_OWN = r"(sync_)?batch_normalization(_\d+)?"
 _SAYS_BN = r"batch_?norm"
 _HINTS_BN = r"(^|_)bn(_|\d|$)"
@@ -157,7 +157,7 @@ class _Reader:
         names = {group: self._names(group) for group in groups}
         index = {path: number for number, path in enumerate(self._configuration.layers)}
         ordered = sorted(
-            groups, key=lambda group: (index.get(names[group], len(index)), _natural(group))
+            groups, key=lambda group: (index.get(names[group], len(index)), natural_order(group))
         )
         layers = {group: roles for group in ordered if (roles := self._roles(group, names[group]))}
         known = _distinct({group: "/".join(names[group]) for group in layers})
@@ -266,7 +266,7 @@ class _Reader:
 
     def _numbered(self, group: str, names: tuple[str, ...], members: list[str]) -> dict[str, str]:
         """The roles that the number of variables leaves: 0 to 2, then 2 statistics, then renorm."""
-        if len(members) < 4 and re.search(_SHARD, self._resolved):
+        if len(members) < 4 and KERAS_SHARD.fullmatch(self._resolved):
             raise Incomplete(
                 self._resolved,
                 f"{group} has {len(members)} variables, and this looks like one of several shards:"
@@ -302,16 +302,6 @@ def _is_optimizer(group: str) -> bool:
 
 def _any(expression: str, texts: set[str]) -> bool:
     return any(re.search(expression, text) for text in texts)
-
-
-def _natural(group: str) -> list[tuple[str, int, str]]:
-    """A sort key that puts `bn_2` before `bn_10`."""
-    key = []
-    for part in group.split("/"):
-        base, _, number = part.rpartition("_")
-        numbered = base and number.isdecimal() and len(number) < 10
-        key.append((base, int(number), part) if numbered else (part, 0, part))
-    return key
 
 
 def _some(names: list[str]) -> str:

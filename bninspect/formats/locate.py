@@ -10,52 +10,32 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat
+from bninspect.errors import Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
 from bninspect.formats import sstable
+from bninspect.formats.names import (
+    ALL_V1_SHARDS,
+    KERAS_MAP,
+    KERAS_SHARD,
+    PART,
+    SAVED_MODEL,
+    STATE_FILE,
+    V1_SHARD,
+    all_v1_shards,
+    checkpoint_of,
+    natural_order,
+)
+from bninspect.formats.signatures import HDF5_SIGNATURE, ZIP_SIGNATURES, ends, foreign, is_text
 from bninspect.formats.source import Source
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
-# The files of sharded Keras weights: keras/src/saving/saving_lib.py.
-_KERAS_SHARD = r"_\d{5,}\.weights\.h5$"
-
-# The files of one V2 checkpoint: tensorflow/core/util/tensor_bundle/naming.cc, and Saver's graph.
-_PART = r"\.(index|meta|data-\d{5}-of-\d{5})$"
-# The shards of one V1 checkpoint, and all of them as its Saver calls them: ShardedFilename and
-# ShardedFilespec of tensorflow/core/kernels/save_op.cc.
-_SHARD = r"-(\d{5,})-of-(\d{5,})$"
-_ALL_SHARDS = r"-\?{5}-of-(\d{5,})$"
-STATE_FILE = "checkpoint"
-SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
 _NAMED = rb'(?m)^[ \t]*(all_model_checkpoint_paths|model_checkpoint_path):[ \t]*"((?:[^"\\]|\\.)*)"'
 _MAX_STATE_FILE = 1 << 24
 
-_FOREIGN_HEADS: tuple[tuple[bytes, str, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "this is a Git LFS pointer, not the file itself",
-        "Fetch the file with `git lfs pull`.",
-    ),
-    (
-        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19",
-        "this is a PyTorch file",
-        "bninspect reads TensorFlow checkpoints and Keras files.",
-    ),
-    (
-        b"\x80",
-        "this is a Python pickle, which bninspect never loads",
-        "bninspect reads TensorFlow checkpoints and Keras files.",
-    ),
-    (
-        b"\x93NUMPY",
-        "this is a NumPy array",
-        "bninspect reads TensorFlow checkpoints and Keras files.",
-    ),
-)
+_ShardCounts = Callable[[str], Mapping[str, set[str]]]
 
 
 @dataclass(frozen=True)
@@ -107,14 +87,14 @@ def locate(path: str) -> Target:
         return _bundle(path, _namesake(path))
     if os.path.isdir(path):
         return _locate_directory(path)
-    part = re.search(_PART, path)
-    prefix = path[: part.start()] if part else path.removesuffix(".")  # shells complete to `P.`
+    part = PART.fullmatch(path)
+    prefix = part[1] if part else path.removesuffix(".")  # shells complete to `P.`
     if prefix != path and os.path.exists(prefix + ".index"):
         return _bundle(prefix)
     if os.path.basename(path) in (STATE_FILE, SAVED_MODEL) and os.path.isfile(path):
         return _locate_by_name(path)
     if os.path.exists(path):
-        return _locate_file(path, is_part=part is not None)
+        return _locate_file(path)
     if shards := _locate_slices(path):
         return shards
     raise _missing(path)
@@ -130,15 +110,6 @@ def _bundle(prefix: str, notes: tuple[str, ...] = ()) -> Target:
     return Target("tensor-bundle", prefix, notes)
 
 
-def natural_order(name: str) -> list[tuple[int, str]]:
-    """A sort key by which `model.ckpt-200` comes before `model.ckpt-1000`."""
-    return [
-        (len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part)
-        for part in re.split("([0-9]+)", name)
-        if part
-    ]
-
-
 def state_of(state_file: str) -> tuple[str | None, list[str]]:
     """The newest checkpoint that a state file names (None if it names none), and all of them.
 
@@ -149,24 +120,44 @@ def state_of(state_file: str) -> tuple[str | None, list[str]]:
     latest, names = None, []
     for field, quoted in re.findall(_NAMED, text):
         unescaped = re.sub(rb"\\(?:([0-7]{1,3})|(.))", _unescape, quoted, flags=re.DOTALL)
+        if not unescaped:
+            continue
         names.append(os.fsdecode(unescaped))
         if latest is None and field == b"model_checkpoint_path":
             latest = names[-1]
     return latest, list(dict.fromkeys(names))
 
 
-def locate_named(directory: str, named: str) -> Target | None:
+def shard_counts(directory: str) -> dict[str, set[str]]:
+    """How many shards the V1 checkpoints in a directory have, by the prefix; none if unreadable."""
+    counts: dict[str, set[str]] = {}
+    try:
+        names = os.listdir(directory or ".")
+    except OSError:
+        return counts
+    for name in names:
+        if (shard := V1_SHARD.fullmatch(name)) and not PART.fullmatch(name):
+            counts.setdefault(shard[1], set()).add(shard[3])
+    return counts
+
+
+def locate_named(
+    directory: str, named: str, shard_counts: _ShardCounts = shard_counts
+) -> Target | None:
     """The checkpoint that the state file of `directory` calls `named`; None if it is gone.
 
     Its path is often that of another machine; then the same name in this directory is meant.
+    Who asks for many names lists each directory once, by a `shard_counts` that remembers.
     """
+    if "\0" in named:
+        return None  # no file can be called so
     for prefix in (os.path.join(directory, named), _beside(directory, named)):
         if os.path.exists(prefix + ".index"):
             return Target("tensor-bundle", prefix)
-        if slices := _locate_slices(prefix):
+        if slices := _locate_slices(prefix, shard_counts):
             return slices
         if os.path.isfile(prefix):
-            return _locate_file(prefix, is_part=False)
+            return _locate_file(prefix)
     return None
 
 
@@ -195,15 +186,20 @@ def _locate_by_name(path: str) -> Target:
     directory, name = os.path.split(path)
     if name == SAVED_MODEL:
         return Target("saved-model", directory or ".")
-    return _locate_latest(directory, path) if _is_state(path) else _locate_file(path, is_part=False)
+    return _locate_latest(directory, path) if _is_state(path) else _locate_file(path)
 
 
 def _locate_directory(path: str) -> Target:
     state_file = os.path.join(path, STATE_FILE)
     if os.path.exists(os.path.join(path, ".index")):
         return Target("tensor-bundle", os.path.join(path, ""))
-    if os.path.isfile(state_file) and _is_state(state_file):
-        return _locate_latest(path, state_file)
+    try:
+        if os.path.isfile(state_file) and _is_state(state_file):
+            return _locate_latest(path, state_file)
+    except NotFetched as problem:
+        if problem.path == state_file:
+            return _instead(path, "", problem)
+        raise
     if os.path.exists(os.path.join(path, SAVED_MODEL)):
         return Target("saved-model", path)
     return Target("directory", path)
@@ -212,7 +208,7 @@ def _locate_directory(path: str) -> Target:
 def _is_state(path: str) -> bool:
     """Whether a file called `checkpoint` is a state file: some programs call their models so."""
     with Source(path) as source:
-        return _is_text(source.read(0, min(source.size, 64), "the checkpoint state"))
+        return is_text(source.read(0, min(source.size, 64), "the checkpoint state"))
 
 
 def _locate_latest(directory: str, state_file: str) -> Target:
@@ -225,37 +221,66 @@ def _locate_latest(directory: str, state_file: str) -> Target:
         else:
             note = f"{state_file} names {found.path}"
         return replace(found, notes=(note, *found.notes))
-    newest = _newest(directory, named or "")
-    fault = "names no checkpoint" if named is None else f"names {named}, which is not there"
-    if newest is not None:
-        note = f"{state_file} {fault}; opened {newest}, the newest that lies there"
-        return Target("tensor-bundle", newest, (note,))
     if named is None:
-        raise UnknownFormat(
-            state_file,
-            "it does not name a checkpoint (no model_checkpoint_path)",
-            "Give the checkpoint's prefix instead of the directory.",
-        )
-    raise Incomplete(state_file, f"it {fault}", "Give the prefix of a checkpoint that is.")
+        fault = "it names no checkpoint (no model_checkpoint_path)"
+        hint = "Give the checkpoint's prefix instead of the directory."
+        return _instead(directory, "", UnknownFormat(state_file, fault, hint))
+    fault = f"it names {named}, which is not there"
+    hint = "Give the prefix of a checkpoint that is."
+    return _instead(directory, named, Incomplete(state_file, fault, hint))
+
+
+def _instead(directory: str, named: str, problem: ReadProblem) -> Target:
+    """The newest checkpoint that lies there, where the state file does not help; or `problem`."""
+    newest = _newest(directory, named)
+    if newest is None:
+        raise problem
+    what = f"{problem.path}: {problem.message}"
+    return replace(newest, notes=(f"{what}; opened {newest.path}, the newest that lies there",))
 
 
 def _beside(directory: str, named: str) -> str:
     return os.path.join(directory, re.split(r"[\\/]", named)[-1])
 
 
-def _newest(directory: str, named: str) -> str | None:
-    """The prefix in `directory` with the highest step; those called like `named` come first."""
+def _newest(directory: str, named: str) -> Target | None:
+    """The checkpoint in `directory` with the highest step; those called like `named` come first.
+
+    V1 files are told by their last bytes, and only as many are read as it takes to find the newest.
+    """
     try:
         names = os.listdir(directory or ".")
     except OSError as error:
         raise unreadable_directory(directory, error) from error
-    indexes = (name for name in names if name.endswith(".index") and not name.startswith("."))
-    prefixes = [name.removesuffix(".index") for name in indexes]
+    stems: dict[str, str] = {}
+    for name in sorted(names):
+        part, shard = PART.fullmatch(name), V1_SHARD.fullmatch(name)
+        if part is None and not name.startswith("."):
+            stems.setdefault(shard[1] if shard else name, name)
+        elif part is not None and part[2] == "index" and part[1] and not name.startswith("."):
+            stems[part[1]] = name
+    wanted = _without_step(checkpoint_of(_beside("", named)))
 
-    def rank(prefix: str) -> tuple[bool, list[tuple[int, str]]]:
-        return _without_step(prefix) == _without_step(_beside("", named)), natural_order(prefix)
+    def rank(stem: str) -> tuple[bool, list[tuple[int, str]]]:
+        return _without_step(stem) == wanted, natural_order(stem)
 
-    return os.path.join(directory, max(prefixes, key=rank)) if prefixes else None
+    for stem in sorted(stems, key=rank, reverse=True):
+        path = os.path.join(directory, stems[stem])
+        if PART.fullmatch(path):
+            return Target("tensor-bundle", os.path.join(directory, stem))
+        if _is_slices(path, claimed=_without_step(stem) == wanted):
+            return Target("tensor-slices", all_v1_shards(path))
+    return None
+
+
+def _is_slices(path: str, *, claimed: bool) -> bool:
+    """Whether a file is a V1 checkpoint, or by its name is one that cannot be read."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        return ends(path)[1] == sstable.MAGIC
+    except ReadProblem:
+        return claimed  # it says why when it is opened
 
 
 def _without_step(name: str) -> str:
@@ -270,10 +295,8 @@ def _unescape(match: re.Match[bytes]) -> bytes:
     return {b"n": b"\n", b"t": b"\t", b"r": b"\r"}.get(character, character)
 
 
-def _locate_file(path: str, *, is_part: bool) -> Target:
-    with Source(path) as source:
-        head = source.read(0, min(source.size, 64), "the head of the file")
-        tail = source.read(max(source.size - 8, 0), min(source.size, 8), "the end of the file")
+def _locate_file(path: str) -> Target:
+    head, tail = ends(path)
     if head.startswith(HDF5_SIGNATURE):
         return _locate_shard(path) or Target("hdf5", path)
     if head.startswith(ZIP_SIGNATURES):
@@ -283,9 +306,9 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
     if tail == sstable.MAGIC:
         if path.endswith(".index"):
             return Target("tensor-bundle", path.removesuffix(".index"))
-        return Target("tensor-slices", _all_shards(path))
-    if is_part:
-        prefix = path[: re.search(_PART, path).start()]  # type: ignore[union-attr]
+        return Target("tensor-slices", all_v1_shards(path))
+    if part := PART.fullmatch(path):
+        prefix = part[1]
         if path.endswith(".meta") and (slices := _locate_slices(prefix)):
             return slices
         raise Incomplete(
@@ -293,30 +316,22 @@ def _locate_file(path: str, *, is_part: bool) -> Target:
             f"{os.path.basename(path)} is there, but the checkpoint's .index file is not",
             "Copy all files of the checkpoint.",
         )
-    raise _foreign(path, head)
+    raise foreign(path, head)
 
 
-def _locate_slices(prefix: str) -> Target | None:
+def _locate_slices(prefix: str, shard_counts: _ShardCounts = shard_counts) -> Target | None:
     """The V1 checkpoint `prefix`: a file of that name, else its shards; None if there is none.
 
     `prefix` may also end in `-?????-of-0000N`, as a sharded Saver and its state file name it.
     """
     if os.path.isfile(prefix):
-        with Source(prefix) as source:
-            tail = source.read(max(source.size - 8, 0), min(source.size, 8), "the end of the file")
-        return Target("tensor-slices", _all_shards(prefix)) if tail == sstable.MAGIC else None
-    pattern = re.search(_ALL_SHARDS, prefix)
-    prefix, wanted = (prefix[: pattern.start()], pattern[1]) if pattern else (prefix, "")
+        tail = ends(prefix)[1]
+        return Target("tensor-slices", all_v1_shards(prefix)) if tail == sstable.MAGIC else None
+    pattern = ALL_V1_SHARDS.fullmatch(prefix)
+    prefix, wanted = (pattern[1], pattern[2]) if pattern else (prefix, "")
     directory, name = os.path.split(prefix)
-    try:
-        beside = [entry for entry in os.listdir(directory or ".") if entry.startswith(name)]
-    except OSError:
-        return None
-    shards = (
-        re.fullmatch(_SHARD, entry[len(name) :]) for entry in beside if not re.search(_PART, entry)
-    )
-    counts = sorted({shard[2] for shard in shards if shard and wanted in ("", shard[2])})
-    places = [f"{prefix}-?????-of-{count}" for count in counts]
+    counts = shard_counts(directory).get(name, ())
+    places = [f"{prefix}-?????-of-{count}" for count in sorted(counts) if wanted in ("", count)]
     if len(places) > 1:
         raise NotFound(
             prefix,
@@ -326,18 +341,10 @@ def _locate_slices(prefix: str) -> Target | None:
     return Target("tensor-slices", places[0]) if places else None
 
 
-def _all_shards(path: str) -> str:
-    """What a V1 file belongs to: all shards if it is called like one, else itself."""
-    shard = re.search(_SHARD, path)
-    if shard is None or int(shard[1]) >= int(shard[2]):
-        return path
-    return f"{path[: shard.start()]}-?????-of-{shard[2]}"
-
-
 def _locate_shard(path: str) -> Target | None:
     """The map of weights beside a file that is named like one of several, if there is one."""
-    match = re.search(_KERAS_SHARD, path)
-    map_path = path[: match.start()] + ".weights.json" if match else ""
+    match = KERAS_SHARD.fullmatch(path)
+    map_path = match[1] + KERAS_MAP if match else ""
     if not match or not os.path.isfile(map_path):
         return None
     with Source(map_path) as source:
@@ -348,42 +355,35 @@ def _locate_shard(path: str) -> Target | None:
     return Target("keras-shards", map_path, (note,))
 
 
-def _foreign(path: str, head: bytes) -> ReadProblem:
-    """Why a file that is no checkpoint is none."""
-    if not head:
-        return UnknownFormat(path, "this file is empty", "Copy it again.")
-    for signature, message, hint in _FOREIGN_HEADS:
-        if head.startswith(signature):
-            return UnknownFormat(path, message, hint)
-    kind = "a text file" if _is_text(head) else "neither a TensorFlow checkpoint nor a Keras file"
-    return UnknownFormat(
-        path,
-        f"this is {kind}",
-        "Check that the download is complete and that this is the right file.",
-    )
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        text = head[: error.start].decode("utf-8")
-        if len(head) - error.start > 3:  # more than a character cut in two
-            return False
-    return all(character.isprintable() or character in "\r\n\t" for character in text)
-
-
 def _missing(path: str) -> ReadProblem:
-    """Nothing at `path`: the shards of the prefix may lie there without an index."""
+    """Nothing at `path`: it may be out of reach, or be the prefix of shards without an index."""
+    for place in (path, path + ".index"):
+        if (error := _out_of_reach(place)) is not None:
+            return NotFound(
+                place,
+                f"it cannot be reached ({error.strerror or error})",
+                "Check the path, and the permissions of the directories in it.",
+            )
     directory, name = os.path.split(path)
     try:
         beside = [entry for entry in os.listdir(directory or ".") if entry.startswith(name + ".")]
     except OSError:
         beside = []
-    if any(re.search(_PART, entry) for entry in beside):
+    if any(PART.fullmatch(entry) for entry in beside):
         return Incomplete(
             path,
             "the checkpoint's .index file is missing",
             "Copy all files of the checkpoint.",
         )
     return NotFound(path, "no such checkpoint or file", "Check the path.")
+
+
+def _out_of_reach(path: str) -> OSError | None:
+    """Why nobody can tell whether there is a file; None where that is known."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error
+    return None

@@ -20,7 +20,7 @@ from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
 from bninspect.formats.keras_model import layers_of_objects
-from bninspect.formats.locate import SAVED_MODEL
+from bninspect.formats.names import SAVED_MODEL
 from bninspect.formats.object_graph import shortest_ways
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source

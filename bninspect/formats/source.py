@@ -6,6 +6,7 @@ the size of the file.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -13,7 +14,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
+from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
+
+# What a file of a repository is until `git lfs` has fetched it: never as large as this
+# (blobSizeCutoff of lfs/pointer.go), and it begins so (docs/spec.md of Git LFS).
+_POINTER_LIMIT = 1024
+_POINTER_HEAD = b"version https://git-lfs"
 
 # Without O_NONBLOCK a named pipe would be waited for.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -52,7 +58,7 @@ class Source:
 
     `path` is the file's name as it is to appear in messages, `size` its length in bytes.
     Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
-    `ReadProblem` if it cannot be opened.
+    `NotFetched` if it stands for one (a Git LFS pointer), `ReadProblem` if it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -62,7 +68,8 @@ class Source:
         except FileNotFoundError as error:
             raise NotFound(path, "no such file", "Check the path.") from error
         except OSError as error:
-            raise ReadProblem(
+            kind = NotFound if error.errno == errno.ELOOP else ReadProblem
+            raise kind(
                 path,
                 f"cannot be opened ({error.strerror or error})",
                 "Check the file and its permissions.",
@@ -74,6 +81,19 @@ class Source:
                 path, "this is not a file but a device, a pipe or a directory", "Check the path."
             )
         self.size = status.st_size
+        if self.size < _POINTER_LIMIT and self._is_pointer():
+            self.close()
+            raise NotFetched(
+                path,
+                "this is a Git LFS pointer, not the file itself",
+                "Fetch the file with `git lfs pull`.",
+            )
+
+    def _is_pointer(self) -> bool:
+        try:
+            return os.pread(self._descriptor, len(_POINTER_HEAD), 0) == _POINTER_HEAD
+        except OSError:
+            return False  # whoever reads the file is told
 
     def require(self, offset: int, length: int, what: str) -> None:
         """Raise `Incomplete` unless the file has `length` bytes at `offset`."""

@@ -215,6 +215,8 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _not_a_table(source: Source) -> ReadProblem:
+    if not source.size:
+        return UnknownFormat(source.path, "this file is empty", "Copy it again.")
     return UnknownFormat(
         source.path,
         "this is not a TensorFlow checkpoint (it does not end like one)",

@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
+from bninspect.errors import (
+    Corrupt,
+    Incomplete,
+    NotFetched,
+    NotFound,
+    ReadProblem,
+    Unsupported,
+)
 from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Budget, Source
@@ -322,6 +329,8 @@ class _Bundle:
                     "this shard of the checkpoint is missing",
                     f"Put {os.path.basename(path)} beside {os.path.basename(self.index_path)}.",
                 ) from error
+            except NotFetched as problem:  # the index tells the names all the same
+                raise Incomplete(problem.path, problem.message, problem.hint) from problem
         return shard
 
     def _wrong_size(self, name: str, shape: tuple[int, ...], size: int) -> ReadProblem:

@@ -14,7 +14,6 @@ checksums are those of the table's blocks, so a value costs the block that it li
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
+from bninspect.formats.names import ALL_V1_SHARDS
 from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
@@ -35,7 +35,6 @@ SavedTensorSlices, TensorShape, TensorSlice = declare(
 
 _CONTENTS_KEY = b""
 _BUNDLE_HEADER = b"\x08"  # BundleHeader.num_shards, which leads the first value of a V2 index
-_SHARDS = r"-\?{5}-of-(\d{5,})$"
 _MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
 _NEWEST_VERSION = 1
 
@@ -244,11 +243,11 @@ class _Variables(Mapping[str, Variable]):
 
 def _open_files(place: str) -> Iterator[Source]:
     """The one file, or each of the shards that the pattern stands for."""
-    pattern = re.search(_SHARDS, place)
+    pattern = ALL_V1_SHARDS.fullmatch(place)
     if pattern is None:
         yield Source(place)
         return
-    prefix, count = place[: pattern.start()], pattern[1]
+    prefix, count = pattern.groups()
     for number in range(int(count)):
         path = f"{prefix}-{number:05d}-of-{count}"
         try:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bninspect.errors import shortened
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import (
     ROLES,
@@ -63,7 +64,7 @@ def write_list(
             _line(console, "")
         _line(console, _headline(item))
         for note in item.notes:
-            _line(console, f"  note: {note}")
+            _line(console, f"  note: {shortened(note)}")
         if item.layers:
             _print(console, _layer_table(item))
             if verbose:

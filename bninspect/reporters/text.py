@@ -9,6 +9,7 @@ from typing import TextIO
 
 import click
 
+from bninspect.errors import shortened
 from bninspect.model import SEVERITIES, CheckpointReport, Finding, Report, Severity
 
 # How many layers of one entry are named without --verbose.
@@ -155,9 +156,9 @@ def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
 
 
 def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
-    notes = [f"note: {note}" for note in item.notes]
+    notes = [f"note: {shortened(note)}" for note in item.notes]
     if not item.layers and not item.error and item.names:
-        names = ", ".join(item.names[:_NAMES_SHOWN])
+        names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))
         notes.append(
             f"no variable has the name of a BN statistic known here; names are like {names}."
             " If there is BN in it, say so with --pattern; `bninspect list -v` shows all names"

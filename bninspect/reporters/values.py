@@ -19,13 +19,16 @@ _LONGEST_MEMBER = 65_000
 def write_csv(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
     """Write one row a channel; numbers in full precision, what is not stored left empty.
 
-    Of several checkpoints, the first column is the checkpoint's path.
+    Of several checkpoints, the first column is the checkpoint's path. Names and paths are as they
+    are; only on a terminal their control characters are escaped.
     """
+    shown = printable if stream.isatty() else str
     writer = csv.writer(stream, lineterminator="\n")
     first = ["checkpoint"] if several else []
     writer.writerow([*first, "layer", "channel", *ROLES, "scale", "shift"])
     for path, layer, result in _each(dumps):
-        first = [printable(path)] if several else []
+        first = [shown(path)] if several else []
+        name = shown(layer.name)
         arrays = columns(layer, result).values()
         total = max((array.size for array in arrays if array is not None), default=0)
         for channel in range(total):
@@ -33,7 +36,7 @@ def write_csv(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -
                 "" if array is None or channel >= array.size else repr(float(array[channel]))
                 for array in arrays
             )
-            writer.writerow([*first, layer.name, channel, *cells])
+            writer.writerow([*first, name, channel, *cells])
 
 
 def write_npz(dumps: Sequence[Dump], stream: BinaryIO, *, several: bool = False) -> None:

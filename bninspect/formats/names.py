@@ -1,0 +1,49 @@
+"""Names of files: which of them are one checkpoint, and the order in which people count them.
+
+No file is looked at here. All patterns are to match the whole of a name or path.
+"""
+
+from __future__ import annotations
+
+import re
+
+STATE_FILE = "checkpoint"  # of a training directory
+SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
+
+# (prefix, part): the files of one V2 checkpoint (tensorflow/core/util/tensor_bundle/naming.cc), and
+# Saver's graph.
+PART = re.compile(r"(?s)(.*)\.(index|meta|data-[0-9]{5}-of-[0-9]{5})")
+# (prefix, number, count): a shard of a V1 checkpoint; (prefix, count): all of them as its Saver
+# calls them. ShardedFilename and ShardedFilespec of tensorflow/core/kernels/save_op.cc.
+V1_SHARD = re.compile(r"(?s)(.*)-([0-9]{5,})-of-([0-9]{5,})")
+ALL_V1_SHARDS = re.compile(r"(?s)(.*)-\?{5}-of-([0-9]{5,})")
+# (stem): a file of sharded Keras weights, whose map is the stem and KERAS_MAP
+# (keras/src/saving/saving_lib.py).
+KERAS_SHARD = re.compile(r"(?s)(.*)_[0-9]{5,}\.weights\.h5")
+KERAS_MAP = ".weights.json"
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sort key by which `model.ckpt-200` comes before `model.ckpt-1000`."""
+    return [
+        (len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part)
+        for part in re.split("([0-9]+)", name)
+        if part
+    ]
+
+
+def all_v1_shards(path: str) -> str:
+    """What a V1 file belongs to: all shards if it is called like one, else itself."""
+    shard = V1_SHARD.fullmatch(path)
+    if shard is None or int(shard[2]) >= int(shard[3]):
+        return path
+    return f"{shard[1]}-?????-of-{shard[3]}"
+
+
+def checkpoint_of(path: str) -> str:
+    """One name for all files of a checkpoint: its prefix, or the map of sharded Keras weights."""
+    for pattern in (PART, V1_SHARD, ALL_V1_SHARDS):
+        if match := pattern.fullmatch(path):
+            return match[1]
+    shard = KERAS_SHARD.fullmatch(path)
+    return shard[1] + KERAS_MAP if shard else path

@@ -96,8 +96,8 @@ class Checkpoint:
     to the name that a person knows; `second_names` has another for those that have two, by the
     attribute and by the variable's own name. `name_at` gives the name of the object at a path of
     attributes, or None (the whole is None where there are no objects). `partial` names the layers
-    of which more should be stored. `incomplete` is why the values cannot be read, if that was seen. `graphs` reads the graphs that are stored beside the variables;
-    it raises a `ReadProblem` if they cannot be read.
+    of which more should be stored. `incomplete` is why the values cannot be read, if that was seen.
+    `graphs` reads the graphs that are stored beside the variables; it raises a `ReadProblem`.
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """

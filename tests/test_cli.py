@@ -748,3 +748,13 @@ def test_a_pattern_that_matches_nothing_is_told(run: Run) -> None:
     outcome = run("check", path, *patterns, "--format", "json")
     (checkpoint,) = outcome.json["checkpoints"]
     assert checkpoint["notes"] == ["--pattern moving_mean=/nope$ matches no variable"]
+
+
+def test_dump_to_npz_of_a_name_that_is_not_utf8(run: Run, tmp_path: Path) -> None:
+    layer = {b"a\xff/moving_mean": np.float32([1]), b"a\xff/moving_variance": np.float32([2])}
+    write_bundle(tmp_path / "model", layer)
+    target = tmp_path / "values.npz"
+    arguments = ["--layer", "*", "--format", "npz", "-o", target]
+    assert run("dump", tmp_path / "model", *arguments).exit_code == 0
+    with np.load(target) as values:
+        assert any(name.endswith("moving_mean") for name in values.files)

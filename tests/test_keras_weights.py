@@ -105,6 +105,25 @@ def test_four_equal_vectors_are_bn_whatever_holds_them(path, group):
     assert list(layers(write(path, {group: 4}))[group]) == ["gamma", "beta", *STATISTICS]
 
 
+def test_four_vectors_are_told_as_a_guess_and_a_counter_hides_none(path):
+    scalar = np.float32(3)
+    write(path, {"gate": [*map(vector, range(4)), scalar], BN: 4})
+    assert set(layers(path)) == {"gate", BN}
+    assert "gate: taken for batch normalization by the layout alone" in notes(path)
+    assert BN not in notes(path)
+
+
+def test_two_scales_and_shifts_are_no_bn(path):
+    """A variance is never below 0, so what is has other values."""
+    write(path, {"two_scales": [vector(0), vector(1), vector(2), -vector(3)]})
+    assert layers(path) == {}
+
+
+@pytest.mark.parametrize("name", ["symmetric_layers", "geometric", "autoclave"])
+def test_a_metric_is_a_word_of_its_own(path, name):
+    assert set(layers(write(path, {name: 4}))) == {name}
+
+
 def test_an_attribute_called_bn_that_holds_another_norm(path):
     write(path, {"bn1": 2}, {"bn1": "group_normalization_4"})
     assert layers(path) == {}
@@ -225,11 +244,28 @@ def test_one_shard_stands_for_all(sharded):
     refused(sharded.with_name("model_00007.weights.h5"), Incomplete, "shards")
 
 
-def test_a_shard_alone_does_not_pass_for_a_whole(tmp_path):
+@pytest.mark.parametrize("number", ["00000", "00001"])
+def test_a_shard_alone_does_not_pass_for_a_whole(tmp_path, number):
     """gamma and beta, whose statistics lie in the next shard, look like two statistics."""
-    shard = tmp_path / "model_00000.weights.h5"
+    write(tmp_path / "model_00000.weights.h5", {"dense": 2})
+    shard = tmp_path / f"model_{number}.weights.h5"
     refused(write(shard, {BN: 2}), Incomplete, "shards")
     assert list(layers(write(shard, {BN: 4}))) == [BN]
+
+
+def test_epochs_are_numbered_like_shards(tmp_path):
+    path = write(tmp_path / "epoch_00010.weights.h5", {BN: 2})
+    assert layers(path) == {BN: {"moving_mean": 0, "moving_variance": 1}}
+
+
+def test_shards_of_a_name_beyond_ascii(sharded):
+    """Keras's JSON has the name escaped."""
+    text = sharded.read_text()
+    for shard in list(sharded.parent.glob("*.h5")):
+        shard.rename(shard.with_name(shard.name.replace("model", "modèle")))
+        text = text.replace(shard.name, json.dumps(shard.name.replace("model", "modèle"))[1:-1])
+    sharded.with_name("modèle.weights.json").write_text(text)
+    assert "one of the files of" in notes(sharded.with_name("modèle_00001.weights.h5"))
 
 
 def test_a_shard_that_is_missing(sharded):

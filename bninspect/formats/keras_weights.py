@@ -17,6 +17,7 @@ are left out without scale and center, which moves the others up.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,8 +25,8 @@ from typing import NamedTuple
 
 from bninspect.errors import Incomplete, UnknownFormat
 from bninspect.formats.hdf5 import Hdf5, Weights, hdf5_faults, join
-from bninspect.formats.names import KERAS_SHARD, natural_order
-from bninspect.model import AFFINE, STATISTICS, Checkpoint, KerasLayer
+from bninspect.formats.names import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
+from bninspect.model import AFFINE, STATISTICS, Checkpoint, KerasLayer, Variable
 
 _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
 # A name no family knows: the variable is not looked at.
@@ -36,8 +37,10 @@ _KERAS_OWN = r"(sync_)?batch_normalization(_\d+)?"
 _SAYS_BN = r"batch_?norm"
 _HINTS_BN = r"(^|_)bn(_|\d|$)"
 # Other normalizations have two vectors as well; metrics that count by threshold or class have four.
-_OTHER_NORM = r"(layer|group|instance|rms|unit|weight|spectral)_?norm"
-_METRIC = r"metric|auc|f\d?_?(beta)?_?score|precision|recall|sensitivity|specificity"
+_OTHER_NORM = r"(^|_)(layer|group|instance|rms|unit|weight|spectral)_?norm"
+_METRIC = r"(^|_)(metric|auc|f\d?_?(beta)?_?score|precision|recall|sensitivity|specificity)"
+_MOST = 7  # variables of a BN layer, those of renorm among them
+_MOST_LOOKED_AT = 20  # of an object that may have any number
 
 
 class Owner(NamedTuple):
@@ -205,25 +208,45 @@ class _Reader:
         if layer is not None and "moving_mean_initializer" in layer.config:
             return self._configured(group, names, _configured_roles(layer))
         part = group.rpartition("/")[2]
+        if re.fullmatch(_KERAS_OWN, part):
+            return self._called_bn(group, names, fewest=2, own=True)
         says = {text.lower() for text in (part, *names[-1:])}
-        own = re.fullmatch(_KERAS_OWN, part)
-        certain = own or _any(_SAYS_BN, says)
-        hinted = bool(certain or _any(_HINTS_BN, says))
-        if not own and _any(_OTHER_NORM if hinted else rf"{_OTHER_NORM}|{_METRIC}", says):
+        if _any(_OTHER_NORM, says):
             return None
-        members = self._members(group, hinted=hinted)
-        if not own or not 2 <= len(members) <= 7:
-            fewest, most = (2 if certain else 3, 7) if hinted else (4, 4)
-            if not fewest <= len(members):
-                return None
-            members = self._equal_vectors(group, members, any_rank=hinted)
-            if not fewest <= len(members) <= most:
-                if certain:
-                    self._unclear.append("/".join(names))
-                return None
-        if not hinted:
-            self._by_layout.append("/".join(names) or group)
-        return self._numbered(group, names, members)
+        if _any(_SAYS_BN, says):
+            return self._called_bn(group, names, fewest=2)
+        if _any(_HINTS_BN, says):
+            return self._called_bn(group, names, fewest=3)
+        return None if _any(_METRIC, says) else self._laid_out_like_bn(group, names)
+
+    def _called_bn(
+        self, group: str, names: tuple[str, ...], *, fewest: int, own: bool = False
+    ) -> dict[str, str] | None:
+        """Member → role for an object whose class or name says BN; `own` is Keras's own class."""
+        members = self._members(group, hinted=True)
+        if own and 2 <= len(members) <= _MOST:
+            return self._numbered(group, names, members)
+        if len(members) < fewest:
+            return None
+        vectors = self._equal_vectors(group, members)
+        if fewest <= len(vectors) <= _MOST:
+            return self._numbered(group, names, list(vectors))
+        if fewest == 2:  # "bn" may be anything, batch_norm is not
+            self._unclear.append("/".join(names))
+        return None
+
+    def _laid_out_like_bn(self, group: str, names: tuple[str, ...]) -> dict[str, str] | None:
+        """Member → role for an object that has four vectors of one length, and nothing but scalars.
+
+        Two pairs of scale and shift look the same, but for values that no variance has.
+        """
+        vectors = self._equal_vectors(group, self._members(group, hinted=False))
+        if len(vectors) != 4 or any(len(vector.shape) != 1 for vector in vectors.values()):
+            return None
+        if (vectors[[*vectors][3]].read() < 0).any():
+            return None
+        self._by_layout.append("/".join(names) or group)
+        return self._numbered(group, names, list(vectors))
 
     def _configured(
         self, group: str, names: tuple[str, ...], roles: list[str]
@@ -231,7 +254,7 @@ class _Reader:
         """Member → role for a layer whose configuration gives the roles."""
         members = self._members(group, hinted=True)
         if len(members) > len(roles):
-            members = self._equal_vectors(group, members, any_rank=True)
+            members = list(self._equal_vectors(group, members))
         if len(members) == len(roles):
             return dict(zip(members, roles, strict=True))
         if members or self._owners[group].members:
@@ -252,21 +275,21 @@ class _Reader:
             "The file is damaged, or one of several shards: check their .weights.json instead.",
         )
 
-    def _equal_vectors(self, group: str, members: list[str], *, any_rank: bool) -> list[str]:
-        """The members, if all of them are of one shape; a class of one's own may add scalars."""
-        paths = {member: f"{join(group, 'vars')}/{member}" for member in members[:20]}
-        variables = {member: self._places[path].variable(path) for member, path in paths.items()}
-        if any_rank:
-            variables = {m: variable for m, variable in variables.items() if variable.shape}
-        shapes = {variable.shape for variable in variables.values()}
-        floats = all("float" in variable.dtype for variable in variables.values())
-        if len(shapes) != 1 or not floats or not (any_rank or len(shapes.pop()) == 1):
-            return []
-        return list(variables)
+    def _equal_vectors(self, group: str, members: list[str]) -> dict[str, Variable]:
+        """The members that are no scalars, if all of them are of one shape.
+
+        A class of one's own may count or scale besides.
+        """
+        paths = {member: f"{join(group, 'vars')}/{member}" for member in members[:_MOST_LOOKED_AT]}
+        found = {member: self._places[path].variable(path) for member, path in paths.items()}
+        vectors = {member: variable for member, variable in found.items() if variable.shape}
+        same = len({variable.shape for variable in vectors.values()}) == 1
+        floats = all("float" in variable.dtype for variable in vectors.values())
+        return vectors if same and floats else {}
 
     def _numbered(self, group: str, names: tuple[str, ...], members: list[str]) -> dict[str, str]:
         """The roles that the number of variables leaves: 0 to 2, then 2 statistics, then renorm."""
-        if len(members) < 4 and KERAS_SHARD.fullmatch(self._resolved):
+        if len(members) < 4 and _may_be_shard(self._resolved):
             raise Incomplete(
                 self._resolved,
                 f"{group} has {len(members)} variables, and this looks like one of several shards:"
@@ -279,6 +302,16 @@ class _Reader:
         before: tuple[str, ...] = ((), (_EITHER,), AFFINE)[affine]
         roles = (*before, *STATISTICS, *_RENORM)
         return dict(zip(members, roles, strict=False))
+
+
+def _may_be_shard(path: str) -> bool:
+    """Whether a file is named like one of several and the first of them, or their map, lies there.
+
+    Epochs are numbered likewise, from 1 on (`epoch_00010.weights.h5`).
+    """
+    match = KERAS_SHARD.fullmatch(path)
+    first = match and f"{match[1]}_{FIRST_KERAS_SHARD}.weights.h5"
+    return bool(match and first and (os.path.exists(first) or os.path.exists(match[1] + KERAS_MAP)))
 
 
 def _configured_roles(layer: KerasLayer) -> list[str]:

@@ -349,10 +349,17 @@ def _locate_shard(path: str) -> Target | None:
         return None
     with Source(map_path) as source:
         listed = source.read(0, min(source.size, _MAX_STATE_FILE), "the map of the weights")
-    if os.path.basename(path).encode() not in listed:
+    name = os.path.basename(path)
+    if os.fsencode(name) not in listed and _as_in_json(name) not in listed:
         return None
     note = f"{path} is one of the files of {map_path}, which was opened"
     return Target("keras-shards", map_path, (note,))
+
+
+def _as_in_json(name: str) -> bytes:
+    import json  # noqa: PLC0415 - seldom needed
+
+    return json.dumps(name)[1:-1].encode()
 
 
 def _missing(path: str) -> ReadProblem:

@@ -20,6 +20,7 @@ ALL_V1_SHARDS = re.compile(r"(?s)(.*)-\?{5}-of-([0-9]{5,})")
 # (stem): a file of sharded Keras weights, whose map is the stem and KERAS_MAP
 # (keras/src/saving/saving_lib.py).
 KERAS_SHARD = re.compile(r"(?s)(.*)_[0-9]{5,}\.weights\.h5")
+FIRST_KERAS_SHARD = "00000"
 KERAS_MAP = ".weights.json"
 
 

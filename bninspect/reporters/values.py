@@ -58,7 +58,8 @@ def _each(dumps: Sequence[Dump]) -> Iterator[tuple[str, BNLayer, Inference]]:
 
 
 def _member_name(name: str) -> str:
-    """A name for an archive member, which zip limits to 65535 bytes."""
-    if len(name.encode("utf-8", "surrogateescape")) > _LONGEST_MEMBER:
+    """A name for an archive member, which zip limits to 65535 bytes of UTF-8."""
+    name = printable(name)
+    if len(name.encode()) > _LONGEST_MEMBER:
         raise UsageProblem(f"A name of {len(name)} characters does not fit into an .npz file.")
     return name

@@ -35,7 +35,7 @@ from bninspect.model import (
     RuleContext,
     Variable,
 )
-from bninspect.rules import apply_rules, select_rules
+from bninspect.rules import apply_rules, not_judged, select_rules
 
 if TYPE_CHECKING:
     from bninspect.graph import GraphEvidence
@@ -293,6 +293,7 @@ def _report(
                 step, config.momentum, optimizer_steps=optimizer_steps, graph=graph
             )
             findings = apply_rules(layers, rules or (), context)
+            notes = (*notes, *not_judged(layers, rules or (), context))
             return CheckpointReport(
                 path=path,
                 resolved=checkpoint.resolved,

@@ -780,3 +780,13 @@ class TestInPython:
     def test_json_holds_any_path(self, run: Run, tmp_path: Path) -> None:
         put(tmp_path / os.fsdecode(b"\xff"))
         json.loads(run("check", tmp_path, "--format", "json").out)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("model.ckpt", "model.ckpt-60"), ("modle.ckpt-60", "model.ckpt-60")]
+)
+def test_a_name_that_is_nearly_right(run: Run, typed: str, meant: str) -> None:
+    folder = load_fixture("tf1_layers_correct").path.parent
+    outcome = run("check", folder / typed)
+    assert outcome.exit_code == 2
+    assert f"Did you mean {folder / meant}?" in " ".join(outcome.out.split())

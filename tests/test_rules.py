@@ -14,6 +14,7 @@ from bninspect.errors import UsageProblem
 from bninspect.evidence.progress import read_step, training_evidence
 from bninspect.model import ROLES, SEVERITIES, Change, RuleContext, Since
 from bninspect.rules import RULES, apply_rules, select_rules
+from tests.conftest import load_fixture
 from tests.layers_in_memory import (
     bn,
     checkpoint,
@@ -1399,3 +1400,13 @@ def test_untouched_channels_that_start_below_1_are_not_dead():
 @pytest.mark.parametrize("momentum", [-0.5, 0.0, 1.0, 10.0, 1e300])
 def test_a_momentum_that_makes_no_sense_tells_nothing(momentum):
     assert codes(mean=MEAN, variance=VARIANCE, gamma=GAMMA, step=10**6, momentum=momentum) == []
+
+
+def test_what_bn106_could_not_judge_is_told(run):
+    """A short training, whose checkpoint does not tell the momentum."""
+    path = load_fixture("tf1_layers_too_few_steps").path
+    (checkpoint,) = run("check", path, "--format", "json").json["checkpoints"]
+    assert any("BN106 was not judged; give --momentum" in note for note in checkpoint["notes"])
+    for options in (["--momentum", "0.5"], ["--ignore", "BN106"]):
+        (checkpoint,) = run("check", path, "--format", "json", *options).json["checkpoints"]
+        assert checkpoint["notes"] == []

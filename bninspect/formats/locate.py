@@ -33,6 +33,7 @@ from bninspect.formats.source import Source
 
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
 _NAMED = rb'(?m)^[ \t]*(all_model_checkpoint_paths|model_checkpoint_path):[ \t]*"((?:[^"\\]|\\.)*)"'
+_MOST_COMPARED = 1000  # names that a mistyped one is held against
 _MAX_STATE_FILE = 1 << 24
 
 _ShardCounts = Callable[[str], Mapping[str, set[str]]]
@@ -373,16 +374,31 @@ def _missing(path: str) -> ReadProblem:
             )
     directory, name = os.path.split(path)
     try:
-        beside = [entry for entry in os.listdir(directory or ".") if entry.startswith(name + ".")]
+        entries = os.listdir(directory or ".")
     except OSError:
-        beside = []
-    if any(PART.fullmatch(entry) for entry in beside):
+        entries = []
+    if any(entry.startswith(name + ".") and PART.fullmatch(entry) for entry in entries):
         return Incomplete(
             path,
             "the checkpoint's .index file is missing",
             "Copy all files of the checkpoint.",
         )
-    return NotFound(path, "no such checkpoint or file", "Check the path.")
+    return NotFound(
+        path, "no such checkpoint or file", _nearest(path, entries) or "Check the path."
+    )
+
+
+def _nearest(path: str, entries: list[str]) -> str | None:
+    """A sentence with what lies there under the beginning of the name, or one much like it."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
+
+    directory, name = os.path.split(path)
+    stems = {match[1] if (match := PART.fullmatch(entry)) else entry for entry in entries}
+    begun = [stem for stem in stems if name and stem.startswith(name)]
+    # The newest step of those that begin so, else what a typing error makes of a name.
+    near = max(begun, key=natural_order, default=None)
+    near = near or next(iter(get_close_matches(name, sorted(stems)[:_MOST_COMPARED], 1)), None)
+    return None if near is None else f"Did you mean {os.path.join(directory, near)}?"
 
 
 def _out_of_reach(path: str) -> OSError | None:

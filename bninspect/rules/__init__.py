@@ -65,14 +65,7 @@ def apply_rules(
     `context` is completed by what all layers together show.
     """
     layers = tuple(layers)
-    context = context._replace(
-        trained=any(_shows_training(layer) for layer in layers),
-        restarted=any(cold.older_than_step(layer, context) for layer in layers),
-        least_share=min(
-            (share for layer in layers if (share := cold.most_initial(layer)) is not None),
-            default=None,
-        ),
-    )
+    context = _completed(layers, context)
     return tuple(
         Finding(
             rule=rule,
@@ -86,6 +79,29 @@ def apply_rules(
         for layer in layers
         for rule in rules
         for violation in rule.check(layer, context)
+    )
+
+
+def not_judged(
+    layers: Iterable[BNLayer], rules: Iterable[Rule], context: RuleContext
+) -> tuple[str, ...]:
+    """Sentences on what `rules` could not judge for want of a fact that a person may give."""
+    layers = tuple(layers)
+    if not any(rule in cold.RULES for rule in rules):
+        return ()
+    told = cold.not_judged(layers, _completed(layers, context))
+    return (told,) if told else ()
+
+
+def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext:
+    """The context with what all layers together show."""
+    return context._replace(
+        trained=any(_shows_training(layer) for layer in layers),
+        restarted=any(cold.older_than_step(layer, context) for layer in layers),
+        least_share=min(
+            (share for layer in layers if (share := cold.most_initial(layer)) is not None),
+            default=None,
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
@@ -12,6 +12,7 @@ from bninspect.rules.channels import counted_by_dead_channels, known_momentum, m
 COLD_SHARE = 0.05
 # The highest momentum in use (0.9997 in slim's inception, 0.9999 here and there).
 _HIGHEST_MOMENTUM = 0.9999
+_USUAL_MOMENTUM = 0.99
 
 
 def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -43,6 +44,25 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
         ),
         cause="too-few-updates",
     )
+
+
+def not_judged(layers: Iterable[BNLayer], context: RuleContext) -> str | None:
+    """A sentence if averages may be cold, and no momentum tells whether they are."""
+    for layer in layers:
+        both, updates = layer.statistics, updates_at_most(layer, context)
+        if both is None or both[0].all_initial or both[1].all_initial or layer.zero_debiased:
+            continue
+        if not updates or momentum_of(layer, context) is not None or context.least_share is None:
+            continue
+        if min(_USUAL_MOMENTUM**updates, context.least_share) <= COLD_SHARE:
+            continue
+        if known_momentum(layer, context) is None:
+            return (
+                f"after {updates} steps the averages may still be partly their initial values, but"
+                f" no momentum is stored: BN106 was not judged; give --momentum"
+                f" ({_USUAL_MOMENTUM} is the default of Keras and tf.layers)"
+            )
+    return None
 
 
 def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bninspect.comparison import Comparison, compare_checkpoints
 from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
-from bninspect.evidence.history import follows, with_since
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_optimizer_steps, read_step, training_evidence
 from bninspect.formats import find_checkpoints, open_target
@@ -38,6 +36,7 @@ from bninspect.model import (
 from bninspect.rules import apply_rules, not_judged, select_rules
 
 if TYPE_CHECKING:
+    from bninspect.comparison import Comparison
     from bninspect.graph import GraphEvidence
 
 PathName = str | os.PathLike[str]
@@ -145,6 +144,8 @@ def read_values(path: PathName, config: Config) -> Report:
 
 def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     """`compare` for options that are already a Config."""
+    from bninspect.comparison import compare_checkpoints  # noqa: PLC0415 - other commands do without
+
     paths = tuple(paths)
     everything = replace(config, all_checkpoints=True)
     reports = tuple(_reports(paths, everything, ()))
@@ -285,9 +286,12 @@ def _report(
                     raise
                 step, layers, missing = _read_what_is_there(checkpoint, layers)
                 notes = (*notes, f"{missing}: {problem}")
-            if earlier is not None and (certain or follows(earlier, layers, step)):
-                layers, told = with_since(layers, step, earlier)
-                notes = (*notes, *(told if certain else ()))
+            if earlier is not None:
+                from bninspect.evidence.history import follows, with_since  # noqa: PLC0415
+
+                if certain or follows(earlier, layers, step):
+                    layers, told = with_since(layers, step, earlier)
+                    notes = (*notes, *(told if certain else ()))
             graph = _GraphBeside(checkpoint, layers)
             context = RuleContext(
                 step, config.momentum, optimizer_steps=optimizer_steps, graph=graph

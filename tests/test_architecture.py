@@ -129,6 +129,7 @@ H5 = FIXTURES / "keras2_functional_correct"
         (["--version"], {"numpy", "rich", "h5py", "google", "bninspect.inspection"}),
         (["rule", "BN101"], {"numpy", "rich", "h5py", "google"}),
         (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+        (["check", str(V2)], {"bninspect.comparison", "bninspect.graph", "bninspect.formats.hdf5"}),
         (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
         (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
         (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),

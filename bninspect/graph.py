@@ -62,7 +62,10 @@ class GraphEvidence(NamedTuple):
     `statistics` maps the statistics that are variables of the graph to their names. `reads` says
     that training computes with them, `optimized` that an optimizer changes gamma or beta, or that
     there are none. `modes` are the is_training of the layer's fused nodes. `collected` says that
-    UPDATE_OPS has its updates. `momentum` is None unless all updates have the same constant one.
+    UPDATE_OPS has its updates, `stored` that something else which keeps a result depends on them,
+    `chosen` that a condition takes or leaves the statistics, `moments` that training computes those
+    of batches, of this layer or another, outside of fused nodes. `momentum` is None unless all
+    updates have the same constant one.
     """
 
     path: str
@@ -76,4 +79,7 @@ class GraphEvidence(NamedTuple):
     optimized: bool = False
     modes: frozenset[bool] = frozenset()
     collected: bool = False
+    stored: bool = False
+    chosen: bool = False
+    moments: bool = False
     momentum: float | None = None

@@ -155,9 +155,10 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
         raise problem
     if readable < 2:
         named = ", ".join(os.fspath(path) for path in paths) or "nothing"
+        one = "names the same one" if len(paths) > 1 else "names one"
         raise UsageProblem(
             f"compare needs at least two checkpoints of a training, and {named}"
-            f" {'names one' if readable else 'names none'}."
+            f" {one if readable else 'names none'}."
         )
     return compare_checkpoints(reports)
 

@@ -46,6 +46,14 @@ _CALLS = _BRANCHES | {
     *("While", "StatelessWhile", "For"),
 }
 _ARGUMENT = "_Arg"
+# What also writes to a variable, in ways that are not followed.
+_OTHER_WRITES: tuple[str, ...] = (
+    *("Scatter", "ResourceScatter", "StridedSliceAssign", "ResourceStridedSliceAssign"),
+    *("CountUpTo", "ResourceCountUpTo", *_APPLIES),
+)
+# Where a training step may leave what it computed: gradients that are accumulated, a queue.
+_STORES = ("Accumulator", "SparseAccumulator", "ResourceAccumulator", "QueueEnqueue")
+_CHOICES = {"Merge", "RefMerge", "Select", "SelectV2", "If", "StatelessIf"}
 _NONE, _SEVERAL = -1, -2
 _LONGEST_CHAIN = 32
 _MAX_ROOTS = 8  # each is walked from by itself; real graphs have one to three
@@ -103,12 +111,14 @@ class _Walk:
             ran = bytearray(map(max, ran, reached))
         in_training = [node for node, runs in enumerate(ran) if runs]
         reads, modes = self._reads(in_training)
+        chosen, moments = self._chosen(in_training), self._has_moments(in_training)
+        stored = self.ancestors(self._other_writes(updates))
         optimized = {
             self.variables[self.graph.inputs[node][0]]
             for node in self._optimizer_nodes()
             if self.graph.inputs[node]
         }
-        collected = set(self.graph.collections.get("update_ops", ()))
+        collected = self.ancestors(self.graph.collections.get("update_ops", ()))
         owned: dict[str, list[int]] = {layer.name: [] for layer in layers}
         for node, variable in updates.items():
             owned[roles[variable][0]].append(node)
@@ -132,7 +142,10 @@ class _Walk:
                 reads=any(mine[role] in reads for role in STATISTICS if role in mine),
                 optimized=not affine or not optimized.isdisjoint(affine),
                 modes=frozenset().union(*(modes.get(one, ()) for one in mine.values())),
-                collected=any(node in collected for node in own),
+                stored=any(stored[node] and not run_by[node] for node in own),
+                chosen=any(mine[role] in chosen for role in STATISTICS if role in mine),
+                moments=moments,
+                collected=any(collected[node] for node in own),
                 momentum=common_momentum(self.graph, self.variables, own),
             )
         return found
@@ -140,6 +153,7 @@ class _Walk:
     def ancestors(self, starts: Iterable[int]) -> bytearray:
         """Which nodes run so that `starts` can, those of called functions included."""
         reached = bytearray(len(self.graph.names))
+        entered: set[int] = set()
         waiting = [*starts]
         while waiting:
             node = waiting.pop()
@@ -149,7 +163,9 @@ class _Walk:
             waiting += self.graph.inputs[node]
             waiting += self.graph.controls[node]
             for function in self.calls.get(node, ()):
-                waiting += function.results
+                if id(function) not in entered:
+                    entered.add(id(function))
+                    waiting += function.results
         return reached
 
     def _called(self, node: int, operation: str) -> tuple[Function, ...]:
@@ -170,7 +186,7 @@ class _Walk:
                     known = consumers[source]
                     if known is None:
                         consumers[source] = [node]
-                    else:
+                    elif known[-1] != node:
                         known.append(node)
         return consumers
 
@@ -178,36 +194,79 @@ class _Walk:
         """For each node the variable that it is or passes on, _SEVERAL if callers give others."""
         found = [_NONE] * len(self.graph.names)
         waiting = []
+        places: dict[int, dict[int, list[int]]] = {}
         for node, operation in enumerate(self.graph.operations):
             if operation in _VARIABLES:
                 found[node] = node
                 waiting.append(node)
         while waiting:
             source = waiting.pop()
-            for node in self._passed_on(source):
+            for node in self._passed_on(source, places):
                 if found[node] in (found[source], _SEVERAL):
                     continue
                 found[node] = found[source] if found[node] == _NONE else _SEVERAL
                 waiting.append(node)
         return found
 
-    def _passed_on(self, source: int) -> Iterator[int]:
-        """The nodes that stand for what `source` gives, the arguments of functions among them."""
+    def _passed_on(self, source: int, places: dict[int, dict[int, list[int]]]) -> Iterator[int]:
+        """The nodes that stand for what `source` gives, the arguments of functions among them.
+
+        `places` keeps, for each call, where its inputs stand.
+        """
         for node in self.consumers[source] or ():
             inputs = self.graph.inputs[node]
             operation = self.graph.operations[node]
             if operation in _PASSES and inputs and inputs[0] == source:
                 yield node
             functions = self.calls.get(node, ())
-            if functions:
+            if functions and node not in places:
                 first = 1 if operation in _BRANCHES else 0
-                places = [place for place, one in enumerate(inputs[first:]) if one == source]
-                for function in functions:
-                    yield from (
-                        function.arguments[place]
-                        for place in places
-                        if place < len(function.arguments)
-                    )
+                places[node] = {}
+                for place, one in enumerate(inputs[first:]):
+                    places[node].setdefault(one, []).append(place)
+            for function in functions:
+                for place in places[node].get(source, ()):
+                    if place < len(function.arguments):
+                        yield function.arguments[place]
+
+    def _other_writes(self, updates: Mapping[int, int]) -> Iterator[int]:
+        """What keeps a result besides the updates and the optimizers: what runs it is not known.
+
+        Gradients that are accumulated, a training by assignments of one's own: a step may run the
+        updates with these.
+        """
+        for node, operation in enumerate(self.graph.operations):
+            inputs = self.graph.inputs[node]
+            if operation.startswith(_STORES):
+                yield node
+            elif operation in _ASSIGNS and len(inputs) > 1 and inputs[0] >= 0:
+                variable = self.variables[inputs[0]]
+                computed = operation in _RELATIVE or self._is_new(
+                    node, max(variable, 0), self._origin(inputs[1])
+                )
+                if node not in updates and computed:
+                    yield node
+
+    def _has_moments(self, in_training: Iterable[int]) -> bool:
+        """Whether training computes moments of a batch, as tf.nn.moments does (nn_impl.py)."""
+        operations = self.graph.operations
+        return any(
+            operations[node] == "SquaredDifference"
+            and any(
+                operations[one] == "StopGradient" for one in self.graph.inputs[node] if one >= 0
+            )
+            for node in in_training
+        )
+
+    def _chosen(self, in_training: Iterable[int]) -> set[int]:
+        """The variables whose value training takes or leaves, by a condition."""
+        return {
+            self.variables[one]
+            for node in in_training
+            if self.graph.operations[node] in _CHOICES
+            for one in self.graph.inputs[node]
+            if one >= 0
+        }
 
     def _optimizer_nodes(self) -> Iterator[int]:
         return (
@@ -268,6 +327,8 @@ class _Walk:
         complete = True
         for node, operation in enumerate(self.graph.operations):
             inputs = self.graph.inputs[node]
+            if operation.startswith(_OTHER_WRITES) and inputs and inputs[0] >= 0:
+                complete = complete and self.variables[inputs[0]] not in roles
             if operation not in _ASSIGNS or len(inputs) < 2 or inputs[0] < 0:
                 continue
             variable = self.variables[inputs[0]]

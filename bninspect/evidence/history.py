@@ -189,12 +189,12 @@ def _notes(
 
 
 def follows(earlier: CheckpointReport, layers: Sequence[BNLayer], step: int | None) -> bool:
-    """Whether `layers` may be a later state of the same training: the same layers, no step back.
+    """Whether `layers` may be a later state of the same training: the same layers, a later step.
 
     That tells different models in one directory apart whose files differ in numbers alone
-    (`resnet50.h5`, `resnet101.h5`).
+    (`resnet50.h5`, `resnet101.h5`; `fold_1.h5`, `fold_2.h5`).
     """
-    if step is not None and earlier.step is not None and step < earlier.step:
+    if step is not None and earlier.step is not None and step <= earlier.step:
         return False
     return [(one.name, one.channels) for one in earlier.layers] == [
         (one.name, one.channels) for one in layers

@@ -28,9 +28,9 @@ MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
 _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
 _ARGUMENT = "_Arg"
-# A node has a name and an operation, which take more than this; so few bytes for each means that
-# the file is no graph, and would take a hundred times its size in memory.
-_LEAST_BYTES_OF_NODE = 8
+# A node has a name, an operation and attributes, some 150 bytes in all. So few for each means that
+# the file is no graph, and would take many times its size in memory.
+_LEAST_BYTES_OF_NODE = 32
 # Elements of a constant, by the number of their type (types.proto).
 _FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}
 _LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from bninspect.model import BNLayer, Role, RuleContext
+from bninspect.model import AFFINE, BNLayer, Role, RuleContext
 from bninspect.rules.fixes import (
     SWITCHED_OFF,
     run_the_updates,
@@ -46,10 +46,13 @@ def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role])
         return _updates_not_run(layer, graph, updates)
     if not graph.complete or graph.updates or not all(role in graph.statistics for role in roles):
         return Proof()
-    return _never_built(graph)
+    return _never_built(layer, graph)
 
 
 def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Update]) -> Proof:
+    if graph.stored:
+        kept = "no optimizer depends on the updates, but something else that keeps a result does"
+        return Proof(facts=(kept, "what a training step ran is not stored"))
     nodes = [update.node for update in updates]
     whose = "of this layer"
     if len(updates) < len(graph.updates):
@@ -73,20 +76,33 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
     return Proof("update-ops-not-run", (told, where), fix)
 
 
-def _never_built(graph: GraphEvidence) -> Proof:
+def _never_built(layer: BNLayer, graph: GraphEvidence) -> Proof:
     """The graph has the statistics as variables, and no node that updates one."""
     none = "no node of the graph updates " + " or ".join(
         f"`{name}`" for name in graph.statistics.values()
     )
-    if not graph.reads or True in graph.modes:
+    # Hand-written layers may use the statistics in one branch, and those of the batch in another.
+    plain = bool(graph.modes) or not (graph.chosen or graph.moments)
+    if not graph.reads or True in graph.modes or not plain:
         return Proof(facts=(none,))
     ops = _names(graph.training_ops)
     reads = f"what {ops} {_compute(graph)} uses them: the layer is in inference mode"
     mode = ("its fused kernel has is_training=False",) if graph.modes else ()
+    if not graph.optimized and _affine_moved(layer):
+        return Proof(facts=(none, reads, *mode))
     if not graph.optimized:
         frozen = "no optimizer node changes its gamma or beta"
         return Proof("layer-frozen", (none, reads, frozen), train_in_training_mode(frozen=True))
     return Proof("built-with-training-false", (none, reads, *mode), train_in_training_mode())
+
+
+def _affine_moved(layer: BNLayer) -> bool:
+    """Whether gamma or beta changed, whatever the graph says of it."""
+    if layer.since and any(
+        layer.since.changes[r].moved for r in AFFINE if r in layer.since.changes
+    ):
+        return True
+    return any(fact.startswith(AFFINE) for fact in layer.training.facts)
 
 
 def _compute(graph: GraphEvidence) -> str:

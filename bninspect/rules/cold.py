@@ -26,6 +26,10 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
         momentum = known_momentum(layer, context)
     if momentum is None or not updates or not 0.0 < momentum < 1.0:
         return
+    times = updates_a_step(layer, context) if momentum**updates > COLD_SHARE else 1
+    if times is None:
+        return
+    updates *= times
     counted = counted_by_dead_channels(layer, momentum)
     if counted is not None and counted[1] < updates:
         updates = counted[1]
@@ -44,6 +48,19 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
         ),
         cause="too-few-updates",
     )
+
+
+def updates_a_step(layer: BNLayer, context: RuleContext) -> int | None:
+    """How often a training step updates the variance, by the graph; None if that is not known.
+
+    A layer that is built twice (reuse=True) is updated twice; one whose updates no training op
+    runs, by hand or not at all.
+    """
+    graph = context.graph(layer)
+    if graph is None or not graph.training_ops:
+        return 1
+    updates = [update for update in graph.updates if update.role == "moving_variance"]
+    return len([update for update in updates if update.run_by]) or None
 
 
 def not_judged(layers: Iterable[BNLayer], context: RuleContext) -> str | None:

@@ -43,10 +43,12 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
         return
     same = [role for role in STATISTICS if role in layer.variables]
     far = [_how_far(role, since.changes[role]) for role in moved]
-    on_purpose = cause in _ON_PURPOSE or layer.family == _FILLED_LATER
     fix = None
     if not proof:
         cause, proof, fix = why_not_updated(layer, context, same)
+        if cause in _ON_PURPOSE and not _untouched(layer):
+            fix = None  # statistics that the layer came with may be meant to stay
+    on_purpose = (cause in _ON_PURPOSE and fix is None) or layer.family == _FILLED_LATER
     yield Violation(
         f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} bit by bit what"
         f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
@@ -56,6 +58,10 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
         severity="note" if on_purpose else None,
         fix=fix,
     )
+
+
+def _untouched(layer: BNLayer) -> bool:
+    return layer.statistics is not None and all(one.all_initial for one in layer.statistics)
 
 
 def _stands_still(layer: BNLayer) -> bool:

@@ -596,3 +596,21 @@ class TestTheHistoryOfADirectory:
         assert self.found(run, tmp_path) == {
             "disc-1": [], "disc-2": [], "gen-1": [], "gen-2": ["BN107"],
         }  # fmt: skip
+
+
+def test_folds_at_the_same_step_are_no_history(tmp_path, run):
+    """Two trainings from one backbone, saved under names that differ in a number."""
+    for number in (1, 2):
+        for part in (FIXTURES / "tf1_history_forgotten").glob("model.ckpt-60.*"):
+            name = part.name.replace("model.ckpt-60", f"fold_{number}.ckpt")
+            (tmp_path / name).write_bytes(part.read_bytes())
+    outcome = run("check", tmp_path, "--all-checkpoints", "--format", "json")
+    rules = {f["rule"] for item in outcome.json["checkpoints"] for f in item["findings"]}
+    assert "BN107" not in rules
+
+
+def test_one_checkpoint_twice_is_told(run):
+    path = FIXTURES / "tf1_history_correct" / "model.ckpt-20"
+    outcome = run("compare", path, path)
+    assert outcome.exit_code == 2
+    assert "names the same one" in outcome.err

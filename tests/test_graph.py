@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from bninspect.evidence.graph import graph_evidence
 from bninspect.evidence.progress import read_optimizer_steps
 from bninspect.formats.meta_graph import read_graphs
 from bninspect.graph import Function, Graph
+from bninspect.model import RuleContext
+from bninspect.rules.causes import why_not_updated
 from tests.conftest import FIXTURES, Outcome
 from tests.layers_in_memory import bn, checkpoint, findings, variable
 
@@ -155,6 +158,84 @@ def test_an_update_that_nothing_depends_on_does_not_run() -> None:
     assert [update.run_by for update in found.updates] == [(), ()]
     assert (found.training_ops, found.total, found.total_run) == (("train",), 2, 0)
     assert found.momentum == 0.9
+
+
+@pytest.mark.parametrize("kept_by", ["AssignAddVariableOp", "AccumulatorApplyGradient"])
+def test_a_step_that_accumulates_gradients_may_run_the_updates(kept_by: str) -> None:
+    """The optimizer reads what another step accumulated; no optimizer depends on that step."""
+    drawing, variables = drawn_layer()
+    updates = updates_of(drawing, variables)
+    accumulated = drawing.add("VarHandleOp")
+    drawing.add(kept_by, accumulated, drawing.add("Mul"), after=updates)
+    drawing.add(
+        "ResourceApplyGradientDescent",
+        variables["gamma"],
+        drawing.add("ReadVariableOp", accumulated),
+    )
+    found = drawing.evidence()
+    assert found.stored
+    assert why(found) == (None, None)
+
+
+def test_a_write_of_another_kind_may_be_an_update() -> None:
+    drawing, variables = drawn_layer()
+    drawing.add("ResourceScatterUpdate", variables["moving_mean"], drawing.add("Mean"))
+    read = [drawing.add("ReadVariableOp", one) for one in variables.values()]
+    product = drawing.add("Mul", *read)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], product)
+    assert not drawing.evidence().complete
+    assert why(drawing.evidence()) == (None, None)
+
+
+@pytest.mark.parametrize("way", ["plain", "a condition", "moments of the batch"])
+def test_a_layer_is_in_inference_mode_only_if_nothing_else_may_normalise(way: str) -> None:
+    drawing, variables = drawn_layer()
+    read = [drawing.add("ReadVariableOp", one) for one in variables.values()]
+    if way == "a condition":
+        read = [drawing.add("Merge", one, drawing.add("Mean")) for one in read]
+    if way == "moments of the batch":
+        mean = drawing.add("StopGradient", drawing.add("Mean"))
+        read.append(drawing.add("SquaredDifference", mean, drawing.add("Relu")))
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], drawing.add("Mul", *read))
+    cause = "built-with-training-false" if way == "plain" else None
+    assert why(drawing.evidence())[0] == cause
+
+
+def test_a_layer_whose_gamma_moved_is_not_frozen() -> None:
+    drawing, variables = drawn_layer()
+    read = [drawing.add("ReadVariableOp", one) for one in variables.values()]
+    other = drawing.add("VarHandleOp")
+    drawing.add("ResourceApplyGradientDescent", other, drawing.add("Mul", *read))
+    assert why(drawing.evidence())[0] is None
+
+
+def why(found):
+    """The cause and the fix of BN101 for a layer with this graph, whose gamma moved."""
+    layer = bn(**STUCK_BN)
+    proof = why_not_updated(
+        layer, RuleContext(graph=lambda _: found), ("moving_mean", "moving_variance")
+    )
+    return proof.cause, proof.fix
+
+
+@pytest.mark.parametrize("shape", ["one variable often", "many variables", "many results"])
+def test_calls_with_thousands_of_inputs_come_to_an_end(shape: str) -> None:
+    drawing, variables = drawn_layer()
+    size = 20_000
+    first = len(drawing.names)
+    arguments = [drawing.add("_Arg") for _ in range(size)]
+    drawing.function("f", arguments, arguments, first)
+    if shape == "many variables":
+        given_to = [drawing.add("VarHandleOp") for _ in range(size)]
+    else:
+        given_to = [variables["gamma"]] * size
+    for _ in range(size if shape == "many results" else 1):
+        inputs = given_to[:1] if shape == "many results" else given_to
+        drawing.add("PartitionedCall", *inputs, f=("f",))
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], len(drawing.names) - 1)
+    start = time.perf_counter()
+    drawing.evidence()
+    assert time.perf_counter() - start < 5
 
 
 def test_no_optimizer_proves_nothing() -> None:

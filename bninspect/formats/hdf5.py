@@ -7,11 +7,12 @@ refused. Which groups and attributes a layout has is the matter of keras_h5.py a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import h5py
@@ -38,7 +39,7 @@ DAMAGED = "The file is damaged or was cut short; copy it again or use another on
 _SAVE_AGAIN = "Save the model again with Keras, then check that."
 
 
-@contextmanager
+@contextlib.contextmanager
 def hdf5_faults(path: str) -> Iterator[None]:
     """Turn what h5py raises about a damaged file into a `Corrupt`.
 
@@ -264,6 +265,8 @@ class Hdf5:
                     DAMAGED,
                 )
             self._budget.take(claimed, self.path)
+            if not _unpacks_within(dataset):
+                raise Corrupt(self.path, f"a chunk of {path} unpacks to too much", DAMAGED)
             if _is_bfloat16(dataset.dtype):
                 upper: NDArray[Any] = dataset[()].view("<u2")
                 return (upper.astype("u4") << 16).view("f4")
@@ -275,6 +278,31 @@ class Hdf5:
                 )
             values: NDArray[Any] = dataset[()]
             return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _unpacks_within(dataset: Any) -> bool:
+    """Whether no deflated chunk is longer than a chunk: HDF5 unpacks each to its end, however far.
+
+    The order of filters is that of writing: one deflates, others leave the size or add a checksum.
+    """
+    filters = dataset.id.get_create_plist()
+    kinds = [filters.get_filter(number)[0] for number in range(filters.get_nfilters())]
+    if h5py.h5z.FILTER_DEFLATE not in kinds:
+        return True
+    if kinds.count(h5py.h5z.FILTER_DEFLATE) > 1:
+        return False
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    size += 4 * kinds.count(h5py.h5z.FILTER_FLETCHER32)
+    skipped = 1 << kinds.index(h5py.h5z.FILTER_DEFLATE)
+    chunks: list[Any] = []
+    dataset.id.chunk_iter(chunks.append)
+    for chunk in chunks:
+        if not chunk.filter_mask & skipped:
+            _, data = dataset.id.read_direct_chunk(chunk.chunk_offset)
+            with contextlib.suppress(zlib.error):  # HDF5 tells of it
+                if len(zlib.decompressobj().decompress(data, size + 1)) > size:
+                    return False
+    return True
 
 
 def _decoded(text: bytes) -> str:

@@ -21,7 +21,7 @@ from bninspect.formats.source import Budget, Source
 from bninspect.model import Checkpoint
 
 _MAX_MAP = 64 << 20
-_MAX_SHARDS = 10_000
+_MAX_SHARDS = 2_000  # each open file takes HDF5 some 0.6 MB of memory
 
 
 def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:

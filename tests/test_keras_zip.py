@@ -167,7 +167,7 @@ def test_another_compression(path):
 
 @pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
 def test_a_bomb(path, name):
-    write(path, MEMBERS | {name: bytes(64 << 20)}, zipfile.ZIP_DEFLATED)
+    write(path, MEMBERS | {name: bytes(65 << 20)}, zipfile.ZIP_DEFLATED)
     refused(path, Corrupt, "claims to unpack")
 
 

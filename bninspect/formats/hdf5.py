@@ -7,16 +7,19 @@ refused. Which groups and attributes a layout has is the matter of keras_h5.py a
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
 import math
+import os
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import h5py
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
+from bninspect.formats.hdf5_attributes import stored_texts
 from bninspect.formats.source import Budget, Source, Window
 from bninspect.model import Variable
 
@@ -25,22 +28,33 @@ from bninspect.model import Variable
 _MAX_GROWTH = 1032
 _GROWTH_FLOOR = 1 << 20
 _WIDEST_ELEMENT = 8  # bytes
+_MAX_TEXTS = 16 << 20  # bytes of one attribute; the configuration of a ResNet-152 takes 0.5 MB
 _MAX_DEPTH = 100  # groups within groups; models of models stay far below
 
-_HEAP_SIGNATURE = b"GCOL"
+# What the machine refuses, not the file.
+_NOT_THE_FILE = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO}
 
 DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
 
+_SAVE_AGAIN = "Save the model again with Keras, then check that."
 
-@contextmanager
+
+@contextlib.contextmanager
 def hdf5_faults(path: str) -> Iterator[None]:
     """Turn what h5py raises about a damaged file into a `Corrupt`.
 
-    h5py reports one and the same damage as any of these, by where the library noticed it.
+    h5py reports one and the same damage as any of these, by where the library noticed it. What is
+    no fault of the file (no permission, too many open files) is a plain `ReadProblem`.
     """
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
+            raise ReadProblem(
+                path,
+                f"cannot be read ({os.strerror(error.errno)})",
+                "Check its permissions, the disk and the limit of open files, then try again.",
+            ) from error
         raise Corrupt(path, f"HDF5 cannot read it ({error})", DAMAGED) from error
 
 
@@ -59,77 +73,37 @@ def _require_not_locked(path: str) -> None:
         raise
 
 
-class _Guard(io.RawIOBase):
-    """A file for HDF5 in which no damaged heap of strings reaches the library.
-
-    HDF5 runs for ever over such a heap, or beyond its end (H5HG__cache_heap_deserialize in
-    H5HGcache.c), and what it reads of a file always starts where an object does.
-    """
-
-    def __init__(self, window: Window) -> None:
-        super().__init__()
-        self._window = window
-        self.seek = window.seek  # type: ignore[method-assign]
-        self.tell = window.tell  # type: ignore[method-assign]
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer; raises OSError for a heap that contradicts itself."""
-        start = self._window.tell()
-        count = self._window.readinto(buffer)
-        if bytes(buffer[:4]) == _HEAP_SIGNATURE:
-            size = int.from_bytes(buffer[8:16], "little")
-            # HDF5 reads the beginning first and the rest by itself.
-            heap = bytearray(min(size, self._window.size))
-            self._window.seek(start)
-            self._window.readinto(heap)
-            self._window.seek(start + count)
-            if len(heap) < size or not _is_sound_heap(heap):
-                raise OSError("a damaged heap of strings")
-        return count
-
-
-def _is_sound_heap(heap: bytes | bytearray) -> bool:
-    """Whether the objects of a global heap lie one behind the other, up to its end.
-
-    File format specification of HDF5, III.E: a head of 16 bytes, then objects of number, count and
-    size; number 0 is the free space at the end, whose size takes in its own head.
-    """
-    at = 16
-    while at + 16 <= len(heap):
-        number = int.from_bytes(heap[at : at + 2], "little")
-        length = int.from_bytes(heap[at + 8 : at + 16], "little")
-        step = 16 + (length + 7) // 8 * 8 if number else length
-        if at + step > len(heap) or (not number and at + step != len(heap)):
-            return False
-        at += step
-    return True
-
-
 class Hdf5:
     """An HDF5 file opened for reading; `path` is its name as it is to appear in messages.
 
     With a `window` its bytes are taken from there: the HDF5 file is a part of the one at `path`.
     Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt`
-    if HDF5 cannot open it, `Incomplete` if another program is writing it.
+    if HDF5 cannot open it, `Incomplete` if another program is writing it. The files
+    of one checkpoint share a `budget`; without one the file has its own.
     """
 
-    def __init__(self, path: str, window: Window | None = None) -> None:
+    def __init__(
+        self, path: str, window: Window | None = None, budget: Budget | None = None
+    ) -> None:
         self.path = path
         self._source = None
         if window is None:
             self._source = Source(path)
             window = self._source.window(0, self._source.size, "the file")
-        self._budget = Budget()
-        self._budget.grant(window.size)
+        self._window = window
+        if budget is None:
+            budget = Budget()
+            budget.grant(window.size)
+        self._budget = budget
         try:
             if self._source is not None:
                 _require_not_locked(path)
             with hdf5_faults(path):
-                self._file = h5py.File(_Guard(window), "r")
+                self._file = h5py.File(window, "r")
         except BaseException:
             self._close_source()
             raise
-        self._last: tuple[str, Any] = ("", self._file)
+        self._last: tuple[str, Any] = ("", self._file)  # a group and its path
 
     def close(self) -> None:
         """Close the file; its variables cannot be read any more."""
@@ -151,7 +125,8 @@ class Hdf5:
     def text_list(self, path: str, attribute: str) -> list[str]:
         """The strings of an attribute that must be a list of them."""
         group = self._group(path)
-        if len(group.attrs.get_id(attribute).shape) != 1:
+        shape = group.attrs.get_id(attribute).shape
+        if shape is None or len(shape) != 1:
             raise Corrupt(self.path, f"{attribute} of {group.name} is no list of names", DAMAGED)
         return self.texts(path, attribute)
 
@@ -161,17 +136,37 @@ class Hdf5:
         if attribute not in group.attrs:
             return []
         stored = group.attrs.get_id(attribute)
-        if not math.prod(stored.shape):
+        if stored.shape is None or not math.prod(stored.shape):
             return []
         # Anything else that is said to be of variable length crashes the library when it is read.
         if not isinstance(stored.get_type(), h5py.h5t.TypeStringID):
             raise Corrupt(self.path, f"{attribute} of {group.name} is no text", DAMAGED)
+        if stored.get_storage_size() > _MAX_TEXTS:
+            raise Corrupt(self.path, f"{attribute} of {group.name} is too large", DAMAGED)
+        if stored.get_type().is_variable_str():
+            return self._variable_texts(group, attribute, math.prod(stored.shape))
         value = group.attrs[attribute]
-        texts = [value] if isinstance(value, bytes | str) else list(value)
-        return [
-            text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text)
-            for text in texts
-        ]
+        return [_decoded(text) for text in ([value] if isinstance(value, bytes) else list(value))]
+
+    def _variable_texts(self, group: Any, attribute: str, count: int) -> list[str]:
+        """Strings of variable length; of these HDF5 would believe any length."""
+        with hdf5_faults(self.path):
+            creation = self._file.id.get_create_plist()
+            base = creation.get_userblock()
+            if creation.get_sizes() != (8, 8):
+                raise Unsupported(self.path, "it has no addresses of eight bytes", _SAVE_AGAIN)
+            found = stored_texts(
+                lambda at, length: self._window.read_at(base + at, length),
+                h5py.h5o.get_info(group.id).addr,
+                attribute.encode("utf-8", "surrogateescape"),
+                count,
+                _MAX_TEXTS,
+            )
+        if found is None:
+            raise Unsupported(
+                self.path, f"{attribute} of {group.name} is not stored as Keras does", _SAVE_AGAIN
+            )
+        return [_decoded(text) for text in found]
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """Every group once: its path, and the names of what in it is no group.
@@ -203,24 +198,31 @@ class Hdf5:
                     seen.add((found.fileno, found.addr))
                     waiting.append((join(path, name), h5py.h5o.open(group, stored)))
             yield path, others
+        # With many files open, every object that is open too makes closing one slower.
+        self._last = ("", self._file)
 
     def variable(self, path: str) -> Variable:
         """The dataset at `path`, its values not yet read."""
         with hdf5_faults(self.path):
-            head, _, name = path.rpartition("/")
-            dataset = self._step(self._group(head), name, path)
-            if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-                raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
-            if dataset.is_virtual or dataset.external:
-                raise Unsupported(
-                    self.path,
-                    f"the values of {path} lie in another file (external or virtual dataset)",
-                    "Keras never writes this; copy the values into one file to check them.",
-                )
+            dataset = self._dataset(path)
             shape, dtype = tuple(dataset.shape), str(dataset.dtype.name)
-        if _is_bfloat16(dataset.dtype):
-            dtype = "bfloat16"
-        return Variable(path, shape, dtype, lambda: self._read(path, dataset))
+            if _is_bfloat16(dataset.dtype):
+                dtype = "bfloat16"
+        # Not even the dataset stays open.
+        return Variable(path, shape, dtype, lambda: self._read(path))
+
+    def _dataset(self, path: str) -> Any:
+        head, _, name = path.rpartition("/")
+        dataset = self._step(self._group(head), name, path)
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
+        if dataset.is_virtual or dataset.external:
+            raise Unsupported(
+                self.path,
+                f"the values of {path} lie in another file (external or virtual dataset)",
+                "Keras never writes this; copy the values into one file to check them.",
+            )
+        return dataset
 
     def _group(self, path: str) -> Any:
         # Several things are asked of one group, then of the next.
@@ -249,9 +251,12 @@ class Hdf5:
             "Keras never writes this; store the values themselves to check them.",
         )
 
-    def _read(self, path: str, dataset: Any) -> NDArray[Any]:
+    def _read(self, path: str) -> NDArray[Any]:
         with hdf5_faults(self.path):
-            claimed = dataset.size * dataset.dtype.itemsize
+            dataset = self._dataset(path)
+            # HDF5 unpacks whole chunks, which may be larger than what they are chunks of.
+            elements = max(dataset.size, math.prod(dataset.chunks or ()))
+            claimed = elements * dataset.dtype.itemsize
             stored = dataset.id.get_storage_size()
             if claimed > max(_GROWTH_FLOOR, _MAX_GROWTH * stored):
                 raise Corrupt(
@@ -260,6 +265,8 @@ class Hdf5:
                     DAMAGED,
                 )
             self._budget.take(claimed, self.path)
+            if not _unpacks_within(dataset):
+                raise Corrupt(self.path, f"a chunk of {path} unpacks to too much", DAMAGED)
             if _is_bfloat16(dataset.dtype):
                 upper: NDArray[Any] = dataset[()].view("<u2")
                 return (upper.astype("u4") << 16).view("f4")
@@ -271,6 +278,35 @@ class Hdf5:
                 )
             values: NDArray[Any] = dataset[()]
             return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _unpacks_within(dataset: Any) -> bool:
+    """Whether no deflated chunk is longer than a chunk: HDF5 unpacks each to its end, however far.
+
+    The order of filters is that of writing: one deflates, others leave the size or add a checksum.
+    """
+    filters = dataset.id.get_create_plist()
+    kinds = [filters.get_filter(number)[0] for number in range(filters.get_nfilters())]
+    if h5py.h5z.FILTER_DEFLATE not in kinds:
+        return True
+    if kinds.count(h5py.h5z.FILTER_DEFLATE) > 1:
+        return False
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    size += 4 * kinds.count(h5py.h5z.FILTER_FLETCHER32)
+    skipped = 1 << kinds.index(h5py.h5z.FILTER_DEFLATE)
+    chunks: list[Any] = []
+    dataset.id.chunk_iter(chunks.append)
+    for chunk in chunks:
+        if not chunk.filter_mask & skipped:
+            _, data = dataset.id.read_direct_chunk(chunk.chunk_offset)
+            with contextlib.suppress(zlib.error):  # HDF5 tells of it
+                if len(zlib.decompressobj().decompress(data, size + 1)) > size:
+                    return False
+    return True
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 class Weights(Mapping[str, Variable]):

@@ -80,11 +80,11 @@ def _configuration(file: Hdf5) -> dict[tuple[str, ...], KerasLayer] | None:
     with hdf5_faults(file.path):
         config = file.texts("", "model_config")
         version = file.texts("", "keras_version")
-    if not config:
-        return None
+        if not config and not file.has_attribute("", "model_config"):
+            return None
     try:
         return keras_layers(json.loads(config[0]), version[0] if version else "")
-    except (TypeError, ValueError, RecursionError) as error:
+    except (IndexError, TypeError, ValueError, RecursionError) as error:
         raise Corrupt(
             file.path, "its model_config is not the JSON of a Keras model", DAMAGED
         ) from error

@@ -17,11 +17,11 @@ from typing import Any
 from bninspect.errors import Corrupt, Incomplete, UnknownFormat
 from bninspect.formats.hdf5 import DAMAGED, Hdf5, join
 from bninspect.formats.keras_weights import Owner, scan, weights_checkpoint
-from bninspect.formats.source import Source
+from bninspect.formats.source import Budget, Source
 from bninspect.model import Checkpoint
 
 _MAX_MAP = 64 << 20
-_MAX_SHARDS = 10_000
+_MAX_SHARDS = 2_000  # each open file takes HDF5 some 0.6 MB of memory
 
 
 def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -31,6 +31,7 @@ def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> 
     """
     shards = read_map(map_path)
     files: list[Hdf5] = []
+    budget = Budget()
 
     def close() -> None:
         for file in files:
@@ -48,9 +49,12 @@ def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> 
                     f"{shard}, which it names, is not there",
                     "Copy all files of the checkpoint.",
                 )
-            files.append(Hdf5(shard_path))
+            budget.grant(os.path.getsize(shard_path))
+            files.append(Hdf5(shard_path, budget=budget))
             owners = scan(files[-1])
-            names = {group: owner.name for group, owner in owners.items() if owner.name} | names
+            for group, owner in owners.items():
+                if owner.name:
+                    names.setdefault(group, owner.name)
             for group in groups:
                 if group not in owners:
                     raise Incomplete(

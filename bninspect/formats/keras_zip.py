@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.hdf5 import DAMAGED, Hdf5
@@ -24,17 +24,25 @@ from bninspect.formats.keras_weights import (
     stored_paths,
     weights_checkpoint,
 )
-from bninspect.formats.source import Source, Window
+from bninspect.formats.source import Budget, Source, Window
 from bninspect.model import Checkpoint
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
-_MAX_CONFIG = 256 << 20
-_MAX_METADATA = 1 << 20
-_MAX_UNPACKED = 2 << 30
-# Weights hardly shrink, JSON by some ten to one; what claims to be far more is a bomb.
-_MAX_GROWTH = 200
-_GROWTH_FLOOR = 16 << 20
+
+class _Limit(NamedTuple):
+    """How far a member may unpack: up to `most` bytes, from `floor` on `growth` times its size."""
+
+    most: int
+    growth: int
+    floor: int
+
+
+# The configuration of a ResNet-152 takes 0.5 MB and shrinks to a fiftieth. The objects that Python
+# makes of JSON take up to thirty times as much.
+_JSON = _Limit(most=16 << 20, growth=100, floor=4 << 20)
+# Weights shrink by a tenth; with nine of ten pruned to zero, to a seventh.
+_UNPACKED = _Limit(most=2 << 30, growth=8, floor=64 << 20)
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # PKWARE's APPNOTE 4.3.7
 _LOCAL_SIGNATURE = b"PK\x03\x04"
@@ -49,12 +57,14 @@ def open_keras_zip(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Ch
     source = Source(file_path)
     try:
         archive = _Archive(source)
-        config = archive.json(_CONFIG, _MAX_CONFIG)
+        config = archive.json(_CONFIG)
         version = ""
         if archive.has(_METADATA):
-            metadata = archive.json(_METADATA, _MAX_METADATA)
+            metadata = archive.json(_METADATA)
             version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
-        file = Hdf5(file_path, archive.window(_WEIGHTS))
+        budget = Budget()
+        budget.grant(source.size)
+        file = Hdf5(file_path, archive.window(_WEIGHTS), budget)
     except BaseException:
         source.close()
         raise
@@ -110,10 +120,10 @@ class _Archive:
         """Whether there is a member of exactly that name."""
         return name in self._names
 
-    def json(self, name: str, limit: int) -> Any:
-        """A member of at most `limit` bytes as JSON."""
+    def json(self, name: str) -> Any:
+        """A member as JSON."""
         try:
-            return json.loads(self._read(self._member(name), limit))
+            return json.loads(self._read(self._member(name), _JSON))
         except (ValueError, RecursionError) as error:
             raise Corrupt(self._path, f"its {name} is no JSON ({error})", DAMAGED) from error
 
@@ -121,7 +131,7 @@ class _Archive:
         """A member as a file: where it lies in the archive, or unpacked if it is compressed."""
         member = self._member(name)
         if member.compress_type != zipfile.ZIP_STORED:
-            data = self._read(member, _MAX_UNPACKED)
+            data = self._read(member, _UNPACKED)
             return Window(lambda at, length: data[at : at + length], len(data))
         header = self._source.read(member.header_offset, _LOCAL_HEADER.size, f"the head of {name}")
         signature, name_size, extra_size = _LOCAL_HEADER.unpack(header)
@@ -144,14 +154,17 @@ class _Archive:
             )
         return member
 
-    def _read(self, member: zipfile.ZipInfo, limit: int) -> bytes:
+    def _read(self, member: zipfile.ZipInfo, limit: _Limit) -> bytes:
         """A member's bytes; its checksum is held against them."""
-        growth = max(_GROWTH_FLOOR, _MAX_GROWTH * member.compress_size)
-        if member.file_size > min(limit, growth):
+        what = f"its {member.filename}"
+        # zipfile of Python 3.10 allocates as much as the member claims to take in the archive.
+        self._source.require(member.header_offset, member.compress_size, what)
+        if member.file_size > min(
+            limit.most, max(limit.floor, limit.growth * member.compress_size)
+        ):
             raise Corrupt(
                 self._path,
-                f"its {member.filename} claims to unpack {member.compress_size} bytes to"
-                f" {member.file_size}",
+                f"{what} claims to unpack {member.compress_size} bytes to {member.file_size}",
                 "If it is not made to mislead, pack the archive again without compression.",
             )
         with _faults(self._path):

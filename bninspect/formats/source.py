@@ -192,13 +192,30 @@ class Window(io.RawIOBase):
         """The place reached."""
         return self._position
 
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The `length` bytes at `offset`; raises OSError if the window does not reach that far."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise OSError(f"{length} bytes at offset {offset} lie beyond its end")
+        try:
+            return self._read_at(offset, length)
+        except ReadProblem as problem:
+            cause = problem.__cause__
+            code = cause.errno if isinstance(cause, OSError) else None
+            raise OSError(code, problem.message) from problem
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes; the buffer for them is never larger than what is left."""
+        left = max(self.size - self._position, 0)
+        length = left if size is None or size < 0 else min(size, left)
+        data = self.read_at(self._position, length) if length else b""
+        self._position += length
+        return data
+
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as the window reaches, behind that with zeros."""
         length = max(min(len(buffer), self.size - self._position), 0)
-        try:
-            buffer[:length] = self._read_at(self._position, length)
-        except ReadProblem as problem:
-            raise OSError(problem.message) from problem
+        if length:
+            buffer[:length] = self.read_at(self._position, length)
         # HDF5 takes what is in its buffer for read, however much was.
         buffer[length:] = bytes(len(buffer) - length)
         self._position += length

@@ -268,6 +268,16 @@ def test_shards_of_a_name_beyond_ascii(sharded):
     assert "one of the files of" in notes(sharded.with_name("modèle_00001.weights.h5"))
 
 
+def test_what_a_map_leaves_out_is_read_all_the_same(sharded):
+    found = layers(sharded)
+    contents = json.loads(sharded.read_text())
+    listed = contents["weight_map"]
+    contents["weight_map"] = {key: shard for key, shard in listed.items() if "norm" not in key}
+    assert len(contents["weight_map"]) < len(listed)
+    sharded.write_text(json.dumps(contents))
+    assert layers(sharded) == found
+
+
 def test_a_shard_that_is_missing(sharded):
     sharded.with_name("model_00001.weights.h5").unlink()
     refused(sharded, Incomplete, "model_00001.weights.h5")

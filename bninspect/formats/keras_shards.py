@@ -55,7 +55,9 @@ def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> 
             for group, owner in owners.items():
                 if owner.name:
                     names.setdefault(group, owner.name)
-            for group in groups:
+            # What a shard holds besides is read, too: nothing passes because a map leaves it out.
+            besides = [group for group, owner in owners.items() if owner.members]
+            for group in dict.fromkeys([*groups, *besides]):
                 if group not in owners:
                     raise Incomplete(
                         map_path,

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import (
-    Corrupt,
     Incomplete,
     NotFetched,
     NotFound,
@@ -34,9 +33,10 @@ from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Budget, Source
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table, read_varint
+from bninspect.formats.tensors import DTYPES, corrupt, read_shape, widened
 from bninspect.model import Checkpoint, Variable
 
-BundleHeader, BundleEntry, TensorShape = declare("BundleHeader", "BundleEntry", "TensorShape")
+BundleHeader, BundleEntry = declare("BundleHeader", "BundleEntry")
 
 HEADER_KEY = b""
 _V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file
@@ -44,37 +44,8 @@ OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 _NO_VARIABLES = (HEADER_KEY, OBJECT_GRAPH_KEY)
 _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
 _BIG_ENDIAN = 1
-_MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
 _MAX_READ_RANK = 32  # numpy's own limit before 2.0; a BN variable has five at most
 _NEWEST_VERSION = 1
-
-# DataType of tensorflow/core/framework/types.proto: TensorFlow's name and numpy's type on disk.
-# bfloat16, unknown to numpy, is the upper half of a float32. None: values are not read.
-_DTYPES: dict[int, tuple[str, str | None]] = {
-    1: ("float32", "f4"),
-    2: ("float64", "f8"),
-    3: ("int32", "i4"),
-    4: ("uint8", "u1"),
-    5: ("int16", "i2"),
-    6: ("int8", "i1"),
-    7: ("string", None),
-    8: ("complex64", "c8"),
-    9: ("int64", "i8"),
-    10: ("bool", "?"),
-    11: ("qint8", "i1"),
-    12: ("quint8", "u1"),
-    13: ("qint32", "i4"),
-    14: ("bfloat16", "u2"),
-    15: ("qint16", "i2"),
-    16: ("quint16", "u2"),
-    17: ("uint16", "u2"),
-    18: ("complex128", "c16"),
-    19: ("float16", "f2"),
-    20: ("resource", None),
-    21: ("variant", None),
-    22: ("uint32", "u4"),
-    23: ("uint64", "u8"),
-}
 
 
 def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -163,16 +134,16 @@ class _Bundle:
         encoded_shape = entry.shape
         shape = self._shapes.get(encoded_shape)
         if shape is None:
-            shape = self._shapes[encoded_shape] = self._decode_shape(encoded_shape, name)
+            shape = self._shapes[encoded_shape] = read_shape(self.index_path, encoded_shape, name)
         number = entry.dtype
-        if number not in _DTYPES:
+        if number not in DTYPES:
             raise Unsupported(
                 self.index_path,
                 f"{name} has the element type {number}, which bninspect does not know",
                 "Choose another variable, or update bninspect.",
             )
         return Variable(
-            name, shape, _DTYPES[number][0], partial(self._read, name, key, shape, entry)
+            name, shape, DTYPES[number][0], partial(self._read, name, key, shape, entry)
         )
 
     def read_string(self, name: str) -> bytes:
@@ -197,16 +168,6 @@ class _Bundle:
             raise self._wrong_checksum(name, entry)
         return data[start + 4 :]
 
-    def _decode_shape(self, encoded: bytes, name: str) -> tuple[int, ...]:
-        """A shape from its own bytes; few shapes are many variables', so each is decoded once."""
-        stored = self._parse(TensorShape, encoded, name)
-        if len(stored.dim) > _MAX_RANK:
-            raise self._corrupt(f"the entry of {name} has {len(stored.dim)} dimensions")
-        shape = tuple([dimension.size for dimension in stored.dim])
-        if stored.unknown_rank or min(shape, default=0) < 0:
-            raise self._corrupt(f"the entry of {name} has the impossible shape {list(shape)}")
-        return shape
-
     def _entry(self, message: Any, key: bytes, name: str) -> Any:
         if key not in self.entries:
             raise self._corrupt(f"the entry of {name} is missing from the index")
@@ -219,7 +180,7 @@ class _Bundle:
             raise self._corrupt(f"the entry of {name} cannot be parsed") from error
 
     def _read(self, name: str, key: bytes, shape: tuple[int, ...], entry: Any) -> NDArray[Any]:
-        dtype, code = _DTYPES[entry.dtype]
+        dtype, code = DTYPES[entry.dtype]
         if code is None:
             raise Unsupported(
                 self.index_path,
@@ -241,9 +202,7 @@ class _Bundle:
             array = self._read_whole(name, shape, entry, disk_type)
         if not disk_type.isnative:
             array = array.astype(disk_type.newbyteorder("="))
-        if dtype == "bfloat16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        return array
+        return widened(array, dtype)
 
     def _read_whole(
         self, name: str, shape: tuple[int, ...], entry: Any, disk_type: np.dtype[Any]
@@ -337,18 +296,13 @@ class _Bundle:
         return self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
 
     def _wrong_checksum(self, name: str, entry: Any) -> ReadProblem:
-        return Corrupt(
+        return corrupt(
             self._shard_path(entry.shard_id),
             f"{name} fails its checksum (offset {entry.offset}, {entry.size} bytes)",
-            "The file is damaged; copy it again or use another checkpoint of the run.",
         )
 
     def _corrupt(self, what: str) -> ReadProblem:
-        return Corrupt(
-            self.index_path,
-            what,
-            "The file is damaged; copy it again or use another checkpoint of the run.",
-        )
+        return corrupt(self.index_path, what)
 
 
 def _overflows(shape: tuple[int, ...], element: np.dtype[Any]) -> bool:

@@ -21,50 +21,34 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
+from bninspect.errors import Incomplete, NotFound, UnknownFormat, Unsupported
 from bninspect.formats.names import ALL_V1_SHARDS
 from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import DecodeError, declare
 from bninspect.formats.source import Source
 from bninspect.formats.sstable import Table
+from bninspect.formats.tensors import DTYPES, corrupt, read_shape, widened
 from bninspect.model import Checkpoint, Variable
 
-SavedTensorSlices, TensorShape, TensorSlice = declare(
-    "SavedTensorSlices", "TensorShape", "TensorSlice"
-)
+SavedTensorSlices, TensorSlice = declare("SavedTensorSlices", "TensorSlice")
 
 _CONTENTS_KEY = b""
 _BUNDLE_HEADER = b"\x08"  # BundleHeader.num_shards, which leads the first value of a V2 index
-_MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
 _NEWEST_VERSION = 1
 
-# DataType of tensorflow/core/framework/types.proto: TensorFlow's name, the field of the TensorProto
-# that holds the elements (saved_tensor_slice_util.h), and their numpy type. bfloat16, unknown to
-# numpy, is the upper half of a float32; V1 writers know it as little as uint32 and uint64, but the
-# fields are there. No field: values are not read.
-_DTYPES: dict[int, tuple[str, str, str]] = {
-    1: ("float32", "float_val", "f4"),
-    2: ("float64", "double_val", "f8"),
-    3: ("int32", "int_val", "i4"),
-    4: ("uint8", "int_val", "u1"),
-    5: ("int16", "int_val", "i2"),
-    6: ("int8", "int_val", "i1"),
-    7: ("string", "", ""),
-    8: ("complex64", "", ""),
-    9: ("int64", "int64_val", "i8"),
-    10: ("bool", "bool_val", "?"),
-    11: ("qint8", "", ""),
-    12: ("quint8", "", ""),
-    13: ("qint32", "", ""),
-    14: ("bfloat16", "half_val", "u2"),
-    15: ("qint16", "", ""),
-    16: ("quint16", "", ""),
-    17: ("uint16", "int_val", "u2"),
-    18: ("complex128", "", ""),
-    19: ("float16", "half_val", "f2"),
-    22: ("uint32", "uint32_val", "u4"),
-    23: ("uint64", "uint64_val", "u8"),
-}
+# Which field of the TensorProto holds the elements, by their DataType (saved_tensor_slice_util.h).
+# V1 writers know bfloat16 as little as uint32 and uint64, but the fields are there. Others are not
+# read.
+_FIELD_OF = {
+    1: "float_val",
+    2: "double_val",
+    9: "int64_val",
+    10: "bool_val",
+    14: "half_val",
+    19: "half_val",
+    22: "uint32_val",
+    23: "uint64_val",
+} | dict.fromkeys((3, 4, 5, 6, 17), "int_val")
 # What the fields give: of floating-point numbers the bits, of narrow integers wide ones.
 _FIELDS = {
     "float_val": "u4",
@@ -134,15 +118,15 @@ class _Variables(Mapping[str, Variable]):
     def __getitem__(self, name: str) -> Variable:
         stored = self._stored[name]
         path = self._path(stored)
-        if stored.dtype not in _DTYPES:
+        if stored.dtype not in DTYPES:
             raise Unsupported(
                 path,
                 f"{name} has the element type {stored.dtype}, which bninspect does not know",
                 "Choose another variable, or update bninspect.",
             )
-        shape = _shape(path, name, stored.shape)
+        shape = read_shape(path, stored.shape, name)
         load = partial(self._read, name, stored, shape)
-        return Variable(name, shape, _DTYPES[stored.dtype][0], load)
+        return Variable(name, shape, DTYPES[stored.dtype][0], load)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
@@ -164,7 +148,7 @@ class _Variables(Mapping[str, Variable]):
             name = entry.name.decode("utf-8", "surrogateescape")
             stored = self._stored.setdefault(name, _Stored(entry.name, entry.shape, entry.type, []))
             if (entry.shape, entry.type) != (stored.shape, stored.dtype):
-                raise _corrupt(
+                raise corrupt(
                     file.path, f"{name} has another shape or element type in another place"
                 )
             stored.slices.extend(_StoredSlice(file, table, encoded) for encoded in entry.slice)
@@ -175,8 +159,9 @@ class _Variables(Mapping[str, Variable]):
         return files.pop() if len(files) == 1 else self._place
 
     def _read(self, name: str, stored: _Stored, shape: tuple[int, ...]) -> NDArray[Any]:
-        dtype, field, code = _DTYPES[stored.dtype]
-        if not field:
+        dtype, code = DTYPES[stored.dtype]
+        field = _FIELD_OF.get(stored.dtype)
+        if field is None or code is None:
             raise Unsupported(
                 self._path(stored),
                 f"{name} holds {dtype} elements, which have no numbers to read",
@@ -195,9 +180,7 @@ class _Variables(Mapping[str, Variable]):
             ) from error
         if len(parts) > 1:
             self._put_together(name, stored, parts, array)
-        if dtype == "bfloat16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        return array
+        return widened(array, dtype)
 
     def _read_parts(
         self, name: str, stored: _Stored, shape: tuple[int, ...], field: str, code: str
@@ -210,7 +193,7 @@ class _Variables(Mapping[str, Variable]):
             place, _ = _place(item, name, stored.key, shape)
             bounds = tuple((side.start, side.stop) for side in place)
             if bounds in places:
-                raise _corrupt(item.file.path, f"a slice of {name} is there twice")
+                raise corrupt(item.file.path, f"a slice of {name} is there twice")
             places[bounds] = item
             total += _size(place)
         if total != math.prod(shape):
@@ -238,7 +221,7 @@ class _Variables(Mapping[str, Variable]):
             whole[place] = elements.reshape(whole[place].shape)
             covered[place] = True
         if not covered.all():
-            raise _corrupt(self._path(stored), f"the slices of {name} overlap")
+            raise corrupt(self._path(stored), f"the slices of {name} overlap")
 
 
 def _open_files(place: str) -> Iterator[Source]:
@@ -279,16 +262,6 @@ def _contents(file: Source, table: Table) -> Any:
     return message.meta
 
 
-def _shape(path: str, name: str, encoded: bytes) -> tuple[int, ...]:
-    stored = _parse(path, name, TensorShape, encoded)
-    if len(stored.dim) > _MAX_RANK:
-        raise _corrupt(path, f"the entry of {name} has {len(stored.dim)} dimensions")
-    shape = tuple([dimension.size for dimension in stored.dim])
-    if stored.unknown_rank or min(shape, default=0) < 0:
-        raise _corrupt(path, f"the entry of {name} has the impossible shape {list(shape)}")
-    return shape
-
-
 def _place(
     item: _StoredSlice, name: str, variable_key: bytes, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], bytes]:
@@ -297,7 +270,7 @@ def _place(
         variable_key, _parse(item.file.path, name, TensorSlice, item.encoded), shape
     )
     if place is None:
-        raise _corrupt(item.file.path, f"a slice of {name} lies outside its shape {list(shape)}")
+        raise corrupt(item.file.path, f"a slice of {name} lies outside its shape {list(shape)}")
     return place, key
 
 
@@ -311,11 +284,11 @@ def _read_elements(
     """
     encoded = item.table.get(key)
     if encoded is None:
-        raise _corrupt(item.file.path, f"the values of {name}, or of a slice of it, are missing")
+        raise corrupt(item.file.path, f"the values of {name}, or of a slice of it, are missing")
     message = _parse(item.file.path, name, SavedTensorSlices, encoded)
     values = getattr(message.data.data, field)
     if len(values) != _size(place):
-        raise _corrupt(
+        raise corrupt(
             item.file.path,
             f"{name}, or a slice of it, should have {_size(place)} values of its element type,"
             f" but has {len(values)}",
@@ -333,12 +306,4 @@ def _parse(path: str, name: str, message: Any, encoded: bytes) -> Any:
         return message.FromString(encoded)
     except DecodeError as error:
         what = f"the entry of {name}" if name else "its table of contents"
-        raise _corrupt(path, f"{what} cannot be parsed") from error
-
-
-def _corrupt(path: str, what: str) -> ReadProblem:
-    return Corrupt(
-        path,
-        what,
-        "The file is damaged; copy it again or use another checkpoint of the run.",
-    )
+        raise corrupt(path, f"{what} cannot be parsed") from error

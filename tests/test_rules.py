@@ -964,6 +964,11 @@ def test_frozen_on_purpose_needs_training_too():
     assert codes(**HEALTHY, keras=keras_layer(trainable=False), since=since()) == []
 
 
+def test_statistics_that_stay_nan_are_no_fault_of_the_updates():
+    lost = {**HEALTHY, "mean": NAN, "variance": NAN}
+    assert codes(**lost, since=since(*TRAINED, gamma=MOVED)) == ["BN301"]
+
+
 def test_keras_1_updates_a_frozen_layer_so_its_standing_still_is_no_note():
     arguments = {"keras": keras_layer(trainable=False), "family": "keras-1"}
     finding = only("BN107", **HEALTHY, **arguments, since=since(gamma=MOVED))

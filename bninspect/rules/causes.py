@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bninspect.model import AFFINE, BNLayer, Role, RuleContext
 from bninspect.rules.fixes import (
     SWITCHED_OFF,
-    run_the_updates,
+    run_collected_updates,
     run_uncollected_updates,
     train_in_training_mode,
 )
@@ -69,7 +69,7 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
         told = f"{count}, but {ops} {depend} on them"
     if graph.collected:
         where = f"UPDATE_OPS holds those {whose}: {_names(nodes)}"
-        fix = run_the_updates(layer)
+        fix = run_collected_updates(layer)
     else:
         where = f"UPDATE_OPS does not hold those {whose}: {_names(nodes)}"
         fix = run_uncollected_updates(layer)

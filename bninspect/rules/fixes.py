@@ -13,9 +13,9 @@ from bninspect.model import BNLayer
 _AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says when)."
 
 _TF1 = (
-    "Run the update ops with every training step: build the train op under"
-    " `tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS))`, call the layer with"
-    f" training=True while training, and train {_AGAIN}"
+    "Run the update ops with every training step: when all layers are built, build the train op"
+    " under `tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS))`, call the layers"
+    f" with training=True while training, and train {_AGAIN}"
 )
 _KERAS = (
     "Train the layer in training mode: `model.fit`, or `model(x, training=True)` in a loop of your"
@@ -72,6 +72,11 @@ _HAND_WRITTEN = (
 def run_the_updates(layer: BNLayer) -> str:
     """What to do where the statistics were not updated."""
     return _UPDATES.get(layer.family, _HAND_WRITTEN)
+
+
+def run_collected_updates(layer: BNLayer) -> str:
+    """What to do where UPDATE_OPS has the updates, so that they are a framework's."""
+    return _TF1 if layer.family == "custom-scope" else run_the_updates(layer)
 
 
 SWITCHED_OFF = (

@@ -68,13 +68,15 @@ def _stands_still(layer: BNLayer) -> bool:
     """Whether all statistics that are stored are those of the earlier checkpoint.
 
     Not where updates would leave them: a layer whose input has been constant for so long that its
-    variance is nothing.
+    variance is nothing, and statistics that are NaN, which they stay.
     """
     if layer.since is None:
         return False
     stored = [role for role in STATISTICS if role in layer.variables]
     changes = layer.since.changes
     if not stored or any(role not in changes or changes[role].moved for role in stored):
+        return False
+    if any(layer.values[role].not_finite == layer.values[role].channels for role in stored):
         return False
     variance = layer.values.get("moving_variance")
     at_rest = (

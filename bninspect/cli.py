@@ -181,11 +181,7 @@ def check(
             if format_ == "concise":
                 text.write_concise(report, stream)
             else:
-                text.write_text(
-                    report,
-                    stream,
-                    **look(stream, color, quiet=quiet, verbose=verbose),
-                )
+                text.write_text(report, stream, **look(stream, color, quiet=quiet, verbose=verbose))
     if output is not None and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
@@ -235,11 +231,7 @@ def list_(
         else:
             from bninspect.reporters.tables import write_list  # noqa: PLC0415
 
-            write_list(
-                report,
-                stream,
-                **look(stream, color, quiet=quiet, verbose=verbose),
-            )
+            write_list(report, stream, **look(stream, color, quiet=quiet, verbose=verbose))
     return PROBLEM if report.unreadable else OK
 
 
@@ -285,7 +277,8 @@ def dump(
     """
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inference import inference  # noqa: PLC0415
-    from bninspect.inspection import choose_layers, read_values  # noqa: PLC0415
+    from bninspect.inspection import read_values  # noqa: PLC0415
+    from bninspect.selection import choose_layers  # noqa: PLC0415
 
     if format_ == "npz" and output is None:
         raise UsageProblem("--format npz is binary: give a file with --output FILE.")
@@ -315,11 +308,7 @@ def dump(
         else:
             from bninspect.reporters.tables import write_dump  # noqa: PLC0415
 
-            write_dump(
-                dumps,
-                stream,
-                **look(stream, color, quiet=quiet, verbose=verbose),
-            )
+            write_dump(dumps, stream, **look(stream, color, quiet=quiet, verbose=verbose))
     return PROBLEM if report.unreadable else OK
 
 

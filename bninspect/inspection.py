@@ -163,33 +163,6 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     return compare_checkpoints(reports)
 
 
-def choose_layers(path: PathName, report: Report, names: Iterable[str]) -> set[str]:
-    """The layers of a report that any of `names` means, each a name or a pattern.
-
-    Raises `UsageProblem`, which calls the checkpoint `path`, for a name that means none.
-    """
-    from fnmatch import fnmatchcase  # noqa: PLC0415
-
-    known = list(dict.fromkeys(layer.name for item in report.checkpoints for layer in item.layers))
-    chosen: set[str] = set()
-    for name in names:
-        matching = [name] if name in known else [n for n in known if fnmatchcase(n, name)]
-        if not matching:
-            raise UsageProblem(_no_such_layer(os.fspath(path), name, known))
-        chosen.update(matching)
-    return chosen
-
-
-def _no_such_layer(path: str, name: str, known: list[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    if not known:
-        return f"{path} has no BN layer."
-    near = get_close_matches(name, known, 1, cutoff=0.4)
-    suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{path} has no BN layer {name!r}.{suggestion} `bninspect list {path}` shows them all."
-
-
 def _reports(
     paths: Iterable[PathName], config: Config, rules: tuple[Rule, ...] | None
 ) -> Iterator[CheckpointReport]:
@@ -271,46 +244,7 @@ def _report(
         target = _located(found)
         # What is not finite is a finding (BN301), not a matter for numpy's warnings.
         with open_target(path, target, config.engine) as checkpoint, np.errstate(all="ignore"):
-            layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
-            notes = (*checkpoint.notes, *unmatched(checkpoint, config.patterns))
-            optimizer_steps: tuple[OptimizerSteps, ...] = ()
-            try:
-                if checkpoint.incomplete is not None:
-                    raise checkpoint.incomplete
-                step = read_step(checkpoint)
-                layers = _with_values(layers)
-                if step is None or any(map(_may_be_stuck, layers)):
-                    optimizer_steps = read_optimizer_steps(checkpoint)
-                layers = [_with_training(checkpoint, one, step, optimizer_steps) for one in layers]
-            except Incomplete as problem:
-                if rules is not None:
-                    raise
-                step, layers, missing = _read_what_is_there(checkpoint, layers)
-                notes = (*notes, f"{missing}: {problem}")
-            if earlier is not None:
-                from bninspect.evidence.history import follows, with_since  # noqa: PLC0415
-
-                if certain or follows(earlier, layers, step):
-                    layers, told = with_since(layers, step, earlier)
-                    notes = (*notes, *(told if certain else ()))
-            graph = _GraphBeside(checkpoint, layers)
-            context = RuleContext(
-                step, config.momentum, optimizer_steps=optimizer_steps, graph=graph
-            )
-            findings = apply_rules(layers, rules or (), context)
-            notes = (*notes, *not_judged(layers, rules or (), context))
-            return CheckpointReport(
-                path=path,
-                resolved=checkpoint.resolved,
-                format=checkpoint.format,
-                step=step,
-                variable_count=len(checkpoint.variables),
-                names=() if layers else known_names(checkpoint),
-                layers=tuple(layers),
-                findings=findings,
-                notes=(*notes, *graph.notes),
-                graph=graph,
-            )
+            return _inspect(path, checkpoint, config, rules, earlier, certain=certain)
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
     except MemoryError:
@@ -318,6 +252,56 @@ def _report(
         return CheckpointReport(
             path=path, error=ReadProblem(path, message, "Check it on a larger machine.")
         )
+
+
+def _inspect(
+    path: str,
+    checkpoint: Checkpoint,
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    earlier: CheckpointReport | None,
+    *,
+    certain: bool,
+) -> CheckpointReport:
+    """`_report` for a checkpoint that is open; what cannot be read of it is raised."""
+    layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
+    notes = (*checkpoint.notes, *unmatched(checkpoint, config.patterns))
+    optimizer_steps: tuple[OptimizerSteps, ...] = ()
+    try:
+        if checkpoint.incomplete is not None:
+            raise checkpoint.incomplete
+        step = read_step(checkpoint)
+        layers = _with_values(layers)
+        if step is None or any(map(_may_be_stuck, layers)):
+            optimizer_steps = read_optimizer_steps(checkpoint)
+        layers = [_with_training(checkpoint, one, step, optimizer_steps) for one in layers]
+    except Incomplete as problem:
+        if rules is not None:
+            raise
+        step, layers, missing = _read_what_is_there(checkpoint, layers)
+        notes = (*notes, f"{missing}: {problem}")
+    if earlier is not None:
+        from bninspect.evidence.history import follows, with_since  # noqa: PLC0415
+
+        if certain or follows(earlier, layers, step):
+            layers, told = with_since(layers, step, earlier)
+            notes = (*notes, *(told if certain else ()))
+    graph = _GraphBeside(checkpoint, layers)
+    context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
+    findings = apply_rules(layers, rules or (), context)
+    notes = (*notes, *not_judged(layers, rules or (), context))
+    return CheckpointReport(
+        path=path,
+        resolved=checkpoint.resolved,
+        format=checkpoint.format,
+        step=step,
+        variable_count=len(checkpoint.variables),
+        names=() if layers else known_names(checkpoint),
+        layers=tuple(layers),
+        findings=findings,
+        notes=(*notes, *graph.notes),
+        graph=graph,
+    )
 
 
 class _GraphBeside:

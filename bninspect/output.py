@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from bninspect.errors import UsageProblem
-from bninspect.formats.names import SAVED_MODEL, STATE_FILE, checkpoint_of
 
 # What a shell reports of a program that SIGPIPE ended.
 _OUTPUT_CLOSED = 141
@@ -69,6 +68,8 @@ def terminal_width(stream: TextIO) -> int | None:
 
 def refuse_input(path: str, inputs: Iterable[str]) -> None:
     """Raise `UsageProblem` if writing to `path` would destroy a file of a checkpoint to read."""
+    from bninspect.formats.names import STATE_FILE, checkpoint_of  # noqa: PLC0415 - few do
+
     target = os.path.realpath(path)
     if not os.path.isfile(target):
         return
@@ -83,6 +84,8 @@ def refuse_input(path: str, inputs: Iterable[str]) -> None:
 
 def _is_inside(target: str, directory: str) -> bool:
     """Whether a file is one of the SavedModel in `directory`."""
+    from bninspect.formats.names import SAVED_MODEL  # noqa: PLC0415 - few write to a file
+
     within = target.startswith(os.path.join(directory, ""))
     return within and os.path.exists(os.path.join(directory, SAVED_MODEL))
 

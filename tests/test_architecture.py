@@ -20,7 +20,7 @@ ROWS = (
     {"cli"},
     {"inspection", "options", "output", "reporters"},
     {"comparison"},
-    {"formats", "layers", "evidence", "rules", "config", "measure", "inference"},
+    {"formats", "layers", "evidence", "rules", "config", "measure", "inference", "selection"},
     {"families"},
     {"graph"},
     {"model"},
@@ -126,8 +126,11 @@ H5 = FIXTURES / "keras2_functional_correct"
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
-        (["--version"], {"numpy", "rich", "h5py", "google", "bninspect.inspection"}),
-        (["rule", "BN101"], {"numpy", "rich", "h5py", "google"}),
+        (
+            ["--version"],
+            {"numpy", "rich", "h5py", "google", "google_crc32c", "bninspect.inspection"},
+        ),
+        (["rule", "BN101"], {"numpy", "rich", "h5py", "google", "bninspect.formats"}),
         (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
         (["check", str(V2)], {"bninspect.comparison", "bninspect.graph", "bninspect.formats.hdf5"}),
         (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),

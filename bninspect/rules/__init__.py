@@ -86,10 +86,9 @@ def not_judged(
     layers: Iterable[BNLayer], rules: Iterable[Rule], context: RuleContext
 ) -> tuple[str, ...]:
     """Sentences on what `rules` could not judge for want of a fact that a person may give."""
-    layers = tuple(layers)
     if not any(rule in cold.RULES for rule in rules):
         return ()
-    told = cold.not_judged(layers, _completed(layers, context))
+    told = cold.not_judged(tuple(layers), context)
     return (told,) if told else ()
 
 
@@ -98,10 +97,7 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
     return context._replace(
         trained=any(_shows_training(layer) for layer in layers),
         restarted=any(cold.older_than_step(layer, context) for layer in layers),
-        least_share=min(
-            (share for layer in layers if (share := cold.most_initial(layer)) is not None),
-            default=None,
-        ),
+        least_share=cold.least_share(layers),
     )
 
 

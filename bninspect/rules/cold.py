@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
@@ -63,17 +63,17 @@ def updates_a_step(layer: BNLayer, context: RuleContext) -> int | None:
     return len([update for update in updates if update.run_by]) or None
 
 
-def not_judged(layers: Iterable[BNLayer], context: RuleContext) -> str | None:
+def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
     """A sentence if averages may be cold, and no momentum tells whether they are."""
+    if (least_share(layers) or 0.0) <= COLD_SHARE:
+        return None
     for layer in layers:
         both, updates = layer.statistics, updates_at_most(layer, context)
         if both is None or both[0].all_initial or both[1].all_initial or layer.zero_debiased:
             continue
-        if not updates or momentum_of(layer, context) is not None or context.least_share is None:
+        if not updates or _USUAL_MOMENTUM**updates <= COLD_SHARE:
             continue
-        if min(_USUAL_MOMENTUM**updates, context.least_share) <= COLD_SHARE:
-            continue
-        if known_momentum(layer, context) is None:
+        if momentum_of(layer, context) is None and known_momentum(layer, context) is None:
             return (
                 f"after {updates} steps the averages may still be partly their initial values, but"
                 f" no momentum is stored: BN106 was not judged; give --momentum"
@@ -92,6 +92,12 @@ def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
     if not layer.keras.trainable or layer.keras.inference_only or steps is None:
         return None
     return steps * layer.keras.calls
+
+
+def least_share(layers: Iterable[BNLayer]) -> float | None:
+    """`RuleContext.least_share`; None if no layer tells."""
+    shares = (share for layer in layers if (share := most_initial(layer)) is not None)
+    return min(shares, default=None)
 
 
 def most_initial(layer: BNLayer) -> float | None:

@@ -49,6 +49,11 @@ class Outcome:
     err: str
 
     @property
+    def said(self) -> str:
+        """The output in one line: where prose is folded depends on where the checkpoint lies."""
+        return " ".join(self.out.split())
+
+    @property
     def json(self) -> Any:
         return json.loads(self.out)
 

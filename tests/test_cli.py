@@ -328,7 +328,7 @@ class TestList:
         listed = run("list", tmp_path / "model.ckpt")
         assert listed.exit_code == 0
         assert "conv1/batch_normalization" in listed.out
-        assert "values are missing" in listed.out
+        assert "values are missing" in listed.said
         assert "model.ckpt.data-00000-of-00001" in listed.out
         checked = run("check", tmp_path / "model.ckpt", "--format", "json")
         assert checked.exit_code == 2
@@ -635,7 +635,7 @@ class TestOddStates:
             writer.stdout.readline()
             outcome = run("check", path)
         assert outcome.exit_code == 2
-        assert "open for writing" in outcome.out
+        assert "open for writing" in outcome.said
 
 
 class TestStreams:

@@ -440,7 +440,7 @@ class TestTheTable:
 class TestWhichCheckpoints:
     def test_steps_that_contradict_the_order(self, run: Run) -> None:
         outcome = run("compare", CORRECT / "model.ckpt-60", CORRECT / "model.ckpt-20")
-        assert "note: the stored steps contradict the order" in outcome.out
+        assert "note: the stored steps contradict the order" in outcome.said
         assert outcome.exit_code == 0
 
     def test_one_is_not_enough(self, run: Run) -> None:
@@ -494,17 +494,17 @@ class TestSince:
         path = STOPPED / "model.ckpt-60"
         outcome = run("check", path, "--since", path)
         assert outcome.exit_code == 0
-        assert "is it the same?" in outcome.out
+        assert "is it the same?" in outcome.said
 
     def test_another_model_is_said(self, run: Run) -> None:
         outcome = run("check", CORRECT / "model.ckpt-60", "--since", FROZEN / "epoch-6.h5")
         assert outcome.exit_code == 0
-        assert "lacks 3 of 3 BN layers" in " ".join(outcome.out.split())
+        assert "lacks 3 of 3 BN layers" in outcome.said
 
     def test_the_later_one_is_said(self, run: Run) -> None:
         outcome = run("check", CORRECT / "model.ckpt-20", "--since", CORRECT / "model.ckpt-60")
         assert outcome.exit_code == 0
-        assert "should be the earlier one" in " ".join(outcome.out.split())
+        assert "should be the earlier one" in outcome.said
 
     def test_it_is_opened_once(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         from bninspect import inspection  # noqa: PLC0415

@@ -48,7 +48,7 @@ def test_what_tensorflow_refuses_is_one_sentence_with_its_words(tmp_path, run):
     prefix = tmp_path / "run" / "model.ckpt-60"
     outcome = run("check", prefix, "--engine", "tensorflow")
     assert outcome.exit_code == 2
-    assert "TensorFlow cannot read it (" in outcome.out
+    assert "TensorFlow cannot read it (" in outcome.said
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_what_would_end_the_process_is_one_sentence(tmp_path, run, change):
     write_index(tmp_path / "model", {**entries, b"x": replace(entries[b"x"], **change)})
     outcome = run("check", tmp_path / "model", "--engine", "tensorflow")
     assert outcome.exit_code == 2
-    assert "model.index: " in outcome.out or "is more than a tensor can be" in outcome.out
+    assert "model.index: " in outcome.out or "is more than a tensor can be" in outcome.said
 
 
 def test_an_object_graph_of_numbers(tmp_path, run):
     write_bundle(tmp_path / "model", {OBJECT_GRAPH: np.float32([1, 2])})
     outcome = run("check", tmp_path / "model", "--engine", "tensorflow")
     assert outcome.exit_code == 2
-    assert "should be one string, and is not" in outcome.out
+    assert "should be one string, and is not" in outcome.said
 
 
 def test_without_tensorflow_the_command_to_install_it_is_told(run, monkeypatch):

@@ -256,7 +256,7 @@ def test_an_export_whose_full_names_are_the_same_is_numbered(objects, prefix, or
     assert layers_in(prefix) == {
         f"net#{number}of3": {role: key(role, number) for role in ROLES} for number in (1, 2, 3)
     }
-    assert "several layers are called net in this file" in run("check", prefix).out
+    assert "several layers are called net in this file" in run("check", prefix).said
 
 
 def test_what_not_all_layers_of_a_name_have_goes_to_none(objects, prefix):
@@ -406,7 +406,7 @@ def test_a_graph_that_makes_no_sense_is_refused(prefix, graph, run):
     write_bundle(prefix, VALUES, object_graph=graph)
     outcome = run("check", prefix)
     assert outcome.exit_code == 2
-    assert "its object graph, which holds the layers' names, makes no sense" in outcome.out
+    assert "its object graph, which holds the layers' names, makes no sense" in outcome.said
 
 
 @pytest.mark.parametrize("suffix", ["", "/.ATTRIBUTES/VARIABLE_VALUE"])
@@ -454,7 +454,7 @@ def test_without_the_shard_layers_are_listed_by_their_keys(objects, prefix, run)
     assert "the values are missing" in " ".join(listed["notes"])
     outcome = run("check", prefix)
     assert outcome.exit_code == 2
-    assert "this shard of the checkpoint is missing" in outcome.out
+    assert "this shard of the checkpoint is missing" in outcome.said
 
 
 def test_lists_that_contradict_each_other(objects, prefix):

@@ -278,7 +278,7 @@ class TestTrainingDirectory:
         (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "a\\000b/c"\n')
         outcome = run("check", tmp_path, *options)
         assert outcome.exit_code == 2
-        assert "it names a\\x00b/c, which is not there" in outcome.out
+        assert "it names a\\x00b/c, which is not there" in outcome.said
         assert not outcome.err
 
     def test_an_empty_name_is_none(self, run: Run, tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ class TestPointers:
         Path(f"{prefix}.data-00000-of-00001").write_bytes(POINTER)
         listed = run("list", prefix)
         assert listed.exit_code == 0
-        assert "Git LFS pointer" in listed.out
+        assert "Git LFS pointer" in listed.said
         assert "conv1/batch_normalization" in listed.out
 
     @pytest.mark.parametrize("name", ["model-200", "net.v1-200", "model"])
@@ -418,7 +418,7 @@ class TestOutOfReach:
         self.close(monkeypatch, f"{tmp_path}/closed/", "stat")
         outcome = run("check", tmp_path / "closed" / typed)
         assert outcome.exit_code == 2
-        assert "cannot be reached (Permission denied)" in outcome.out
+        assert "cannot be reached (Permission denied)" in outcome.said
 
     def test_a_walk_reports_a_closed_file_of_a_name_that_is_ours(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -429,7 +429,7 @@ class TestOutOfReach:
         put_keras(tmp_path / "a.h5")
         self.close(monkeypatch, f"{tmp_path}/closed/", "open")
         assert names(run, tmp_path, tmp_path) == ["a.h5", "closed/model-200 corrupt"]
-        assert "Permission denied" in run("check", tmp_path / "closed" / "model-200").out
+        assert "Permission denied" in run("check", tmp_path / "closed" / "model-200").said
 
     @pytest.mark.parametrize("name", ["loop", "loop.index", "loop.h5"])
     def test_a_link_that_leads_to_itself(self, run: Run, tmp_path: Path, name: str) -> None:
@@ -437,7 +437,7 @@ class TestOutOfReach:
         for typed in {name, name.removesuffix(".index")}:
             outcome = run("check", tmp_path / typed)
             assert outcome.exit_code == 2
-            assert "symbolic links" in outcome.out
+            assert "symbolic links" in outcome.said
 
     def test_an_empty_index_is_called_so(self, run: Run, tmp_path: Path) -> None:
         prefix = put(tmp_path / "m")
@@ -570,7 +570,7 @@ class TestDirectoryOfModels:
             file["images"] = np.zeros(3)
         outcome = run("check", tmp_path)
         assert outcome.exit_code == 2
-        assert "holds no checkpoint" in outcome.out
+        assert "holds no checkpoint" in outcome.said
         assert names(run, tmp_path, tmp_path) == [". not-found"]
 
     def test_a_directory_that_cannot_be_read(
@@ -590,7 +590,7 @@ class TestDirectoryOfModels:
 
         monkeypatch.setattr(os, "scandir", scandir)
         assert names(run, tmp_path, tmp_path) == ["a.h5", "closed not-found"]
-        assert "Permission denied" in run("check", tmp_path / "closed").out
+        assert "Permission denied" in run("check", tmp_path / "closed").said
         assert names(run, tmp_path, tmp_path / "gone") == ["gone not-found"]
 
     def test_ten_thousand_files_take_no_time(self, run: Run, tmp_path: Path) -> None:
@@ -789,4 +789,4 @@ def test_a_name_that_is_nearly_right(run: Run, typed: str, meant: str) -> None:
     folder = load_fixture("tf1_layers_correct").path.parent
     outcome = run("check", folder / typed)
     assert outcome.exit_code == 2
-    assert f"Did you mean {folder / meant}?" in " ".join(outcome.out.split())
+    assert f"Did you mean {folder / meant}?" in outcome.said

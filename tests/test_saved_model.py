@@ -203,7 +203,7 @@ def test_damaged_metadata_is_one_sentence(saved, run, name, contents, message):
     (saved / name).write_bytes(contents)
     outcome = run("check", saved)
     assert outcome.exit_code == 2
-    assert message in outcome.out
+    assert message in outcome.said
 
 
 @pytest.mark.parametrize("metadata", [[], "text", {"config": 7, "momentum": 1}, {"momentum": None}])
@@ -218,7 +218,7 @@ def test_a_model_without_variables(tmp_path, run):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     outcome = run("check", tmp_path)
     assert outcome.exit_code == 2
-    assert "stores no variables" in outcome.out
+    assert "stores no variables" in outcome.said
 
 
 def test_a_missing_index(saved, run):
@@ -226,7 +226,7 @@ def test_a_missing_index(saved, run):
     (saved / "variables" / "variables.index").unlink()
     outcome = run("check", saved)
     assert outcome.exit_code == 2
-    assert "the .index file of the SavedModel's variables is missing" in outcome.out
+    assert "the .index file of the SavedModel's variables is missing" in outcome.said
 
 
 def test_a_missing_shard(saved, run):

@@ -370,7 +370,7 @@ def test_a_cut_file_is_none(path, run):
 
 
 def test_the_format_is_named(run):
-    assert "TensorFlow V1 checkpoint" in run("list", FIXTURES / "tf1_v1_correct/model.ckpt-60").out
+    assert "TensorFlow V1 checkpoint" in run("list", FIXTURES / "tf1_v1_correct/model.ckpt-60").said
 
 
 # --- What contradicts itself ----------------------------------------------------------------------

@@ -19,7 +19,7 @@ from bninspect.options import common_options
 from bninspect.output import drop_output, look, output_stream, terminal_width
 
 if TYPE_CHECKING:
-    from bninspect.model import Report
+    from bninspect.findings import Report
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
 # What a shell reports of a program that SIGINT ended.
@@ -394,7 +394,7 @@ def rule(code: str | None) -> int:
 
 
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
-    from bninspect.model import SEVERITIES  # noqa: PLC0415
+    from bninspect.findings import SEVERITIES  # noqa: PLC0415
 
     if report.unreadable:
         return PROBLEM

@@ -17,17 +17,8 @@ from bninspect.evidence.history import (
     facts_of_training,
     match_layers,
 )
-from bninspect.model import (
-    ROLES,
-    STATISTICS,
-    BNLayer,
-    Change,
-    CheckpointReport,
-    Finding,
-    Role,
-    RuleContext,
-    Since,
-)
+from bninspect.findings import CheckpointReport, Finding, RuleContext
+from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Since
 from bninspect.rules import apply_rules, select_rules
 
 Changes = Mapping[Role, Change]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.model import ROLES, BNLayer, CheckpointReport
+from bninspect.findings import CheckpointReport
+from bninspect.model import ROLES, BNLayer
 
 
 @dataclass(frozen=True, eq=False)

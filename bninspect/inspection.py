@@ -18,21 +18,12 @@ from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_optimizer_steps, read_step, training_evidence
+from bninspect.findings import CheckpointReport, Report, Rule, RuleContext
 from bninspect.formats import find_checkpoints, open_target
 from bninspect.formats.locate import Found, Target
 from bninspect.layers import find_layers, known_names, unmatched
 from bninspect.measure import measure, settle_initial
-from bninspect.model import (
-    BNLayer,
-    Checkpoint,
-    CheckpointReport,
-    Engine,
-    OptimizerSteps,
-    Report,
-    Rule,
-    RuleContext,
-    Variable,
-)
+from bninspect.model import BNLayer, Checkpoint, Engine, OptimizerSteps, Variable
 from bninspect.rules import apply_rules, not_judged, select_rules
 
 if TYPE_CHECKING:

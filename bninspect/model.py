@@ -1,8 +1,8 @@
-"""The nouns of the program, frozen and without I/O: what readers make, rules read, reporters show.
+"""What a file holds: the nouns that readers make and rules read, frozen and without I/O.
 
 Vocabulary: a *checkpoint* holds *variables*; a *BN layer* is up to four of them, its *members*
-(gamma, beta, moving_mean, moving_variance), with C channels each; a *rule* looks at one layer and
-yields *findings*; a *report* is what was found in all checkpoints of a run.
+(gamma, beta, moving_mean, moving_variance), with C channels each. What is thought of them is in
+`findings`.
 
 The small ones, of which many are made, are named tuples: those cost a third of a frozen dataclass
 to declare and to make, and both show in a program that is done in milliseconds.
@@ -11,7 +11,7 @@ to declare and to make, and both show in a program that is done in milliseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bninspect.errors import ReadProblem
-    from bninspect.graph import Graph, GraphEvidence
+    from bninspect.graph import Graph
 
 Role = Literal["gamma", "beta", "moving_mean", "moving_variance"]
 ROLES: tuple[Role, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -31,9 +31,6 @@ Engine = Literal["native", "tensorflow"]
 ENGINES: tuple[Engine, ...] = ("native", "tensorflow")
 # What averages without bias keep besides: TensorFlow's zero-debias, Sonnet 2's moving averages.
 _DEBIAS_HELPERS = ("/biased", "/local_step", "/_hidden", "/hidden")
-
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 class Variable(NamedTuple):
@@ -304,117 +301,3 @@ class BNLayer:
     def zero_debiased(self) -> bool:
         """Whether the averages forget their initial value with the first update."""
         return any(name.endswith(_DEBIAS_HELPERS) for name in self.helpers)
-
-
-class RuleContext(NamedTuple):
-    """What a rule knows besides the layer.
-
-    `step` is the stored training step, `momentum` what the user gave. `trained` says that some
-    layer of the checkpoint shows training; `restarted` that some layer has seen more updates than
-    the step counts (a fine-tuned or recompiled model), so that the step tells nothing of any.
-    `least_share` is the smallest of all variances as a share of what it started from, so that no
-    layer of the same momentum holds more of its initial value. `optimizer_steps` are counts of
-    optimizers, read where they matter. `graph` tells what the stored graph proves of a layer, None
-    without one: reading it takes time, so a rule asks only for a finding it has.
-    """
-
-    step: int | None = None
-    momentum: float | None = None
-    trained: bool = False
-    restarted: bool = False
-    least_share: float | None = None
-    optimizer_steps: tuple[OptimizerSteps, ...] = ()
-    graph: Callable[[BNLayer], GraphEvidence | None] = lambda _: None
-
-
-class Violation(NamedTuple):
-    """What a rule yields for a layer: the sentence, and what it stands on.
-
-    `cause` is None unless the file proves it. `severity` and `fix` are None for the rule's own.
-    """
-
-    message: str
-    evidence: tuple[str, ...] = ()
-    cause: str | None = None
-    severity: Severity | None = None
-    fix: str | None = None
-
-
-class RuleDoc(NamedTuple):
-    """A rule's page: what it means, why it is bad, usual causes, how to fix it (by framework)."""
-
-    meaning: str
-    why: str
-    causes: tuple[str, ...]
-    fixes: Mapping[str, str]
-
-
-class Rule(NamedTuple):
-    """One entry of the catalogue: `check` looks at a layer, `fix` says what to do for it."""
-
-    code: str
-    name: str
-    severity: Severity
-    summary: str
-    doc: RuleDoc
-    check: Callable[[BNLayer, RuleContext], Iterator[Violation]]
-    fix: Callable[[BNLayer, Violation], str]
-
-
-class Finding(NamedTuple):
-    """A rule's verdict on one layer of one checkpoint."""
-
-    rule: Rule
-    severity: Severity
-    layer: str
-    message: str
-    cause: str | None
-    evidence: tuple[str, ...]
-    fix: str
-
-
-@dataclass(frozen=True, eq=False)
-class CheckpointReport:
-    """What was found in one checkpoint, or why it could not be read (`error`).
-
-    `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
-    is that of `RuleContext`.
-    """
-
-    path: str
-    resolved: str | None = None
-    format: str | None = None
-    step: int | None = None
-    variable_count: int = 0
-    names: tuple[str, ...] = ()
-    layers: tuple[BNLayer, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = ()
-    error: ReadProblem | None = None
-    graph: Callable[[BNLayer], GraphEvidence | None] = field(default=lambda _: None, repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """What was found in all checkpoints of a run, in the order they were given."""
-
-    checkpoints: tuple[CheckpointReport, ...]
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """Every finding, checkpoint by checkpoint."""
-        return tuple(finding for item in self.checkpoints for finding in item.findings)
-
-    @property
-    def layer_count(self) -> int:
-        """BN layers in all readable checkpoints."""
-        return sum(len(item.layers) for item in self.checkpoints)
-
-    @property
-    def unreadable(self) -> int:
-        """Checkpoints that could not be read."""
-        return sum(item.error is not None for item in self.checkpoints)
-
-    def count(self, severity: Severity) -> int:
-        """Findings of one severity."""
-        return sum(finding.severity == severity for finding in self.findings)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from bninspect.errors import UsageProblem
-from bninspect.model import Report
+from bninspect.findings import Report
 
 
 def choose_layers(path: str | os.PathLike[str], report: Report, names: Iterable[str]) -> set[str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from bninspect.evidence.progress import training_evidence
+from bninspect.findings import Finding, RuleContext
 from bninspect.measure import measure
-from bninspect.model import BNLayer, Checkpoint, Finding, KerasLayer, RuleContext, Variable
+from bninspect.model import BNLayer, Checkpoint, KerasLayer, Variable
 from bninspect.rules import RULES, apply_rules
 
 CHANNELS = 3

@@ -22,6 +22,7 @@ ROWS = (
     {"comparison"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference", "selection"},
     {"families"},
+    {"findings"},
     {"graph"},
     {"model"},
     {"errors"},

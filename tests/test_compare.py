@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 import bninspect
 from bninspect.comparison import Comparison, compare_checkpoints
 from bninspect.evidence.history import changes_between, match_layers
-from bninspect.model import ROLES, CheckpointReport
+from bninspect.findings import CheckpointReport
+from bninspect.model import ROLES
 from bninspect.reporters.changes import write_comparison
 from tests.conftest import FIXTURES, Outcome
 from tests.layers_in_memory import bn

@@ -17,9 +17,9 @@ import bninspect
 from bninspect.errors import ReadProblem
 from bninspect.evidence.graph import graph_evidence
 from bninspect.evidence.progress import read_optimizer_steps
+from bninspect.findings import RuleContext
 from bninspect.formats.meta_graph import read_graphs
 from bninspect.graph import Function, Graph
-from bninspect.model import RuleContext
 from bninspect.rules.causes import why_not_updated
 from tests.conftest import FIXTURES, Outcome
 from tests.layers_in_memory import bn, checkpoint, findings, variable

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bninspect.errors import UsageProblem
 from bninspect.evidence.progress import read_step, training_evidence
-from bninspect.model import ROLES, SEVERITIES, Change, RuleContext, Since
+from bninspect.findings import SEVERITIES, RuleContext
+from bninspect.model import ROLES, Change, Since
 from bninspect.rules import RULES, apply_rules, select_rules
 from tests.conftest import load_fixture
 from tests.layers_in_memory import (

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.model import AFFINE, BNLayer, Change, CheckpointReport, Role, Since, Values
+from bninspect.findings import CheckpointReport
+from bninspect.model import AFFINE, BNLayer, Change, Role, Since, Values
 
 # No scope is nested deeper; a name of a million parts must not take a million tails.
 _MAX_PARTS = 64

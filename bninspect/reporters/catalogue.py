@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import TextIO
 
-from bninspect.model import Rule
+from bninspect.findings import Rule
 
 
 def write_catalogue(rules: Iterable[Rule], stream: TextIO) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
 from bninspect.comparison import Comparison, LayerHistory
-from bninspect.model import ROLES, SEVERITIES, STATISTICS, Change, Role
+from bninspect.findings import SEVERITIES
+from bninspect.model import ROLES, STATISTICS, Change, Role
 from bninspect.reporters.text import entries, is_unicode, paint, plural, printable, wrap
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -9,18 +9,9 @@ from typing import Any, TextIO
 
 from bninspect import __version__
 from bninspect.comparison import Comparison, LayerHistory
+from bninspect.findings import CheckpointReport, Finding, Report
 from bninspect.inference import Dump, Inference, columns
-from bninspect.model import (
-    ROLES,
-    STATISTICS,
-    BNLayer,
-    Change,
-    CheckpointReport,
-    Finding,
-    Report,
-    Role,
-    Values,
-)
+from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Values
 
 SCHEMA_VERSION = 1
 

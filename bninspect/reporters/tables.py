@@ -13,14 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bninspect.errors import shortened
+from bninspect.findings import CheckpointReport, Report
 from bninspect.inference import Dump, Inference, columns
-from bninspect.model import (
-    ROLES,
-    BNLayer,
-    CheckpointReport,
-    Report,
-    Role,
-)
+from bninspect.model import ROLES, BNLayer, Role
 from bninspect.reporters.text import is_unicode, plural, printable
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.

@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from bninspect.errors import shortened
-from bninspect.model import SEVERITIES, CheckpointReport, Finding, Report, Severity
+from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
 
 # How many layers of one entry are named without --verbose.
 _NAMED = 3

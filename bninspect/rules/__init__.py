@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bninspect.errors import UsageProblem
-from bninspect.model import BNLayer, Finding, Rule, RuleContext
-from bninspect.rules import cold, frozen, incomplete, numeric, stuck
+from bninspect.findings import Finding, Rule, RuleContext
+from bninspect.model import BNLayer
+from bninspect.rules import cold, frozen, incomplete, numeric, stuck, untouched
 
 RULES: tuple[Rule, ...] = (
     *stuck.RULES,
+    *untouched.RULES,
     *cold.RULES,
     *frozen.RULES,
     *incomplete.RULES,

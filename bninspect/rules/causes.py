@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from bninspect.model import AFFINE, BNLayer, Role, RuleContext
+from bninspect.findings import RuleContext
+from bninspect.model import AFFINE, BNLayer, Role
 from bninspect.rules.fixes import (
     SWITCHED_OFF,
     run_collected_updates,

@@ -10,12 +10,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from bninspect.model import BNLayer, RuleContext, Values
+from bninspect.findings import RuleContext
+from bninspect.model import BNLayer, Values
 
 # Far below every epsilon in use (1e-6 and more) and far above where float32 ends (1e-38).
 COLLAPSED_VARIANCE = 1e-12
 # How far momentum^steps, multiplied out in float32, may lie from the exact power.
 _POWER_TOLERANCE = 1e-3
+
+
+def channels_in_words(layer: BNLayer) -> str:
+    """All of a layer's channels, as part of a sentence."""
+    return "its only channel" if layer.channels == 1 else f"all {layer.channels} channels"
 
 
 def untouched_channels(mean: Values, variance: Values) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from bninspect.model import BNLayer, Rule, RuleContext, RuleDoc, Violation
+from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
+from bninspect.model import BNLayer
 from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
 
 # The share of the initial value above which the averages count as cold.

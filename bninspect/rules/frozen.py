@@ -5,17 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bninspect.model import (
-    AFFINE,
-    STATISTICS,
-    BNLayer,
-    Change,
-    Role,
-    Rule,
-    RuleContext,
-    RuleDoc,
-    Violation,
-)
+from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
+from bninspect.model import AFFINE, STATISTICS, BNLayer, Change, Role
 from bninspect.rules.causes import why_not_updated
 from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
 from bninspect.rules.fixes import UPDATE_CODE, run_the_updates

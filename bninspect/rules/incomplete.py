@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.model import (
-    ROLES,
-    STATISTICS,
-    BNLayer,
-    Role,
-    Rule,
-    RuleContext,
-    RuleDoc,
-    Variable,
-    Violation,
-)
+from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
+from bninspect.model import ROLES, STATISTICS, BNLayer, Role, Variable
 from bninspect.rules.causes import left_out_by_saver
 from bninspect.rules.fixes import SAVER_CODE
 

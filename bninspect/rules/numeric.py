@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.model import ROLES, STATISTICS, BNLayer, Rule, RuleContext, RuleDoc, Violation
+from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
+from bninspect.model import ROLES, STATISTICS, BNLayer
 from bninspect.rules.channels import (
     COLLAPSED_VARIANCE,
     counted_by_dead_channels,

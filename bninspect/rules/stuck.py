@@ -1,4 +1,4 @@
-"""BN101 to BN105: statistics that training did not move.
+"""BN101 to BN103: statistics that training did not move.
 
 All comparisons with an initial value are bit by bit. Healthy layers come within 1e-4 of 0 and
 within 1e-5 of 1, so a tolerance would condemn them.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.model import STATISTICS, BNLayer, Role, Rule, RuleContext, RuleDoc, Violation
+from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
+from bninspect.model import STATISTICS, BNLayer, Role
 from bninspect.rules.causes import Proof, why_not_updated
 from bninspect.rules.channels import (
+    channels_in_words,
     dead_channels,
     known_momentum,
     momentum_of,
     saw_only_zeros,
-    untouched_channels,
 )
 from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
 
@@ -26,10 +27,6 @@ _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 # training: no defect of the training.
 _NEVER_USED = "batch-statistics-mode"
 _FILLED_LATER = "compare_gan"
-
-
-def _all(layer: BNLayer) -> str:
-    return "its only channel" if layer.channels == 1 else f"all {layer.channels} channels"
 
 
 def _number(value: float | None) -> str:
@@ -52,7 +49,7 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
     )
     yield Violation(
         f"moving_mean is still {_number(mean.initial)} and moving_variance still"
-        f" {_number(variance.initial)} in {_all(layer)}",
+        f" {_number(variance.initial)} in {channels_in_words(layer)}",
         evidence=(*proof.facts, *_own_count(layer), *facts),
         cause=proof.cause,
         severity="note" if proof.cause == _NEVER_USED or layer.family == _FILLED_LATER else None,
@@ -112,8 +109,8 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
         return  # alone below 1, it may as well be a dead channel
     proof = _half_proof(layer, context, "moving_mean")
     yield Violation(
-        f"moving_mean is still {_number(mean.initial)} in {_all(layer)}, while moving_variance"
-        f" moved ({_number(variance.minimum)} to {_number(variance.maximum)})",
+        f"moving_mean is still {_number(mean.initial)} in {channels_in_words(layer)}, while"
+        f" moving_variance moved ({_number(variance.minimum)} to {_number(variance.maximum)})",
         evidence=(
             f"moving_variance moved in {moved} of {variance.channels} channels",
             *proof.facts,
@@ -132,8 +129,8 @@ def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Vio
     evidence = [f"moving_mean moved ({_number(mean.minimum)} to {_number(mean.maximum)})"]
     proof = _proof_by_type(layer, context) or _half_proof(layer, context, "moving_variance")
     yield Violation(
-        f"moving_variance is still {_number(variance.initial)} in {_all(layer)}, while moving_mean"
-        " moved",
+        f"moving_variance is still {_number(variance.initial)} in {channels_in_words(layer)},"
+        " while moving_mean moved",
         evidence=(*evidence, *proof.facts),
         cause=proof.cause,
         fix=proof.fix,
@@ -159,43 +156,6 @@ def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
         f" {half_step:g}"
     )
     return Proof("half-precision", (told,))
-
-
-def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN104."""
-    both = layer.statistics
-    if both is None or both[0].all_initial or both[1].all_initial:
-        return
-    untouched = untouched_channels(*both)
-    if untouched:
-        yield Violation(
-            f"{untouched} of {layer.channels} channels have both statistics exactly at their"
-            " initial values, the others moved",
-        )
-
-
-def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN105."""
-    both = layer.statistics
-    if both is None or not both[0].all_initial or not both[1].all_initial:
-        return
-    if layer.training.facts or not layer.training.testable or saw_only_zeros(layer):
-        return  # BN101, BN303
-    untrained = context.step == 0 and not context.trained
-    # Keras 1 updates the averages of a frozen layer too.
-    may_freeze = layer.trainable is False and layer.family != "keras-1"
-    frozen = may_freeze and (context.trained or bool(context.step))
-    evidence = ["no sign of training: gamma, beta and optimizer slots, where stored, are initial"]
-    if context.step is not None:
-        evidence.append(f"the stored step is {context.step}")
-    if frozen:
-        evidence.append("the stored configuration says trainable=false")
-    yield Violation(
-        f"all that is stored of the layer is at its initial value, in {_all(layer)}",
-        evidence=tuple(evidence),
-        cause="untrained" if untrained else "layer-frozen" if frozen else None,
-        severity="note" if untrained else None,
-    )
 
 
 def _fix_updates(layer: BNLayer, violation: Violation) -> str:
@@ -225,27 +185,6 @@ def _fix_variance(layer: BNLayer, _: Violation) -> str:
             " half precision small updates are rounded away."
         )
     return run_the_updates(layer)
-
-
-def _fix_channels(_: BNLayer, __: Violation) -> str:
-    return (
-        "If channels were added or copied in, train on, so that they get statistics. If they pad"
-        " the layer to a size, nothing uses them: ignore BN104."
-    )
-
-
-def _fix_untouched(_: BNLayer, violation: Violation) -> str:
-    if violation.cause == "untrained":
-        return "Nothing to fix if an untrained model was meant to be saved; else train it first."
-    if violation.cause == "layer-frozen":
-        return (
-            "A frozen layer with initial statistics passes its input through. Load pretrained"
-            " weights into it, or set trainable=True and train."
-        )
-    return (
-        "If this model was trained, this layer was not: check that it is part of the network, that"
-        " it is not frozen, and that its weights were loaded. Else train the model first."
-    )
 
 
 _WHY_STUCK = (
@@ -350,64 +289,5 @@ RULES: tuple[Rule, ...] = (
         ),
         check=variance_never_updated,
         fix=_fix_variance,
-    ),
-    Rule(
-        code="BN104",
-        name="channels-never-updated",
-        severity="warning",
-        summary="some channels are exactly at their initial values while others moved",
-        doc=RuleDoc(
-            meaning=(
-                "Some channels have both mean 0 and variance 1, bit by bit, in a layer whose other"
-                " channels moved. Training updates all channels of a layer together."
-            ),
-            why=(
-                "These channels are not normalised at inference; what the rest of the network"
-                " makes of them has nothing to do with training."
-            ),
-            causes=(
-                "a layer widened after training (channels added with fresh statistics)",
-                "weights of a smaller layer copied into a larger one",
-                "padding of channels to a hardware multiple: harmless if they are cut off again",
-            ),
-            fixes={
-                "Any framework": (
-                    "Train on after channels were added, or re-estimate the statistics by passes\n"
-                    "through the model in training mode."
-                )
-            },
-        ),
-        check=channels_never_updated,
-        fix=_fix_channels,
-    ),
-    Rule(
-        code="BN105",
-        name="layer-untouched",
-        severity="warning",
-        summary="everything stored of the layer is at its initial value",
-        doc=RuleDoc(
-            meaning=(
-                "Statistics, gamma and beta are all bit by bit what a new layer has, and nothing"
-                " stored (step, optimizer slots) shows that it was trained. At step 0 this is a"
-                " note, since every model looks like this before training."
-            ),
-            why=(
-                "Such a layer passes its input through, divided by sqrt(1 + epsilon). In a trained"
-                " model it was left out of training; in an untrained one there is nothing to"
-                " predict with."
-            ),
-            causes=(
-                "the model was saved before training",
-                "the layer is frozen (trainable=False) and no pretrained weights were loaded",
-                "the layer is not part of the network that was trained",
-                "batch normalization was folded into the layer before, which leaves an identity",
-            ),
-            fixes={
-                "Keras": """\
-model.load_weights("pretrained.h5")  # before freezing: layer.trainable = False""",
-            },
-        ),
-        check=layer_untouched,
-        fix=_fix_untouched,
     ),
 )

@@ -86,6 +86,13 @@ class Finding(NamedTuple):
     evidence: tuple[str, ...]
     fix: str
 
+    @property
+    def fingerprint(self) -> str:
+        """What names this finding whatever the step and the path: rule and layer, 32 hex digits."""
+        from hashlib import sha256  # noqa: PLC0415 - for baselines and SARIF only
+
+        return sha256(f"{self.rule.code}\0{self.layer}".encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True, eq=False)
 class CheckpointReport:

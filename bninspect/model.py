@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ class BNLayer:
                 return self.variables[role].dtype
         return None
 
-    @property
+    @cached_property  # every rule asks
     def statistics(self) -> tuple[Values, Values] | None:
         """moving_mean and moving_variance, if both were read, fit together and have initials."""
         mean, variance = self.values.get("moving_mean"), self.values.get("moving_variance")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,13 @@ import numpy as np
 from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.keras_config import with_keras_config
-from bninspect.evidence.progress import read_optimizer_steps, read_step, training_evidence
+from bninspect.evidence.progress import read_optimizer_steps, read_step
 from bninspect.findings import CheckpointReport, Report, Rule, RuleContext
 from bninspect.formats import find_checkpoints, open_target
 from bninspect.formats.locate import Found, Target
+from bninspect.layer_values import may_be_stuck, read_what_is_there, with_training, with_values
 from bninspect.layers import find_layers, known_names, unmatched
-from bninspect.measure import measure, settle_initial
-from bninspect.model import BNLayer, Checkpoint, Engine, OptimizerSteps, Variable
+from bninspect.model import BNLayer, Checkpoint, Engine, OptimizerSteps
 from bninspect.rules import apply_rules, not_judged, select_rules
 
 if TYPE_CHECKING:
@@ -262,14 +261,14 @@ def _inspect(
         if checkpoint.incomplete is not None:
             raise checkpoint.incomplete
         step = read_step(checkpoint)
-        layers = _with_values(layers)
-        if step is None or any(map(_may_be_stuck, layers)):
+        layers = with_values(layers)
+        if step is None or any(map(may_be_stuck, layers)):
             optimizer_steps = read_optimizer_steps(checkpoint)
-        layers = [_with_training(checkpoint, one, step, optimizer_steps) for one in layers]
+        layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
     except Incomplete as problem:
         if rules is not None:
             raise
-        step, layers, missing = _read_what_is_there(checkpoint, layers)
+        step, layers, missing = read_what_is_there(checkpoint, layers)
         notes = (*notes, f"{missing}: {problem}")
     if earlier is not None:
         from bninspect.evidence.history import follows, with_since  # noqa: PLC0415
@@ -323,67 +322,3 @@ class _GraphBeside:
         from bninspect.evidence.graph import graph_evidence  # noqa: PLC0415 - seldom needed
 
         return graph_evidence(graphs, self._layers, self._checkpoint.known_names)
-
-
-def _read_what_is_there(
-    checkpoint: Checkpoint, layers: Sequence[BNLayer]
-) -> tuple[int | None, list[BNLayer], str]:
-    """The step, the layers with what values there are, and what to say of the others."""
-    step = None
-    with suppress(Incomplete):
-        step = read_step(checkpoint)
-    there = [
-        replace(layer, variables={r: v for r, v in layer.variables.items() if _is_there(v)})
-        for layer in layers
-    ]
-    read = [
-        replace(layer, values=part.values)
-        for layer, part in zip(layers, _with_values(there), strict=True)
-    ]
-    total = sum(len(layer.variables) for layer in read)
-    missing = total - sum(len(layer.values) for layer in read)
-    if not missing:
-        return step, read, "a part of the checkpoint is missing"
-    of_some = f" of {missing} of {total} BN variables" if missing < total else ""
-    return step, read, f"the values{of_some} are missing"
-
-
-def _is_there(variable: Variable) -> bool:
-    try:
-        variable.read()
-    except Incomplete:
-        return False
-    return True
-
-
-def _may_be_stuck(layer: BNLayer) -> bool:
-    return bool(layer.statistics) and any(values.all_initial for values in layer.statistics or ())
-
-
-def _with_training(
-    checkpoint: Checkpoint, layer: BNLayer, step: int | None, optimizers: Sequence[OptimizerSteps]
-) -> BNLayer:
-    """A layer, which has its values, with evidence of training where a rule needs it."""
-    if not _may_be_stuck(layer):
-        return layer
-    return replace(layer, training=training_evidence(layer, checkpoint.variables, step, optimizers))
-
-
-def _with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
-    measured = iter(
-        measure(
-            [
-                (variable.read(), layer.initial.get(role, ()))
-                for layer in layers
-                for role, variable in layer.variables.items()
-            ]
-        )
-    )
-    return list(
-        settle_initial(
-            [
-                replace(layer, values={role: next(measured) for role in layer.variables})
-                for layer in layers
-            ]
-        )
-    )

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.findings import CheckpointReport
-from bninspect.model import AFFINE, BNLayer, Change, Role, Since, Values
+from bninspect.model import AFFINE, ROLES, BNLayer, Change, Role, Since, Values
 
 # No scope is nested deeper; a name of a million parts must not take a million tails.
 _MAX_PARTS = 64
@@ -125,21 +126,45 @@ def _largest(
     return float(np.max(change[moved]))
 
 
-def facts_of_training(
-    steps: tuple[int | None, int | None], changed: int, total: int
-) -> tuple[str, ...]:
+def facts_of_training(steps: Sequence[int | None], changed: int, total: int) -> tuple[str, ...]:
     """What shows that a network was trained between two checkpoints, as sentences.
 
-    `steps` are those stored in the earlier and the later one, `changed` of `total` layers have
-    another gamma or beta in the later one.
+    `steps` are those stored in the earlier one, in what lies between, and in the later one, where
+    the count may have started anew. `changed` of `total` layers have another gamma or beta.
     """
     facts = []
-    before, after = steps
-    if before is not None and after is not None and before < after:
-        facts.append(f"the stored step went from {before} to {after}")
+    went = [f"from {first} to {last}" for first, last in _rises(steps) if first < last]
+    if went:
+        facts.append(f"the stored step went {', then '.join(went)}")
     if changed:
         facts.append(f"gamma or beta moved in {changed} of {total} BN layers")
     return tuple(facts)
+
+
+def _rises(steps: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The first and the last of each run of stored steps that do not go back."""
+    stored = [step for step in steps if step is not None]
+    backs = [place for place, (a, b) in enumerate(pairwise(stored), 1) if a > b]
+    ends = (*backs, len(stored)) if stored else ()
+    return [(stored[a], stored[b - 1]) for a, b in zip((0, *backs), ends, strict=False)]
+
+
+def differences(before: BNLayer, after: BNLayer, roles: Sequence[Role] = ROLES) -> Iterator[str]:
+    """Which of some members are stored with another type or number of channels, as clauses."""
+    changed: dict[tuple[str, str], list[Role]] = {}
+    for role in roles:
+        pair = _stored(before, role), _stored(after, role)
+        if pair[0] != pair[1]:
+            changed.setdefault(pair, []).append(role)
+    for (old, new), alike in changed.items():
+        yield f"{', '.join(alike)}: from {old} to {new}"
+
+
+def _stored(layer: BNLayer, role: Role) -> str:
+    variable = layer.variables.get(role)
+    if variable is None:
+        return "nothing stored"
+    return f"{variable.size} x {variable.dtype}"
 
 
 def affine_moved(changes: Mapping[Role, Change]) -> bool:

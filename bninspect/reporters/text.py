@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ _OUTCOMES = {
     "PASS": "passed",
 }
 _INDENT = "      "
+_WIDTH, _READABLE_WIDTH = 80, 100
 _NAMES_SHOWN = 3
 
 
@@ -48,7 +50,7 @@ def write_text(
 ) -> None:
     """Write the report; `quiet` leaves the verdicts, `verbose` names every layer.
 
-    `width` is None for 80 columns, where the stream is no terminal.
+    `width` is None where the stream is no terminal.
     Of several checkpoints the first line is the verdict on all, and then each has its own.
     """
     lines: list[str] = []
@@ -64,7 +66,7 @@ def write_text(
         # The answer stays on one line, however long: that is what is read first, and grepped.
         lines.append(f"{paint(_status(item), color=color)}  {printable(_verdict(item))}")
         if not quiet:
-            lines += _details(item, width=width or 80, color=color, verbose=verbose)
+            lines += _details(item, width=prose_width(width), color=color, verbose=verbose)
     if not quiet or len(report.checkpoints) > 1:
         if len(report.checkpoints) > 1 and lines[-1]:
             lines.append("")
@@ -88,6 +90,17 @@ def write_concise(report: Report, stream: TextIO) -> None:
         for finding in item.findings:
             head = f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}"
             stream.write(printable(f"{head}: {finding.message}") + "\n")
+
+
+def prose_width(width: int | None) -> int:
+    """How wide prose is folded: as wide as the terminal, but no wider than people like to read.
+
+    Without a terminal (`width` is None) that is what COLUMNS says, else 80 columns.
+    """
+    if width is None:
+        told = os.environ.get("COLUMNS", "")
+        width = int(told) if told.isdecimal() and 0 < len(told) < 5 else 0
+    return min(width or _WIDTH, _READABLE_WIDTH)
 
 
 def printable(text: str) -> str:

@@ -24,6 +24,11 @@ from bninspect.rules import apply_rules, select_rules
 
 Changes = Mapping[Role, Change]
 
+_OVER = (
+    "Nothing to fix in the newest checkpoint: this was over before it. Find what was different about"
+    " the training until then, so that it does not come back."
+)
+
 
 class Stretch(NamedTuple):
     """Checkpoints `first` to `last`, in which a layer was one and the same way.
@@ -282,12 +287,10 @@ def _as_of_today(findings: tuple[Finding, ...], run: _Run, last: int) -> tuple[F
     if last == len(run.labels) - 1:
         return findings
     ended = f"this lasted until {run.labels[last]}"
+    over = tuple(one._replace(evidence=(*one.evidence, ended)) for one in findings)
     return tuple(
-        one._replace(
-            severity="warning" if one.severity == "error" else one.severity,
-            evidence=(*one.evidence, ended),
-        )
-        for one in findings
+        one._replace(severity="warning", fix=_OVER) if one.severity == "error" else one
+        for one in over
     )
 
 

@@ -7,7 +7,7 @@ becomes a result with an error; the others are still read. One that several path
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_optimizer_steps, read_step
-from bninspect.findings import CheckpointReport, Report, Rule, RuleContext
+from bninspect.findings import CheckpointReport, Earlier, Report, Rule, RuleContext
 from bninspect.formats import find_checkpoints, open_target
 from bninspect.formats.locate import Found, Target
 from bninspect.layer_values import may_be_stuck, read_what_is_there, with_training, with_values
@@ -91,10 +91,11 @@ def compare(
     """Say what became of each BN layer from checkpoint to checkpoint of one training.
 
     `paths` name two checkpoints or more, oldest first; a directory stands for all that it keeps.
-    Statistics that stood still while training went on are findings (BN107). A checkpoint that
-    cannot be read is among the `unreadable` of the result; with fewer than two that can be read,
-    raises that `ReadProblem`, or `UsageProblem` if so few are named. `patterns` and `engine` are
-    those of `check`.
+    Statistics that stood still while training went on are findings (BN107), and so is NaN (BN301):
+    errors if they last up to the newest checkpoint, else warnings. A checkpoint that cannot be read
+    is among the `unreadable` of the result; with fewer than two that can be read, raises that
+    `ReadProblem`. Raises `UsageProblem` if so few are named, or if a directory holds the folders of
+    several trainings. `patterns` and `engine` are those of `check`.
     """
     return compare_paths(paths, make_config(patterns=patterns, engine=engine))
 
@@ -136,34 +137,57 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     """`compare` for options that are already a Config."""
     from bninspect.comparison import compare_checkpoints  # noqa: PLC0415 - other commands do without
 
-    paths = tuple(paths)
-    everything = replace(config, all_checkpoints=True)
-    reports = tuple(_reports(paths, everything, ()))
+    typed = [os.fspath(path) for path in paths]
+    named = {path: find_checkpoints(path, every=True) for path in typed}
+    for path, found in named.items():
+        _refuse_several_trainings(path, found)
+    reports = tuple(_reports(typed, replace(config, all_checkpoints=True), (), named))
     readable = sum(report.error is None for report in reports)
     problem = next((report.error for report in reports if report.error is not None), None)
     if readable < 2 and problem is not None:
         raise problem
     if readable < 2:
-        named = ", ".join(os.fspath(path) for path in paths) or "nothing"
-        one = "names the same one" if len(paths) > 1 else "names one"
+        given = ", ".join(typed) or "nothing"
+        one = "names the same one" if len(typed) > 1 else "names one"
         raise UsageProblem(
-            f"compare needs at least two checkpoints of a training, and {named}"
+            f"compare needs at least two checkpoints of a training, and {given}"
             f" {one if readable else 'names none'}."
         )
     return compare_checkpoints(reports)
 
 
+def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
+    """Raise `UsageProblem` if a directory or pattern stands for more than one training."""
+    from bninspect.formats.discover import trainings_in  # noqa: PLC0415
+
+    folders = trainings_in(path, found)
+    if len(folders) > 1:
+        some = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
+        raise UsageProblem(
+            f"compare takes the checkpoints of one training, and {path} holds those of"
+            f" {len(folders)} folders: {some}. Compare one folder at a time, or name the"
+            " checkpoints, oldest first."
+        )
+
+
 def _reports(
-    paths: Iterable[PathName], config: Config, rules: tuple[Rule, ...] | None
+    paths: Iterable[PathName],
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    named: Mapping[str, list[Found]] | None = None,
 ) -> Iterator[CheckpointReport]:
-    """Path by path what is in the checkpoints it names, each checkpoint once."""
+    """Path by path what is in the checkpoints it names, each checkpoint once.
+
+    `named` holds what has been looked for already.
+    """
     typed = [os.fspath(path) for path in paths]
     seen: set[str] = set()
     since = None if config.since is None else _read_since(config.since, config)
-    by_itself = config.all_checkpoints and since is None and bool(rules)
+    compares = any(rule.code == "BN107" for rule in rules or ())
+    by_itself = config.all_checkpoints and since is None and compares
     latest: dict[tuple[str, str], CheckpointReport] = {}
     for path in typed:
-        found = find_checkpoints(path, every=config.all_checkpoints)
+        found = named[path] if named else find_checkpoints(path, every=config.all_checkpoints)
         empty = True
         for item in found:
             if len(typed) > 1 or len(found) > 1:
@@ -175,7 +199,7 @@ def _reports(
                     continue
                 seen.add(opened)
             training = _training_of(item) if by_itself else None
-            earlier = latest.get(training) if training else since
+            earlier = latest.get(training) if training else since if compares else None
             report = _report(item, config, rules, earlier, certain=since is not None)
             if training and not report.error:
                 latest[training] = report
@@ -270,12 +294,18 @@ def _inspect(
             raise
         step, layers, missing = read_what_is_there(checkpoint, layers)
         notes = (*notes, f"{missing}: {problem}")
+    since = None
     if earlier is not None:
-        from bninspect.evidence.history import follows, with_since  # noqa: PLC0415
+        from bninspect.evidence import history  # noqa: PLC0415
 
-        if certain or follows(earlier, layers, step):
-            layers, told = with_since(layers, step, earlier)
-            notes = (*notes, *(told if certain else ()))
+        told = None if certain else history.not_followed(earlier, layers, step)
+        if told is None:
+            layers, told = history.with_since(layers, step, earlier)
+        notes = (*notes, *told)
+        if certain:
+            notes = (*notes, *history.contradictions(layers, step, earlier))
+            compared = sum(map(history.is_compared, layers))
+            since = Earlier(earlier.path, earlier.step, compared)
     graph = _GraphBeside(checkpoint, layers)
     context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
     findings = apply_rules(layers, rules or (), context)
@@ -290,6 +320,7 @@ def _inspect(
         layers=tuple(layers),
         findings=findings,
         notes=(*notes, *graph.notes),
+        since=since,
         graph=graph,
     )
 

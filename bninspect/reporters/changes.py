@@ -151,15 +151,15 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
     ends = f"{first.path} to {last.path}{_against_the_steps(comparison)}"
     layers = comparison.layers
     total = plural(len(layers), "BN layer")
-    if errors := _hit(comparison, "error"):
-        return "FAIL", f"{ends}: {errors}"
-    if warnings := _hit(comparison, "warning"):
-        return "WARN", f"{ends}: {warnings}"
     compared = [layer for layer in layers if layer.compared]
-    if not compared:
-        return "NONE", f"{ends}: {_why_not_compared(comparison)}"
     lost = len(layers) - len(compared)
     besides = f"; {lost} cannot be compared" if lost else ""
+    if errors := _hit(comparison, "error"):
+        return "FAIL", f"{ends}: {errors}{besides}"
+    if warnings := _hit(comparison, "warning"):
+        return "WARN", f"{ends}: {warnings}{besides}"
+    if not compared:
+        return "NONE", f"{ends}: {_why_not_compared(comparison)}"
     moved = sum(layer.moved(*STATISTICS) for layer in compared)
     if not any(layer.moved(*ROLES) for layer in compared):
         in_all = total if not lost else f"{len(compared)} of {total}"

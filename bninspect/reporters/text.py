@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TextIO
 
 import click
@@ -57,7 +58,7 @@ def write_text(
     if len(report.checkpoints) > 1:
         states = [_status(item) for item in report.checkpoints]
         worst = min(states, key=list(_OUTCOMES).index)
-        told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report)}"
+        told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
         if worst in ("ERROR", "FAIL"):
             first = report.checkpoints[states.index(worst)].path
             told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
@@ -129,19 +130,40 @@ def _status(item: CheckpointReport) -> str:
         return "FAIL"
     if "warning" in severities:
         return "WARN"
-    return "PASS" if item.layers else "NONE"
+    return "PASS" if item.layers and not _is_alone(item) else "NONE"
 
 
-def _outcomes(report: Report) -> str:
-    """How many checkpoints ended how."""
-    counts = Counter(map(_status, report.checkpoints))
-    return ", ".join(
-        f"{counts[state]} {word}" for state, word in _OUTCOMES.items() if counts[state]
-    )
+def _is_alone(item: CheckpointReport) -> bool:
+    """Whether it was to be compared, and none of its layers could be."""
+    return bool(item.layers) and item.since is not None and not item.since.layers
+
+
+def _outcomes(report: Report, *, codes: bool = False) -> str:
+    """How many checkpoints ended how; with `codes`, by which rules."""
+    told = []
+    for state, word in _OUTCOMES.items():
+        items = [item for item in report.checkpoints if _status(item) == state]
+        alone = [item for item in items if state == "NONE" and _is_alone(item)]
+        if len(items) > len(alone):
+            rules = _rules_of(state, items) if codes else ""
+            told.append(f"{len(items) - len(alone)} {word}{rules}")
+        if alone:
+            told.append(f"{len(alone)} with nothing to compare")
+    return ", ".join(told)
+
+
+def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
+    """The rules that made checkpoints fail, or gave them warnings, in brackets."""
+    severity = {"FAIL": "error", "WARN": "warning"}.get(state)
+    hit = {one.rule.code for item in items for one in item.findings if one.severity == severity}
+    return f" ({', '.join(sorted(hit))})" if hit else ""
 
 
 def _verdict(item: CheckpointReport) -> str:
     """The answer in one sentence."""
+    if item.since is not None and _is_alone(item):
+        lost = f"none could be compared with {item.since.path} (--since)"
+        return f"{_verdict(replace(item, since=None))}; {lost}"
     if item.error:
         return str(item.error)
     if not item.layers:

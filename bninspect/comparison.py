@@ -25,8 +25,8 @@ from bninspect.rules import apply_rules, select_rules
 Changes = Mapping[Role, Change]
 
 _OVER = (
-    "Nothing to fix in the newest checkpoint: this was over before it. Find what was different about"
-    " the training until then, so that it does not come back."
+    "Nothing to fix in the newest checkpoint: this was over before it. Find what was different"
+    " about the training until then, so that it does not come back."
 )
 
 

@@ -52,9 +52,10 @@ def check(
     cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong option.
 
     `since` is an earlier checkpoint of the training, with which all are compared (BN107); raises a
-    `ReadProblem` if it cannot be read. Without it, `all_checkpoints` compares each checkpoint with
-    the one before it in the same directory whose name differs in numbers alone, if it has the same
-    layers and no later step.
+    `ReadProblem` if it cannot be read; `none_compared` of the report says if no layer could be
+    compared. Without it, `all_checkpoints` compares each checkpoint with the one before it in the
+    same directory whose name differs in numbers alone, if it has the same layers and its step is
+    later; a note says where that is not so and it matters.
     """
     config = make_config(
         select,

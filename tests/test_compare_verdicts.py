@@ -291,6 +291,8 @@ class TestWhatCannotBeCompared:
             f"3 BN layers, no finding; none could be compared with {OTHER} (--since)"
         )
         assert run(*arguments, "--allow-empty").exit_code == 0
+        told = f"{CORRECT / 'model.ckpt-60'}: none: no BN layer could be compared with {OTHER}\n"
+        assert run(*arguments, "--format", "concise").out == told
         (item,) = run(*arguments, "--format", "json").json["checkpoints"]
         assert item["since"]["compared"] == 0
 
@@ -323,7 +325,9 @@ class TestDirectories:
         for name in ("alice", "bob"):
             save(tmp_path / name / "best", 1, bn=layer(1, 1))
         assert run("compare", tmp_path).exit_code == 2
-        assert run("compare", tmp_path / "*" / "best").exit_code == 2
+        outcome = run("compare", tmp_path / "*" / "best")
+        assert outcome.exit_code == 2
+        assert f"2 folders: {tmp_path}/alice, {tmp_path}/bob." in outcome.err
 
     def test_nor_if_they_are_numbered(self, run: Run, tmp_path: Path) -> None:
         for name in ("fold_1", "fold_2"):

@@ -119,24 +119,26 @@ def training_of(found: Found) -> tuple[str, str] | None:
 
 
 def trainings_in(path: str, found: Iterable[Found]) -> list[str]:
-    """The folders below `path` in which trainings of their own lie, in order; empty if it is one.
+    """The folders in which trainings of their own lie, of what `path` names; empty if it is one.
 
     Two checkpoints directly in a directory make that one training, with its exports and its best
     below it; so do folders whose names differ in numbers alone and which hold one each (`epoch_1`,
     `epoch_2`).
     """
     counts: dict[str, int] = {}
+    shown: dict[str, str] = {}
     for item in found:
         if item.target is not None:
             folder = os.path.dirname(identity(item))
             counts[folder] = counts.get(folder, 0) + 1
-    home = os.path.realpath(path)
+            shown.setdefault(folder, os.path.dirname(item.path) or ".")
+    home = os.path.realpath(os.path.dirname(path) if os.path.isfile(path) else path)
     if counts.pop(home, 0) > 1 or len(counts) < 2:
         return []
     alike = len({re.sub("[0-9]+", "#", folder) for folder in counts}) == 1
     if alike and max(counts.values()) == 1:
         return []
-    return [os.path.join(path, os.path.relpath(folder, home)) for folder in counts]
+    return [shown[folder] for folder in counts]
 
 
 def nothing_in(path: str) -> NotFound:

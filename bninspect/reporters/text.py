@@ -78,7 +78,8 @@ def write_text(
 def write_concise(report: Report, stream: TextIO) -> None:
     """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors.
 
-    A checkpoint that cannot be read, or has no BN layer, has a line that says so.
+    A checkpoint that cannot be read, has no BN layer, or none that could be compared where that was
+    asked for, has a line that says so.
     """
     for item in report.checkpoints:
         if item.error:
@@ -87,6 +88,9 @@ def write_concise(report: Report, stream: TextIO) -> None:
             stream.write(printable(f"{item.path}: {error.kind}: {told}") + "\n")
         elif not item.layers:
             told = f"no BN layer among {plural(item.variable_count, 'variable')}"
+            stream.write(printable(f"{item.path}: none: {told}") + "\n")
+        if item.since is not None and _is_alone(item):
+            told = f"no BN layer could be compared with {item.since.path}"
             stream.write(printable(f"{item.path}: none: {told}") + "\n")
         for finding in item.findings:
             head = f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}"

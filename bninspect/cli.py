@@ -1,7 +1,8 @@
 """The commands: the only place that prints, exits and catches.
 
 Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could not be read or was
-asked for wrongly, 3 no file had a BN layer. 2 wins over 1, 1 over 3.
+asked for wrongly, 3 nothing was checked: no file had a BN layer, or none that could be compared
+where a comparison was asked for. 2 wins over 1, 1 over 3.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import click
 
 from bninspect import __version__
 from bninspect.errors import BninspectError, UsageProblem
-from bninspect.options import common_options
+from bninspect.options import common_options, fail_on_option
 from bninspect.output import drop_output, look, output_stream, terminal_width
 
 if TYPE_CHECKING:
@@ -103,14 +104,8 @@ def main() -> None:
     "--select", multiple=True, metavar="CODES", help="Only these rules (BN101,BN2); repeatable."
 )
 @click.option("--ignore", multiple=True, metavar="CODES", help="Not these rules; repeatable.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(("error", "warning", "note", "never")),
-    default="error",
-    show_default=True,
-    help="The least severity that makes the exit code 1.",
-)
-@click.option("--allow-empty", is_flag=True, help="No BN layer anywhere is exit 0, not 3.")
+@fail_on_option
+@click.option("--allow-empty", is_flag=True, help="Nothing to check or compare is exit 0, not 3.")
 @click.option(
     "--momentum",
     type=float,
@@ -147,7 +142,8 @@ def check(
 
     \b
     Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could
-    not be read or the call was wrong, 3 no BN layer anywhere.
+    not be read or the call was wrong, 3 no BN layer anywhere, or none that
+    could be compared with --since.
 
     \b
     bninspect check model.ckpt-200
@@ -322,6 +318,7 @@ def dump(
     quiet="Only the verdict.",
     verbose="Show every layer and checkpoint.",
 )
+@fail_on_option
 def compare(
     paths: tuple[str, ...],
     format_: str,
@@ -331,6 +328,7 @@ def compare(
     quiet: bool,
     verbose: bool,
     color: str,
+    fail_on: str,
 ) -> int:
     """Say what moved and what stood still in a training, layer by layer.
 
@@ -338,9 +336,12 @@ def compare(
     that it keeps. Layers belong together by name, also across containers (a .keras file and a
     TensorFlow checkpoint).
 
+    An error is what the newest checkpoint shows: statistics that stand still while training goes on
+    (BN107), NaN or infinity (BN301). Of what is over by then a warning is left.
+
     \b
-    Exit codes: 0 no error, 1 statistics stood still while training went on (BN107),
-    2 something could not be read, or fewer than two checkpoints, 3 no BN layer to compare.
+    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could
+    not be read, or fewer than two checkpoints, 3 no BN layer to compare.
 
     \b
     bninspect compare model.ckpt-200 model.ckpt-400
@@ -348,6 +349,7 @@ def compare(
     bninspect compare training_dir/ --format csv -o changes.csv
     """
     from bninspect.config import make_config  # noqa: PLC0415
+    from bninspect.findings import any_at_least  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
     comparison = compare_paths(paths, make_config(patterns=patterns, engine=engine))
@@ -367,7 +369,7 @@ def compare(
                 changes.write_comparison(comparison, stream, **shown)
     if comparison.unreadable:
         return PROBLEM
-    if any(finding.severity == "error" for finding in comparison.findings):
+    if any_at_least(fail_on, comparison.findings):
         return FINDINGS
     return OK if any(layer.compared for layer in comparison.layers) else NOTHING_CHECKED
 
@@ -394,14 +396,14 @@ def rule(code: str | None) -> int:
 
 
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
-    from bninspect.findings import SEVERITIES  # noqa: PLC0415
+    from bninspect.findings import any_at_least  # noqa: PLC0415
 
     if report.unreadable:
         return PROBLEM
-    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
-    if any(finding.severity in failing for finding in report.findings):
+    if any_at_least(fail_on, report.findings):
         return FINDINGS
-    return OK if report.layer_count or allow_empty else NOTHING_CHECKED
+    checked = report.layer_count and not report.none_compared
+    return OK if checked or allow_empty else NOTHING_CHECKED
 
 
 def _opened(report: Report) -> Iterator[str]:

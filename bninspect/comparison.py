@@ -14,25 +14,35 @@ from typing import NamedTuple
 from bninspect.evidence.history import (
     affine_moved,
     changes_between,
+    differences,
     facts_of_training,
     match_layers,
 )
 from bninspect.findings import CheckpointReport, Finding, RuleContext
-from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Since
+from bninspect.model import STATISTICS, BNLayer, Change, Role, Since
 from bninspect.rules import apply_rules, select_rules
 
 Changes = Mapping[Role, Change]
 
+_OVER = (
+    "Nothing to fix in the newest checkpoint: this was over before it. Find what was different"
+    " about the training until then, so that it does not come back."
+)
+
 
 class Stretch(NamedTuple):
-    """Checkpoints `first` to `last`, between which no statistic of a layer moved.
+    """Checkpoints `first` to `last`, in which a layer was one and the same way.
 
-    `findings` is what BN107 says of it.
+    `findings` is what a rule says of it. `or_earlier` says that it may have begun before `first`:
+    no earlier checkpoint shows otherwise. `never_moved` says that the statistics are at their
+    initial values in every checkpoint up to `last`.
     """
 
     first: int
     last: int
     findings: tuple[Finding, ...]
+    or_earlier: bool = False
+    never_moved: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +53,7 @@ class LayerHistory:
     interval what became of the members that can be compared, `total` the same from the first to
     the last checkpoint that have the layer. `events` are sentences on what happened to the layer
     itself: it appears, vanishes, changes shape, type or name. `stretches` is when its statistics
-    stood still.
+    stood still (BN107), `not_finite` when a member held NaN or infinity (BN301).
     """
 
     layers: tuple[BNLayer | None, ...]
@@ -51,6 +61,7 @@ class LayerHistory:
     total: Changes
     events: tuple[str, ...]
     stretches: tuple[Stretch, ...]
+    not_finite: tuple[Stretch, ...]
 
     @property
     def last(self) -> BNLayer:
@@ -65,7 +76,12 @@ class LayerHistory:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Those of all stretches."""
-        return tuple(finding for stretch in self.stretches for finding in stretch.findings)
+        return tuple(finding for stretch in self.judged for finding in stretch.findings)
+
+    @property
+    def judged(self) -> tuple[Stretch, ...]:
+        """All stretches, those that stood still first."""
+        return (*self.stretches, *self.not_finite)
 
     @property
     def compared(self) -> bool:
@@ -75,9 +91,13 @@ class LayerHistory:
     @property
     def still_since(self) -> int | None:
         """The checkpoint since which no statistic moved, up to the newest; None if they moved."""
-        if not self.stretches or self.stretches[-1].last < len(self.changes):
-            return None
-        return self.stretches[-1].first
+        stretch = self.lasting(self.stretches)
+        return None if stretch is None else stretch.first
+
+    def lasting(self, stretches: Sequence[Stretch]) -> Stretch | None:
+        """The one of some stretches that lasts up to the newest checkpoint, if one does."""
+        lasts = stretches and stretches[-1].last == len(self.changes)
+        return stretches[-1] if lasts else None
 
     def moved(self, *roles: Role) -> bool:
         """Whether one of some members moved in any interval."""
@@ -102,6 +122,16 @@ class Comparison:
     def findings(self) -> tuple[Finding, ...]:
         """Those of all layers."""
         return tuple(finding for layer in self.layers for finding in layer.findings)
+
+    @property
+    def step_goes_back(self) -> tuple[int, int] | None:
+        """The first stored step that is larger than the next, and that; None if they are sorted."""
+        steps = [item.step for item in self.checkpoints if item.step is not None]
+        return next(((a, b) for a, b in pairwise(steps) if a > b), None)
+
+    def when(self, stretch: Stretch) -> str:
+        """`since step 40`, `from step 40 until step 60`: no more than the checkpoints show."""
+        return _when(stretch, self.labels)
 
 
 def compare_checkpoints(reports: Sequence[CheckpointReport]) -> Comparison:
@@ -153,7 +183,8 @@ def _notes(checkpoints: Sequence[CheckpointReport]) -> Iterator[str]:
         if (before.step or 0) > (after.step or 0):
             yield (
                 f"the stored steps contradict the order: {before.path} is of step {before.step},"
-                f" {after.path} after it of step {after.step}; checkpoints go oldest first"
+                f" {after.path} after it of step {after.step}; checkpoints go oldest first (an"
+                " optimizer that was made anew, as by compiling again, counts from 0)"
             )
     for item in checkpoints:
         for note in item.notes:
@@ -194,7 +225,15 @@ def _history(
         total=changes_between(there[0], there[-1]) if len(there) > 1 else {},
         events=tuple(_events(layers, run.labels)),
         stretches=tuple(_stretches(run, layers, changes)),
+        not_finite=tuple(_not_finite(run, layers)),
     )
+
+
+def _when(stretch: Stretch, labels: Sequence[str]) -> str:
+    first, last = labels[stretch.first], labels[stretch.last]
+    if stretch.last < len(labels) - 1:
+        return f"until {last}" if stretch.or_earlier else f"from {first} until {last}"
+    return f"since {first} or earlier" if stretch.or_earlier else f"since {first}"
 
 
 def _stretches(
@@ -207,7 +246,52 @@ def _stretches(
         if stands:
             members = list(group)
             first, last = members[0], members[-1] + 1
-            yield Stretch(first, last, _judge(run, layers, first, last))
+            before = changes[first - 1] if first else {}
+            or_earlier = not any(role in before and before[role].moved for role in STATISTICS)
+            known = (layer for layer in layers[: first + 1] if layer is not None)
+            yield Stretch(
+                first,
+                last,
+                _judge(run, layers, first, last),
+                or_earlier,
+                or_earlier and all(map(_is_initial, known)),
+            )
+
+
+def _is_initial(layer: BNLayer) -> bool:
+    return layer.statistics is not None and all(one.all_initial for one in layer.statistics)
+
+
+def _not_finite(run: _Run, layers: Sequence[BNLayer | None]) -> Iterator[Stretch]:
+    """When a member held NaN or infinity, and what BN301 says of it."""
+    lost = [layer is not None and not layer.is_finite for layer in layers]
+    for is_lost, group in groupby(range(len(layers)), key=lost.__getitem__):
+        members = list(group)
+        first, last = members[0], members[-1]
+        layer = layers[last]
+        if not is_lost or layer is None:
+            continue
+        or_earlier = first == 0 or layers[first - 1] is None
+        stretch = Stretch(first, last, (), or_earlier)
+        findings = apply_rules([layer], select_rules(["BN301"], []), RuleContext())
+        when = _when(stretch, run.labels)
+        told = tuple(one._replace(message=f"{one.message}; {when}") for one in findings)
+        if not or_earlier:
+            fact = f"all of it was finite at {run.labels[first - 1]}"
+            told = tuple(one._replace(evidence=(*one.evidence, fact)) for one in told)
+        yield stretch._replace(findings=_as_of_today(told, run, last))
+
+
+def _as_of_today(findings: tuple[Finding, ...], run: _Run, last: int) -> tuple[Finding, ...]:
+    """What is over by the newest checkpoint is no error of it: a warning, which says until when."""
+    if last == len(run.labels) - 1:
+        return findings
+    ended = f"this lasted until {run.labels[last]}"
+    over = tuple(one._replace(evidence=(*one.evidence, ended)) for one in findings)
+    return tuple(
+        one._replace(severity="warning", fix=_OVER) if one.severity == "error" else one
+        for one in over
+    )
 
 
 def _stood_still(layer: BNLayer | None, changes: Changes) -> bool:
@@ -223,18 +307,14 @@ def _judge(
     if before is None or after is None:
         return ()
     facts = facts_of_training(
-        (run.checkpoints[first].step, run.checkpoints[last].step),
+        [item.step for item in run.checkpoints[first : last + 1]],
         max(run.trained[first:last]),
         len(run.checkpoints[last].layers),
     )
     since = Since(run.labels[first], changes_between(before, after), facts)
     rules = select_rules(["BN107"], [])
     context = RuleContext(graph=run.checkpoints[last].graph)
-    findings = apply_rules([replace(after, since=since)], rules, context)
-    if last == len(run.labels) - 1:
-        return findings
-    ended = f"this lasted until {run.labels[last]}"
-    return tuple(one._replace(evidence=(*one.evidence, ended)) for one in findings)
+    return _as_of_today(apply_rules([replace(after, since=since)], rules, context), run, last)
 
 
 def _events(layers: Sequence[BNLayer | None], labels: Sequence[str]) -> Iterator[str]:
@@ -248,25 +328,8 @@ def _events(layers: Sequence[BNLayer | None], labels: Sequence[str]) -> Iterator
         if number and layers[number - 1] is None:
             yield f"appears at {labels[number]}"
         if known is not None:
-            for difference in _differences(known, layer):
+            if known.name != layer.name:
+                yield f"was called {known.name}, taken for {layer.name} at {labels[number]}"
+            for difference in differences(known, layer):
                 yield f"{difference} at {labels[number]}"
         known = layer
-
-
-def _differences(before: BNLayer, after: BNLayer) -> Iterator[str]:
-    if before.name != after.name:
-        yield f"was called {before.name}, taken for {after.name}"
-    roles: dict[tuple[str, str], list[Role]] = {}
-    for role in ROLES:
-        pair = _stored(before, role), _stored(after, role)
-        if pair[0] != pair[1]:
-            roles.setdefault(pair, []).append(role)
-    for (old, new), changed in roles.items():
-        yield f"{', '.join(changed)}: from {old} to {new}"
-
-
-def _stored(layer: BNLayer, role: Role) -> str:
-    variable = layer.variables.get(role)
-    if variable is None:
-        return "nothing stored"
-    return f"{variable.size} x {variable.dtype}"

@@ -6,7 +6,7 @@ A *rule* looks at one layer and yields *violations*; with its rule's code and fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -94,12 +94,29 @@ class Finding(NamedTuple):
         return sha256(f"{self.rule.code}\0{self.layer}".encode()).hexdigest()[:32]
 
 
+def any_at_least(severity: str, findings: Iterable[Finding]) -> bool:
+    """Whether one of some findings has that severity or a graver one; none has `never`."""
+    failing = SEVERITIES[: SEVERITIES.index(severity) + 1] if severity in SEVERITIES else ()
+    return any(finding.severity in failing for finding in findings)
+
+
+class Earlier(NamedTuple):
+    """The earlier checkpoint that a comparison was asked for with.
+
+    `layers` counts those of which a statistic could be compared.
+    """
+
+    path: str
+    step: int | None
+    layers: int
+
+
 @dataclass(frozen=True, eq=False)
 class CheckpointReport:
     """What was found in one checkpoint, or why it could not be read (`error`).
 
-    `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
-    is that of `RuleContext`.
+    `names` are those of its variables if no layer was found, for a person who wonders why. `since`
+    is what `--since` named, if BN107 is judged. `graph` is that of `RuleContext`.
     """
 
     path: str
@@ -112,6 +129,7 @@ class CheckpointReport:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     error: ReadProblem | None = None
+    since: Earlier | None = None
     graph: Callable[[BNLayer], GraphEvidence | None] = field(default=lambda _: None, repr=False)
 
 
@@ -135,6 +153,12 @@ class Report:
     def unreadable(self) -> int:
         """Checkpoints that could not be read."""
         return sum(item.error is not None for item in self.checkpoints)
+
+    @property
+    def none_compared(self) -> bool:
+        """Whether a comparison was asked for and no layer of any checkpoint could be compared."""
+        asked = [item.since for item in self.checkpoints if item.since is not None]
+        return bool(asked) and not any(earlier.layers for earlier in asked)
 
     def count(self, severity: Severity) -> int:
         """Findings of one severity."""

@@ -7,8 +7,7 @@ becomes a result with an error; the others are still read. One that several path
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,13 @@ import numpy as np
 from bninspect.config import Config, make_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.keras_config import with_keras_config
-from bninspect.evidence.progress import read_optimizer_steps, read_step, training_evidence
-from bninspect.findings import CheckpointReport, Report, Rule, RuleContext
+from bninspect.evidence.progress import read_optimizer_steps, read_step
+from bninspect.findings import CheckpointReport, Earlier, Report, Rule, RuleContext
 from bninspect.formats import find_checkpoints, open_target
 from bninspect.formats.locate import Found, Target
+from bninspect.layer_values import may_be_stuck, read_what_is_there, with_training, with_values
 from bninspect.layers import find_layers, known_names, unmatched
-from bninspect.measure import measure, settle_initial
-from bninspect.model import BNLayer, Checkpoint, Engine, OptimizerSteps, Variable
+from bninspect.model import BNLayer, Checkpoint, Engine, OptimizerSteps
 from bninspect.rules import apply_rules, not_judged, select_rules
 
 if TYPE_CHECKING:
@@ -53,9 +52,10 @@ def check(
     cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong option.
 
     `since` is an earlier checkpoint of the training, with which all are compared (BN107); raises a
-    `ReadProblem` if it cannot be read. Without it, `all_checkpoints` compares each checkpoint with
-    the one before it in the same directory whose name differs in numbers alone, if it has the same
-    layers and no later step.
+    `ReadProblem` if it cannot be read; `none_compared` of the report says if no layer could be
+    compared. Without it, `all_checkpoints` compares each checkpoint with the one before it in the
+    same directory whose name differs in numbers alone, if it has the same layers and its step is
+    later; a note says where that is not so and it matters.
     """
     config = make_config(
         select,
@@ -92,10 +92,11 @@ def compare(
     """Say what became of each BN layer from checkpoint to checkpoint of one training.
 
     `paths` name two checkpoints or more, oldest first; a directory stands for all that it keeps.
-    Statistics that stood still while training went on are findings (BN107). A checkpoint that
-    cannot be read is among the `unreadable` of the result; with fewer than two that can be read,
-    raises that `ReadProblem`, or `UsageProblem` if so few are named. `patterns` and `engine` are
-    those of `check`.
+    Statistics that stood still while training went on are findings (BN107), and so is NaN (BN301):
+    errors if they last up to the newest checkpoint, else warnings. A checkpoint that cannot be read
+    is among the `unreadable` of the result; with fewer than two that can be read, raises that
+    `ReadProblem`. Raises `UsageProblem` if so few are named, or if a directory holds the folders of
+    several trainings. `patterns` and `engine` are those of `check`.
     """
     return compare_paths(paths, make_config(patterns=patterns, engine=engine))
 
@@ -137,34 +138,57 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     """`compare` for options that are already a Config."""
     from bninspect.comparison import compare_checkpoints  # noqa: PLC0415 - other commands do without
 
-    paths = tuple(paths)
-    everything = replace(config, all_checkpoints=True)
-    reports = tuple(_reports(paths, everything, ()))
+    typed = [os.fspath(path) for path in paths]
+    named = {path: find_checkpoints(path, every=True) for path in typed}
+    for path, found in named.items():
+        _refuse_several_trainings(path, found)
+    reports = tuple(_reports(typed, replace(config, all_checkpoints=True), (), named))
     readable = sum(report.error is None for report in reports)
     problem = next((report.error for report in reports if report.error is not None), None)
     if readable < 2 and problem is not None:
         raise problem
     if readable < 2:
-        named = ", ".join(os.fspath(path) for path in paths) or "nothing"
-        one = "names the same one" if len(paths) > 1 else "names one"
+        given = ", ".join(typed) or "nothing"
+        one = "names the same one" if len(typed) > 1 else "names one"
         raise UsageProblem(
-            f"compare needs at least two checkpoints of a training, and {named}"
+            f"compare needs at least two checkpoints of a training, and {given}"
             f" {one if readable else 'names none'}."
         )
     return compare_checkpoints(reports)
 
 
+def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
+    """Raise `UsageProblem` if a directory or pattern stands for more than one training."""
+    from bninspect.formats.discover import trainings_in  # noqa: PLC0415
+
+    folders = trainings_in(path, found)
+    if len(folders) > 1:
+        some = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
+        raise UsageProblem(
+            f"compare takes the checkpoints of one training, and {path} holds those of"
+            f" {len(folders)} folders: {some}. Compare one folder at a time, or name the"
+            " checkpoints, oldest first."
+        )
+
+
 def _reports(
-    paths: Iterable[PathName], config: Config, rules: tuple[Rule, ...] | None
+    paths: Iterable[PathName],
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    named: Mapping[str, list[Found]] | None = None,
 ) -> Iterator[CheckpointReport]:
-    """Path by path what is in the checkpoints it names, each checkpoint once."""
+    """Path by path what is in the checkpoints it names, each checkpoint once.
+
+    `named` holds what has been looked for already.
+    """
     typed = [os.fspath(path) for path in paths]
     seen: set[str] = set()
     since = None if config.since is None else _read_since(config.since, config)
-    by_itself = config.all_checkpoints and since is None and bool(rules)
+    compares = any(rule.code == "BN107" for rule in rules or ())
+    by_itself = config.all_checkpoints and since is None and compares
     latest: dict[tuple[str, str], CheckpointReport] = {}
     for path in typed:
-        found = find_checkpoints(path, every=config.all_checkpoints)
+        found = named[path] if named else find_checkpoints(path, every=config.all_checkpoints)
         empty = True
         for item in found:
             if len(typed) > 1 or len(found) > 1:
@@ -176,7 +200,7 @@ def _reports(
                     continue
                 seen.add(opened)
             training = _training_of(item) if by_itself else None
-            earlier = latest.get(training) if training else since
+            earlier = latest.get(training) if training else since if compares else None
             report = _report(item, config, rules, earlier, certain=since is not None)
             if training and not report.error:
                 latest[training] = report
@@ -262,21 +286,27 @@ def _inspect(
         if checkpoint.incomplete is not None:
             raise checkpoint.incomplete
         step = read_step(checkpoint)
-        layers = _with_values(layers)
-        if step is None or any(map(_may_be_stuck, layers)):
+        layers = with_values(layers)
+        if step is None or any(map(may_be_stuck, layers)):
             optimizer_steps = read_optimizer_steps(checkpoint)
-        layers = [_with_training(checkpoint, one, step, optimizer_steps) for one in layers]
+        layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
     except Incomplete as problem:
         if rules is not None:
             raise
-        step, layers, missing = _read_what_is_there(checkpoint, layers)
+        step, layers, missing = read_what_is_there(checkpoint, layers)
         notes = (*notes, f"{missing}: {problem}")
+    since = None
     if earlier is not None:
-        from bninspect.evidence.history import follows, with_since  # noqa: PLC0415
+        from bninspect.evidence import history  # noqa: PLC0415
 
-        if certain or follows(earlier, layers, step):
-            layers, told = with_since(layers, step, earlier)
-            notes = (*notes, *(told if certain else ()))
+        told = None if certain else history.not_followed(earlier, layers, step)
+        if told is None:
+            layers, told = history.with_since(layers, step, earlier)
+        notes = (*notes, *told)
+        if certain:
+            notes = (*notes, *history.contradictions(layers, step, earlier))
+            compared = sum(map(history.is_compared, layers))
+            since = Earlier(earlier.path, earlier.step, compared)
     graph = _GraphBeside(checkpoint, layers)
     context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
     findings = apply_rules(layers, rules or (), context)
@@ -291,6 +321,7 @@ def _inspect(
         layers=tuple(layers),
         findings=findings,
         notes=(*notes, *graph.notes),
+        since=since,
         graph=graph,
     )
 
@@ -323,67 +354,3 @@ class _GraphBeside:
         from bninspect.evidence.graph import graph_evidence  # noqa: PLC0415 - seldom needed
 
         return graph_evidence(graphs, self._layers, self._checkpoint.known_names)
-
-
-def _read_what_is_there(
-    checkpoint: Checkpoint, layers: Sequence[BNLayer]
-) -> tuple[int | None, list[BNLayer], str]:
-    """The step, the layers with what values there are, and what to say of the others."""
-    step = None
-    with suppress(Incomplete):
-        step = read_step(checkpoint)
-    there = [
-        replace(layer, variables={r: v for r, v in layer.variables.items() if _is_there(v)})
-        for layer in layers
-    ]
-    read = [
-        replace(layer, values=part.values)
-        for layer, part in zip(layers, _with_values(there), strict=True)
-    ]
-    total = sum(len(layer.variables) for layer in read)
-    missing = total - sum(len(layer.values) for layer in read)
-    if not missing:
-        return step, read, "a part of the checkpoint is missing"
-    of_some = f" of {missing} of {total} BN variables" if missing < total else ""
-    return step, read, f"the values{of_some} are missing"
-
-
-def _is_there(variable: Variable) -> bool:
-    try:
-        variable.read()
-    except Incomplete:
-        return False
-    return True
-
-
-def _may_be_stuck(layer: BNLayer) -> bool:
-    return bool(layer.statistics) and any(values.all_initial for values in layer.statistics or ())
-
-
-def _with_training(
-    checkpoint: Checkpoint, layer: BNLayer, step: int | None, optimizers: Sequence[OptimizerSteps]
-) -> BNLayer:
-    """A layer, which has its values, with evidence of training where a rule needs it."""
-    if not _may_be_stuck(layer):
-        return layer
-    return replace(layer, training=training_evidence(layer, checkpoint.variables, step, optimizers))
-
-
-def _with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
-    measured = iter(
-        measure(
-            [
-                (variable.read(), layer.initial.get(role, ()))
-                for layer in layers
-                for role, variable in layer.variables.items()
-            ]
-        )
-    )
-    return list(
-        settle_initial(
-            [
-                replace(layer, values={role: next(measured) for role in layer.variables})
-                for layer in layers
-            ]
-        )
-    )

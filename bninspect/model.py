@@ -294,6 +294,11 @@ class BNLayer:
         return mean, variance
 
     @property
+    def is_finite(self) -> bool:
+        """Whether no member that was read holds NaN or infinity."""
+        return not any(values.not_finite for values in self.values.values())
+
+    @property
     def trainable(self) -> bool | None:
         """What the stored Keras configuration says; None without one."""
         return None if self.keras is None else self.keras.trainable

@@ -1,4 +1,4 @@
-"""The options that every command on checkpoints has."""
+"""The options that commands share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ _ALL_CHECKPOINTS = click.option(
     "--all-checkpoints",
     is_flag=True,
     help="Of a training directory all checkpoints, oldest first, not the newest alone.",
+)
+
+
+fail_on_option = click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "note", "never")),
+    default="error",
+    show_default=True,
+    help="The least severity that makes the exit code 1.",
 )
 
 

@@ -19,7 +19,7 @@ ROWS = (
     {"__main__"},
     {"cli"},
     {"inspection", "options", "output", "reporters"},
-    {"comparison"},
+    {"comparison", "layer_values"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference", "selection"},
     {"families"},
     {"findings"},

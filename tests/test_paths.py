@@ -649,7 +649,7 @@ class TestSeveral:
         for options in ((), ("--quiet",)):
             lines = run("check", tmp_path, *options).out.splitlines()
             assert lines[0] == (
-                "ERROR  10 checkpoints: 1 unreadable, 1 failed, 8 passed;"
+                "ERROR  10 checkpoints: 1 unreadable, 1 failed (BN101), 8 passed;"
                 f" first unreadable: {tmp_path}/cut.h5"
             )
             assert lines[-1].startswith(
@@ -658,7 +658,9 @@ class TestSeveral:
             assert lines[-1].endswith("; 1 unreadable, 1 failed, 8 passed")
         (tmp_path / "cut.h5").unlink()
         first = run("check", tmp_path).out.splitlines()[0]
-        assert first == (f"FAIL  9 checkpoints: 1 failed, 8 passed; first failed: {tmp_path}/stuck")
+        assert first == (
+            f"FAIL  9 checkpoints: 1 failed (BN101), 8 passed; first failed: {tmp_path}/stuck"
+        )
 
     def test_output_never_replaces_what_a_directory_holds(self, run: Run, tmp_path: Path) -> None:
         model = put_keras(tmp_path / "models" / "a.h5")

@@ -14,16 +14,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.findings import CheckpointReport
-from bninspect.model import AFFINE, BNLayer, Change, Role, Since, Values
+from bninspect.model import AFFINE, ROLES, STATISTICS, BNLayer, Change, Role, Since, Values
 
 # No scope is nested deeper; a name of a million parts must not take a million tails.
 _MAX_PARTS = 64
+_NAMED = 3
 
 
 def match_layers(earlier: Sequence[BNLayer], later: Sequence[BNLayer]) -> dict[int, int]:
@@ -125,21 +127,45 @@ def _largest(
     return float(np.max(change[moved]))
 
 
-def facts_of_training(
-    steps: tuple[int | None, int | None], changed: int, total: int
-) -> tuple[str, ...]:
+def facts_of_training(steps: Sequence[int | None], changed: int, total: int) -> tuple[str, ...]:
     """What shows that a network was trained between two checkpoints, as sentences.
 
-    `steps` are those stored in the earlier and the later one, `changed` of `total` layers have
-    another gamma or beta in the later one.
+    `steps` are those stored in the earlier one, in what lies between, and in the later one, where
+    the count may have started anew. `changed` of `total` layers have another gamma or beta.
     """
     facts = []
-    before, after = steps
-    if before is not None and after is not None and before < after:
-        facts.append(f"the stored step went from {before} to {after}")
+    went = [f"from {first} to {last}" for first, last in _rises(steps) if first < last]
+    if went:
+        facts.append(f"the stored step went {', then '.join(went)}")
     if changed:
         facts.append(f"gamma or beta moved in {changed} of {total} BN layers")
     return tuple(facts)
+
+
+def _rises(steps: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The first and the last of each run of stored steps that do not go back."""
+    stored = [step for step in steps if step is not None]
+    backs = [place for place, (a, b) in enumerate(pairwise(stored), 1) if a > b]
+    ends = (*backs, len(stored)) if stored else ()
+    return [(stored[a], stored[b - 1]) for a, b in zip((0, *backs), ends, strict=False)]
+
+
+def differences(before: BNLayer, after: BNLayer, roles: Sequence[Role] = ROLES) -> Iterator[str]:
+    """Which of some members are stored with another type or number of channels, as clauses."""
+    changed: dict[tuple[str, str], list[Role]] = {}
+    for role in roles:
+        pair = _stored(before, role), _stored(after, role)
+        if pair[0] != pair[1]:
+            changed.setdefault(pair, []).append(role)
+    for (old, new), alike in changed.items():
+        yield f"{', '.join(alike)}: from {old} to {new}"
+
+
+def _stored(layer: BNLayer, role: Role) -> str:
+    variable = layer.variables.get(role)
+    if variable is None:
+        return "nothing stored"
+    return f"{variable.size} x {variable.dtype}"
 
 
 def affine_moved(changes: Mapping[Role, Change]) -> bool:
@@ -150,7 +176,7 @@ def affine_moved(changes: Mapping[Role, Change]) -> bool:
 def with_since(
     layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
 ) -> tuple[list[BNLayer], tuple[str, ...]]:
-    """The layers with what became of them since `earlier`, and notes on what cannot be told."""
+    """The layers with what became of them since `earlier`, and notes on what is not compared."""
     called = earlier.path if earlier.step is None else f"{earlier.path} (step {earlier.step})"
     matched = match_layers(earlier.layers, layers)
     changes = {
@@ -163,40 +189,95 @@ def with_since(
         replace(layer, since=Since(called, changes[place], facts)) if place in changes else layer
         for place, layer in enumerate(layers)
     ]
-    return compared, _notes(layers, step, earlier, changes)
+    return compared, tuple(_not_compared(compared, earlier, matched))
 
 
-def _notes(
-    layers: Sequence[BNLayer],
-    step: int | None,
-    earlier: CheckpointReport,
-    changes: Mapping[int, Mapping[Role, Change]],
-) -> tuple[str, ...]:
-    notes = []
-    if layers and len(changes) < len(layers):
-        count = len(layers) - len(changes)
-        notes.append(
-            f"{earlier.path} lacks {count} of {len(layers)} BN layers: BN107 cannot be judged there"
+def is_compared(layer: BNLayer) -> bool:
+    """Whether a statistic of the layer could be compared with that of an earlier checkpoint."""
+    return layer.since is not None and any(role in layer.since.changes for role in STATISTICS)
+
+
+def _not_compared(
+    layers: Sequence[BNLayer], earlier: CheckpointReport, matched: Mapping[int, int]
+) -> Iterator[str]:
+    """Which layers, of this checkpoint and of the earlier one, have nothing to be compared with."""
+    new = [layer.name for place, layer in enumerate(layers) if place not in matched]
+    if new:
+        yield (
+            f"{earlier.path} lacks {len(new)} of {len(layers)} BN layers{_some(new)}: BN107 cannot"
+            " be judged there"
         )
-    moved = any(one.moved for layer in changes.values() for one in layer.values())
-    if changes and not moved and step == earlier.step:
-        notes.append(f"nothing of the BN layers differs from {earlier.path}: is it the same?")
+    taken = {*matched.values()}
+    gone = [layer.name for place, layer in enumerate(earlier.layers) if place not in taken]
+    if gone:
+        total = len(earlier.layers)
+        yield f"{len(gone)} of {total} BN layers of {earlier.path} are not in it{_some(gone)}"
+    other: dict[str, list[str]] = {}
+    for place, before in matched.items():
+        layer = layers[place]
+        changes = layer.since.changes if layer.since is not None else {}
+        roles = [role for role in STATISTICS if role in layer.variables and role not in changes]
+        for told in differences(earlier.layers[before], layer, roles):
+            other.setdefault(told, []).append(layer.name)
+    for told, names in other.items():
+        yield (
+            f"{len(names)} of {len(layers)} BN layers cannot be compared with {earlier.path}"
+            f"{_some(names)}: {told}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f" ({', '.join(names[:_NAMED])}{more})"
+
+
+def contradictions(
+    layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
+) -> Iterator[str]:
+    """What speaks against `earlier`, which the layers have been compared with, being earlier."""
+    changes = [one for layer in layers if layer.since for one in layer.since.changes.values()]
+    if changes and not any(one.moved for one in changes) and step == earlier.step:
+        yield f"nothing of the BN layers differs from {earlier.path}: is it the same?"
     if step is not None and earlier.step is not None and step < earlier.step:
-        notes.append(
+        yield (
             f"its step, {step}, lies before that of {earlier.path}, {earlier.step}, which should be"
-            " the earlier one"
+            " the earlier one (an optimizer that was made anew, as by compiling again, counts"
+            " from 0)"
         )
-    return tuple(notes)
 
 
-def follows(earlier: CheckpointReport, layers: Sequence[BNLayer], step: int | None) -> bool:
-    """Whether `layers` may be a later state of the same training: the same layers, a later step.
+def not_followed(
+    earlier: CheckpointReport, layers: Sequence[BNLayer], step: int | None
+) -> tuple[str, ...] | None:
+    """Why `layers` are not taken for a later state of the training of `earlier`; None if they are.
 
-    That tells different models in one directory apart whose files differ in numbers alone
-    (`resnet50.h5`, `resnet101.h5`; `fold_1.h5`, `fold_2.h5`).
+    The same layers and a later step tell different models in one directory apart whose files differ
+    in numbers alone (`resnet50.h5`, `resnet101.h5`; `fold_1.h5`, `fold_2.h5`). A step that is not
+    later may also be that of an optimizer which was made anew. No file tells which, so that is
+    said where it matters: where statistics stood still.
     """
-    if step is not None and earlier.step is not None and step <= earlier.step:
-        return False
-    return [(one.name, one.channels) for one in earlier.layers] == [
-        (one.name, one.channels) for one in layers
-    ]
+    here, there = ([(one.name, one.channels) for one in some] for some in (layers, earlier.layers))
+    if here != there:
+        return ()
+    if step is None or earlier.step is None or step > earlier.step:
+        return None
+    pairs = zip(earlier.layers, layers, strict=True)
+    still = sum(
+        _still_while_trained(after, changes_between(before, after)) for before, after in pairs
+    )
+    if not still:
+        return ()
+    told = (
+        f"not compared with {earlier.path} before it, since its step, {step}, is not later than"
+        f" {earlier.step}; but in {still} of {len(layers)} BN layers the statistics are the same,"
+        " gamma or beta are not. If it is one training, whose optimizer was made anew (as by"
+        f" compiling again), BN107 needs --since {earlier.path}"
+    )
+    return (told,)
+
+
+def _still_while_trained(layer: BNLayer, changes: Mapping[Role, Change]) -> bool:
+    """Whether no statistic that is stored moved, but gamma or beta did."""
+    stored = [role for role in STATISTICS if role in layer.variables]
+    still = stored and all(role in changes and not changes[role].moved for role in stored)
+    return bool(still) and affine_moved(changes)

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TextIO
 
-from bninspect.comparison import Comparison, LayerHistory
-from bninspect.findings import SEVERITIES
-from bninspect.model import ROLES, STATISTICS, Change, Role
-from bninspect.reporters.text import entries, is_unicode, paint, plural, printable, wrap
+from bninspect.comparison import Comparison, LayerHistory, Stretch
+from bninspect.findings import SEVERITIES, Finding, Severity
+from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role
+from bninspect.reporters.text import (
+    entries,
+    is_unicode,
+    paint,
+    plural,
+    printable,
+    prose_width,
+    wrap,
+)
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = ".:-=+*#@"
@@ -25,6 +33,8 @@ _SHOWN_CHECKPOINTS = 12
 _SHOWN_EVENTS = 10
 _TREND = 16
 _SHORTEST_NAME = 16
+# What the last column gets beside a long name; where it holds paths, they stand out.
+_LAST_COLUMN = 24
 _HEADS: dict[Role, str] = {
     "gamma": "gamma",
     "beta": "beta",
@@ -47,6 +57,7 @@ def write_comparison(
     `quiet` leaves the verdict, `verbose` shows every layer and checkpoint. `width` is None where
     the stream is no terminal: then names are as long as they are.
     """
+    folded = prose_width(width)
     status, told = _verdict(comparison)
     lines = [f"{paint(status, color=color)}  {printable(told)}"]
     lines += [
@@ -55,13 +66,13 @@ def write_comparison(
     ]
     if not quiet:
         for note in comparison.notes:
-            lines += wrap("      ", f"note: {note}", width or 80, 6)
+            lines += wrap("      ", f"note: {note}", folded, 6)
         lines += ["", *_checkpoints(comparison, verbose=verbose)]
         if comparison.layers:
             bars = _BARS if is_unicode(stream) else _ASCII_BARS
             lines += ["", *_table(comparison, bars, width, verbose=verbose)]
-        lines += _events(comparison, width or 80, verbose=verbose)
-        lines += entries(comparison.findings, width=width or 80, color=color, verbose=verbose)
+        lines += _events(comparison, folded, verbose=verbose)
+        lines += entries(comparison.findings, width=folded, color=color, verbose=verbose)
         lines += ["", summary(comparison)]
     stream.write("\n".join(lines) + "\n")
 
@@ -70,11 +81,15 @@ def write_csv(comparison: Comparison, stream: TextIO) -> None:
     """Write one row a layer, member and interval; numbers in full precision.
 
     `moved` is true or false, and `largest_change` empty where there is nothing to measure it by
-    (`evidence.history` says in which unit it is). What could not be compared has no row.
+    (`evidence.history` says in which unit it is). `finding` and `cause` are those of the member in
+    the interval, several apart by spaces. What could not be compared has no row.
     """
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
-        ["layer", "member", "from", "to", "from_step", "to_step", "moved", "largest_change"]
+        [
+            *("layer", "member", "from", "to", "from_step", "to_step", "moved", "largest_change"),
+            *("finding", "cause"),
+        ]
     )
     for layer in comparison.layers:
         for interval, changes in enumerate(layer.changes):
@@ -86,7 +101,34 @@ def write_csv(comparison: Comparison, stream: TextIO) -> None:
                     change = changes[role]
                     largest = "" if change.largest is None else repr(change.largest)
                     moved = "true" if change.moved else "false"
-                    writer.writerow([layer.name, role, *places, *steps, moved, largest])
+                    judged = list(_judged(layer, role, interval))
+                    codes = " ".join(finding.rule.code for finding in judged)
+                    causes = " ".join(finding.cause for finding in judged if finding.cause)
+                    row = [layer.name, role, *places, *steps, moved, largest, codes, causes]
+                    writer.writerow(row)
+
+
+def _judged(layer: LayerHistory, role: Role, interval: int) -> Iterable[Finding]:
+    """The findings that are about a member in one interval."""
+    for stretch in layer.stretches:
+        if role in STATISTICS and stretch.first <= interval < stretch.last:
+            yield from stretch.findings
+    for stretch in layer.not_finite:
+        if stretch.first <= interval + 1 <= stretch.last and _is_lost(
+            layer.layers[interval + 1], (role,)
+        ):
+            yield from stretch.findings
+
+
+def _is_nan(layer: BNLayer) -> bool:
+    return any(math.isnan(values.minimum) for values in layer.values.values() if values.channels)
+
+
+def _is_lost(layer: BNLayer | None, roles: Sequence[Role]) -> bool:
+    """Whether one of some members holds NaN or infinity."""
+    return layer is not None and any(
+        role in layer.values and layer.values[role].not_finite for role in roles
+    )
 
 
 def summary(comparison: Comparison) -> str:
@@ -105,33 +147,83 @@ def summary(comparison: Comparison) -> str:
 
 def _verdict(comparison: Comparison) -> tuple[str, str]:
     """The answer: a word and a sentence."""
-    ends = f"{comparison.checkpoints[0].path} to {comparison.checkpoints[-1].path}"
+    first, last = comparison.checkpoints[0], comparison.checkpoints[-1]
+    ends = f"{first.path} to {last.path}{_against_the_steps(comparison)}"
     layers = comparison.layers
-    compared = [layer for layer in layers if layer.compared]
     total = plural(len(layers), "BN layer")
+    compared = [layer for layer in layers if layer.compared]
+    lost = len(layers) - len(compared)
+    besides = f"; {lost} cannot be compared" if lost else ""
+    if errors := _hit(comparison, "error"):
+        return "FAIL", f"{ends}: {errors}{besides}"
+    if warnings := _hit(comparison, "warning"):
+        return "WARN", f"{ends}: {warnings}{besides}"
     if not compared:
-        why = "no BN layer" if not layers else f"none of {total} is in two checkpoints to compare"
-        return "NONE", f"{ends}: {why}"
-    wrong = [layer for layer in layers if layer.findings]
-    errors = [layer for layer in wrong if any(f.severity == "error" for f in layer.findings)]
-    if errors:
-        rule = errors[0].findings[0].rule
-        when = _since(comparison, errors)
-        return "FAIL", f"{ends}: {len(errors)} of {total}: {rule.summary} ({rule.code}){when}"
+        return "NONE", f"{ends}: {_why_not_compared(comparison)}"
     moved = sum(layer.moved(*STATISTICS) for layer in compared)
     if not any(layer.moved(*ROLES) for layer in compared):
-        return "SAME", f"{ends}: nothing moved in {total}"
-    told = f"{ends}: the statistics of {moved} of {total} moved"
-    return "PASS", f"{told}; {len(wrong)} stood still (BN107, a note)" if wrong else told
+        in_all = total if not lost else f"{len(compared)} of {total}"
+        return "SAME", f"{ends}: nothing moved in {in_all}{besides}"
+    notes = sum(bool(layer.findings) for layer in layers)
+    stood = f"; {notes} stood still (BN107, a note)" if notes else ""
+    return "PASS", f"{ends}: the statistics of {moved} of {total} moved{stood}{besides}"
 
 
-def _since(comparison: Comparison, layers: Sequence[LayerHistory]) -> str:
-    """Since when all of them stand still, if that is one time."""
-    times = {layer.still_since for layer in layers}
-    since = times.pop()
-    if times or not since:
+def _against_the_steps(comparison: Comparison) -> str:
+    """That the checkpoints come in another order than their stored steps, if they do."""
+    if comparison.step_goes_back is None:
         return ""
-    return f", since {comparison.labels[since]}"
+    steps = [item.step for item in comparison.checkpoints if item.step is not None]
+    if steps == sorted(steps, reverse=True):
+        return f", the later step first ({steps[0]}, then {steps[-1]})"
+    before, after = comparison.step_goes_back
+    return f", where the stored step goes back from {before} to {after}"
+
+
+def _why_not_compared(comparison: Comparison) -> str:
+    layers = comparison.layers
+    if not layers:
+        return "no BN layer"
+    total = plural(len(layers), "BN layer")
+    there = sum(sum(one is not None for one in layer.layers) > 1 for layer in layers)
+    if not there:
+        return f"none of {total} is in two checkpoints to compare"
+    return (
+        f"nothing of {total} can be compared: of {there} the type or the number of channels changed"
+    )
+
+
+def _hit(comparison: Comparison, severity: Severity) -> str:
+    """Each rule with findings of one severity: how many layers, what, when; most layers first."""
+    stretches: dict[str, list[Stretch]] = {}
+    names: dict[str, set[str]] = {}
+    rules = {}
+    for layer in comparison.layers:
+        for stretch in layer.judged:
+            for finding in stretch.findings:
+                if finding.severity == severity:
+                    rules[finding.rule.code] = finding.rule
+                    stretches.setdefault(finding.rule.code, []).append(stretch)
+                    names.setdefault(finding.rule.code, set()).add(layer.name)
+    total = plural(len(comparison.layers), "BN layer")
+    told = []
+    for code in sorted(rules, key=lambda code: (-len(names[code]), code)):
+        called = code if severity == "error" else f"{code}, a {severity}"
+        when = _when(comparison, stretches[code])
+        told.append(f"{len(names[code])} of {total}: {rules[code].summary} ({called}){when}")
+    return "; ".join(told)
+
+
+def _when(comparison: Comparison, stretches: Sequence[Stretch]) -> str:
+    """When all of them were, if that is one time."""
+    if all(one.never_moved and _lasts(comparison, one) for one in stretches):
+        return ", never moved: still initial (BN101)"
+    times = {comparison.when(one) for one in stretches}
+    return f", {times.pop()}" if len(times) == 1 else ""
+
+
+def _lasts(comparison: Comparison, stretch: Stretch) -> bool:
+    return stretch.last == len(comparison.checkpoints) - 1
 
 
 def _checkpoints(comparison: Comparison, *, verbose: bool) -> list[str]:
@@ -169,8 +261,7 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
         cells = [_cell(layer, role) for role in ROLES]
         if trends:
             cells.append(_trend(layer, bars))
-        since = layer.still_since
-        cells.append("" if since is None else printable(comparison.labels[since]))
+        cells.append(printable(_since(comparison, layer)))
         rows.append(_Row(printable(layer.name), cells))
     lines = _aligned(rows, width)
     if len(shown) < len(layers):
@@ -180,19 +271,35 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
         " variance by the share its standard deviation changed, gamma and beta as they are;"
         " - cannot be compared"
     )
-    lines += ["", *wrap("", about, width or 80, 0)]
+    lines += ["", *wrap("", about, prose_width(width), 0)]
     if trends:
         told = "trend: the statistics from each checkpoint to the next, _ still, ? not compared"
-        lines += wrap("", told, width or 80, 0)
+        drawn = "".join(row.cells[len(_HEADS)] for row in rows[1:])
+        if _NOT_FINITE in drawn:
+            told += f", {_NOT_FINITE} NaN or infinity"
+        lines += wrap("", told, prose_width(width), 0)
     return lines
+
+
+def _since(comparison: Comparison, layer: LayerHistory) -> str:
+    """Since when its state is what it is, where that is none that training should leave."""
+    lost = layer.lasting(layer.not_finite)
+    if lost is not None:
+        kind = "NaN" if _is_nan(layer.last) else "infinite"
+        return f"{kind} {comparison.when(lost)}"
+    still = layer.lasting(layer.stretches)
+    if still is None:
+        return ""
+    if still.never_moved:
+        return "never moved"
+    return comparison.when(still).removeprefix("since ")
 
 
 def _aligned(rows: Sequence[_Row], width: int | None) -> list[str]:
     """Rows with their cells below each other; a name that does not fit gets its own line."""
     columns = list(zip(*(row.cells for row in rows), strict=True))
     widths = [max(map(len, column)) for column in columns]
-    # The last column may be a path; it does not push the others aside.
-    beside = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], len("still since"))
+    beside = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _LAST_COLUMN)
     longest = max(len(row.name) for row in rows)
     room = longest if width is None else min(longest, max(width - beside, _SHORTEST_NAME))
     lines = []
@@ -217,6 +324,8 @@ def _rank(layer: LayerHistory) -> int:
 
 def _cell(layer: LayerHistory, role: Role) -> str:
     """How far a member went, or that it did not."""
+    if _is_lost(layer.last, (role,)):
+        return "NaN" if math.isnan(layer.last.values[role].minimum) else "inf"
     change = layer.total.get(role)
     if change is None:
         return "-"
@@ -239,7 +348,12 @@ def _trend(layer: LayerHistory, bars: str) -> str:
         for change in interval
         if change.largest is not None and math.isfinite(change.largest)
     ]
-    return "".join(_bar(interval, max(finite, default=0.0), bars) for interval in intervals)
+    highest = max(finite, default=0.0)
+    later = layer.layers[-len(intervals) :]
+    return "".join(
+        _NOT_FINITE if _is_lost(one, STATISTICS) else _bar(interval, highest, bars)
+        for interval, one in zip(intervals, later, strict=True)
+    )
 
 
 def _bar(interval: Sequence[Change], highest: float, bars: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from bninspect import __version__
-from bninspect.comparison import Comparison, LayerHistory
+from bninspect.comparison import Comparison, LayerHistory, Stretch
 from bninspect.findings import CheckpointReport, Finding, Report
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Values
@@ -55,19 +55,25 @@ def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
       `largest_change` from the first to the last checkpoint that have it, and `intervals`, one from
       each checkpoint to the next: `{"moved", "largest_change"}`, or null;
     - `still_since`: the place in `checkpoints` since which no statistic moved, up to the newest,
-      or null; `stretches`: every time they stood still, `{"from", "to"}` as such places;
+      or null; `stretches`: every time they stood still, `{"from", "to", "or_earlier",
+      "never_moved"}`, the first two as such places (see `comparison.Stretch`);
+    - `not_finite_since`: the place since which a member holds NaN or infinity, up to the newest, or
+      null; `not_finite`: every time one did, `{"from", "to", "or_earlier"}`;
     - `events`: sentences on what happened to the layer itself.
 
     `largest_change` of the mean is in standard deviations, of the variance the share by which the
     standard deviation changed, of gamma and beta the number itself (see `evidence.history`); null
     where nothing is stored to measure it by. `findings` are those of a report, with `from` and
-    `to`. `summary.compared` counts the layers of which anything could be compared.
+    `to`: BN107, and BN301. One that does not last up to the newest checkpoint is a warning at most.
+    `summary.compared` counts the layers of which anything could be compared.
+    `summary.step_goes_back` are the first two stored steps, `[larger, smaller]`, that contradict
+    the order, or null.
     """
     layers = comparison.layers
     findings = [
         _finding(finding) | {"from": stretch.first, "to": stretch.last}
         for layer in layers
-        for stretch in layer.stretches
+        for stretch in layer.judged
         for finding in stretch.findings
     ]
     document = _head() | {
@@ -84,6 +90,7 @@ def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
             "warnings": sum(finding["severity"] == "warning" for finding in findings),
             "notes": sum(finding["severity"] == "note" for finding in findings),
             "unreadable": len(comparison.unreadable),
+            "step_goes_back": comparison.step_goes_back,
         },
     }
     _write(document, stream)
@@ -91,6 +98,7 @@ def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
 
 def _layer_history(layer: LayerHistory) -> dict[str, Any]:
     last = layer.last
+    lost = layer.lasting(layer.not_finite)
     return {
         "name": layer.name,
         "names": [None if one is None else one.name for one in layer.layers],
@@ -100,9 +108,15 @@ def _layer_history(layer: LayerHistory) -> dict[str, Any]:
         "trainable": last.trainable,
         "members": {role: _member_history(layer, role) for role in ROLES},
         "still_since": layer.still_since,
-        "stretches": [{"from": one.first, "to": one.last} for one in layer.stretches],
+        "stretches": [_stretch(one) | {"never_moved": one.never_moved} for one in layer.stretches],
+        "not_finite_since": None if lost is None else lost.first,
+        "not_finite": [_stretch(one) for one in layer.not_finite],
         "events": list(layer.events),
     }
+
+
+def _stretch(stretch: Stretch) -> dict[str, Any]:
+    return {"from": stretch.first, "to": stretch.last, "or_earlier": stretch.or_earlier}
 
 
 def _member_history(layer: LayerHistory, role: Role) -> dict[str, Any]:
@@ -140,6 +154,12 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
     document["layers"] = [_layer(layer) for layer in item.layers]
     if findings:
         document["findings"] = [_finding(finding) for finding in item.findings]
+        since = item.since  # what --since named, and how many layers could be compared with it
+        document["since"] = since and {
+            "path": since.path,
+            "step": since.step,
+            "compared": since.layers,
+        }
     return document | {"notes": notes, "error": error}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TextIO
 
 import click
@@ -34,6 +36,7 @@ _OUTCOMES = {
     "PASS": "passed",
 }
 _INDENT = "      "
+_WIDTH, _READABLE_WIDTH = 80, 100
 _NAMES_SHOWN = 3
 
 
@@ -48,14 +51,14 @@ def write_text(
 ) -> None:
     """Write the report; `quiet` leaves the verdicts, `verbose` names every layer.
 
-    `width` is None for 80 columns, where the stream is no terminal.
+    `width` is None where the stream is no terminal.
     Of several checkpoints the first line is the verdict on all, and then each has its own.
     """
     lines: list[str] = []
     if len(report.checkpoints) > 1:
         states = [_status(item) for item in report.checkpoints]
         worst = min(states, key=list(_OUTCOMES).index)
-        told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report)}"
+        told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
         if worst in ("ERROR", "FAIL"):
             first = report.checkpoints[states.index(worst)].path
             told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
@@ -64,7 +67,7 @@ def write_text(
         # The answer stays on one line, however long: that is what is read first, and grepped.
         lines.append(f"{paint(_status(item), color=color)}  {printable(_verdict(item))}")
         if not quiet:
-            lines += _details(item, width=width or 80, color=color, verbose=verbose)
+            lines += _details(item, width=prose_width(width), color=color, verbose=verbose)
     if not quiet or len(report.checkpoints) > 1:
         if len(report.checkpoints) > 1 and lines[-1]:
             lines.append("")
@@ -75,7 +78,8 @@ def write_text(
 def write_concise(report: Report, stream: TextIO) -> None:
     """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors.
 
-    A checkpoint that cannot be read, or has no BN layer, has a line that says so.
+    A checkpoint that cannot be read, has no BN layer, or none that could be compared where that was
+    asked for, has a line that says so.
     """
     for item in report.checkpoints:
         if item.error:
@@ -85,9 +89,23 @@ def write_concise(report: Report, stream: TextIO) -> None:
         elif not item.layers:
             told = f"no BN layer among {plural(item.variable_count, 'variable')}"
             stream.write(printable(f"{item.path}: none: {told}") + "\n")
+        if item.since is not None and _is_alone(item):
+            told = f"no BN layer could be compared with {item.since.path}"
+            stream.write(printable(f"{item.path}: none: {told}") + "\n")
         for finding in item.findings:
             head = f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}"
             stream.write(printable(f"{head}: {finding.message}") + "\n")
+
+
+def prose_width(width: int | None) -> int:
+    """How wide prose is folded: as wide as the terminal, but no wider than people like to read.
+
+    Without a terminal (`width` is None) that is what COLUMNS says, else 80 columns.
+    """
+    if width is None:
+        told = os.environ.get("COLUMNS", "")
+        width = int(told) if told.isdecimal() and 0 < len(told) < 5 else 0
+    return min(width or _WIDTH, _READABLE_WIDTH)
 
 
 def printable(text: str) -> str:
@@ -116,19 +134,40 @@ def _status(item: CheckpointReport) -> str:
         return "FAIL"
     if "warning" in severities:
         return "WARN"
-    return "PASS" if item.layers else "NONE"
+    return "PASS" if item.layers and not _is_alone(item) else "NONE"
 
 
-def _outcomes(report: Report) -> str:
-    """How many checkpoints ended how."""
-    counts = Counter(map(_status, report.checkpoints))
-    return ", ".join(
-        f"{counts[state]} {word}" for state, word in _OUTCOMES.items() if counts[state]
-    )
+def _is_alone(item: CheckpointReport) -> bool:
+    """Whether it was to be compared, and none of its layers could be."""
+    return bool(item.layers) and item.since is not None and not item.since.layers
+
+
+def _outcomes(report: Report, *, codes: bool = False) -> str:
+    """How many checkpoints ended how; with `codes`, by which rules."""
+    told = []
+    for state, word in _OUTCOMES.items():
+        items = [item for item in report.checkpoints if _status(item) == state]
+        alone = [item for item in items if state == "NONE" and _is_alone(item)]
+        if len(items) > len(alone):
+            rules = _rules_of(state, items) if codes else ""
+            told.append(f"{len(items) - len(alone)} {word}{rules}")
+        if alone:
+            told.append(f"{len(alone)} with nothing to compare")
+    return ", ".join(told)
+
+
+def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
+    """The rules that made checkpoints fail, or gave them warnings, in brackets."""
+    severity = {"FAIL": "error", "WARN": "warning"}.get(state)
+    hit = {one.rule.code for item in items for one in item.findings if one.severity == severity}
+    return f" ({', '.join(sorted(hit))})" if hit else ""
 
 
 def _verdict(item: CheckpointReport) -> str:
     """The answer in one sentence."""
+    if item.since is not None and _is_alone(item):
+        lost = f"none could be compared with {item.since.path} (--since)"
+        return f"{_verdict(replace(item, since=None))}; {lost}"
     if item.error:
         return str(item.error)
     if not item.layers:

@@ -33,6 +33,7 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
         # that keeps the statistics it came with.
         return
     same = [role for role in STATISTICS if role in layer.variables]
+    initial = ("both are still at their initial values (BN101)",) if _untouched(layer) else ()
     far = [_how_far(role, since.changes[role]) for role in moved]
     fix = None
     if not proof:
@@ -44,7 +45,7 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
         f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} bit by bit what"
         f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
         f" {' and '.join(far) or 'training went on'}",
-        evidence=(*proof, *since.facts),
+        evidence=(*proof, *since.facts, *initial),
         cause=cause,
         severity="note" if on_purpose else None,
         fix=fix,

@@ -15,10 +15,11 @@ import click
 
 from bninspect import __version__
 from bninspect.errors import BninspectError, UsageProblem
-from bninspect.options import common_options
+from bninspect.options import check_options, common_options
 from bninspect.output import drop_output, look, output_stream, terminal_width
 
 if TYPE_CHECKING:
+    from bninspect.config import Config
     from bninspect.findings import Report
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
@@ -99,46 +100,16 @@ def main() -> None:
     quiet="Only the verdict on each checkpoint.",
     verbose="Name every layer of a finding.",
 )
-@click.option(
-    "--select", multiple=True, metavar="CODES", help="Only these rules (BN101,BN2); repeatable."
-)
-@click.option("--ignore", multiple=True, metavar="CODES", help="Not these rules; repeatable.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(("error", "warning", "note", "never")),
-    default="error",
-    show_default=True,
-    help="The least severity that makes the exit code 1.",
-)
-@click.option("--allow-empty", is_flag=True, help="No BN layer anywhere is exit 0, not 3.")
-@click.option(
-    "--momentum",
-    type=float,
-    metavar="M",
-    help="The layers' momentum (slim: decay), where nothing stored tells it; for BN106 and BN303.",
-)
-@click.option(
-    "--since",
-    metavar="CHECKPOINT",
-    help="An earlier checkpoint of the training: what stood still since then is BN107. With"
-    " --all-checkpoints each is compared with the one before it unless this is given.",
-)
+@check_options
 def check(
     paths: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    all_checkpoints: bool,
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    fail_on: str,
     allow_empty: bool,
-    momentum: float | None,
-    since: str | None,
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
@@ -156,20 +127,10 @@ def check(
     bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
-    config = make_config(
-        select,
-        ignore,
-        momentum,
-        patterns,
-        all_checkpoints=all_checkpoints,
-        engine=engine,
-        since=since,
-    )
     report = check_paths(paths, config)
-    earlier = () if since is None else (since,)
+    earlier = () if config.since is None else (config.since,)
     with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
@@ -186,7 +147,7 @@ def check(
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
         click.echo(f"{summary(report)}; written to {output}", err=True)
-    return _exit_code(report, fail_on, allow_empty=allow_empty)
+    return _exit_code(report, config.fail_on, allow_empty=allow_empty)
 
 
 @main.command(name="list", short_help="List the BN layers and what is stored of them.")
@@ -199,11 +160,9 @@ def check(
 )
 def list_(
     paths: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    all_checkpoints: bool,
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -218,10 +177,8 @@ def list_(
     bninspect list model.h5 --verbose      with the stored name of each variable
     bninspect list model.h5 --quiet        names only, for scripts
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
-    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = list_paths(paths, config)
     with output_stream(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
@@ -256,11 +213,9 @@ def list_(
 def dump(
     path: str,
     names: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    all_checkpoints: bool,
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -275,7 +230,6 @@ def dump(
     PATH is what `check` takes and names one checkpoint. With --all-checkpoints it may name
     several; then the values of each are written under its path.
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inference import inference  # noqa: PLC0415
     from bninspect.inspection import read_values  # noqa: PLC0415
     from bninspect.selection import choose_layers  # noqa: PLC0415
@@ -284,7 +238,6 @@ def dump(
         raise UsageProblem("--format npz is binary: give a file with --output FILE.")
     if format_ != "npz" and output is not None and output.endswith(".npz"):
         raise UsageProblem(f"{output} looks like NumPy's archive: add --format npz.")
-    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = read_values(path, config)
     chosen = choose_layers(path, report, names)
     dumps = [
@@ -299,12 +252,12 @@ def dump(
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
 
-            write_dump_json(dumps, stream, several=all_checkpoints)
+            write_dump_json(dumps, stream, several=config.all_checkpoints)
         elif format_ in ("csv", "npz"):
             from bninspect.reporters import values  # noqa: PLC0415
 
             write = values.write_csv if format_ == "csv" else values.write_npz
-            write(dumps, stream, several=all_checkpoints)
+            write(dumps, stream, several=config.all_checkpoints)
         else:
             from bninspect.reporters.tables import write_dump  # noqa: PLC0415
 
@@ -324,10 +277,9 @@ def dump(
 )
 def compare(
     paths: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -347,10 +299,9 @@ def compare(
     bninspect compare training_dir/
     bninspect compare training_dir/ --format csv -o changes.csv
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
-    comparison = compare_paths(paths, make_config(patterns=patterns, engine=engine))
+    comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
     with output_stream(output, (*paths, *opened)) as stream:
         if format_ == "json":

@@ -20,6 +20,7 @@ class Config:
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
     `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
+    `fail_on` is the least severity that fails the run, or `never`.
     """
 
     select: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Config:
     all_checkpoints: bool = False
     engine: Engine = "native"
     since: str | None = None
+    fail_on: str = "error"
 
 
 def make_config(
@@ -40,6 +42,7 @@ def make_config(
     all_checkpoints: bool = False,
     engine: str = "native",
     since: str | os.PathLike[str] | None = None,
+    fail_on: str = "error",
 ) -> Config:
     """Check the options and freeze them.
 
@@ -62,6 +65,7 @@ def make_config(
         all_checkpoints=all_checkpoints,
         engine="tensorflow" if engine == "tensorflow" else "native",
         since=None if since is None else os.fspath(since),
+        fail_on=fail_on,
     )
 
 

@@ -1,16 +1,32 @@
-"""The options that every command on checkpoints has."""
+"""The options that commands share, and those of `check`, which are many.
+
+What tells a run what to do reaches the command as one `Config`, the rest as it was typed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
+from bninspect.findings import FAIL_ON
 from bninspect.model import ENGINES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# The options that a command gets as its `config`.
+_OF_CONFIG = (
+    "select",
+    "ignore",
+    "momentum",
+    "patterns",
+    "all_checkpoints",
+    "engine",
+    "since",
+    "fail_on",
+)
 _ALL_CHECKPOINTS = click.option(
     "--all-checkpoints",
     is_flag=True,
@@ -27,6 +43,7 @@ def common_options(
     """
 
     def add(command: Command) -> Command:
+        command = _configured(command)
         for option in reversed(
             (
                 click.option(
@@ -76,3 +93,59 @@ def common_options(
         return command
 
     return add
+
+
+def check_options(command: Command) -> Command:
+    """The options of `check` alone."""
+    for option in reversed(
+        (
+            click.option(
+                "--select",
+                multiple=True,
+                metavar="CODES",
+                help="Only these rules (BN101,BN2); repeatable.",
+            ),
+            click.option(
+                "--ignore", multiple=True, metavar="CODES", help="Not these rules; repeatable."
+            ),
+            click.option(
+                "--fail-on",
+                type=click.Choice(FAIL_ON),
+                default="error",
+                show_default=True,
+                help="The least severity that makes the exit code 1.",
+            ),
+            click.option(
+                "--allow-empty", is_flag=True, help="No BN layer anywhere is exit 0, not 3."
+            ),
+            click.option(
+                "--momentum",
+                type=float,
+                metavar="M",
+                help="The layers' momentum (slim: decay), where nothing stored tells it; for"
+                " BN106 and BN303.",
+            ),
+            click.option(
+                "--since",
+                metavar="CHECKPOINT",
+                help="An earlier checkpoint of the training: what stood still since then is"
+                " BN107. With --all-checkpoints each is compared with the one before it unless this"
+                " is given.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _configured(command: Command) -> Command:
+    """The command that gets `config` in the place of the options that make it."""
+
+    @wraps(command)
+    def with_config(**given: Any) -> Any:
+        from bninspect.config import make_config  # noqa: PLC0415 - not to show the help
+
+        told = {name: given.pop(name) for name in _OF_CONFIG if name in given}
+        return command(config=make_config(**told), **given)
+
+    return with_config  # type: ignore[return-value]

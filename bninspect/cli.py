@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bninspect import __version__
+from bninspect.about import config_, rule
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import check_options, common_options
-from bninspect.output import drop_output, look, output_stream, terminal_width
+from bninspect.output import drop_output, look, output_stream
 
 if TYPE_CHECKING:
     from bninspect.config import Config
@@ -110,6 +111,7 @@ def check(
     verbose: bool,
     color: str,
     allow_empty: bool,
+    update_baseline: bool,
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
@@ -126,9 +128,13 @@ def check(
     bninspect check training_dir/ --all-checkpoints
     bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
+    bninspect check models/ --baseline known.json --update-baseline
+    bninspect check models/ --baseline known.json
     """
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
+    if update_baseline:
+        return _update_baseline(paths, config, output, quiet=quiet, allow_empty=allow_empty)
     report = check_paths(paths, config)
     earlier = () if config.since is None else (config.since,)
     with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:
@@ -323,24 +329,46 @@ def compare(
     return OK if any(layer.compared for layer in comparison.layers) else NOTHING_CHECKED
 
 
-@main.command(short_help="Explain the rules: meaning, causes, fix.")
-@click.argument("code", required=False)
-def rule(code: str | None) -> int:
-    """Show the catalogue of rules, or one rule's page: meaning, causes, fix.
+main.add_command(config_)
+main.add_command(rule)
 
-    \b
-    bninspect rule
-    bninspect rule BN101
-    """
-    from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
-    from bninspect.rules import RULES, rule_called  # noqa: PLC0415
 
-    chosen = rule_called(code) if code else None
-    with output_stream(None, ()) as stream:
-        if chosen is None:
-            write_catalogue(RULES, stream)
-        else:
-            write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
+def _update_baseline(
+    paths: tuple[str, ...], config: Config, output: str | None, *, quiet: bool, allow_empty: bool
+) -> int:
+    """Write the findings of today to the baseline, or nothing if it would not hold them all."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from bninspect.baseline import refuse_other_file, write_baseline  # noqa: PLC0415
+    from bninspect.inspection import check_paths  # noqa: PLC0415
+    from bninspect.reporters.text import plural, printable  # noqa: PLC0415
+
+    target = config.baseline
+    if target is None:
+        raise UsageProblem(
+            "--update-baseline needs the file to write: `bninspect check PATH..."
+            " --baseline FILE --update-baseline`."
+        )
+    if output is not None:
+        raise UsageProblem("--update-baseline writes no report: leave --output away.")
+    refuse_other_file(target)
+    report = check_paths(paths, replace(config, baseline=None))
+    for item in report.checkpoints:
+        if item.error is not None:
+            _fail(str(item.error))
+    if report.unreadable:
+        missing = plural(report.unreadable, "checkpoint")
+        return _fail(f"{target} is left as it was: {missing} could not be read.")
+    if not report.layer_count and not allow_empty:
+        return _fail(f"{target} is left as it was: there is no BN layer.", NOTHING_CHECKED)
+    with output_stream(target, (*paths, *_opened(report))) as stream:
+        count = write_baseline(report.findings, stream)
+    if not quiet:
+        click.echo(
+            f"{plural(count, 'finding')} of {plural(len(report.checkpoints), 'checkpoint')}"
+            f" written to {printable(target)}",
+            err=True,
+        )
     return OK
 
 

@@ -17,7 +17,7 @@ from bninspect import __version__
 from bninspect.about import config_, rule
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import check_options, common_options
-from bninspect.output import drop_output, look, output_stream
+from bninspect.output import drop_output, look, output_stream, refuse_settings
 
 if TYPE_CHECKING:
     from bninspect.config import Config
@@ -135,6 +135,7 @@ def check(
 
     if update_baseline:
         return _update_baseline(paths, config, output, quiet=quiet, allow_empty=allow_empty)
+    refuse_settings(output, (config.file, config.baseline))
     report = check_paths(paths, config)
     earlier = () if config.since is None else (config.since,)
     with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:

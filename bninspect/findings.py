@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-# The least severity that fails a run.
-FAIL_ON = (*SEVERITIES, "never")
 
 
 class RuleContext(NamedTuple):

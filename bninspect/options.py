@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import click
 
-from bninspect.findings import FAIL_ON
 from bninspect.model import ENGINES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -63,7 +62,7 @@ _OF_RULES = (
     ),
     click.option(
         "--fail-on",
-        type=click.Choice(FAIL_ON),
+        type=click.Choice(("error", "warning", "note", "never")),
         help="The least severity that makes the exit code 1; error, if nothing else is configured.",
     ),
     click.option(

@@ -428,6 +428,17 @@ class TestUseOfTheBaseline:
         assert "--baseline known.json --update-baseline" in outcome.err
         assert len(outcome.err.splitlines()) == 1
 
+    def test_a_report_never_replaces_it(self, run: Run, here: Path) -> None:
+        configure('baseline = "known.json"\n')
+        run("check", STUCK, "--update-baseline")
+        before = {path.name: path.read_bytes() for path in here.iterdir()}
+        for name in ("known.json", "bninspect.toml"):
+            outcome = run("check", STUCK, "-o", here / name)
+            assert outcome.exit_code == 2
+            assert "is what this run goes by" in outcome.err
+        assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+        assert run("check", STUCK, "-o", "report.txt").exit_code == 0
+
     def test_what_cannot_be_read(self, run: Run, here: Path) -> None:
         (here / "known.json").mkdir()
         assert run("check", STUCK, *USE).exit_code == 2

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from bninspect.config import Config, checked_momentum, checked_pattern
 from bninspect.config.lookup import PROJECT_FILE
 from bninspect.errors import UsageProblem
-from bninspect.findings import FAIL_ON, SEVERITIES, Severity, Suppression
+from bninspect.findings import SEVERITIES, Severity, Suppression
 from bninspect.model import ROLES, Role
 from bninspect.rules import select_rules
 
@@ -96,7 +96,7 @@ def _severities(value: Any, where: str) -> tuple[tuple[str, Severity], ...]:
 
 
 def _fail_on(value: Any, where: str) -> str:
-    return _one_of(value, FAIL_ON, where)
+    return _one_of(value, (*SEVERITIES, "never"), where)
 
 
 def _momentum(value: Any, where: str) -> float:

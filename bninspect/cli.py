@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import click
 
 from bninspect import __version__
+from bninspect.about import config_, rule
 from bninspect.errors import BninspectError, UsageProblem
-from bninspect.options import common_options, fail_on_option
-from bninspect.output import drop_output, look, output_stream, terminal_width
+from bninspect.options import check_options, common_options, fail_on_option
+from bninspect.output import drop_output, look, output_stream, refuse_settings
 
 if TYPE_CHECKING:
+    from bninspect.config import Config
     from bninspect.findings import Report
 
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
@@ -100,40 +102,17 @@ def main() -> None:
     quiet="Only the verdict on each checkpoint.",
     verbose="Name every layer of a finding.",
 )
-@click.option(
-    "--select", multiple=True, metavar="CODES", help="Only these rules (BN101,BN2); repeatable."
-)
-@click.option("--ignore", multiple=True, metavar="CODES", help="Not these rules; repeatable.")
-@fail_on_option
-@click.option("--allow-empty", is_flag=True, help="Nothing to check or compare is exit 0, not 3.")
-@click.option(
-    "--momentum",
-    type=float,
-    metavar="M",
-    help="The layers' momentum (slim: decay), where nothing stored tells it; for BN106 and BN303.",
-)
-@click.option(
-    "--since",
-    metavar="CHECKPOINT",
-    help="An earlier checkpoint of the training: what stood still since then is BN107. With"
-    " --all-checkpoints each is compared with the one before it unless this is given.",
-)
+@check_options
 def check(
     paths: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    all_checkpoints: bool,
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    fail_on: str,
     allow_empty: bool,
-    momentum: float | None,
-    since: str | None,
+    update_baseline: bool,
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
@@ -151,21 +130,16 @@ def check(
     bninspect check training_dir/ --all-checkpoints
     bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
+    bninspect check models/ --baseline known.json --update-baseline
+    bninspect check models/ --baseline known.json
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
-    config = make_config(
-        select,
-        ignore,
-        momentum,
-        patterns,
-        all_checkpoints=all_checkpoints,
-        engine=engine,
-        since=since,
-    )
+    if update_baseline:
+        return _update_baseline(paths, config, output, quiet=quiet, allow_empty=allow_empty)
+    refuse_settings(output, (config.file, config.baseline))
     report = check_paths(paths, config)
-    earlier = () if since is None else (since,)
+    earlier = () if config.since is None else (config.since,)
     with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
@@ -182,7 +156,7 @@ def check(
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
         click.echo(f"{summary(report)}; written to {output}", err=True)
-    return _exit_code(report, fail_on, allow_empty=allow_empty)
+    return _exit_code(report, config.fail_on, allow_empty=allow_empty)
 
 
 @main.command(name="list", short_help="List the BN layers and what is stored of them.")
@@ -195,11 +169,9 @@ def check(
 )
 def list_(
     paths: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    all_checkpoints: bool,
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -214,10 +186,8 @@ def list_(
     bninspect list model.h5 --verbose      with the stored name of each variable
     bninspect list model.h5 --quiet        names only, for scripts
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
-    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = list_paths(paths, config)
     with output_stream(output, (*paths, *_opened(report))) as stream:
         if format_ == "json":
@@ -252,11 +222,9 @@ def list_(
 def dump(
     path: str,
     names: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    all_checkpoints: bool,
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
@@ -271,7 +239,6 @@ def dump(
     PATH is what `check` takes and names one checkpoint. With --all-checkpoints it may name
     several; then the values of each are written under its path.
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inference import inference  # noqa: PLC0415
     from bninspect.inspection import read_values  # noqa: PLC0415
     from bninspect.selection import choose_layers  # noqa: PLC0415
@@ -280,7 +247,6 @@ def dump(
         raise UsageProblem("--format npz is binary: give a file with --output FILE.")
     if format_ != "npz" and output is not None and output.endswith(".npz"):
         raise UsageProblem(f"{output} looks like NumPy's archive: add --format npz.")
-    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = read_values(path, config)
     chosen = choose_layers(path, report, names)
     dumps = [
@@ -295,12 +261,12 @@ def dump(
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
 
-            write_dump_json(dumps, stream, several=all_checkpoints)
+            write_dump_json(dumps, stream, several=config.all_checkpoints)
         elif format_ in ("csv", "npz"):
             from bninspect.reporters import values  # noqa: PLC0415
 
             write = values.write_csv if format_ == "csv" else values.write_npz
-            write(dumps, stream, several=all_checkpoints)
+            write(dumps, stream, several=config.all_checkpoints)
         else:
             from bninspect.reporters.tables import write_dump  # noqa: PLC0415
 
@@ -321,14 +287,12 @@ def dump(
 @fail_on_option
 def compare(
     paths: tuple[str, ...],
+    config: Config,
     format_: str,
     output: str | None,
-    patterns: tuple[str, ...],
-    engine: str,
     quiet: bool,
     verbose: bool,
     color: str,
-    fail_on: str,
 ) -> int:
     """Say what moved and what stood still in a training, layer by layer.
 
@@ -348,11 +312,10 @@ def compare(
     bninspect compare training_dir/
     bninspect compare training_dir/ --format csv -o changes.csv
     """
-    from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.findings import any_at_least  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
-    comparison = compare_paths(paths, make_config(patterns=patterns, engine=engine))
+    comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
     with output_stream(output, (*paths, *opened)) as stream:
         if format_ == "json":
@@ -369,29 +332,51 @@ def compare(
                 changes.write_comparison(comparison, stream, **shown)
     if comparison.unreadable:
         return PROBLEM
-    if any_at_least(fail_on, comparison.findings):
+    if any_at_least(config.fail_on, comparison.findings):
         return FINDINGS
     return OK if any(layer.compared for layer in comparison.layers) else NOTHING_CHECKED
 
 
-@main.command(short_help="Explain the rules: meaning, causes, fix.")
-@click.argument("code", required=False)
-def rule(code: str | None) -> int:
-    """Show the catalogue of rules, or one rule's page: meaning, causes, fix.
+main.add_command(config_)
+main.add_command(rule)
 
-    \b
-    bninspect rule
-    bninspect rule BN101
-    """
-    from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
-    from bninspect.rules import RULES, rule_called  # noqa: PLC0415
 
-    chosen = rule_called(code) if code else None
-    with output_stream(None, ()) as stream:
-        if chosen is None:
-            write_catalogue(RULES, stream)
-        else:
-            write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
+def _update_baseline(
+    paths: tuple[str, ...], config: Config, output: str | None, *, quiet: bool, allow_empty: bool
+) -> int:
+    """Write the findings of today to the baseline, or nothing if it would not hold them all."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from bninspect.baseline import refuse_other_file, write_baseline  # noqa: PLC0415
+    from bninspect.inspection import check_paths  # noqa: PLC0415
+    from bninspect.reporters.text import plural, printable  # noqa: PLC0415
+
+    target = config.baseline
+    if target is None:
+        raise UsageProblem(
+            "--update-baseline needs the file to write: `bninspect check PATH..."
+            " --baseline FILE --update-baseline`."
+        )
+    if output is not None:
+        raise UsageProblem("--update-baseline writes no report: leave --output away.")
+    refuse_other_file(target)
+    report = check_paths(paths, replace(config, baseline=None))
+    for item in report.checkpoints:
+        if item.error is not None:
+            _fail(str(item.error))
+    if report.unreadable:
+        missing = plural(report.unreadable, "checkpoint")
+        return _fail(f"{target} is left as it was: {missing} could not be read.")
+    if not report.layer_count and not allow_empty:
+        return _fail(f"{target} is left as it was: there is no BN layer.", NOTHING_CHECKED)
+    with output_stream(target, (*paths, *_opened(report))) as stream:
+        count = write_baseline(report.findings, stream)
+    if not quiet:
+        click.echo(
+            f"{plural(count, 'finding')} of {plural(len(report.checkpoints), 'checkpoint')}"
+            f" written to {printable(target)}",
+            err=True,
+        )
     return OK
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from bninspect.model import BNLayer, OptimizerSteps
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from bninspect.errors import ReadProblem
     from bninspect.graph import GraphEvidence
 
@@ -75,6 +77,20 @@ class Rule(NamedTuple):
     fix: Callable[[BNLayer, Violation], str]
 
 
+class Suppression(NamedTuple):
+    """Findings that a person decided to live with, and why.
+
+    `layer` is a layer's name or a pattern for names, `rules` are codes or their beginnings,
+    `expires` is the last day on which it holds. `where` is what a sentence calls it.
+    """
+
+    layer: str
+    rules: tuple[str, ...]
+    reason: str
+    expires: date | None = None
+    where: str = "the suppression"
+
+
 class Finding(NamedTuple):
     """A rule's verdict on one layer of one checkpoint."""
 
@@ -89,9 +105,33 @@ class Finding(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """What names this finding whatever the step and the path: rule and layer, 32 hex digits."""
-        from hashlib import sha256  # noqa: PLC0415 - for baselines and SARIF only
+        return fingerprint(self.rule.code, self.layer)
 
-        return sha256(f"{self.rule.code}\0{self.layer}".encode()).hexdigest()[:32]
+
+def fingerprint(code: str, layer: str) -> str:
+    """That of the findings of a rule on the layers of one name."""
+    from hashlib import sha256  # noqa: PLC0415 - for baselines and SARIF only
+
+    # A stored name need not be UTF-8; what is not stands in it as surrogates.
+    return sha256(f"{code}\0{layer}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Suppressed(NamedTuple):
+    """A finding that does not count, and the suppression that says so."""
+
+    finding: Finding
+    suppression: Suppression
+
+
+class BaselineCount(NamedTuple):
+    """What became of a baseline in a run.
+
+    `known` counts the findings that are in it and so are not reported, `gone` the entries that no
+    finding has any more: None where that cannot be told, as something could not be read.
+    """
+
+    known: int
+    gone: int | None
 
 
 def any_at_least(severity: str, findings: Iterable[Finding]) -> bool:
@@ -115,8 +155,9 @@ class Earlier(NamedTuple):
 class CheckpointReport:
     """What was found in one checkpoint, or why it could not be read (`error`).
 
-    `names` are those of its variables if no layer was found, for a person who wonders why. `since`
-    is what `--since` named, if BN107 is judged. `graph` is that of `RuleContext`.
+    `names` are those of its variables if no layer was found, for a person who wonders why.
+    `findings` are those that count; `suppressed` and `known` (by the baseline) are the others.
+    `since` is what `--since` named, if BN107 is judged. `graph` is that of `RuleContext`.
     """
 
     path: str
@@ -127,6 +168,8 @@ class CheckpointReport:
     names: tuple[str, ...] = ()
     layers: tuple[BNLayer, ...] = ()
     findings: tuple[Finding, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
+    known: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     error: ReadProblem | None = None
     since: Earlier | None = None
@@ -135,9 +178,14 @@ class CheckpointReport:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was found in all checkpoints of a run, in the order they were given."""
+    """What was found in all checkpoints of a run, in the order they were given.
+
+    `notes` are sentences about the run. `baseline` is None without one.
+    """
 
     checkpoints: tuple[CheckpointReport, ...]
+    notes: tuple[str, ...] = ()
+    baseline: BaselineCount | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -159,6 +207,11 @@ class Report:
         """Whether a comparison was asked for and no layer of any checkpoint could be compared."""
         asked = [item.since for item in self.checkpoints if item.since is not None]
         return bool(asked) and not any(earlier.layers for earlier in asked)
+
+    @property
+    def suppressed(self) -> int:
+        """Findings that a suppression takes out."""
+        return sum(len(item.suppressed) for item in self.checkpoints)
 
     def count(self, severity: Severity) -> int:
         """Findings of one severity."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bninspect.config import Config, make_config
+from bninspect.config.lookup import base_config
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_optimizer_steps, read_step
@@ -41,6 +42,7 @@ def check(
     all_checkpoints: bool = False,
     engine: Engine = "native",
     since: PathName | None = None,
+    config: PathName | None = None,
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
 
@@ -56,8 +58,11 @@ def check(
     compared. Without it, `all_checkpoints` compares each checkpoint with the one before it in the
     same directory whose name differs in numbers alone, if it has the same layers and its step is
     later; a note says where that is not so and it matters.
+
+    No configuration file is looked for: `config` names the one to use (`bninspect.toml`, or a
+    `pyproject.toml` with a table `[tool.bninspect]`), with its suppressions and its baseline.
     """
-    config = make_config(
+    options = make_config(
         select,
         ignore,
         momentum,
@@ -65,8 +70,9 @@ def check(
         all_checkpoints=all_checkpoints,
         engine=engine,
         since=since,
+        base=None if config is None else base_config(config),
     )
-    return check_paths(paths, config)
+    return check_paths(paths, options)
 
 
 def list_layers(
@@ -104,9 +110,16 @@ def compare(
 def check_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`check` for options that are already a Config."""
     rules = select_rules(config.select, config.ignore)
+    if not rules:
+        raise UsageProblem("No rule is left: all that are selected are ignored, too.")
     if not config.since and not config.all_checkpoints and [r.code for r in rules] == ["BN107"]:
         raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
-    return Report(tuple(_reports(paths, config, rules)))
+    reports = _reports(paths, config, rules)
+    if not (config.severity or config.suppress or config.baseline is not None):
+        return Report(tuple(reports))
+    from bninspect.triage import triage  # noqa: PLC0415 - few have told what they want to hear
+
+    return triage(reports, rules, config)
 
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:

@@ -99,7 +99,7 @@ def unmatched(checkpoint: Checkpoint, patterns: Patterns) -> list[str]:
     """A sentence for each of the user's patterns that no variable's name matches."""
     names = known_names(checkpoint) if patterns else ()
     return [
-        f"--pattern {role}={pattern.pattern} matches no variable"
+        f"the pattern {role}={pattern.pattern} matches no variable"
         for role, pattern in patterns
         if not any(pattern.search(name) for name in names)
     ]

@@ -1,8 +1,12 @@
-"""The options that commands share."""
+"""The options that commands share, and those of `check`, which are many.
+
+What tells a run what to do reaches the command as one `Config`, the rest as it was typed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
@@ -11,19 +15,74 @@ from bninspect.model import ENGINES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# The options that a command gets as its `config`.
+_OF_CONFIG = (
+    "select",
+    "ignore",
+    "momentum",
+    "patterns",
+    "all_checkpoints",
+    "engine",
+    "since",
+    "fail_on",
+    "baseline",
+)
+_PATTERN = click.option(
+    "--pattern",
+    "patterns",
+    multiple=True,
+    metavar="ROLE=REGEX",
+    help="Names of your own: a variable that REGEX matches is the gamma, beta, moving_mean or"
+    " moving_variance (ROLE) of a layer. The layer is called by the group (?P<layer>...), else by"
+    " what stands before the match. Repeatable.",
+)
+_CONFIGURATION = (
+    click.option(
+        "--config",
+        "file",
+        metavar="FILE",
+        help="The configuration to use, in the place of the nearest bninspect.toml or"
+        " pyproject.toml with [tool.bninspect], from here upward.",
+    ),
+    click.option("--isolated", is_flag=True, help="Use no configuration file."),
+)
+fail_on_option = click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "note", "never")),
+    help="The least severity that makes the exit code 1; error, if nothing else is configured.",
+)
+# What `check` can be told in a configuration file, too.
+_OF_RULES = (
+    click.option(
+        "--select",
+        multiple=True,
+        metavar="CODES",
+        help="Only these rules (BN101,BN2), whatever is configured; repeatable.",
+    ),
+    click.option(
+        "--ignore",
+        multiple=True,
+        metavar="CODES",
+        help="Not these rules, nor those that are configured; repeatable.",
+    ),
+    fail_on_option,
+    click.option(
+        "--momentum",
+        type=float,
+        metavar="M",
+        help="The layers' momentum (slim: decay), where nothing stored tells it; for"
+        " BN106 and BN303.",
+    ),
+    click.option(
+        "--baseline",
+        metavar="FILE",
+        help="The findings that are known: only others are reported, and fail.",
+    ),
+)
 _ALL_CHECKPOINTS = click.option(
     "--all-checkpoints",
     is_flag=True,
     help="Of a training directory all checkpoints, oldest first, not the newest alone.",
-)
-
-
-fail_on_option = click.option(
-    "--fail-on",
-    type=click.Choice(("error", "warning", "note", "never")),
-    default="error",
-    show_default=True,
-    help="The least severity that makes the exit code 1.",
 )
 
 
@@ -36,6 +95,7 @@ def common_options(
     """
 
     def add(command: Command) -> Command:
+        command = _configured(command)
         for option in reversed(
             (
                 click.option(
@@ -52,15 +112,7 @@ def common_options(
                     metavar="FILE",
                     help="Write to FILE, whole or not at all, instead of standard output.",
                 ),
-                click.option(
-                    "--pattern",
-                    "patterns",
-                    multiple=True,
-                    metavar="ROLE=REGEX",
-                    help="Names of your own: a variable that REGEX matches is the gamma, beta,"
-                    " moving_mean or moving_variance (ROLE) of a layer. The layer is called by the"
-                    " group (?P<layer>...), else by what stands before the match. Repeatable.",
-                ),
+                _PATTERN,
                 *([_ALL_CHECKPOINTS] if all_checkpoints else []),
                 click.option(
                     "--engine",
@@ -70,6 +122,7 @@ def common_options(
                     help="What reads the files: bninspect itself, or an installed TensorFlow, for"
                     " a second opinion on its checkpoints and SavedModels.",
                 ),
+                *_CONFIGURATION,
                 click.option("-q", "--quiet", is_flag=True, help=quiet),
                 click.option("-v", "--verbose", is_flag=True, help=verbose),
                 click.option(
@@ -85,3 +138,69 @@ def common_options(
         return command
 
     return add
+
+
+def check_options(command: Command) -> Command:
+    """The options of `check` alone."""
+    for option in reversed(
+        (
+            *_OF_RULES,
+            click.option(
+                "--allow-empty",
+                is_flag=True,
+                help="Nothing to check or compare is exit 0, not 3.",
+            ),
+            click.option(
+                "--since",
+                metavar="CHECKPOINT",
+                help="An earlier checkpoint of the training: what stood still since then is"
+                " BN107. With --all-checkpoints each is compared with the one before it unless this"
+                " is given.",
+            ),
+            click.option(
+                "--update-baseline",
+                is_flag=True,
+                help="Write today's findings to the --baseline, and report nothing.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def config_options(command: Command) -> Command:
+    """The options of `config`: what a configuration file can hold, and how to show it."""
+    command = _configured(command)
+    for option in reversed(
+        (
+            *_OF_RULES,
+            _PATTERN,
+            *_CONFIGURATION,
+            click.option(
+                "--format",
+                "format_",
+                type=click.Choice(("text", "json")),
+                default="text",
+                show_default=True,
+                help="How to write the result.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _configured(command: Command) -> Command:
+    """The command that gets `config` in the place of the options that make it."""
+
+    @wraps(command)
+    def with_config(**given: Any) -> Any:
+        # Showing the help does without.
+        from bninspect.config import make_config  # noqa: PLC0415
+        from bninspect.config.lookup import base_config  # noqa: PLC0415
+
+        base = base_config(given.pop("file"), isolated=given.pop("isolated"))
+        told = {name: given.pop(name) for name in _OF_CONFIG if name in given}
+        return command(config=make_config(base=base, **told), **given)
+
+    return with_config  # type: ignore[return-value]

@@ -82,6 +82,13 @@ def refuse_input(path: str, inputs: Iterable[str]) -> None:
             raise UsageProblem(f"--output {path} is the state file that leads to {given}.")
 
 
+def refuse_settings(path: str | None, settings: Iterable[str | None]) -> None:
+    """Raise `UsageProblem` if writing to `path` would destroy a file that a run goes by."""
+    there = {os.path.realpath(file) for file in settings if file is not None}
+    if path is not None and os.path.realpath(path) in there:
+        raise UsageProblem(f"--output {path} is what this run goes by.")
+
+
 def _is_inside(target: str, directory: str) -> bool:
     """Whether a file is one of the SavedModel in `directory`."""
     from bninspect.formats.names import SAVED_MODEL  # noqa: PLC0415 - few write to a file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bninspect.errors import UsageProblem
 from bninspect.findings import Report
@@ -14,16 +14,21 @@ def choose_layers(path: str | os.PathLike[str], report: Report, names: Iterable[
 
     Raises `UsageProblem`, which calls the checkpoint `path`, for a name that means none.
     """
-    from fnmatch import fnmatchcase  # noqa: PLC0415
-
     known = list(dict.fromkeys(layer.name for item in report.checkpoints for layer in item.layers))
     chosen: set[str] = set()
     for name in names:
-        matching = [name] if name in known else [n for n in known if fnmatchcase(n, name)]
+        matching = layers_called(name, known)
         if not matching:
             raise UsageProblem(_no_such_layer(os.fspath(path), name, known))
         chosen.update(matching)
     return chosen
+
+
+def layers_called(name: str, known: Collection[str]) -> list[str]:
+    """Which of the `known` layers `name` means: the one of that name, else those it matches."""
+    from fnmatch import fnmatchcase  # noqa: PLC0415
+
+    return [name] if name in known else [one for one in known if fnmatchcase(one, name)]
 
 
 def _no_such_layer(path: str, name: str, known: list[str]) -> str:

@@ -18,9 +18,10 @@ PACKAGE = ROOT / "bninspect"
 ROWS = (
     {"__main__"},
     {"cli"},
+    {"about"},
     {"inspection", "options", "output", "reporters"},
-    {"comparison", "layer_values"},
-    {"formats", "layers", "evidence", "rules", "config", "measure", "inference", "selection"},
+    {"comparison", "config", "layer_values", "triage"},
+    {"baseline", "formats", "layers", "evidence", "rules", "measure", "inference", "selection"},
     {"families"},
     {"findings"},
     {"graph"},
@@ -35,7 +36,9 @@ ONLY_USER = {
     "cramjam": {"formats/sstable.py"},
     "tensorflow": {"formats/tensorflow_engine.py"},
     "google": {"formats/protos.py"},
-    "click": {"cli.py", "options.py", "reporters/text.py"},
+    "click": {"about.py", "cli.py", "options.py", "reporters/text.py"},
+    "tomllib": {"config/toml_file.py"},
+    "tomli": {"config/toml_file.py"},
 }
 
 

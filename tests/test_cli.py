@@ -385,7 +385,7 @@ class TestProgram:
             assert done.returncode == 0, done.stderr
 
     @pytest.mark.parametrize(
-        "command", [(), ("check",), ("list",), ("dump",), ("compare",), ("rule",)]
+        "command", [(), ("check",), ("list",), ("dump",), ("compare",), ("config",), ("rule",)]
     )
     def test_help_shows_examples(self, run: Run, command: tuple[str, ...]) -> None:
         outcome = run(*command, "-h")
@@ -747,7 +747,7 @@ def test_a_pattern_that_matches_nothing_is_told(run: Run) -> None:
     patterns = ["--pattern", "moving_mean=/nope$", "--pattern", "gamma=."]
     outcome = run("check", path, *patterns, "--format", "json")
     (checkpoint,) = outcome.json["checkpoints"]
-    assert checkpoint["notes"] == ["--pattern moving_mean=/nope$ matches no variable"]
+    assert checkpoint["notes"] == ["the pattern moving_mean=/nope$ matches no variable"]
 
 
 def test_dump_to_npz_of_a_name_that_is_not_utf8(run: Run, tmp_path: Path) -> None:

@@ -9,17 +9,23 @@ from typing import Any, TextIO
 
 from bninspect import __version__
 from bninspect.comparison import Comparison, LayerHistory, Stretch
-from bninspect.findings import CheckpointReport, Finding, Report
+from bninspect.config import Config
+from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppressed
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Values
+from bninspect.reporters.configuration import config_document
 
 SCHEMA_VERSION = 1
 
 
 def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None:
-    """Write a report; without `findings` it has none, nor their counts (`list`)."""
+    """Write a report; without `findings` it has none, nor their counts (`list`).
+
+    `summary.baseline` is there where one was used; its `gone` is null where that cannot be told.
+    """
     document = _head() | {
         "checkpoints": [_checkpoint(item, findings=findings) for item in report.checkpoints],
+        **({"notes": list(report.notes)} if findings else {}),
         "summary": _summary(report, findings=findings),
     }
     _write(document, stream)
@@ -41,6 +47,11 @@ def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = Fa
         for report, layers in dumps
     ]
     _write(_head() | ({"checkpoints": written} if several else written[0]), stream)
+
+
+def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> None:
+    """Write a configuration: `file`, `values` with their `sources`, the codes of `rules`."""
+    _write(_head() | config_document(config, rules), stream)
 
 
 def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
@@ -160,6 +171,7 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
             "step": since.step,
             "compared": since.layers,
         }
+        document["suppressed"] = [_suppressed(one) for one in item.suppressed]
     return document | {"notes": notes, "error": error}
 
 
@@ -235,8 +247,20 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _summary(report: Report, *, findings: bool) -> dict[str, int]:
-    summary = {"checkpoints": len(report.checkpoints), "layers": report.layer_count}
+def _suppressed(suppressed: Suppressed) -> dict[str, Any]:
+    """A finding that does not count, with the suppression that says so and until when it does."""
+    layer, rules, reason, expires, _ = suppressed.suppression
+    told = {
+        "reason": reason,
+        "expires": None if expires is None else expires.isoformat(),
+        "layer": layer,
+        "rules": list(rules),
+    }
+    return _finding(suppressed.finding) | {"suppression": told}
+
+
+def _summary(report: Report, *, findings: bool) -> dict[str, Any]:
+    summary: dict[str, Any] = {"checkpoints": len(report.checkpoints), "layers": report.layer_count}
     if findings:
         summary |= {
             "errors": report.count("error"),
@@ -245,7 +269,9 @@ def _summary(report: Report, *, findings: bool) -> dict[str, int]:
         }
     summary["unreadable"] = report.unreadable
     if findings:
-        summary["suppressed"] = 0
+        summary["suppressed"] = report.suppressed
+    if report.baseline is not None:
+        summary["baseline"] = report.baseline._asdict()
     return summary
 
 

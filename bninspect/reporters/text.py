@@ -12,7 +12,16 @@ from typing import TextIO
 import click
 
 from bninspect.errors import shortened
-from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
+from bninspect.findings import (
+    SEVERITIES,
+    BaselineCount,
+    CheckpointReport,
+    Finding,
+    Report,
+    Severity,
+    Suppressed,
+    Suppression,
+)
 
 # How many layers of one entry are named without --verbose.
 _NAMED = 3
@@ -71,6 +80,7 @@ def write_text(
     if not quiet or len(report.checkpoints) > 1:
         if len(report.checkpoints) > 1 and lines[-1]:
             lines.append("")
+        lines += _of_the_run(report, width=width or 80, quiet=quiet)
         lines.append(summary(report))
     stream.write("\n".join(lines) + "\n")
 
@@ -175,11 +185,37 @@ def _verdict(item: CheckpointReport) -> str:
     total = plural(len(item.layers), "BN layer")
     worst = _worst(item.findings)
     if worst is None:
-        return f"{item.path}: {total}, no finding"
+        return f"{item.path}: {total}, {_no_finding(item)}"
     hit = {finding.layer for finding in worst}
     rule = worst[0].rule
     told = f"{rule.code}, a note" if worst[0].severity == "note" else rule.code
     return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({told})"
+
+
+def _no_finding(item: CheckpointReport) -> str:
+    """That nothing counts, and how much there is that does not."""
+    left = [f"{len(item.known)} known"] if item.known else []
+    left += [f"{len(item.suppressed)} suppressed"] if item.suppressed else []
+    if not left:
+        return "no finding"
+    return f"no {'new ' if item.known else ''}finding ({', '.join(left)})"
+
+
+def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
+    """What is to be said of the run as a whole, but for the counts."""
+    lines = []
+    if not quiet:
+        lines = [line for note in report.notes for line in wrap("note: ", note, width, 6)]
+    if report.baseline is not None:
+        lines.append(f"baseline: {_of_baseline(report.baseline)}")
+    return lines
+
+
+def _of_baseline(count: BaselineCount) -> str:
+    known = plural(count.known, "known finding")
+    if count.gone is None:
+        return f"{known}; how many have gone cannot be told, as not everything could be read"
+    return f"{known}, {count.gone} gone{' (--update-baseline)' if count.gone else ''}"
 
 
 def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
@@ -204,6 +240,8 @@ def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) 
         )
     lines = [line for note in notes for line in wrap(_INDENT, note, width, 6)]
     lines += entries(item.findings, width=width, color=color, verbose=verbose)
+    if verbose:
+        lines += _suppressed_entries(item.suppressed, width)
     if lines:
         lines.append("")
     return lines
@@ -249,6 +287,21 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
     return lines
 
 
+def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[str]:
+    """An entry a rule and suppression: the layers, and why their findings do not count."""
+    groups: dict[tuple[str, Suppression], list[Finding]] = {}
+    for finding, why in suppressed:
+        groups.setdefault((finding.rule.code, why), []).append(finding)
+    lines = []
+    for (code, why), group in groups.items():
+        lines += ["", f"  suppressed {code} {group[0].rule.name}: {plural(len(group), 'layer')}"]
+        for finding in group:
+            lines += wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
+        until = "" if why.expires is None else f" (until {why.expires})"
+        lines += wrap("    reason    ", f"{why.reason}{until}", width, 14)
+    return lines
+
+
 def _evidence(group: list[Finding], *, verbose: bool) -> list[str]:
     """What the findings of an entry stand on, with the number of layers where not all share it."""
     counts = Counter(fact for finding in group for fact in finding.evidence)
@@ -268,6 +321,8 @@ def summary(report: Report) -> str:
         f"{plural(len(report.checkpoints), 'checkpoint')},"
         f" {plural(report.layer_count, 'BN layer')}: {', '.join(parts)}"
     )
+    if report.suppressed:
+        head += f", {report.suppressed} suppressed"
     if len(report.checkpoints) > 1:
         return f"{head}; {_outcomes(report)}"
     return f"{head}, {report.unreadable} unreadable" if report.unreadable else head

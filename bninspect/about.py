@@ -1,0 +1,61 @@
+"""The commands that read no checkpoint: the rules, and what `check` would go by here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bninspect.options import config_options
+from bninspect.output import output_stream, terminal_width
+
+if TYPE_CHECKING:
+    from bninspect.config import Config
+
+
+@click.command(name="config", short_help="Show the configuration and where it comes from.")
+@config_options
+def config_(config: Config, format_: str) -> int:
+    """Show what `check` would go by here, and where each value comes from.
+
+    A value is the default, a key of the configuration file, or an option given here.
+
+    \b
+    bninspect config
+    bninspect config --select BN1 --format json
+    bninspect config --config ci/bninspect.toml
+    """
+    from bninspect.rules import select_rules  # noqa: PLC0415
+
+    rules = select_rules(config.select, config.ignore)
+    with output_stream(None, ()) as stream:
+        if format_ == "json":
+            from bninspect.reporters.json_v1 import write_config_json  # noqa: PLC0415
+
+            write_config_json(config, rules, stream)
+        else:
+            from bninspect.reporters.configuration import write_config  # noqa: PLC0415
+
+            write_config(config, rules, stream, width=terminal_width(stream))
+    return 0
+
+
+@click.command(short_help="Explain the rules: meaning, causes, fix.")
+@click.argument("code", required=False)
+def rule(code: str | None) -> int:
+    """Show the catalogue of rules, or one rule's page: meaning, causes, fix.
+
+    \b
+    bninspect rule
+    bninspect rule BN101
+    """
+    from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
+    from bninspect.rules import RULES, rule_called  # noqa: PLC0415
+
+    chosen = rule_called(code) if code else None
+    with output_stream(None, ()) as stream:
+        if chosen is None:
+            write_catalogue(RULES, stream)
+        else:
+            write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
+    return 0

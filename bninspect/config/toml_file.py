@@ -1,0 +1,230 @@
+"""One configuration file → Config: what is wrong in it is a sentence with the file and the key.
+
+Its syntax is TOML 1.0; the keys are those of `_KEYS`, spelled like the options.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
+from typing import Any, NoReturn, TypeVar
+
+from bninspect.config import Config, checked_momentum, checked_pattern
+from bninspect.config.lookup import PROJECT_FILE
+from bninspect.errors import UsageProblem
+from bninspect.findings import SEVERITIES, Severity, Suppression
+from bninspect.model import ROLES, Role
+from bninspect.rules import select_rules
+
+Word = TypeVar("Word", bound=str)
+
+_ENTRY_KEYS = ("layer", "rules", "reason", "expires")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_TYPES: Mapping[type, str] = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "a table",
+}
+
+
+def parse_config(content: bytes, file: str) -> Config | None:
+    """What a file says; None for a `pyproject.toml` without a table `[tool.bninspect]`.
+
+    Raises `UsageProblem`, which calls the file `file`.
+    """
+    table = _parse(content, file)
+    prefix = ""
+    if os.path.basename(file) == PROJECT_FILE:
+        tool = table.get("tool")
+        if not isinstance(tool, dict) or "bninspect" not in tool:
+            return None
+        prefix = "tool.bninspect"
+        table = _table(tool["bninspect"], f"{file}: {prefix}")
+        prefix += "."
+    elif "tool" in table:
+        _fail(file, "the keys stand at the top of this file, not under [tool.bninspect].")
+    values, sources = {}, {}
+    for key, value in table.items():
+        if key not in _KEYS:
+            _fail(file, f"{(prefix + key)!r} is no key; {_nearest(key, _KEYS)}")
+        where = f"{file}: {prefix}{key}"
+        values[key.replace("-", "_")] = _KEYS[key](value, where)
+        sources[key] = (where,)
+    if "baseline" in values:
+        values["baseline"] = os.path.join(os.path.dirname(file), values["baseline"])
+    return Config(**values, file=file, sources=sources)
+
+
+def _parse(content: bytes, file: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        from tomllib import loads  # noqa: PLC0415
+    else:
+        from tomli import loads  # noqa: PLC0415
+    try:
+        document: dict[str, Any] = loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{file} is no TOML: it is not UTF-8 (byte {error.start}).") from error
+    except ValueError as error:  # TOMLDecodeError, and what int() and datetime refuse
+        raise UsageProblem(f"{file} is no TOML: {error}.") from error
+    except RecursionError as error:
+        raise UsageProblem(f"{file} is no TOML: its values are nested too deeply.") from error
+    return document
+
+
+def _codes(value: Any, where: str) -> tuple[str, ...]:
+    return tuple(_code(code, where) for code in _array(value, where, "rule codes"))
+
+
+def _selected(value: Any, where: str) -> tuple[str, ...]:
+    codes = _codes(value, where)
+    if not codes:
+        _fail(where, "it names no rule.")
+    return codes
+
+
+def _severities(value: Any, where: str) -> tuple[tuple[str, Severity], ...]:
+    return tuple(
+        (_code(code, where), _one_of(severity, SEVERITIES, f"{where}.{code}"))
+        for code, severity in _table(value, where).items()
+    )
+
+
+def _fail_on(value: Any, where: str) -> str:
+    return _one_of(value, (*SEVERITIES, "never"), where)
+
+
+def _momentum(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong_type(value, "a number", where)
+    return checked_momentum(value, where)
+
+
+def _patterns(value: Any, where: str) -> tuple[tuple[Role, re.Pattern[str]], ...]:
+    return tuple(_each_pattern(_table(value, where), where))
+
+
+def _each_pattern(table: Mapping[str, Any], where: str) -> Iterator[tuple[Role, re.Pattern[str]]]:
+    for name, expressions in table.items():
+        role = _one_of(name, ROLES, where)
+        place = f"{where}.{role}"
+        if isinstance(expressions, str):
+            expressions = [expressions]  # noqa: PLW2901 - one stands for a list of it
+        for expression in _array(expressions, place, "regular expressions"):
+            if not expression:
+                _fail(place, "an empty expression matches every name.")
+            yield checked_pattern(role, expression, place)
+
+
+def _suppressions(value: Any, where: str) -> tuple[Suppression, ...]:
+    if not isinstance(value, list):
+        _wrong_type(value, f"an array of tables, [[{where.rpartition(' ')[2]}]]", where)
+    return tuple(
+        _suppression(entry, f"{where}, entry {number}") for number, entry in enumerate(value, 1)
+    )
+
+
+def _suppression(value: Any, where: str) -> Suppression:
+    entry = _table(value, where)
+    for key in entry:
+        if key not in _ENTRY_KEYS:
+            _fail(where, f"{key!r} is no key; {_nearest(key, _ENTRY_KEYS)}")
+    missing = next((key for key in ("layer", "rules", "reason") if key not in entry), None)
+    if missing:
+        _fail(where, f"{missing} is missing; an entry has layer, rules and reason.")
+    reason = _string(entry["reason"], f"{where}: reason").strip()
+    if not reason:
+        _fail(where, "reason is empty; say why these findings are to be lived with.")
+    return Suppression(
+        layer=_string(entry["layer"], f"{where}: layer"),
+        rules=_selected(entry["rules"], f"{where}: rules"),
+        reason=reason,
+        expires=_date(entry["expires"], f"{where}: expires") if "expires" in entry else None,
+        where=where,
+    )
+
+
+def _date(value: Any, where: str) -> date:
+    if type(value) is date:  # a date with a time is another type, derived from it
+        return value
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        _fail(where, "it is to be a date, such as 2030-12-31.")
+    try:
+        return date.fromisoformat(value)
+    except ValueError as error:
+        raise UsageProblem(f"{where}: there is no day {value}.") from error
+
+
+def _code(code: Any, where: str) -> str:
+    try:
+        select_rules([code], ())
+    except UsageProblem as problem:
+        raise UsageProblem(f"{where}: {problem}") from problem
+    return str(code).upper()
+
+
+def _one_of(value: Any, known: Iterable[Word], where: str) -> Word:
+    word = _string(value, where)
+    found = next((one for one in known if one == word), None)
+    if found is None:
+        _fail(where, f"{word!r} is not known; {_nearest(word, known)}")
+    return found
+
+
+def _array(value: Any, where: str, of: str) -> list[str]:
+    if not isinstance(value, list):
+        _wrong_type(value, f"an array of {of}", where)
+    for item in value:
+        if not isinstance(item, str):
+            _wrong_type(item, f"an array of {of}", where, "with ")
+    return value
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        _wrong_type(value, "a table", where)
+    return value
+
+
+def _string(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        _wrong_type(value, "a string", where)
+    if not value:
+        _fail(where, "it is empty.")
+    return value
+
+
+def _wrong_type(value: Any, wanted: str, where: str, but: str = "") -> NoReturn:
+    found = _TYPES.get(type(value), "a date or time")
+    _fail(where, f"it is to be {wanted}, not {but}{found}.")
+
+
+def _fail(where: str, message: str) -> NoReturn:
+    raise UsageProblem(f"{where}: {message}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence on a word that is not one of those `known`."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
+
+    known = list(known)
+    near = get_close_matches(word.lower().replace("_", "-"), known, 1, cutoff=0.5)
+    near = near or get_close_matches(word.lower(), known, 1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+
+
+_KEYS: Mapping[str, Callable[[Any, str], Any]] = {
+    "select": _selected,
+    "ignore": _codes,
+    "severity": _severities,
+    "fail-on": _fail_on,
+    "momentum": _momentum,
+    "patterns": _patterns,
+    "suppress": _suppressions,
+    "baseline": _string,
+}

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "bninspect"
 ROWS = (
     {"__main__"},
     {"cli"},
+    {"writers"},
     {"inspection", "options", "output", "reporters"},
     {"comparison"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference", "selection"},

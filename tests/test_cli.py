@@ -79,6 +79,12 @@ class TestExitCodes:
         [
             ("check",),
             ("check", CLEAN, "--format", "yaml"),
+            ("check", CLEAN, "--format", "yaml=report"),
+            ("check", CLEAN, "--format", "json="),
+            ("check", CLEAN, "--format", "json", "--format", "text"),
+            ("list", CLEAN, "--format", "json", "--format", "json"),
+            ("check", CLEAN, "--format", "json=/no/such/folder/a", "-o", "b"),
+            ("compare", CLEAN, "--format", "json=a", "--format", "csv=./a"),
             ("check", CLEAN, "--select", "BN9"),
             ("check", CLEAN, "--momentum", "1"),
             ("check", CLEAN, "--momentum", "nan"),
@@ -348,6 +354,36 @@ class TestOutput:
         assert target.read_text(encoding="utf-8") == "before"
         assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
+    def test_several_formats_in_one_run(self, run: Run, tmp_path: Path) -> None:
+        report, values = tmp_path / "report.json", tmp_path / "a=b.npz"
+        outcome = run("check", STUCK, "--format", f"json={report}", "--format", "concise")
+        assert outcome.exit_code == 1
+        assert outcome.out == run("check", STUCK, "--format", "concise").out
+        assert str(report) in outcome.err
+        alone = run("check", STUCK, "--format", "json")
+        assert report.read_text(encoding="utf-8") == alone.out
+        placed = run("check", STUCK, "--format", f"json={report}", "--format", "text", "-o", values)
+        assert placed.out == ""
+        assert values.read_text(encoding="utf-8") == run("check", STUCK).out
+        dumped = ("dump", CLEAN, "--layer", "*", "--format", f"npz={values}", "--format", "csv")
+        assert run(*dumped).out == run("dump", CLEAN, "--layer", "*", "--format", "csv").out
+        assert np.load(values)
+        for command in ("list", "compare"):
+            paths = (CLEAN, STUCK)[: 1 + (command == "compare")]
+            both = run(command, *paths, "--format", "text", "--format", f"json={report}")
+            assert both.out == run(command, *paths).out
+            assert report.read_text() == run(command, *paths, "--format", "json").out
+
+    def test_no_format_is_written_if_one_would_replace_an_input(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        for part in (".index", ".data-00000-of-00001"):
+            shutil.copy(f"{CLEAN}{part}", tmp_path / f"model.ckpt{part}")
+        target = tmp_path / "report.json"
+        both = ("--format", f"json={target}", "--format", f"text={tmp_path / 'model.ckpt.index'}")
+        assert run("check", tmp_path / "model.ckpt", *both).exit_code == 2
+        assert not target.exists()
+
     def test_has_the_mode_of_any_new_file(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "other").write_text("", encoding="utf-8")
         run("check", CLEAN, "-o", tmp_path / "report.txt")
@@ -472,7 +508,7 @@ class TestWhatAPersonTypes:
         for typed in ("run", "run/checkpoint", "run/model.ckpt-60", "run/*", "r?n"):
             outcome = run("check", tmp_path / typed, "-o", tmp_path / "run" / "checkpoint")
             assert outcome.exit_code == 2
-            assert "--output" in outcome.err
+            assert "The output" in outcome.err
         assert (tmp_path / "run" / "checkpoint").read_bytes() == before
         (tmp_path / "checkpoint").write_text("mine", encoding="utf-8")
         assert run("check", tmp_path / "run", "-o", tmp_path / "checkpoint").exit_code == 2

@@ -350,6 +350,22 @@ def rule(code: str | None) -> int:
     return OK
 
 
+@main.command(short_help="Print the JSON Schema of --format json.")
+def schema() -> int:
+    """Print the JSON Schema (draft 2020-12) that every document of --format json follows.
+
+    The JSON is only ever extended: ignore keys that you do not know.
+
+    \b
+    bninspect schema > bninspect.schema.json
+    """
+    from bninspect.reporters.json_v1 import schema_text  # noqa: PLC0415
+
+    with output_stream(None) as stream:
+        stream.write(schema_text())
+    return OK
+
+
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
     from bninspect.findings import SEVERITIES  # noqa: PLC0415
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 import stat
@@ -20,7 +19,7 @@ import bninspect
 from bninspect.formats.source import Source
 from bninspect.formats.sstable import read_table
 from bninspect.rules import RULES
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import FIXTURES, Outcome, load_fixture, parsed
 from tests.table_writer import write_bundle, write_index
 
 Run = Callable[..., Outcome]
@@ -347,7 +346,7 @@ class TestOutput:
         outcome = run("check", STUCK, "--format", "json", "-o", target)
         assert outcome.exit_code == 1
         assert outcome.out == ""
-        assert json.loads(target.read_text(encoding="utf-8"))["summary"]["errors"] == 3
+        assert parsed(target.read_text(encoding="utf-8"))["summary"]["errors"] == 3
         target.write_text("before", encoding="utf-8")
         failed = run("dump", CLEAN, "--layer", "nothing", "-o", target)
         assert failed.exit_code == 2

@@ -79,10 +79,17 @@ def _check_json(report: Report, stream: TextIO, _: Wishes) -> None:
     write_json(report, stream)
 
 
+def _github(report: Report, stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.github import write_github  # noqa: PLC0415
+
+    write_github(report, stream, quiet=wishes.quiet, verbose=wishes.verbose)
+
+
 CHECK: Mapping[str, Writer] = {
     "text": _check_text,
     "concise": _concise,
     "json": _check_json,
+    "github": _github,
 }
 
 

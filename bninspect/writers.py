@@ -85,11 +85,18 @@ def _github(report: Report, stream: TextIO, wishes: Wishes) -> None:
     write_github(report, stream, quiet=wishes.quiet, verbose=wishes.verbose)
 
 
+def _sarif(report: Report, stream: TextIO, _: Wishes) -> None:
+    from bninspect.reporters.sarif import write_sarif  # noqa: PLC0415
+
+    write_sarif(report, stream)
+
+
 CHECK: Mapping[str, Writer] = {
     "text": _check_text,
     "concise": _concise,
     "json": _check_json,
     "github": _github,
+    "sarif": _sarif,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from bninspect.findings import Report
 from bninspect.reporters.github import write_github
@@ -159,6 +159,7 @@ class TestLimits:
 
 
 @given(hostile_reports)
+@settings(deadline=None)
 def test_no_name_is_taken_for_a_command(one: Report) -> None:
     text = written(write_github, one)
     assert text == "".join(f"{printable(line)}\n" for line in text.split("\n")[:-1])

@@ -91,12 +91,19 @@ def _sarif(report: Report, stream: TextIO, _: Wishes) -> None:
     write_sarif(report, stream)
 
 
+def _junit(report: Report, stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.junit import write_junit  # noqa: PLC0415
+
+    write_junit(report, stream, fail_on=wishes.fail_on)
+
+
 CHECK: Mapping[str, Writer] = {
     "text": _check_text,
     "concise": _concise,
     "json": _check_json,
     "github": _github,
     "sarif": _sarif,
+    "junit": _junit,
 }
 
 

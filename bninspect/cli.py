@@ -154,6 +154,7 @@ def check(
     bninspect check training_dir/ --all-checkpoints
     bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
+    bninspect check runs/ --format sarif=bninspect.sarif --format github
     """
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
@@ -170,7 +171,7 @@ def check(
     )
     report = check_paths(paths, config)
     earlier = () if since is None else (since,)
-    wishes = Wishes(color, quiet, verbose, fail_on)
+    wishes = Wishes(color, quiet, verbose, fail_on, allow_empty)
     write(report, CHECK, targets, (*paths, *earlier, *_opened(report)), wishes)
     files = [path for _, path in targets if path is not None]
     if files and not quiet:

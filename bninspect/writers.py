@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 class Wishes(NamedTuple):
     """What was asked for besides a format: colour and length of prose, and what else formats show.
 
-    `fail_on` is the least severity that fails the run; `several` says that a dump may be of more
-    than one checkpoint.
+    `fail_on` is the least severity that fails the run, and without `allow_empty` so does a run
+    without a BN layer; `several` says that a dump may be of more than one checkpoint.
     """
 
     color: str = "auto"
     quiet: bool = False
     verbose: bool = False
     fail_on: str = "error"
+    allow_empty: bool = False
     several: bool = False
 
     def look(self, stream: TextIO) -> dict[str, Any]:
@@ -82,7 +83,13 @@ def _check_json(report: Report, stream: TextIO, _: Wishes) -> None:
 def _github(report: Report, stream: TextIO, wishes: Wishes) -> None:
     from bninspect.reporters.github import write_github  # noqa: PLC0415
 
-    write_github(report, stream, quiet=wishes.quiet, verbose=wishes.verbose)
+    write_github(
+        report,
+        stream,
+        quiet=wishes.quiet,
+        verbose=wishes.verbose,
+        allow_empty=wishes.allow_empty,
+    )
 
 
 def _sarif(report: Report, stream: TextIO, _: Wishes) -> None:

@@ -19,6 +19,7 @@ import bninspect
 from bninspect.formats.source import Source
 from bninspect.formats.sstable import read_table
 from bninspect.rules import RULES
+from bninspect.writers import CHECK
 from tests.conftest import FIXTURES, Outcome, load_fixture, parsed
 from tests.table_writer import write_bundle, write_index
 
@@ -69,9 +70,31 @@ class TestExitCodes:
         assert run("dump", CLEAN, "--layer", "*").exit_code == 0
         assert run("dump", MISSING, "--layer", "*").exit_code == 2
 
-    @pytest.mark.parametrize("format_", ["text", "concise", "json"])
-    def test_a_format_never_changes_it(self, run: Run, format_: str) -> None:
-        assert run("check", STUCK, "--format", format_).exit_code == 1
+    @pytest.mark.parametrize("format_", sorted(CHECK))
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (CLEAN,),
+            (STUCK,),
+            (MISSING,),
+            (EMPTY,),
+            (EMPTY, "--allow-empty"),
+            (STUCK, MISSING),
+            (STUCK, "--fail-on", "never"),
+            (COLD.path, *COLD.expected["options"], "--fail-on", "warning"),
+        ],
+        ids=lambda words: " ".join(Path(str(word)).name for word in words),
+    )
+    def test_a_format_never_changes_it(
+        self, run: Run, tmp_path: Path, format_: str, arguments: tuple[object, ...]
+    ) -> None:
+        code = run("check", *arguments).exit_code
+        alone = run("check", *arguments, "--format", format_)
+        assert alone.exit_code == code
+        target = tmp_path / "report"
+        to_file = run("check", *arguments, "--format", f"{format_}={target}", "--format", "text")
+        assert to_file.exit_code == code
+        assert target.read_text(encoding="utf-8") == alone.out
 
     @pytest.mark.parametrize(
         "arguments",

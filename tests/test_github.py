@@ -94,8 +94,9 @@ class TestOnFixtures:
     def test_what_cannot_be_read_and_what_has_no_layer(self, run: Run) -> None:
         (error,) = commands(run("check", "no/such/file", "--format", "github").out)
         assert (error.name, error.properties["file"]) == ("error", "no/such/file")
-        (warning,) = commands(run("check", EMPTY, "--format", "github").out)
-        assert (warning.name, warning.properties["title"]) == ("warning", "nothing was checked")
+        for options, level in (((), "error"), (("--allow-empty",), "notice")):
+            (nothing,) = commands(run("check", EMPTY, *options, "--format", "github").out)
+            assert (nothing.name, nothing.properties["title"]) == (level, "nothing was checked")
         assert commands(run("check", CLEAN, EMPTY, "--format", "github").out) == []
 
 

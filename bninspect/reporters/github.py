@@ -38,22 +38,27 @@ class _Annotation(NamedTuple):
 
 
 def write_github(
-    report: Report, stream: TextIO, *, quiet: bool = False, verbose: bool = False
+    report: Report,
+    stream: TextIO,
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+    allow_empty: bool = False,
 ) -> None:
     """Write the report as text for the log, then one annotation a rule and checkpoint.
 
     Gravest first; if GitHub would not show all, the last one says how many are left out. `quiet`
-    and `verbose` are for the text.
+    and `verbose` are for the text; that nothing had a BN layer is an error unless `allow_empty`.
     """
     text = io.StringIO()
     write_text(report, text, quiet=quiet, verbose=verbose)
     for line in text.getvalue().splitlines():
         stream.write(_no_command(line) + "\n")
-    for annotation in _within_limits(list(_annotations(report))):
+    for annotation in _within_limits(list(_annotations(report, allow_empty=allow_empty))):
         stream.write(_command(annotation) + "\n")
 
 
-def _annotations(report: Report) -> Iterator[_Annotation]:
+def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
     for item in report.checkpoints:
         if item.error is not None:
             lines = (_cut(str(item.error), _LONGEST_MESSAGE),)
@@ -63,7 +68,7 @@ def _annotations(report: Report) -> Iterator[_Annotation]:
             yield from _of_checkpoint(item, severity)
     if not report.layer_count and not report.unreadable:
         lines = ("No file had a batch-normalization layer. `bninspect list -v` shows all names.",)
-        yield _Annotation("warning", "nothing was checked", lines)
+        yield _Annotation("notice" if allow_empty else "error", "nothing was checked", lines)
 
 
 def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Annotation]:

@@ -140,7 +140,11 @@ class TestLimits:
         assert levels[:9] == ["error"] * 9
         assert levels[9:29] == ["warning"] * 10 + ["notice"] * 10
         assert found[-1].properties["title"] == "not shown here: 4 errors, 2 warnings, 2 notes"
-        assert "the log of the step" in found[-1].message
+        assert "The log of the step" in found[-1].message
+        for options in ({}, {"quiet": True}):  # the log has them, whatever was asked for
+            log = written(write_github, many, **options)
+            assert all(f"model-{n}: " in log.partition("::error")[0] for n in range(12))
+            assert log.partition("::error")[0].count("fix  ") == 36
 
     def test_notes_give_way_alone(self) -> None:
         many = report(*(checkpoint(f"model-{n}", [finding("BN303")]) for n in range(11)))

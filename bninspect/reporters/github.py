@@ -48,13 +48,16 @@ def write_github(
     """Write the report as text for the log, then one annotation a rule and checkpoint.
 
     Gravest first; if GitHub would not show all, the last one says how many are left out. `quiet`
-    and `verbose` are for the text; that nothing had a BN layer is an error unless `allow_empty`.
+    and `verbose` are for the text, which is whole if annotations are left out. That nothing had a
+    BN layer is an error unless `allow_empty`.
     """
+    annotations = list(_annotations(report, allow_empty=allow_empty))
+    shown = _within_limits(annotations)
     text = io.StringIO()
-    write_text(report, text, quiet=quiet, verbose=verbose)
+    write_text(report, text, quiet=quiet and shown == annotations, verbose=verbose)
     for line in text.getvalue().splitlines():
         stream.write(_no_command(line) + "\n")
-    for annotation in _within_limits(list(_annotations(report, allow_empty=allow_empty))):
+    for annotation in shown:
         stream.write(_command(annotation) + "\n")
 
 
@@ -117,9 +120,9 @@ def _within_limits(annotations: Sequence[_Annotation]) -> list[_Annotation]:
     left_out: list[_Annotation] = []
     for one in annotations:
         (shown[one.level] if len(shown[one.level]) < _PER_LEVEL else left_out).append(one)
-    kept = [one for level in shown.values() for one in level]
     if not left_out:
-        return kept
+        return list(annotations)
+    kept = [one for level in shown.values() for one in level]
     level = min((one.level for one in left_out), key=list(shown).index)
     place = max(index for index, one in enumerate(kept) if one.level == level)
     left_out.append(kept.pop(place))
@@ -128,7 +131,7 @@ def _within_limits(annotations: Sequence[_Annotation]) -> list[_Annotation]:
         for each, word in zip(shown, SEVERITIES, strict=True)
         if any(one.level == each for one in left_out)
     )
-    told = f"GitHub shows {_PER_LEVEL} annotations of a kind; the log of the step tells the others."
+    told = f"GitHub shows {_PER_LEVEL} annotations of a kind. The log of the step has the others."
     return [*kept, _Annotation(level, f"not shown here: {', '.join(counts)}", (told,))]
 
 

@@ -1,4 +1,4 @@
-"""The commands that read no checkpoint: the rules, and what `check` would go by here."""
+"""The commands that read no checkpoint: the rules, the schema, and what `check` goes by here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def config_(config: Config, format_: str) -> int:
     from bninspect.rules import select_rules  # noqa: PLC0415
 
     rules = select_rules(config.select, config.ignore)
-    with output_stream(None, ()) as stream:
+    with output_stream(None) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_config_json  # noqa: PLC0415
 
@@ -53,9 +53,25 @@ def rule(code: str | None) -> int:
     from bninspect.rules import RULES, rule_called  # noqa: PLC0415
 
     chosen = rule_called(code) if code else None
-    with output_stream(None, ()) as stream:
+    with output_stream(None) as stream:
         if chosen is None:
             write_catalogue(RULES, stream)
         else:
             write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
+    return 0
+
+
+@click.command(short_help="Print the JSON Schema of --format json.")
+def schema() -> int:
+    """Print the JSON Schema (draft 2020-12) that every document of --format json follows.
+
+    The JSON is only ever extended: ignore keys that you do not know.
+
+    \b
+    bninspect schema > bninspect.schema.json
+    """
+    from bninspect.reporters.json_v1 import schema_text  # noqa: PLC0415
+
+    with output_stream(None) as stream:
+        stream.write(schema_text())
     return 0

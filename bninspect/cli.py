@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING
 import click
 
 from bninspect import __version__
-from bninspect.about import config_, rule
+from bninspect.about import config_, rule, schema
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import check_options, common_options, fail_on_option
-from bninspect.output import drop_output, look, output_stream, refuse_settings
+from bninspect.output import (
+    destinations,
+    drop_output,
+    output_stream,
+    refuse_input,
+    refuse_settings,
+)
+from bninspect.writers import CHECK, COMPARE, DUMP, LIST, Wishes, write
 
 if TYPE_CHECKING:
     from bninspect.config import Config
@@ -96,9 +103,7 @@ def main() -> None:
 @main.command(short_help="Judge: did training update the BN statistics?")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
-    "text",
-    "concise",
-    "json",
+    CHECK,
     quiet="Only the verdict on each checkpoint.",
     verbose="Name every layer of a finding.",
 )
@@ -106,7 +111,7 @@ def main() -> None:
 def check(
     paths: tuple[str, ...],
     config: Config,
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     quiet: bool,
     verbose: bool,
@@ -126,51 +131,43 @@ def check(
 
     \b
     bninspect check model.ckpt-200
-    bninspect check run1/ run2/ --format json -o report.json
+    bninspect check run1/ run2/ --format json=report.json --format text
     bninspect check training_dir/ --all-checkpoints
     bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
     bninspect check models/ --baseline known.json --update-baseline
     bninspect check models/ --baseline known.json
+    bninspect check runs/ --format sarif=bninspect.sarif --format github
     """
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
+    targets = destinations(formats, output)
+    files = [path for _, path in targets if path is not None]
     if update_baseline:
-        return _update_baseline(paths, config, output, quiet=quiet, allow_empty=allow_empty)
-    refuse_settings(output, (config.file, config.baseline))
+        return _update_baseline(paths, config, files, quiet=quiet, allow_empty=allow_empty)
+    refuse_settings(files, (config.file, config.baseline))
     report = check_paths(paths, config)
     earlier = () if config.since is None else (config.since,)
-    with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
-
-            write_json(report, stream)
-        else:
-            from bninspect.reporters import text  # noqa: PLC0415
-
-            if format_ == "concise":
-                text.write_concise(report, stream)
-            else:
-                text.write_text(report, stream, **look(stream, color, quiet=quiet, verbose=verbose))
-    if output is not None and not quiet:
+    wishes = Wishes(color, quiet, verbose, config.fail_on, allow_empty)
+    write(report, CHECK, targets, (*paths, *earlier, *_opened(report)), wishes)
+    if files and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
-        click.echo(f"{summary(report)}; written to {output}", err=True)
+        click.echo(f"{summary(report)}; written to {', '.join(files)}", err=True)
     return _exit_code(report, config.fail_on, allow_empty=allow_empty)
 
 
 @main.command(name="list", short_help="List the BN layers and what is stored of them.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
-    "text",
-    "json",
+    LIST,
     quiet="Only the names of the layers, one per line.",
     verbose="Add the stored name of each variable.",
 )
 def list_(
     paths: tuple[str, ...],
     config: Config,
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     quiet: bool,
     verbose: bool,
@@ -188,16 +185,9 @@ def list_(
     """
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
+    targets = destinations(formats, output)
     report = list_paths(paths, config)
-    with output_stream(output, (*paths, *_opened(report))) as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
-
-            write_json(report, stream, findings=False)
-        else:
-            from bninspect.reporters.tables import write_list  # noqa: PLC0415
-
-            write_list(report, stream, **look(stream, color, quiet=quiet, verbose=verbose))
+    write(report, LIST, targets, (*paths, *_opened(report)), Wishes(color, quiet, verbose))
     return PROBLEM if report.unreadable else OK
 
 
@@ -212,10 +202,7 @@ def list_(
     help="The layer's name, exact or as a glob ('conv*', '*' for all); repeatable.",
 )
 @common_options(
-    "text",
-    "json",
-    "csv",
-    "npz",
+    DUMP,
     quiet="Only the tables, no histograms.",
     verbose="Every channel of every layer.",
 )
@@ -223,7 +210,7 @@ def dump(
     path: str,
     names: tuple[str, ...],
     config: Config,
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     quiet: bool,
     verbose: bool,
@@ -243,10 +230,12 @@ def dump(
     from bninspect.inspection import read_values  # noqa: PLC0415
     from bninspect.selection import choose_layers  # noqa: PLC0415
 
-    if format_ == "npz" and output is None:
-        raise UsageProblem("--format npz is binary: give a file with --output FILE.")
-    if format_ != "npz" and output is not None and output.endswith(".npz"):
-        raise UsageProblem(f"{output} looks like NumPy's archive: add --format npz.")
+    targets = destinations(formats, output)
+    for name, file in targets:
+        if name == "npz" and file is None:
+            raise UsageProblem("--format npz is binary: give a file with --format npz=FILE.")
+        if name != "npz" and file is not None and file.endswith(".npz"):
+            raise UsageProblem(f"{file} looks like NumPy's archive: use --format npz.")
     report = read_values(path, config)
     chosen = choose_layers(path, report, names)
     dumps = [
@@ -257,29 +246,15 @@ def dump(
     for item in report.checkpoints:
         if item.error is not None:
             _fail(str(item.error))
-    with output_stream(output, (path, *_opened(report)), binary=format_ == "npz") as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
-
-            write_dump_json(dumps, stream, several=config.all_checkpoints)
-        elif format_ in ("csv", "npz"):
-            from bninspect.reporters import values  # noqa: PLC0415
-
-            write = values.write_csv if format_ == "csv" else values.write_npz
-            write(dumps, stream, several=config.all_checkpoints)
-        else:
-            from bninspect.reporters.tables import write_dump  # noqa: PLC0415
-
-            write_dump(dumps, stream, **look(stream, color, quiet=quiet, verbose=verbose))
+    wishes = Wishes(color, quiet, verbose, several=config.all_checkpoints)
+    write(dumps, DUMP, targets, (path, *_opened(report)), wishes)
     return PROBLEM if report.unreadable else OK
 
 
 @main.command(short_help="What moved, what stood still, from checkpoint to checkpoint?")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
-    "text",
-    "json",
-    "csv",
+    COMPARE,
     all_checkpoints=False,
     quiet="Only the verdict.",
     verbose="Show every layer and checkpoint.",
@@ -288,7 +263,7 @@ def dump(
 def compare(
     paths: tuple[str, ...],
     config: Config,
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     quiet: bool,
     verbose: bool,
@@ -315,21 +290,10 @@ def compare(
     from bninspect.findings import any_at_least  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
+    targets = destinations(formats, output)
     comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
-    with output_stream(output, (*paths, *opened)) as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_comparison_json  # noqa: PLC0415
-
-            write_comparison_json(comparison, stream)
-        else:
-            from bninspect.reporters import changes  # noqa: PLC0415
-
-            if format_ == "csv":
-                changes.write_csv(comparison, stream)
-            else:
-                shown = look(stream, color, quiet=quiet, verbose=verbose)
-                changes.write_comparison(comparison, stream, **shown)
+    write(comparison, COMPARE, targets, (*paths, *opened), Wishes(color, quiet, verbose))
     if comparison.unreadable:
         return PROBLEM
     if any_at_least(config.fail_on, comparison.findings):
@@ -339,10 +303,11 @@ def compare(
 
 main.add_command(config_)
 main.add_command(rule)
+main.add_command(schema)
 
 
 def _update_baseline(
-    paths: tuple[str, ...], config: Config, output: str | None, *, quiet: bool, allow_empty: bool
+    paths: tuple[str, ...], config: Config, files: list[str], *, quiet: bool, allow_empty: bool
 ) -> int:
     """Write the findings of today to the baseline, or nothing if it would not hold them all."""
     from dataclasses import replace  # noqa: PLC0415
@@ -357,8 +322,8 @@ def _update_baseline(
             "--update-baseline needs the file to write: `bninspect check PATH..."
             " --baseline FILE --update-baseline`."
         )
-    if output is not None:
-        raise UsageProblem("--update-baseline writes no report: leave --output away.")
+    if files:
+        raise UsageProblem(f"--update-baseline writes no report: leave {files[0]} away.")
     refuse_other_file(target)
     report = check_paths(paths, replace(config, baseline=None))
     for item in report.checkpoints:
@@ -369,7 +334,8 @@ def _update_baseline(
         return _fail(f"{target} is left as it was: {missing} could not be read.")
     if not report.layer_count and not allow_empty:
         return _fail(f"{target} is left as it was: there is no BN layer.", NOTHING_CHECKED)
-    with output_stream(target, (*paths, *_opened(report))) as stream:
+    refuse_input(target, (*paths, *_opened(report)))
+    with output_stream(target) as stream:
         count = write_baseline(report.findings, stream)
     if not quiet:
         click.echo(

@@ -180,10 +180,12 @@ class CheckpointReport:
 class Report:
     """What was found in all checkpoints of a run, in the order they were given.
 
-    `notes` are sentences about the run. `baseline` is None without one.
+    `rules` are those that were applied, none where layers were only listed. `notes` are sentences
+    about the run. `baseline` is None without one.
     """
 
     checkpoints: tuple[CheckpointReport, ...]
+    rules: tuple[Rule, ...] = ()
     notes: tuple[str, ...] = ()
     baseline: BaselineCount | None = None
 

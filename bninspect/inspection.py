@@ -116,7 +116,7 @@ def check_paths(paths: Iterable[PathName], config: Config) -> Report:
         raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
     reports = _reports(paths, config, rules)
     if not (config.severity or config.suppress or config.baseline is not None):
-        return Report(tuple(reports))
+        return Report(tuple(reports), rules)
     from bninspect.triage import triage  # noqa: PLC0415 - few have told what they want to hear
 
     return triage(reports, rules, config)

@@ -55,7 +55,7 @@ def triage(reports: Iterable[CheckpointReport], rules: Sequence[Rule], config: C
             known=sum(len(item.known) for item in items),
             gone=_gone(known, items, ran),
         )
-    return Report(items, tuple(notes), count)
+    return Report(items, tuple(rules), tuple(notes), count)
 
 
 def _parted(

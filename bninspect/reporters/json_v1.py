@@ -1,4 +1,7 @@
-"""JSON, schema_version 1: a contract with other people's scripts, only ever extended."""
+"""JSON, schema_version 1: a contract with other people's scripts, only ever extended.
+
+`schema.json` describes every key; the tests hold both together.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,15 @@ from bninspect.config import Config
 from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppressed
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Values
-from bninspect.reporters.configuration import config_document
 
 SCHEMA_VERSION = 1
+
+
+def schema_text() -> str:
+    """The JSON Schema (draft 2020-12) of all that is written here: `schema.json` beside this."""
+    from importlib.resources import files  # noqa: PLC0415 - a slow import, for this alone
+
+    return files("bninspect.reporters").joinpath("schema.json").read_text(encoding="utf-8")
 
 
 def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None:
@@ -51,6 +60,8 @@ def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = Fa
 
 def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> None:
     """Write a configuration: `file`, `values` with their `sources`, the codes of `rules`."""
+    from bninspect.reporters.configuration import config_document  # noqa: PLC0415 - for this alone
+
     _write(_head() | config_document(config, rules), stream)
 
 

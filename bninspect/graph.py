@@ -54,7 +54,7 @@ class Update(NamedTuple):
 class GraphEvidence(NamedTuple):
     """What the graph beside a checkpoint proves of one layer; without training ops, nothing.
 
-    `training_ops` are what a training step may run, the nodes that an optimizer's work ends in.
+    `training_ops` are what a training step may run, by the names a user knows.
     `updates` are those of the layer's statistics; of the `total` in the graph, of all its BN
     layers, training ops depend on `total_run`. `complete` is False where some assignment could
     not be followed to its variable, so that the lack of an update proves nothing.
@@ -64,8 +64,9 @@ class GraphEvidence(NamedTuple):
     there are none. `modes` are the is_training of the layer's fused nodes. `collected` says that
     UPDATE_OPS has its updates, `stored` that something else which keeps a result depends on them,
     `chosen` that a condition takes or leaves the statistics, `moments` that training computes those
-    of batches, of this layer or another, outside of fused nodes. `momentum` is None unless all
-    updates have the same constant one.
+    of batches, of this layer or another, outside of fused nodes. `switches` are the placeholders
+    that choose whether the updates change anything. `momentum` is None unless all updates have the
+    same constant one.
     """
 
     path: str
@@ -82,4 +83,5 @@ class GraphEvidence(NamedTuple):
     stored: bool = False
     chosen: bool = False
     moments: bool = False
+    switches: tuple[str, ...] = ()
     momentum: float | None = None

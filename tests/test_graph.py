@@ -254,8 +254,8 @@ def test_two_optimizers_are_told_apart() -> None:
     assert {update.run_by for update in found.updates} == {("d_train",)}
 
 
-@pytest.mark.parametrize("operation", ["StatefulPartitionedCall", "step", "While", "If"])
-def test_functions_are_walked_into(operation: str) -> None:
+def function_that_optimizes(operation, **more):
+    """A call of a function that updates a layer, and returns only the optimizer's work."""
     drawing, variables = drawn_layer()
     first = len(drawing.names)
     arguments = {role: drawing.add("_Arg") for role in variables}
@@ -266,13 +266,28 @@ def test_functions_are_walked_into(operation: str) -> None:
     if operation == "If":
         given_to.insert(0, drawing.add("Placeholder"))
     keys = {"While": "body", "If": "then_branch"}
-    attributes = {keys.get(operation, "f"): ("step",)}
+    attributes = {keys.get(operation, "f"): ("step",), **more}
     drawing.add(operation, *given_to, name="call", **attributes)
+    return drawing, apply, updates
+
+
+@pytest.mark.parametrize("operation", ["StatefulPartitionedCall", "While", "If"])
+def test_functions_are_walked_into(operation: str) -> None:
+    drawing, apply, updates = function_that_optimizes(operation, _lower_using_switch_merge=True)
     found = drawing.evidence()
     assert found.training_ops == ("call",)
     assert [update.run_by for update in found.updates] == [(), ()]
     drawing.functions["step"] = drawing.functions["step"]._replace(results=[apply, *updates])
     assert {update.run_by for update in drawing.evidence().updates} == {("call",)}
+
+
+@pytest.mark.parametrize("operation", ["step", "While", "If", "RemoteCall"])
+def test_some_calls_run_all_that_their_functions_write(operation: str) -> None:
+    """As the runtime does with functions of the old way, and with branches that it keeps."""
+    drawing, _, _ = function_that_optimizes(operation)
+    found = drawing.evidence()
+    assert found.training_ops == ("call",)
+    assert [update.run_by for update in found.updates] == [("call",), ("call",)]
 
 
 def test_a_function_that_two_layers_share_proves_no_absence() -> None:
@@ -306,6 +321,89 @@ def test_rings_and_long_chains_come_to_an_end(length: int) -> None:
     found = drawing.evidence()
     assert found.total == length
     assert found.total_run == 0
+
+
+def adam_with_reads():
+    """An optimizer that groups its work as `Adam`, and leaves reads that nothing takes."""
+    drawing, variables = drawn_layer()
+    updates = updates_of(drawing, variables)
+    applies = [
+        drawing.add("ResourceApplyAdam", variables[role], name=f"Adam/{role}")
+        for role in ("gamma", "beta")
+    ]
+    for role, apply in zip(("gamma", "beta"), applies, strict=True):
+        drawing.add("ReadVariableOp", variables[role], name=f"Adam/{role}/Read", after=[apply])
+    group = drawing.add("NoOp", name="Adam", after=applies)
+    drawing.add("ReadVariableOp", variables["beta"], name="Adam/Read_1", after=applies)
+    return drawing, updates, group
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_what_a_user_calls_the_training_op_is_named(collected: bool) -> None:
+    drawing, _, group = adam_with_reads()
+    if collected:
+        drawing.collections["train_op"] = (group,)
+    assert drawing.evidence().training_ops == ("Adam",)
+
+
+def test_what_is_made_of_a_training_op_is_named_too() -> None:
+    drawing, updates, group = adam_with_reads()
+    drawing.collections["train_op"] = (group,)
+    drawing.add("NoOp", name="train", after=[group, *updates])
+    found = drawing.evidence()
+    assert found.training_ops == ("Adam", "train")
+    assert {update.run_by for update in found.updates} == {("train",)}
+
+
+def test_an_update_behind_a_nameless_end_runs_all_the_same() -> None:
+    drawing, updates, group = adam_with_reads()
+    drawing.collections["train_op"] = (group,)
+    drawing.controls[drawing.names.index("Adam/Read_1")] += tuple(updates)
+    found = drawing.evidence()
+    assert found.training_ops == ("Adam",)
+    assert all(update.run_by for update in found.updates)
+    assert why(found)[0] is None
+
+
+def test_optimizers_without_a_group_are_all_named() -> None:
+    drawing, variables = drawn_layer()
+    for number in range(30):
+        drawing.add("ResourceApplyAdam", variables["gamma"], name=f"apply_{number}")
+    named = drawing.evidence().training_ops
+    assert named[:2] == ("apply_22", "apply_23")
+    assert len(named) <= 9
+
+
+@pytest.mark.parametrize("way", ["Merge", "Select", "branch of If", "negated", "dropout alone"])
+def test_the_placeholder_that_switches_updates_is_named(way: str) -> None:
+    drawing, variables = drawn_layer()
+    fed = drawing.add("Placeholder", name="training")
+    chosen = drawing.add("LogicalNot", fed) if way == "negated" else fed
+    first = len(drawing.names)
+    if way == "branch of If":
+        arguments = {role: drawing.add("_Arg") for role in variables}
+        updates_of(drawing, arguments)
+        drawing.function("train", [*arguments.values()], [], first)
+        drawing.add("If", chosen, *variables.values(), then_branch=("train",))
+    elif way == "dropout alone":
+        kept = drawing.add("Merge", drawing.add("Switch", drawing.add("Relu"), chosen))
+        for update in updates_of(drawing, variables):
+            product = drawing.inputs[update][1]
+            change = drawing.inputs[product][0]
+            drawing.inputs[drawing.inputs[change][1]] = (kept,)
+    else:
+        pivot = drawing.add("Identity", drawing.add("Switch", chosen, chosen))
+        share = drawing.add("Const", after=[pivot])
+        share = drawing.add(
+            *(("Select", chosen, share, share) if way == "Select" else ("Merge", share, share))
+        )
+        for update in updates_of(drawing, variables):
+            product = drawing.inputs[update][1]
+            drawing.inputs[product] = (drawing.inputs[product][0], share)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train")
+    found = drawing.evidence()
+    assert len(found.updates) == 2
+    assert found.switches == (() if way == "dropout alone" else ("training",))
 
 
 def test_functions_that_call_each_other_come_to_an_end() -> None:
@@ -441,6 +539,39 @@ def test_the_sentence_that_ends_the_search(run) -> None:
     assert found["findings"][0]["evidence"][0] == (
         "the graph has 4 update ops, but `GradientDescent` does not depend on them"
     )
+
+
+def test_a_fact_of_one_layer_names_it_and_is_not_counted(run) -> None:
+    said = run("check", STUCK, "--verbose").said
+    assert "UPDATE_OPS holds those of `dense/out`: `dense/out/AssignMovingAvg`" in said
+    assert "this layer" not in said
+    assert "(1 layer)" not in said
+
+
+def test_internals_of_an_optimizer_are_not_named(run) -> None:
+    stuck = FIXTURES / "tf1_graph_adam_forgotten" / "model.ckpt-60"
+    (found,) = run("check", stuck, "--format", "json").json["checkpoints"]
+    assert "but `Adam` does not depend on them" in found["findings"][0]["evidence"][0]
+
+
+def test_no_more_is_said_of_a_graph_without_an_optimizers_op_than_is_known(run) -> None:
+    stuck = FIXTURES / "tf1_graph_handwritten_sgd_forgotten" / "model.ckpt-60"
+    (found,) = run("check", stuck, "--format", "json").json["checkpoints"]
+    assert found["findings"][0]["evidence"][0] == (
+        "no optimizer op (Apply…) is in the graph beside it: what a training step runs cannot be"
+        " told from that"
+    )
+
+
+@pytest.mark.parametrize("stem", ["placeholder_false", "placeholder_fetched_false"])
+def test_a_placeholder_that_may_have_been_fed_false_is_named(stem, run) -> None:
+    stuck = next((FIXTURES / f"tf1_graph_{stem}").glob("*.index"))
+    (found,) = run("check", stuck, "--format", "json").json["checkpoints"]
+    (finding,) = found["findings"]
+    fed = "the placeholder `training` can switch them off; what it was fed is not stored"
+    assert fed in finding["evidence"]
+    if stem == "placeholder_false":
+        assert "the placeholder `training` fed False" in finding["fix"]
 
 
 # --- how many updates there were ------------------------------------------------------------------

@@ -303,10 +303,14 @@ def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[st
 
 
 def _evidence(group: list[Finding], *, verbose: bool) -> list[str]:
-    """What the findings of an entry stand on, with the number of layers where not all share it."""
+    """What the findings of an entry stand on, with the number of layers where not all share it.
+
+    A fact that names its layer needs no number.
+    """
     counts = Counter(fact for finding in group for fact in finding.evidence)
+    own = {fact for one in group for fact in one.evidence if f"`{one.layer}`" in fact}
     facts = [
-        fact if count == len(group) else f"{fact} ({plural(count, 'layer')})"
+        fact if count == len(group) or fact in own else f"{fact} ({plural(count, 'layer')})"
         for fact, count in counts.items()
     ]
     if verbose or len(facts) <= _NAMED + 1:

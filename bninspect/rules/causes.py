@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from bninspect.findings import RuleContext
 from bninspect.model import AFFINE, BNLayer, Role
 from bninspect.rules.fixes import (
-    SWITCHED_OFF,
     run_collected_updates,
     run_uncollected_updates,
+    switched_off,
     train_in_training_mode,
 )
 
@@ -39,10 +39,11 @@ def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role])
     if graph is None:
         return Proof()
     if not graph.training_ops:
-        return Proof(facts=("the graph beside it has no optimizer: it says nothing of training",))
+        none = "no optimizer op (Apply…) is in the graph beside it"
+        return Proof(facts=(f"{none}: what a training step runs cannot be told from that",))
     updates = [update for update in graph.updates if update.role in roles]
     if any(update.run_by for update in updates):
-        return Proof(facts=_facts_of_run(graph, roles), fix=SWITCHED_OFF)
+        return Proof(facts=_facts_of_run(graph, roles), fix=switched_off(graph.switches))
     if updates:
         return _updates_not_run(layer, graph, updates)
     if not graph.complete or graph.updates or not all(role in graph.statistics for role in roles):
@@ -55,26 +56,37 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
         kept = "no optimizer depends on the updates, but something else that keeps a result does"
         return Proof(facts=(kept, "what a training step ran is not stored"))
     nodes = [update.node for update in updates]
-    whose = "of this layer"
+    whose = f"`{layer.name}`"
     if len(updates) < len(graph.updates):
-        whose += "'s " + " and ".join(dict.fromkeys(update.role for update in updates))
+        whose = f"{' and '.join(dict.fromkeys(update.role for update in updates))} of {whose}"
     ops = _names(graph.training_ops)
-    depend = "does not depend" if len(graph.training_ops) == 1 else "do not depend"
+    one = len(graph.training_ops) == 1
     count = f"the graph has {graph.total} update {'op' if graph.total == 1 else 'ops'}"
     if graph.total_run:
         told = (
-            f"{count} of BN statistics and a training step runs {graph.total_run} of them, but"
-            f" {ops} {depend} on those {whose}"
+            f"{count} of BN statistics and training ops depend on {graph.total_run} of them, but"
+            f" {ops} {'does' if one else 'do'} not depend on those of {whose}"
         )
     else:
-        told = f"{count}, but {ops} {depend} on them"
+        told = f"{count}, but {ops} {'does' if one else 'do'} not depend on them"
     if graph.collected:
-        where = f"UPDATE_OPS holds those {whose}: {_names(nodes)}"
+        where = f"UPDATE_OPS holds those of {whose}: {_names(nodes)}"
         fix = run_collected_updates(layer)
     else:
-        where = f"UPDATE_OPS does not hold those {whose}: {_names(nodes)}"
+        where = f"UPDATE_OPS does not hold those of {whose}: {_names(nodes)}"
         fix = run_uncollected_updates(layer)
-    return Proof("update-ops-not-run", (told, where), fix)
+    return Proof("update-ops-not-run", (told, where, *_switched(graph)), fix)
+
+
+def _switched(graph: GraphEvidence) -> tuple[str, ...]:
+    """What else keeps updates from changing anything, even if they are run by hand."""
+    if not graph.switches:
+        return ()
+    one = len(graph.switches) == 1
+    switch = f"the {'placeholder' if one else 'placeholders'} {_names(graph.switches)}"
+    return (
+        f"{switch} can switch them off; what {'it was' if one else 'they were'} fed is not stored",
+    )
 
 
 def _never_built(layer: BNLayer, graph: GraphEvidence) -> Proof:
@@ -123,7 +135,7 @@ def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...
         depend = "depends" if len(run_by) == 1 else "depend"
         fact = f"in the graph {_names(run_by)} {depend} on updates of {' and '.join(updated)}"
         facts.append(f"{fact}, {_names(others)} not" if others else fact)
-    return (*facts, "what kept them from running is not stored")
+    return (*facts, *(_switched(graph) or ("why they changed nothing is not stored",)))
 
 
 def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:

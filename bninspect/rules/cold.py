@@ -65,7 +65,11 @@ def updates_a_step(layer: BNLayer, context: RuleContext) -> int | None:
 
 
 def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
-    """A sentence if averages may be cold, and no momentum tells whether they are."""
+    """A sentence if averages may be cold, and no momentum tells whether they are.
+
+    Not of a layer that training does not update by the graph: the step counts none of its updates,
+    whatever the momentum.
+    """
     if (least_share(layers) or 0.0) <= COLD_SHARE:
         return None
     for layer in layers:
@@ -74,7 +78,7 @@ def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
             continue
         if not updates or _USUAL_MOMENTUM**updates <= COLD_SHARE:
             continue
-        if momentum_of(layer, context) is None and known_momentum(layer, context) is None:
+        if known_momentum(layer, context) is None and updates_a_step(layer, context):
             return (
                 f"after {updates} steps the averages may still be partly their initial values, but"
                 f" no momentum is stored: BN106 was not judged; give --momentum"

@@ -5,7 +5,7 @@ The sentence is for the report, where the family is known; the code is for a rul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bninspect.model import BNLayer
 
@@ -79,11 +79,18 @@ def run_collected_updates(layer: BNLayer) -> str:
     return _TF1 if layer.family == "custom-scope" else run_the_updates(layer)
 
 
-SWITCHED_OFF = (
-    "By the graph a training step runs the update ops. Look for what switched them off: a training"
-    " placeholder that was fed False or left at its default, a branch that was not taken, or that"
-    f" another graph than this one was trained. Then train {_AGAIN}"
-)
+def switched_off(placeholders: Sequence[str] = ()) -> str:
+    """What to look for where a training step runs the updates, and they changed nothing.
+
+    `placeholders` are those that switch them.
+    """
+    switch = " or ".join(f"`{name}`" for name in placeholders[:3])
+    fed = f"the placeholder {switch}" if switch else "a training placeholder"
+    return (
+        f"By the graph a training step runs the update ops. Look for what switched them off: {fed}"
+        " fed False or left at its default, a branch that was not taken, or that another graph than"
+        f" this one was trained. Then train {_AGAIN}"
+    )
 
 
 def run_uncollected_updates(layer: BNLayer) -> str:

@@ -18,6 +18,26 @@ _ALL_CHECKPOINTS = click.option(
 )
 
 
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Write to FILE, whole or not at all, instead of standard output.",
+)
+
+
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """How the result is written; the first of `formats` unless another is asked for."""
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="How to write the result.",
+    )
+
+
 def common_options(
     *formats: str, quiet: str, verbose: str, all_checkpoints: bool = True
 ) -> Callable[[Command], Command]:
@@ -29,20 +49,8 @@ def common_options(
     def add(command: Command) -> Command:
         for option in reversed(
             (
-                click.option(
-                    "--format",
-                    "format_",
-                    type=click.Choice(formats),
-                    default=formats[0],
-                    show_default=True,
-                    help="How to write the result.",
-                ),
-                click.option(
-                    "-o",
-                    "--output",
-                    metavar="FILE",
-                    help="Write to FILE, whole or not at all, instead of standard output.",
-                ),
+                format_option(*formats),
+                OUTPUT,
                 click.option(
                     "--pattern",
                     "patterns",

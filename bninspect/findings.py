@@ -69,7 +69,7 @@ class RuleDoc(NamedTuple):
     """A rule's page: what it means, why it is bad, usual causes, how to fix it.
 
     Paragraphs of a text are parted by an empty line. `arithmetic` has what inference computes:
-    lines of up to 76 characters, columns parted by two spaces, results as `EXPRESSION = NUMBER`.
+    lines of up to 78 characters, columns parted by two spaces, results as `EXPRESSION = NUMBER`.
     """
 
     meaning: str

@@ -157,7 +157,9 @@ def _as_text(block: _Block, width: int) -> str:
             )
         case "framework":
             return f"\n{_folded(' '.join((f'{block.text}:', *block.items)), width)}\n"
-        case "formulas" | "code":
+        case "formulas":
+            return f"\n{textwrap.indent(block.text, '  ')}\n"
+        case "code":
             return f"\n{textwrap.indent(block.text, '    ')}\n"
 
 

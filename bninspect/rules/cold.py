@@ -187,9 +187,9 @@ RULES: tuple[Rule, ...] = (
                 " with 0.9997 it is 74%: inference normalises by numbers that are mostly made up."
             ),
             arithmetic="""\
-inference         gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-moving_mean       m^n * 0 + (1 - m^n) * mean
-moving_variance   m^n * 1 + (1 - m^n) * variance
+inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
+mean        m^n * 0 + (1 - m^n) * mean
+variance    m^n * 1 + (1 - m^n) * variance
 
 Momentum 0.99, 100 updates, activations of mean 5 and deviation 3:
 initial share       0.99 ** 100 = 0.366

@@ -150,7 +150,7 @@ RULES: tuple[Rule, ...] = (
                 " a single value would be used for all channels."
             ),
             arithmetic="""\
-for channel c   gamma[c] * (x[c] - mean[c]) / sqrt(variance[c] + epsilon) + beta[c]
+channel c  gamma[c] * (x[c] - mean[c]) / sqrt(variance[c] + epsilon) + beta[c]
 
 With 16 channels of gamma and 8 of mean there is no mean[8] to mean[15].""",
             causes=(

@@ -15,14 +15,15 @@ with tf.control_dependencies(update_ops):
     train_op = optimizer.minimize(loss, global_step=step)"""
 
 TF1_MODE = """\
-is_training = tf.placeholder(tf.bool)  # no default, so that no run forgets it
+is_training = tf.placeholder(tf.bool)  # no default, so no run forgets it
 x = tf.layers.batch_normalization(x, training=is_training)
 loss = tf.losses.mean_squared_error(labels, tf.layers.dense(x, 1))
 with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
     train_op = optimizer.minimize(loss, global_step=step)
 session.run(tf.global_variables_initializer())
 for batch, targets in batches:
-    session.run(train_op, {images: batch, labels: targets, is_training: True})"""
+    fed = {images: batch, labels: targets, is_training: True}
+    session.run(train_op, fed)"""
 
 TF1_KERAS = """\
 keras.backend.set_learning_phase(1)  # before the layers are built
@@ -30,13 +31,15 @@ inputs = keras.Input(tensor=images)
 x = keras.layers.BatchNormalization()(inputs)
 model = keras.Model(inputs, keras.layers.Dense(1)(x))
 loss = tf.losses.mean_squared_error(labels, model.output)
-with tf.control_dependencies(model.updates):  # Keras puts none into UPDATE_OPS
+with tf.control_dependencies(model.updates):  # not in UPDATE_OPS
     train_op = optimizer.minimize(loss, global_step=step)"""
 
 TF1_HAND_WRITTEN = """\
 mean, variance = tf.nn.moments(x, axes=[0])
-update_mean = moving_mean.assign(0.9 * moving_mean + 0.1 * mean)
-update_variance = moving_variance.assign(0.9 * moving_variance + 0.1 * variance)
+m = 0.9  # the momentum
+update_mean = moving_mean.assign(m * moving_mean + (1 - m) * mean)
+update_variance = moving_variance.assign(
+    m * moving_variance + (1 - m) * variance)
 x = tf.nn.batch_normalization(x, mean, variance, beta, gamma, 0.001)
 loss = tf.losses.mean_squared_error(labels, tf.layers.dense(x, 1))
 with tf.control_dependencies([update_mean, update_variance]):  # both
@@ -49,15 +52,16 @@ for batch, _ in batches:
 saver.save(session, path, global_step=step)"""
 
 TF1_PRETRAINED = """\
-x = tf.layers.batch_normalization(x, training=False, trainable=False, name="bn")
-# Before the initializer is run: this changes what it puts into the variables.
+x = tf.layers.batch_normalization(
+    x, training=False, trainable=False, name="bn")
+# Before the initializer is run, which then fills in these values.
 tf.train.init_from_checkpoint(pretrained, {"bn/": "bn/"})"""
 
 TF1_MOMENTUM = """\
 x = tf.layers.batch_normalization(x, momentum=0.9, training=True)"""
 
 TF1_SAVER = """\
-saver = tf.train.Saver()  # every variable, not tf.trainable_variables() alone"""
+saver = tf.train.Saver()  # all variables, not the trainable ones alone"""
 
 TF1_SAVER_CHOICE = """\
 saver = tf.train.Saver(tf.trainable_variables() + [
@@ -77,7 +81,7 @@ SLIM_SAVER = """\
 saver = tf.train.Saver(slim.get_model_variables())  # with the statistics"""
 
 KERAS_FIT = """\
-x = keras.layers.BatchNormalization()(x)  # no training=: fit and predict choose
+x = keras.layers.BatchNormalization()(x)  # no training=: fit sets it
 model = keras.Model(inputs, keras.layers.Dense(1)(x))
 model.compile(optimizer, "mse")
 model.fit(images, labels, epochs=25)
@@ -93,7 +97,8 @@ for batch, targets in dataset:
 
 KERAS_STATELESS = """\
 def loss_and_state(trainable, state, batch, targets):
-    predicted, state = model.stateless_call(trainable, state, batch, training=True)
+    predicted, state = model.stateless_call(
+        trainable, state, batch, training=True)
     return keras.ops.mean(keras.ops.square(targets - predicted)), state
 
 gradient = jax.value_and_grad(loss_and_state, has_aux=True)
@@ -102,8 +107,8 @@ state = [v.value for v in model.non_trainable_variables]
 slots = [v.value for v in optimizer.variables]
 for batch, targets in dataset:
     # `state` comes back with new averages: keep it for the next step
-    (loss, state), gradients = gradient(trainable, state, batch, targets)
-    trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+    (loss, state), grads = gradient(trainable, state, batch, targets)
+    trainable, slots = optimizer.stateless_apply(slots, grads, trainable)
 
 # and put it into the model before saving
 for v, value in zip(model.trainable_variables, trainable):
@@ -136,5 +141,5 @@ KERAS_SET_WEIGHTS = """\
 layer.set_weights([gamma, beta, moving_mean, moving_variance])"""
 
 KERAS_MIXED = """\
-# Before the model is built. Layers compute in bfloat16 and keep float32 variables.
+# Before the model is built: bfloat16 activations, float32 variables.
 keras.mixed_precision.set_global_policy("mixed_bfloat16")"""

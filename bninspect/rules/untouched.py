@@ -85,8 +85,8 @@ RULES: tuple[Rule, ...] = (
                 " makes of them has nothing to do with training."
             ),
             arithmetic="""\
-inference, other channels   gamma * (x - mean) / sqrt(variance + epsilon) + beta
-inference, these channels   gamma * (x - 0) / sqrt(1 + epsilon) + beta
+other channels   gamma * (x - mean) / sqrt(variance + epsilon) + beta
+these channels   gamma * (x - 0) / sqrt(1 + epsilon) + beta
 
 Activations of mean 5 and deviation 3, gamma 1, beta 0, epsilon 0.001:
 a channel that moved, x = 8    (8 - 5) / sqrt(9 + 0.001) = 1.000

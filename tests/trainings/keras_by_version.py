@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from tests.trainings.running import (
     BATCHES,
+    FOLDER,
     IMAGES,
     LABELS,
     pair,
@@ -69,6 +71,24 @@ def fit(scope: dict[str, Any], epochs: int = 2) -> None:
     scope["model"].fit(scope["images"], scope["labels"], batch_size=16, epochs=epochs, verbose=0)
 
 
+@functools.cache
+def trained() -> dict[str, str]:
+    """A model that was trained well, and its weights: where others begin."""
+    scope = with_layer()
+    fit(scope)
+    folder = FOLDER / "trained"
+    folder.mkdir()
+    weights = str(folder / "trained.weights.h5")
+    scope["model"].save_weights(weights)
+    return {**save(scope, folder), "weights": weights}
+
+
+def resume(**more: Any) -> dict[str, Any]:
+    scope = with_layer(**more)
+    scope["model"].load_weights(trained()["weights"])
+    return scope
+
+
 def fit_sample(*mistake: tuple[str, str]) -> Any:
     def training(folder: Path, right: bool) -> dict[str, str]:
         scope = network(path=str(folder / f"model{SUFFIX}"))
@@ -89,15 +109,12 @@ def loop(folder: Path, right: bool) -> dict[str, str]:
 
 def resumed(folder: Path, right: bool) -> dict[str, str]:
     """fit first, then a loop of one's own."""
-    scope = with_layer()
-    fit(scope)
-    (folder / "earlier").mkdir()
-    earlier = save(scope, folder / "earlier")["path"]
+    scope = resume()
     if right:
         run_sample("KERAS_LOOP", scope)
     else:
         run_mistaken("KERAS_LOOP", scope, (", training=True)", ")"))
-    return save(scope, folder, since=earlier)
+    return save(scope, folder, since=trained()["path"])
 
 
 def reestimate(folder: Path, right: bool) -> dict[str, str]:
@@ -114,34 +131,25 @@ def reestimate(folder: Path, right: bool) -> dict[str, str]:
 
 def pretrained(folder: Path, right: bool) -> dict[str, str]:
     """A frozen layer needs the statistics of a model that was trained."""
-    scope = with_layer()
-    fit(scope)
-    weights = str(folder / "pretrained.weights.h5")
-    scope["model"].save_weights(weights)
-    scope = with_layer(pretrained=weights)
+    scope = with_layer(pretrained=trained()["weights"])
     if right:
         run_sample("KERAS_PRETRAINED", scope)
     else:
         run_mistaken("KERAS_PRETRAINED", scope, ("model.load_weights(pretrained)", "pass"))
-    scope["model"].fit(IMAGES, LABELS, batch_size=16, epochs=2, verbose=0)
+    scope["model"].fit(IMAGES, LABELS, batch_size=16, epochs=1, verbose=0)
     return save(scope, folder)
 
 
 def frozen(folder: Path, right: bool) -> dict[str, str]:
     """Freezing the statistics alone: gamma and beta go on without them."""
-    scope = with_layer()
-    fit(scope)
-    weights = str(folder / "pretrained.weights.h5")
-    scope["model"].save_weights(weights)
-    (folder / "earlier").mkdir()
-    earlier = save(scope, folder / "earlier")["path"]
+    scope = resume(pretrained=trained()["weights"])
     if right:
-        scope["pretrained"] = weights
         run_sample("KERAS_PRETRAINED", scope)
-        scope["model"].fit(IMAGES, LABELS, batch_size=16, epochs=1, verbose=0)
+        # More steps than before: a new optimizer counts from 0.
+        scope["model"].fit(IMAGES, LABELS, batch_size=16, epochs=3, verbose=0)
     else:
         run_mistaken("KERAS_LOOP", scope, (", training=True)", ")"))
-    return save(scope, folder, since=earlier)
+    return save(scope, folder, since=trained()["path"])
 
 
 def momentum(folder: Path, right: bool) -> dict[str, str]:
@@ -157,8 +165,7 @@ def momentum(folder: Path, right: bool) -> dict[str, str]:
 def saved(folder: Path, right: bool) -> dict[str, str]:
     """A Saver of the trainable variables, as in a script that was carried over from TF1."""
     path = str(folder / f"model{SUFFIX}")
-    scope = with_layer(path=path)
-    fit(scope)
+    scope = resume(path=path)
     if right:
         run_sample("KERAS_SAVE", scope)
         return {"path": path}
@@ -175,8 +182,7 @@ def saved(folder: Path, right: bool) -> dict[str, str]:
 
 
 def set_weights(folder: Path, right: bool) -> dict[str, str]:
-    scope = with_layer()
-    fit(scope)
+    scope = resume()
     layer = scope["layer"] = scope["model"].get_layer("bn")
     names = ("gamma", "beta", "moving_mean", "moving_variance")
     scope.update(zip(names, layer.get_weights(), strict=True))

@@ -27,7 +27,7 @@ def stateless(folder: Path, right: bool) -> dict[str, str]:
     if right:
         run_sample("KERAS_STATELESS", scope)
     else:
-        run_mistaken("KERAS_STATELESS", scope, ("(loss, state), gradients", "(loss, _), gradients"))
+        run_mistaken("KERAS_STATELESS", scope, ("(loss, state), grads", "(loss, _), grads"))
     path = str(folder / "model.keras")
     model.save(path)
     return {"path": path}

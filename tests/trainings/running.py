@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,8 @@ BATCHES = list(zip(IMAGES.reshape(STEPS, BATCH, 4), LABELS.reshape(STEPS, BATCH,
 FOLDER = Path(sys.argv[1])
 
 
-class Saved(dict[str, str]):
-    """Where the files of a training are: `path`, and `since` for the earlier checkpoint."""
-
-
 _executed: list[str] = []
-_pairs: dict[str, dict[str, Saved]] = {}
+_pairs: dict[str, dict[str, dict[str, str]]] = {}
 
 
 def run_sample(name: str, scope: dict[str, Any]) -> None:
@@ -54,19 +50,19 @@ def run_mistaken(name: str, scope: dict[str, Any], *changes: tuple[str, str]) ->
 
 
 def pair(name: str, train: Callable[[Path, bool], dict[str, str]]) -> None:
-    """Train with the mistake (`train(folder, False)`), then with the sample."""
+    """Train with the mistake (`train(folder, False)`), then with the sample.
+
+    `train` gives the `path` of what it saved, and as `since` an earlier checkpoint to compare with.
+    """
     _pairs[name] = {}
     for key, right in (("mistaken", False), ("right", True)):
         folder = FOLDER / name / key
         folder.mkdir(parents=True)
-        _pairs[name][key] = Saved(train(folder, right))
-
-
-def write_record() -> None:
-    (FOLDER / "record.json").write_text(json.dumps({"executed": _executed, "pairs": _pairs}))
+        _pairs[name][key] = train(folder, right)
 
 
 @contextlib.contextmanager
-def recording() -> Any:
+def recording() -> Iterator[None]:
+    """Write down, at the end, what was run and where the files are."""
     yield
-    write_record()
+    (FOLDER / "record.json").write_text(json.dumps({"executed": _executed, "pairs": _pairs}))

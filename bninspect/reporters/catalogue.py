@@ -14,10 +14,9 @@ _INTRODUCTION = (
     " are shown by `bninspect rule CODE` and `bninspect rule CAUSE`."
 )
 _SAMPLES = (
-    "The code of the fixes is run by bninspect's tests. Names that a sample does not define are"
-    " those of the training it is put into: `images` and `labels` (what is fed), `x` (the"
-    " activations before the layer), `optimizer`, `step`, `session`, `model`, `dataset`, `path`. In"
-    " TF1 code `tf` is TensorFlow 1, or `tensorflow.compat.v1`."
+    "Names that the code does not define, such as `images`, `x` (the activations before the layer)"
+    " or `optimizer`, are those of your training; in TF1 code `tf` is TensorFlow 1, or"
+    " `tensorflow.compat.v1`. bninspect's tests run this code as it stands."
 )
 
 
@@ -68,7 +67,7 @@ def write_markdown(
     rules, causes = tuple(rules), tuple(causes)
     entries: tuple[Rule | Cause, ...] = (*rules, *causes) if entry is None else (entry,)
     if entry is None:
-        stream.write(f"# Rules and causes\n\n{_INTRODUCTION}\n\n{_SAMPLES}\n")
+        stream.write(f"# Rules and causes\n\n{_INTRODUCTION}\n")
         for title, listed in (("Rules", rules), ("Causes", causes)):
             stream.write(f"\n**{title}**\n\n")
             for one in listed:
@@ -136,7 +135,10 @@ def _prose(heading: str, text: str) -> Iterator[_Block]:
 
 
 def _fixes(fixes: Iterable[Fix]) -> Iterator[_Block]:
+    fixes = tuple(fixes)
     yield _Block("heading", "How to fix it")
+    if any(fix.code for fix in fixes):
+        yield _Block("paragraph", _SAMPLES)
     for fix in fixes:
         yield _Block("framework", fix.where, (fix.text,) if fix.text else ())
         if fix.code:

@@ -99,7 +99,8 @@ def run_uncollected_updates(layer: BNLayer) -> str:
             "tf.get_collection(UPDATE_OPS) does not hold these update ops. If these are Keras"
             " layers in a TF1 loop, run theirs with every training step:"
             " `session.run([train_op, model.updates])`, or build the train op under"
-            " `tf.control_dependencies(model.updates)`. If the layer is hand-written, do so with"
+            " `tf.control_dependencies(model.updates)`; the model must be built on what the loop"
+            " feeds, as with `keras.Input(tensor=images)`. If the layer is hand-written, do so with"
             " its assign ops. A layer with trainable=False leaves them out too. Then train"
             f" {_AGAIN}"
         )

@@ -85,8 +85,8 @@ after 500 that did not        5 * (1 - 0.99 ** 0) = 0.000""",
                 " inference, and had no ops to update them. gamma and beta were trained."
             ),
             proof=(
-                "The stored Keras configuration, where it calls the layer with training=False and"
-                " that kind of file is binding (Keras 2). Or a graph with an optimizer, in which no"
+                "A stored Keras 2 configuration that calls the layer with training=False, to which"
+                " Keras 2's fit keeps. Or a graph with an optimizer, in which no"
                 " node updates the statistics and what the training ops compute uses them; a fused"
                 " kernel with is_training=False says so too. The optimizer changes the layer's"
                 " gamma or beta, else the cause is layer-frozen."

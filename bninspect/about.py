@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bninspect.options import config_options
+from bninspect.options import OUTPUT, config_options, format_option
 from bninspect.output import output_stream, terminal_width
 
 if TYPE_CHECKING:
@@ -40,24 +40,33 @@ def config_(config: Config, format_: str) -> int:
     return 0
 
 
-@click.command(short_help="Explain the rules: meaning, causes, fix.")
+@click.command(short_help="Explain the rules and causes: meaning, proof, fix.")
 @click.argument("code", required=False)
-def rule(code: str | None) -> int:
-    """Show the catalogue of rules, or one rule's page: meaning, causes, fix.
+@format_option("text", "markdown")
+@OUTPUT
+def rule(code: str | None, format_: str, output: str | None) -> int:
+    """Show the catalogue of rules and causes, or one page: meaning, causes, fix.
+
+    CODE is a rule's code or name, or the name of a cause.
 
     \b
     bninspect rule
     bninspect rule BN101
+    bninspect rule update-ops-not-run
+    bninspect rule --format markdown -o rules.md
     """
-    from bninspect.reporters.catalogue import write_catalogue, write_rule  # noqa: PLC0415
-    from bninspect.rules import RULES, rule_called  # noqa: PLC0415
+    from bninspect.reporters import catalogue  # noqa: PLC0415
+    from bninspect.rules import CAUSES, RULES, entry_called  # noqa: PLC0415
 
-    chosen = rule_called(code) if code else None
-    with output_stream(None) as stream:
-        if chosen is None:
-            write_catalogue(RULES, stream)
+    chosen = entry_called(code) if code else None
+    with output_stream(output) as stream:
+        if format_ == "markdown":
+            catalogue.write_markdown(RULES, CAUSES, stream, entry=chosen)
+        elif chosen is None:
+            catalogue.write_catalogue(RULES, CAUSES, stream)
         else:
-            write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
+            width = min(terminal_width(stream) or 80, 100)
+            catalogue.write_page(chosen, RULES, CAUSES, stream, width=width)
     return 0
 
 

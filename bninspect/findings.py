@@ -6,7 +6,7 @@ A *rule* looks at one layer and yields *violations*; with its rule's code and fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -56,13 +56,50 @@ class Violation(NamedTuple):
     fix: str | None = None
 
 
+class Fix(NamedTuple):
+    """One way to fix it: for what, a sentence, and code. `text` or `code` may be empty.
+
+    What is said in `code` is run by the tests; what cannot be run there belongs into `text`.
+    """
+
+    where: str
+    text: str = ""
+    code: str = ""
+
+
 class RuleDoc(NamedTuple):
-    """A rule's page: what it means, why it is bad, usual causes, how to fix it (by framework)."""
+    """A rule's page: what it means, why it is bad, usual causes, how to fix it.
+
+    Paragraphs of a text are parted by an empty line. `arithmetic` has what inference computes:
+    lines of up to 78 characters, columns parted by two spaces, results as `EXPRESSION = NUMBER`.
+    """
 
     meaning: str
     why: str
+    arithmetic: str
     causes: tuple[str, ...]
-    fixes: Mapping[str, str]
+    fixes: tuple[Fix, ...]
+
+
+class CauseDoc(NamedTuple):
+    """A cause's page; `proof` is what in the files proves it, `unproved` when it stays null."""
+
+    meaning: str
+    proof: str
+    unproved: str
+    why: str
+    arithmetic: str
+    mistakes: tuple[str, ...]
+    fixes: tuple[Fix, ...]
+
+
+class Cause(NamedTuple):
+    """A reason that files can prove; `rules` are the codes of the rules that may give it."""
+
+    name: str
+    summary: str
+    rules: tuple[str, ...]
+    doc: CauseDoc
 
 
 class Rule(NamedTuple):

@@ -86,6 +86,26 @@ _ALL_CHECKPOINTS = click.option(
 )
 
 
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Write to FILE, whole or not at all, instead of standard output.",
+)
+
+
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """How the result is written; the first of `formats` unless another is asked for."""
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="How to write the result.",
+    )
+
+
 def common_options(
     formats: Iterable[str], *, quiet: str, verbose: str, all_checkpoints: bool = True
 ) -> Callable[[Command], Command]:
@@ -183,14 +203,7 @@ def config_options(command: Command) -> Command:
             *_OF_RULES,
             _PATTERN,
             *_CONFIGURATION,
-            click.option(
-                "--format",
-                "format_",
-                type=click.Choice(("text", "json")),
-                default="text",
-                show_default=True,
-                help="How to write the result.",
-            ),
+            format_option("text", "json"),
         )
     ):
         command = option(command)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bninspect.errors import Corrupt
 from bninspect.findings import CheckpointReport, Finding, Report, Severity
 from bninspect.model import BNLayer
-from bninspect.rules import RULES, rule_called
+from bninspect.rules import RULES, entry_called
 
 # What a log, a shell, a terminal, XML, JSON or a URI could take for its own.
 HOSTILE = (
@@ -47,7 +47,7 @@ def finding(
     severity: Severity | None = None,
     evidence: tuple[str, ...] = (),
 ) -> Finding:
-    rule = rule_called(code)
+    rule = entry_called(code)
     fix = f"mend {layer}"
     return Finding(rule, severity or rule.severity, layer, message, None, evidence, fix)
 

@@ -90,7 +90,7 @@ def test_the_page_of_a_rule_is_complete(rule):
         assert len(text) > 40
         assert text.endswith(".")
     assert rule.doc.causes
-    for text in (*rule.doc.causes, *rule.doc.fixes, *rule.doc.fixes.values()):
+    for text in (*rule.doc.causes, *(fix.where for fix in rule.doc.fixes)):
         assert text.strip()
 
 

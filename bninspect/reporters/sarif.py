@@ -17,9 +17,10 @@ from typing import Any, TextIO
 from bninspect import __version__
 from bninspect.errors import shortened
 from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Rule
-from bninspect.reporters.catalogue import rule_markdown, write_rule
+from bninspect.reporters.catalogue import write_markdown, write_page
 from bninspect.reporters.locations import file_of, file_uri, in_repository, relative_uri
 from bninspect.reporters.text import printable
+from bninspect.rules import CAUSES, RULES
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -77,14 +78,15 @@ def _rules(report: Report) -> tuple[Rule, ...]:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    page = io.StringIO()
-    write_rule(rule, page)
+    page, markdown = io.StringIO(), io.StringIO()
+    write_page(rule, RULES, CAUSES, page)
+    write_markdown(RULES, CAUSES, markdown, entry=rule)
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": f"{rule.summary}."},
         "fullDescription": {"text": f"{rule.doc.meaning} {rule.doc.why}"},
-        "help": {"text": page.getvalue(), "markdown": rule_markdown(rule)},
+        "help": {"text": page.getvalue(), "markdown": markdown.getvalue()},
         "defaultConfiguration": {"level": rule.severity},
         "properties": {
             "problem.severity": _PROBLEM_SEVERITY[rule.severity],

@@ -1,13 +1,17 @@
-"""The catalogue: every rule, in the order of its code, and how they are chosen and applied."""
+"""The catalogue: every rule, in the order of its code, and how they are chosen and applied.
+
+`CAUSES` are the reasons that a finding may give.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from bninspect.errors import UsageProblem
-from bninspect.findings import Finding, Rule, RuleContext
+from bninspect.findings import Cause, Finding, Rule, RuleContext
 from bninspect.model import BNLayer
 from bninspect.rules import cold, frozen, incomplete, numeric, stuck, untouched
+from bninspect.rules.cause_pages import CAUSES as CAUSES
 
 RULES: tuple[Rule, ...] = (
     *stuck.RULES,
@@ -35,28 +39,36 @@ def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
     for code in codes:
         matching = [rule for rule in RULES if code and rule.code.startswith(code.upper())]
         if not matching:
-            raise UsageProblem(f"There is no rule {code!r}{_nearest_rule(code)}")
+            raise UsageProblem(f"There is no rule {code!r}{_nearest(code, _rules_by_name())}")
         chosen += matching
     return tuple(chosen)
 
 
-def rule_called(code: str) -> Rule:
-    """The rule of a code or name; raises `UsageProblem` if there is none."""
+def entry_called(name: str) -> Rule | Cause:
+    """The rule of a code or name, or the cause of a name; raises `UsageProblem` for any other."""
     for rule in RULES:
-        if code.upper() == rule.code or code.lower() == rule.name:
+        if name.upper() == rule.code or name.lower() == rule.name:
             return rule
+    for cause in CAUSES:
+        if name.lower() == cause.name:
+            return cause
+    names = _rules_by_name() | {cause.name: cause.name for cause in CAUSES}
     raise UsageProblem(
-        f"There is no rule {code!r}{_nearest_rule(code)} `bninspect rule` lists all."
+        f"There is no rule or cause {name!r}{_nearest(name, names)} `bninspect rule` lists all."
     )
 
 
-def _nearest_rule(code: str) -> str:
-    """A suggestion for a mistyped code, as the end of a sentence; a full stop if none is near."""
+def _rules_by_name() -> dict[str, str]:
+    """What a rule may be called by → its code."""
+    return {rule.code: rule.code for rule in RULES} | {rule.name: rule.code for rule in RULES}
+
+
+def _nearest(typed: str, names: dict[str, str]) -> str:
+    """A suggestion for a mistyped name, as the end of a sentence; a full stop if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
 
-    names = {rule.code: rule for rule in RULES} | {rule.name: rule for rule in RULES}
-    near = get_close_matches(code.upper(), names, 1) or get_close_matches(code.lower(), names, 1)
-    return f"; did you mean {names[near[0]].code}?" if near else "."
+    near = get_close_matches(typed.upper(), names, 1) or get_close_matches(typed.lower(), names, 1)
+    return f"; did you mean {names[near[0]]}?" if near else "."
 
 
 def apply_rules(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
 from bninspect.model import BNLayer
 from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
+from bninspect.rules.fixes import MOMENTUM_FIXES
 
 # The share of the initial value above which the averages count as cold.
 COLD_SHARE = 0.05
@@ -185,10 +186,22 @@ RULES: tuple[Rule, ...] = (
                 " Not with zero-debias, and not where a variance shows more updates than that."
             ),
             why=(
-                "The stored variance is m^n * 1 + (1 - m^n) * (the running average). With momentum"
-                " 0.999 and 1000 steps 37% of it is the 1 it started from, with 0.9997 it is 74%:"
-                " inference normalises by numbers that are mostly made up."
+                "What is stored is a mixture of the statistics and of where they started from."
+                " With momentum 0.999 and 1000 steps 37% of the variance is the 1 it started from,"
+                " with 0.9997 it is 74%: inference normalises by numbers that are mostly made up."
             ),
+            arithmetic="""\
+inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
+mean        m^n * 0 + (1 - m^n) * mean
+variance    m^n * 1 + (1 - m^n) * variance
+
+Momentum 0.99, 100 updates, activations of mean 5 and deviation 3:
+initial share       0.99 ** 100 = 0.366
+moving_mean         0.366 * 0 + 0.634 * 5 = 3.17
+moving_variance     0.366 * 1 + 0.634 * 9 = 6.072
+training, x = 8     (8 - 5) / sqrt(9 + 0.001) = 1.000
+inference, x = 8    (8 - 3.17) / sqrt(6.072 + 0.001) = 1.960
+updates to 5%       log(0.05) / log(0.99) = 298.1""",
             causes=(
                 (
                     "a momentum of 0.99 (Keras), 0.999 (slim) or 0.9997 (slim's inception) and a"
@@ -197,16 +210,7 @@ RULES: tuple[Rule, ...] = (
                 "large batches: few steps an epoch",
                 "a checkpoint from early in the training: later ones will be fine",
             ),
-            fixes={
-                "TF1 layers": "x = tf.layers.batch_normalization(x, momentum=0.9, training=True)",
-                "slim": "slim.batch_norm(x, decay=0.9, is_training=True)",
-                "Keras": """\
-keras.layers.BatchNormalization(momentum=0.9)
-
-# or re-estimate: forward passes in training mode update the averages and nothing else
-for x, _ in dataset:
-    model(x, training=True)""",
-            },
+            fixes=MOMENTUM_FIXES,
         ),
         check=statistics_cold,
         fix=_fix_cold,

@@ -1,13 +1,15 @@
-"""How to fix it, once for all rules: one sentence by family, and code by framework.
+"""How to fix it, once for all rules: one sentence by family, and a page's fixes by framework.
 
-The sentence is for the report, where the family is known; the code is for a rule's page.
+The sentence is for the report, where the family is known. The pages' code is in `samples.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bninspect.findings import Fix
 from bninspect.model import BNLayer
+from bninspect.rules import samples
 
 # The weights may be good, and only the averages missing: see `Without training again` below.
 _AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says when)."
@@ -104,7 +106,8 @@ def run_uncollected_updates(layer: BNLayer) -> str:
             "tf.get_collection(UPDATE_OPS) does not hold these update ops. If these are Keras"
             " layers in a TF1 loop, run theirs with every training step:"
             " `session.run([train_op, model.updates])`, or build the train op under"
-            " `tf.control_dependencies(model.updates)`. If the layer is hand-written, do so with"
+            " `tf.control_dependencies(model.updates)`; the model must be built on what the loop"
+            " feeds, as with `keras.Input(tensor=images)`. If the layer is hand-written, do so with"
             " its assign ops. A layer with trainable=False leaves them out too. Then train"
             f" {_AGAIN}"
         )
@@ -126,59 +129,102 @@ def train_in_training_mode(*, frozen: bool = False) -> str:
     )
 
 
-UPDATE_CODE: Mapping[str, str] = {
-    "TF1 layers": """\
-x = tf.layers.batch_normalization(x, training=is_training)
-...
-update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-with tf.control_dependencies(update_ops):
-    train_op = optimizer.minimize(loss, global_step=tf.train.get_or_create_global_step())""",
-    "slim": """\
-with slim.arg_scope([slim.batch_norm], is_training=is_training):
-    ...
-train_op = slim.learning.create_train_op(total_loss, optimizer)""",
-    "Keras": """\
-model.fit(dataset)
+UPDATE_FIXES: tuple[Fix, ...] = (
+    Fix("TF1 layers", code=samples.TF1_UPDATES),
+    Fix("slim", code=samples.SLIM_UPDATES),
+    Fix(
+        "Hand-written averages in TF1",
+        "Make the train op depend on both assign ops, wherever the layer was built.",
+        samples.TF1_HAND_WRITTEN,
+    ),
+    Fix(
+        "Keras layers in a TF1 session",
+        "Keras keeps the update ops in `model.updates`. The model must be built on what the loop"
+        " feeds (`tensor=images`): with placeholders of its own, its updates ask for those.",
+        samples.TF1_KERAS,
+    ),
+    Fix("Keras", "`fit` trains in training mode and `predict` does not.", samples.KERAS_FIT),
+    Fix(
+        "Keras, a loop of your own (TensorFlow)",
+        "A call without `training=True` is inference, in a loop of your own too.",
+        samples.KERAS_LOOP,
+    ),
+    Fix(
+        "Keras 3, a stateless loop (JAX)",
+        "`stateless_call` changes nothing: the new averages are what it returns.",
+        samples.KERAS_STATELESS,
+    ),
+)
 
-# in a TF1 session with a loop of your own
-session.run([train_op, model.updates], feed_dict)
-# or once, when the graph is built
-with tf.control_dependencies(model.updates):
-    train_op = optimizer.minimize(loss)""",
-    "Custom loops": """\
-# Keras on TensorFlow
-with tf.GradientTape() as tape:
-    loss = loss_fn(y, model(x, training=True))
+# What may save the training: the weights may be good, and only the averages missing.
+REESTIMATE_FIXES: tuple[Fix, ...] = (
+    Fix(
+        "Without training again",
+        "Compare the accuracy on the same batches in training mode and at inference. Good in"
+        " training mode alone: the weights are good and the averages are missing. Forward passes"
+        " over training data give them, without an optimizer: some 500 batches for a momentum of"
+        " 0.99, 5000 for 0.999. Good in both: the layer was trained in inference mode, nothing is"
+        " broken, and re-estimated averages would break it.",
+    ),
+    Fix("Without training again, Keras", code=samples.KERAS_REESTIMATE),
+    Fix("Without training again, TF1", code=samples.TF1_REESTIMATE),
+)
 
-# Keras 3, stateless (JAX): keep what is returned
-y_pred, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
+SAVER_FIXES: tuple[Fix, ...] = (
+    Fix("TF1 layers", code=samples.TF1_SAVER),
+    Fix("TF1 layers, a choice", code=samples.TF1_SAVER_CHOICE),
+    Fix(
+        "slim",
+        "The model's variables, for inference or fine-tuning; to go on with the training save all.",
+        samples.SLIM_SAVER,
+    ),
+    Fix("Keras", code=samples.KERAS_SAVE),
+    Fix(
+        "The statistics are lost",
+        "If only this checkpoint is left: restore it into the whole model, re-estimate the"
+        " statistics on training data (`bninspect rule BN101` says how), and save again.",
+    ),
+)
 
-# hand-written averages in TF1
-with tf.control_dependencies([update_mean, update_variance]):
-    train_op = optimizer.minimize(loss)""",
-    "Without training again": """\
-# Compare the accuracy on the same batches with training=True and with training=False.
-# Good only with True: the weights are good, the averages are missing. Re-estimate them by forward
-# passes in training mode over the training data, without an optimizer, and save:
-for x, _ in dataset.repeat(epochs):  # some 500 batches for a momentum of 0.99
-    model(x, training=True)
-# in a TF1 session
-for batch in batches:
-    session.run(update_ops, feed_dict={images: batch, is_training: True})
-# Good with False, too: the layer was trained in inference mode. Predictions are consistent with the
-# training; it never normalised anything, but nothing is broken.""",
-}
+MODE_FIXES: tuple[Fix, ...] = (
+    Fix("TF1 layers", code=samples.TF1_MODE),
+    Fix("slim", code=samples.SLIM_UPDATES),
+    Fix("Keras", code=samples.KERAS_FIT),
+)
 
-SAVER_CODE: Mapping[str, str] = {
-    "TF1 layers": """\
-saver = tf.train.Saver()  # every variable
-# or, if it must be a choice
-saver = tf.train.Saver(tf.trainable_variables() + [
-    v for v in tf.global_variables() if "moving_" in v.op.name])""",
-    "slim": """\
-saver = tf.train.Saver(slim.get_model_variables())  # includes moving_mean and moving_variance""",
-    "Keras": """\
-model.save("model.keras")  # or model.save_weights: both store the statistics""",
-    "Custom loops": """\
-saver = tf.train.Saver(var_list={**trained_variables, **moving_averages})""",
-}
+FREEZING_FIXES: tuple[Fix, ...] = (
+    Fix("TF1 layers", code=samples.TF1_PRETRAINED),
+    Fix("Keras", code=samples.KERAS_PRETRAINED),
+    Fix(
+        "Not meant to be frozen",
+        "Make the layer trainable (`trainable=True`), in TF1 build it in training mode, in Keras"
+        " compile the model again; then train.",
+    ),
+)
+
+MOMENTUM_FIXES: tuple[Fix, ...] = (
+    Fix(
+        "Any framework",
+        "Train longer, or lower the momentum, or re-estimate the averages. With momentum 0.9 they"
+        " are warm after 29 updates, with 0.99 after 299, with 0.999 after 2995, with 0.9997 after"
+        " 9985.",
+    ),
+    Fix("TF1 layers", code=samples.TF1_MOMENTUM),
+    Fix("slim", code=samples.SLIM_DECAY),
+    Fix("Keras", code=samples.KERAS_MOMENTUM),
+    *REESTIMATE_FIXES[1:],
+)
+
+FLOAT32_FIXES: tuple[Fix, ...] = (
+    Fix(
+        "Keras 3",
+        "A mixed policy instead of a half-precision one. (In Keras 2 and tf.layers the layer keeps"
+        " its statistics in float32 by itself.)",
+        samples.KERAS_MIXED,
+    ),
+    Fix(
+        "Hand-written averages",
+        "Create moving_mean and moving_variance as float32 and cast the batch statistics to float32"
+        " before they are averaged.",
+    ),
+)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
+from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.model import AFFINE, STATISTICS, BNLayer, Change, Role
 from bninspect.rules.causes import why_not_updated
 from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
-from bninspect.rules.fixes import UPDATE_CODE, run_the_updates
+from bninspect.rules.fixes import FLOAT32_FIXES, REESTIMATE_FIXES, UPDATE_FIXES, run_the_updates
+from bninspect.rules.samples import KERAS_PRETRAINED
 
 _HALF_PRECISION = ("float16", "bfloat16")
 _FROZEN = "layer-frozen"
@@ -140,41 +141,67 @@ RULES: tuple[Rule, ...] = (
         summary="moving_mean and moving_variance stood still while training went on",
         doc=RuleDoc(
             meaning=(
-                "Compared with an earlier checkpoint of the same training (--since, or the one"
-                " before it with --all-checkpoints and in `bninspect compare`), the statistics are"
-                " bit by bit the same, while the layer's gamma or beta moved. Of a layer without"
-                " gamma and beta: while the stored step went up, or gamma or beta of another layer"
-                " moved. A layer that has them and whose gamma and beta stood still too was left"
-                " out of training as a whole (a frozen backbone) and is no finding. It is a note"
-                " where the stored configuration says that it is meant so: trainable=false, a"
-                " model that calls the layer with training=False, mode=1 or 2 of Keras 1; and for"
-                " compare_gan's accumulators, which are filled before evaluation."
+                "This checkpoint is compared with an earlier one of the same training: the one"
+                " given by --since, with --all-checkpoints the one before it, in `bninspect"
+                " compare` each with the next. moving_mean and moving_variance are bit by bit the"
+                " same in both, and training went on. For a layer with gamma or beta that means"
+                " that one of them moved; for a layer without, that the stored step went up or that"
+                " gamma or beta of another layer moved."
+                "\n\n"
+                "What is no finding: a layer whose gamma and beta stood still too, since training"
+                " left it out as a whole (unless its stored configuration says trainable=false,"
+                " see below); and statistics that no update can move any more, because the input"
+                " is constant or they are NaN."
+                "\n\n"
+                "It is an error, and a note where the files say that the statistics are meant to"
+                " stay: a stored configuration with trainable=false (whether gamma and beta moved"
+                " or not), a stored model that calls the layer with training=False, a graph that"
+                " trains it in inference mode with statistics other than the initial ones, mode=1"
+                " or 2 of Keras 1, and compare_gan's accumulators, which are filled before"
+                " evaluation."
+                "\n\n"
+                "The graph beside the later checkpoint may prove the cause: update ops that no"
+                " training op depends on, or none at all and a layer in inference mode. Where it"
+                " runs the updates, the reason is not stored and the cause is null."
             ),
             why=(
-                "Inference computes gamma * (x - mean) / sqrt(variance + epsilon) + beta with the"
-                " statistics of the earlier weights, while training normalised by those of each"
-                " batch. The weights before the layer have moved on, so its input is neither"
-                " centred nor scaled any more; the more training goes on, the worse the model"
-                " predicts, although its training loss falls."
+                "The statistics are those of earlier weights, while training normalised by those of"
+                " each batch. The weights before the layer have moved on, so that its input is"
+                " neither centred nor scaled any more; the longer training goes on, the worse the"
+                " model predicts, although its training loss falls."
             ),
+            arithmetic="""\
+inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
+
+Statistics of mean 5 and deviation 3 stayed; by now the activations have
+mean 12 and deviation 6. With gamma 1, beta 0, epsilon 0.001:
+training, x = 18     (18 - 12) / sqrt(36 + 0.001) = 1.000
+inference, x = 18    (18 - 5) / sqrt(9 + 0.001) = 4.333
+The output has mean 2.333 and deviation 2 instead of 0 and 1.""",
             causes=(
                 "UPDATE_OPS never run: no control_dependencies(update_ops) around minimize",
+                (
+                    "UPDATE_OPS collected before the layers were built: get_collection returns an"
+                    " empty list, silently"
+                ),
                 "a training that was resumed by a script that forgets the update ops",
                 "the mode switched to training=False at some step, with gamma and beta trained on",
+                "Keras: model(x) in a loop of one's own, without training=True",
                 "Keras layers in a hand-written TF1 loop that ignores model.updates",
                 "a Keras 3 stateless loop that drops the updated non-trainable variables",
                 "statistics in float16 or bfloat16, which a high momentum cannot move",
                 "frozen on purpose: fine-tuning with the statistics of a pretrained model",
             ),
-            fixes={
-                **UPDATE_CODE,
-                "Frozen on purpose": """\
-# freeze gamma and beta with the statistics (Keras)
-for layer in model.layers:
-    if isinstance(layer, keras.layers.BatchNormalization):
-        layer.trainable = False
-model.compile(...)  # only now it takes effect""",
-            },
+            fixes=(
+                *UPDATE_FIXES,
+                *FLOAT32_FIXES,
+                Fix(
+                    "Frozen on purpose, Keras",
+                    "Freeze gamma and beta with the statistics. That leaves a note, no error.",
+                    KERAS_PRETRAINED,
+                ),
+                *REESTIMATE_FIXES,
+            ),
         ),
         check=statistics_frozen,
         fix=_fix_frozen,

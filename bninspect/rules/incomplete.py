@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
+from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.model import ROLES, STATISTICS, BNLayer, Role, Variable
 from bninspect.rules.causes import left_out_by_saver
-from bninspect.rules.fixes import SAVER_CODE
+from bninspect.rules.fixes import SAVER_FIXES
 
 
 def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -76,10 +76,18 @@ def _fix_shapes(_: BNLayer, __: Violation) -> str:
 
 
 _WHY_MISSING = (
-    "Inference needs (x - mean) / sqrt(variance + epsilon). Without the statistics a restored model"
-    " either fails (a NotFoundError for moving_mean, or a NoneType error in quantization and BN"
-    " folding) or runs with the 0 and 1 it was built with."
+    "Inference needs both statistics. Without them a restored model either fails (a NotFoundError"
+    " for moving_mean, or a NoneType error in quantization and BN folding) or runs with the 0 and 1"
+    " it was built with, which normalise nothing."
 )
+_ARITHMETIC_MISSING = """\
+inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
+
+Activations of mean 5 and deviation 3, gamma 1, beta 0, epsilon 0.001:
+training, x = 8                     (8 - 5) / sqrt(9 + 0.001) = 1.000
+with an initial mean, x = 8         (8 - 0) / sqrt(9 + 0.001) = 2.667
+with an initial variance, x = 8     (8 - 5) / sqrt(1 + 0.001) = 2.999
+with both as they started, x = 8    (8 - 0) / sqrt(1 + 0.001) = 7.996"""
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -95,11 +103,12 @@ RULES: tuple[Rule, ...] = (
                 " proves that the layer had them."
             ),
             why=_WHY_MISSING,
+            arithmetic=_ARITHMETIC_MISSING,
             causes=(
                 "tf.train.Saver(tf.trainable_variables()): the statistics are not trainable",
                 "a var_list filtered by a collection that does not hold them",
             ),
-            fixes=SAVER_CODE,
+            fixes=SAVER_FIXES,
         ),
         check=statistics_missing,
         fix=_fix_saver,
@@ -112,6 +121,7 @@ RULES: tuple[Rule, ...] = (
         doc=RuleDoc(
             meaning="moving_mean is in the file without moving_variance, or the other way round.",
             why=_WHY_MISSING,
+            arithmetic=_ARITHMETIC_MISSING,
             causes=(
                 "a var_list that names only one of them",
                 (
@@ -119,7 +129,7 @@ RULES: tuple[Rule, ...] = (
                     " see --pattern"
                 ),
             ),
-            fixes=SAVER_CODE,
+            fixes=SAVER_FIXES,
         ),
         check=statistics_half_missing,
         fix=_fix_half,
@@ -134,17 +144,26 @@ RULES: tuple[Rule, ...] = (
                 "gamma, beta, moving_mean and moving_variance each have a value a channel, but"
                 " their numbers of values differ."
             ),
-            why="No framework can restore such a layer, or it restores it into the wrong one.",
+            why=(
+                "Inference takes one value of each member for every channel. Where one of them has"
+                " fewer, the file cannot be restored, or goes into a layer it does not belong to;"
+                " a single value would be used for all channels."
+            ),
+            arithmetic="""\
+channel c  gamma[c] * (x[c] - mean[c]) / sqrt(variance[c] + epsilon) + beta[c]
+
+With 16 channels of gamma and 8 of mean there is no mean[8] to mean[15].""",
             causes=(
                 "weights of different layers or models merged into one file",
                 "a layer pruned by gamma and beta, its statistics forgotten",
             ),
-            fixes={
-                "Any framework": (
-                    "Load each variable again from where it came from, layer by layer, and\n"
-                    "compare the shapes before saving."
+            fixes=(
+                Fix(
+                    "Any framework",
+                    "Load each variable again from where it came from, layer by layer, and compare"
+                    " the shapes before saving.",
                 ),
-            },
+            ),
         ),
         check=shape_mismatch,
         fix=_fix_shapes,

@@ -1,0 +1,196 @@
+"""The code on the rule pages does what it says, in the framework it is for.
+
+Each sample is trained with twice: as it is printed, and with the mistake that it corrects, the rest
+being the same. `tests/trainings` holds the trainings, one script for each framework, which starts
+once; what is to be found in their files stands here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+
+from bninspect.rules import CAUSES, RULES, samples
+from tests.conftest import ROOT, Outcome
+
+Run = Callable[..., Outcome]
+
+# name → the script, and what it needs in its environment
+FRAMEWORKS = {
+    "tf1": ("tf1", {"TF_USE_LEGACY_KERAS": "1"}),
+    "keras2": ("keras_by_version", {"TF_USE_LEGACY_KERAS": "1"}),
+    "keras3": ("keras_by_version", {"KERAS_BACKEND": "tensorflow"}),
+    "keras3-jax": ("keras_jax", {"KERAS_BACKEND": "jax"}),
+}
+
+# For networks this small threads cost more than they give.
+SINGLE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+}
+
+
+class Found(NamedTuple):
+    """A finding, as far as it is foretold."""
+
+    rule: str
+    cause: str | None = None
+    severity: str = "error"
+
+
+STUCK = Found("BN101", "update-ops-not-run")
+COLD = Found("BN106", "too-few-updates", "warning")
+OMITTED = Found("BN201", "saver-omitted-statistics")
+# A loop of one's own leaves nothing in a Keras file that would prove the cause.
+UNPROVED = Found("BN101")
+
+TF1 = {
+    "TF1_UPDATES": [STUCK],
+    "TF1_UPDATES collected first": [STUCK],
+    "TF1_UPDATES variance only": [Found("BN102", "update-ops-not-run")],
+    "TF1_UPDATES mean only": [Found("BN103", "update-ops-not-run")],
+    "TF1_UPDATES resumed": [Found("BN107", "update-ops-not-run")],
+    "TF1_UPDATES resumed in inference mode": [Found("BN107", "built-with-training-false", "note")],
+    "TF1_MODE": [Found("BN101", "built-with-training-false")],
+    "TF1_KERAS": [STUCK],
+    "TF1_HAND_WRITTEN": [STUCK],
+    "TF1_HAND_WRITTEN variance only": [Found("BN102", "update-ops-not-run")],
+    "TF1_HAND_WRITTEN mean only": [Found("BN103", "update-ops-not-run")],
+    "TF1_REESTIMATE": [STUCK],
+    "TF1_PRETRAINED": [Found("BN101", "layer-frozen")],
+    "TF1_MOMENTUM": [COLD],
+    "TF1_SAVER": [OMITTED],
+    "TF1_SAVER_CHOICE": [OMITTED],
+    "TF1_SAVER_CHOICE mean only": [Found("BN202", "saver-omitted-statistics")],
+    "SLIM_UPDATES": [STUCK],
+    "SLIM_DECAY": [COLD],
+    "SLIM_SAVER": [OMITTED],
+}
+KERAS = {
+    "KERAS_FIT untrained": [Found("BN105", "untrained", "note")],
+    "KERAS_LOOP": [UNPROVED],
+    "KERAS_LOOP resumed": [Found("BN107")],
+    "KERAS_REESTIMATE": [UNPROVED],
+    "KERAS_PRETRAINED": [Found("BN105", "layer-frozen", "warning")],
+    "KERAS_PRETRAINED frozen": [Found("BN107")],
+    "KERAS_MOMENTUM": [COLD],
+    "KERAS_SAVE": [OMITTED],
+    "KERAS_SET_WEIGHTS": [Found("BN302")],
+}
+MISTAKEN = {
+    "tf1": TF1,
+    # Keras 3's fit overrides what a layer was called with: there is no such mistake.
+    "keras2": {**KERAS, "KERAS_FIT": [Found("BN101", "built-with-training-false")]},
+    # Keras 2 keeps the statistics in float32 whatever the policy.
+    "keras3": {
+        **KERAS,
+        "KERAS_MIXED": [Found("BN103", "half-precision"), Found("BN305", None, "warning")],
+    },
+    "keras3-jax": {"KERAS_STATELESS": [UNPROVED]},
+}
+# What is left to say of a training that is right.
+RIGHT = {"KERAS_PRETRAINED frozen": [Found("BN107", "layer-frozen", "note")]}
+
+PAIRS = [(framework, name) for framework, pairs in MISTAKEN.items() for name in pairs]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a script did: the samples it ran, and where the files of each pair are."""
+
+    executed: set[str]
+    pairs: dict[str, dict[str, dict[str, str]]]
+
+
+def plain_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Record]:
+    """Run a framework's script, once."""
+    records: dict[str, Record] = {}
+
+    def get(framework: str) -> Record:
+        if framework not in records:
+            folder = tmp_path_factory.mktemp(framework)
+            script, more = FRAMEWORKS[framework]
+            done = subprocess.run(
+                [sys.executable, "-m", f"tests.trainings.{script}", str(folder)],
+                env={**plain_environment(), **SINGLE_THREAD, "PYTHONPATH": str(ROOT), **more},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+            stored = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            records[framework] = Record(set(stored["executed"]), stored["pairs"])
+        return records[framework]
+
+    return get
+
+
+def found_in(run: Run, files: dict[str, str]) -> tuple[list[Found], int]:
+    """What `bninspect check` finds, and its exit code."""
+    since = ["--since", files["since"]] if "since" in files else []
+    outcome = run("check", files["path"], "--format", "json", *since)
+    (checkpoint,) = outcome.json["checkpoints"]
+    assert checkpoint["layers"], "no BN layer was looked at"
+    found = [Found(f["rule"], f["cause"], f["severity"]) for f in checkpoint["findings"]]
+    return found, outcome.exit_code
+
+
+@pytest.mark.parametrize(("framework", "name"), PAIRS, ids=lambda value: value)
+def test_the_mistake_is_found(record: Any, run: Run, framework: str, name: str) -> None:
+    found, exit_code = found_in(run, record(framework).pairs[name]["mistaken"])
+    expected = MISTAKEN[framework][name]
+    assert found == expected
+    assert exit_code == any(one.severity == "error" for one in expected)
+
+
+@pytest.mark.parametrize(("framework", "name"), PAIRS, ids=lambda value: value)
+def test_the_sample_is_clean(record: Any, run: Run, framework: str, name: str) -> None:
+    found, exit_code = found_in(run, record(framework).pairs[name]["right"])
+    assert found == RIGHT.get(name, [])
+    assert exit_code == 0
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_training_is_judged(record: Any, framework: str) -> None:
+    assert set(record(framework).pairs) == set(MISTAKEN[framework])
+
+
+def printed() -> set[str]:
+    """The code on all pages."""
+    return {fix.code for page in (*RULES, *CAUSES) for fix in page.doc.fixes if fix.code}
+
+
+def test_what_is_printed_is_what_is_run(record: Any) -> None:
+    executed = set().union(*(record(framework).executed for framework in FRAMEWORKS))
+    assert executed == printed()
+
+
+def test_no_sample_is_left_over() -> None:
+    assert {v for k, v in vars(samples).items() if k.isupper()} == printed()
+
+
+def test_legacy_keras_changes_nothing_unless_it_is_asked_for() -> None:
+    """tf_keras is installed for these trainings alone: tf.keras stays Keras 3 for all others."""
+    program = "import tensorflow as tf; print(tf.keras.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("3.")

@@ -112,6 +112,11 @@ def main() -> None:
 )
 @click.option("--allow-empty", is_flag=True, help="No BN layer anywhere is exit 0, not 3.")
 @click.option(
+    "--skip-unknown",
+    is_flag=True,
+    help="Pass over a file that is no checkpoint, as in a directory: for tools that list files.",
+)
+@click.option(
     "--momentum",
     type=float,
     metavar="M",
@@ -137,6 +142,7 @@ def check(
     ignore: tuple[str, ...],
     fail_on: str,
     allow_empty: bool,
+    skip_unknown: bool,
     momentum: float | None,
     since: str | None,
 ) -> int:
@@ -167,6 +173,7 @@ def check(
         all_checkpoints=all_checkpoints,
         engine=engine,
         since=since,
+        skip_unknown=skip_unknown,
     )
     report = check_paths(paths, config)
     earlier = () if since is None else (since,)

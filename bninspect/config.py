@@ -20,6 +20,7 @@ class Config:
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
     `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
+    `skip_unknown` judges files that are named as those that are found in a directory.
     """
 
     select: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Config:
     all_checkpoints: bool = False
     engine: Engine = "native"
     since: str | None = None
+    skip_unknown: bool = False
 
 
 def make_config(
@@ -40,6 +42,7 @@ def make_config(
     all_checkpoints: bool = False,
     engine: str = "native",
     since: str | os.PathLike[str] | None = None,
+    skip_unknown: bool = False,
 ) -> Config:
     """Check the options and freeze them.
 
@@ -62,6 +65,7 @@ def make_config(
         all_checkpoints=all_checkpoints,
         engine="tensorflow" if engine == "tensorflow" else "native",
         since=None if since is None else os.fspath(since),
+        skip_unknown=skip_unknown,
     )
 
 

@@ -163,9 +163,11 @@ def _reports(
     since = None if config.since is None else _read_since(config.since, config)
     by_itself = config.all_checkpoints and since is None and bool(rules)
     latest: dict[tuple[str, str], CheckpointReport] = {}
+    listed = _listed(typed) if config.skip_unknown else {}
     for path in typed:
-        found = find_checkpoints(path, every=config.all_checkpoints)
-        empty = True
+        in_list = path in listed
+        found = listed[path] if in_list else find_checkpoints(path, every=config.all_checkpoints)
+        empty = not in_list
         for item in found:
             if len(typed) > 1 or len(found) > 1:
                 from bninspect.formats.discover import identity  # noqa: PLC0415
@@ -187,6 +189,12 @@ def _reports(
             from bninspect.formats.discover import nothing_in  # noqa: PLC0415
 
             yield CheckpointReport(path, error=nothing_in(path))
+
+
+def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:
+    from bninspect.formats.listed import listed_files  # noqa: PLC0415
+
+    return listed_files(paths)
 
 
 def _located(found: Found) -> Target:

@@ -16,7 +16,8 @@ import click
 from bninspect import __version__
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.options import common_options
-from bninspect.output import drop_output, look, output_stream, terminal_width
+from bninspect.output import destinations, drop_output, output_stream, terminal_width
+from bninspect.writers import CHECK, COMPARE, DUMP, LIST, Wishes, write
 
 if TYPE_CHECKING:
     from bninspect.findings import Report
@@ -93,9 +94,7 @@ def main() -> None:
 @main.command(short_help="Judge: did training update the BN statistics?")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
-    "text",
-    "concise",
-    "json",
+    CHECK,
     quiet="Only the verdict on each checkpoint.",
     verbose="Name every layer of a finding.",
 )
@@ -130,7 +129,7 @@ def main() -> None:
 )
 def check(
     paths: tuple[str, ...],
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     patterns: tuple[str, ...],
     all_checkpoints: bool,
@@ -157,14 +156,16 @@ def check(
 
     \b
     bninspect check model.ckpt-200
-    bninspect check run1/ run2/ --format json -o report.json
+    bninspect check run1/ run2/ --format json=report.json --format text
     bninspect check training_dir/ --all-checkpoints
     bninspect check model.ckpt-400 --since model.ckpt-200
     bninspect check model.h5 --ignore BN303 --fail-on warning
+    bninspect check runs/ --format sarif=bninspect.sarif --format github
     """
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
+    targets = destinations(formats, output)
     config = make_config(
         select,
         ignore,
@@ -177,36 +178,26 @@ def check(
     )
     report = check_paths(paths, config)
     earlier = () if since is None else (since,)
-    with output_stream(output, (*paths, *earlier, *_opened(report))) as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
-
-            write_json(report, stream)
-        else:
-            from bninspect.reporters import text  # noqa: PLC0415
-
-            if format_ == "concise":
-                text.write_concise(report, stream)
-            else:
-                text.write_text(report, stream, **look(stream, color, quiet=quiet, verbose=verbose))
-    if output is not None and not quiet:
+    wishes = Wishes(color, quiet, verbose, fail_on, allow_empty)
+    write(report, CHECK, targets, (*paths, *earlier, *_opened(report)), wishes)
+    files = [path for _, path in targets if path is not None]
+    if files and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
-        click.echo(f"{summary(report)}; written to {output}", err=True)
+        click.echo(f"{summary(report)}; written to {', '.join(files)}", err=True)
     return _exit_code(report, fail_on, allow_empty=allow_empty)
 
 
 @main.command(name="list", short_help="List the BN layers and what is stored of them.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
-    "text",
-    "json",
+    LIST,
     quiet="Only the names of the layers, one per line.",
     verbose="Add the stored name of each variable.",
 )
 def list_(
     paths: tuple[str, ...],
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     patterns: tuple[str, ...],
     all_checkpoints: bool,
@@ -228,17 +219,10 @@ def list_(
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
+    targets = destinations(formats, output)
     config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = list_paths(paths, config)
-    with output_stream(output, (*paths, *_opened(report))) as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
-
-            write_json(report, stream, findings=False)
-        else:
-            from bninspect.reporters.tables import write_list  # noqa: PLC0415
-
-            write_list(report, stream, **look(stream, color, quiet=quiet, verbose=verbose))
+    write(report, LIST, targets, (*paths, *_opened(report)), Wishes(color, quiet, verbose))
     return PROBLEM if report.unreadable else OK
 
 
@@ -253,17 +237,14 @@ def list_(
     help="The layer's name, exact or as a glob ('conv*', '*' for all); repeatable.",
 )
 @common_options(
-    "text",
-    "json",
-    "csv",
-    "npz",
+    DUMP,
     quiet="Only the tables, no histograms.",
     verbose="Every channel of every layer.",
 )
 def dump(
     path: str,
     names: tuple[str, ...],
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     patterns: tuple[str, ...],
     all_checkpoints: bool,
@@ -287,10 +268,12 @@ def dump(
     from bninspect.inspection import read_values  # noqa: PLC0415
     from bninspect.selection import choose_layers  # noqa: PLC0415
 
-    if format_ == "npz" and output is None:
-        raise UsageProblem("--format npz is binary: give a file with --output FILE.")
-    if format_ != "npz" and output is not None and output.endswith(".npz"):
-        raise UsageProblem(f"{output} looks like NumPy's archive: add --format npz.")
+    targets = destinations(formats, output)
+    for name, file in targets:
+        if name == "npz" and file is None:
+            raise UsageProblem("--format npz is binary: give a file with --format npz=FILE.")
+        if name != "npz" and file is not None and file.endswith(".npz"):
+            raise UsageProblem(f"{file} looks like NumPy's archive: use --format npz.")
     config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
     report = read_values(path, config)
     chosen = choose_layers(path, report, names)
@@ -302,36 +285,22 @@ def dump(
     for item in report.checkpoints:
         if item.error is not None:
             _fail(str(item.error))
-    with output_stream(output, (path, *_opened(report)), binary=format_ == "npz") as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
-
-            write_dump_json(dumps, stream, several=all_checkpoints)
-        elif format_ in ("csv", "npz"):
-            from bninspect.reporters import values  # noqa: PLC0415
-
-            write = values.write_csv if format_ == "csv" else values.write_npz
-            write(dumps, stream, several=all_checkpoints)
-        else:
-            from bninspect.reporters.tables import write_dump  # noqa: PLC0415
-
-            write_dump(dumps, stream, **look(stream, color, quiet=quiet, verbose=verbose))
+    wishes = Wishes(color, quiet, verbose, several=all_checkpoints)
+    write(dumps, DUMP, targets, (path, *_opened(report)), wishes)
     return PROBLEM if report.unreadable else OK
 
 
 @main.command(short_help="What moved, what stood still, from checkpoint to checkpoint?")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
-    "text",
-    "json",
-    "csv",
+    COMPARE,
     all_checkpoints=False,
     quiet="Only the verdict.",
     verbose="Show every layer and checkpoint.",
 )
 def compare(
     paths: tuple[str, ...],
-    format_: str,
+    formats: list[tuple[str, str | None]],
     output: str | None,
     patterns: tuple[str, ...],
     engine: str,
@@ -357,21 +326,10 @@ def compare(
     from bninspect.config import make_config  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
+    targets = destinations(formats, output)
     comparison = compare_paths(paths, make_config(patterns=patterns, engine=engine))
     opened = (item.resolved or item.path for item in comparison.checkpoints)
-    with output_stream(output, (*paths, *opened)) as stream:
-        if format_ == "json":
-            from bninspect.reporters.json_v1 import write_comparison_json  # noqa: PLC0415
-
-            write_comparison_json(comparison, stream)
-        else:
-            from bninspect.reporters import changes  # noqa: PLC0415
-
-            if format_ == "csv":
-                changes.write_csv(comparison, stream)
-            else:
-                shown = look(stream, color, quiet=quiet, verbose=verbose)
-                changes.write_comparison(comparison, stream, **shown)
+    write(comparison, COMPARE, targets, (*paths, *opened), Wishes(color, quiet, verbose))
     if comparison.unreadable:
         return PROBLEM
     if any(finding.severity == "error" for finding in comparison.findings):
@@ -392,11 +350,27 @@ def rule(code: str | None) -> int:
     from bninspect.rules import RULES, rule_called  # noqa: PLC0415
 
     chosen = rule_called(code) if code else None
-    with output_stream(None, ()) as stream:
+    with output_stream(None) as stream:
         if chosen is None:
             write_catalogue(RULES, stream)
         else:
             write_rule(chosen, stream, width=min(terminal_width(stream) or 80, 100))
+    return OK
+
+
+@main.command(short_help="Print the JSON Schema of --format json.")
+def schema() -> int:
+    """Print the JSON Schema (draft 2020-12) that every document of --format json follows.
+
+    The JSON is only ever extended: ignore keys that you do not know.
+
+    \b
+    bninspect schema > bninspect.schema.json
+    """
+    from bninspect.reporters.json_v1 import schema_text  # noqa: PLC0415
+
+    with output_stream(None) as stream:
+        stream.write(schema_text())
     return OK
 
 

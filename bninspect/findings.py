@@ -91,7 +91,8 @@ class Finding(NamedTuple):
         """What names this finding whatever the step and the path: rule and layer, 32 hex digits."""
         from hashlib import sha256  # noqa: PLC0415 - for baselines and SARIF only
 
-        return sha256(f"{self.rule.code}\0{self.layer}".encode()).hexdigest()[:32]
+        named = f"{self.rule.code}\0{self.layer}"
+        return sha256(named.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +118,13 @@ class CheckpointReport:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was found in all checkpoints of a run, in the order they were given."""
+    """What was found in all checkpoints of a run, in the order they were given.
+
+    `rules` are those that were applied, none where layers were only listed.
+    """
 
     checkpoints: tuple[CheckpointReport, ...]
+    rules: tuple[Rule, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:

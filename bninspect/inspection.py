@@ -105,7 +105,7 @@ def check_paths(paths: Iterable[PathName], config: Config) -> Report:
     rules = select_rules(config.select, config.ignore)
     if not config.since and not config.all_checkpoints and [r.code for r in rules] == ["BN107"]:
         raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
-    return Report(tuple(_reports(paths, config, rules)))
+    return Report(tuple(_reports(paths, config, rules)), rules)
 
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -19,29 +19,36 @@ _ALL_CHECKPOINTS = click.option(
 
 
 def common_options(
-    *formats: str, quiet: str, verbose: str, all_checkpoints: bool = True
+    formats: Iterable[str], *, quiet: str, verbose: str, all_checkpoints: bool = True
 ) -> Callable[[Command], Command]:
     """The options that every command on checkpoints has; `quiet` and `verbose` say what they do.
 
+    `formats` are those the command writes, the usual one first.
     Without `all_checkpoints` there is no such option: the command takes all of them anyway.
     """
+    known = tuple(formats)
 
     def add(command: Command) -> Command:
         for option in reversed(
             (
                 click.option(
                     "--format",
-                    "format_",
-                    type=click.Choice(formats),
-                    default=formats[0],
+                    "formats",
+                    multiple=True,
+                    metavar=f"[{'|'.join(known)}][=FILE]",
+                    callback=lambda _, __, values: [_format_and_file(v, known) for v in values],
+                    shell_complete=lambda _, __, typed: [f for f in known if f.startswith(typed)],
+                    default=(known[0],),
                     show_default=True,
-                    help="How to write the result.",
+                    help="How to write the result, and the file to write it to (else --output, or"
+                    " standard output). Repeatable: --format json=report.json --format text.",
                 ),
                 click.option(
                     "-o",
                     "--output",
                     metavar="FILE",
-                    help="Write to FILE, whole or not at all, instead of standard output.",
+                    help="Write to FILE, whole or not at all, instead of standard output; with"
+                    " several formats, the one that names no file.",
                 ),
                 click.option(
                     "--pattern",
@@ -76,3 +83,13 @@ def common_options(
         return command
 
     return add
+
+
+def _format_and_file(value: str, formats: Sequence[str]) -> tuple[str, str | None]:
+    """`FORMAT` or `FORMAT=FILE` as (format, file or None); raises for what is neither."""
+    name, equals, path = value.partition("=")
+    if name not in formats:
+        raise click.BadParameter(f"{name!r} is not one of {', '.join(formats)}.")
+    if equals and not path:
+        raise click.BadParameter(f"{value!r} names no file.")
+    return name, path or None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -19,11 +19,37 @@ from bninspect.errors import UsageProblem
 _OUTPUT_CLOSED = 141
 
 
+def destinations(
+    formats: Sequence[tuple[str, str | None]], output: str | None
+) -> list[tuple[str, str | None]]:
+    """(format, file) of all that is to be written, None for standard output, which comes last.
+
+    `formats` are those asked for, each with its own file or None; `output` is the file of the one
+    that has none. Raises `UsageProblem` if two would go to one place, or `output` has no format.
+    """
+    without = [name for name, path in formats if path is None]
+    if len(without) > 1:
+        raise UsageProblem(
+            f"The formats {' and '.join(without)} cannot both go to"
+            f" {output or 'standard output'}: use --format {without[0]}=FILE."
+        )
+    if output is not None and not without:
+        raise UsageProblem(f"No format is left for --output {output}: each has a file of its own.")
+    placed = [(name, output if path is None else path) for name, path in formats]
+    seen: set[str] = set()
+    for _, path in placed:
+        target = None if path is None else os.path.realpath(path)
+        if target in seen:
+            raise UsageProblem(f"Two formats cannot both be written to {path}.")
+        if target is not None and (os.path.isfile(target) or not os.path.exists(target)):
+            seen.add(target)
+    # Whoever reads standard output may stop reading, which ends the program.
+    return sorted(placed, key=lambda one: one[1] is None)
+
+
 @contextmanager
-def output_stream(
-    path: str | None, inputs: Iterable[str], *, binary: bool = False
-) -> Iterator[Any]:
-    """The stream to write to: standard output, or the file `path`, which is none of `inputs`.
+def output_stream(path: str | None, *, binary: bool = False) -> Iterator[Any]:
+    """The stream to write to: standard output, or the file `path`.
 
     The program ends here, as others do, if whoever reads standard output has seen enough.
     """
@@ -35,7 +61,6 @@ def output_stream(
             drop_output()
             sys.exit(_OUTPUT_CLOSED)
         return
-    refuse_input(path, inputs)
     with atomic_output(path, binary=binary) as stream:
         yield stream
 
@@ -76,10 +101,10 @@ def refuse_input(path: str, inputs: Iterable[str]) -> None:
     for given in inputs:
         source = os.path.realpath(given.replace("\0", ""))  # no file has a NUL in its name
         if checkpoint_of(target) == checkpoint_of(source) or _is_inside(target, source):
-            raise UsageProblem(f"--output {path} is a file of the checkpoint {given}.")
+            raise UsageProblem(f"The output {path} is a file of the checkpoint {given}.")
         around, name = os.path.split(target)
         if name == STATE_FILE and around in (source, os.path.dirname(source)):
-            raise UsageProblem(f"--output {path} is the state file that leads to {given}.")
+            raise UsageProblem(f"The output {path} is the state file that leads to {given}.")
 
 
 def _is_inside(target: str, directory: str) -> bool:

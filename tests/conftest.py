@@ -6,10 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -40,6 +43,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("fixture", [load_fixture(stem) for stem in stems], ids=stems)
 
 
+@cache
+def strict_validator() -> Draft202012Validator:
+    """For the published schema, with a key that it does not describe being a fault."""
+    schema = json.loads((ROOT / "bninspect/reporters/schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+
+    def close(part: Any) -> None:
+        if isinstance(part, list):
+            for item in part:
+                close(item)
+        elif isinstance(part, dict):
+            for item in part.values():
+                close(item)
+            if part.get("type") == "object":
+                part["additionalProperties"] = False
+
+    close(schema)
+    return Draft202012Validator(schema)
+
+
+def parsed(text: str) -> Any:
+    """A JSON document of the program, which follows the published schema."""
+    document = json.loads(text)
+    fault = best_match(strict_validator().iter_errors(document))
+    assert fault is None, f"{fault.json_path}: {fault.message}"
+    return document
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one call of the program left."""
@@ -55,7 +86,7 @@ class Outcome:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.out)
+        return parsed(self.out)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "bninspect"
 ROWS = (
     {"__main__"},
     {"cli"},
+    {"writers"},
     {"inspection", "options", "output", "reporters"},
     {"comparison"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference", "selection"},
@@ -35,6 +36,7 @@ ONLY_USER = {
     "cramjam": {"formats/sstable.py"},
     "tensorflow": {"formats/tensorflow_engine.py"},
     "google": {"formats/protos.py"},
+    "xml": {"reporters/junit.py"},
     "click": {"cli.py", "options.py", "reporters/text.py"},
 }
 
@@ -124,6 +126,9 @@ V2 = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
 H5 = FIXTURES / "keras2_functional_correct"
 
 
+REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")}
+
+
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
@@ -135,6 +140,14 @@ H5 = FIXTURES / "keras2_functional_correct"
         (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
         (["check", str(V2)], {"bninspect.comparison", "bninspect.graph", "bninspect.formats.hdf5"}),
         (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+        (["check", str(V2)], REPORTERS - {"text"}),
+        (["check", str(V2), "--format", "json"], REPORTERS - {"json_v1"}),
+        (["check", str(V2), "--format", "github"], REPORTERS - {"github", "locations", "text"}),
+        (
+            ["check", str(V2), "--format", "sarif"],
+            REPORTERS - {"sarif", "catalogue", "locations", "text"},
+        ),
+        (["check", str(V2), "--format", "junit"], REPORTERS - {"junit", "locations", "text"}),
         (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
         (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
     ],
@@ -152,5 +165,8 @@ def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: se
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
     loaded = set(done.stderr.split())
+    loaded |= {
+        name.rpartition(".")[2] for name in loaded if name.startswith("bninspect.reporters.")
+    }
     assert "bninspect.cli" in loaded
     assert not loaded & unwanted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 import stat
@@ -20,7 +19,8 @@ import bninspect
 from bninspect.formats.source import Source
 from bninspect.formats.sstable import read_table
 from bninspect.rules import RULES
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from bninspect.writers import CHECK
+from tests.conftest import FIXTURES, Outcome, load_fixture, parsed
 from tests.table_writer import write_bundle, write_index
 
 Run = Callable[..., Outcome]
@@ -70,15 +70,43 @@ class TestExitCodes:
         assert run("dump", CLEAN, "--layer", "*").exit_code == 0
         assert run("dump", MISSING, "--layer", "*").exit_code == 2
 
-    @pytest.mark.parametrize("format_", ["text", "concise", "json"])
-    def test_a_format_never_changes_it(self, run: Run, format_: str) -> None:
-        assert run("check", STUCK, "--format", format_).exit_code == 1
+    @pytest.mark.parametrize("format_", sorted(CHECK))
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (CLEAN,),
+            (STUCK,),
+            (MISSING,),
+            (EMPTY,),
+            (EMPTY, "--allow-empty"),
+            (STUCK, MISSING),
+            (STUCK, "--fail-on", "never"),
+            (COLD.path, *COLD.expected["options"], "--fail-on", "warning"),
+        ],
+        ids=lambda words: " ".join(Path(str(word)).name for word in words),
+    )
+    def test_a_format_never_changes_it(
+        self, run: Run, tmp_path: Path, format_: str, arguments: tuple[object, ...]
+    ) -> None:
+        code = run("check", *arguments).exit_code
+        alone = run("check", *arguments, "--format", format_)
+        assert alone.exit_code == code
+        target = tmp_path / "report"
+        to_file = run("check", *arguments, "--format", f"{format_}={target}", "--format", "text")
+        assert to_file.exit_code == code
+        assert target.read_text(encoding="utf-8") == alone.out
 
     @pytest.mark.parametrize(
         "arguments",
         [
             ("check",),
             ("check", CLEAN, "--format", "yaml"),
+            ("check", CLEAN, "--format", "yaml=report"),
+            ("check", CLEAN, "--format", "json="),
+            ("check", CLEAN, "--format", "json", "--format", "text"),
+            ("list", CLEAN, "--format", "json", "--format", "json"),
+            ("check", CLEAN, "--format", "json=/no/such/folder/a", "-o", "b"),
+            ("compare", CLEAN, "--format", "json=a", "--format", "csv=./a"),
             ("check", CLEAN, "--select", "BN9"),
             ("check", CLEAN, "--momentum", "1"),
             ("check", CLEAN, "--momentum", "nan"),
@@ -341,12 +369,42 @@ class TestOutput:
         outcome = run("check", STUCK, "--format", "json", "-o", target)
         assert outcome.exit_code == 1
         assert outcome.out == ""
-        assert json.loads(target.read_text(encoding="utf-8"))["summary"]["errors"] == 3
+        assert parsed(target.read_text(encoding="utf-8"))["summary"]["errors"] == 3
         target.write_text("before", encoding="utf-8")
         failed = run("dump", CLEAN, "--layer", "nothing", "-o", target)
         assert failed.exit_code == 2
         assert target.read_text(encoding="utf-8") == "before"
         assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+    def test_several_formats_in_one_run(self, run: Run, tmp_path: Path) -> None:
+        report, values = tmp_path / "report.json", tmp_path / "a=b.npz"
+        outcome = run("check", STUCK, "--format", f"json={report}", "--format", "concise")
+        assert outcome.exit_code == 1
+        assert outcome.out == run("check", STUCK, "--format", "concise").out
+        assert str(report) in outcome.err
+        alone = run("check", STUCK, "--format", "json")
+        assert report.read_text(encoding="utf-8") == alone.out
+        placed = run("check", STUCK, "--format", f"json={report}", "--format", "text", "-o", values)
+        assert placed.out == ""
+        assert values.read_text(encoding="utf-8") == run("check", STUCK).out
+        dumped = ("dump", CLEAN, "--layer", "*", "--format", f"npz={values}", "--format", "csv")
+        assert run(*dumped).out == run("dump", CLEAN, "--layer", "*", "--format", "csv").out
+        assert np.load(values)
+        for command in ("list", "compare"):
+            paths = (CLEAN, STUCK)[: 1 + (command == "compare")]
+            both = run(command, *paths, "--format", "text", "--format", f"json={report}")
+            assert both.out == run(command, *paths).out
+            assert report.read_text() == run(command, *paths, "--format", "json").out
+
+    def test_no_format_is_written_if_one_would_replace_an_input(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        for part in (".index", ".data-00000-of-00001"):
+            shutil.copy(f"{CLEAN}{part}", tmp_path / f"model.ckpt{part}")
+        target = tmp_path / "report.json"
+        both = ("--format", f"json={target}", "--format", f"text={tmp_path / 'model.ckpt.index'}")
+        assert run("check", tmp_path / "model.ckpt", *both).exit_code == 2
+        assert not target.exists()
 
     def test_has_the_mode_of_any_new_file(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "other").write_text("", encoding="utf-8")
@@ -472,7 +530,7 @@ class TestWhatAPersonTypes:
         for typed in ("run", "run/checkpoint", "run/model.ckpt-60", "run/*", "r?n"):
             outcome = run("check", tmp_path / typed, "-o", tmp_path / "run" / "checkpoint")
             assert outcome.exit_code == 2
-            assert "--output" in outcome.err
+            assert "The output" in outcome.err
         assert (tmp_path / "run" / "checkpoint").read_bytes() == before
         (tmp_path / "checkpoint").write_text("mine", encoding="utf-8")
         assert run("check", tmp_path / "run", "-o", tmp_path / "checkpoint").exit_code == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import json
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import FIXTURES, load_fixture
+from tests.conftest import FIXTURES, load_fixture, parsed
 from tests.table_writer import OBJECT_GRAPH, write_bundle, write_index
 
 TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
@@ -92,5 +91,5 @@ def test_tensorflow_says_nothing_beside_the_report():
     path = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
     command = [sys.executable, "-m", "bninspect", "check", str(path), "--engine", "tensorflow"]
     done = subprocess.run([*command, "--format", "json"], capture_output=True, check=True)
-    assert json.loads(done.stdout)["summary"]["checkpoints"] == 1
+    assert parsed(done.stdout)["summary"]["checkpoints"] == 1
     assert done.stderr == b""

@@ -36,3 +36,15 @@ def write_rule(rule: Rule, stream: TextIO, *, width: int = 80) -> None:
         stream.write("\nHow to fix it\n")
     for framework, code in rule.doc.fixes.items():
         stream.write(f"\n{framework}:\n\n{textwrap.indent(code, '    ')}\n")
+
+
+def rule_markdown(rule: Rule) -> str:
+    """A rule's page in Markdown, without its title."""
+    parts = [f"{rule.summary[0].upper()}{rule.summary[1:]}."]
+    parts += ["## What it means", rule.doc.meaning, "## Why it is bad", rule.doc.why]
+    parts += ["## Usual causes", "\n".join(f"- {cause}" for cause in rule.doc.causes)]
+    if rule.doc.fixes:
+        parts.append("## How to fix it")
+    for framework, code in rule.doc.fixes.items():
+        parts += [f"### {framework}", f"```python\n{code}\n```"]
+    return "\n\n".join(parts) + "\n"

@@ -1,4 +1,7 @@
-"""JSON, schema_version 1: a contract with other people's scripts, only ever extended."""
+"""JSON, schema_version 1: a contract with other people's scripts, only ever extended.
+
+`schema.json` describes every key; the tests hold both together.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,13 @@ from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Values
 
 SCHEMA_VERSION = 1
+
+
+def schema_text() -> str:
+    """The JSON Schema (draft 2020-12) of all that is written here: `schema.json` beside this."""
+    from importlib.resources import files  # noqa: PLC0415 - a slow import, for this alone
+
+    return files("bninspect.reporters").joinpath("schema.json").read_text(encoding="utf-8")
 
 
 def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None:

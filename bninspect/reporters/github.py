@@ -1,0 +1,168 @@
+"""`check` as workflow commands: GitHub makes annotations of them, and logs the text around them.
+
+A line `::error file=…,title=…::message` is a command. In message and properties `%`, CR and LF are
+escaped, in properties `:` and `,` too (actions/toolkit, packages/core/src/command.ts; unescaped in
+actions/runner, src/Runner.Common/ActionCommand.cs). Any other line that begins with `::` after
+white space, or has `##[` in it, is taken for a command too (the same file), so what a checkpoint
+calls its layers must not put either into the log.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, TextIO
+
+from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
+from bninspect.reporters.locations import file_of, in_repository
+from bninspect.reporters.text import plural, printable, write_text
+
+Level = Literal["error", "warning", "notice"]
+_LEVELS: dict[Severity, Level] = {"error": "error", "warning": "warning", "note": "notice"}
+
+# A step may have ten of each level, and a message 4096 UTF-16 units: _maxCountPerIssueType and
+# _maxIssueMessageLength in actions/runner, src/Runner.Worker/ExecutionContext.cs. A job may have 50
+# (actions/toolkit, docs/problem-matchers.md), so 30 leave room for other steps.
+_PER_LEVEL = 10
+_LONGEST_MESSAGE = 4096
+# How long the parts of a message may be, so that the fix at its end is never cut off.
+_LONGEST_NAME, _LONGEST_LINE, _LONGEST_FIX = 100, 300, 900
+_NAMED, _FIXES = 3, 2
+
+
+class _Annotation(NamedTuple):
+    level: Level
+    title: str
+    lines: Sequence[str]
+    file: str | None = None
+
+
+def write_github(
+    report: Report,
+    stream: TextIO,
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+    allow_empty: bool = False,
+) -> None:
+    """Write the report as text for the log, then one annotation a rule and checkpoint.
+
+    Gravest first; if GitHub would not show all, the last one says how many are left out. `quiet`
+    and `verbose` are for the text, which is whole if annotations are left out. That nothing had a
+    BN layer is an error unless `allow_empty`.
+    """
+    annotations = list(_annotations(report, allow_empty=allow_empty))
+    shown = _within_limits(annotations)
+    text = io.StringIO()
+    write_text(report, text, quiet=quiet and shown == annotations, verbose=verbose)
+    for line in text.getvalue().splitlines():
+        stream.write(_no_command(line) + "\n")
+    for annotation in shown:
+        stream.write(_command(annotation) + "\n")
+
+
+def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
+    for item in report.checkpoints:
+        if item.error is not None:
+            lines = (_cut(str(item.error), _LONGEST_MESSAGE),)
+            yield _Annotation("error", "a checkpoint cannot be read", lines, _place(item))
+    for severity in SEVERITIES:
+        for item in report.checkpoints:
+            yield from _of_checkpoint(item, severity)
+    if not report.layer_count and not report.unreadable:
+        lines = ("No file had a batch-normalization layer. `bninspect list -v` shows all names.",)
+        yield _Annotation("notice" if allow_empty else "error", "nothing was checked", lines)
+
+
+def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Annotation]:
+    groups: dict[str, list[Finding]] = {}
+    for finding in item.findings:
+        if finding.severity == severity:
+            groups.setdefault(finding.rule.code, []).append(finding)
+    for code, group in sorted(groups.items()):
+        layers = {finding.layer for finding in group}
+        rule = group[0].rule
+        counted = f"{len(layers)} of {plural(len(item.layers), 'BN layer')}"
+        head = f"{_cut(item.path, _LONGEST_LINE)}: {rule.summary}"
+        lines = (head, *_lines(group), f"more: bninspect rule {code}")
+        title = f"{code} {rule.name}: {counted}"
+        yield _Annotation(_LEVELS[severity], title, lines, _place(item))
+
+
+def _lines(group: Sequence[Finding]) -> Iterator[str]:
+    for finding in group[:_NAMED]:
+        yield _cut(f"{_cut(finding.layer, _LONGEST_NAME)}: {finding.message}", _LONGEST_LINE)
+    if len(group) > _NAMED:
+        yield f"and {len(group) - _NAMED} more"
+    evidence = _different(fact for finding in group for fact in finding.evidence)
+    if evidence:
+        yield _cut(f"evidence: {'; '.join(evidence)}", 2 * _LONGEST_LINE)
+    causes = _different(finding.cause for finding in group)
+    if causes:
+        yield f"cause: {', '.join(causes)}"
+    for fix in _different(finding.fix for finding in group)[:_FIXES]:
+        yield _cut(f"fix: {fix}", _LONGEST_FIX)
+
+
+def _different(texts: Iterable[str | None]) -> list[str]:
+    """Each once, in the order they come."""
+    return list(dict.fromkeys(printable(text) for text in texts if text))
+
+
+def _place(item: CheckpointReport) -> str:
+    path = file_of(item)
+    return in_repository(path) or path
+
+
+def _within_limits(annotations: Sequence[_Annotation]) -> list[_Annotation]:
+    """As many of each level as a step may have, and a last one for those that are left out."""
+    shown: dict[Level, list[_Annotation]] = {level: [] for level in _LEVELS.values()}
+    left_out: list[_Annotation] = []
+    for one in annotations:
+        (shown[one.level] if len(shown[one.level]) < _PER_LEVEL else left_out).append(one)
+    if not left_out:
+        return list(annotations)
+    kept = [one for level in shown.values() for one in level]
+    level = min((one.level for one in left_out), key=list(shown).index)
+    place = max(index for index, one in enumerate(kept) if one.level == level)
+    left_out.append(kept.pop(place))
+    counts = (
+        plural(sum(one.level == each for one in left_out), word)
+        for each, word in zip(shown, SEVERITIES, strict=True)
+        if any(one.level == each for one in left_out)
+    )
+    told = f"GitHub shows {_PER_LEVEL} annotations of a kind. The log of the step has the others."
+    return [*kept, _Annotation(level, f"not shown here: {', '.join(counts)}", (told,))]
+
+
+def _command(annotation: _Annotation) -> str:
+    message = "\n".join(printable(line) for line in annotation.lines)
+    units = message.encode("utf-16-le")
+    if len(units) > 2 * _LONGEST_MESSAGE:  # characters that are shown escaped are longer
+        message = units[: 2 * _LONGEST_MESSAGE - 2].decode("utf-16-le", "ignore") + "…"
+    properties = [f"title={_property(annotation.title)}"]
+    if annotation.file is not None:
+        properties.insert(0, f"file={_property(annotation.file)}")
+    return f"::{annotation.level} {','.join(properties)}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return printable(_data(text).replace(":", "%3A").replace(",", "%2C"))
+
+
+def _no_command(line: str) -> str:
+    """A line of the log that the runner takes for no command."""
+    line = line.replace("##[", "## [")
+    start = len(line) - len(line.lstrip())
+    return f"{line[:start]}: {line[start + 1 :]}" if line[start:].startswith("::") else line
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text without its middle, where it is too long: a path says most at its end."""
+    text = printable(text)
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"

@@ -1,0 +1,109 @@
+"""`check` as JUnit XML, for the test reports of GitLab and Jenkins.
+
+There is no standard; this is what both read. GitLab (lib/gitlab/ci/parsers/test/junit.rb) shows a
+case's classname, name, file and the text of its failure, error or skip, tells cases apart by
+classname and name, and ignores the message attribute. Jenkins (junit-plugin, CaseResult.java) shows
+message and text, and the output of a case and a suite.
+
+What XML has no character for is not printable either: escapes stand in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+from xml.etree import ElementTree as ET
+
+from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
+from bninspect.reporters.locations import file_of, in_repository
+from bninspect.reporters.text import plural, printable
+
+_COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+
+
+def write_junit(report: Report, stream: TextIO, *, fail_on: str = "error") -> None:
+    """Write a suite a checkpoint and a case a layer.
+
+    A case fails by findings of at least the severity `fail_on`; others are its output. A checkpoint
+    that cannot be read is an error, one without a BN layer is skipped.
+    """
+    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
+    root = ET.Element("testsuites", name="bninspect")
+    root.extend([_suite(item, failing) for item in report.checkpoints])
+    _count(root)
+    ET.indent(root)
+    # In ASCII, so that the declaration is true of any terminal or file.
+    stream.write(ET.tostring(root, encoding="us-ascii", xml_declaration=True).decode("ascii"))
+    stream.write("\n")
+
+
+def _suite(item: CheckpointReport, failing: Sequence[Severity]) -> ET.Element:
+    suite = ET.Element("testsuite", name=printable(item.path))
+    if item.error is not None:
+        case = _case(suite, item, "the checkpoint can be read")
+        _add(case, "error", item.error.message, item.error.kind, [str(item.error)])
+    elif not item.layers:
+        case = _case(suite, item, "the checkpoint has BN layers")
+        told = f"no BN layer among {plural(item.variable_count, 'variable')}"
+        _add(case, "skipped", told, None, [told])
+    by_layer: dict[str, list[Finding]] = {}
+    for finding in item.findings:
+        by_layer.setdefault(finding.layer, []).append(finding)
+    for layer in item.layers:
+        case = _case(suite, item, layer.name)
+        findings = by_layer.get(layer.name, [])
+        failures = [finding for finding in findings if finding.severity in failing]
+        if failures:
+            codes = ", ".join(dict.fromkeys(finding.rule.code for finding in failures))
+            _add(case, "failure", _headline(failures[0]), codes, _told(failures))
+        others = [finding for finding in findings if finding.severity not in failing]
+        if others:
+            _output(case, _told(others))
+    if item.notes:
+        _output(suite, [f"note: {note}" for note in item.notes])
+    _count(suite)
+    return suite
+
+
+def _case(suite: ET.Element, item: CheckpointReport, name: str) -> ET.Element:
+    path = file_of(item)
+    attributes = {
+        "classname": printable(item.path),
+        "name": printable(name),
+        "file": printable(in_repository(path) or path),
+    }
+    return ET.SubElement(suite, "testcase", attributes)
+
+
+def _headline(finding: Finding) -> str:
+    return f"{finding.rule.code} {finding.rule.name}: {finding.message}"
+
+
+def _told(findings: Iterable[Finding]) -> list[str]:
+    """All there is to say of findings, line by line."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.severity} {_headline(finding)}")
+        lines += [f"evidence: {fact}" for fact in finding.evidence]
+        if finding.cause or finding.severity == "error":
+            lines.append(f"cause: {finding.cause or 'cannot be told from this file'}")
+        lines += [f"fix: {finding.fix}", f"more: bninspect rule {finding.rule.code}"]
+    return lines
+
+
+def _add(
+    case: ET.Element, outcome: str, message: str, kind: str | None, lines: Iterable[str]
+) -> None:
+    attributes = {"message": printable(message)} | ({"type": kind} if kind else {})
+    ET.SubElement(case, outcome, attributes).text = "\n".join(map(printable, lines))
+
+
+def _output(element: ET.Element, lines: Iterable[str]) -> None:
+    ET.SubElement(element, "system-out").text = "\n".join(map(printable, lines))
+
+
+def _count(element: ET.Element) -> None:
+    """Write how many cases there are below, and how they ended."""
+    element.set("tests", str(len(list(element.iter("testcase")))))
+    for counted, outcome in _COUNTS.items():
+        element.set(counted, str(len(list(element.iter(outcome)))))

@@ -1,0 +1,171 @@
+"""`check` as SARIF 2.1.0, for GitHub's code scanning and whatever else reads it.
+
+The format is OASIS' (https://docs.oasis-open.org/sarif/sarif/v2.1.0/); what GitHub asks for besides
+(`help`, `problem.severity`, `precision`, a region, `primaryLocationLineHash`) and the limits are on
+its page "SARIF support for code scanning".
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from bninspect import __version__
+from bninspect.errors import shortened
+from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Rule
+from bninspect.reporters.catalogue import rule_markdown, write_rule
+from bninspect.reporters.locations import file_of, file_uri, in_repository, relative_uri
+from bninspect.reporters.text import printable
+
+_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
+_BASE = "%SRCROOT%"
+_MOST_RESULTS = 25_000  # GitHub refuses a run that has more
+# GitHub's words. Errors are tested bit by bit, warnings stand on thresholds or on what is absent.
+_PROBLEM_SEVERITY = {"error": "error", "warning": "warning", "note": "recommendation"}
+_PRECISION = {"error": "very-high", "warning": "high", "note": "medium"}
+_TAGS = ("batch-normalization", "correctness", "keras", "tensorflow")
+
+
+def write_sarif(report: Report, stream: TextIO) -> None:
+    """Write one run: every rule that ran with its page, a result a finding, gravest if too many.
+
+    A checkpoint that cannot be read is a notification, and the run was no success.
+    """
+    rules = _rules(report)
+    results = _results(report, {rule.code: index for index, rule in enumerate(rules)})
+    kept = _gravest(results)
+    notifications = [_unreadable(item) for item in report.checkpoints if item.error is not None]
+    if len(kept) < len(results):
+        told = f"{len(results) - len(kept)} results are left out: no more than {_MOST_RESULTS} fit."
+        notifications.append({"level": "warning", "message": {"text": told}})
+    run = {
+        "tool": {"driver": _driver(rules)},
+        "invocations": [
+            {
+                "executionSuccessful": not report.unreadable,
+                "toolExecutionNotifications": notifications,
+            }
+        ],
+        "originalUriBaseIds": {_BASE: {"description": {"text": "The root of the repository."}}},
+        "columnKind": "unicodeCodePoints",
+        "results": kept,
+    }
+    json.dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, stream, indent=1)
+    stream.write("\n")
+
+
+def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
+    return {
+        "name": "bninspect",
+        "version": __version__,
+        "semanticVersion": __version__,
+        "rules": [_rule(rule) for rule in rules],
+    }
+
+
+def _rules(report: Report) -> tuple[Rule, ...]:
+    """Those that ran, and any other that has a finding."""
+    found = {finding.rule.code: finding.rule for finding in report.findings}
+    ran = {rule.code: rule for rule in report.rules}
+    return tuple((ran | found).values())
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    page = io.StringIO()
+    write_rule(rule, page)
+    return {
+        "id": rule.code,
+        "name": "".join(word.capitalize() for word in rule.name.split("-")),
+        "shortDescription": {"text": f"{rule.summary[0].upper()}{rule.summary[1:]}."},
+        "fullDescription": {"text": f"{rule.doc.meaning} {rule.doc.why}"},
+        "help": {"text": page.getvalue(), "markdown": rule_markdown(rule)},
+        "defaultConfiguration": {"level": rule.severity},
+        "properties": {
+            "problem.severity": _PROBLEM_SEVERITY[rule.severity],
+            "precision": _PRECISION[rule.severity],
+            "tags": list(_TAGS),
+        },
+    }
+
+
+def _results(report: Report, places: dict[str, int]) -> list[dict[str, Any]]:
+    results = []
+    for item in report.checkpoints:
+        seen: Counter[str] = Counter()
+        for finding in item.findings:
+            # "hash:1": GitHub's own writer counts what has the same hash in one file.
+            seen[finding.fingerprint] += 1
+            fingerprint = f"{finding.fingerprint}:{seen[finding.fingerprint]}"
+            results.append(_result(item, finding, places[finding.rule.code], fingerprint))
+    return results
+
+
+def _result(
+    item: CheckpointReport, finding: Finding, place: int, fingerprint: str
+) -> dict[str, Any]:
+    name = printable(finding.layer)
+    location = _location(file_of(item)) | {
+        "logicalLocations": [{"fullyQualifiedName": name, "name": name, "kind": "layer"}]
+    }
+    return {
+        "ruleId": finding.rule.code,
+        "ruleIndex": place,
+        "level": finding.severity,
+        "message": {"text": _message(finding)},
+        "locations": [location],
+        "partialFingerprints": {"primaryLocationLineHash": fingerprint},
+    }
+
+
+def _message(finding: Finding) -> str:
+    """What is wrong in the first sentence, which is all that a list of results shows."""
+    parts = [f"{finding.layer}: {finding.message}."]
+    if finding.evidence:
+        parts.append(f"Evidence: {'; '.join(finding.evidence)}.")
+    if finding.cause or finding.severity == "error":
+        parts.append(f"Cause: {finding.cause or 'cannot be told from this file'}.")
+    parts.append(f"Fix: {finding.fix}")
+    return _literal(" ".join(printable(shortened(part)) for part in parts))
+
+
+def _literal(text: str) -> str:
+    """A text without what SARIF takes for a placeholder (3.11.5) or a link (3.11.6)."""
+    if "](" in text:
+        text = re.sub(r"([\\\[\]])", r"\\\1", text)
+    return re.sub(r"\{(\d+)\}", r"{{\1}}", text)
+
+
+def _location(path: str) -> dict[str, Any]:
+    """A file as a whole: a checkpoint has no lines, and GitHub wants a region."""
+    inside = in_repository(path)
+    artifact = (
+        {"uri": file_uri(path)}
+        if inside is None
+        else {"uri": relative_uri(inside), "uriBaseId": _BASE}
+    )
+    region = {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1}
+    return {"physicalLocation": {"artifactLocation": artifact, "region": region}}
+
+
+def _unreadable(item: CheckpointReport) -> dict[str, Any]:
+    return {
+        "level": "error",
+        "message": {"text": _literal(printable(str(item.error)))},
+        "locations": [_location(file_of(item))],
+    }
+
+
+def _gravest(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many results as GitHub takes, the gravest, in the order they came."""
+    if len(results) <= _MOST_RESULTS:
+        return results
+    kept: list[int] = []
+    for severity in SEVERITIES:
+        kept += [index for index, one in enumerate(results) if one["level"] == severity]
+    return [results[index] for index in sorted(kept[:_MOST_RESULTS])]

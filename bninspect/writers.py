@@ -1,0 +1,186 @@
+"""What is written of a result: the formats each command has, and how one run writes several.
+
+A table from a format's name to what writes it: `--format` offers its keys, the first is the usual
+one. A reporter is imported when its format is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
+
+from bninspect.output import look, output_stream, refuse_input
+
+if TYPE_CHECKING:
+    from bninspect.comparison import Comparison
+    from bninspect.findings import Report
+    from bninspect.inference import Dump
+
+
+class Wishes(NamedTuple):
+    """What was asked for besides a format: colour and length of prose, and what else formats show.
+
+    `fail_on` is the least severity that fails the run, and without `allow_empty` so does a run
+    without a BN layer; `several` says that a dump may be of more than one checkpoint.
+    """
+
+    color: str = "auto"
+    quiet: bool = False
+    verbose: bool = False
+    fail_on: str = "error"
+    allow_empty: bool = False
+    several: bool = False
+
+    def look(self, stream: TextIO) -> dict[str, Any]:
+        """How a reporter for persons is to write to a stream."""
+        return look(stream, self.color, quiet=self.quiet, verbose=self.verbose)
+
+
+# (result, stream, wishes); those of BINARY take a stream of bytes.
+Writer = Callable[[Any, Any, Wishes], None]
+BINARY = ("npz",)
+
+
+def write(
+    result: Any,
+    writers: Mapping[str, Writer],
+    destinations: Sequence[tuple[str, str | None]],
+    inputs: Iterable[str],
+    wishes: Wishes,
+) -> None:
+    """Write a result in each format to its file, which is none of `inputs`, or to standard output.
+
+    Nothing is written if one of the files is an input. Raises `UsageProblem` for such a file, and
+    for one that cannot be written.
+    """
+    inputs = tuple(inputs)
+    for _, path in destinations:
+        if path is not None:
+            refuse_input(path, inputs)
+    for name, path in destinations:
+        with output_stream(path, binary=name in BINARY) as stream:
+            writers[name](result, stream, wishes)
+
+
+def _check_text(report: Report, stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.text import write_text  # noqa: PLC0415
+
+    write_text(report, stream, **wishes.look(stream))
+
+
+def _concise(report: Report, stream: TextIO, _: Wishes) -> None:
+    from bninspect.reporters.text import write_concise  # noqa: PLC0415
+
+    write_concise(report, stream)
+
+
+def _check_json(report: Report, stream: TextIO, _: Wishes) -> None:
+    from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
+
+    write_json(report, stream)
+
+
+def _github(report: Report, stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.github import write_github  # noqa: PLC0415
+
+    write_github(
+        report,
+        stream,
+        quiet=wishes.quiet,
+        verbose=wishes.verbose,
+        allow_empty=wishes.allow_empty,
+    )
+
+
+def _sarif(report: Report, stream: TextIO, _: Wishes) -> None:
+    from bninspect.reporters.sarif import write_sarif  # noqa: PLC0415
+
+    write_sarif(report, stream)
+
+
+def _junit(report: Report, stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.junit import write_junit  # noqa: PLC0415
+
+    write_junit(report, stream, fail_on=wishes.fail_on)
+
+
+CHECK: Mapping[str, Writer] = {
+    "text": _check_text,
+    "concise": _concise,
+    "json": _check_json,
+    "github": _github,
+    "sarif": _sarif,
+    "junit": _junit,
+}
+
+
+def _list_text(report: Report, stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.tables import write_list  # noqa: PLC0415
+
+    write_list(report, stream, **wishes.look(stream))
+
+
+def _list_json(report: Report, stream: TextIO, _: Wishes) -> None:
+    from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
+
+    write_json(report, stream, findings=False)
+
+
+LIST: Mapping[str, Writer] = {"text": _list_text, "json": _list_json}
+
+
+def _dump_text(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.tables import write_dump  # noqa: PLC0415
+
+    write_dump(dumps, stream, **wishes.look(stream))
+
+
+def _dump_json(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
+
+    write_dump_json(dumps, stream, several=wishes.several)
+
+
+def _dump_csv(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.values import write_csv  # noqa: PLC0415
+
+    write_csv(dumps, stream, several=wishes.several)
+
+
+def _dump_npz(dumps: Sequence[Dump], stream: BinaryIO, wishes: Wishes) -> None:
+    from bninspect.reporters.values import write_npz  # noqa: PLC0415
+
+    write_npz(dumps, stream, several=wishes.several)
+
+
+DUMP: Mapping[str, Writer] = {
+    "text": _dump_text,
+    "json": _dump_json,
+    "csv": _dump_csv,
+    "npz": _dump_npz,
+}
+
+
+def _compare_text(comparison: Comparison, stream: TextIO, wishes: Wishes) -> None:
+    from bninspect.reporters.changes import write_comparison  # noqa: PLC0415
+
+    write_comparison(comparison, stream, **wishes.look(stream))
+
+
+def _compare_json(comparison: Comparison, stream: TextIO, _: Wishes) -> None:
+    from bninspect.reporters.json_v1 import write_comparison_json  # noqa: PLC0415
+
+    write_comparison_json(comparison, stream)
+
+
+def _compare_csv(comparison: Comparison, stream: TextIO, _: Wishes) -> None:
+    from bninspect.reporters.changes import write_csv  # noqa: PLC0415
+
+    write_csv(comparison, stream)
+
+
+COMPARE: Mapping[str, Writer] = {
+    "text": _compare_text,
+    "json": _compare_json,
+    "csv": _compare_csv,
+}

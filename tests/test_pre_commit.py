@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
+from tests.package_source import copy_package, index_is_reached
 
 HOOK: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))[0]
 PROGRAM, *OPTIONS = shlex.split(HOOK["entry"])
@@ -81,6 +82,7 @@ class TestFiles:
 
 # pre-commit runs in a repository, whose place a surrounding git tells in such variables.
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+PLAIN |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 PERSON = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.org")
 
 
@@ -129,10 +131,7 @@ def pre_commit(tmp_path_factory: pytest.TempPathFactory) -> PreCommit:
     if shutil.which("git") is None:
         pytest.skip("pre-commit needs git, which is not installed")
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".pre-commit-hooks.yaml"):
-        shutil.copy(ROOT / name, source)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "bninspect", source / "bninspect", ignore=ignored)
+    copy_package(source)
     git(source, "init", "--quiet")
     git(source, "add", "--all")
     git(source, "commit", "--quiet", "--no-verify", "--message", "as it is")
@@ -146,18 +145,6 @@ def pre_commit(tmp_path_factory: pytest.TempPathFactory) -> PreCommit:
             pytest.skip("pip reaches no package index, so pre-commit cannot install the hook")
         pytest.fail(done.stdout)
     return ready
-
-
-def index_is_reached(folder: Path) -> bool:
-    """Whether pip finds what builds the package."""
-    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir")
-    done = subprocess.run(
-        [*pip, "--dest", str(folder), "hatchling"],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    return "No matching distribution found for hatchling" not in done.stderr
 
 
 class TestInARepository:

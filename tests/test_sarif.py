@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -88,7 +90,10 @@ class TestOnFixtures:
             for part in (source.doc.meaning, source.doc.why, *source.doc.causes):
                 assert part in rule["help"]["markdown"]
             for framework, code in source.doc.fixes.items():
-                assert f"### {framework}\n\n```python\n{code}\n```" in rule["help"]["markdown"]
+                assert f"### {framework}\n\n" in rule["help"]["markdown"]
+                assert code in rule["help"]["markdown"]
+            for block in re.findall(r"```python\n(.*?)```", rule["help"]["markdown"], re.DOTALL):
+                ast.parse(block)
             assert rule["defaultConfiguration"]["level"] == source.severity
             properties = rule["properties"]
             assert properties["problem.severity"] in ("error", "warning", "recommendation")

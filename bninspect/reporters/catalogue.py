@@ -8,6 +8,9 @@ from typing import TextIO
 
 from bninspect.findings import Rule
 
+# What there is to do in any framework is told in sentences, in one framework as code.
+_PROSE = "Any framework"
+
 
 def write_catalogue(rules: Iterable[Rule], stream: TextIO) -> None:
     """One line a rule."""
@@ -40,11 +43,12 @@ def write_rule(rule: Rule, stream: TextIO, *, width: int = 80) -> None:
 
 def rule_markdown(rule: Rule) -> str:
     """A rule's page in Markdown, without its title."""
-    parts = [f"{rule.summary[0].upper()}{rule.summary[1:]}."]
+    parts = [f"{rule.summary}."]
     parts += ["## What it means", rule.doc.meaning, "## Why it is bad", rule.doc.why]
     parts += ["## Usual causes", "\n".join(f"- {cause}" for cause in rule.doc.causes)]
     if rule.doc.fixes:
         parts.append("## How to fix it")
     for framework, code in rule.doc.fixes.items():
-        parts += [f"### {framework}", f"```python\n{code}\n```"]
+        told = code if framework == _PROSE else f"```python\n{code}\n```"
+        parts += [f"### {framework}", told]
     return "\n\n".join(parts) + "\n"

@@ -82,7 +82,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
-        "shortDescription": {"text": f"{rule.summary[0].upper()}{rule.summary[1:]}."},
+        "shortDescription": {"text": f"{rule.summary}."},
         "fullDescription": {"text": f"{rule.doc.meaning} {rule.doc.why}"},
         "help": {"text": page.getvalue(), "markdown": rule_markdown(rule)},
         "defaultConfiguration": {"level": rule.severity},

@@ -200,9 +200,13 @@ def _reports(
     compares = any(rule.code == "BN107" for rule in rules or ())
     by_itself = config.all_checkpoints and since is None and compares
     latest: dict[tuple[str, str], CheckpointReport] = {}
+    listed = _listed(typed) if config.skip_unknown else {}
+    known = {**(named or {}), **listed}
     for path in typed:
-        found = named[path] if named else find_checkpoints(path, every=config.all_checkpoints)
-        empty = True
+        found = (
+            known[path] if path in known else find_checkpoints(path, every=config.all_checkpoints)
+        )
+        empty = path not in listed
         for item in found:
             if len(typed) > 1 or len(found) > 1:
                 from bninspect.formats.discover import identity  # noqa: PLC0415
@@ -224,6 +228,12 @@ def _reports(
             from bninspect.formats.discover import nothing_in  # noqa: PLC0415
 
             yield CheckpointReport(path, error=nothing_in(path))
+
+
+def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:
+    from bninspect.formats.listed import listed_files  # noqa: PLC0415
+
+    return listed_files(paths)
 
 
 def _located(found: Found) -> Target:

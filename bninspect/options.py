@@ -24,6 +24,7 @@ _OF_CONFIG = (
     "all_checkpoints",
     "engine",
     "since",
+    "skip_unknown",
     "fail_on",
     "baseline",
 )
@@ -176,6 +177,12 @@ def check_options(command: Command) -> Command:
                 "--allow-empty",
                 is_flag=True,
                 help="Nothing to check or compare is exit 0, not 3.",
+            ),
+            click.option(
+                "--skip-unknown",
+                is_flag=True,
+                help="Pass over a file that is no checkpoint, as in a directory: for tools that"
+                " list files.",
             ),
             click.option(
                 "--since",

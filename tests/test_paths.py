@@ -605,6 +605,91 @@ class TestDirectoryOfModels:
         assert time.process_time() - start < 2
 
 
+@pytest.mark.parametrize(
+    "stem", ["saved_model_tf1_hub", "saved_model_keras2_nested_frozen", "saved_model_keras3_export"]
+)
+def test_a_saved_model_by_any_of_its_files(run: Run, stem: str, tmp_path: Path) -> None:
+    files = [path for path in (FIXTURES / stem).rglob("*") if path.is_file()]
+    for typed in ([file] for file in files):
+        (item,) = items(run, *typed)
+        assert item["error"] is None
+        assert item["resolved"] == str(FIXTURES / stem)
+    assert len(items(run, *files)) == 1
+    shutil.copy(FIXTURES / "saved_model_keras3_export" / "fingerprint.pb", tmp_path)
+    assert names(run, tmp_path, tmp_path / "fingerprint.pb") == ["fingerprint.pb unknown-format"]
+
+
+class TestListed:
+    """`--skip-unknown`: files that a tool lists are judged as those of a directory."""
+
+    def test_what_is_no_checkpoint_is_passed_over(self, run: Run, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "data.h5", "w") as file:
+            file["images"] = np.zeros(3)
+        (tmp_path / "torch.ckpt").write_bytes(b"\x80\x02}q\x00.")
+        (tmp_path / "asset.h5.meta").write_text("guid: 0\n")
+        (tmp_path / "vectors.index").write_bytes(b"IxF2" + bytes(100))
+        (tmp_path / "train-00000-of-00100").write_bytes(bytes(100))
+        files = list(tmp_path.iterdir())
+        assert run("check", *files).exit_code == 2
+        assert names(run, tmp_path, *files, "--skip-unknown") == []
+        assert run("check", *files, "--skip-unknown").exit_code == 3
+        assert run("check", *files, "--skip-unknown", "--allow-empty").exit_code == 0
+        files.append(put_keras(tmp_path / "model.h5"))
+        assert names(run, tmp_path, *files, "--skip-unknown") == ["model.h5"]
+
+    def test_what_claims_to_be_one_is_reported(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "cut.h5").write_bytes(KERAS.read_bytes()[:4000])
+        (tmp_path / "pointer.h5").write_bytes(POINTER)
+        (tmp_path / "empty.keras").write_bytes(b"")
+        put(tmp_path / "a")
+        (tmp_path / "a.index").unlink()
+        typed = [*sorted(tmp_path.iterdir()), tmp_path / "gone.h5"]
+        assert names(run, tmp_path, *typed, "--skip-unknown") == [
+            "a incomplete", "cut.h5 corrupt", "empty.keras unknown-format",
+            "pointer.h5 unknown-format", "gone.h5 not-found",
+        ]  # fmt: skip
+
+    def test_parts_stand_for_the_whole(self, run: Run, tmp_path: Path) -> None:
+        put(tmp_path / "m-5")
+        put_table(tmp_path / "n-5")
+        (tmp_path / "n-5.meta").write_bytes(b"\x0a\x00")
+        for file in (FIXTURES / "keras3_weights_sharded").iterdir():
+            shutil.copy(file, tmp_path)
+        for listed, whole in (
+            ("m-5.index", "m-5"),
+            ("m-5.data-00000-of-00001", "m-5"),
+            ("n-5.meta", "n-5"),
+            ("model.weights.json", "model.weights.json"),
+            ("model_00001.weights.h5", "model.weights.json"),
+        ):
+            found = names(run, tmp_path, tmp_path / listed, "--skip-unknown")
+            assert [name.split()[0] for name in found] == [whole]
+        # An index that is damaged is told by the data beside it, which is not listed.
+        (tmp_path / "m-5.index").write_bytes(b"x")
+        assert names(run, tmp_path, tmp_path / "m-5.index", "--skip-unknown") == [
+            "m-5 unknown-format"
+        ]
+
+    def test_other_paths_mean_what_they_mean(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(tmp_path / "m-5")
+        state(tmp_path, "m-5")
+        for typed in (tmp_path, tmp_path / "m-5", tmp_path / "checkpoint", f"{tmp_path}/m*"):
+            assert len(items(run, typed, "--skip-unknown")) == 1
+        monkeypatch.chdir(tmp_path)
+        assert [item["path"] for item in items(run, "m-5.index", "--skip-unknown")] == ["m-5"]
+
+    def test_thousands_take_no_time(self, run: Run, tmp_path: Path) -> None:
+        for number in range(2000):
+            for part in ("index", "data-00000-of-00001"):
+                (tmp_path / f"m-{number}.{part}").touch()
+        files = list(map(str, tmp_path.iterdir()))
+        start = time.process_time()
+        assert len(items(run, *files, "--skip-unknown")) == 2000
+        assert time.process_time() - start < 6
+
+
 class TestSeveral:
     def test_patterns_that_the_shell_left_alone(self, run: Run, tmp_path: Path) -> None:
         for name in ("a/model.ckpt-200", "a/model.ckpt-1000", "b/model.ckpt-5"):
@@ -640,6 +725,10 @@ class TestSeveral:
         (tmp_path / "m.meta").write_bytes(b"\x0a\x00")
         typed = (tmp_path / "m", *tmp_path.iterdir())
         assert len(items(run, *typed)) == 1
+
+    def test_a_map_of_shards_is_matched_by_its_name(self, run: Run) -> None:
+        pattern = FIXTURES / "keras3_weights_sharded" / "*.weights.json"
+        assert run("check", pattern, "--format", "json").json["summary"]["checkpoints"] == 1
 
     def test_the_first_line_is_the_answer(self, run: Run, tmp_path: Path) -> None:
         for number in range(8):

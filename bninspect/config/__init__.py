@@ -25,6 +25,7 @@ class Config:
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
     `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
+    `skip_unknown` judges files that are named as those that are found in a directory.
     `severity` has the severities of the user's own, by code or its beginning. `fail_on` is the
     least severity that fails the run, or `never`. `suppress` are the findings to live with,
     `baseline` is the file of those that are known.
@@ -40,6 +41,7 @@ class Config:
     all_checkpoints: bool = False
     engine: Engine = "native"
     since: str | None = None
+    skip_unknown: bool = False
     severity: tuple[tuple[str, Severity], ...] = ()
     fail_on: str = "error"
     suppress: tuple[Suppression, ...] = ()
@@ -57,6 +59,7 @@ def make_config(
     all_checkpoints: bool = False,
     engine: str = "native",
     since: str | os.PathLike[str] | None = None,
+    skip_unknown: bool = False,
     fail_on: str | None = None,
     baseline: str | os.PathLike[str] | None = None,
     base: Config | None = None,
@@ -96,6 +99,7 @@ def make_config(
         all_checkpoints=all_checkpoints,
         engine="tensorflow" if engine == "tensorflow" else "native",
         since=None if since is None else os.fspath(since),
+        skip_unknown=skip_unknown,
         sources={**base.sources, **{key: _sources(base, key) for key in given}},
         **{key.replace("-", "_"): value for key, value in given.items()},
     )

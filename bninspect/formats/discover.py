@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -43,12 +44,13 @@ from bninspect.formats.names import (
     SAVED_MODEL,
     STATE_FILE,
     V1_SHARD,
+    checkpoint_of,
     natural_order,
 )
 from bninspect.formats.signatures import HDF5_SIGNATURE, ZIP_SIGNATURES, ends
 
 # Where to look, as typed, and what is there: (path to show, path to locate, claimed or not).
-_Candidate = tuple[str, str, bool]
+Candidate = tuple[str, str, bool]
 
 _KERAS_NAMES = (".h5", ".hdf5", ".keras", KERAS_MAP)
 _CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|ckpt([-_.]?[0-9]+)?)")
@@ -86,7 +88,7 @@ def discover(path: str, *, every: bool = False) -> list[Found]:
     if not os.path.isdir(path) or (target.kind == "tensor-bundle" and target.path == path):
         return [Found(path, target)]
     if target.kind == "directory" or every:
-        found = list(map(_found, _walk(path)))
+        found = list(map(found_at, _walk(path)))
         return _with_named(path, found) if every else found
     return [Found(path, replace(target, notes=(*target.notes, *_others_in(path, target))))]
 
@@ -170,7 +172,8 @@ def one_of(path: str) -> Target:
     return target
 
 
-def _found(candidate: _Candidate | ReadProblem) -> Found:
+def found_at(candidate: Candidate | ReadProblem) -> Found:
+    """What a place that was judged to be a checkpoint's turns out to be."""
     if isinstance(candidate, ReadProblem):
         return Found(candidate.path, None, candidate)
     shown, path, claimed = candidate
@@ -257,22 +260,26 @@ def _matching(pattern: str, *, every: bool) -> list[Found]:
             directory, name = os.path.split(path)
             by_directory.setdefault(directory, set()).add(name)
     for directory, names in by_directory.items():
-        found += map(_found, _among(directory, _with_parts(directory, names)))
+        found += map(found_at, among(directory, _with_parts(directory, names)))
     return sorted(found, key=lambda item: natural_order(item.path))
 
 
 def _with_parts(directory: str, names: set[str]) -> set[str]:
     """`names` and the parts of the same checkpoints: a pattern may have matched some of them."""
-    prefixes = {match[1] for name in names if (match := PART.fullmatch(name))}
-    try:
-        beside = os.listdir(directory or ".") if prefixes else []
-    except OSError:
-        return names
-    matches = ((name, PART.fullmatch(name)) for name in beside)
-    return names | {name for name, match in matches if match and match[1] in prefixes}
+    parts = parts_in(directory)
+    return names.union(*(parts.get(checkpoint_of(name), ()) for name in names))
 
 
-def _walk(root: str, most: int | None = None) -> Iterator[_Candidate | ReadProblem]:
+def parts_in(directory: str) -> dict[str, set[str]]:
+    """The names in a directory by the checkpoint they are parts of; none if it is unreadable."""
+    parts: dict[str, set[str]] = {}
+    with suppress(OSError):
+        for name in os.listdir(directory or "."):
+            parts.setdefault(checkpoint_of(name), set()).add(name)
+    return parts
+
+
+def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProblem]:
     """The checkpoints below a directory, and the directories that cannot be read.
 
     Of one directory first what lies in it, then its sub-directories, in natural order; links to
@@ -296,7 +303,7 @@ def _walk(root: str, most: int | None = None) -> Iterator[_Candidate | ReadProbl
             if directory == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
                 yield unreadable_directory(directory, error)
             continue
-        yield from _among(directory, files, every=most is None)
+        yield from among(directory, files, every=most is None)
         if SAVED_MODEL in files:
             below = [name for name in below if name not in ("variables", "assets", "assets.extra")]
         ahead += (os.path.join(directory, name) for name in reversed(below))
@@ -337,7 +344,7 @@ def _leads_out(link: str, home: str) -> bool:
     return os.path.join(home, "").startswith(os.path.join(target, ""))
 
 
-def _among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterator[_Candidate]:
+def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterator[Candidate]:
     """The checkpoints among the files of one directory, in natural order.
 
     Without `every` those are left out whose names are none that checkpoints have.

@@ -18,6 +18,7 @@ from bninspect.errors import Incomplete, NotFetched, NotFound, ReadProblem, Unkn
 from bninspect.formats import sstable
 from bninspect.formats.names import (
     ALL_V1_SHARDS,
+    BESIDE_SAVED_MODEL,
     KERAS_MAP,
     KERAS_SHARD,
     PART,
@@ -33,6 +34,7 @@ from bninspect.formats.source import Source
 
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
 _NAMED = rb'(?m)^[ \t]*(all_model_checkpoint_paths|model_checkpoint_path):[ \t]*"((?:[^"\\]|\\.)*)"'
+_STANDING_FOR_DIRECTORY = (STATE_FILE, SAVED_MODEL, *BESIDE_SAVED_MODEL)
 _MOST_COMPARED = 1000  # names that a mistyped one is held against
 _MAX_STATE_FILE = 1 << 24
 
@@ -92,7 +94,7 @@ def locate(path: str) -> Target:
     prefix = part[1] if part else path.removesuffix(".")  # shells complete to `P.`
     if prefix != path and os.path.exists(prefix + ".index"):
         return _bundle(prefix)
-    if os.path.basename(path) in (STATE_FILE, SAVED_MODEL) and os.path.isfile(path):
+    if os.path.basename(path) in _STANDING_FOR_DIRECTORY and os.path.isfile(path):
         return _locate_by_name(path)
     if os.path.exists(path):
         return _locate_file(path)
@@ -183,11 +185,12 @@ def _namesake(prefix: str) -> tuple[str, ...]:
 
 
 def _locate_by_name(path: str) -> Target:
-    """A file that stands for its directory: the state file, or the graph of a SavedModel."""
+    """A file that stands for its directory: the state file, or one of a SavedModel."""
     directory, name = os.path.split(path)
-    if name == SAVED_MODEL:
+    if os.path.exists(checkpoint_of(path)) and name != STATE_FILE:
         return Target("saved-model", directory or ".")
-    return _locate_latest(directory, path) if _is_state(path) else _locate_file(path)
+    is_state = name == STATE_FILE and _is_state(path)
+    return _locate_latest(directory, path) if is_state else _locate_file(path)
 
 
 def _locate_directory(path: str) -> Target:

@@ -5,10 +5,15 @@ No file is looked at here. All patterns are to match the whole of a name or path
 
 from __future__ import annotations
 
+import os
 import re
 
 STATE_FILE = "checkpoint"  # of a training directory
 SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
+# What lies beside it: kFingerprintFilenamePb there, SAVED_METADATA_PATH of Keras
+# (keras/src/saving/legacy/saved_model/constants.py), and what makes a TF-Hub module of it
+# (_MODULE_PROTO_FILENAME_PB of tensorflow_hub/native_module.py).
+BESIDE_SAVED_MODEL = ("fingerprint.pb", "keras_metadata.pb", "tfhub_module.pb")
 
 # (prefix, part): the files of one V2 checkpoint (tensorflow/core/util/tensor_bundle/naming.cc), and
 # Saver's graph.
@@ -42,9 +47,14 @@ def all_v1_shards(path: str) -> str:
 
 
 def checkpoint_of(path: str) -> str:
-    """One name for all files of a checkpoint: its prefix, or the map of sharded Keras weights."""
+    """One name for all files of a checkpoint that lie in one directory.
+
+    Its prefix, the map of sharded Keras weights, or the graph of a SavedModel.
+    """
     for pattern in (PART, V1_SHARD, ALL_V1_SHARDS):
         if match := pattern.fullmatch(path):
             return match[1]
-    shard = KERAS_SHARD.fullmatch(path)
-    return shard[1] + KERAS_MAP if shard else path
+    if shard := KERAS_SHARD.fullmatch(path):
+        return shard[1] + KERAS_MAP
+    directory, name = os.path.split(path)
+    return os.path.join(directory, SAVED_MODEL) if name in BESIDE_SAVED_MODEL else path

@@ -1,0 +1,28 @@
+"""The package as who installs it from a checkout gets it: as it lies in the working tree."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def copy_package(folder: Path) -> None:
+    """Copy what the package is built from, the hook and the action."""
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".pre-commit-hooks.yaml", "action.yml"):
+        shutil.copy(ROOT / name, folder)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "bninspect", folder / "bninspect", ignore=ignored)
+
+
+def index_is_reached(folder: Path) -> bool:
+    """Whether pip finds what builds the package; it is put into `folder`."""
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir")
+    done = subprocess.run(
+        [*pip, "--dest", str(folder), "hatchling"],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    return "No matching distribution found for hatchling" not in done.stderr

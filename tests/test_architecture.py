@@ -17,7 +17,7 @@ PACKAGE = ROOT / "bninspect"
 # modules inside one of the packages named here.
 ROWS = (
     {"__main__"},
-    {"cli"},
+    {"cli", "keras"},
     {"inspection", "options", "output", "reporters"},
     {"comparison"},
     {"formats", "layers", "evidence", "rules", "config", "measure", "inference", "selection"},

@@ -57,9 +57,10 @@ Action = Literal["warn", "stop"]
 GUARD_RULES = ("BN101", "BN102", "BN103", "BN107", "BN301", "BN302", "BN304", "BN305")
 # BN107 says no more of a layer than what these have said.
 _SAY_MORE = ("BN101", "BN102", "BN103")
-# Averages of one and the same batch come ever closer to its statistics, and then rest. If the
-# last step before they stood still was below this (in the units of `evidence.history`), they did.
-_AT_REST = 1e-4
+# Averages of one and the same batch come ever closer to its statistics, and then rest. If their
+# last move before they stood still was below this (in the units of `evidence.history`), they did:
+# a bit of a float32 is 1e-7 of it.
+_AT_REST = 1e-5
 _KERAS = next(family for family in FAMILIES if family.name == "keras")
 _START = "the start of the training"
 

@@ -109,8 +109,9 @@ class CheckpointReport:
     """What was found in one checkpoint, or why it could not be read (`error`).
 
     `path` is as typed, `resolved` the file that was opened, `format` that of `Checkpoint`; `step`
-    is the stored training step, None without one. `findings` are sorted by layer and code, as
-    `layers` are. `notes` are sentences about what was opened. With an `error` all else is empty.
+    is the stored training step, None without one. `layers` come in the order of `find_layers`,
+    `findings` layer by layer and then by code. `notes` are sentences about what was opened. With an
+    `error` all else is empty.
 
     `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
     is that of `RuleContext`.

@@ -49,7 +49,9 @@ class Trainings:
         out = layers.Dense(1)(layers.Flatten()(h))
         return (kind or self.keras.Model)(x, out)
 
-    def watch(self, model, *, epochs=2, batch_size=SIZE, before=(), xy=None, **options):
+    def watch(
+        self, model, *, epochs=2, batch_size=SIZE, before=(), xy=None, validate=False, **options
+    ):
         guard = BatchNormGuard(after_batches=AFTER, **options)
         if getattr(model, "optimizer", None) is None:
             model.compile("adam", "mse")
@@ -61,7 +63,7 @@ class Trainings:
                 y,
                 batch_size=batch_size,
                 epochs=epochs,
-                validation_data=(x, y),
+                validation_data=(x, y) if validate else None,
                 shuffle=False,
                 callbacks=[*before, guard],
                 verbose=0,
@@ -108,7 +110,7 @@ class Trainings:
     # Healthy: the guard has nothing to say.
 
     def healthy(self):
-        return self.watch(self.net(), epochs=3)
+        return self.watch(self.net(), epochs=3, validate=True)
 
     def healthy_float16_policy(self):
         self.keras.mixed_precision.set_global_policy("mixed_float16")

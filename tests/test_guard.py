@@ -65,6 +65,14 @@ BY_VERSION = {
 CASES = [(*framework, name) for framework, names in FRAMEWORKS.items() for name in names]
 
 
+@pytest.fixture(autouse=True)
+def names_start_anew():
+    """Keras numbers what has no name, `adam_1`: other tests must not see what these have made."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()
+
+
 def outcome(framework: str, backend: str, name: str) -> dict:
     """What the guard did in a training; another Keras than this process's has its own process."""
     if (framework, backend) == ("keras", "tensorflow"):

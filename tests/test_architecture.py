@@ -17,7 +17,7 @@ PACKAGE = ROOT / "bninspect"
 # modules inside one of the packages named here.
 ROWS = (
     {"__main__"},
-    {"cli"},
+    {"cli", "keras"},
     {"about", "writers"},
     {"inspection", "options", "output", "reporters"},
     {"comparison", "config", "layer_values", "triage"},

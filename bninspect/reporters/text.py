@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from collections import Counter
@@ -83,6 +84,16 @@ def write_text(
         lines += _of_the_run(report, width=width or 80, quiet=quiet)
         lines.append(summary(report))
     stream.write("\n".join(lines) + "\n")
+
+
+def explain(report: Report, *, verbose: bool = False) -> str:
+    """The report as `bninspect check` prints it, for a failing test or a log.
+
+    `verbose` names every layer. Without colours, in 80 columns, without a newline at the end.
+    """
+    stream = io.StringIO()
+    write_text(report, stream, verbose=verbose)
+    return stream.getvalue().rstrip("\n")
 
 
 def write_concise(report: Report, stream: TextIO) -> None:
@@ -248,13 +259,21 @@ def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) 
 
 
 def entries(
-    findings: Iterable[Finding], *, width: int, color: bool = False, verbose: bool = False
+    findings: Iterable[Finding],
+    *,
+    width: int,
+    color: bool = False,
+    verbose: bool = False,
+    source: str = "this file",
 ) -> list[str]:
-    """The lines that tell findings: an entry for all that say the same, an empty line before it."""
+    """The lines that tell findings: an entry for all that say the same, an empty line before it.
+
+    `source` is what a cause that is not proved cannot be told from.
+    """
     lines = []
     for group in _grouped(findings):
         lines.append("")
-        lines += _entry(group, width=width, color=color, verbose=verbose)
+        lines += _entry(group, width=width, color=color, verbose=verbose, source=source)
     return lines
 
 
@@ -269,7 +288,9 @@ def _grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     ]
 
 
-def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> list[str]:
+def _entry(
+    group: list[Finding], *, width: int, color: bool, verbose: bool, source: str
+) -> list[str]:
     first = group[0]
     severity = paint(first.severity, color=color)
     head = f"{severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"
@@ -281,7 +302,7 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
         lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
     lines += wrap("    evidence  ", "; ".join(_evidence(group, verbose=verbose)), width, 14)
     if first.cause or first.severity == "error":
-        lines += wrap("    cause     ", first.cause or "cannot be told from this file", width, 14)
+        lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
     lines += wrap("    fix       ", first.fix, width, 14)
     lines += wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
     return lines

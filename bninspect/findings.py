@@ -7,7 +7,7 @@ A *rule* looks at one layer and yields *violations*; with its rule's code and fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bninspect.model import BNLayer, OptimizerSteps
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+# How many names of variables give an idea of all.
+_NAMES_KEPT = 10
+
+
+def no_graph(_: BNLayer) -> GraphEvidence | None:
+    """What there is to know of a layer without a stored graph: nothing."""
+    return None
 
 
 class RuleContext(NamedTuple):
@@ -40,7 +47,7 @@ class RuleContext(NamedTuple):
     restarted: bool = False
     least_share: float | None = None
     optimizer_steps: tuple[OptimizerSteps, ...] = ()
-    graph: Callable[[BNLayer], GraphEvidence | None] = lambda _: None
+    graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
 
 
 class Violation(NamedTuple):
@@ -209,7 +216,8 @@ class CheckpointReport:
     named, if BN107 is judged. With an `error` all else is empty.
 
     `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
-    is that of `RuleContext`.
+    is that of `RuleContext`. `layers_left_out` counts layers that are
+    not kept any more; then of the names, too, only some are.
     """
 
     path: str
@@ -225,10 +233,22 @@ class CheckpointReport:
     notes: tuple[str, ...] = ()
     error: ReadProblem | None = None
     since: Earlier | None = None
-    graph: Callable[[BNLayer], GraphEvidence | None] = field(default=lambda _: None)
+    graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
+    layers_left_out: int = 0
+
+    @property
+    def layer_count(self) -> int:
+        """How many BN layers it has, also where they are not kept."""
+        return len(self.layers) + self.layers_left_out
+
+    def without_layers(self) -> CheckpointReport:
+        """What is left to say when the layers have been written: a run may be of thousands."""
+        names = self.names[:_NAMES_KEPT]
+        count = self.layer_count
+        return replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
 
     def __repr__(self) -> str:
-        told = self.error or f"{len(self.layers)} BN layers, {len(self.findings)} findings"
+        told = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"
         return f"<CheckpointReport {self.path}: {told}>"
 
 
@@ -237,13 +257,15 @@ class Report:
     """What was found in all checkpoints of a run, in the order they were given.
 
     `rules` are those that were applied, none where layers were only listed. `notes` are sentences
-    about the run. `baseline` is None without one. `bninspect.explain` writes it for a person.
+    about the run. `baseline` is None without one. `interrupted` says that more checkpoints were
+    named than looked at. `bninspect.explain` writes it for a person.
     """
 
     checkpoints: tuple[CheckpointReport, ...]
     rules: tuple[Rule, ...] = ()
     notes: tuple[str, ...] = ()
     baseline: BaselineCount | None = None
+    interrupted: bool = False
 
     @property
     def ok(self) -> bool:
@@ -261,7 +283,7 @@ class Report:
     @property
     def layer_count(self) -> int:
         """BN layers in all readable checkpoints."""
-        return sum(len(item.layers) for item in self.checkpoints)
+        return sum(item.layer_count for item in self.checkpoints)
 
     @property
     def unreadable(self) -> int:

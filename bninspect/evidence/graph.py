@@ -80,14 +80,13 @@ class _Evidence:
         }
         updates, complete = self._find_updates(roles)
         run_by: dict[int, list[str]] = {node: [] for node in updates}
-        ran = bytearray(len(self.graph.names))
         for name, starts in chain(self.ops.named.items(), self.ops.unnamed.items()):
             reached = self.walk.ancestors(starts)
             for node, ops in run_by.items():
                 if reached[node] and (name in self.ops.named or not ops):
                     ops.append(name)
-            ran = bytearray(map(max, ran, reached))
-        in_training = [node for node, runs in enumerate(ran) if runs]
+        needed = self.walk.ancestors(self.ops.optimizing)
+        in_training = [node for node, runs in enumerate(needed) if runs]
         reads, modes = self._reads(in_training)
         chosen, moments = self._chosen(in_training), self._has_moments(in_training)
         stored = self.walk.ancestors(self._other_writes(updates))

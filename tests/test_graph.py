@@ -187,6 +187,20 @@ def test_a_write_of_another_kind_may_be_an_update() -> None:
     assert why(drawing.evidence()) == (None, None)
 
 
+def test_a_write_whose_variable_is_not_known_may_be_an_update() -> None:
+    drawing, variables = drawn_layer()
+    first = len(drawing.names)
+    argument = drawing.add("_Arg")
+    written = drawing.add("ResourceScatterUpdate", argument, drawing.add("Mean"))
+    drawing.function("write", [argument], [written], first)
+    for role in ("moving_mean", "moving_variance"):
+        drawing.add("PartitionedCall", variables[role], f=("write",))
+    read = [drawing.add("ReadVariableOp", one) for one in variables.values()]
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], drawing.add("Mul", *read))
+    assert not drawing.evidence().complete
+    assert why(drawing.evidence()) == (None, None)
+
+
 @pytest.mark.parametrize("way", ["plain", "a condition", "moments of the batch"])
 def test_a_layer_is_in_inference_mode_only_if_nothing_else_may_normalise(way: str) -> None:
     drawing, variables = drawn_layer()
@@ -199,6 +213,22 @@ def test_a_layer_is_in_inference_mode_only_if_nothing_else_may_normalise(way: st
     drawing.add("ResourceApplyGradientDescent", variables["gamma"], drawing.add("Mul", *read))
     cause = "built-with-training-false" if way == "plain" else None
     assert why(drawing.evidence())[0] == cause
+
+
+@pytest.mark.parametrize("after", ["average of all variables", "evaluation"])
+def test_what_comes_after_the_optimizer_is_no_training_in_inference_mode(after: str) -> None:
+    """A layer of one's own that never updates: batches are normalised by their own moments."""
+    drawing, variables = drawn_layer()
+    apply = drawing.add("ResourceApplyGradientDescent", variables["gamma"], drawing.add("Mul"))
+    for role in ("moving_mean", "moving_variance"):
+        read = drawing.add("ReadVariableOp", variables[role], after=[apply])
+        used = drawing.add("Sub", read, drawing.add("Relu"))
+        if after == "average of all variables":
+            shadow = drawing.add("VarHandleOp", name=f"bn/{role}/ExponentialMovingAverage")
+            drawing.add("AssignSubVariableOp", shadow, used)
+    found = drawing.evidence()
+    assert not found.reads
+    assert why(found) == (None, None)
 
 
 def test_a_layer_whose_gamma_moved_is_not_frozen() -> None:

@@ -174,7 +174,8 @@ class _Evidence:
         for node, operation in enumerate(self.graph.operations):
             inputs = self.graph.inputs[node]
             if operation.startswith(_OTHER_WRITES) and inputs and inputs[0] >= 0:
-                complete = complete and self.variables[inputs[0]] not in roles
+                variable = self.variables[inputs[0]]
+                complete = complete and variable >= 0 and variable not in roles
             if operation not in ASSIGNS or len(inputs) < 2 or inputs[0] < 0:
                 continue
             variable = self.variables[inputs[0]]

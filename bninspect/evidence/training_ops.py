@@ -22,8 +22,8 @@ _READ = "ReadVariableOp"
 class TrainingOps(NamedTuple):
     """The nodes to walk back from, by the name of the op: those a user knows, and all others.
 
-    `optimizing` are the nodes that are an optimizer's work: what comes after
-    it (an average of the weights, an evaluation) is no part of what the weights are trained with.
+    `optimizing` are the nodes that are an optimizer's work: what comes after it (an average of the
+    weights, an evaluation) is no part of what the weights are trained with.
     """
 
     named: dict[str, tuple[int, ...]]

@@ -20,6 +20,7 @@ from bninspect.evidence.progress import read_optimizer_steps
 from bninspect.findings import RuleContext
 from bninspect.formats.meta_graph import read_graphs
 from bninspect.graph import Function, Graph
+from bninspect.rules import RULES, apply_rules
 from bninspect.rules.causes import why_not_updated
 from tests.conftest import FIXTURES, Outcome
 from tests.layers_in_memory import bn, checkpoint, findings, variable
@@ -318,6 +319,33 @@ def test_some_calls_run_all_that_their_functions_write(operation: str) -> None:
     found = drawing.evidence()
     assert found.training_ops == ("call",)
     assert [update.run_by for update in found.updates] == [("call",), ("call",)]
+
+
+@pytest.mark.parametrize("way", ["frames", "a function", "a function of a function", "no loop"])
+def test_how_often_a_loop_updates_is_not_known(way: str) -> None:
+    drawing, variables = drawn_layer()
+    into = "Enter" if way == "frames" else "_Arg" if "function" in way else "Identity"
+    first = len(drawing.names)
+    inside = {role: drawing.add(into, one) for role, one in variables.items()}
+    updates = updates_of(drawing, inside, share=0.01)
+    if "function" in way:
+        arguments = [*inside.values()]
+        drawing.inputs[first : first + 4] = [()] * 4
+        drawing.function("body", arguments, updates, first)
+        if way == "a function of a function":
+            first = len(drawing.names)
+            outer = [drawing.add("_Arg") for _ in variables]
+            call = drawing.add("PartitionedCall", *outer, f=("body",))
+            drawing.function("outer", outer, [call], first)
+        body = "body" if way == "a function" else "outer"
+        updates = [drawing.add("While", *variables.values(), body=(body,))]
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train", after=updates)
+    layer = bn(mean=0.5, variance=2.0, gamma=1.5)
+    found = drawing.evidence(layer)
+    assert [update.run_by for update in found.updates] == [("train",), ("train",)]
+    context = RuleContext(step=20, graph=lambda _: found)
+    cold = [one.rule.code for one in apply_rules([layer], RULES, context)]
+    assert cold == (["BN106"] if way == "no loop" else [])
 
 
 def test_a_function_that_two_layers_share_proves_no_absence() -> None:

@@ -107,7 +107,12 @@ class _Evidence:
                 path=self.graph.path,
                 training_ops=tuple(self.ops.named),
                 updates=tuple(
-                    Update(self.graph.names[node], roles[updates[node]][1], tuple(run_by[node]))
+                    Update(
+                        self.graph.names[node],
+                        roles[updates[node]][1],
+                        tuple(run_by[node]),
+                        self.walk.in_loop(node),
+                    )
                     for node in own
                 ),
                 total=len(updates),

@@ -191,15 +191,15 @@ def bitwise_equal(array: NDArray[Any], value: float) -> NDArray[Any]:
 
 
 class OptimizerSteps(NamedTuple):
-    """How many steps an optimizer took, as its variable `name` shows; `exact` if to the unit."""
+    """How many steps an optimizer took, as its variable `name` shows; at least, if not `exact`."""
 
     name: str
     steps: int
     exact: bool = True
 
     def __str__(self) -> str:
-        about = "" if self.exact else "about "
-        return f"`{self.name}` shows {about}{self.steps} optimizer steps"
+        least = "" if self.exact else "at least "
+        return f"`{self.name}` shows {least}{self.steps} optimizer steps"
 
 
 class TrainingEvidence(NamedTuple):

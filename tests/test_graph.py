@@ -20,6 +20,7 @@ from bninspect.evidence.progress import read_optimizer_steps
 from bninspect.findings import RuleContext
 from bninspect.formats.meta_graph import read_graphs
 from bninspect.graph import Function, Graph
+from bninspect.model import OptimizerSteps
 from bninspect.rules import RULES, apply_rules
 from bninspect.rules.causes import why_not_updated
 from tests.conftest import FIXTURES, Outcome
@@ -653,10 +654,31 @@ def test_adam_counts_its_steps(betas, steps) -> None:
 def test_adam_counts_up_to_where_it_underflows() -> None:
     (found,) = read_optimizer_steps(adam(800))
     assert (found.steps, found.exact) == (800, True)
-    (found,) = read_optimizer_steps(adam(3000))
-    assert abs(found.steps - 3000) < 5
-    assert not found.exact
-    assert str(found).startswith("`beta1_power` shows about ")
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9), (0.0, 0.9), (0.0, 0.999)])
+@pytest.mark.parametrize("steps", [1, 150, 300, 3000])
+def test_where_a_power_underflows_no_more_steps_are_told_than_there_were(betas, steps) -> None:
+    for found in read_optimizer_steps(adam(steps, *betas)):
+        assert found.steps <= steps * 1.001
+        if found.steps != steps:
+            assert not found.exact
+            assert str(found).startswith("`beta1_power` shows at least ")
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9), (0.0, 0.9)])
+def test_an_optimizer_that_took_no_step_is_no_sign_of_training(betas) -> None:
+    (found,) = read_optimizer_steps(adam(0, *betas))
+    assert found.steps == 0
+
+
+def test_no_layer_is_cold_by_a_least_number_of_steps() -> None:
+    layer = bn(mean=0.5, variance=2.0, gamma=1.5)
+    steps = OptimizerSteps("beta1_power", 200, exact=False)
+    context = RuleContext(momentum=0.99, optimizer_steps=(steps,))
+    assert not apply_rules([layer], RULES, context)
+    exact = context._replace(optimizer_steps=(steps._replace(exact=True),))
+    assert [one.rule.code for one in apply_rules([layer], RULES, exact)] == ["BN106"]
 
 
 @pytest.mark.parametrize("powers", [(0.3, 0.5), (1.0, 1.0), (0.0, 0.0), (np.nan, 0.9), (2.0, 0.9)])

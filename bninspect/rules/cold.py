@@ -93,8 +93,8 @@ def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
 def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
     """How many updates the stored step allows; None for a layer that training does not update."""
     steps = context.step
-    if steps is None and context.optimizer_steps:
-        steps = max(one.steps for one in context.optimizer_steps)
+    if steps is None and all(one.exact for one in context.optimizer_steps):
+        steps = max((one.steps for one in context.optimizer_steps), default=None)
     if layer.keras is None:
         return steps
     if not layer.keras.trainable or layer.keras.inference_only or steps is None:

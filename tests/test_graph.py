@@ -672,6 +672,24 @@ def test_an_optimizer_that_took_no_step_is_no_sign_of_training(betas) -> None:
     assert found.steps == 0
 
 
+@pytest.mark.parametrize(
+    ("updated", "cause"),
+    [("run", "half-precision"), ("not run", "update-ops-not-run"), ("never", None)],
+)
+def test_the_type_is_no_reason_where_the_graph_has_another(updated, cause) -> None:
+    drawing, variables = drawn_layer()
+    first, second = updates_of(drawing, variables, share=0.001)
+    if updated == "never":
+        drawing.operations[second] = "NoOp"
+    after = [first, second] if updated == "run" else [first]
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train", after=after)
+    layer = bn(mean=0.5, variance=1.0, gamma=1.5, dtype="bfloat16")
+    graph = drawing.evidence(layer)
+    context = RuleContext(step=60, momentum=0.999, graph=lambda _: graph)
+    found = {one.rule.code: one.cause for one in apply_rules([layer], RULES, context)}
+    assert found["BN103"] == cause
+
+
 def test_no_layer_is_cold_by_a_least_number_of_steps() -> None:
     layer = bn(mean=0.5, variance=2.0, gamma=1.5)
     steps = OptimizerSteps("beta1_power", 200, exact=False)

@@ -648,7 +648,8 @@ def test_half_precision_explains_a_stuck_variance(dtype, momentum, cause):
 def test_the_numbers_that_explain_a_stuck_variance():
     stuck = findings(mean=MEAN, variance=1.0, dtype="bfloat16", momentum=0.999)[0]
     assert stuck.evidence[1] == (
-        "one update changes it by at most 0.001, half a step of bfloat16 at 1 is 0.00195312"
+        "one update by a variance of 0 to 2 changes it by at most 0.001, half a step of bfloat16"
+        " below 1 is 0.00195312"
     )
 
 

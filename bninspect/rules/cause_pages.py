@@ -313,14 +313,15 @@ alone in its batch                   (8 - 8) / sqrt(0 + 0.001) = 0.000""",
             proof=(
                 "The stored type, and a momentum (of the configuration, --momentum or the graph)"
                 " with 1 - momentum below half a step of the type just under 1: 0.00195 for"
-                " bfloat16, 0.000244 for float16."
+                " bfloat16, 0.000244 for float16. No graph that says that training does not update"
+                " the variance."
             ),
             unproved=(
                 "Without a momentum, or with one that the type can follow, the type alone proves"
                 " nothing: then BN305 says that it is a risk."
             ),
             why=(
-                "The variance never leaves 1. The mean starts at 0, where these types are finer, so"
+                "A variance of 0 to 2 never leaves 1. The mean starts at 0, where these types are finer, so"
                 " it moves at first, and stops where an update is too small for it."
             ),
             arithmetic="""\

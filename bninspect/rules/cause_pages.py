@@ -321,8 +321,8 @@ alone in its batch                   (8 - 8) / sqrt(0 + 0.001) = 0.000""",
                 " nothing: then BN305 says that it is a risk."
             ),
             why=(
-                "A variance of 0 to 2 never leaves 1. The mean starts at 0, where these types are finer, so"
-                " it moves at first, and stops where an update is too small for it."
+                "A variance of 0 to 2 never leaves 1. The mean starts at 0, where these types are"
+                " finer, so it moves at first, and stops where an update is too small for it."
             ),
             arithmetic="""\
 update      moving_variance = m * moving_variance + (1 - m) * batch_variance

@@ -20,10 +20,15 @@ _READ = "ReadVariableOp"
 
 
 class TrainingOps(NamedTuple):
-    """The nodes to walk back from, by the name of the op: those a user knows, and all others."""
+    """The nodes to walk back from, by the name of the op: those a user knows, and all others.
+
+    `optimizing` are the nodes that are an optimizer's work: what comes after it (an average of the
+    weights, an evaluation) is no part of what the weights are trained with.
+    """
 
     named: dict[str, tuple[int, ...]]
     unnamed: dict[str, tuple[int, ...]]
+    optimizing: tuple[int, ...]
 
 
 def find_training_ops(walk: Walk) -> TrainingOps:
@@ -44,6 +49,7 @@ def find_training_ops(walk: Walk) -> TrainingOps:
     return TrainingOps(
         {**few, **_together({name: one for name, one in named.items() if name not in few})},
         _together({names[node]: (node,) for node in rest}),
+        (*outside, *chain.from_iterable(functions.values())),
     )
 
 

@@ -5,7 +5,8 @@ All walks are loops over numbered nodes, each of which is looked at a bounded nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from bninspect.graph import Function, Graph
 
@@ -16,7 +17,8 @@ RELATIVE = {"AssignSub", "AssignAdd", "AssignSubVariableOp", "AssignAddVariableO
 ASSIGNS = {"Assign", "AssignVariableOp"} | RELATIVE
 # What passes on the variable, or its value, that is its first input; an assignment to a reference
 # returns it.
-PASSES = {"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter", "ReadVariableOp"}
+_ENTERS = {"Enter", "RefEnter"}  # into the frame of a loop
+PASSES = {"Identity", "RefIdentity", "Switch", "RefSwitch", "ReadVariableOp"} | _ENTERS
 PASSES |= {"Assign", "AssignSub", "AssignAdd"}
 APPLIES = ("Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
 BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}  # their first input is the choice
@@ -28,6 +30,7 @@ _CALLS = {
 _FUNCTION_ATTRIBUTES = ("f", "then_branch", "else_branch", "cond", "body", "branches")
 ARGUMENT = "_Arg"
 _NONE, _SEVERAL = -1, -2
+_LONGEST_WAY = 32  # from a write to its variable
 
 
 class Walk:
@@ -81,6 +84,30 @@ class Walk:
             waiting += [one for one in consumers if one not in seen]
             seen.update(consumers)
         return seen
+
+    def in_loop(self, node: int) -> bool:
+        """Whether a node that writes a variable is in a loop: of frames, or a function of one."""
+        if any(node in nodes for nodes in self._looped):
+            return True
+        for _ in range(_LONGEST_WAY):
+            node = self.graph.inputs[node][0] if self.graph.inputs[node] else _NONE
+            if node < 0 or self.graph.operations[node] not in PASSES:
+                return False
+            if self.graph.operations[node] in _ENTERS:
+                return True
+        return True  # too far to follow: it is not known to be in none
+
+    @cached_property
+    def _looped(self) -> list[Sequence[int]]:
+        """The nodes of each function that a loop runs, by itself or through others."""
+        found: dict[int, Sequence[int]] = {}
+        waiting = [one for one in self.calls if self.graph.operations[one] in _LOOPS]
+        while waiting:
+            for function in self.calls.get(waiting.pop(), ()):
+                if id(function) not in found:
+                    found[id(function)] = function.nodes
+                    waiting += [one for one in function.nodes if one in self.calls]
+        return [*found.values()]
 
     def _runs_all_writes(self, node: int) -> bool:
         """Whether the functions that a node calls run all that writes in them, needed or not.

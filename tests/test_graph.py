@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -464,6 +466,35 @@ def test_a_damaged_graph_leaves_the_checkpoint_readable(damage, tmp_path, run) -
     assert {finding["cause"] for finding in found["findings"]} == {None}
     (note,) = found["notes"]
     assert note.startswith(f"the graph beside it cannot be read: {meta}")
+
+
+@pytest.mark.parametrize(("size", "why"), [(0, "it is empty"), (1 << 31, "more bytes than any")])
+def test_a_file_that_no_graph_fits_in_is_not_read(size, why, tmp_path, run) -> None:
+    prefix = copied(STUCK, tmp_path)
+    os.truncate(f"{prefix}.meta", 0)
+    os.truncate(f"{prefix}.meta", size)  # without the disk's blocks
+    outcome = run("check", prefix, "--format", "json")
+    assert outcome.exit_code == 1
+    (note,) = outcome.json["checkpoints"][0]["notes"]
+    assert why in note
+
+
+def test_functions_without_a_node_take_no_memory_each(tmp_path) -> None:
+    meta = tmp_path / "model.meta"
+    functions = b"\x0a\x00" * 200_000  # FunctionDefLibrary.function, each empty
+    library = b"\x12" + _varint(len(functions)) + functions
+    meta.write_bytes(b"\x12" + _varint(len(library)) + library)
+    tracemalloc.start()
+    with pytest.raises(ReadProblem, match="no graph that can be parsed"):
+        read_graphs(str(meta))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def test_a_graph_that_may_not_be_opened_is_a_note(tmp_path, run) -> None:

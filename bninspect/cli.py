@@ -8,6 +8,7 @@ where a comparison was asked for. 2 wins over 1, 1 over 3.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -58,15 +59,24 @@ def run(arguments: list[str] | None = None) -> None:
         code = _fail(str(problem))
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", INTERRUPTED)
-    except OSError as error:  # readers turn theirs into a ReadProblem: this is about writing
+    except OSError as error:  # readers turn theirs into a ReadProblem
         drop_output()
-        code = _fail(f"the output cannot be written ({error.strerror or error}).")
+        code = _fail(_of_the_system(error))
     except Exception:  # a bug of ours must not pass for exit 1, "findings"
         import traceback  # noqa: PLC0415
 
         traceback.print_exc()
         code = _fail(f"{__version__}: internal error. {_ISSUES}")
     sys.exit(code)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What an error that no reader made a sentence of is about."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to one that exists."
+    return f"the output cannot be written ({error.strerror or error})."
 
 
 def _fail(message: str, code: int = PROBLEM) -> int:

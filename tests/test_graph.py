@@ -240,6 +240,35 @@ def test_calls_with_thousands_of_inputs_come_to_an_end(shape: str) -> None:
     assert time.perf_counter() - start < 5
 
 
+def test_thousands_of_functions_that_update_come_to_an_end() -> None:
+    drawing, variables = drawn_layer()
+    for number in range(20_000):
+        first = len(drawing.names)
+        argument = drawing.add("_Arg")
+        update = drawing.add("AssignSubVariableOp", argument, drawing.add("Mean"))
+        drawing.function(f"f{number}", [argument], [update], first)
+        drawing.add("PartitionedCall", variables["moving_mean"], f=(f"f{number}",))
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train")
+    start = time.perf_counter()
+    assert len(drawing.evidence().updates) == 20_000
+    assert time.perf_counter() - start < 5
+
+
+def test_thousands_of_ends_that_add_nothing_come_to_an_end() -> None:
+    drawing, variables = drawn_layer()
+    drawing.add("ResourceApplyGradientDescent", variables["beta"], name="other")
+    long = drawing.add("Const")
+    for _ in range(3000):
+        long = drawing.add("Mul", long)
+    apply = drawing.add("ResourceApplyGradientDescent", variables["gamma"], long)
+    for _ in range(20_000):
+        drawing.add("Identity", apply)
+    drawing.collections["train_op"] = [drawing.add("NoOp", after=[apply], name="train")]
+    start = time.perf_counter()
+    assert drawing.evidence().training_ops == ("other", "train")
+    assert time.perf_counter() - start < 5
+
+
 def test_no_optimizer_proves_nothing() -> None:
     drawing, variables = drawn_layer()
     updates_of(drawing, variables)

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -53,7 +54,8 @@ def run(arguments: list[str] | None = None) -> None:
         code = main.main(args=arguments, prog_name="bninspect", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as problem:
-        problem.show()
+        with suppress(OSError):
+            problem.show()
         code = problem.exit_code
     except BninspectError as problem:
         code = _fail(str(problem))
@@ -65,7 +67,8 @@ def run(arguments: list[str] | None = None) -> None:
     except Exception:  # a bug of ours must not pass for exit 1, "findings"
         import traceback  # noqa: PLC0415
 
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         code = _fail(f"{__version__}: internal error. {_ISSUES}")
     sys.exit(code)
 
@@ -82,8 +85,14 @@ def _of_the_system(error: OSError) -> str:
 def _fail(message: str, code: int = PROBLEM) -> int:
     from bninspect.reporters.text import printable  # noqa: PLC0415
 
-    click.echo(f"bninspect: {printable(message)}", err=True)
+    _tell(f"bninspect: {printable(message)}")
     return code
+
+
+def _tell(line: str) -> None:
+    """Write a line to standard error; what becomes of it never changes the exit code."""
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -163,7 +172,7 @@ def check(
     if files and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
-        click.echo(f"{summary(report)}; written to {', '.join(files)}", err=True)
+        _tell(f"{summary(report)}; written to {', '.join(files)}")
     return _exit_code(report, config.fail_on, allow_empty=allow_empty)
 
 
@@ -348,10 +357,9 @@ def _update_baseline(
     with output_stream(target) as stream:
         count = write_baseline(report.findings, stream)
     if not quiet:
-        click.echo(
+        _tell(
             f"{plural(count, 'finding')} of {plural(len(report.checkpoints), 'checkpoint')}"
-            f" written to {printable(target)}",
-            err=True,
+            f" written to {printable(target)}"
         )
     return OK
 

@@ -752,6 +752,30 @@ class TestStreams:
             gone_is_said = "bninspect: the working directory is gone; change to one that exists.\n"
             assert done.stderr == (gone_is_said if code == 2 else "")
 
+    @pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&1 >/dev/null | exec true"])
+    def test_an_exit_code_does_not_depend_on_who_listens(self, stderr: str, tmp_path: Path) -> None:
+        calls = {
+            "check": 2,
+            "rule nope": 2,
+            "compare nope": 2,
+            f"check '{STUCK}' -o report": 1,
+            f"check '{CLEAN}' -o report": 0,
+            f"check '{CLEAN}' --baseline known.json --update-baseline": 0,
+        }
+        for arguments, code in calls.items():
+            # The pipe's reader is gone before the program has started.
+            call = (
+                f'(sleep 0.1; "{sys.executable}" -m bninspect {arguments}; echo $? >code) {stderr}'
+            )
+            subprocess.run(
+                ["sh", "-c", call],
+                capture_output=True,
+                check=False,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(FIXTURES.parent)},
+            )
+            assert int((tmp_path / "code").read_text(encoding="ascii")) == code, arguments
+
     def test_an_empty_name_of_a_file_is_said(self, run: Run) -> None:
         outcome = run("check", STUCK, "-o", "")
         assert outcome.exit_code == 2

@@ -508,6 +508,16 @@ def test_a_file_that_no_graph_fits_in_is_not_read(size, why, tmp_path, run) -> N
     assert why in note
 
 
+def test_a_graph_of_another_model_is_said(tmp_path, run) -> None:
+    prefix = copied(STUCK, tmp_path)
+    other = FIXTURES / "tf1_graph_gan_alternating" / "model.ckpt-120.meta"
+    shutil.copy(other, f"{prefix}.meta")
+    (found,) = run("check", prefix, "--format", "json").json["checkpoints"]
+    assert {finding["cause"] for finding in found["findings"]} == {None}
+    (note,) = found["notes"]
+    assert note.endswith("is it of another model?")
+
+
 def test_functions_without_a_node_take_no_memory_each(tmp_path) -> None:
     meta = tmp_path / "model.meta"
     functions = b"\x0a\x00" * 200_000  # FunctionDefLibrary.function, each empty

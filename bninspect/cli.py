@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -205,6 +205,7 @@ def list_(
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     report = list_paths(paths, config)
     write(report, LIST, targets, (*paths, *_opened(report)), Wishes(color, quiet, verbose))
     return PROBLEM if report.unreadable else OK
@@ -250,6 +251,7 @@ def dump(
     from bninspect.selection import choose_layers  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     for name, file in targets:
         if name == "npz" and file is None:
             raise UsageProblem("--format npz is binary: give a file with --format npz=FILE.")
@@ -310,6 +312,7 @@ def compare(
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
     write(comparison, COMPARE, targets, (*paths, *opened), Wishes(color, quiet, verbose))
@@ -362,6 +365,12 @@ def _update_baseline(
             f" written to {printable(target)}"
         )
     return OK
+
+
+def _keep_settings(targets: Sequence[tuple[str, str | None]], config: Config) -> None:
+    """Raise `UsageProblem` if a file to write is what this run goes by."""
+    written = (file for _, file in targets if file is not None)
+    refuse_settings(written, (config.file, config.baseline))
 
 
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:

@@ -8,8 +8,10 @@ where a comparison was asked for. 2 wins over 1, 1 over 3.
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -52,28 +54,45 @@ def run(arguments: list[str] | None = None) -> None:
         code = main.main(args=arguments, prog_name="bninspect", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as problem:
-        problem.show()
+        with suppress(OSError):
+            problem.show()
         code = problem.exit_code
     except BninspectError as problem:
         code = _fail(str(problem))
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", INTERRUPTED)
-    except OSError as error:  # readers turn theirs into a ReadProblem: this is about writing
+    except OSError as error:  # readers turn theirs into a ReadProblem
         drop_output()
-        code = _fail(f"the output cannot be written ({error.strerror or error}).")
+        code = _fail(_of_the_system(error))
     except Exception:  # a bug of ours must not pass for exit 1, "findings"
         import traceback  # noqa: PLC0415
 
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         code = _fail(f"{__version__}: internal error. {_ISSUES}")
     sys.exit(code)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What an error that no reader made a sentence of is about."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to one that exists."
+    return f"the output cannot be written ({error.strerror or error})."
 
 
 def _fail(message: str, code: int = PROBLEM) -> int:
     from bninspect.reporters.text import printable  # noqa: PLC0415
 
-    click.echo(f"bninspect: {printable(message)}", err=True)
+    _tell(f"bninspect: {printable(message)}")
     return code
+
+
+def _tell(line: str) -> None:
+    """Write a line to standard error; what becomes of it never changes the exit code."""
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -157,7 +176,7 @@ def check(
     if files and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
-        click.echo(f"{summary(report)}; written to {', '.join(files)}", err=True)
+        _tell(f"{summary(report)}; written to {', '.join(files)}")
     if report.interrupted:
         return _fail("interrupted", INTERRUPTED)
     return _exit_code(report, config.fail_on, allow_empty=allow_empty)
@@ -192,6 +211,7 @@ def list_(
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     report = list_paths(paths, config)
     write(report, LIST, targets, (*paths, *_opened(report)), Wishes(color, quiet, verbose))
     return PROBLEM if report.unreadable else OK
@@ -237,6 +257,7 @@ def dump(
     from bninspect.selection import choose_layers  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     for name, file in targets:
         if name == "npz" and file is None:
             raise UsageProblem("--format npz is binary: give a file with --format npz=FILE.")
@@ -297,6 +318,7 @@ def compare(
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
     write(comparison, COMPARE, targets, (*paths, *opened), Wishes(color, quiet, verbose))
@@ -344,12 +366,17 @@ def _update_baseline(
     with output_stream(target) as stream:
         count = write_baseline(report.findings, stream)
     if not quiet:
-        click.echo(
+        _tell(
             f"{plural(count, 'finding')} of {plural(len(report.checkpoints), 'checkpoint')}"
-            f" written to {printable(target)}",
-            err=True,
+            f" written to {printable(target)}"
         )
     return OK
+
+
+def _keep_settings(targets: Sequence[tuple[str, str | None]], config: Config) -> None:
+    """Raise `UsageProblem` if a file to write is what this run goes by."""
+    written = (file for _, file in targets if file is not None)
+    refuse_settings(written, (config.file, config.baseline))
 
 
 def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:

@@ -233,7 +233,9 @@ def _history(
 def _when(stretch: Stretch, labels: Sequence[str]) -> str:
     first, last = labels[stretch.first], labels[stretch.last]
     if stretch.last < len(labels) - 1:
-        return f"until {last}" if stretch.or_earlier else f"from {first} until {last}"
+        if stretch.or_earlier:
+            return f"until {last}"
+        return f"at {first}" if stretch.first == stretch.last else f"from {first} until {last}"
     return f"since {first} or earlier" if stretch.or_earlier else f"since {first}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +272,35 @@ def test_calls_with_thousands_of_inputs_come_to_an_end(shape: str) -> None:
     assert time.perf_counter() - start < 5
 
 
+def test_thousands_of_functions_that_update_come_to_an_end() -> None:
+    drawing, variables = drawn_layer()
+    for number in range(20_000):
+        first = len(drawing.names)
+        argument = drawing.add("_Arg")
+        update = drawing.add("AssignSubVariableOp", argument, drawing.add("Mean"))
+        drawing.function(f"f{number}", [argument], [update], first)
+        drawing.add("PartitionedCall", variables["moving_mean"], f=(f"f{number}",))
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train")
+    start = time.perf_counter()
+    assert len(drawing.evidence().updates) == 20_000
+    assert time.perf_counter() - start < 5
+
+
+def test_thousands_of_ends_that_add_nothing_come_to_an_end() -> None:
+    drawing, variables = drawn_layer()
+    drawing.add("ResourceApplyGradientDescent", variables["beta"], name="other")
+    long = drawing.add("Const")
+    for _ in range(3000):
+        long = drawing.add("Mul", long)
+    apply = drawing.add("ResourceApplyGradientDescent", variables["gamma"], long)
+    for _ in range(20_000):
+        drawing.add("Identity", apply)
+    drawing.collections["train_op"] = [drawing.add("NoOp", after=[apply], name="train")]
+    start = time.perf_counter()
+    assert drawing.evidence().training_ops == ("other", "train")
+    assert time.perf_counter() - start < 5
+
+
 def test_no_optimizer_proves_nothing() -> None:
     drawing, variables = drawn_layer()
     updates_of(drawing, variables)
@@ -523,6 +554,45 @@ def test_a_damaged_graph_leaves_the_checkpoint_readable(damage, tmp_path, run) -
     assert {finding["cause"] for finding in found["findings"]} == {None}
     (note,) = found["notes"]
     assert note.startswith(f"the graph beside it cannot be read: {meta}")
+
+
+@pytest.mark.parametrize(("size", "why"), [(0, "it is empty"), (1 << 31, "more bytes than any")])
+def test_a_file_that_no_graph_fits_in_is_not_read(size, why, tmp_path, run) -> None:
+    prefix = copied(STUCK, tmp_path)
+    os.truncate(f"{prefix}.meta", 0)
+    os.truncate(f"{prefix}.meta", size)  # without the disk's blocks
+    outcome = run("check", prefix, "--format", "json")
+    assert outcome.exit_code == 1
+    (note,) = outcome.json["checkpoints"][0]["notes"]
+    assert why in note
+
+
+def test_a_graph_of_another_model_is_said(tmp_path, run) -> None:
+    prefix = copied(STUCK, tmp_path)
+    other = FIXTURES / "tf1_graph_gan_alternating" / "model.ckpt-120.meta"
+    shutil.copy(other, f"{prefix}.meta")
+    (found,) = run("check", prefix, "--format", "json").json["checkpoints"]
+    assert {finding["cause"] for finding in found["findings"]} == {None}
+    (note,) = found["notes"]
+    assert note.endswith("is it of another model?")
+
+
+def test_functions_without_a_node_take_no_memory_each(tmp_path) -> None:
+    meta = tmp_path / "model.meta"
+    functions = b"\x0a\x00" * 200_000  # FunctionDefLibrary.function, each empty
+    library = b"\x12" + _varint(len(functions)) + functions
+    meta.write_bytes(b"\x12" + _varint(len(library)) + library)
+    tracemalloc.start()
+    with pytest.raises(ReadProblem, match="no graph that can be parsed"):
+        read_graphs(str(meta))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def test_a_graph_that_may_not_be_opened_is_a_note(tmp_path, run) -> None:

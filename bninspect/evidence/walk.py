@@ -37,7 +37,8 @@ class Walk:
     """`graph` with its `calls` of functions, its `consumers` and the `variables` nodes pass on.
 
     All are by the number of a node; `variables` is negative for a node that passes on none, or one
-    that depends on who calls.
+    that depends on who calls. `owner` names the function that a node lies in, and `callers` are the
+    nodes that call it, by that name.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -48,6 +49,8 @@ class Walk:
             if (operation in _CALLS or operation in graph.functions)
             and (functions := self._called(node, operation))
         }
+        self.owner = {node: name for name, one in graph.functions.items() for node in one.nodes}
+        self.callers = self._find_callers()
         self.consumers = self._find_consumers()
         self.variables = self._find_variables()
         self.optimizers = [
@@ -132,6 +135,14 @@ class Walk:
         values = (self.graph.attribute(node, name) for name in _FUNCTION_ATTRIBUTES)
         names = (name for value in values if isinstance(value, tuple) for name in value)
         return tuple(functions[name] for name in names if name in functions)
+
+    def _find_callers(self) -> dict[str, list[int]]:
+        names = {id(one): name for name, one in self.graph.functions.items()}
+        callers: dict[str, list[int]] = {}
+        for node, called in self.calls.items():
+            for function in called:
+                callers.setdefault(names[id(function)], []).append(node)
+        return callers
 
     def _find_consumers(self) -> list[list[int] | None]:
         consumers: list[list[int] | None] = [None] * len(self.graph.names)

@@ -19,7 +19,7 @@ ROWS = (
     {"__main__"},
     {"cli"},
     {"about", "writers"},
-    {"inspection", "options", "output", "reporters"},
+    {"inspection", "manual", "options", "output", "reporters"},
     {"comparison", "config", "layer_values", "triage"},
     {"baseline", "formats", "layers", "evidence", "rules", "measure", "inference", "selection"},
     {"families"},

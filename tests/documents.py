@@ -31,7 +31,7 @@ DOCUMENTS = (README, *sorted((ROOT / "docs").glob("*.md")))
 
 # Lines of ```sh blocks that install, or set up a shell or a repository: .ci/run and other tests run
 # what of it is ours.
-NOT_RUN = ("python3 -m venv", "pip install", "python -m benchmarks", "pre-commit ", "eval ", "git ")
+NOT_RUN = ("python3 -m venv", "eval ", "_BNINSPECT_COMPLETE=")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ _COPIES = {
     "model.h5": "keras2_functional_correct/model.h5",
     "model.keras": "keras3_zip_nested/model.keras",
     "model.weights.h5": "keras2_weights_nested/model.weights.h5",
-    "export/1": "saved_model_tf1_stuck",
+    "export/1": "saved_model_keras2_traced",
     "run1": "tf1_training_directory",
     "run2": "tf1_layers_update_ops_forgotten",
     "runs/first": "tf1_training_directory",

@@ -141,11 +141,16 @@ def test_pipelines_follow_their_schema(text: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for job in example.get("jobs", {}).values():
-        for step in job["steps"]:
-            if step.get("uses", "").endswith("/bninspect"):
-                assert set(step["with"]) <= set(ACTION["inputs"])
-    assert set(re.findall(r"steps\.bninspect\.outputs\.([\w-]+)", text)) <= set(ACTION["outputs"])
+    ours = [
+        step
+        for job in example.get("jobs", {}).values()
+        for step in job["steps"]
+        if step.get("uses", "").endswith("/bninspect")
+    ]
+    assert all(set(step["with"]) <= set(ACTION["inputs"]) for step in ours)
+    for step, output in re.findall(r"steps\.([\w-]+)\.outputs\.([\w-]+)", text):
+        assert step in [one["id"] for one in ours]
+        assert output in ACTION["outputs"]
 
 
 def check_pre_commit(example: dict[str, Any], folder: Path) -> None:

@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,19 +127,25 @@ def sparse_checkpoint(prefix: Path) -> tuple[int, int]:
 
 
 def side_by_side(commands: dict[str, list[str]], what: str) -> None:
-    """Print the median wall time and memory of each command, and how the first two compare."""
+    """Print the median wall time and memory of each command, and how each compares with the last.
+
+    The memory of several processes is that of the largest.
+    """
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(RUNS):
         for name, command in commands.items():
             results[name].append(measure_process(command))
     print(f"{what}, whole process, median of {RUNS}")
-    medians = []
-    for name, rows in results.items():
-        seconds, memory = (statistics.median(column) for column in zip(*rows, strict=True))
-        medians.append((seconds, memory))
-        print(f"  {name:<16} {seconds:6.2f} s  {memory:6.0f} MB")
-    (ours, our_memory), (theirs, their_memory) = medians[0], medians[-1]
-    print(f"  {theirs / ours:.1f} times as fast, {our_memory / their_memory:.2f} of the memory")
+    medians = {
+        name: [statistics.median(column) for column in zip(*rows, strict=True)]
+        for name, rows in results.items()
+    }
+    theirs, their_memory = list(medians.values())[-1]
+    for name, (seconds, memory) in medians.items():
+        print(
+            f"  {name:<16} {seconds:6.2f} s  {memory:6.0f} MB"
+            f"  {theirs / seconds:5.1f} times as fast, {memory / their_memory:.2f} of the memory"
+        )
 
 
 def bytes_read(small: Path, large: Path) -> int:
@@ -149,17 +154,17 @@ def bytes_read(small: Path, large: Path) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def programs() -> Iterator[str]:
+def program_beside() -> str:
     """The program beside this Python."""
     program = shutil.which("bninspect", path=str(Path(sys.executable).parent))
     if program is None:
         sys.exit("bninspect is not installed beside this Python: pip install .")
-    yield program
+    return program
 
 
 def main() -> None:
     """Make everything, then measure."""
-    (program,) = programs()
+    program = program_beside()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
         os.makedirs(folder, exist_ok=True)
@@ -173,7 +178,8 @@ def main() -> None:
         prefixes = [str(prefix) for prefix in many_checkpoints(runs)]
         ours = [program, "check", str(runs)]
         theirs = [sys.executable, "-c", TENSORFLOW_LOOP, *prefixes]
-        side_by_side({"bninspect": ours, "tensorflow": theirs}, f"{CHECKPOINTS} checkpoints")
+        commands = {"bninspect": ours, "bninspect -j 2": [*ours, "-j", "2"], "tensorflow": theirs}
+        side_by_side(commands, f"{CHECKPOINTS} checkpoints")
 
         huge = folder / "huge.ckpt"
         of_index, of_layers = sparse_checkpoint(huge)

@@ -117,6 +117,7 @@ def check(
     What holds for a project is best written into a configuration file: rules to leave out, findings
     to live with, own names (`bninspect config`).
     """
+    from bninspect.following import follow  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
@@ -124,14 +125,19 @@ def check(
     if update_baseline:
         return _update_baseline(paths, config, files, quiet=quiet, allow_empty=allow_empty)
     refuse_settings(files, (config.file, config.baseline))
-    report = check_paths(paths, config)
-    earlier = () if config.since is None else (config.since,)
     wishes = Wishes(color, quiet, verbose, config.fail_on, allow_empty)
-    write(report, CHECK, targets, (*paths, *earlier, *_opened(report)), wishes)
+    given = paths if config.since is None else (*paths, config.since)
+    for file in files:
+        refuse_input(file, given)
+    with follow(targets, wishes) as follower:
+        report = check_paths(paths, config, follower)
+        follower.end(report, (*given, *_opened(report)))
     if files and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
         click.echo(f"{summary(report)}; written to {', '.join(files)}", err=True)
+    if report.interrupted:
+        return _fail("interrupted", INTERRUPTED)
     return _exit_code(report, config.fail_on, allow_empty=allow_empty)
 
 

@@ -49,6 +49,10 @@ class ReadProblem(BninspectError):
         self.hint = shortened(hint)
         super().__init__(f"{path}: {self.message}. {self.hint}")
 
+    def __reduce__(self) -> tuple[type[ReadProblem], tuple[str, str, str]]:
+        """How it travels from one process to another."""
+        return type(self), (self.path, self.message, self.hint)
+
 
 class NotFound(ReadProblem):
     """Nothing lies where the path points."""

@@ -7,7 +7,7 @@ A *rule* looks at one layer and yields *violations*; with its rule's code and fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bninspect.model import BNLayer, OptimizerSteps
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+# How many names of variables give an idea of all.
+_NAMES_KEPT = 10
+
+
+def no_graph(_: BNLayer) -> GraphEvidence | None:
+    """What there is to know of a layer without a stored graph: nothing."""
+    return None
 
 
 class RuleContext(NamedTuple):
@@ -40,7 +47,7 @@ class RuleContext(NamedTuple):
     restarted: bool = False
     least_share: float | None = None
     optimizer_steps: tuple[OptimizerSteps, ...] = ()
-    graph: Callable[[BNLayer], GraphEvidence | None] = lambda _: None
+    graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
 
 
 class Violation(NamedTuple):
@@ -113,6 +120,9 @@ class Rule(NamedTuple):
     check: Callable[[BNLayer, RuleContext], Iterator[Violation]]
     fix: Callable[[BNLayer, Violation], str]
 
+    def __repr__(self) -> str:
+        return f"<Rule {self.code} {self.name}>"
+
 
 class Suppression(NamedTuple):
     """Findings that a person decided to live with, and why.
@@ -129,7 +139,14 @@ class Suppression(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A rule's verdict on one layer of one checkpoint."""
+    """A rule's verdict on one layer of one checkpoint.
+
+    `severity` may be milder than the rule's. `message` says in a sentence what is wrong, `evidence`
+    what else is stored that bears on it, `fix` what to do. `cause` is None unless the files prove
+    it, else one of `update-ops-not-run`, `built-with-training-false`, `layer-frozen`,
+    `too-few-updates`, `saver-omitted-statistics`, `untrained`, `batch-statistics-mode` and
+    `half-precision`.
+    """
 
     rule: Rule
     severity: Severity
@@ -188,13 +205,19 @@ class Earlier(NamedTuple):
     layers: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CheckpointReport:
     """What was found in one checkpoint, or why it could not be read (`error`).
 
-    `names` are those of its variables if no layer was found, for a person who wonders why.
-    `findings` are those that count; `suppressed` and `known` (by the baseline) are the others.
-    `since` is what `--since` named, if BN107 is judged. `graph` is that of `RuleContext`.
+    `path` is as typed, `resolved` the file that was opened, `format` that of `Checkpoint`; `step`
+    is the stored training step, None without one. `layers` come in the order of `find_layers`,
+    `findings` layer by layer and then by code: those that count, `suppressed` and `known` (by the
+    baseline) are the others. `notes` are sentences about what was opened. `since` is what `--since`
+    named, if BN107 is judged. With an `error` all else is empty.
+
+    `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
+    is that of `RuleContext`. `layers_left_out` counts layers that are
+    not kept any more; then of the names, too, only some are.
     """
 
     path: str
@@ -210,21 +233,47 @@ class CheckpointReport:
     notes: tuple[str, ...] = ()
     error: ReadProblem | None = None
     since: Earlier | None = None
-    graph: Callable[[BNLayer], GraphEvidence | None] = field(default=lambda _: None, repr=False)
+    graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
+    layers_left_out: int = 0
+
+    @property
+    def layer_count(self) -> int:
+        """How many BN layers it has, also where they are not kept."""
+        return len(self.layers) + self.layers_left_out
+
+    def without_layers(self) -> CheckpointReport:
+        """What is left to say when the layers have been written: a run may be of thousands."""
+        names = self.names[:_NAMES_KEPT]
+        count = self.layer_count
+        return replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
+
+    def __repr__(self) -> str:
+        told = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"
+        return f"<CheckpointReport {self.path}: {told}>"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What was found in all checkpoints of a run, in the order they were given.
 
     `rules` are those that were applied, none where layers were only listed. `notes` are sentences
-    about the run. `baseline` is None without one.
+    about the run. `baseline` is None without one. `interrupted` says that more checkpoints were
+    named than looked at. `bninspect.explain` writes it for a person.
     """
 
     checkpoints: tuple[CheckpointReport, ...]
     rules: tuple[Rule, ...] = ()
     notes: tuple[str, ...] = ()
     baseline: BaselineCount | None = None
+    interrupted: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether every checkpoint was read, BN layers were found, and no finding is an error.
+
+        So it says what `bninspect check` says with exit code 0.
+        """
+        return self.layer_count > 0 and not self.unreadable and not self.count("error")
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -234,7 +283,7 @@ class Report:
     @property
     def layer_count(self) -> int:
         """BN layers in all readable checkpoints."""
-        return sum(len(item.layers) for item in self.checkpoints)
+        return sum(item.layer_count for item in self.checkpoints)
 
     @property
     def unreadable(self) -> int:
@@ -255,3 +304,10 @@ class Report:
     def count(self, severity: Severity) -> int:
         """Findings of one severity."""
         return sum(finding.severity == severity for finding in self.findings)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.count(severity)} {severity}s" for severity in SEVERITIES)
+        return (
+            f"<Report of {len(self.checkpoints)} checkpoints, {self.layer_count} BN layers:"
+            f" {counts}, {self.unreadable} unreadable>"
+        )

@@ -1,34 +1,29 @@
-"""Paths → Report: opens each checkpoint, finds its layers, reads them, applies the rules.
+"""Paths → Report: what the commands do, and the package's public face.
 
-`check`, `list_layers` and `compare` are the package's public face. A checkpoint that cannot be read
-becomes a result with an error; the others are still read. One that several paths name is read once.
+A checkpoint that cannot be read becomes a result with an error; the others are still read. One that
+several paths name is read once.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
+from bninspect.batch import Named, Rules, examine_in_turn, name_checkpoints, read_since
 from bninspect.config import Config, make_config
 from bninspect.config.lookup import base_config
-from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat, UsageProblem
-from bninspect.evidence.keras_config import with_keras_config
-from bninspect.evidence.progress import read_optimizer_steps, read_step
-from bninspect.findings import CheckpointReport, Earlier, Report, Rule, RuleContext
-from bninspect.formats import find_checkpoints, open_target
-from bninspect.formats.locate import Found, Target
-from bninspect.layer_values import may_be_stuck, read_what_is_there, with_training, with_values
-from bninspect.layers import find_layers, known_names, unmatched
-from bninspect.model import BNLayer, Checkpoint, Engine, OptimizerSteps
-from bninspect.rules import apply_rules, not_judged, select_rules
+from bninspect.errors import NotFound, UnknownFormat, UsageProblem
+from bninspect.findings import CheckpointReport, Report, Rule
+from bninspect.formats import find_checkpoints
+from bninspect.formats.locate import Found
+from bninspect.model import Engine
+from bninspect.rules import select_rules
 
 if TYPE_CHECKING:
     from bninspect.comparison import Comparison
-    from bninspect.graph import GraphEvidence
+    from bninspect.triage import Triage
 
 PathName = str | os.PathLike[str]
 
@@ -107,24 +102,67 @@ def compare(
     return compare_paths(paths, make_config(patterns=patterns, engine=engine))
 
 
-def check_paths(paths: Iterable[PathName], config: Config) -> Report:
-    """`check` for options that are already a Config."""
+class Watcher(Protocol):
+    """Who follows a check: first how many checkpoints there are at most, then each as it comes.
+
+    `layers` says whether the layers are asked for; without, several processes send less.
+    """
+
+    layers: bool
+
+    def begin(self, total: int) -> None:
+        """`total` checkpoints at most will come."""
+
+    def add(self, item: CheckpointReport) -> None:
+        """One has come."""
+
+
+def check_paths(
+    paths: Iterable[PathName], config: Config, watcher: Watcher | None = None
+) -> Report:
+    """`check` for options that are already a Config.
+
+    What `watcher` has been told is not kept whole: the report's checkpoints are then without their
+    layers, and an interrupt from the keyboard ends in a report of those that are done.
+    """
     rules = select_rules(config.select, config.ignore)
     if not rules:
         raise UsageProblem("No rule is left: all that are selected are ignored, too.")
     if not config.since and not config.all_checkpoints and [r.code for r in rules] == ["BN107"]:
         raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
-    reports = _reports(paths, config, rules)
-    if not (config.severity or config.suppress or config.baseline is not None):
-        return Report(tuple(reports), rules)
-    from bninspect.triage import triage  # noqa: PLC0415 - few have told what they want to hear
+    named = name_checkpoints([os.fspath(path) for path in paths], config)
+    triage = _triage(rules, config)
+    items: list[CheckpointReport] = []
+    interrupted = False
+    if watcher is not None:
+        watcher.begin(sum(len(one.found) for one in named))
+    try:
+        for item in _examine_all(named, config, rules, layers=watcher is None or watcher.layers):
+            sorted_ = item if triage is None else triage.sort(item)
+            if watcher is not None:
+                watcher.add(sorted_)
+                sorted_ = sorted_.without_layers()
+            items.append(sorted_)
+    except KeyboardInterrupt:
+        if watcher is None:
+            raise
+        interrupted = True
+    report = Report(tuple(items), rules, interrupted=interrupted)
+    return report if triage is None else triage.conclude(report)
 
-    return triage(reports, rules, config)
+
+def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
+    if not (config.severity or config.suppress or config.baseline is not None):
+        return None
+    from bninspect.triage import Triage  # noqa: PLC0415 - few have told what they want to hear
+
+    return Triage(rules, config)
 
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`list_layers` for options that are already a Config."""
-    return Report(tuple(_reports(paths, config, None)))
+    named = name_checkpoints([os.fspath(path) for path in paths], config)
+    return Report(tuple(_examine_all(named, config, None)))
 
 
 def read_values(path: PathName, config: Config) -> Report:
@@ -133,7 +171,8 @@ def read_values(path: PathName, config: Config) -> Report:
     With `config.all_checkpoints` those of all that `path` names. Raises a `ReadProblem` if it
     names several otherwise, or if none of them can be read.
     """
-    report = Report(tuple(_reports((path,), config, ())))
+    named = name_checkpoints((os.fspath(path),), config)
+    report = Report(tuple(_examine_all(named, config, ())))
     several = len(report.checkpoints)
     if several > 1 and not config.all_checkpoints:
         raise NotFound(
@@ -152,10 +191,11 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     from bninspect.comparison import compare_checkpoints  # noqa: PLC0415 - other commands do without
 
     typed = [os.fspath(path) for path in paths]
-    named = {path: find_checkpoints(path, every=True) for path in typed}
-    for path, found in named.items():
+    known = {path: find_checkpoints(path, every=True) for path in typed}
+    for path, found in known.items():
         _refuse_several_trainings(path, found)
-    reports = tuple(_reports(typed, replace(config, all_checkpoints=True), (), named))
+    everything = replace(config, all_checkpoints=True)
+    reports = tuple(_examine_all(name_checkpoints(typed, everything, known), everything, ()))
     readable = sum(report.error is None for report in reports)
     problem = next((report.error for report in reports if report.error is not None), None)
     if readable < 2 and problem is not None:
@@ -184,43 +224,26 @@ def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
         )
 
 
-def _reports(
-    paths: Iterable[PathName],
-    config: Config,
-    rules: tuple[Rule, ...] | None,
-    named: Mapping[str, list[Found]] | None = None,
+def _examine_all(
+    named: Sequence[Named], config: Config, rules: Rules, *, layers: bool = True
 ) -> Iterator[CheckpointReport]:
-    """Path by path what is in the checkpoints it names, each checkpoint once.
+    """What is in all checkpoints, in their order; raises a `ReadProblem` for `--since`.
 
-    `named` holds what has been looked for already.
+    The order does not depend on how many processes read them. With several the reports are without
+    layers unless `layers`.
     """
-    typed = [os.fspath(path) for path in paths]
-    seen: set[str] = set()
-    since = None if config.since is None else _read_since(config.since, config)
-    compares = any(rule.code == "BN107" for rule in rules or ())
-    by_itself = config.all_checkpoints and since is None and compares
-    latest: dict[tuple[str, str], CheckpointReport] = {}
-    listed = _listed(typed) if config.skip_unknown else {}
-    known = {**(named or {}), **listed}
-    for path in typed:
-        found = (
-            known[path] if path in known else find_checkpoints(path, every=config.all_checkpoints)
-        )
-        empty = path not in listed
-        for item in found:
-            if len(typed) > 1 or len(found) > 1:
-                from bninspect.formats.discover import identity  # noqa: PLC0415
+    found = [item for one in named for item in one.found]
+    if config.jobs > 1 and len(found) > 1:
+        from bninspect.workers import examine_in_processes  # noqa: PLC0415 - only with --jobs
 
-                opened = identity(item)
-                if opened in seen:
-                    empty = False
-                    continue
-                seen.add(opened)
-            training = _training_of(item) if by_itself else None
-            earlier = latest.get(training) if training else since if compares else None
-            report = _report(item, config, rules, earlier, certain=since is not None)
-            if training and not report.error:
-                latest[training] = report
+        reports = examine_in_processes(found, config, rules, layers=layers)
+    else:
+        reports = examine_in_turn(found, config, rules, read_since(config))
+    for path, items, told in named:
+        empty = told
+        for item in items:
+            report = next(reports)
+            # What is no checkpoint, and was not claimed to be one, is passed over.
             if item.claimed or not isinstance(report.error, UnknownFormat):
                 empty = False
                 yield report
@@ -228,152 +251,3 @@ def _reports(
             from bninspect.formats.discover import nothing_in  # noqa: PLC0415
 
             yield CheckpointReport(path, error=nothing_in(path))
-
-
-def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:
-    from bninspect.formats.listed import listed_files  # noqa: PLC0415
-
-    return listed_files(paths)
-
-
-def _located(found: Found) -> Target:
-    if found.target is None:
-        raise found.problem or ReadProblem(found.path, "cannot be read", "Check the path.")
-    return found.target
-
-
-def _training_of(found: Found) -> tuple[str, str] | None:
-    from bninspect.formats.discover import training_of  # noqa: PLC0415
-
-    return training_of(found)
-
-
-def _read_since(path: str, config: Config) -> CheckpointReport:
-    """The one earlier checkpoint that `--since` names; raises a `ReadProblem`."""
-    found = find_checkpoints(path)
-    if len(found) != 1:
-        from bninspect.formats.discover import nothing_in  # noqa: PLC0415
-
-        if not found:
-            raise nothing_in(path)
-        several = f"--since is to name one checkpoint, and this names {len(found)}"
-        raise NotFound(path, several, f"Name one of them ({found[0].path}).")
-    report = _report(found[0], config, ())
-    if report.error is not None:
-        raise report.error
-    return report
-
-
-def _report(
-    found: Found,
-    config: Config,
-    rules: tuple[Rule, ...] | None,
-    earlier: CheckpointReport | None = None,
-    *,
-    certain: bool = True,
-) -> CheckpointReport:
-    """What is in one checkpoint; with `rules` None its values may be missing.
-
-    `earlier` is the one to compare with; unless that is `certain`, only if it may be of the same
-    training.
-    """
-    path = found.path
-    try:
-        target = _located(found)
-        # What is not finite is a finding (BN301), not a matter for numpy's warnings.
-        with open_target(path, target, config.engine) as checkpoint, np.errstate(all="ignore"):
-            return _inspect(path, checkpoint, config, rules, earlier, certain=certain)
-    except ReadProblem as problem:
-        return CheckpointReport(path=path, error=problem)
-    except MemoryError:
-        message = "reading it takes more memory than there is"
-        return CheckpointReport(
-            path=path, error=ReadProblem(path, message, "Check it on a larger machine.")
-        )
-
-
-def _inspect(
-    path: str,
-    checkpoint: Checkpoint,
-    config: Config,
-    rules: tuple[Rule, ...] | None,
-    earlier: CheckpointReport | None,
-    *,
-    certain: bool,
-) -> CheckpointReport:
-    """`_report` for a checkpoint that is open; what cannot be read of it is raised."""
-    layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
-    notes = (*checkpoint.notes, *unmatched(checkpoint, config.patterns))
-    optimizer_steps: tuple[OptimizerSteps, ...] = ()
-    try:
-        if checkpoint.incomplete is not None:
-            raise checkpoint.incomplete
-        step = read_step(checkpoint)
-        layers = with_values(layers)
-        if step is None or any(map(may_be_stuck, layers)):
-            optimizer_steps = read_optimizer_steps(checkpoint)
-        layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
-    except Incomplete as problem:
-        if rules is not None:
-            raise
-        step, layers, missing = read_what_is_there(checkpoint, layers)
-        notes = (*notes, f"{missing}: {problem}")
-    since = None
-    if earlier is not None:
-        from bninspect.evidence import history  # noqa: PLC0415
-
-        told = None if certain else history.not_followed(earlier, layers, step)
-        if told is None:
-            layers, told = history.with_since(layers, step, earlier)
-        notes = (*notes, *told)
-        if certain:
-            notes = (*notes, *history.contradictions(layers, step, earlier))
-            compared = sum(map(history.is_compared, layers))
-            since = Earlier(earlier.path, earlier.step, compared)
-    graph = _GraphBeside(checkpoint, layers)
-    context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
-    findings = apply_rules(layers, rules or (), context)
-    notes = (*notes, *not_judged(layers, rules or (), context))
-    return CheckpointReport(
-        path=path,
-        resolved=checkpoint.resolved,
-        format=checkpoint.format,
-        step=step,
-        variable_count=len(checkpoint.variables),
-        names=() if layers else known_names(checkpoint),
-        layers=tuple(layers),
-        findings=findings,
-        notes=(*notes, *graph.notes),
-        since=since,
-        graph=graph,
-    )
-
-
-class _GraphBeside:
-    """What the graph beside a checkpoint proves of its layers, read when a rule first asks.
-
-    A graph that cannot be read proves nothing, and `notes` say so.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
-        self._checkpoint = checkpoint
-        self._layers = layers
-        self._found: dict[str, GraphEvidence] | None = None
-        self.notes: tuple[str, ...] = ()
-
-    def __call__(self, layer: BNLayer) -> GraphEvidence | None:
-        if self._found is None:
-            self._found = self._read()
-        return self._found.get(layer.name)
-
-    def _read(self) -> dict[str, GraphEvidence]:
-        try:
-            graphs = self._checkpoint.graphs()
-        except ReadProblem as problem:
-            self.notes = (f"the graph beside it cannot be read: {problem}",)
-            return {}
-        if not graphs:
-            return {}
-        from bninspect.evidence.graph import graph_evidence  # noqa: PLC0415 - seldom needed
-
-        return graph_evidence(graphs, self._layers, self._checkpoint.known_names)

@@ -240,7 +240,7 @@ class Since(NamedTuple):
     facts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BNLayer:
     """A batch-normalization layer as found in one checkpoint.
 
@@ -302,6 +302,9 @@ class BNLayer:
     def trainable(self) -> bool | None:
         """What the stored Keras configuration says; None without one."""
         return None if self.keras is None else self.keras.trainable
+
+    def __repr__(self) -> str:
+        return f"<BNLayer {self.name}: {self.family}, {self.channels} channels, {self.dtype}>"
 
     @property
     def zero_debiased(self) -> bool:

@@ -25,6 +25,7 @@ _OF_CONFIG = (
     "engine",
     "since",
     "skip_unknown",
+    "jobs",
     "fail_on",
     "baseline",
 )
@@ -190,6 +191,15 @@ def check_options(command: Command) -> Command:
                 help="An earlier checkpoint of the training: what stood still since then is"
                 " BN107. With --all-checkpoints each is compared with the one before it unless this"
                 " is given.",
+            ),
+            click.option(
+                "-j",
+                "--jobs",
+                type=click.IntRange(1),
+                default=1,
+                metavar="N",
+                show_default=True,
+                help="Read checkpoints in N processes; the report is the same.",
             ),
             click.option(
                 "--update-baseline",

@@ -16,7 +16,7 @@ from typing import IO, Any, TextIO
 from bninspect.errors import UsageProblem
 
 # What a shell reports of a program that SIGPIPE ended.
-_OUTPUT_CLOSED = 141
+OUTPUT_CLOSED = 141
 
 
 def destinations(
@@ -59,7 +59,7 @@ def output_stream(path: str | None, *, binary: bool = False) -> Iterator[Any]:
             sys.stdout.flush()
         except BrokenPipeError:  # whoever read our output has seen enough; click would exit with 1
             drop_output()
-            sys.exit(_OUTPUT_CLOSED)
+            sys.exit(OUTPUT_CLOSED)
         return
     with atomic_output(path, binary=binary) as stream:
         yield stream

@@ -5,7 +5,7 @@ Rules say what is so; here it is looked up what of that a person wants to hear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -27,35 +27,52 @@ if TYPE_CHECKING:
     from bninspect.config import Config
 
 
-def triage(reports: Iterable[CheckpointReport], rules: Sequence[Rule], config: Config) -> Report:
-    """What `rules` found in all checkpoints, parted into what counts and what does not.
+class Triage:
+    """What `rules` found, parted checkpoint by checkpoint into what counts and what does not.
 
     Raises `UsageProblem` if the baseline cannot be read, before a checkpoint is.
     """
-    known = {} if config.baseline is None else read_baseline(config.baseline)
-    today = date.today()  # that of whoever runs this, not UTC's
-    expired = [one for one in config.suppress if one.expires and one.expires < today]
-    holding = [one for one in config.suppress if one not in expired]
-    used: set[Suppression] = set()
-    items = tuple(_parted(report, config.severity, holding, known, used) for report in reports)
-    ran = _ran(rules, config)
-    certain = not any(item.error for item in items)
-    notes = [
-        f"{one.where}: expired on {one.expires} and suppresses nothing any more: {one.reason}"
-        for one in expired
-    ]
-    notes += [
-        f"{one.where}: matches no finding of this run ({', '.join(one.rules)} in {one.layer!r})"
-        for one in holding
-        if certain and one not in used and any(_covers(one, code) for code in ran)
-    ]
-    count = None
-    if config.baseline is not None:
-        count = BaselineCount(
-            known=sum(len(item.known) for item in items),
-            gone=_gone(known, items, ran),
+
+    def __init__(self, rules: Sequence[Rule], config: Config) -> None:
+        self._config = config
+        self._known = {} if config.baseline is None else read_baseline(config.baseline)
+        today = date.today()  # that of whoever runs this, not UTC's
+        self._expired = [one for one in config.suppress if one.expires and one.expires < today]
+        self._holding = [one for one in config.suppress if one not in self._expired]
+        self._ran = _ran(rules, config)
+        self._used: set[Suppression] = set()
+        self._seen: set[str] = set()  # fingerprints, suppressed or not
+
+    def sort(self, item: CheckpointReport) -> CheckpointReport:
+        """A checkpoint's findings by what becomes of them."""
+        if self._config.baseline is not None:
+            self._seen.update(finding.fingerprint for finding in item.findings)
+        return _parted(item, self._config.severity, self._holding, self._known, self._used)
+
+    def conclude(self, report: Report) -> Report:
+        """The report of a run whose checkpoints have all been sorted, with what can be said now."""
+        certain = not report.unreadable and not report.interrupted
+        notes = [
+            f"{one.where}: expired on {one.expires} and suppresses nothing any more: {one.reason}"
+            for one in self._expired
+        ]
+        notes += [
+            f"{one.where}: matches no finding of this run ({', '.join(one.rules)} in {one.layer!r})"
+            for one in self._holding
+            if certain and one not in self._used and any(_covers(one, code) for code in self._ran)
+        ]
+        count = None
+        if self._config.baseline is not None:
+            known = sum(len(item.known) for item in report.checkpoints)
+            count = BaselineCount(known, self._gone(certain=certain))
+        return replace(report, notes=(*report.notes, *notes), baseline=count)
+
+    def _gone(self, *, certain: bool) -> int | None:
+        """How many entries of rules that ran no finding has any more."""
+        gone = sum(
+            code in self._ran and name not in self._seen for name, code in self._known.items()
         )
-    return Report(items, tuple(rules), tuple(notes), count)
+        return None if gone and not certain else gone
 
 
 def _parted(
@@ -102,17 +119,3 @@ def _ran(rules: Iterable[Rule], config: Config) -> set[str]:
     """The codes of the rules that could find something: BN107 needs an earlier checkpoint."""
     codes = {rule.code for rule in rules}
     return codes if config.since or config.all_checkpoints else codes - {"BN107"}
-
-
-def _gone(known: Mapping[str, str], items: Iterable[CheckpointReport], ran: set[str]) -> int | None:
-    """How many entries of rules that ran no finding has any more, suppressed or not."""
-    items = tuple(items)
-    seen = {finding.fingerprint for item in items for finding in _all(item)}
-    gone = sum(code in ran and name not in seen for name, code in known.items())
-    return None if gone and any(item.error for item in items) else gone
-
-
-def _all(item: CheckpointReport) -> Iterator[Finding]:
-    yield from item.findings
-    yield from item.known
-    yield from (finding for finding, _ in item.suppressed)

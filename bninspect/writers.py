@@ -7,13 +7,13 @@ one. A reporter is imported when its format is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TextIO
 
 from bninspect.output import look, output_stream, refuse_input
 
 if TYPE_CHECKING:
     from bninspect.comparison import Comparison
-    from bninspect.findings import Report
+    from bninspect.findings import CheckpointReport, Report
     from bninspect.inference import Dump
 
 
@@ -62,29 +62,58 @@ def write(
             writers[name](result, stream, wishes)
 
 
-def _check_text(report: Report, stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.text import write_text  # noqa: PLC0415
+class Following(Protocol):
+    """What writes a check in one format: each checkpoint as it comes, then what is said of all.
 
-    write_text(report, stream, **wishes.look(stream))
+    `layers` says whether it writes the layers themselves, not only how many there are.
+    """
 
+    layers: bool
 
-def _concise(report: Report, stream: TextIO, _: Wishes) -> None:
-    from bninspect.reporters.text import write_concise  # noqa: PLC0415
+    def add(self, item: CheckpointReport) -> None:
+        """One checkpoint has been checked."""
 
-    write_concise(report, stream)
-
-
-def _check_json(report: Report, stream: TextIO, _: Wishes) -> None:
-    from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
-
-    write_json(report, stream)
+    def end(self, report: Report) -> None:
+        """All have; of their layers `report` has only the number."""
 
 
-def _github(report: Report, stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.github import write_github  # noqa: PLC0415
+class _AtTheEnd:
+    """A format of which nothing can be written before the end."""
 
-    write_github(
-        report,
+    layers = False
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write = write
+
+    def add(self, _: CheckpointReport) -> None:
+        pass
+
+    def end(self, report: Report) -> None:
+        self._write(report)
+
+
+def _check_text(stream: TextIO, wishes: Wishes) -> Following:
+    from bninspect.reporters.text import TextReport  # noqa: PLC0415
+
+    return TextReport(stream, **wishes.look(stream))
+
+
+def _concise(stream: TextIO, _: Wishes) -> Following:
+    from bninspect.reporters.text import ConciseReport  # noqa: PLC0415
+
+    return ConciseReport(stream)
+
+
+def _check_json(stream: TextIO, _: Wishes) -> Following:
+    from bninspect.reporters.json_v1 import JsonReport  # noqa: PLC0415
+
+    return JsonReport(stream)
+
+
+def _github(stream: TextIO, wishes: Wishes) -> Following:
+    from bninspect.reporters.github import GithubReport  # noqa: PLC0415
+
+    return GithubReport(
         stream,
         quiet=wishes.quiet,
         verbose=wishes.verbose,
@@ -92,19 +121,19 @@ def _github(report: Report, stream: TextIO, wishes: Wishes) -> None:
     )
 
 
-def _sarif(report: Report, stream: TextIO, _: Wishes) -> None:
+def _sarif(stream: TextIO, _: Wishes) -> Following:
     from bninspect.reporters.sarif import write_sarif  # noqa: PLC0415
 
-    write_sarif(report, stream)
+    return _AtTheEnd(lambda report: write_sarif(report, stream))
 
 
-def _junit(report: Report, stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.junit import write_junit  # noqa: PLC0415
+def _junit(stream: TextIO, wishes: Wishes) -> Following:
+    from bninspect.reporters.junit import JunitReport  # noqa: PLC0415
 
-    write_junit(report, stream, fail_on=wishes.fail_on)
+    return JunitReport(stream, fail_on=wishes.fail_on)
 
 
-CHECK: Mapping[str, Writer] = {
+CHECK: Mapping[str, Callable[[TextIO, Wishes], Following]] = {
     "text": _check_text,
     "concise": _concise,
     "json": _check_json,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from bninspect.errors import Corrupt
 from bninspect.findings import CheckpointReport, Finding, Report, Severity
 from bninspect.model import BNLayer
 from bninspect.rules import RULES, entry_called
+from bninspect.writers import CHECK, Wishes
 
 # What a log, a shell, a terminal, XML, JSON or a URI could take for its own.
 HOSTILE = (
@@ -79,9 +81,13 @@ def report(*checkpoints: CheckpointReport) -> Report:
     return Report(checkpoints, RULES)
 
 
-def written(write: Callable[..., None], one: Report, **options: Any) -> str:
+def written(format_: str, one: Report, **wishes: Any) -> str:
+    """What `check --format` writes: each checkpoint as it comes, then the end without layers."""
     stream = io.StringIO()
-    write(one, stream, **options)
+    follower = CHECK[format_](stream, Wishes(**wishes))
+    for item in one.checkpoints:
+        follower.add(item)
+    follower.end(replace(one, checkpoints=tuple(i.without_layers() for i in one.checkpoints)))
     return stream.getvalue()
 
 

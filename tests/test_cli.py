@@ -446,7 +446,7 @@ class TestProgram:
         def explode(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("bninspect.inspection.find_layers", explode)
+        monkeypatch.setattr("bninspect.examine.find_layers", explode)
         outcome = run("check", CLEAN)
         assert outcome.exit_code == 2
         assert "internal error" in outcome.err
@@ -718,7 +718,7 @@ class TestStreams:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("bninspect.inspection.find_layers", interrupt)
+        monkeypatch.setattr("bninspect.examine.find_layers", interrupt)
         assert run("check", CLEAN).exit_code == 130
 
     def test_a_terminal_gets_colours_unless_told_otherwise(self) -> None:

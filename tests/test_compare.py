@@ -509,12 +509,12 @@ class TestSince:
         assert "should be the earlier one" in outcome.said
 
     def test_it_is_opened_once(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        from bninspect import inspection  # noqa: PLC0415
+        from bninspect import examine  # noqa: PLC0415
 
         opened: list[str] = []
-        open_target = inspection.open_target
+        open_target = examine.open_target
         monkeypatch.setattr(
-            inspection,
+            examine,
             "open_target",
             lambda path, *rest: opened.append(path) or open_target(path, *rest),
         )

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 
 from bninspect.findings import Report
-from bninspect.reporters.github import write_github
 from bninspect.reporters.text import printable
 from tests.conftest import FIXTURES, Outcome, load_fixture
 from tests.reports_in_memory import (
@@ -66,7 +65,7 @@ def commands(text: str) -> list[Command]:
 
 
 def annotations(one: Report) -> list[Command]:
-    return commands(written(write_github, one))
+    return commands(written("github", one))
 
 
 class TestOnFixtures:
@@ -142,7 +141,7 @@ class TestLimits:
         assert found[-1].properties["title"] == "not shown here: 4 errors, 2 warnings, 2 notes"
         assert "The log of the step" in found[-1].message
         for options in ({}, {"quiet": True}):  # the log has them, whatever was asked for
-            log = written(write_github, many, **options)
+            log = written("github", many, **options)
             assert all(f"model-{n}: " in log.partition("::error")[0] for n in range(12))
             assert log.partition("::error")[0].count("fix  ") == 36
 
@@ -166,7 +165,7 @@ class TestLimits:
 @given(hostile_reports)
 @settings(deadline=None)
 def test_no_name_is_taken_for_a_command(one: Report) -> None:
-    text = written(write_github, one)
+    text = written("github", one)
     assert text == "".join(f"{printable(line)}\n" for line in text.split("\n")[:-1])
     lines = text.split("\n")[:-1]
     found = [runner_reads(line) for line in lines]

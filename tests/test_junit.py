@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from bninspect.findings import Report
-from bninspect.reporters.junit import write_junit
 from bninspect.reporters.text import printable
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.reports_in_memory import (
@@ -94,7 +93,7 @@ def test_what_fails_the_run_fails_the_case(run: Run, fail_on: str, failures: int
 
 def test_findings_of_one_layer_are_one_failure() -> None:
     layer = [finding("BN101"), finding("BN301"), finding("BN303")]
-    ((case,),) = suites(written(write_junit, report(checkpoint("model", layer))))
+    ((case,),) = suites(written("junit", report(checkpoint("model", layer))))
     (failure,) = case.result
     assert failure.type == "BN101, BN301"
     assert "BN301" in failure.text
@@ -113,7 +112,7 @@ def test_notes_on_a_checkpoint_are_the_output_of_its_suite(run: Run) -> None:
 @given(hostile_reports)
 @settings(deadline=None)
 def test_any_name_and_path(one: Report) -> None:
-    text = written(write_junit, one)
+    text = written("junit", one)
     assert text.isascii()
     found = suites(text)
     assert ET.fromstring(text).tag == "testsuites"  # noqa: S314 - our own
@@ -126,5 +125,5 @@ def test_any_name_and_path(one: Report) -> None:
 
 
 def test_unreadable_is_an_error_whatever_the_severity() -> None:
-    ((case,),) = suites(written(write_junit, report(unreadable("model")), fail_on="never"))
+    ((case,),) = suites(written("junit", report(unreadable("model")), fail_on="never"))
     assert isinstance(case.result[0], Error)

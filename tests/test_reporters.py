@@ -14,8 +14,6 @@ import pytest
 from hypothesis import given, settings
 
 from bninspect.findings import Report
-from bninspect.reporters.json_v1 import write_json
-from bninspect.reporters.text import write_concise, write_text
 from bninspect.writers import CHECK, COMPARE, DUMP, LIST
 from tests.conftest import Outcome, parsed
 from tests.reports_in_memory import HOSTILE, hostile_reports, written
@@ -27,14 +25,14 @@ Run = Callable[..., Outcome]
 @given(hostile_reports)
 @settings(deadline=None)
 def test_prose_holds_no_control_characters(one: Report) -> None:
-    for write in (write_text, write_concise):
-        assert all(line.isprintable() for line in written(write, one).split("\n"))
+    for format_ in ("text", "concise"):
+        assert all(line.isprintable() for line in written(format_, one).split("\n"))
 
 
 @given(hostile_reports)
 @settings(deadline=None)
 def test_a_line_a_finding(one: Report) -> None:
-    lines = written(write_concise, one).splitlines()
+    lines = written("concise", one).splitlines()
     told = sum(len(item.findings) for item in one.checkpoints)
     silent = sum(item.error is not None or not item.layers for item in one.checkpoints)
     assert len(lines) == told + silent
@@ -43,7 +41,7 @@ def test_a_line_a_finding(one: Report) -> None:
 @given(hostile_reports)
 @settings(deadline=None)
 def test_json_brings_names_as_they_are(one: Report) -> None:
-    text = written(write_json, one)
+    text = written("json", one)
     assert text.isascii()
     for written_item, item in zip(parsed(text)["checkpoints"], one.checkpoints, strict=True):
         assert written_item["path"] == item.path

@@ -21,7 +21,6 @@ from sarif_pydantic import Sarif
 
 from bninspect.findings import Report
 from bninspect.reporters import sarif
-from bninspect.reporters.sarif import write_sarif
 from bninspect.reporters.text import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
@@ -54,7 +53,7 @@ def run_of(text: str) -> dict[str, Any]:
 
 
 def run_in_memory(one: Report) -> dict[str, Any]:
-    return run_of(written(write_sarif, one))
+    return run_of(written("sarif", one))
 
 
 class TestOnFixtures:
@@ -159,7 +158,7 @@ class TestLimits:
     def test_the_largest_run_fits_into_an_upload(self) -> None:
         message = "moving_mean is still 0 and moving_variance still 1 in all 64 channels"
         findings = [finding("BN101", f"network/block_{n}/bn", message) for n in range(25_001)]
-        text = written(write_sarif, report(checkpoint("model", findings)))
+        text = written("sarif", report(checkpoint("model", findings)))
         assert len(json.loads(text)["runs"][0]["results"]) == 25_000
         assert len(gzip.compress(text.encode(), 6)) < 10_000_000
 
@@ -237,6 +236,6 @@ class TestMultitool:
             *(unreadable(name, name) for name in HOSTILE),
         )
         target = tmp_path / "hostile.sarif"
-        target.write_text(written(write_sarif, one), encoding="utf-8")
+        target.write_text(written("sarif", one), encoding="utf-8")
         told = multitool_says(target, "Sarif") + multitool_says(target, "Ghas")
         assert {entry for entry in told if entry[1] != "SARIF2005"} == set()

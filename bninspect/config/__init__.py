@@ -25,7 +25,8 @@ class Config:
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
     `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
-    `skip_unknown` judges files that are named as those that are found in a directory.
+    `skip_unknown` judges files that are named as those that are found in a directory. `jobs` is how
+    many processes read checkpoints.
     `severity` has the severities of the user's own, by code or its beginning. `fail_on` is the
     least severity that fails the run, or `never`. `suppress` are the findings to live with,
     `baseline` is the file of those that are known.
@@ -42,6 +43,7 @@ class Config:
     engine: Engine = "native"
     since: str | None = None
     skip_unknown: bool = False
+    jobs: int = 1
     severity: tuple[tuple[str, Severity], ...] = ()
     fail_on: str = "error"
     suppress: tuple[Suppression, ...] = ()
@@ -60,6 +62,7 @@ def make_config(
     engine: str = "native",
     since: str | os.PathLike[str] | None = None,
     skip_unknown: bool = False,
+    jobs: int = 1,
     fail_on: str | None = None,
     baseline: str | os.PathLike[str] | None = None,
     base: Config | None = None,
@@ -100,6 +103,7 @@ def make_config(
         engine="tensorflow" if engine == "tensorflow" else "native",
         since=None if since is None else os.fspath(since),
         skip_unknown=skip_unknown,
+        jobs=jobs,
         sources={**base.sources, **{key: _sources(base, key) for key in given}},
         **{key.replace("-", "_"): value for key, value in given.items()},
     )

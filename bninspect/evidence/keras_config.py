@@ -31,12 +31,11 @@ def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list
         return [*layers]
     configurations = _Configurations(checkpoint.keras_layers)
     by_group = checkpoint.format == "keras-h5"
-    return [
-        _configured(layer, configurations.of(layer.name, by_group=by_group)) for layer in layers
-    ]
+    return [configured(layer, configurations.of(layer.name, by_group=by_group)) for layer in layers]
 
 
-def _configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:
+def configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:
+    """The layer with what its configuration says of it."""
     if keras is None:
         return layer
     initial = dict(layer.initial)

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TextIO
 
 from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
 from bninspect.reporters.locations import file_of, in_repository
-from bninspect.reporters.text import plural, printable, write_text
+from bninspect.reporters.text import TextReport, plural, printable
 
 Level = Literal["error", "warning", "notice"]
 _LEVELS: dict[Severity, Level] = {"error": "error", "warning": "warning", "note": "notice"}
@@ -37,31 +37,52 @@ class _Annotation(NamedTuple):
     file: str | None = None
 
 
-def write_github(
-    report: Report,
-    stream: TextIO,
-    *,
-    quiet: bool = False,
-    verbose: bool = False,
-    allow_empty: bool = False,
-) -> None:
-    """Write the report as text for the log, then one annotation a rule and checkpoint.
+class GithubReport:
+    """Writes a run as text for the log, then one annotation a rule and checkpoint.
 
     Gravest first; if GitHub would not show all, the last one says how many are left out. `quiet`
     and `verbose` are for the text, which is whole if annotations are left out. That nothing had a
     BN layer is an error unless `allow_empty`.
     """
-    annotations = list(_annotations(report, allow_empty=allow_empty))
-    shown = _within_limits(annotations)
-    text = io.StringIO()
-    write_text(report, text, quiet=quiet and shown == annotations, verbose=verbose)
-    for line in text.getvalue().splitlines():
-        stream.write(_no_command(line) + "\n")
-    for annotation in shown:
-        stream.write(_command(annotation) + "\n")
+
+    layers = False
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        allow_empty: bool = False,
+    ) -> None:
+        self._stream, self._quiet, self._allow_empty = stream, quiet, allow_empty
+        self._text, self._short_text = io.StringIO(), io.StringIO()
+        self._whole = TextReport(self._text, verbose=verbose)
+        self._short = TextReport(self._short_text, quiet=True)
+
+    def add(self, item: CheckpointReport) -> None:
+        """Make the text of one checkpoint."""
+        self._whole.add(item)
+        if self._quiet:
+            self._short.add(item)
+
+    def end(self, report: Report) -> None:
+        """Write the text and the annotations."""
+        annotations = list(_annotations(report, allow_empty=self._allow_empty))
+        shown = _within_limits(annotations)
+        short = self._quiet and shown == annotations
+        (self._short if short else self._whole).end(report)
+        text = self._short_text if short else self._text
+        for line in text.getvalue().splitlines():
+            self._stream.write(_no_command(line) + "\n")
+        for annotation in shown:
+            self._stream.write(_command(annotation) + "\n")
 
 
 def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
+    if report.interrupted:
+        lines = ("What was still to be read is not in this report.",)
+        yield _Annotation("error", "the run was interrupted", lines)
     for item in report.checkpoints:
         if item.error is not None:
             lines = (_cut(str(item.error), _LONGEST_MESSAGE),)
@@ -82,7 +103,7 @@ def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Anno
     for code, group in sorted(groups.items()):
         layers = {finding.layer for finding in group}
         rule = group[0].rule
-        counted = f"{len(layers)} of {plural(len(item.layers), 'BN layer')}"
+        counted = f"{len(layers)} of {plural(item.layer_count, 'BN layer')}"
         head = f"{_cut(item.path, _LONGEST_LINE)}: {rule.summary}"
         lines = (head, *_lines(group), f"more: bninspect rule {code}")
         title = f"{code} {rule.name}: {counted}"

@@ -27,17 +27,47 @@ def schema_text() -> str:
     return files("bninspect.reporters").joinpath("schema.json").read_text(encoding="utf-8")
 
 
-def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None:
-    """Write a report; without `findings` it has none, nor their counts (`list`).
+class JsonReport:
+    """Writes a report, each checkpoint as it comes; without `findings` it has none (`list`).
 
     `summary.baseline` is there where one was used; its `gone` is null where that cannot be told.
+    `summary.interrupted` is there, and true, if more checkpoints were named than looked at.
     """
-    document = _head() | {
-        "checkpoints": [_checkpoint(item, findings=findings) for item in report.checkpoints],
-        **({"notes": list(report.notes)} if findings else {}),
-        "summary": _summary(report, findings=findings),
-    }
-    _write(document, stream)
+
+    layers = True
+
+    def __init__(self, stream: TextIO, *, findings: bool = True) -> None:
+        self._stream, self._findings = stream, findings
+        self._begun, self._first = False, True
+
+    def add(self, item: CheckpointReport) -> None:
+        """Write one checkpoint."""
+        self._begin()
+        document = json.dumps(_checkpoint(item, findings=self._findings), indent=1, allow_nan=False)
+        self._stream.write(("" if self._first else ",") + "\n  " + document.replace("\n", "\n  "))
+        self._first = False
+
+    def end(self, report: Report) -> None:
+        """Write what there is to say of all."""
+        self._begin()
+        document: dict[str, Any] = {"notes": list(report.notes)} if self._findings else {}
+        document["summary"] = _summary(report, findings=self._findings)
+        tail = json.dumps(document, indent=1, allow_nan=False).removeprefix("{")
+        self._stream.write(("" if self._first else "\n ") + f"],{tail}\n")
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            head = json.dumps(_head(), indent=1).removesuffix("\n}")
+            self._stream.write(f'{head},\n "checkpoints": [')
+
+
+def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None:
+    """Write a whole report; `findings` is that of `JsonReport`."""
+    writer = JsonReport(stream, findings=findings)
+    for item in report.checkpoints:
+        writer.add(item)
+    writer.end(report)
 
 
 def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
@@ -283,6 +313,8 @@ def _summary(report: Report, *, findings: bool) -> dict[str, Any]:
         summary["suppressed"] = report.suppressed
     if report.baseline is not None:
         summary["baseline"] = report.baseline._asdict()
+    if report.interrupted:
+        summary["interrupted"] = True
     return summary
 
 

@@ -10,6 +10,7 @@ What XML has no character for is not printable either: escapes stand in for it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 from xml.etree import ElementTree as ET
@@ -21,20 +22,52 @@ from bninspect.reporters.text import plural, printable
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
-def write_junit(report: Report, stream: TextIO, *, fail_on: str = "error") -> None:
-    """Write a suite a checkpoint and a case a layer.
+class JunitReport:
+    """Writes a suite a checkpoint and a case a layer.
 
     A case fails by findings of at least the severity `fail_on`; others are its output. A checkpoint
     that cannot be read is an error, one without a BN layer is skipped.
     """
-    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
-    root = ET.Element("testsuites", name="bninspect")
-    root.extend([_suite(item, failing) for item in report.checkpoints])
-    _count(root)
-    ET.indent(root)
-    # In ASCII, so that the declaration is true of any terminal or file.
-    stream.write(ET.tostring(root, encoding="us-ascii", xml_declaration=True).decode("ascii"))
-    stream.write("\n")
+
+    layers = True
+
+    def __init__(self, stream: TextIO, *, fail_on: str = "error") -> None:
+        self._stream = stream
+        self._failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
+        self._counts: Counter[str] = Counter()
+        self._suites: list[str] = []
+
+    def add(self, item: CheckpointReport) -> None:
+        """Make the suite of one checkpoint."""
+        self._add(_suite(item, self._failing))
+
+    def end(self, report: Report) -> None:
+        """Write the suites, below the counts of all."""
+        if report.interrupted:
+            self._add(_interrupted())
+        counts = "".join(f' {name}="{self._counts[name]}"' for name in ("tests", *_COUNTS))
+        # In ASCII, so that the declaration is true of any terminal or file.
+        self._stream.write("<?xml version='1.0' encoding='us-ascii'?>\n")
+        self._stream.write(f'<testsuites name="bninspect"{counts}>\n')
+        for suite in self._suites:
+            self._stream.write(suite + "\n")
+        self._stream.write("</testsuites>\n")
+
+    def _add(self, suite: ET.Element) -> None:
+        for name in ("tests", *_COUNTS):
+            self._counts[name] += int(suite.get(name, "0"))
+        ET.indent(suite, level=1)
+        self._suites.append("  " + ET.tostring(suite, encoding="us-ascii").decode("ascii").strip())
+
+
+def _interrupted() -> ET.Element:
+    """A suite for what is not in the report, so that it does not look whole."""
+    suite = ET.Element("testsuite", name="bninspect")
+    case = ET.SubElement(suite, "testcase", classname="bninspect", name="the run came to its end")
+    told = "interrupted: what was still to be read is not in this report"
+    _add(case, "error", told, "interrupted", [told])
+    _count(suite)
+    return suite
 
 
 def _suite(item: CheckpointReport, failing: Sequence[Severity]) -> ET.Element:

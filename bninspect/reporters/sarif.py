@@ -42,6 +42,9 @@ def write_sarif(report: Report, stream: TextIO) -> None:
     results = _results(report, {rule.code: index for index, rule in enumerate(rules)})
     kept = _gravest(results)
     notifications = [_unreadable(item) for item in report.checkpoints if item.error is not None]
+    if report.interrupted:
+        told = "The run was interrupted: what was still to be read is not in it."
+        notifications.append({"level": "error", "message": {"text": told}})
     if len(kept) < len(results):
         told = f"{len(results) - len(kept)} results are left out: no more than {_MOST_RESULTS} fit."
         notifications.append({"level": "warning", "message": {"text": told}})
@@ -49,7 +52,7 @@ def write_sarif(report: Report, stream: TextIO) -> None:
         "tool": {"driver": _driver(rules)},
         "invocations": [
             {
-                "executionSuccessful": not report.unreadable,
+                "executionSuccessful": not report.unreadable and not report.interrupted,
                 "toolExecutionNotifications": notifications,
             }
         ],

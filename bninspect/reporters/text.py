@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -49,62 +50,102 @@ _WIDTH, _READABLE_WIDTH = 80, 100
 _NAMES_SHOWN = 3
 
 
-def write_text(
-    report: Report,
-    stream: TextIO,
-    *,
-    width: int | None = None,
-    color: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
-) -> None:
-    """Write the report; `quiet` leaves the verdicts, `verbose` names every layer.
+class TextReport:
+    """Writes a run: `quiet` leaves the verdicts, `verbose` names every layer.
 
-    `width` is None where the stream is no terminal.
-    Of several checkpoints the first line is the verdict on all, and then each has its own.
+    `width` is None where the stream is no terminal. Of several checkpoints the first line is the
+    verdict on all, so that nothing is written before the end; then each has its own.
     """
-    lines: list[str] = []
-    if len(report.checkpoints) > 1:
-        states = [_status(item) for item in report.checkpoints]
-        worst = min(states, key=list(_OUTCOMES).index)
-        told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
-        if worst in ("ERROR", "FAIL"):
-            first = report.checkpoints[states.index(worst)].path
-            told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
-        lines += [f"{paint(worst, color=color)}  {told}", ""]
-    for item in report.checkpoints:
+
+    layers = False
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        width: int | None = None,
+        color: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._width, self._color, self._quiet, self._verbose = width, color, quiet, verbose
+        self._lines: list[str] = []
+
+    def add(self, item: CheckpointReport) -> None:
+        """Make the lines of one checkpoint."""
         # The answer stays on one line, however long: that is what is read first, and grepped.
-        lines.append(f"{paint(_status(item), color=color)}  {printable(_verdict(item))}")
-        if not quiet:
-            lines += _details(item, width=prose_width(width), color=color, verbose=verbose)
-    if not quiet or len(report.checkpoints) > 1:
-        if len(report.checkpoints) > 1 and lines[-1]:
-            lines.append("")
-        lines += _of_the_run(report, width=width or 80, quiet=quiet)
-        lines.append(summary(report))
-    stream.write("\n".join(lines) + "\n")
+        verdict = printable(_verdict(item))
+        self._lines.append(f"{paint(_status(item), color=self._color)}  {verdict}")
+        if not self._quiet:
+            width = prose_width(self._width)
+            self._lines += _details(item, width=width, color=self._color, verbose=self._verbose)
+
+    def end(self, report: Report) -> None:
+        """Write them, with what there is to say of all."""
+        several = len(report.checkpoints) > 1
+        lines = self._lines
+        if several:
+            lines = [_verdict_on_all(report, color=self._color), "", *lines]
+        if not self._quiet or several or report.interrupted:
+            if several and lines[-1]:
+                lines.append("")
+            lines += _of_the_run(report, width=self._width or 80, quiet=self._quiet)
+            lines.append(summary(report))
+        self._stream.write("\n".join(lines) + "\n")
 
 
-def write_concise(report: Report, stream: TextIO) -> None:
-    """One line a finding: `PATH: CODE severity LAYER: message`, for grep and editors.
-
-    A checkpoint that cannot be read, has no BN layer, or none that could be compared where that was
-    asked for, has a line that says so.
-    """
+def write_text(report: Report, stream: TextIO, **look: Any) -> None:
+    """Write a whole report; `look` is that of `TextReport`."""
+    writer = TextReport(stream, **look)
     for item in report.checkpoints:
-        if item.error:
-            error = item.error
-            told = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
-            stream.write(printable(f"{item.path}: {error.kind}: {told}") + "\n")
-        elif not item.layers:
-            told = f"no BN layer among {plural(item.variable_count, 'variable')}"
-            stream.write(printable(f"{item.path}: none: {told}") + "\n")
-        if item.since is not None and _is_alone(item):
-            told = f"no BN layer could be compared with {item.since.path}"
-            stream.write(printable(f"{item.path}: none: {told}") + "\n")
-        for finding in item.findings:
-            head = f"{item.path}: {finding.rule.code} {finding.severity} {finding.layer}"
-            stream.write(printable(f"{head}: {finding.message}") + "\n")
+        writer.add(item)
+    writer.end(report)
+
+
+def explain(report: Report, *, verbose: bool = False) -> str:
+    """The report as `bninspect check` prints it, for a failing test or a log.
+
+    `verbose` names every layer. Without colours, in 80 columns, without a newline at the end.
+    """
+    stream = io.StringIO()
+    write_text(report, stream, verbose=verbose)
+    return stream.getvalue().rstrip("\n")
+
+
+class ConciseReport:
+    """Writes one line a finding as it comes: `PATH: CODE severity LAYER: message`.
+
+    That is for grep and editors. A checkpoint that cannot be read, has no BN layer, or none that
+    could be compared where that was asked for, has a line that says so.
+    """
+
+    layers = False
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def add(self, item: CheckpointReport) -> None:
+        """Write the lines of one checkpoint."""
+        for told in _concisely(item):
+            self._stream.write(printable(f"{item.path}: {told}") + "\n")
+        self._stream.flush()
+
+    def end(self, _: Report) -> None:
+        """Nothing is said of all."""
+
+
+def _concisely(item: CheckpointReport) -> Iterator[str]:
+    if item.error:
+        error = item.error
+        told = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
+        yield f"{error.kind}: {told}"
+    elif not item.layer_count:
+        yield f"none: no BN layer among {plural(item.variable_count, 'variable')}"
+    if item.since is not None and _is_alone(item):
+        yield f"none: no BN layer could be compared with {item.since.path}"
+    for finding in item.findings:
+        yield f"{finding.rule.code} {finding.severity} {finding.layer}: {finding.message}"
 
 
 def prose_width(width: int | None) -> int:
@@ -144,12 +185,23 @@ def _status(item: CheckpointReport) -> str:
         return "FAIL"
     if "warning" in severities:
         return "WARN"
-    return "PASS" if item.layers and not _is_alone(item) else "NONE"
+    return "PASS" if item.layer_count and not _is_alone(item) else "NONE"
 
 
 def _is_alone(item: CheckpointReport) -> bool:
     """Whether it was to be compared, and none of its layers could be."""
-    return bool(item.layers) and item.since is not None and not item.since.layers
+    return bool(item.layer_count) and item.since is not None and not item.since.layers
+
+
+def _verdict_on_all(report: Report, *, color: bool) -> str:
+    """The answer for all checkpoints, in one line."""
+    states = [_status(item) for item in report.checkpoints]
+    worst = min(states, key=list(_OUTCOMES).index)
+    told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
+    if worst in ("ERROR", "FAIL"):
+        first = report.checkpoints[states.index(worst)].path
+        told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
+    return f"{paint(worst, color=color)}  {told}"
 
 
 def _outcomes(report: Report, *, codes: bool = False) -> str:
@@ -180,9 +232,9 @@ def _verdict(item: CheckpointReport) -> str:
         return f"{_verdict(replace(item, since=None))}; {lost}"
     if item.error:
         return str(item.error)
-    if not item.layers:
+    if not item.layer_count:
         return f"{item.path}: no BN layer among {plural(item.variable_count, 'variable')}"
-    total = plural(len(item.layers), "BN layer")
+    total = plural(item.layer_count, "BN layer")
     worst = _worst(item.findings)
     if worst is None:
         return f"{item.path}: {total}, {_no_finding(item)}"
@@ -208,6 +260,8 @@ def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
         lines = [line for note in report.notes for line in wrap("note: ", note, width, 6)]
     if report.baseline is not None:
         lines.append(f"baseline: {_of_baseline(report.baseline)}")
+    if report.interrupted:
+        lines.append("interrupted: what was still to be read is not in this report")
     return lines
 
 
@@ -232,7 +286,7 @@ def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
 
 def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
     notes = [f"note: {shortened(note)}" for note in item.notes]
-    if not item.layers and not item.error and item.names:
+    if not item.layer_count and not item.error and item.names:
         names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))
         notes.append(
             f"no variable has the name of a BN statistic known here; names are like {names}."
@@ -248,13 +302,21 @@ def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) 
 
 
 def entries(
-    findings: Iterable[Finding], *, width: int, color: bool = False, verbose: bool = False
+    findings: Iterable[Finding],
+    *,
+    width: int,
+    color: bool = False,
+    verbose: bool = False,
+    source: str = "this file",
 ) -> list[str]:
-    """The lines that tell findings: an entry for all that say the same, an empty line before it."""
+    """The lines that tell findings: an entry for all that say the same, an empty line before it.
+
+    `source` is what a cause that is not proved cannot be told from.
+    """
     lines = []
     for group in _grouped(findings):
         lines.append("")
-        lines += _entry(group, width=width, color=color, verbose=verbose)
+        lines += _entry(group, width=width, color=color, verbose=verbose, source=source)
     return lines
 
 
@@ -269,7 +331,9 @@ def _grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     ]
 
 
-def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> list[str]:
+def _entry(
+    group: list[Finding], *, width: int, color: bool, verbose: bool, source: str
+) -> list[str]:
     first = group[0]
     severity = paint(first.severity, color=color)
     head = f"{severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"
@@ -281,7 +345,7 @@ def _entry(group: list[Finding], *, width: int, color: bool, verbose: bool) -> l
         lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
     lines += wrap("    evidence  ", "; ".join(_evidence(group, verbose=verbose)), width, 14)
     if first.cause or first.severity == "error":
-        lines += wrap("    cause     ", first.cause or "cannot be told from this file", width, 14)
+        lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
     lines += wrap("    fix       ", first.fix, width, 14)
     lines += wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
     return lines

@@ -73,6 +73,11 @@ _HAND_WRITTEN = (
 
 def run_the_updates(layer: BNLayer) -> str:
     """What to do where the statistics were not updated."""
+    if layer.momentum == 1.0:
+        return (
+            "With momentum 1 an update changes nothing: give the layer a momentum of 0.9 to 0.99,"
+            f" and train {_AGAIN}"
+        )
     return _UPDATES.get(layer.family, _HAND_WRITTEN)
 
 

@@ -1,0 +1,111 @@
+"""Many checkpoints: which there are, each once, and what is in them, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from bninspect.config import Config
+from bninspect.errors import NotFound
+from bninspect.examine import examine
+from bninspect.findings import CheckpointReport, Rule
+from bninspect.formats import find_checkpoints
+from bninspect.formats.locate import Found
+
+Rules = tuple[Rule, ...] | None
+
+
+class Named(NamedTuple):
+    """A path as typed and the checkpoints that it names, without those that an earlier path names.
+
+    `told` says that a path which turns out to hold no checkpoint is a problem to report.
+    """
+
+    path: str
+    found: tuple[Found, ...]
+    told: bool
+
+
+def name_checkpoints(
+    paths: Iterable[str], config: Config, known: Mapping[str, list[Found]] | None = None
+) -> list[Named]:
+    """What each path names; `known` holds what has been looked for already."""
+    typed = list(paths)
+    listed = _listed(typed) if config.skip_unknown else {}
+    known = {**(known or {}), **listed}
+    named = []
+    seen: set[str] = set()
+    for path in typed:
+        found = (
+            known[path] if path in known else find_checkpoints(path, every=config.all_checkpoints)
+        )
+        new = found
+        if len(typed) > 1 or len(found) > 1:
+            new = _unseen(found, seen)
+        named.append(Named(path, tuple(new), path not in listed and len(new) == len(found)))
+    return named
+
+
+def _unseen(found: Iterable[Found], seen: set[str]) -> list[Found]:
+    """The checkpoints that are not in `seen`, where they go."""
+    from bninspect.formats.discover import identity  # noqa: PLC0415 - one alone does without
+
+    new = []
+    for item in found:
+        opened = identity(item)
+        if opened not in seen:
+            seen.add(opened)
+            new.append(item)
+    return new
+
+
+def examine_in_turn(
+    found: Iterable[Found], config: Config, rules: Rules, since: CheckpointReport | None
+) -> Iterator[CheckpointReport]:
+    """What is in each, compared with `since`, or with the one before it of the same training."""
+    compares = any(rule.code == "BN107" for rule in rules or ())
+    latest: dict[tuple[str, str], CheckpointReport] = {}
+    for item in found:
+        training = _training_of(item) if by_itself(config, rules) else None
+        earlier = latest.get(training) if training else since if compares else None
+        report = examine(item, config, rules, earlier, certain=since is not None)
+        if training and not report.error:
+            latest[training] = report
+        yield report
+
+
+def by_itself(config: Config, rules: Rules) -> bool:
+    """Whether each checkpoint is compared with the one before it of its training."""
+    compares = any(rule.code == "BN107" for rule in rules or ())
+    return config.all_checkpoints and config.since is None and compares
+
+
+def read_since(config: Config) -> CheckpointReport | None:
+    """The one earlier checkpoint that `--since` names, None without one; raises a `ReadProblem`."""
+    path = config.since
+    if path is None:
+        return None
+    found = find_checkpoints(path)
+    if len(found) != 1:
+        from bninspect.formats.discover import nothing_in  # noqa: PLC0415
+
+        if not found:
+            raise nothing_in(path)
+        several = f"--since is to name one checkpoint, and this names {len(found)}"
+        raise NotFound(path, several, f"Name one of them ({found[0].path}).")
+    report = examine(found[0], config, ())
+    if report.error is not None:
+        raise report.error
+    return report
+
+
+def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:
+    from bninspect.formats.listed import listed_files  # noqa: PLC0415
+
+    return listed_files(paths)
+
+
+def _training_of(found: Found) -> tuple[str, str] | None:
+    from bninspect.formats.discover import training_of  # noqa: PLC0415
+
+    return training_of(found)

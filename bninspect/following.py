@@ -1,0 +1,104 @@
+"""A check that is written while it runs: in every format at once, with a bar for who waits for it.
+
+Files appear when the run has ended. Whoever reads standard output may stop reading: the files are
+written all the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bninspect.output import OUTPUT_CLOSED, drop_output, output_stream, refuse_input
+from bninspect.writers import CHECK, Following, Wishes
+
+if TYPE_CHECKING:
+    from bninspect.findings import CheckpointReport, Report
+
+
+@contextmanager
+def follow(targets: Sequence[tuple[str, str | None]], wishes: Wishes) -> Iterator[Follower]:
+    """What follows a check and writes it to `targets`, (format, file or None for standard output).
+
+    No file appears if the block ends by an exception.
+    """
+    with ExitStack() as files:
+        written = [
+            CHECK[name](files.enter_context(output_stream(path)), wishes)
+            for name, path in targets
+            if path is not None
+        ]
+        printed = [name for name, path in targets if path is None]
+        # A bar and results that come line by line would write over each other.
+        apart = not (printed == ["concise"] and sys.stdout.isatty())
+        yield Follower(
+            written,
+            CHECK[printed[0]](sys.stdout, wishes) if printed else None,
+            [path for _, path in targets if path is not None],
+            files.close,
+            progress=apart and not wishes.quiet and sys.stderr is not None and sys.stderr.isatty(),
+        )
+
+
+class Follower:
+    """Gets the checkpoints of a check as they come, and the report at its end."""
+
+    def __init__(
+        self,
+        written: Sequence[Following],
+        printed: Following | None,
+        files: Sequence[str],
+        close_files: Callable[[], None],
+        *,
+        progress: bool,
+    ) -> None:
+        self._written, self._printed = written, printed
+        self._files, self._close_files = files, close_files
+        self._progress = progress
+        self._bar: Any = None
+        self.layers = any(one.layers for one in (*written, printed) if one is not None)
+
+    def begin(self, total: int) -> None:
+        """Show how far it is, if somebody is there to see it."""
+        if self._progress and total > 1:
+            self._bar = click.progressbar(
+                length=total, label="Checking", file=sys.stderr, show_pos=True
+            )
+            self._bar.render_progress()
+
+    def add(self, item: CheckpointReport) -> None:
+        """Hand on one checkpoint."""
+        for one in self._written:
+            one.add(item)
+        self._print(lambda printed: printed.add(item))
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def end(self, report: Report, inputs: Iterable[str]) -> None:
+        """Write the end; `UsageProblem` in the place of a file that is an input (`inputs`)."""
+        inputs = tuple(inputs)
+        for path in self._files:
+            refuse_input(path, inputs)
+        if self._bar is not None:
+            self._bar.render_finish()
+        for one in self._written:
+            one.end(report)
+        self._close_files()
+        self._print(lambda printed: printed.end(report))
+
+    def _print(self, write: Callable[[Following], None]) -> None:
+        """Write to standard output; the program ends if that is closed and is all there is."""
+        if self._printed is None:
+            return
+        try:
+            write(self._printed)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read our output has seen enough; click would exit with 1
+            drop_output()
+            if not self._written:
+                sys.exit(OUTPUT_CLOSED)
+            self._printed = None

@@ -1,0 +1,143 @@
+"""Several processes that examine checkpoints, their results in the order of the checkpoints.
+
+A worker gets a few checkpoints at a time; checkpoints that are compared with each other go to one.
+What it sends back is whole but for what only an open file can give: no variable can be read again.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from bninspect.batch import Rules, by_itself, examine_in_turn, read_since
+from bninspect.config import Config
+from bninspect.errors import BninspectError
+from bninspect.findings import CheckpointReport, Rule, no_graph
+from bninspect.formats.discover import identity
+from bninspect.formats.locate import Found
+from bninspect.rules import RULES, select_rules
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bninspect.model import BNLayer, Variable
+
+# How many checkpoints a worker gets at once: so many that handing them over costs little.
+_PORTION = 8
+# How many portions wait for each worker, so that it is never idle and few results are held.
+_AHEAD = 3
+
+
+def _rule(code: str) -> Rule:
+    return next(rule for rule in RULES if rule.code == code)
+
+
+def _by_code(rule: Rule) -> tuple[Callable[[str], Rule], tuple[str]]:
+    return _rule, (rule.code,)
+
+
+copyreg.pickle(Rule, _by_code)  # its functions and its pages need not travel
+
+_Portion = tuple[Found, ...]
+_Settings = tuple[Config, Rules, bool, CheckpointReport | None]
+_settings: list[_Settings] = []  # of a worker, set once when it starts
+
+
+def examine_in_processes(
+    found: Sequence[Found], config: Config, rules: Rules, *, layers: bool
+) -> Iterator[CheckpointReport]:
+    """What is in each of `found`, by `config.jobs` processes.
+
+    Raises `BninspectError` if one of them is killed, a `ReadProblem` if `--since` cannot be read.
+    """
+    read_since(config)
+    portions = deque(_portions(found, together=by_itself(config, rules)))
+    codes = None if rules is None else tuple(rule.code for rule in rules)
+    # A server that forks clean processes: nothing of this one's threads or locks is in them.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["bninspect.batch"])
+    jobs = min(config.jobs, len(portions))
+    pool = ProcessPoolExecutor(jobs, context, _begin, (config, codes, layers))
+    waiting: deque[Future[list[CheckpointReport]]] = deque()
+    try:
+        while portions or waiting:
+            while portions and len(waiting) < _AHEAD * config.jobs:
+                with _uninterrupted():
+                    waiting.append(pool.submit(_examine, portions.popleft()))
+            yield from waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise BninspectError(
+            "A process that was reading checkpoints was killed, perhaps for want of memory:"
+            " use fewer --jobs."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let an interrupt from the keyboard wait, for good in processes that are started meanwhile.
+
+    It is for the process that hands out the work; the others end with it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
+    """A few checkpoints each; where they are compared with each other, those of a directory."""
+    if together:
+        for _, items in groupby(found, key=lambda item: os.path.dirname(identity(item))):
+            yield tuple(items)
+    else:
+        for start in range(0, len(found), _PORTION):
+            yield tuple(found[start : start + _PORTION])
+
+
+def _begin(config: Config, codes: tuple[str, ...] | None, layers: bool) -> None:
+    """Set up a worker."""
+    rules = None if codes is None else select_rules(codes, ()) if codes else ()
+    _settings[:] = [(config, rules, layers, read_since(config))]
+
+
+def _examine(portion: _Portion) -> list[CheckpointReport]:
+    config, rules, layers, since = _settings[0]
+    return [
+        _portable(report) if layers else report.without_layers()
+        for report in examine_in_turn(portion, config, rules, since)
+    ]
+
+
+def _portable(report: CheckpointReport) -> CheckpointReport:
+    """A report that can travel."""
+    closed = tuple(map(_closed, report.layers))
+    return replace(report, layers=closed, graph=no_graph)
+
+
+def _closed(layer: BNLayer) -> BNLayer:
+    return replace(
+        layer,
+        variables={role: _unreadable(one) for role, one in layer.variables.items()},
+        helpers={name: _unreadable(one) for name, one in layer.helpers.items()},
+    )
+
+
+def _unreadable(variable: Variable) -> Variable:
+    return variable._replace(load=_not_here)
+
+
+def _not_here() -> NDArray[Any]:
+    raise BninspectError("The process that had this checkpoint open has closed it.")

@@ -48,7 +48,8 @@ Exit codes:
   3  nothing was checked: no file had a BN layer, or none could be compared
      with --since
 2 wins over 1, 1 over 3; a run goes on after what cannot be read. No format
-changes the exit code.
+changes the exit code. An interrupted run ends with 130 and writes what is
+done by then.
 
 \b
 Examples:
@@ -59,6 +60,7 @@ Examples:
   bninspect check model.h5 --ignore BN303 --fail-on warning
   bninspect check models/ --baseline known.json --update-baseline
   bninspect check models/ --baseline known.json
+  bninspect check models/ runs/ --jobs 2 --format concise
   bninspect check runs/ --format sarif=bninspect.sarif --format github
 """
 

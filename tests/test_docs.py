@@ -34,6 +34,17 @@ LINKED = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", FIXTURES 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
 HOOKS: list[dict[str, Any]] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
 
+# What code with a `model` to train speaks of.
+TRAINING = """
+import warnings
+import bninspect.keras, keras, numpy
+warnings.simplefilter("error", bninspect.keras.BatchNormWarning)
+images, labels = numpy.random.default_rng(0).normal(3, 2, (64, 4)), numpy.ones((64, 1))
+layers = [keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+model = keras.Sequential([keras.Input((4,)), *layers])
+model.compile("sgd", "mse")
+"""
+
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 
 
@@ -59,14 +70,19 @@ def test_commands_do_what_is_shown(document: Path, workplace: Path) -> None:
 
 @each_document
 def test_python_runs(document: Path, workplace: Path) -> None:
-    """Code of a rule's page runs with its tests, all other code here, after the commands."""
+    """Code of a rule's page runs with its tests, all other code here, after the commands.
+
+    What has a `model` to train is given one; a test is called.
+    """
     pages = PAGES.read_text(encoding="utf-8")
     own = [one.text for one in blocks(document, "python") if one.text not in pages]
     if own:
         for command in commands(document):
             run_in(workplace, command.line)
     for text in own:
-        (workplace / "example.py").write_text(text, encoding="utf-8")
+        whole = (TRAINING if "model.fit(" in text else "") + text
+        whole += "".join(f"\n{name}()\n" for name in re.findall(r"^def (test_\w+)", text, re.M))
+        (workplace / "example.py").write_text(whole, encoding="utf-8")
         done = run_in(workplace, f'"{sys.executable}" example.py')
         assert done.returncode == 0, f"{text}\n{done.stdout}"
 

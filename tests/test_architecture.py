@@ -20,7 +20,7 @@ ROWS = (
     {"cli", "keras"},
     {"about", "following"},
     {"writers"},
-    {"inspection", "options", "output", "reporters"},
+    {"inspection", "manual", "options", "output", "reporters"},
     {"workers"},
     {"batch"},
     {"examine"},

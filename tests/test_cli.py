@@ -442,16 +442,6 @@ class TestProgram:
             )
             assert done.returncode == 0, done.stderr
 
-    @pytest.mark.parametrize(
-        "command", [(), ("check",), ("list",), ("dump",), ("compare",), ("config",), ("rule",)]
-    )
-    def test_help_shows_examples(self, run: Run, command: tuple[str, ...]) -> None:
-        outcome = run(*command, "-h")
-        assert outcome.exit_code == 0
-        examples = [line.strip() for line in outcome.out.splitlines()]
-        start = "bninspect " + (command[0] if command else "check")
-        assert any(line.startswith(start) for line in examples)
-
     def test_a_bug_of_ours_is_no_finding(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def explode(*_: object) -> None:
             raise ZeroDivisionError

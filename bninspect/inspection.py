@@ -136,8 +136,10 @@ def check_paths(
     interrupted = False
     if watcher is not None:
         watcher.begin(sum(len(one.found) for one in named))
+    # A suppression's glob goes by the names of all layers.
+    layers = watcher is None or watcher.layers or bool(config.suppress)
     try:
-        for item in _examine_all(named, config, rules, layers=watcher is None or watcher.layers):
+        for item in _examine_all(named, config, rules, layers=layers):
             sorted_ = item if triage is None else triage.sort(item)
             if watcher is not None:
                 watcher.add(sorted_)

@@ -15,7 +15,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -98,13 +97,19 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
-    """A few checkpoints each; where they are compared with each other, those of a directory."""
-    if together:
-        for _, items in groupby(found, key=lambda item: os.path.dirname(identity(item))):
-            yield tuple(items)
-    else:
+    """A few checkpoints each; with `together` no directory has some in two of them."""
+    if not together:
         for start in range(0, len(found), _PORTION):
             yield tuple(found[start : start + _PORTION])
+        return
+    directories = [os.path.dirname(identity(item)) for item in found]
+    ends = {directory: end for end, directory in enumerate(directories, 1)}
+    start = end = 0
+    for done, directory in enumerate(directories, 1):
+        end = max(end, ends[directory])
+        if done == end:
+            yield tuple(found[start:end])
+            start = end
 
 
 def _begin(config: Config, codes: tuple[str, ...] | None, layers: bool) -> None:

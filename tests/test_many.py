@@ -103,6 +103,14 @@ class TestProcesses:
         assert shared.json == alone.json
         assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} >= {"BN107"}
 
+    def test_follow_trainings_that_are_named_in_turn(self, run: Run) -> None:
+        stopped, correct = FIXTURES / "tf1_history_stopped", FIXTURES / "tf1_history_correct"
+        paths = [f"{run_}/model.ckpt-{step}" for step in (40, 60) for run_ in (stopped, correct)]
+        call = ("check", *paths, "--all-checkpoints", "--format", "json")
+        alone, shared = run(*call), run(*call, "-j", 2)
+        assert shared.json == alone.json
+        assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} == {"BN107"}
+
     def test_compare_with_the_one_that_is_given(self, run: Run) -> None:
         run_ = FIXTURES / "tf1_history_stopped"
         later = [run_ / "model.ckpt-40", run_ / "model.ckpt-60"]

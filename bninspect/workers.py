@@ -15,6 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,10 @@ def _by_code(rule: Rule) -> tuple[Callable[[str], Rule], tuple[str]]:
 copyreg.pickle(Rule, _by_code)  # its functions and its pages need not travel
 
 _Portion = tuple[Found, ...]
-_Settings = tuple[Config, Rules, bool, CheckpointReport | None]
+_Settings = tuple[Config, Rules, bool]
 _settings: list[_Settings] = []  # of a worker, set once when it starts
+# By a worker, once: not when it starts, for what is wrong then could not be told.
+_read_since = cache(read_since)
 
 
 def examine_in_processes(
@@ -59,7 +62,6 @@ def examine_in_processes(
 
     Raises `BninspectError` if one of them is killed, a `ReadProblem` if `--since` cannot be read.
     """
-    read_since(config)
     portions = deque(_portions(found, together=by_itself(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
     # A server that forks clean processes: nothing of this one's threads or locks is in them.
@@ -115,11 +117,12 @@ def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
 def _begin(config: Config, codes: tuple[str, ...] | None, layers: bool) -> None:
     """Set up a worker."""
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
-    _settings[:] = [(config, rules, layers, read_since(config))]
+    _settings[:] = [(config, rules, layers)]
 
 
 def _examine(portion: _Portion) -> list[CheckpointReport]:
-    config, rules, layers, since = _settings[0]
+    config, rules, layers = _settings[0]
+    since = _read_since(config)
     return [
         _portable(report) if layers else report.without_layers()
         for report in examine_in_turn(portion, config, rules, since)

@@ -351,8 +351,7 @@ def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
         return PROBLEM
     if any_at_least(fail_on, report.findings):
         return FINDINGS
-    checked = report.layer_count and not report.none_compared
-    return OK if checked or allow_empty else NOTHING_CHECKED
+    return OK if report.checked or allow_empty else NOTHING_CHECKED
 
 
 def _opened(report: Report) -> Iterator[str]:

@@ -312,6 +312,19 @@ class TestWhatCannotBeCompared:
         (item,) = run(*arguments, "--format", "json").json["checkpoints"]
         assert item["since"]["compared"] == 0
 
+    @pytest.mark.parametrize("format_", ["github", "sarif", "junit"])
+    def test_is_said_in_the_formats_of_ci(self, run: Run, format_: str) -> None:
+        arguments = ("check", CORRECT / "model.ckpt-60", "--format", format_)
+        nothing = {
+            "github": "::error title=nothing was checked::No BN layer could be compared with",
+            "sarif": "Nothing was checked: no file had a BN layer, or none could be compared",
+            "junit": '<skipped message="no BN layer could be compared with',
+        }[format_]
+        outcome = run(*arguments, "--since", OTHER)
+        assert outcome.exit_code == 3
+        assert nothing in outcome.out
+        assert nothing not in run(*arguments, "--since", CORRECT / "model.ckpt-40").out
+
     def test_findings_go_before_it(self, run: Run) -> None:
         outcome = run("check", FORGOTTEN / "model.ckpt-60", "--since", OTHER)
         assert outcome.exit_code == 1

@@ -306,6 +306,7 @@ def _update_baseline(
     from dataclasses import replace  # noqa: PLC0415
 
     from bninspect.baseline import refuse_other_file, write_baseline  # noqa: PLC0415
+    from bninspect.following import follow  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
     from bninspect.reporters.text import plural, printable  # noqa: PLC0415
 
@@ -318,15 +319,20 @@ def _update_baseline(
     if files:
         raise UsageProblem(f"--update-baseline writes no report: leave {files[0]} away.")
     refuse_other_file(target)
-    report = check_paths(paths, replace(config, baseline=None))
+    with follow([], Wishes(quiet=quiet)) as follower:
+        report = check_paths(paths, replace(config, baseline=None), follower)
+        follower.end(report, ())
+    if report.interrupted:
+        return _fail(f"interrupted; {target} is left as it was.", INTERRUPTED)
     for item in report.checkpoints:
         if item.error is not None:
             _fail(str(item.error))
     if report.unreadable:
         missing = plural(report.unreadable, "checkpoint")
         return _fail(f"{target} is left as it was: {missing} could not be read.")
-    if not report.layer_count and not allow_empty:
-        return _fail(f"{target} is left as it was: there is no BN layer.", NOTHING_CHECKED)
+    if not report.checked and not allow_empty:
+        why = "could be compared" if report.layer_count else "is there"
+        return _fail(f"{target} is left as it was: no BN layer {why}.", NOTHING_CHECKED)
     refuse_input(target, (*paths, *_opened(report)))
     with output_stream(target) as stream:
         count = write_baseline(report.findings, stream)

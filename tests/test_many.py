@@ -186,14 +186,17 @@ def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
     assert light.findings == whole.findings
 
 
-def test_memory_does_not_grow_with_the_number_of_checkpoints(long_run: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--baseline", "known.json", "--update-baseline")])
+def test_memory_does_not_grow_with_the_number_of_checkpoints(
+    long_run: Path, options: tuple[str, ...], tmp_path: Path
+) -> None:
     """What a healthy checkpoint leaves is less than its layers by far."""
 
     def peak(*paths: Path) -> int:
         """Peak resident memory of a check, in KB."""
-        command = [sys.executable, "-m", "bninspect", "check", *map(str, paths), "--quiet"]
+        command = [sys.executable, "-m", "bninspect", "check", "-q", *map(str, paths), *options]
         before = {"OPENBLAS_NUM_THREADS": "1", **ENVIRONMENT}
-        process = subprocess.Popen(command, env=before, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=before, cwd=tmp_path, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         assert status == 0
         return usage.ru_maxrss

@@ -19,7 +19,13 @@ import click
 from bninspect import __version__, manual
 from bninspect.about import config_, rule, schema
 from bninspect.errors import BninspectError, UsageProblem
-from bninspect.options import check_options, common_options, fail_on_option
+from bninspect.options import (
+    PATHS,
+    check_options,
+    common_options,
+    complete_files,
+    fail_on_option,
+)
 from bninspect.output import (
     destinations,
     drop_output,
@@ -109,7 +115,7 @@ def main() -> None:
 
 
 @main.command(short_help="Judge: did training update the BN statistics?", epilog=manual.CHECK)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@PATHS
 @common_options(
     CHECK,
     quiet="Only the verdict on each checkpoint.",
@@ -165,7 +171,7 @@ def check(
     short_help="List the BN layers and what is stored of them.",
     epilog=manual.LIST,
 )
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@PATHS
 @common_options(
     LIST,
     quiet="Only the names of the layers, one per line.",
@@ -195,7 +201,7 @@ def list_(
 
 
 @main.command(short_help="Show the values of layers, channel by channel.", epilog=manual.DUMP)
-@click.argument("path")
+@click.argument("path", shell_complete=complete_files)
 @click.option(
     "--layer",
     "names",
@@ -253,7 +259,7 @@ def dump(
 @main.command(
     short_help="What moved, what stood still, from checkpoint to checkpoint?", epilog=manual.COMPARE
 )
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@PATHS
 @common_options(
     COMPARE,
     all_checkpoints=False,

@@ -7,14 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bninspect.model import ENGINES
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Leave it to the shell to complete the name of a file.
+
+    `click.Path` would do so, too, but looks at each file before a command does, and ends the run
+    over one that may not be read.
+    """
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only in a shell's <Tab>
+
+    return [CompletionItem(typed, type="file")]
+
+
+PATHS = click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_files
+)
 # The options that a command gets as its `config`.
 _OF_CONFIG = (
     "select",
@@ -43,6 +61,7 @@ _CONFIGURATION = (
         "--config",
         "file",
         metavar="FILE",
+        shell_complete=complete_files,
         help="The configuration to use, in the place of the nearest bninspect.toml or"
         " pyproject.toml with [tool.bninspect], from here upward.",
     ),
@@ -78,6 +97,7 @@ _OF_RULES = (
     click.option(
         "--baseline",
         metavar="FILE",
+        shell_complete=complete_files,
         help="A file of the findings that are known: only others are reported, and fail.",
     ),
 )
@@ -92,6 +112,7 @@ OUTPUT = click.option(
     "-o",
     "--output",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Write to FILE, whole or not at all, instead of standard output.",
 )
 
@@ -138,6 +159,7 @@ def common_options(
                     "-o",
                     "--output",
                     metavar="FILE",
+                    shell_complete=complete_files,
                     help="Write to FILE, whole or not at all, instead of standard output; with"
                     " several formats, the one that names no file.",
                 ),
@@ -188,6 +210,7 @@ def check_options(command: Command) -> Command:
             click.option(
                 "--since",
                 metavar="CHECKPOINT",
+                shell_complete=complete_files,
                 help="An earlier checkpoint of the training: what stood still since then is"
                 " BN107. With --all-checkpoints each is compared with the one before it unless this"
                 " is given.",

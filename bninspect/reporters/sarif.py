@@ -46,7 +46,9 @@ def write_sarif(report: Report, stream: TextIO) -> None:
         told = "The run was interrupted: what was still to be read is not in it."
         notifications.append({"level": "error", "message": {"text": told}})
     if not report.checked and not report.unreadable:
-        told = "Nothing was checked: no file had a BN layer, or none could be compared as asked for."
+        told = (
+            "Nothing was checked: no file had a BN layer, or none could be compared as asked for."
+        )
         notifications.append({"level": "warning", "message": {"text": told}})
     if len(kept) < len(results):
         told = f"{len(results) - len(kept)} results are left out: no more than {_MOST_RESULTS} fit."

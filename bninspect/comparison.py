@@ -260,12 +260,8 @@ def _stretches(
                 last,
                 _judge(run, layers, first, last),
                 or_earlier,
-                or_earlier and all(map(_is_initial, known)),
+                or_earlier and all(one.all_initial for one in known),
             )
-
-
-def _is_initial(layer: BNLayer) -> bool:
-    return layer.statistics is not None and all(one.all_initial for one in layer.statistics)
 
 
 def _not_finite(run: _Run, layers: Sequence[BNLayer | None]) -> Iterator[Stretch]:

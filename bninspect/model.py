@@ -302,6 +302,11 @@ class BNLayer:
         return mean, variance
 
     @property
+    def all_initial(self) -> bool:
+        """Whether both `statistics` are bit by bit at their initial values, in every channel."""
+        return self.statistics is not None and all(one.all_initial for one in self.statistics)
+
+    @property
     def is_finite(self) -> bool:
         """Whether no member that was read holds NaN or infinity."""
         return not any(values.not_finite for values in self.values.values())

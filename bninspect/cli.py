@@ -283,7 +283,8 @@ def compare(
     TensorFlow checkpoint).
 
     An error is what the newest checkpoint shows: statistics that stand still while training goes on
-    (BN107), NaN or infinity (BN301). Of what is over by then a warning is left.
+    (BN107), NaN or infinity (BN301), a negative variance (BN302). Of what is over by then a warning
+    is left.
     """
     from bninspect.findings import any_at_least  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415

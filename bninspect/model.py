@@ -312,6 +312,12 @@ class BNLayer:
         return not any(values.not_finite for values in self.values.values())
 
     @property
+    def has_negative_variance(self) -> bool:
+        """Whether a moving_variance is below 0."""
+        variance = self.values.get("moving_variance")
+        return variance is not None and bool((variance.array < 0.0).any())
+
+    @property
     def trainable(self) -> bool | None:
         """What the stored Keras configuration says; None without one."""
         return None if self.keras is None else self.keras.trainable

@@ -216,6 +216,7 @@ def with_a_slow_one(tmp_path: Path) -> Path:
 
 
 SLOW = """
+import sys
 import time
 import bninspect.batch
 from bninspect.__main__ import main
@@ -224,6 +225,7 @@ examine = bninspect.batch.examine
 
 def slowly(item, *rest, **more):
     if "z_last" in item.path:
+        print("asleep", file=sys.stderr, flush=True)
         time.sleep(60)
     return examine(item, *rest, **more)
 
@@ -233,7 +235,7 @@ main()
 
 
 def start_slow(*arguments: object) -> subprocess.Popen[str]:
-    """The program, with a last checkpoint that takes a minute."""
+    """The program, with a last checkpoint that takes a minute; it says so before."""
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -251,7 +253,8 @@ class TestInterrupt:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(7)]  # as they come
         assert all(line.startswith(str(folder)) for line in lines)
-        time.sleep(0.5)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "asleep\n"  # all others are done
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130

@@ -143,7 +143,7 @@ REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")}
             {"numpy", "rich", "h5py", "google", "google_crc32c", "bninspect.inspection"},
         ),
         (["rule", "BN101"], {"numpy", "rich", "h5py", "google", "bninspect.formats"}),
-        (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+        (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "pathlib", "tensorflow", "keras"}),
         (["check", str(V2)], {"bninspect.comparison", "bninspect.graph", "bninspect.formats.hdf5"}),
         (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
         (["check", str(V2)], REPORTERS - {"text"}),

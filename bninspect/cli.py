@@ -158,9 +158,9 @@ def check(
         report = check_paths(paths, config, follower)
         follower.end(report, (*given, *_opened(report)))
     if files and not quiet:
-        from bninspect.reporters.text import summary  # noqa: PLC0415
+        from bninspect.reporters.text import printable, summary  # noqa: PLC0415
 
-        _tell(f"{summary(report)}; written to {', '.join(files)}")
+        _tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
     if report.interrupted:
         return _fail("interrupted", INTERRUPTED)
     return _exit_code(report, config.fail_on, allow_empty=allow_empty)

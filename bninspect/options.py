@@ -140,29 +140,10 @@ def common_options(
     known = tuple(formats)
 
     def add(command: Command) -> Command:
-        command = _configured(command)
-        for option in reversed(
+        return _with_options(
+            _configured(command),
             (
-                click.option(
-                    "--format",
-                    "formats",
-                    multiple=True,
-                    metavar=f"[{'|'.join(known)}][=FILE]",
-                    callback=lambda _, __, values: [_format_and_file(v, known) for v in values],
-                    shell_complete=lambda _, __, typed: [f for f in known if f.startswith(typed)],
-                    default=(known[0],),
-                    show_default=True,
-                    help="How to write the result, and the file to write it to (else --output, or"
-                    " standard output). Repeatable: --format json=report.json --format text.",
-                ),
-                click.option(
-                    "-o",
-                    "--output",
-                    metavar="FILE",
-                    shell_complete=complete_files,
-                    help="Write to FILE, whole or not at all, instead of standard output; with"
-                    " several formats, the one that names no file.",
-                ),
+                *_destination_options(known),
                 _PATTERN,
                 *([_ALL_CHECKPOINTS] if all_checkpoints else []),
                 click.option(
@@ -183,17 +164,42 @@ def common_options(
                     show_default=True,
                     help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
                 ),
-            )
-        ):
-            command = option(command)
-        return command
+            ),
+        )
 
     return add
 
 
+def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command], Command]]:
+    """The formats to write, and where to."""
+    return (
+        click.option(
+            "--format",
+            "formats",
+            multiple=True,
+            metavar=f"[{'|'.join(formats)}][=FILE]",
+            callback=lambda _, __, values: [_format_and_file(value, formats) for value in values],
+            shell_complete=lambda _, __, typed: [f for f in formats if f.startswith(typed)],
+            default=(formats[0],),
+            show_default=True,
+            help="How to write the result, and the file to write it to (else --output, or"
+            " standard output). Repeatable: --format json=report.json --format text.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            shell_complete=complete_files,
+            help="Write to FILE, whole or not at all, instead of standard output; with"
+            " several formats, the one that names no file.",
+        ),
+    )
+
+
 def check_options(command: Command) -> Command:
     """The options of `check` alone."""
-    for option in reversed(
+    return _with_options(
+        command,
         (
             *_OF_RULES,
             click.option(
@@ -229,23 +235,26 @@ def check_options(command: Command) -> Command:
                 is_flag=True,
                 help="Write today's findings to the file of --baseline, and report nothing.",
             ),
-        )
-    ):
-        command = option(command)
-    return command
+        ),
+    )
 
 
 def config_options(command: Command) -> Command:
     """The options of `config`: what a configuration file can hold, and how to show it."""
-    command = _configured(command)
-    for option in reversed(
+    return _with_options(
+        _configured(command),
         (
             *_OF_RULES,
             _PATTERN,
             *_CONFIGURATION,
             format_option("text", "json"),
-        )
-    ):
+        ),
+    )
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """The command with options that its help shows in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
 

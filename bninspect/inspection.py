@@ -136,10 +136,8 @@ def check_paths(
     interrupted = False
     if watcher is not None:
         watcher.begin(sum(len(one.found) for one in named))
-    # A suppression's glob goes by the names of all layers.
-    layers = watcher is None or watcher.layers or bool(config.suppress)
     try:
-        for item in _examine_all(named, config, rules, layers=layers):
+        for item in _examine_all(named, config, rules, layers=watcher is None or watcher.layers):
             sorted_ = item if triage is None else triage.sort(item)
             if watcher is not None:
                 watcher.add(sorted_)
@@ -231,8 +229,8 @@ def _examine_all(
 ) -> Iterator[CheckpointReport]:
     """What is in all checkpoints, in their order; raises a `ReadProblem` for `--since`.
 
-    The order does not depend on how many processes read them. With several the reports are without
-    layers unless `layers`.
+    The order does not depend on how many processes read them. With several the reports may be
+    without layers unless `layers`.
     """
     found = [item for one in named for item in one.found]
     if config.jobs > 1 and len(found) > 1:

@@ -124,9 +124,14 @@ def _examine(portion: _Portion) -> list[CheckpointReport]:
     config, rules, layers = _settings[0]
     since = _read_since(config)
     return [
-        _portable(report) if layers else report.without_layers()
+        _portable(report) if layers or _is_matched(report, config) else report.without_layers()
         for report in examine_in_turn(portion, config, rules, since)
     ]
+
+
+def _is_matched(report: CheckpointReport, config: Config) -> bool:
+    """Whether suppressions are matched with it, whose globs go by the names of all its layers."""
+    return bool(config.suppress and report.findings)
 
 
 def _portable(report: CheckpointReport) -> CheckpointReport:

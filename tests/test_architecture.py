@@ -146,6 +146,8 @@ REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")}
         (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "pathlib", "tensorflow", "keras"}),
         (["check", str(V2)], {"bninspect.comparison", "bninspect.graph", "bninspect.formats.hdf5"}),
         (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+        (["check", str(V2)], {f"bninspect.{name}" for name in ("baseline", "triage", "workers")}),
+        (["check", str(V2)], {"bninspect.formats.discover", "multiprocessing", "tempfile"}),
         (["check", str(V2)], REPORTERS - {"text"}),
         (["check", str(V2), "--format", "json"], REPORTERS - {"json_v1"}),
         (["check", str(V2), "--format", "github"], REPORTERS - {"github", "locations", "text"}),

@@ -63,11 +63,12 @@ def examine_in_turn(
     found: Iterable[Found], config: Config, rules: Rules, since: CheckpointReport | None
 ) -> Iterator[CheckpointReport]:
     """What is in each, compared with `since`, or with the one before it of the same training."""
-    compares = any(rule.code == "BN107" for rule in rules or ())
+    alone = by_itself(config, rules)
+    given = since if _compares(rules) else None
     latest: dict[tuple[str, str], CheckpointReport] = {}
     for item in found:
-        training = _training_of(item) if by_itself(config, rules) else None
-        earlier = latest.get(training) if training else since if compares else None
+        training = _training_of(item) if alone else None
+        earlier = latest.get(training) if training else given
         report = examine(item, config, rules, earlier, certain=since is not None)
         if training and not report.error:
             latest[training] = report
@@ -76,8 +77,11 @@ def examine_in_turn(
 
 def by_itself(config: Config, rules: Rules) -> bool:
     """Whether each checkpoint is compared with the one before it of its training."""
-    compares = any(rule.code == "BN107" for rule in rules or ())
-    return config.all_checkpoints and config.since is None and compares
+    return config.all_checkpoints and config.since is None and _compares(rules)
+
+
+def _compares(rules: Rules) -> bool:
+    return any(rule.code == "BN107" for rule in rules or ())
 
 
 def read_since(config: Config) -> CheckpointReport | None:

@@ -19,7 +19,13 @@ import click
 from bninspect import __version__, manual
 from bninspect.about import config_, rule, schema
 from bninspect.errors import BninspectError, UsageProblem
-from bninspect.options import check_options, common_options, fail_on_option
+from bninspect.options import (
+    PATHS,
+    check_options,
+    common_options,
+    complete_files,
+    fail_on_option,
+)
 from bninspect.output import (
     destinations,
     drop_output,
@@ -109,7 +115,7 @@ def main() -> None:
 
 
 @main.command(short_help="Judge: did training update the BN statistics?", epilog=manual.CHECK)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@PATHS
 @common_options(
     CHECK,
     quiet="Only the verdict on each checkpoint.",
@@ -152,9 +158,9 @@ def check(
         report = check_paths(paths, config, follower)
         follower.end(report, (*given, *_opened(report)))
     if files and not quiet:
-        from bninspect.reporters.text import summary  # noqa: PLC0415
+        from bninspect.reporters.text import printable, summary  # noqa: PLC0415
 
-        _tell(f"{summary(report)}; written to {', '.join(files)}")
+        _tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
     if report.interrupted:
         return _fail("interrupted", INTERRUPTED)
     return _exit_code(report, config.fail_on, allow_empty=allow_empty)
@@ -165,7 +171,7 @@ def check(
     short_help="List the BN layers and what is stored of them.",
     epilog=manual.LIST,
 )
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@PATHS
 @common_options(
     LIST,
     quiet="Only the names of the layers, one per line.",
@@ -195,7 +201,7 @@ def list_(
 
 
 @main.command(short_help="Show the values of layers, channel by channel.", epilog=manual.DUMP)
-@click.argument("path")
+@click.argument("path", shell_complete=complete_files)
 @click.option(
     "--layer",
     "names",
@@ -253,7 +259,7 @@ def dump(
 @main.command(
     short_help="What moved, what stood still, from checkpoint to checkpoint?", epilog=manual.COMPARE
 )
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@PATHS
 @common_options(
     COMPARE,
     all_checkpoints=False,
@@ -277,7 +283,8 @@ def compare(
     TensorFlow checkpoint).
 
     An error is what the newest checkpoint shows: statistics that stand still while training goes on
-    (BN107), NaN or infinity (BN301). Of what is over by then a warning is left.
+    (BN107), NaN or infinity (BN301), a negative variance (BN302). Of what is over by then a warning
+    is left.
     """
     from bninspect.findings import any_at_least  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415
@@ -306,6 +313,7 @@ def _update_baseline(
     from dataclasses import replace  # noqa: PLC0415
 
     from bninspect.baseline import refuse_other_file, write_baseline  # noqa: PLC0415
+    from bninspect.following import follow  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
     from bninspect.reporters.text import plural, printable  # noqa: PLC0415
 
@@ -318,15 +326,20 @@ def _update_baseline(
     if files:
         raise UsageProblem(f"--update-baseline writes no report: leave {files[0]} away.")
     refuse_other_file(target)
-    report = check_paths(paths, replace(config, baseline=None))
+    with follow([], Wishes(quiet=quiet)) as follower:
+        report = check_paths(paths, replace(config, baseline=None), follower)
+        follower.end(report, ())
+    if report.interrupted:
+        return _fail(f"interrupted; {target} is left as it was.", INTERRUPTED)
     for item in report.checkpoints:
         if item.error is not None:
             _fail(str(item.error))
     if report.unreadable:
         missing = plural(report.unreadable, "checkpoint")
         return _fail(f"{target} is left as it was: {missing} could not be read.")
-    if not report.layer_count and not allow_empty:
-        return _fail(f"{target} is left as it was: there is no BN layer.", NOTHING_CHECKED)
+    if not report.checked and not allow_empty:
+        why = "could be compared" if report.layer_count else "is there"
+        return _fail(f"{target} is left as it was: no BN layer {why}.", NOTHING_CHECKED)
     refuse_input(target, (*paths, *_opened(report)))
     with output_stream(target) as stream:
         count = write_baseline(report.findings, stream)
@@ -351,8 +364,7 @@ def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
         return PROBLEM
     if any_at_least(fail_on, report.findings):
         return FINDINGS
-    checked = report.layer_count and not report.none_compared
-    return OK if checked or allow_empty else NOTHING_CHECKED
+    return OK if report.checked or allow_empty else NOTHING_CHECKED
 
 
 def _opened(report: Report) -> Iterator[str]:

@@ -6,7 +6,7 @@ Time and memory grow with layers times checkpoints: each is compared with its ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import NamedTuple
@@ -54,7 +54,8 @@ class LayerHistory:
     interval what became of the members that can be compared, `total` the same from the first to
     the last checkpoint that have the layer. `events` are sentences on what happened to the layer
     itself: it appears, vanishes, changes shape, type or name. `stretches` is when its statistics
-    stood still (BN107), `not_finite` when a member held NaN or infinity (BN301).
+    stood still (BN107), `not_finite` when a member held NaN or infinity (BN301), `negative` when a
+    variance was below 0 (BN302).
     """
 
     layers: tuple[BNLayer | None, ...]
@@ -63,6 +64,7 @@ class LayerHistory:
     events: tuple[str, ...]
     stretches: tuple[Stretch, ...]
     not_finite: tuple[Stretch, ...]
+    negative: tuple[Stretch, ...]
 
     @property
     def last(self) -> BNLayer:
@@ -82,7 +84,7 @@ class LayerHistory:
     @property
     def judged(self) -> tuple[Stretch, ...]:
         """All stretches, those that stood still first."""
-        return (*self.stretches, *self.not_finite)
+        return (*self.stretches, *self.not_finite, *self.negative)
 
     @property
     def compared(self) -> bool:
@@ -226,7 +228,8 @@ def _history(
         total=changes_between(there[0], there[-1]) if len(there) > 1 else {},
         events=tuple(_events(layers, run.labels)),
         stretches=tuple(_stretches(run, layers, changes)),
-        not_finite=tuple(_not_finite(run, layers)),
+        not_finite=tuple(_wrong(run, layers, _NOT_FINITE)),
+        negative=tuple(_wrong(run, layers, _NEGATIVE)),
     )
 
 
@@ -260,30 +263,38 @@ def _stretches(
                 last,
                 _judge(run, layers, first, last),
                 or_earlier,
-                or_earlier and all(map(_is_initial, known)),
+                or_earlier and all(one.all_initial for one in known),
             )
 
 
-def _is_initial(layer: BNLayer) -> bool:
-    return layer.statistics is not None and all(one.all_initial for one in layer.statistics)
+class _Defect(NamedTuple):
+    """What one checkpoint alone shows to be wrong: the rule, whether it is so, and what else is."""
+
+    code: str
+    is_in: Callable[[BNLayer], bool]
+    otherwise: str
 
 
-def _not_finite(run: _Run, layers: Sequence[BNLayer | None]) -> Iterator[Stretch]:
-    """When a member held NaN or infinity, and what BN301 says of it."""
-    lost = [layer is not None and not layer.is_finite for layer in layers]
-    for is_lost, group in groupby(range(len(layers)), key=lost.__getitem__):
+_NOT_FINITE = _Defect("BN301", lambda layer: not layer.is_finite, "all of it was finite")
+_NEGATIVE = _Defect("BN302", lambda one: one.has_negative_variance, "no variance was below 0")
+
+
+def _wrong(run: _Run, layers: Sequence[BNLayer | None], defect: _Defect) -> Iterator[Stretch]:
+    """When a layer had a defect, and what the rule says of it."""
+    wrong = [layer is not None and defect.is_in(layer) for layer in layers]
+    for is_wrong, group in groupby(range(len(layers)), key=wrong.__getitem__):
         members = list(group)
         first, last = members[0], members[-1]
         layer = layers[last]
-        if not is_lost or layer is None:
+        if not is_wrong or layer is None:
             continue
         or_earlier = first == 0 or layers[first - 1] is None
         stretch = Stretch(first, last, (), or_earlier)
-        findings = apply_rules([layer], select_rules(["BN301"], []), RuleContext())
+        findings = apply_rules([layer], select_rules([defect.code], []), RuleContext())
         when = _when(stretch, run.labels)
         told = tuple(one._replace(message=f"{one.message}; {when}") for one in findings)
         if not or_earlier:
-            fact = f"all of it was finite at {run.labels[first - 1]}"
+            fact = f"{defect.otherwise} at {run.labels[first - 1]}"
             told = tuple(one._replace(evidence=(*one.evidence, fact)) for one in told)
         yield stretch._replace(findings=_as_of_today(told, run, last))
 

@@ -85,16 +85,8 @@ def _inspect(
         notes = (*notes, f"{missing}: {problem}")
     since = None
     if earlier is not None:
-        from bninspect.evidence import history  # noqa: PLC0415
-
-        told = None if certain else history.not_followed(earlier, layers, step)
-        if told is None:
-            layers, told = history.with_since(layers, step, earlier)
+        layers, told, since = _compared(layers, step, earlier, certain=certain)
         notes = (*notes, *told)
-        if certain:
-            notes = (*notes, *history.contradictions(layers, step, earlier))
-            compared = sum(map(history.is_compared, layers))
-            since = Earlier(earlier.path, earlier.step, compared)
     graph = _GraphBeside(checkpoint, layers)
     context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
     findings = apply_rules(layers, rules or (), context)
@@ -112,6 +104,22 @@ def _inspect(
         since=since,
         graph=graph,
     )
+
+
+def _compared(
+    layers: list[BNLayer], step: int | None, earlier: CheckpointReport, *, certain: bool
+) -> tuple[list[BNLayer], tuple[str, ...], Earlier | None]:
+    """The layers with what became of them since `earlier`, notes, and what a person asked for."""
+    from bninspect.evidence import history  # noqa: PLC0415
+
+    told = None if certain else history.not_followed(earlier, layers, step)
+    if told is None:
+        layers, told = history.with_since(layers, step, earlier)
+    if not certain:
+        return layers, told, None
+    compared = sum(map(history.is_compared, layers))
+    told = (*told, *history.contradictions(layers, step, earlier))
+    return layers, told, Earlier(earlier.path, earlier.step, compared)
 
 
 class _GraphBeside:

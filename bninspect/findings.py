@@ -241,6 +241,11 @@ class CheckpointReport:
         """How many BN layers it has, also where they are not kept."""
         return len(self.layers) + self.layers_left_out
 
+    @property
+    def none_compared(self) -> bool:
+        """Whether it has BN layers, was to be compared with `since`, and none of them could be."""
+        return self.layer_count > 0 and self.since is not None and not self.since.layers
+
     def without_layers(self) -> CheckpointReport:
         """What is left to say when the layers have been written: a run may be of thousands."""
         names = self.names[:_NAMES_KEPT]
@@ -269,11 +274,17 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every checkpoint was read, BN layers were found, and no finding is an error.
+        """Whether every checkpoint was read and checked, and no finding is an error.
 
-        So it says what `bninspect check` says with exit code 0.
+        So it says what `bninspect check --fail-on error` says with exit code 0.
         """
-        return self.layer_count > 0 and not self.unreadable and not self.count("error")
+        done = self.checked and not self.unreadable and not self.interrupted
+        return done and not self.count("error")
+
+    @property
+    def checked(self) -> bool:
+        """Whether BN layers were found, and compared if that was asked for."""
+        return self.layer_count > 0 and not self.none_compared
 
     @property
     def findings(self) -> tuple[Finding, ...]:

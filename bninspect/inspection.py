@@ -93,11 +93,11 @@ def compare(
     """Say what became of each BN layer from checkpoint to checkpoint of one training.
 
     `paths` name two checkpoints or more, oldest first; a directory stands for all that it keeps.
-    Statistics that stood still while training went on are findings (BN107), and so is NaN (BN301):
-    errors if they last up to the newest checkpoint, else warnings. A checkpoint that cannot be read
-    is among the `unreadable` of the result; with fewer than two that can be read, raises that
-    `ReadProblem`. Raises `UsageProblem` if so few are named, or if a directory holds the folders of
-    several trainings. `patterns` and `engine` are those of `check`.
+    Statistics that stood still while training went on are findings (BN107), and so are NaN (BN301)
+    and a negative variance (BN302): errors if they last up to the newest checkpoint, else warnings.
+    A checkpoint that cannot be read is among the `unreadable` of the result; with fewer than two
+    that can be read, raises that `ReadProblem`. Raises `UsageProblem` if so few are named, or if a
+    directory holds the folders of several trainings. `patterns` and `engine` are those of `check`.
     """
     return compare_paths(paths, make_config(patterns=patterns, engine=engine))
 
@@ -229,8 +229,8 @@ def _examine_all(
 ) -> Iterator[CheckpointReport]:
     """What is in all checkpoints, in their order; raises a `ReadProblem` for `--since`.
 
-    The order does not depend on how many processes read them. With several the reports are without
-    layers unless `layers`.
+    The order does not depend on how many processes read them. With several the reports may be
+    without layers unless `layers`.
     """
     found = [item for one in named for item in one.found]
     if config.jobs > 1 and len(found) > 1:

@@ -302,9 +302,20 @@ class BNLayer:
         return mean, variance
 
     @property
+    def all_initial(self) -> bool:
+        """Whether both `statistics` are bit by bit at their initial values, in every channel."""
+        return self.statistics is not None and all(one.all_initial for one in self.statistics)
+
+    @property
     def is_finite(self) -> bool:
         """Whether no member that was read holds NaN or infinity."""
         return not any(values.not_finite for values in self.values.values())
+
+    @property
+    def has_negative_variance(self) -> bool:
+        """Whether a moving_variance is below 0."""
+        variance = self.values.get("moving_variance")
+        return variance is not None and bool((variance.array < 0.0).any())
 
     @property
     def trainable(self) -> bool | None:

@@ -7,14 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bninspect.model import ENGINES
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Leave it to the shell to complete the name of a file.
+
+    `click.Path` would do so, too, but looks at each file before a command does, and ends the run
+    over one that may not be read.
+    """
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only in a shell's <Tab>
+
+    return [CompletionItem(typed, type="file")]
+
+
+PATHS = click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_files
+)
 # The options that a command gets as its `config`.
 _OF_CONFIG = (
     "select",
@@ -43,6 +61,7 @@ _CONFIGURATION = (
         "--config",
         "file",
         metavar="FILE",
+        shell_complete=complete_files,
         help="The configuration to use, in the place of the nearest bninspect.toml or"
         " pyproject.toml with [tool.bninspect], from here upward.",
     ),
@@ -78,6 +97,7 @@ _OF_RULES = (
     click.option(
         "--baseline",
         metavar="FILE",
+        shell_complete=complete_files,
         help="A file of the findings that are known: only others are reported, and fail.",
     ),
 )
@@ -92,6 +112,7 @@ OUTPUT = click.option(
     "-o",
     "--output",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Write to FILE, whole or not at all, instead of standard output.",
 )
 
@@ -119,28 +140,10 @@ def common_options(
     known = tuple(formats)
 
     def add(command: Command) -> Command:
-        command = _configured(command)
-        for option in reversed(
+        return _with_options(
+            _configured(command),
             (
-                click.option(
-                    "--format",
-                    "formats",
-                    multiple=True,
-                    metavar=f"[{'|'.join(known)}][=FILE]",
-                    callback=lambda _, __, values: [_format_and_file(v, known) for v in values],
-                    shell_complete=lambda _, __, typed: [f for f in known if f.startswith(typed)],
-                    default=(known[0],),
-                    show_default=True,
-                    help="How to write the result, and the file to write it to (else --output, or"
-                    " standard output). Repeatable: --format json=report.json --format text.",
-                ),
-                click.option(
-                    "-o",
-                    "--output",
-                    metavar="FILE",
-                    help="Write to FILE, whole or not at all, instead of standard output; with"
-                    " several formats, the one that names no file.",
-                ),
+                *_destination_options(known),
                 _PATTERN,
                 *([_ALL_CHECKPOINTS] if all_checkpoints else []),
                 click.option(
@@ -161,17 +164,42 @@ def common_options(
                     show_default=True,
                     help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
                 ),
-            )
-        ):
-            command = option(command)
-        return command
+            ),
+        )
 
     return add
 
 
+def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command], Command]]:
+    """The formats to write, and where to."""
+    return (
+        click.option(
+            "--format",
+            "formats",
+            multiple=True,
+            metavar=f"[{'|'.join(formats)}][=FILE]",
+            callback=lambda _, __, values: [_format_and_file(value, formats) for value in values],
+            shell_complete=lambda _, __, typed: [f for f in formats if f.startswith(typed)],
+            default=(formats[0],),
+            show_default=True,
+            help="How to write the result, and the file to write it to (else --output, or"
+            " standard output). Repeatable: --format json=report.json --format text.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            shell_complete=complete_files,
+            help="Write to FILE, whole or not at all, instead of standard output; with"
+            " several formats, the one that names no file.",
+        ),
+    )
+
+
 def check_options(command: Command) -> Command:
     """The options of `check` alone."""
-    for option in reversed(
+    return _with_options(
+        command,
         (
             *_OF_RULES,
             click.option(
@@ -188,6 +216,7 @@ def check_options(command: Command) -> Command:
             click.option(
                 "--since",
                 metavar="CHECKPOINT",
+                shell_complete=complete_files,
                 help="An earlier checkpoint of the training: what stood still since then is"
                 " BN107. With --all-checkpoints each is compared with the one before it unless this"
                 " is given.",
@@ -206,23 +235,26 @@ def check_options(command: Command) -> Command:
                 is_flag=True,
                 help="Write today's findings to the file of --baseline, and report nothing.",
             ),
-        )
-    ):
-        command = option(command)
-    return command
+        ),
+    )
 
 
 def config_options(command: Command) -> Command:
     """The options of `config`: what a configuration file can hold, and how to show it."""
-    command = _configured(command)
-    for option in reversed(
+    return _with_options(
+        _configured(command),
         (
             *_OF_RULES,
             _PATTERN,
             *_CONFIGURATION,
             format_option("text", "json"),
-        )
-    ):
+        ),
+    )
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """The command with options that its help shows in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
 

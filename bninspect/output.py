@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, TextIO
 
 from bninspect.errors import UsageProblem
@@ -138,24 +137,26 @@ def atomic_output(path: str, *, binary: bool = False) -> Iterator[IO[Any]]:
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             # By the name that was given: that of a pipe, which /dev/stdout may lead to, is no path.
-            with _open(Path(path), binary=binary) as stream:
+            with _open(path, binary=binary) as stream:
                 yield stream
             return
-        target = Path(os.path.realpath(path))
-        if target.is_symlink():  # only one that leads to itself is left
+        target = os.path.realpath(path)
+        if os.path.islink(target):  # only one that leads to itself is left
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bninspect") as folder:
-            temporary = Path(folder, "whole")
+        with tempfile.TemporaryDirectory(
+            dir=os.path.dirname(target), prefix=".bninspect"
+        ) as folder:
+            temporary = os.path.join(folder, "whole")
             with _open(temporary, binary=binary) as stream:
                 yield stream
-            if target.exists():
-                temporary.chmod(target.stat().st_mode)
-            temporary.replace(target)
+            if os.path.exists(target):
+                os.chmod(temporary, os.stat(target).st_mode)
+            os.replace(temporary, target)
     except OSError as error:
         raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def _open(path: Path, *, binary: bool) -> IO[Any]:
+def _open(path: str, *, binary: bool) -> IO[Any]:
     if binary:
-        return path.open("wb")
-    return path.open("w", encoding="utf-8", errors="backslashreplace")
+        return open(path, "wb")
+    return open(path, "w", encoding="utf-8", errors="backslashreplace")

@@ -83,6 +83,8 @@ def _parted(
     used: set[Suppression],
 ) -> CheckpointReport:
     """A checkpoint's findings by what becomes of them; the suppressions that match go to `used`."""
+    if not report.findings:
+        return report
     names = {layer.name for layer in report.layers}
     meant = {one: set(layers_called(one.layer, names)) for one in holding}
     counting, suppressed, old = [], [], []

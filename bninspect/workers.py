@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
+from functools import cache
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +49,10 @@ def _by_code(rule: Rule) -> tuple[Callable[[str], Rule], tuple[str]]:
 copyreg.pickle(Rule, _by_code)  # its functions and its pages need not travel
 
 _Portion = tuple[Found, ...]
-_Settings = tuple[Config, Rules, bool, CheckpointReport | None]
+_Settings = tuple[Config, Rules, bool]
 _settings: list[_Settings] = []  # of a worker, set once when it starts
+# By a worker, once: not when it starts, for what is wrong then could not be told.
+_read_since = cache(read_since)
 
 
 def examine_in_processes(
@@ -60,7 +62,6 @@ def examine_in_processes(
 
     Raises `BninspectError` if one of them is killed, a `ReadProblem` if `--since` cannot be read.
     """
-    read_since(config)
     portions = deque(_portions(found, together=by_itself(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
     # A server that forks clean processes: nothing of this one's threads or locks is in them.
@@ -98,27 +99,39 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
-    """A few checkpoints each; where they are compared with each other, those of a directory."""
-    if together:
-        for _, items in groupby(found, key=lambda item: os.path.dirname(identity(item))):
-            yield tuple(items)
-    else:
+    """A few checkpoints each; with `together` no directory has some in two of them."""
+    if not together:
         for start in range(0, len(found), _PORTION):
             yield tuple(found[start : start + _PORTION])
+        return
+    directories = [os.path.dirname(identity(item)) for item in found]
+    ends = {directory: end for end, directory in enumerate(directories, 1)}
+    start = end = 0
+    for done, directory in enumerate(directories, 1):
+        end = max(end, ends[directory])
+        if done == end:
+            yield tuple(found[start:end])
+            start = end
 
 
 def _begin(config: Config, codes: tuple[str, ...] | None, layers: bool) -> None:
     """Set up a worker."""
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
-    _settings[:] = [(config, rules, layers, read_since(config))]
+    _settings[:] = [(config, rules, layers)]
 
 
 def _examine(portion: _Portion) -> list[CheckpointReport]:
-    config, rules, layers, since = _settings[0]
+    config, rules, layers = _settings[0]
+    since = _read_since(config)
     return [
-        _portable(report) if layers else report.without_layers()
+        _portable(report) if layers or _is_matched(report, config) else report.without_layers()
         for report in examine_in_turn(portion, config, rules, since)
     ]
+
+
+def _is_matched(report: CheckpointReport, config: Config) -> bool:
+    """Whether suppressions are matched with it, whose globs go by the names of all its layers."""
+    return bool(config.suppress and report.findings)
 
 
 def _portable(report: CheckpointReport) -> CheckpointReport:

@@ -85,11 +85,14 @@ class TestNotFinite:
             "1 of 2 BN layers: NaN or infinity in a member (BN301), since step 300"
         )
         assert row(outcome, "bn").endswith(f"█!!    {called} since step 300")
-        assert "_ still, ? not compared, ! NaN or infinity" in outcome.said
+        assert (
+            "_ still, ? not compared, ! from or to NaN, infinity or a variance below 0"
+            in outcome.said
+        )
         assert "all of it was finite at step 200" in outcome.said
 
     def test_the_legend_has_no_mark_that_is_not_drawn(self, run: Run) -> None:
-        assert "! NaN" not in run("compare", STOPPED).said
+        assert "! from" not in run("compare", STOPPED).said
 
     def test_in_json(self, run: Run, tmp_path: Path) -> None:
         document = run("compare", saved(tmp_path, [0.1, NAN, NAN]), "--format", "json").json
@@ -117,7 +120,35 @@ class TestNotFinite:
         save(tmp_path / "m-1", 1, bn=layer(1, 1))
         lost = {**layer(2, 2), "moving_variance": np.full(2, -1, np.float32)}
         save(tmp_path / "m-2", 2, bn=lost)
-        assert row(run("compare", tmp_path), "bn").split()[-1] == "moved"
+        assert "moved" in row(run("compare", tmp_path), "bn").split()
+
+    def test_a_variance_that_turned_negative(self, run: Run, tmp_path: Path) -> None:
+        for number, variance in enumerate((1.0, 0.9, -0.5, -0.0001), 1):
+            wrong = {**layer(number, number), "moving_variance": np.full(2, variance, "f4")}
+            save(tmp_path / f"m-{number}", number, bn=wrong)
+        outcome = run("compare", tmp_path)
+        assert outcome.exit_code == 1
+        assert first_line(outcome).endswith(
+            "1 of 1 BN layer: a moving_variance is below 0 (BN302), since step 3"
+        )
+        assert row(outcome, "bn").endswith("!!    negative since step 3")
+        assert "! from or to NaN, infinity or a variance below 0" in outcome.said
+        assert "no variance was below 0 at step 2" in outcome.said
+        (finding,) = run("compare", tmp_path, "--format", "json").json["findings"]
+        assert (finding["rule"], finding["from"], finding["to"]) == ("BN302", 2, 3)
+        rows = [*csv.DictReader(io.StringIO(run("compare", tmp_path, "--format", "csv").out))]
+        assert {(one["member"], one["to_step"]) for one in rows if one["finding"] == "BN302"} == {
+            ("moving_variance", "3"),
+            ("moving_variance", "4"),
+        }
+
+    def test_a_variance_that_was_negative_is_a_warning(self, run: Run, tmp_path: Path) -> None:
+        for number, variance in enumerate((1.0, -0.5, 0.9), 1):
+            wrong = {**layer(number, number), "moving_variance": np.full(2, variance, "f4")}
+            save(tmp_path / f"m-{number}", number, bn=wrong)
+        outcome = run("compare", tmp_path)
+        assert outcome.exit_code == 0
+        assert first_line(outcome).endswith("(BN302, a warning), at step 2")
 
     def test_layers_without_channels_have_not_changed(self, run: Run, tmp_path: Path) -> None:
         for step in (1, 2):
@@ -311,6 +342,19 @@ class TestWhatCannotBeCompared:
         assert run(*arguments, "--format", "concise").out == told
         (item,) = run(*arguments, "--format", "json").json["checkpoints"]
         assert item["since"]["compared"] == 0
+
+    @pytest.mark.parametrize("format_", ["github", "sarif", "junit"])
+    def test_is_said_in_the_formats_of_ci(self, run: Run, format_: str) -> None:
+        arguments = ("check", CORRECT / "model.ckpt-60", "--format", format_)
+        nothing = {
+            "github": "::error title=nothing was checked::No BN layer could be compared with",
+            "sarif": "Nothing was checked: no file had a BN layer, or none could be compared",
+            "junit": '<skipped message="no BN layer could be compared with',
+        }[format_]
+        outcome = run(*arguments, "--since", OTHER)
+        assert outcome.exit_code == 3
+        assert nothing in outcome.out
+        assert nothing not in run(*arguments, "--since", CORRECT / "model.ckpt-40").out
 
     def test_findings_go_before_it(self, run: Run) -> None:
         outcome = run("check", FORGOTTEN / "model.ckpt-60", "--since", OTHER)

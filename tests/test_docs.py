@@ -281,3 +281,17 @@ def test_completion_works_in_bash(workplace: Path) -> None:
         echo "${COMPREPLY[*]}"
     """
     assert run_in(workplace, script).stdout == "check\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("check mod", "list mod", "dump mod", "compare mod", "check model.h5 mod"),
+        *(f"check {option} mod" for option in ("-o", "--config", "--baseline", "--since")),
+        *("list --output mod", "rule --output mod", "config --config mod"),
+    ],
+)
+def test_the_names_of_files_are_left_to_the_shell(words: str, workplace: Path) -> None:
+    asked = {"COMP_WORDS": f"bninspect {words}", "COMP_CWORD": str(len(words.split()))}
+    done = run_in(workplace, "bninspect", _BNINSPECT_COMPLETE="bash_complete", **asked)
+    assert done.stdout == "file,mod\n"

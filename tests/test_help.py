@@ -19,7 +19,7 @@ each_command = pytest.mark.parametrize("name", NAMES, ids=lambda name: name or "
 def help_of(name: str) -> str:
     """The help at 80 columns."""
     command = main.commands[name] if name else main
-    parent = click.Context(main, info_name="bninspect", terminal_width=80)
+    parent = click.Context(main, info_name="bninspect", terminal_width=80, **main.context_settings)
     context = click.Context(command, parent, info_name=name) if name else parent
     return command.get_help(context)
 

@@ -103,6 +103,14 @@ class TestProcesses:
         assert shared.json == alone.json
         assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} >= {"BN107"}
 
+    def test_follow_trainings_that_are_named_in_turn(self, run: Run) -> None:
+        stopped, correct = FIXTURES / "tf1_history_stopped", FIXTURES / "tf1_history_correct"
+        paths = [f"{run_}/model.ckpt-{step}" for step in (40, 60) for run_ in (stopped, correct)]
+        call = ("check", *paths, "--all-checkpoints", "--format", "json")
+        alone, shared = run(*call), run(*call, "-j", 2)
+        assert shared.json == alone.json
+        assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} == {"BN107"}
+
     def test_compare_with_the_one_that_is_given(self, run: Run) -> None:
         run_ = FIXTURES / "tf1_history_stopped"
         later = [run_ / "model.ckpt-40", run_ / "model.ckpt-60"]
@@ -124,11 +132,13 @@ class TestProcesses:
             '[patterns]\nmoving_mean = "/mu$"\nmoving_variance = "/sigma$"\n',
             encoding="utf-8",
         )
-        call = ("check", tmp_path / "own.ckpt", models, "--config", config, "--format", "json")
-        alone, shared = run(*call), run(*call, "--jobs", 2)
-        assert shared.json == alone.json
+        call = ("check", tmp_path / "own.ckpt", models, "--config", config)
+        shared = run(*call, "--format", "json", "--jobs", 2)
+        assert shared.json == run(*call, "--format", "json").json
         assert shared.json["summary"]["suppressed"] > 0
         assert shared.json["checkpoints"][0]["layers"]
+        assert "1 suppressed" in run(*call, "--jobs", 2).said  # which needs no layers to be written
+        assert run(*call, "--jobs", 2).out == run(*call).out
 
     def test_wants_one_at_least(self, run: Run, models: Path) -> None:
         assert run("check", models, "--jobs", "0").exit_code == 2
@@ -176,14 +186,17 @@ def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
     assert light.findings == whole.findings
 
 
-def test_memory_does_not_grow_with_the_number_of_checkpoints(long_run: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--baseline", "known.json", "--update-baseline")])
+def test_memory_does_not_grow_with_the_number_of_checkpoints(
+    long_run: Path, options: tuple[str, ...], tmp_path: Path
+) -> None:
     """What a healthy checkpoint leaves is less than its layers by far."""
 
     def peak(*paths: Path) -> int:
         """Peak resident memory of a check, in KB."""
-        command = [sys.executable, "-m", "bninspect", "check", *map(str, paths), "--quiet"]
+        command = [sys.executable, "-m", "bninspect", "check", "-q", *map(str, paths), *options]
         before = {"OPENBLAS_NUM_THREADS": "1", **ENVIRONMENT}
-        process = subprocess.Popen(command, env=before, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=before, cwd=tmp_path, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         assert status == 0
         return usage.ru_maxrss
@@ -203,6 +216,7 @@ def with_a_slow_one(tmp_path: Path) -> Path:
 
 
 SLOW = """
+import sys
 import time
 import bninspect.batch
 from bninspect.__main__ import main
@@ -211,6 +225,7 @@ examine = bninspect.batch.examine
 
 def slowly(item, *rest, **more):
     if "z_last" in item.path:
+        print("asleep", file=sys.stderr, flush=True)
         time.sleep(60)
     return examine(item, *rest, **more)
 
@@ -220,7 +235,7 @@ main()
 
 
 def start_slow(*arguments: object) -> subprocess.Popen[str]:
-    """The program, with a last checkpoint that takes a minute."""
+    """The program, with a last checkpoint that takes a minute; it says so before."""
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -238,7 +253,8 @@ class TestInterrupt:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(7)]  # as they come
         assert all(line.startswith(str(folder)) for line in lines)
-        time.sleep(0.5)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "asleep\n"  # all others are done
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130

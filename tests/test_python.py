@@ -128,6 +128,9 @@ def test_ok_is_what_exit_code_0_is(run, tmp_path) -> None:
     assert bninspect.check(CORRECT).ok
     assert not bninspect.check(CORRECT, STUCK).ok
     assert not bninspect.check().ok
+    other = FIXTURES / "keras2_history_frozen" / "epoch-6.h5"
+    assert run("check", CORRECT, "--since", other).exit_code == 3
+    assert not bninspect.check(CORRECT, since=other).ok
 
 
 def test_explain_is_what_check_prints(run) -> None:

@@ -111,6 +111,23 @@ class TestOnFixtures:
         assert told["level"] == "error"
         assert "no such checkpoint" in told["message"]["text"]
 
+    def test_notes_on_a_checkpoint_and_the_run(self, run: Run, tmp_path: Path) -> None:
+        noted = load_fixture("keras30_weights_subclassed").path
+        config = tmp_path / "bninspect.toml"
+        config.write_text(
+            '[[suppress]]\nlayer = "a"\nrules = ["BN101"]\nreason = "b"\nexpires = 2020-01-01\n',
+            encoding="utf-8",
+        )
+        call = ("check", noted, "--config", config, "--format")
+        document = run(*call, "json").json
+        notes = [*document["checkpoints"][0]["notes"], *document["notes"]]
+        (invocation,) = run_of(run(*call, "sarif").out)["invocations"]
+        told = invocation["toolExecutionNotifications"]
+        assert [one["message"]["text"] for one in told] == notes
+        assert {one["level"] for one in told} == {"note"}
+        assert len(document["notes"]) == 1
+        assert len(notes) > 1
+
 
 class TestFingerprints:
     def test_outlive_step_and_path(self, run: Run, tmp_path: Path) -> None:

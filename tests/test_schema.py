@@ -37,6 +37,7 @@ def test_every_command_has_its_own_document(run: Run) -> None:
         "dump": run("dump", STUCK, "--layer", "*", "--format", "json"),
         "dump_of_all": run("dump", STUCK, "--all-checkpoints", "--layer", "*", "--format", "json"),
         "compare": run("compare", CLEAN, STUCK, "--format", "json"),
+        "config": run("config", "--format", "json"),
     }
     defs = strict_validator().schema["$defs"]
     for name, outcome in documents.items():

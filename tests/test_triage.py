@@ -23,6 +23,7 @@ CLEAN = load_fixture("tf1_layers_correct").path
 STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 EMPTY = load_fixture("tf1_lookalikes").path
 STOPPED = load_fixture("tf1_history_stopped").path.parent
+OTHER = FIXTURES / "keras2_history_frozen" / "epoch-6.h5"
 MISSING = FIXTURES / "no_such_checkpoint"
 NAMES = [f"{name}/batch_normalization" for name in ("conv1", "conv2", "dense")]
 
@@ -247,11 +248,12 @@ class TestUpdateOfTheBaseline:
         ("paths", "code", "why"),
         [
             ((STUCK, MISSING), 2, "1 checkpoint could not be read"),
-            ((EMPTY,), 3, "there is no BN layer"),
+            ((EMPTY,), 3, "no BN layer is there"),
+            ((CLEAN, "--since", OTHER), 3, "no BN layer could be compared"),
         ],
     )
     def test_a_part_of_it_is_not_written(
-        self, run: Run, paths: tuple[Path, ...], code: int, why: str
+        self, run: Run, paths: tuple[object, ...], code: int, why: str
     ) -> None:
         outcome = run("check", *paths, *UPDATE)
         assert outcome.exit_code == code
@@ -265,6 +267,18 @@ class TestUpdateOfTheBaseline:
     def test_an_empty_run_is_written_if_it_is_allowed(self, run: Run) -> None:
         assert run("check", EMPTY, "--allow-empty", *UPDATE).exit_code == 0
         assert _entries() == []
+
+    def test_an_interrupted_run_is_not_written(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("bninspect.examine.apply_rules", interrupt)
+        outcome = run("check", STUCK, *UPDATE)
+        assert outcome.exit_code == 130
+        assert outcome.err == "bninspect: interrupted; known.json is left as it was.\n"
+        assert not Path("known.json").exists()
 
     def test_without_a_baseline_is_wrong_usage(self, run: Run) -> None:
         outcome = run("check", STUCK, "--update-baseline")

@@ -26,7 +26,7 @@ from bninspect.reporters.text import (
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = ".:-=+*#@"
-_STILL, _UNKNOWN, _NOT_FINITE = "_", "?", "!"
+_STILL, _UNKNOWN, _WRONG = "_", "?", "!"
 # How much is shown without --verbose, and of the trend always.
 _SHOWN_LAYERS = 25
 _SHOWN_CHECKPOINTS = 12
@@ -118,6 +118,9 @@ def _judged(layer: LayerHistory, role: Role, interval: int) -> Iterable[Finding]
             layer.layers[interval + 1], (role,)
         ):
             yield from stretch.findings
+    for stretch in layer.negative:
+        if role == "moving_variance" and stretch.first <= interval + 1 <= stretch.last:
+            yield from stretch.findings
 
 
 def _is_nan(layer: BNLayer) -> bool:
@@ -129,6 +132,11 @@ def _is_lost(layer: BNLayer | None, roles: Sequence[Role]) -> bool:
     return layer is not None and any(
         role in layer.values and layer.values[role].not_finite for role in roles
     )
+
+
+def _is_wrong(layer: BNLayer | None) -> bool:
+    """Whether a statistic holds what none can be."""
+    return layer is not None and (_is_lost(layer, STATISTICS) or layer.has_negative_variance)
 
 
 def summary(comparison: Comparison) -> str:
@@ -277,8 +285,8 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
     if trends:
         told = "trend: the statistics from each checkpoint to the next, _ still, ? not compared"
         drawn = "".join(row.cells[len(_HEADS)] for row in rows[1:])
-        if _NOT_FINITE in drawn:
-            told += f", {_NOT_FINITE} NaN or infinity"
+        if _WRONG in drawn:
+            told += f", {_WRONG} from or to NaN, infinity or a variance below 0"
         lines += wrap("", told, prose_width(width), 0)
     return lines
 
@@ -289,6 +297,9 @@ def _since(comparison: Comparison, layer: LayerHistory) -> str:
     if lost is not None:
         kind = "NaN" if _is_nan(layer.last) else "infinite"
         return f"{kind} {comparison.when(lost)}"
+    negative = layer.lasting(layer.negative)
+    if negative is not None:
+        return f"negative {comparison.when(negative)}"
     still = layer.lasting(layer.stretches)
     if still is None:
         return ""
@@ -353,7 +364,7 @@ def _trend(layer: LayerHistory, bars: str) -> str:
     highest = max(finite, default=0.0)
     later = layer.layers[-len(intervals) :]
     return "".join(
-        _NOT_FINITE if _is_lost(one, STATISTICS) else _bar(interval, highest, bars)
+        _WRONG if _is_wrong(one) else _bar(interval, highest, bars)
         for interval, one in zip(intervals, later, strict=True)
     )
 
@@ -365,7 +376,7 @@ def _bar(interval: Sequence[Change], highest: float, bars: str) -> str:
         return _STILL
     sizes = [change.largest for change in interval if change.moved and change.largest is not None]
     if not all(map(math.isfinite, sizes)):
-        return _NOT_FINITE
+        return _WRONG
     if not sizes or not highest:
         return bars[0]
     return bars[min(int(max(sizes) / highest * len(bars)), len(bars) - 1)]

@@ -41,8 +41,8 @@ class GithubReport:
     """Writes a run as text for the log, then one annotation a rule and checkpoint.
 
     Gravest first; if GitHub would not show all, the last one says how many are left out. `quiet`
-    and `verbose` are for the text, which is whole if annotations are left out. That nothing had a
-    BN layer is an error unless `allow_empty`.
+    and `verbose` are for the text, which is whole if annotations are left out. That nothing
+    was checked or compared is an error unless `allow_empty`.
     """
 
     layers = False
@@ -90,9 +90,16 @@ def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
     for severity in SEVERITIES:
         for item in report.checkpoints:
             yield from _of_checkpoint(item, severity)
-    if not report.layer_count and not report.unreadable:
-        lines = ("No file had a batch-normalization layer. `bninspect list -v` shows all names.",)
-        yield _Annotation("notice" if allow_empty else "error", "nothing was checked", lines)
+    if not report.checked and not report.unreadable:
+        level: Level = "notice" if allow_empty else "error"
+        yield _Annotation(level, "nothing was checked", (_why_not_checked(report),))
+
+
+def _why_not_checked(report: Report) -> str:
+    if not report.layer_count:
+        return "No file had a batch-normalization layer. `bninspect list -v` shows all names."
+    since = next(item.since.path for item in report.checkpoints if item.since is not None)
+    return f"No BN layer could be compared with {_cut(since, _LONGEST_LINE)} (--since)."
 
 
 def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Annotation]:

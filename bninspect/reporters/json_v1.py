@@ -116,7 +116,8 @@ def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
     `largest_change` of the mean is in standard deviations, of the variance the share by which the
     standard deviation changed, of gamma and beta the number itself (see `evidence.history`); null
     where nothing is stored to measure it by. `findings` are those of a report, with `from` and
-    `to`: BN107, and BN301. One that does not last up to the newest checkpoint is a warning at most.
+    `to`: BN107, BN301 and BN302. One that does not last up to the newest checkpoint is a warning at
+    most.
     `summary.compared` counts the layers of which anything could be compared.
     `summary.step_goes_back` are the first two stored steps, `[larger, smaller]`, that contradict
     the order, or null.

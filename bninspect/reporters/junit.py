@@ -26,7 +26,8 @@ class JunitReport:
     """Writes a suite a checkpoint and a case a layer.
 
     A case fails by findings of at least the severity `fail_on`; others are its output. A checkpoint
-    that cannot be read is an error, one without a BN layer is skipped.
+    that cannot be read is an error; one without a BN layer, or without one that could be
+    compared where that was asked for, is skipped.
     """
 
     layers = True
@@ -92,6 +93,10 @@ def _suite(item: CheckpointReport, failing: Sequence[Severity]) -> ET.Element:
         others = [finding for finding in findings if finding.severity not in failing]
         if others:
             _output(case, _told(others))
+    if item.since is not None and item.none_compared:
+        case = _case(suite, item, "the checkpoint can be compared")
+        told = f"no BN layer could be compared with {item.since.path}"
+        _add(case, "skipped", told, None, [told])
     if item.notes:
         _output(suite, [f"note: {note}" for note in item.notes])
     _count(suite)

@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from bninspect import __version__
@@ -36,7 +36,8 @@ _TAGS = ("batch-normalization", "correctness", "keras", "tensorflow")
 def write_sarif(report: Report, stream: TextIO) -> None:
     """Write one run: every rule that ran with its page, a result a finding, gravest if too many.
 
-    A checkpoint that cannot be read is a notification, and the run was no success.
+    A checkpoint that cannot be read is a notification, and the run was no success; notes are
+    notifications, too.
     """
     rules = _rules(report)
     results = _results(report, {rule.code: index for index, rule in enumerate(rules)})
@@ -45,9 +46,15 @@ def write_sarif(report: Report, stream: TextIO) -> None:
     if report.interrupted:
         told = "The run was interrupted: what was still to be read is not in it."
         notifications.append({"level": "error", "message": {"text": told}})
+    if not report.checked and not report.unreadable:
+        told = (
+            "Nothing was checked: no file had a BN layer, or none could be compared as asked for."
+        )
+        notifications.append({"level": "warning", "message": {"text": told}})
     if len(kept) < len(results):
         told = f"{len(results) - len(kept)} results are left out: no more than {_MOST_RESULTS} fit."
         notifications.append({"level": "warning", "message": {"text": told}})
+    notifications += _notes(report)
     run = {
         "tool": {"driver": _driver(rules)},
         "invocations": [
@@ -148,6 +155,15 @@ def _literal(text: str) -> str:
     if "](" in text:
         text = re.sub(r"([\\\[\]])", r"\\\1", text)
     return re.sub(r"\{(\d+)\}", r"{{\1}}", text)
+
+
+def _notes(report: Report) -> Iterator[dict[str, Any]]:
+    for item in report.checkpoints:
+        for note in item.notes:
+            told = {"text": _literal(printable(shortened(note)))}
+            yield {"level": "note", "message": told, "locations": [_location(file_of(item))]}
+    for note in report.notes:
+        yield {"level": "note", "message": {"text": _literal(printable(shortened(note)))}}
 
 
 def _location(path: str) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def _concisely(item: CheckpointReport) -> Iterator[str]:
         yield f"{error.kind}: {told}"
     elif not item.layer_count:
         yield f"none: no BN layer among {plural(item.variable_count, 'variable')}"
-    if item.since is not None and _is_alone(item):
+    if item.since is not None and item.none_compared:
         yield f"none: no BN layer could be compared with {item.since.path}"
     for finding in item.findings:
         yield f"{finding.rule.code} {finding.severity} {finding.layer}: {finding.message}"
@@ -185,12 +185,7 @@ def _status(item: CheckpointReport) -> str:
         return "FAIL"
     if "warning" in severities:
         return "WARN"
-    return "PASS" if item.layer_count and not _is_alone(item) else "NONE"
-
-
-def _is_alone(item: CheckpointReport) -> bool:
-    """Whether it was to be compared, and none of its layers could be."""
-    return bool(item.layer_count) and item.since is not None and not item.since.layers
+    return "PASS" if item.layer_count and not item.none_compared else "NONE"
 
 
 def _verdict_on_all(report: Report, *, color: bool) -> str:
@@ -209,7 +204,7 @@ def _outcomes(report: Report, *, codes: bool = False) -> str:
     told = []
     for state, word in _OUTCOMES.items():
         items = [item for item in report.checkpoints if _status(item) == state]
-        alone = [item for item in items if state == "NONE" and _is_alone(item)]
+        alone = [item for item in items if state == "NONE" and item.none_compared]
         if len(items) > len(alone):
             rules = _rules_of(state, items) if codes else ""
             told.append(f"{len(items) - len(alone)} {word}{rules}")
@@ -227,7 +222,7 @@ def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
 
 def _verdict(item: CheckpointReport) -> str:
     """The answer in one sentence."""
-    if item.since is not None and _is_alone(item):
+    if item.since is not None and item.none_compared:
         lost = f"none could be compared with {item.since.path} (--since)"
         return f"{_verdict(replace(item, since=None))}; {lost}"
     if item.error:

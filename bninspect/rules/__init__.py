@@ -121,4 +121,4 @@ def _shows_training(layer: BNLayer) -> bool:
     """Whether anything of a layer moved; its evidence was gathered if its statistics did not."""
     if layer.training.facts:
         return True
-    return layer.statistics is not None and not all(v.all_initial for v in layer.statistics)
+    return layer.statistics is not None and not layer.all_initial

@@ -1,8 +1,9 @@
-"""What the graph beside a checkpoint proves: the cause of a finding, and the facts it stands on.
+"""Why statistics stand still: the cause that the files prove, and the facts it stands on.
 
-A graph alone is no finding, and one without an optimizer proves nothing. An update that a training
-op depends on did not run for a reason that is not stored (a placeholder fed False, a branch not
-taken, another graph than this): no cause.
+What is so by design is said by the layer's family or stored configuration; else the graph beside a
+checkpoint may prove a cause. A graph alone is no finding, and one without an optimizer proves
+nothing. An update that a training op depends on did not run for a reason that is not stored (a
+placeholder fed False, a branch not taken, another graph than this): no cause.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from bninspect.rules.fixes import (
 if TYPE_CHECKING:
     from bninspect.graph import GraphEvidence, Update
 
+# Causes: statistics that their layer does not use, a layer called with training=False.
+NEVER_USED, INFERENCE = "batch-statistics-mode", "built-with-training-false"
+# The family whose accumulators are filled after training.
+FILLED_LATER = "compare_gan"
 _NAMED = 3
 
 
@@ -31,6 +36,26 @@ class Proof(NamedTuple):
     cause: str | None = None
     facts: tuple[str, ...] = ()
     fix: str | None = None
+
+
+def by_design(layer: BNLayer) -> Proof | None:
+    """Why training is not to update the statistics at all; None if it is."""
+    if layer.family == FILLED_LATER:
+        told = "these accumulators are filled before evaluation or export, not in training"
+        return Proof(facts=(told,))
+    # keras/layers/normalization.py of Keras 1: mode 1 normalises each sample by itself, mode 2
+    # each batch, at inference too; neither updates or uses the averages.
+    mode = None if layer.keras is None else layer.keras.config.get("mode")
+    if mode in (1, 2):
+        return Proof(NEVER_USED, (f"the stored configuration says mode={mode}",))
+    return None
+
+
+def in_inference_mode(layer: BNLayer) -> Proof | None:
+    """That the stored model calls the layer in inference mode; None if it does not say so."""
+    if layer.keras is None or not layer.keras.inference_only:
+        return None
+    return Proof(INFERENCE, ("the stored model calls it with training=False",))
 
 
 def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
@@ -106,7 +131,7 @@ def _never_built(layer: BNLayer, graph: GraphEvidence) -> Proof:
     if not graph.optimized:
         frozen = "no optimizer node changes its gamma or beta"
         return Proof("layer-frozen", (none, reads, frozen), train_in_training_mode(frozen=True))
-    return Proof("built-with-training-false", (none, reads, *mode), train_in_training_mode())
+    return Proof(INFERENCE, (none, reads, *mode), train_in_training_mode())
 
 
 def _affine_moved(layer: BNLayer) -> bool:

@@ -29,6 +29,10 @@ _UPDATES: Mapping[str, str] = {
     "custom-scope": (
         f"{_TF1} If the layer is hand-written, run the assign ops of its averages in that place."
     ),
+    "compare_gan": (
+        "Nothing to fix in a checkpoint of the training. Before evaluating or exporting, set"
+        " update_accus to 1, run the network on many batches, and set it back to 0."
+    ),
     "slim": (
         "Build the train op with `slim.learning.create_train_op(total_loss, optimizer)` instead of"
         f" `optimizer.minimize`, set is_training=True while training, and train {_AGAIN}"

@@ -7,18 +7,21 @@ from collections.abc import Iterator
 
 from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.model import AFFINE, STATISTICS, BNLayer, Change, Role
-from bninspect.rules.causes import why_not_updated
+from bninspect.rules.causes import (
+    INFERENCE,
+    NEVER_USED,
+    Proof,
+    by_design,
+    in_inference_mode,
+    why_not_updated,
+)
 from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
 from bninspect.rules.fixes import FLOAT32_FIXES, REESTIMATE_FIXES, UPDATE_FIXES, run_the_updates
 from bninspect.rules.samples import KERAS_PRETRAINED
 
 _HALF_PRECISION = ("float16", "bfloat16")
 _FROZEN = "layer-frozen"
-_INFERENCE = "built-with-training-false"
-_NEVER_USED = "batch-statistics-mode"
-_ON_PURPOSE = (_FROZEN, _INFERENCE, _NEVER_USED)
-# Its accumulators are filled after training.
-_FILLED_LATER = "compare_gan"
+_ON_PURPOSE = (_FROZEN, INFERENCE, NEVER_USED)
 
 
 def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -26,35 +29,32 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
     since = layer.since
     if since is None or not _stands_still(layer):
         return
-    cause, proof = _cause(layer)
+    proof = _told(layer)
     moved = [role for role in AFFINE if role in since.changes and since.changes[role].moved]
     has_weights = any(role in layer.variables for role in AFFINE)
-    if not moved and (not since.facts or (has_weights and cause != _FROZEN)):
+    frozen = proof is not None and proof.cause == _FROZEN
+    if not moved and (not since.facts or (has_weights and not frozen)):
         # Nothing was trained in between, or the layer was left out as a whole: a frozen backbone
         # that keeps the statistics it came with.
         return
     same = [role for role in STATISTICS if role in layer.variables]
-    initial = ("both are still at their initial values (BN101)",) if _untouched(layer) else ()
+    initial = ("both are still at their initial values (BN101)",) if layer.all_initial else ()
     far = [_how_far(role, since.changes[role]) for role in moved]
-    fix = None
-    if not proof:
-        cause, proof, fix = why_not_updated(layer, context, same)
-        if cause in _ON_PURPOSE and not _untouched(layer):
-            fix = None  # statistics that the layer came with may be meant to stay
-    on_purpose = (cause in _ON_PURPOSE and fix is None) or layer.family == _FILLED_LATER
+    if proof is None:
+        proof = why_not_updated(layer, context, same)
+        if proof.cause in _ON_PURPOSE and not layer.all_initial:
+            # Statistics that the layer came with may be meant to stay.
+            proof = proof._replace(fix=None)
+    on_purpose = by_design(layer) or (proof.cause in _ON_PURPOSE and proof.fix is None)
     yield Violation(
         f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} bit by bit what"
         f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
         f" {' and '.join(far) or 'training went on'}",
-        evidence=(*proof, *since.facts, *initial),
-        cause=cause,
+        evidence=(*proof.facts, *since.facts, *initial),
+        cause=proof.cause,
         severity="note" if on_purpose else None,
-        fix=fix,
+        fix=proof.fix,
     )
-
-
-def _untouched(layer: BNLayer) -> bool:
-    return layer.statistics is not None and all(one.all_initial for one in layer.statistics)
 
 
 def _stands_still(layer: BNLayer) -> bool:
@@ -80,23 +80,29 @@ def _stands_still(layer: BNLayer) -> bool:
     return not at_rest and not saw_only_zeros(layer)
 
 
-def _cause(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
-    """Why the layer stands still on purpose, where the file says so, and the proof."""
-    if layer.family == _FILLED_LATER:
-        return None, ("these accumulators are filled before evaluation or export, not in training",)
-    if layer.keras is not None:
-        mode = layer.keras.config.get("mode")
-        if mode in (1, 2):
-            return _NEVER_USED, (f"the stored configuration says mode={mode}",)
-        if layer.keras.frozen:
-            return _FROZEN, ("the stored configuration says trainable=false",)
-        if layer.keras.inference_only:
-            return _INFERENCE, ("the stored model calls it with training=False",)
-    if layer.dtype in _HALF_PRECISION:
-        return None, (
+def _told(layer: BNLayer) -> Proof | None:
+    """Why the layer stands still, where its own file says so, on purpose mostly."""
+    return by_design(layer) or _frozen(layer) or in_inference_mode(layer) or _rounded_away(layer)
+
+
+def _frozen(layer: BNLayer) -> Proof | None:
+    if layer.keras is None or not layer.keras.frozen:
+        return None
+    return Proof(_FROZEN, ("the stored configuration says trainable=false",))
+
+
+def _rounded_away(layer: BNLayer) -> Proof | None:
+    if layer.dtype not in _HALF_PRECISION:
+        return None
+    return Proof(
+        facts=(
             f"the statistics are {layer.dtype}: an update below half a step of the type is lost",
-        )
-    return None, ()
+        ),
+        fix=(
+            "Keep the statistics in float32 (a mixed-precision policy does) and see that the"
+            " updates run with every training step; then train on."
+        ),
+    )
 
 
 def _how_far(role: Role, change: Change) -> str:
@@ -106,28 +112,18 @@ def _how_far(role: Role, change: Change) -> str:
 
 
 def _fix_frozen(layer: BNLayer, violation: Violation) -> str:
-    if layer.family == _FILLED_LATER:
-        return (
-            "Nothing to fix between training checkpoints. Before evaluating or exporting, set"
-            " update_accus to 1, run the network on many batches, and set it back to 0."
-        )
-    if violation.cause == _NEVER_USED:
+    if violation.cause == NEVER_USED:
         return "Nothing to fix: with this mode the layer neither updates nor uses its averages."
     if violation.cause == _FROZEN:
         return (
             "Nothing to fix if the layer is meant to keep the statistics it came with. Else set"
             " trainable=True, compile again and train on."
         )
-    if violation.cause == _INFERENCE:
+    if violation.cause == INFERENCE:
         return (
             "Nothing to fix if the layer is meant to be trained in inference mode, with the"
             " statistics it came with. Else build the model without training=False in its call,"
             " and train on."
-        )
-    if layer.dtype in _HALF_PRECISION:
-        return (
-            "Keep the statistics in float32 (a mixed-precision policy does) and see that the"
-            " updates run with every training step; then train on."
         )
     return run_the_updates(layer)
 

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 
 from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.model import STATISTICS, BNLayer, Role
-from bninspect.rules.causes import Proof, why_not_updated
+from bninspect.rules.causes import (
+    FILLED_LATER,
+    INFERENCE,
+    NEVER_USED,
+    Proof,
+    by_design,
+    in_inference_mode,
+    why_not_updated,
+)
 from bninspect.rules.channels import (
     channels_in_words,
     dead_channels,
@@ -28,11 +36,6 @@ from bninspect.rules.fixes import (
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 
-# The cause of statistics that their layer does not use, and the family whose are made after
-# training: no defect of the training.
-_NEVER_USED = "batch-statistics-mode"
-_FILLED_LATER = "compare_gan"
-
 
 def _number(value: float | None) -> str:
     return f"{value:g}"
@@ -41,7 +44,7 @@ def _number(value: float | None) -> str:
 def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN101."""
     both = layer.statistics
-    if both is None or not both[0].all_initial or not both[1].all_initial:
+    if both is None or not layer.all_initial:
         return
     if saw_only_zeros(layer):
         return  # BN303
@@ -57,7 +60,7 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
         f" {_number(variance.initial)} in {channels_in_words(layer)}",
         evidence=(*proof.facts, *_own_count(layer), *facts),
         cause=proof.cause,
-        severity="note" if proof.cause == _NEVER_USED or layer.family == _FILLED_LATER else None,
+        severity="note" if by_design(layer) else None,
         fix=proof.fix,
     )
 
@@ -67,27 +70,16 @@ def _own_count(layer: BNLayer) -> tuple[str, ...]:
     updates = layer.training.updates
     if not updates:
         return () if updates is None else ("its own count of updates is 0",)
-    if layer.family == _FILLED_LATER:
+    if layer.family == FILLED_LATER:
         return ()
     return (f"its own count says {updates} updates: they did not reach what stands still",)
 
 
 def _proof(layer: BNLayer, context: RuleContext) -> Proof:
     """The cause that the configuration proves, else the graph, and the proof."""
-    if layer.family == _FILLED_LATER:
-        told = "these accumulators are filled before evaluation or export, not in training"
-        return Proof(facts=(told,))
-    if layer.keras is None:
-        return why_not_updated(layer, context, STATISTICS)
-    # keras/layers/normalization.py of Keras 1: mode 1 normalises each sample by itself, mode 2
-    # each batch, at inference too; neither updates or uses the averages.
-    mode = layer.keras.config.get("mode")
-    if mode in (1, 2):
-        return Proof(_NEVER_USED, (f"the stored configuration says mode={mode}",))
-    if layer.keras.inference_only:
-        told = "the stored model calls it with training=False"
-        return Proof("built-with-training-false", (told,))
-    return why_not_updated(layer, context, STATISTICS)
+    return (
+        by_design(layer) or in_inference_mode(layer) or why_not_updated(layer, context, STATISTICS)
+    )
 
 
 def _half_proof(layer: BNLayer, context: RuleContext, role: Role) -> Proof:
@@ -174,18 +166,13 @@ def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
 
 
 def _fix_updates(layer: BNLayer, violation: Violation) -> str:
-    if layer.family == _FILLED_LATER:
-        return (
-            "Nothing to fix in a training checkpoint. Before evaluating or exporting, set"
-            " update_accus to 1, run the network on many batches, and set it back to 0."
-        )
-    if violation.cause == _NEVER_USED:
+    if violation.cause == NEVER_USED:
         return (
             "By design this layer never uses its averages: mode=1 normalises each sample by"
             " itself, mode=2 each batch, at inference too. With mode=2 predict in batches as large"
             " as in training; or train the layer with mode=0."
         )
-    if violation.cause == "built-with-training-false":
+    if violation.cause == INFERENCE:
         return (
             "Build the model without training=False in the layer's call, so that fit can train it,"
             " and train again. If it was meant to stay frozen, load pretrained statistics into it."

@@ -26,8 +26,7 @@ def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation
 
 def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN105."""
-    both = layer.statistics
-    if both is None or not both[0].all_initial or not both[1].all_initial:
+    if not layer.all_initial:
         return
     if layer.training.facts or not layer.training.testable or saw_only_zeros(layer):
         return  # BN101, BN303

@@ -91,8 +91,10 @@ def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
         for item in report.checkpoints:
             yield from _of_checkpoint(item, severity)
     if not report.layer_count and not report.unreadable:
-        lines = ("No file had a batch-normalization layer. `bninspect list -v` shows all names.",)
-        yield _Annotation("notice" if allow_empty else "error", "nothing was checked", lines)
+        names = "No file had a batch-normalization layer. `bninspect list -v` shows all names."
+        code = "That is exit code 3, with --allow-empty 0."
+        level: Level = "notice" if allow_empty else "error"
+        yield _Annotation(level, "nothing was checked", (names, code))
 
 
 def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Annotation]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -101,7 +102,21 @@ def _tell(line: str) -> None:
         click.echo(line, err=True)
 
 
+class _Commands(click.Group):
+    """The commands; whoever gives a path without one learns which takes it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the call that was meant where a path stands for the command."""
+        if args[0] not in self.commands and any(mark in args[0] for mark in "./"):
+            given = shlex.quote(args[0])
+            raise click.UsageError(f"A command is missing: `bninspect check {given}`?", ctx)
+        return super().resolve_command(ctx, args)
+
+
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=manual.MAIN,
 )

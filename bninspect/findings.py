@@ -318,7 +318,8 @@ class Report:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.count(severity)} {severity}s" for severity in SEVERITIES)
+        several = "" if len(self.checkpoints) == 1 else "s"
         return (
-            f"<Report of {len(self.checkpoints)} checkpoints, {self.layer_count} BN layers:"
+            f"<Report of {len(self.checkpoints)} checkpoint{several}, {self.layer_count} BN layers:"
             f" {counts}, {self.unreadable} unreadable>"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -62,6 +63,16 @@ class TestExitCodes:
 
     def test_allow_empty(self, run: Run) -> None:
         assert run("check", EMPTY, "--allow-empty").exit_code == 0
+        assert "exit code 3 without --allow-empty" in run("check", EMPTY).said
+        assert "--allow-empty" not in run("check", CLEAN, EMPTY).said
+        assert "--allow-empty" not in run("check", EMPTY, MISSING).said
+
+    @pytest.mark.parametrize("path", ["model.h5", "runs/model", "a b.keras"])
+    def test_of_a_path_without_a_command(self, run: Run, path: str) -> None:
+        outcome = run(path)
+        assert outcome.exit_code == 2
+        assert f"bninspect check {shlex.quote(path)}" in outcome.err
+        assert "No such command 'chek'" in run("chek").err
 
     def test_of_list_and_dump(self, run: Run) -> None:
         assert run("list", STUCK).exit_code == 0

@@ -96,6 +96,7 @@ class TestOnFixtures:
         for options, level in (((), "error"), (("--allow-empty",), "notice")):
             (nothing,) = commands(run("check", EMPTY, *options, "--format", "github").out)
             assert (nothing.name, nothing.properties["title"]) == (level, "nothing was checked")
+            assert "--allow-empty" in nothing.message
         assert commands(run("check", CLEAN, EMPTY, "--format", "github").out) == []
 
 

@@ -22,7 +22,7 @@ from bninspect.config import make_config
 from bninspect.findings import CheckpointReport
 from bninspect.inspection import check_paths
 from bninspect.writers import CHECK
-from tests.conftest import FIXTURES, ROOT, Outcome
+from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.table_writer import write_bundle
 
 Run = Callable[..., Outcome]
@@ -279,6 +279,21 @@ class TestInterrupt:
         if format_ != "concise":  # which says nothing of the run as a whole
             assert "interrupted" in outcome.out
             assert "interrupted" not in whole
+
+    def test_is_said_in_the_first_line(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is done by then may have passed: that is no verdict on all."""
+        done = []
+
+        def interrupt(*_: object) -> tuple[()]:
+            if len(done) == 2:
+                raise KeyboardInterrupt
+            done.append(None)
+            return ()
+
+        monkeypatch.setattr("bninspect.examine.apply_rules", interrupt)
+        sound = ("tf1_layers_correct", "tf1_v1_correct", "keras2_nested")
+        out = run("check", *(load_fixture(name).path for name in sound), "--quiet").out
+        assert out.startswith("PASS  interrupted after 2 checkpoints: 2 passed\n")
 
     def test_ends_the_processes_too(self, long_run: Path) -> None:
         """All of a terminal's foreground processes get the signal."""

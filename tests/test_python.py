@@ -145,7 +145,7 @@ def test_a_debugger_shows_few_words() -> None:
     report = bninspect.check(STUCK)
     layer = report.checkpoints[0].layers[0]
     assert repr(report) == (
-        "<Report of 1 checkpoints, 3 BN layers: 3 errors, 0 warnings, 0 notes, 0 unreadable>"
+        "<Report of 1 checkpoint, 3 BN layers: 3 errors, 0 warnings, 0 notes, 0 unreadable>"
     )
     assert str(STUCK) in repr(report.checkpoints[0])
     assert repr(layer) == f"<BNLayer {layer.name}: tf.layers, 4 channels, float32>"

@@ -388,9 +388,9 @@ def _missing(path: str) -> ReadProblem:
             "the checkpoint's .index file is missing",
             "Copy all files of the checkpoint.",
         )
-    return NotFound(
-        path, "no such checkpoint or file", _nearest(path, entries) or "Check the path."
-    )
+    remote = "Files are read from disk, not by a URL: copy it here first." if "://" in path else ""
+    what_next = remote or _nearest(path, entries) or "Check the path."
+    return NotFound(path, "no such checkpoint or file", what_next)
 
 
 def _nearest(path: str, entries: list[str]) -> str | None:

@@ -60,7 +60,7 @@ def _import_tensorflow() -> Any:
     except ImportError as error:
         raise UsageProblem(
             f"--engine tensorflow needs TensorFlow, which cannot be imported ({error})."
-            " Install it with: pip install 'bninspect[tensorflow]'"
+            " Install it with: pip install 'tensorflow>=2.12'"
         ) from error
     return tensorflow
 

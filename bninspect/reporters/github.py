@@ -92,7 +92,8 @@ def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
             yield from _of_checkpoint(item, severity)
     if not report.checked and not report.unreadable:
         level: Level = "notice" if allow_empty else "error"
-        yield _Annotation(level, "nothing was checked", (_why_not_checked(report),))
+        code = "That is exit code 3, with --allow-empty 0."
+        yield _Annotation(level, "nothing was checked", (_why_not_checked(report), code))
 
 
 def _why_not_checked(report: Report) -> str:

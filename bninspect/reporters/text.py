@@ -193,6 +193,8 @@ def _verdict_on_all(report: Report, *, color: bool) -> str:
     states = [_status(item) for item in report.checkpoints]
     worst = min(states, key=list(_OUTCOMES).index)
     told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
+    if report.interrupted:
+        told = f"interrupted after {told}"
     if worst in ("ERROR", "FAIL"):
         first = report.checkpoints[states.index(worst)].path
         told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
@@ -253,6 +255,8 @@ def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
     lines = []
     if not quiet:
         lines = [line for note in report.notes for line in wrap("note: ", note, width, 6)]
+        if not (report.layer_count or report.unreadable or report.interrupted):
+            lines.append("nothing was checked, which is exit code 3 without --allow-empty")
     if report.baseline is not None:
         lines.append(f"baseline: {_of_baseline(report.baseline)}")
     if report.interrupted:

@@ -39,7 +39,8 @@ def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
     for code in codes:
         matching = [rule for rule in RULES if code and rule.code.startswith(code.upper())]
         if not matching:
-            raise UsageProblem(f"There is no rule {code!r}{_nearest(code, _rules_by_name())}")
+            near = _nearest(code, _rules_by_name())
+            raise UsageProblem(f"There is no rule {code!r}{near} `bninspect rule` lists all.")
         chosen += matching
     return tuple(chosen)
 

@@ -20,9 +20,10 @@ _TF1 = (
     f" with training=True while training, and train {_AGAIN}"
 )
 _KERAS = (
-    "Train the layer in training mode: `model.fit`, or `model(x, training=True)` in a loop of your"
-    " own; in a TF1 session run `model.updates` with the train op; in a Keras 3 stateless loop keep"
-    f" the non-trainable variables that are returned. Then train {_AGAIN}"
+    "Train the layer in training mode: `model(x, training=True)` in a loop or `train_step` of your"
+    " own, no training=False in a `call` (`model.fit` does the rest); in a TF1 session run"
+    " `model.updates` with the train op; in a Keras 3 stateless loop keep the non-trainable"
+    f" variables that are returned. Then train {_AGAIN}"
 )
 _UPDATES: Mapping[str, str] = {
     "tf.layers": _TF1,
@@ -152,10 +153,15 @@ UPDATE_FIXES: tuple[Fix, ...] = (
         " feeds (`tensor=images`): with placeholders of its own, its updates ask for those.",
         samples.TF1_KERAS,
     ),
-    Fix("Keras", "`fit` trains in training mode and `predict` does not.", samples.KERAS_FIT),
+    Fix(
+        "Keras",
+        "`fit` trains in training mode and `predict` does not, unless a `call` of your own passes"
+        " training=False on to the layer.",
+        samples.KERAS_FIT,
+    ),
     Fix(
         "Keras, a loop of your own (TensorFlow)",
-        "A call without `training=True` is inference, in a loop of your own too.",
+        "A call without `training=True` is inference, in a loop or a `train_step` of your own too.",
         samples.KERAS_LOOP,
     ),
     Fix(
@@ -172,8 +178,8 @@ REESTIMATE_FIXES: tuple[Fix, ...] = (
         "Compare the accuracy on the same batches in training mode and at inference. Good in"
         " training mode alone: the weights are good and the averages are missing. Forward passes"
         " over training data give them, without an optimizer: some 500 batches for a momentum of"
-        " 0.99, 5000 for 0.999. Good in both: the layer was trained in inference mode, nothing is"
-        " broken, and re-estimated averages would break it.",
+        " 0.99, 5000 for 0.999. Good at inference: the layer was trained in inference mode, nothing"
+        " is broken, and re-estimated averages would break it.",
     ),
     Fix("Without training again, Keras", code=samples.KERAS_REESTIMATE),
     Fix("Without training again, TF1", code=samples.TF1_REESTIMATE),

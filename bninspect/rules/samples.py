@@ -120,7 +120,7 @@ for v, value in zip(optimizer.variables, slots):
 
 KERAS_REESTIMATE = """\
 # Training mode without an optimizer: the averages move, the weights do not.
-for batch, _ in dataset.repeat(5):
+for batch, _ in dataset.repeat().take(500):  # 500 are for momentum 0.99
     model(batch, training=True)
 model.save(path)"""
 

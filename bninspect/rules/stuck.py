@@ -209,7 +209,7 @@ _CAUSES_STUCK = (
     ),
     "slim: a plain optimizer.minimize where create_train_op is wanted",
     "the layer built or called with training=False, which is the default of tf.layers",
-    "Keras: model(x) in a loop of one's own, without training=True",
+    "Keras: model(x) in a loop or train_step of one's own, without training=True",
     "Keras layers in a hand-written TF1 loop that ignores model.updates",
     "a Keras 3 stateless loop that drops the updated non-trainable variables",
     "a training placeholder that was fed False while training",

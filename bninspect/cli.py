@@ -1,9 +1,4 @@
-"""The commands: the only place that prints, exits and catches.
-
-Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could not be read or was
-asked for wrongly, 3 nothing was checked: no file had a BN layer, or none that could be compared
-where a comparison was asked for. 2 wins over 1, 1 over 3.
-"""
+"""The commands: the only place that prints, exits and catches."""
 
 from __future__ import annotations
 
@@ -17,6 +12,14 @@ import click
 from bninspect import __version__
 from bninspect.about import config_, rule, schema
 from bninspect.errors import BninspectError, UsageProblem
+from bninspect.exit_codes import (
+    FINDINGS,
+    INTERRUPTED,
+    NOTHING_CHECKED,
+    OK,
+    PROBLEM,
+    exit_code_of,
+)
 from bninspect.options import check_options, common_options, fail_on_option
 from bninspect.output import (
     destinations,
@@ -25,15 +28,13 @@ from bninspect.output import (
     refuse_input,
     refuse_settings,
 )
+from bninspect.page import report
 from bninspect.writers import CHECK, COMPARE, DUMP, LIST, Wishes, write
 
 if TYPE_CHECKING:
     from bninspect.config import Config
     from bninspect.findings import Report
 
-OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
-# What a shell reports of a program that SIGINT ended.
-INTERRUPTED = 130
 _ISSUES = "Please report this as a bug, with the lines above."
 
 
@@ -96,6 +97,7 @@ def main() -> None:
     bninspect list model.h5                 which BN layers are in it?
     bninspect dump model.h5 --layer bn1     what are the values of this one?
     bninspect compare training_dir/         what moved from checkpoint to checkpoint?
+    bninspect report model.h5 -o page.html  the same to look at, in a browser
     bninspect rule BN101                    what does a finding mean, how is it fixed?
     """
 
@@ -160,7 +162,7 @@ def check(
         click.echo(f"{summary(report)}; written to {', '.join(files)}", err=True)
     if report.interrupted:
         return _fail("interrupted", INTERRUPTED)
-    return _exit_code(report, config.fail_on, allow_empty=allow_empty)
+    return exit_code_of(report, config.fail_on, allow_empty=allow_empty)
 
 
 @main.command(name="list", short_help="List the BN layers and what is stored of them.")
@@ -308,6 +310,7 @@ def compare(
 
 
 main.add_command(config_)
+main.add_command(report)
 main.add_command(rule)
 main.add_command(schema)
 
@@ -350,17 +353,6 @@ def _update_baseline(
             err=True,
         )
     return OK
-
-
-def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
-    from bninspect.findings import any_at_least  # noqa: PLC0415
-
-    if report.unreadable:
-        return PROBLEM
-    if any_at_least(fail_on, report.findings):
-        return FINDINGS
-    checked = report.layer_count and not report.none_compared
-    return OK if checked or allow_empty else NOTHING_CHECKED
 
 
 def _opened(report: Report) -> Iterator[str]:

@@ -311,3 +311,9 @@ class Report:
             f"<Report of {len(self.checkpoints)} checkpoints, {self.layer_count} BN layers:"
             f" {counts}, {self.unreadable} unreadable>"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import bninspect  # noqa: PLC0415 - its face knows who draws
+
+        return bninspect.as_html(self)

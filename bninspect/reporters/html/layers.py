@@ -15,6 +15,7 @@ from bninspect.findings import SEVERITIES, CheckpointReport, Finding, RuleContex
 from bninspect.inference import inference
 from bninspect.model import AFFINE, ROLES, STATISTICS, BNLayer, Role
 from bninspect.reporters.html.charts import Histogram, histogram, number
+from bninspect.reporters.text import plural
 from bninspect.rules.channels import dead_of, untouched_channels
 
 # The members that the findings of a rule are about, by its code; those of the others depend on
@@ -201,7 +202,9 @@ def _at_inference(layer: BNLayer) -> Iterable[Figure]:
 def _facts(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     """What else is known of a layer, in short phrases."""
     made = inference(layer)
-    facts = [layer.family, f"{layer.channels} channels, {layer.dtype}"]
+    facts = [layer.family]
+    if layer.channels is not None:
+        facts.append(f"{plural(layer.channels, 'channel')}, {layer.dtype}")
     if layer.momentum is not None:
         facts.append(f"momentum {number(layer.momentum)}")
     facts.append(f"epsilon {made.epsilon:g}{' assumed' if made.assumed else ''}")
@@ -213,6 +216,6 @@ def _facts(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     if made.caution:
         facts.append(made.caution)
     if layer.statistics:
-        facts.append(f"{untouched_channels(*layer.statistics)} channels stuck")
+        facts.append(f"{untouched_channels(*layer.statistics)} stuck")
         facts.append(f"{dead_of(layer, context)} dead")
     return tuple(facts)

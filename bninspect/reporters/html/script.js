@@ -40,11 +40,10 @@
   }
 
   // What a cell sorts by: its number, or its text; findings by their gravity.
-  const gravity = ["error", "warning", "note", "muted", ""];
+  const gravity = ["error", "warning", "note", "muted"];
   const value = (cell) => {
-    const text = cell.textContent.trim();
-    if (cell.querySelector(".badge")) return gravity.indexOf(text);
-    return text;
+    if (cell.querySelector(".badge")) return gravity.indexOf(cell.parentElement.dataset.state);
+    return cell.textContent.trim();
   };
   const compare = (a, b) => {
     if (a === b) return 0;

@@ -119,5 +119,5 @@ def _follows(training: Sequence[CheckpointReport], item: CheckpointReport) -> bo
 
 def _name_of(item: CheckpointReport) -> tuple[str, str, str]:
     """What the checkpoints of one training share: the format, the directory, the name's letters."""
-    directory, name = os.path.split(os.path.realpath(item.resolved or item.path))
+    directory, name = os.path.split(os.path.abspath(item.resolved or item.path))
     return item.format or "", directory, re.sub("[0-9]+", "#", name)

@@ -189,6 +189,13 @@ def test_a_cause_that_is_proved_is_told_in_words() -> None:
     assert "Cause update-ops-not-run: " in lead
 
 
+def test_the_gravest_finding_of_all_checkpoints_leads() -> None:
+    milder = checkpoint("one", [finding("BN303", layer="other")])
+    lead = page_of(report(milder, checkpoint("two", [finding("BN101")]))).one("div", "lead").text
+    assert "First two: BN101" in lead
+    assert "mend other" not in lead
+
+
 def test_a_rule_leads_to_the_layers_that_it_hits(stuck: Page) -> None:
     article = stuck.one("article", "finding").text
     assert "error BN101 statistics-never-updated: 3 layers" in article

@@ -277,9 +277,11 @@ def test_the_keyboard_reaches_the_verdict_first(resnet: Browser) -> None:
 
 
 def test_print_shows_all_layers_and_no_form(resnet: Browser) -> None:
-    resnet.look(1280, media="print")
+    resnet.look(720, media="print", dark=True)
     assert resnet.value(SHOWN)[2] == layers(*range(1, 13))
     assert not resnet.value("document.querySelector('form').offsetParent")
+    assert resnet.value("document.documentElement.scrollWidth") <= 720
+    assert resnet.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert resnet.value("getComputedStyle(document.querySelector('.layer')).contentVisibility") == (
         "visible"
     )

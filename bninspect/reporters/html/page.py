@@ -18,9 +18,9 @@ from bninspect.comparison import compare_checkpoints
 from bninspect.evidence.history import not_followed
 from bninspect.findings import CheckpointReport, Report, Rule
 from bninspect.reporters.html.layers import LayerView, layer_views
-from bninspect.reporters.html.rendering import asset, policy, render
+from bninspect.reporters.html.rendering import asset, policy, render, write
 from bninspect.reporters.html.trends import times_view
-from bninspect.reporters.html.verdicts import CheckpointView, checkpoint_view, run_view
+from bninspect.reporters.html.verdicts import CheckpointView, checkpoint_view, leading, run_view
 
 
 class HtmlReport:
@@ -52,19 +52,21 @@ class HtmlReport:
     def end(self, report: Report) -> None:
         """Write the page; of the layers `report` has only the number."""
         self._end_training()
-        page = render(
+        write(
+            self._stream,
             "page.html.j2",
             policy=policy(),
             style=asset("style.css"),
             script=asset("script.js"),
             version=__version__,
             run=run_view(report),
+            first=leading(self._shown),
             checkpoints=self._shown,
             sections=self._sections,
             rules=[self._rules[code] for code in sorted(self._rules)],
             filters=self._full > 0,
         )
-        self._stream.write(page + "\n")
+        self._stream.write("\n")
 
     def _end_training(self) -> None:
         """Make the sections of what has been kept: the newest one that can be shown in full."""

@@ -10,7 +10,7 @@ import base64
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -25,6 +25,12 @@ _HERE = Path(__file__).parent
 def render(template: str, **values: Any) -> Markup:
     """A template of this directory, filled in."""
     return Markup(_environment().get_template(template).render(**values))  # noqa: S704 - escaped
+
+
+def write(stream: TextIO, template: str, **values: Any) -> None:
+    """Write a template, filled in, piece by piece: a page may be large."""
+    for piece in _environment().get_template(template).generate(**values):
+        stream.write(piece)
 
 
 def asset(name: str) -> Markup:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppression
+from bninspect.reporters.html.layers import STATES
 from bninspect.reporters.text import (
     CUT_SHORT,
     baseline_in_words,
@@ -100,6 +101,14 @@ def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
         groups=groups,
         notes=tuple(notes_on(item)),
         facts=tuple(_facts(item)),
+    )
+
+
+def leading(items: Sequence[CheckpointView]) -> CheckpointView | None:
+    """The checkpoint whose finding is to be told first: of the gravest, the first one."""
+    found = [item for item in items if item.lead is not None]
+    return min(
+        found, key=lambda item: STATES.index(item.lead.state if item.lead else "fine"), default=None
     )
 
 

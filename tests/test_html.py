@@ -11,7 +11,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import bninspect
+import bninspect.inspection
 from bninspect.findings import CheckpointReport, Report
 from bninspect.model import BNLayer
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, histogram, trend
@@ -132,6 +135,22 @@ class TestCommand:
         assert outcome.exit_code == 2
         assert "is a file of the checkpoint" in outcome.err
         assert index.read_bytes() == before
+
+    def test_an_interrupted_run_is_no_whole_one(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = bninspect.inspection.check_paths
+
+        def cut_short(*arguments: Any) -> Report:
+            return replace(whole(*arguments), interrupted=True)
+
+        monkeypatch.setattr("bninspect.inspection.check_paths", cut_short)
+        file = tmp_path / "page.html"
+        outcome = run("report", CLEAN, "-o", file)
+        assert outcome.exit_code == 130
+        assert "interrupted" in outcome.err
+        page = whole_page(file.read_text("utf-8"))
+        assert "what was still to be read is not in this report" in page.text
 
     def test_several_processes_make_the_same_page(self, tmp_path: Path) -> None:
         made = []
@@ -352,8 +371,23 @@ def test_a_training_is_shown_over_time(stopped: Page) -> None:
         " stood still from step 40 to step 60"
     )
     assert all("stood still from step 40 to step 60" in one for one in said)
-    rows = [one.text for one in stopped.all("tr") if "Stands still" not in one.text][:3]
+    rows = [
+        one.text
+        for one in stopped.all("tr")
+        if "data-layer" in one.attributes and "since" in one.text
+    ][:3]
     assert all(row.endswith("since step 40") for row in rows)
+
+
+def test_checkpoints_that_are_named_are_shown_over_time_too() -> None:
+    page = page_of(bninspect.check(*(STOPPED / f"model.ckpt-{step}" for step in (40, 60))))
+    assert "2 checkpoints, from step 40 to step 60" in page.text
+
+
+def test_a_training_that_never_moved_says_so() -> None:
+    page = page_of(bninspect.check(FIXTURES / "tf1_history_forgotten", all_checkpoints=True))
+    rows = [one.text for one in page.all("tr") if "data-layer" in one.attributes]
+    assert any(row.endswith("never moved") for row in rows)
 
 
 def test_the_newest_of_a_training_is_shown_in_full(stopped: Page) -> None:

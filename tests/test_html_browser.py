@@ -220,6 +220,17 @@ def test_filter(resnet: Browser, wanted: dict[str, str], shown: list[int]) -> No
     assert resnet.value(SHOWN) == [layers(*range(1, 13))] * 3
 
 
+def test_filter_over_time(chromium: Browser, pages: dict[str, Path]) -> None:
+    chromium.look(1280)
+    chromium.open(pages["stopped"])
+    choose(chromium, name="conv2")
+    shown = chromium.value(
+        "[...document.querySelectorAll('table.trends tbody tr')]"
+        ".filter((one) => one.offsetParent).map((one) => one.dataset.layer)"
+    )
+    assert shown == [anchor("conv2/batch_normalization")]
+
+
 def test_a_link_shows_what_is_filtered_out(resnet: Browser) -> None:
     choose(resnet, state="error")
     resnet.value(f"location.hash = '#{layers(1)[0]}'")

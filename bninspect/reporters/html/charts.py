@@ -84,8 +84,11 @@ def histogram(
         told += f"; {at_initial or 0} exactly at the initial value {number(initial)}"
     if lost:
         told += f"; {lost} not finite"
-    spread = number(low) if low == high else f"{number(low)} to {number(high)}"
-    return Histogram(_skyline(counts), stuck, where, beyond, logarithmic, spread, told)
+    return Histogram(_skyline(counts), stuck, where, beyond, logarithmic, _spread(low, high), told)
+
+
+def _spread(low: float, high: float) -> str:
+    return number(low) if low == high else f"{number(low)} to {number(high)}"
 
 
 def _in_words(finite: NDArray[Any], *, logarithmic: bool) -> str:
@@ -192,9 +195,7 @@ def trend(
     still = "".join(f"M{xs[a]} {HEIGHT - 1}H{xs[b]}" for a, b in stretches)
     dots = "".join(f"M{x} {y}h0" for x, y in zip(xs, height(known), strict=True) if y is not None)
     told = _course(known, stretches, labels)
-    return Trend(
-        "".join(band), "".join(line), dots, still, f"{number(low)} to {number(high)}", told
-    )
+    return Trend("".join(band), "".join(line), dots, still, _spread(low, high), told)
 
 
 def _runs(xs: Sequence[float], ys: Sequence[float | None]) -> list[list[tuple[float, float]]]:

@@ -4,14 +4,18 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const form = document.querySelector("form.filter");
   const byId = new Map();
-  for (const column of all(".map li")) byId.set(column.dataset.layer, { column });
   for (const row of all("table.numbers tbody tr")) {
-    const one = byId.get(row.dataset.layer);
-    one.row = row;
-    one.section = document.getElementById(row.dataset.layer);
-    one.name = one.section.querySelector(".name").textContent.toLowerCase();
-    one.rules = row.dataset.rules.split(" ");
-    one.state = row.dataset.state;
+    const section = document.getElementById(row.dataset.layer);
+    byId.set(row.dataset.layer, {
+      section,
+      places: [row, section],
+      name: section.querySelector(".name").textContent.toLowerCase(),
+      rules: row.dataset.rules.split(" "),
+      state: row.dataset.state,
+    });
+  }
+  for (const place of all(".map li, table.trends tr[data-layer]")) {
+    byId.get(place.dataset.layer).places.push(place);
   }
   const layers = [...byId.values()];
 
@@ -25,7 +29,7 @@
         one.name.includes(wanted) &&
         (!state || one.state === state || (state === "any" && one.rules[0] !== "")) &&
         (!rule || one.rules.includes(rule));
-      one.row.hidden = one.column.hidden = one.section.hidden = !fits;
+      for (const place of one.places) place.hidden = !fits;
       shown += fits;
     }
     form.querySelector("output").textContent = `${shown} of ${layers.length} layers`;

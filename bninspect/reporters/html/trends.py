@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from bninspect.reporters.html.charts import Trend, number, trend
 
 
 class TrendView(NamedTuple):
-    """One layer over time: a chart and the largest change for each statistic, and since when still.
+    """One layer over time: a chart and the largest change of each statistic, and its standstill.
 
     `change` is what the channel that went farthest did from the first to the last checkpoint, as
     `largest` of `Change` has it, in words.
@@ -19,7 +20,7 @@ class TrendView(NamedTuple):
 
     name: str
     charts: tuple[tuple[Role, Trend, str], ...]
-    still_since: str
+    stood_still: str
     events: tuple[str, ...]
 
 
@@ -42,7 +43,7 @@ def times_view(comparison: Comparison) -> TimesView:
         TrendView(
             layer.name,
             tuple(_chart(comparison, layer, role, steps) for role in STATISTICS),
-            _since(comparison, layer),
+            _when(comparison, layer),
             layer.events,
         )
         for layer in comparison.layers
@@ -80,11 +81,17 @@ def _change(layer: LayerHistory, role: Role) -> str:
         return "cannot be compared"
     if not change.moved:
         return "came back" if layer.moved(role) else "stood still"
-    return "moved" if change.largest is None else f"moved by {number(change.largest)}"
+    if change.largest is None or not math.isfinite(change.largest):
+        return "moved"
+    return f"moved by {number(change.largest)}"
 
 
-def _since(comparison: Comparison, layer: LayerHistory) -> str:
+def _when(comparison: Comparison, layer: LayerHistory) -> str:
+    """When the statistics stood still, and when a member held NaN or infinity."""
     still = layer.lasting(layer.stretches)
-    if still is None:
-        return ""
-    return "never moved" if still.never_moved else comparison.when(still)
+    if still is not None and still.never_moved:
+        told = ["never moved"]
+    else:
+        told = [comparison.when(one) for one in layer.stretches]
+    told += [f"not finite {comparison.when(one)}" for one in layer.not_finite]
+    return "; ".join(told)

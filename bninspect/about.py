@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bninspect import manual
 from bninspect.options import OUTPUT, config_options, format_option
 from bninspect.output import output_stream, terminal_width
 
@@ -13,17 +14,18 @@ if TYPE_CHECKING:
     from bninspect.config import Config
 
 
-@click.command(name="config", short_help="Show the configuration and where it comes from.")
+@click.command(
+    name="config",
+    short_help="Show the configuration and where it comes from.",
+    epilog=manual.CONFIG,
+)
 @config_options
 def config_(config: Config, format_: str) -> int:
     """Show what `check` would go by here, and where each value comes from.
 
-    A value is the default, a key of the configuration file, or an option given here.
-
-    \b
-    bninspect config
-    bninspect config --select BN1 --format json
-    bninspect config --config ci/bninspect.toml
+    A value is the default, a key of the configuration file, or an option given here. The file is
+    the nearest from the working directory upward: a bninspect.toml, or a pyproject.toml with
+    [tool.bninspect].
     """
     from bninspect.rules import select_rules  # noqa: PLC0415
 
@@ -40,20 +42,16 @@ def config_(config: Config, format_: str) -> int:
     return 0
 
 
-@click.command(short_help="Explain the rules and causes: meaning, proof, fix.")
+@click.command(short_help="Explain the rules and causes: meaning, proof, fix.", epilog=manual.RULE)
 @click.argument("code", required=False)
 @format_option("text", "markdown")
 @OUTPUT
 def rule(code: str | None, format_: str, output: str | None) -> int:
     """Show the catalogue of rules and causes, or one page: meaning, causes, fix.
 
-    CODE is a rule's code or name, or the name of a cause.
-
-    \b
-    bninspect rule
-    bninspect rule BN101
-    bninspect rule update-ops-not-run
-    bninspect rule --format markdown -o rules.md
+    CODE is a rule's code or name, or the name of a cause. A page says what a finding means, why it
+    is bad, what proves a cause, and how to fix it, with code for TF1 layers, slim, Keras and loops
+    of your own.
     """
     from bninspect.reporters import catalogue  # noqa: PLC0415
     from bninspect.rules import CAUSES, RULES, entry_called  # noqa: PLC0415
@@ -70,14 +68,11 @@ def rule(code: str | None, format_: str, output: str | None) -> int:
     return 0
 
 
-@click.command(short_help="Print the JSON Schema of --format json.")
+@click.command(short_help="Print the JSON Schema of --format json.", epilog=manual.SCHEMA)
 def schema() -> int:
     """Print the JSON Schema (draft 2020-12) that every document of --format json follows.
 
     The JSON is only ever extended: ignore keys that you do not know.
-
-    \b
-    bninspect schema > bninspect.schema.json
     """
     from bninspect.reporters.json_v1 import schema_text  # noqa: PLC0415
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
-from bninspect import __version__
+from bninspect import __version__, manual
 from bninspect.about import config_, rule, schema
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.exit_codes import (
@@ -53,56 +55,61 @@ def run(arguments: list[str] | None = None) -> None:
         code = main.main(args=arguments, prog_name="bninspect", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as problem:
-        problem.show()
+        with suppress(OSError):
+            problem.show()
         code = problem.exit_code
     except BninspectError as problem:
         code = _fail(str(problem))
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", INTERRUPTED)
-    except OSError as error:  # readers turn theirs into a ReadProblem: this is about writing
+    except OSError as error:  # readers turn theirs into a ReadProblem
         drop_output()
-        code = _fail(f"the output cannot be written ({error.strerror or error}).")
+        code = _fail(_of_the_system(error))
     except Exception:  # a bug of ours must not pass for exit 1, "findings"
         import traceback  # noqa: PLC0415
 
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         code = _fail(f"{__version__}: internal error. {_ISSUES}")
     sys.exit(code)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What an error that no reader made a sentence of is about."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to one that exists."
+    return f"the output cannot be written ({error.strerror or error})."
 
 
 def _fail(message: str, code: int = PROBLEM) -> int:
     from bninspect.reporters.text import printable  # noqa: PLC0415
 
-    click.echo(f"bninspect: {printable(message)}", err=True)
+    _tell(f"bninspect: {printable(message)}")
     return code
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _tell(line: str) -> None:
+    """Write a line to standard error; what becomes of it never changes the exit code."""
+    with suppress(OSError):
+        click.echo(line, err=True)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=manual.MAIN,
+)
 @click.version_option(__version__, prog_name="bninspect")
 def main() -> None:
     """Find batch-normalization statistics that training never updated.
 
     Reads TensorFlow checkpoints (V1, V2, object-based), SavedModels and Keras files (.h5,
-    .weights.h5, .keras) without importing TensorFlow.
-
-    \b
-    PATH may be
-      model.ckpt-200      the prefix of a checkpoint, or any of its files; a Keras file
-      training_dir/       its newest checkpoint (--all-checkpoints: all of them)
-      models/             without a `checkpoint` file: every checkpoint below it
-      'runs/*/model.h5'   a pattern that the shell left alone
-
-    \b
-    bninspect check model.ckpt-200          is anything wrong? (exit code 1 if so)
-    bninspect list model.h5                 which BN layers are in it?
-    bninspect dump model.h5 --layer bn1     what are the values of this one?
-    bninspect compare training_dir/         what moved from checkpoint to checkpoint?
-    bninspect report model.h5 -o page.html  the same to look at, in a browser
-    bninspect rule BN101                    what does a finding mean, how is it fixed?
+    .weights.h5, .keras) without importing TensorFlow, and without running what they hold.
     """
 
 
-@main.command(short_help="Judge: did training update the BN statistics?")
+@main.command(short_help="Judge: did training update the BN statistics?", epilog=manual.CHECK)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
     CHECK,
@@ -123,23 +130,12 @@ def check(
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
 
-    PATH is a checkpoint's prefix or any of its files, a Keras file, a training directory (its
-    newest checkpoint), a directory of models (every checkpoint below it), or a pattern.
+    Every rule is applied to every BN layer of each PATH. A finding is an error, a warning or a
+    note; it comes with the evidence that the files hold, with the cause where they prove one, and
+    with the fix. `bninspect rule` lists the rules, `bninspect rule CODE` explains one.
 
-    \b
-    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could
-    not be read or the call was wrong, 3 no BN layer anywhere, or none that
-    could be compared with --since.
-
-    \b
-    bninspect check model.ckpt-200
-    bninspect check run1/ run2/ --format json=report.json --format text
-    bninspect check training_dir/ --all-checkpoints
-    bninspect check model.ckpt-400 --since model.ckpt-200
-    bninspect check model.h5 --ignore BN303 --fail-on warning
-    bninspect check models/ --baseline known.json --update-baseline
-    bninspect check models/ --baseline known.json
-    bninspect check runs/ --format sarif=bninspect.sarif --format github
+    What holds for a project is best written into a configuration file: rules to leave out, findings
+    to live with, own names (`bninspect config`).
     """
     from bninspect.following import follow  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
@@ -159,13 +155,17 @@ def check(
     if files and not quiet:
         from bninspect.reporters.text import summary  # noqa: PLC0415
 
-        click.echo(f"{summary(report)}; written to {', '.join(files)}", err=True)
+        _tell(f"{summary(report)}; written to {', '.join(files)}")
     if report.interrupted:
         return _fail("interrupted", INTERRUPTED)
     return exit_code_of(report, config.fail_on, allow_empty=allow_empty)
 
 
-@main.command(name="list", short_help="List the BN layers and what is stored of them.")
+@main.command(
+    name="list",
+    short_help="List the BN layers and what is stored of them.",
+    epilog=manual.LIST,
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
     LIST,
@@ -183,23 +183,19 @@ def list_(
 ) -> int:
     """List the BN layers: name, family, channels, what is stored, range of each statistic.
 
-    PATH is a checkpoint's prefix or any of its files, a Keras file, a training directory (its
-    newest checkpoint), a directory of models (every checkpoint below it), or a pattern.
-
-    \b
-    bninspect list model.ckpt-200
-    bninspect list model.h5 --verbose      with the stored name of each variable
-    bninspect list model.h5 --quiet        names only, for scripts
+    Nothing is judged. Where no BN layer is found, --verbose shows the names of all variables, from
+    which --pattern can be made.
     """
     from bninspect.inspection import list_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     report = list_paths(paths, config)
     write(report, LIST, targets, (*paths, *_opened(report)), Wishes(color, quiet, verbose))
     return PROBLEM if report.unreadable else OK
 
 
-@main.command(short_help="Show the values of layers, channel by channel.")
+@main.command(short_help="Show the values of layers, channel by channel.", epilog=manual.DUMP)
 @click.argument("path")
 @click.option(
     "--layer",
@@ -226,11 +222,6 @@ def dump(
 ) -> int:
     """Show the values of layers, channel by channel, and what inference does with them.
 
-    \b
-    bninspect dump model.ckpt-200 --layer resnet/unit_1/batch_normalization
-    bninspect dump model.h5 --layer 'block*' --format csv -o values.csv
-    bninspect dump model.h5 --layer '*' --format npz -o values.npz
-
     PATH is what `check` takes and names one checkpoint. With --all-checkpoints it may name
     several; then the values of each are written under its path.
     """
@@ -239,6 +230,7 @@ def dump(
     from bninspect.selection import choose_layers  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     for name, file in targets:
         if name == "npz" and file is None:
             raise UsageProblem("--format npz is binary: give a file with --format npz=FILE.")
@@ -259,7 +251,9 @@ def dump(
     return PROBLEM if report.unreadable else OK
 
 
-@main.command(short_help="What moved, what stood still, from checkpoint to checkpoint?")
+@main.command(
+    short_help="What moved, what stood still, from checkpoint to checkpoint?", epilog=manual.COMPARE
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @common_options(
     COMPARE,
@@ -285,20 +279,12 @@ def compare(
 
     An error is what the newest checkpoint shows: statistics that stand still while training goes on
     (BN107), NaN or infinity (BN301). Of what is over by then a warning is left.
-
-    \b
-    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could
-    not be read, or fewer than two checkpoints, 3 no BN layer to compare.
-
-    \b
-    bninspect compare model.ckpt-200 model.ckpt-400
-    bninspect compare training_dir/
-    bninspect compare training_dir/ --format csv -o changes.csv
     """
     from bninspect.findings import any_at_least  # noqa: PLC0415
     from bninspect.inspection import compare_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
+    _keep_settings(targets, config)
     comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
     write(comparison, COMPARE, targets, (*paths, *opened), Wishes(color, quiet, verbose))
@@ -347,12 +333,17 @@ def _update_baseline(
     with output_stream(target) as stream:
         count = write_baseline(report.findings, stream)
     if not quiet:
-        click.echo(
+        _tell(
             f"{plural(count, 'finding')} of {plural(len(report.checkpoints), 'checkpoint')}"
-            f" written to {printable(target)}",
-            err=True,
+            f" written to {printable(target)}"
         )
     return OK
+
+
+def _keep_settings(targets: Sequence[tuple[str, str | None]], config: Config) -> None:
+    """Raise `UsageProblem` if a file to write is what this run goes by."""
+    written = (file for _, file in targets if file is not None)
+    refuse_settings(written, (config.file, config.baseline))
 
 
 def _opened(report: Report) -> Iterator[str]:

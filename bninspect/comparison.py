@@ -17,6 +17,7 @@ from bninspect.evidence.history import (
     differences,
     facts_of_training,
     match_layers,
+    stood_still,
 )
 from bninspect.findings import CheckpointReport, Finding, RuleContext
 from bninspect.model import STATISTICS, BNLayer, Change, Role, Since
@@ -232,7 +233,9 @@ def _history(
 def _when(stretch: Stretch, labels: Sequence[str]) -> str:
     first, last = labels[stretch.first], labels[stretch.last]
     if stretch.last < len(labels) - 1:
-        return f"until {last}" if stretch.or_earlier else f"from {first} until {last}"
+        if stretch.or_earlier:
+            return f"until {last}"
+        return f"at {first}" if stretch.first == stretch.last else f"from {first} until {last}"
     return f"since {first} or earlier" if stretch.or_earlier else f"since {first}"
 
 
@@ -241,7 +244,10 @@ def _stretches(
 ) -> Iterator[Stretch]:
     """When the statistics stood still, and what BN107 says of it, once for each time."""
     intervals = range(len(changes))
-    still = [_stood_still(layers[k + 1], changes[k]) for k in intervals]
+    still = [
+        layer is not None and stood_still(layer, change)
+        for layer, change in zip(layers[1:], changes, strict=True)
+    ]
     for stands, group in groupby(intervals, key=still.__getitem__):
         if stands:
             members = list(group)
@@ -292,12 +298,6 @@ def _as_of_today(findings: tuple[Finding, ...], run: _Run, last: int) -> tuple[F
         one._replace(severity="warning", fix=_OVER) if one.severity == "error" else one
         for one in over
     )
-
-
-def _stood_still(layer: BNLayer | None, changes: Changes) -> bool:
-    """Whether all statistics that are stored could be compared, and none moved."""
-    stored = [role for role in STATISTICS if layer is not None and role in layer.variables]
-    return bool(stored) and all(role in changes and not changes[role].moved for role in stored)
 
 
 def _judge(

@@ -141,4 +141,10 @@ class _GraphBeside:
             return {}
         from bninspect.evidence.graph import graph_evidence  # noqa: PLC0415 - seldom needed
 
-        return graph_evidence(graphs, self._layers, self._checkpoint.known_names)
+        found = graph_evidence(graphs, self._layers, self._checkpoint.known_names)
+        beside = graphs[0].path
+        # A SavedModel's graph comes with its variables, under names of its own perhaps.
+        if beside.endswith(".meta") and not any(one.statistics for one in found.values()):
+            told = "has no variable by the name of a BN statistic here and proves nothing"
+            self.notes = (f"the graph beside it, {beside}, {told}: is it of another model?",)
+        return found

@@ -44,11 +44,15 @@ class Graph(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A node that updates a statistic: `run_by` names the training ops that depend on it."""
+    """A node that updates a statistic: `run_by` names the training ops that depend on it.
+
+    `in_loop` says that a training step may run it more than once: how often is not stored.
+    """
 
     node: str
     role: Role
     run_by: tuple[str, ...]
+    in_loop: bool = False
 
 
 class GraphEvidence(NamedTuple):

@@ -69,6 +69,8 @@ class KerasLayer(NamedTuple):
     `inference_only` says that every stored call of the layer, or of a model around it, passes
     training=False and that this version of Keras keeps to it while training. `calls` counts how
     often one pass through the model calls the layer (a shared layer: more than once).
+    `always_updated` says that this version of Keras updates the averages of a layer that is not
+    trainable, too.
     """
 
     class_name: str
@@ -76,6 +78,12 @@ class KerasLayer(NamedTuple):
     inference_only: bool
     config: Mapping[str, Any]
     calls: int = 1
+    always_updated: bool = False
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the layer is not trainable, so that nothing updates its averages."""
+        return not self.trainable and not self.always_updated
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,15 +199,15 @@ def bitwise_equal(array: NDArray[Any], value: float) -> NDArray[Any]:
 
 
 class OptimizerSteps(NamedTuple):
-    """How many steps an optimizer took, as its variable `name` shows; `exact` if to the unit."""
+    """How many steps an optimizer took, as its variable `name` shows; at least, if not `exact`."""
 
     name: str
     steps: int
     exact: bool = True
 
     def __str__(self) -> str:
-        about = "" if self.exact else "about "
-        return f"`{self.name}` shows {about}{self.steps} optimizer steps"
+        least = "" if self.exact else "at least "
+        return f"`{self.name}` shows {least}{self.steps} optimizer steps"
 
 
 class TrainingEvidence(NamedTuple):

@@ -78,7 +78,7 @@ _OF_RULES = (
     click.option(
         "--baseline",
         metavar="FILE",
-        help="The findings that are known: only others are reported, and fail.",
+        help="A file of the findings that are known: only others are reported, and fail.",
     ),
 )
 _ALL_CHECKPOINTS = click.option(
@@ -97,7 +97,7 @@ _ENGINE = click.option(
 _ALLOW_EMPTY = click.option(
     "--allow-empty",
     is_flag=True,
-    help="Nothing to check or compare is exit 0, not 3.",
+    help="Exit with 0, not 3, where there was nothing to check or compare.",
 )
 _SINCE = click.option(
     "--since",
@@ -208,7 +208,7 @@ def check_options(command: Command) -> Command:
             click.option(
                 "--update-baseline",
                 is_flag=True,
-                help="Write today's findings to the --baseline, and report nothing.",
+                help="Write today's findings to the file of --baseline, and report nothing.",
             ),
         )
     ):

@@ -133,14 +133,17 @@ def atomic_output(path: str, *, binary: bool = False) -> Iterator[IO[Any]]:
     """
     import tempfile  # noqa: PLC0415 - few write to a file
 
-    target = Path(os.path.realpath(path))
+    if not path:
+        raise UsageProblem("The name of the file to write is empty.")
     try:
-        if target.is_symlink():  # only one that leads to itself is left
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if target.exists() and not target.is_file():
-            with _open(target, binary=binary) as stream:
+        if os.path.exists(path) and not os.path.isfile(path):
+            # By the name that was given: that of a pipe, which /dev/stdout may lead to, is no path.
+            with _open(Path(path), binary=binary) as stream:
                 yield stream
             return
+        target = Path(os.path.realpath(path))
+        if target.is_symlink():  # only one that leads to itself is left
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bninspect") as folder:
             temporary = Path(folder, "whole")
             with _open(temporary, binary=binary) as stream:

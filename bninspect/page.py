@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
+from bninspect import manual
 from bninspect.errors import UsageProblem
 from bninspect.exit_codes import exit_code_of
 from bninspect.options import report_options
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
     from bninspect.config import Config
 
 
-@click.command(short_help="Make a page to look at: the verdict, distributions, trends.")
+@click.command(
+    short_help="Make a page to look at: the verdict, distributions, trends.",
+    epilog=manual.REPORT,
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @report_options
 def report(
@@ -28,11 +33,7 @@ def report(
     of gamma, beta, moving_mean and moving_variance and what inference does with them. Of several
     checkpoints of one training it shows how the statistics went.
 
-    The file needs no network and nothing beside it. PATH and exit codes are those of `check`.
-
-    \b
-    bninspect report model.ckpt-200 -o report.html
-    bninspect report training_dir/ --all-checkpoints -o report.html
+    The file needs no network and nothing beside it.
     """
     from bninspect.inspection import check_paths  # noqa: PLC0415
     from bninspect.reporters.html.page import HtmlReport  # noqa: PLC0415
@@ -53,7 +54,8 @@ def report(
     if output is not None and not quiet:
         from bninspect.reporters.text import printable, summary  # noqa: PLC0415
 
-        click.echo(f"{summary(result)}; written to {printable(output)}", err=True)
+        with suppress(OSError):  # what becomes of the line never changes the exit code
+            click.echo(f"{summary(result)}; written to {printable(output)}", err=True)
     if result.interrupted:
         raise KeyboardInterrupt
     return exit_code_of(result, config.fail_on, allow_empty=allow_empty)

@@ -71,8 +71,12 @@ def _variables(stored):
     }
 
 
-def keras_layer(*, trainable=True, inference_only=False, calls=1, **config) -> KerasLayer:
-    return KerasLayer("BatchNormalization", trainable, inference_only, config, calls)
+def keras_layer(
+    *, trainable=True, inference_only=False, calls=1, always_updated=False, **config
+) -> KerasLayer:
+    return KerasLayer(
+        "BatchNormalization", trainable, inference_only, config, calls, always_updated
+    )
 
 
 def bn(

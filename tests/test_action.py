@@ -198,7 +198,7 @@ class TestCheck:
         shutil.copytree(FIXTURES / CLEAN, runner.workspace / "-b")
         ended = runner.check(paths="\n  my  models/a  \n\n-b\ntf1_*/model.ckpt-*\n")
         assert ended.exit_code == 1
-        assert "4 checkpoints: 1 failed, 3 passed" in ended.log
+        assert "4 checkpoints: 1 failed (BN101), 3 passed" in ended.log
 
     def test_options_as_in_a_shell(self, runner: Runner) -> None:
         assert runner.check(paths=STUCK, args="--ignore BN101").exit_code == 0

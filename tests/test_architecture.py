@@ -20,7 +20,7 @@ ROWS = (
     {"cli", "keras"},
     {"about", "following", "page"},
     {"writers"},
-    {"exit_codes", "inspection", "options", "output", "reporters"},
+    {"exit_codes", "inspection", "manual", "options", "output", "reporters"},
     {"workers"},
     {"batch"},
     {"examine"},

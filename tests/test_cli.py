@@ -442,16 +442,6 @@ class TestProgram:
             )
             assert done.returncode == 0, done.stderr
 
-    @pytest.mark.parametrize(
-        "command", [(), ("check",), ("list",), ("dump",), ("compare",), ("config",), ("rule",)]
-    )
-    def test_help_shows_examples(self, run: Run, command: tuple[str, ...]) -> None:
-        outcome = run(*command, "-h")
-        assert outcome.exit_code == 0
-        examples = [line.strip() for line in outcome.out.splitlines()]
-        start = "bninspect " + (command[0] if command else "check")
-        assert any(line.startswith(start) for line in examples)
-
     def test_a_bug_of_ours_is_no_finding(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def explode(*_: object) -> None:
             raise ZeroDivisionError
@@ -723,6 +713,68 @@ class TestStreams:
         done = self.shell(f"bninspect check {STUCK} >&-")
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+    def test_a_name_of_standard_output_is_written_to(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "bninspect", "check", STUCK, "-q", "-o", "/dev/stdout"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=FIXTURES.parent,
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.startswith("FAIL")
+
+    def test_a_working_directory_that_is_gone_is_said(self, tmp_path: Path) -> None:
+        program = f'"{sys.executable}" -m bninspect check "$0" -q'
+        for path, code in ((".", 2), (STUCK, 1)):
+            gone = tmp_path / "gone"
+            gone.mkdir()
+            done = subprocess.run(
+                ["sh", "-c", f"rmdir '{gone}' && {program}", path],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=gone,
+                env={**os.environ, "PYTHONPATH": str(FIXTURES.parent)},
+            )
+            assert done.returncode == code
+            gone_is_said = "bninspect: the working directory is gone; change to one that exists.\n"
+            assert done.stderr == (gone_is_said if code == 2 else "")
+
+    @pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&1 >/dev/null | exec true"])
+    def test_an_exit_code_does_not_depend_on_who_listens(self, stderr: str, tmp_path: Path) -> None:
+        calls = {
+            "check": 2,
+            "rule nope": 2,
+            "compare nope": 2,
+            f"check '{STUCK}' -o report": 1,
+            f"check '{CLEAN}' -o report": 0,
+            f"check '{CLEAN}' --baseline known.json --update-baseline": 0,
+        }
+        for arguments, code in calls.items():
+            # The pipe's reader is gone before the program has started.
+            call = (
+                f'(sleep 0.1; "{sys.executable}" -m bninspect {arguments}; echo $? >code) {stderr}'
+            )
+            subprocess.run(
+                ["sh", "-c", call],
+                capture_output=True,
+                check=False,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(FIXTURES.parent)},
+            )
+            assert int((tmp_path / "code").read_text(encoding="ascii")) == code, arguments
+
+    def test_an_empty_name_of_a_file_is_said(self, run: Run) -> None:
+        outcome = run("check", STUCK, "-o", "")
+        assert outcome.exit_code == 2
+        assert outcome.err == "bninspect: The name of the file to write is empty.\n"
+
+    def test_an_empty_path_is_said(self, run: Run) -> None:
+        outcome = run("check", "")
+        assert outcome.exit_code == 2
+        assert "'': the path is empty" in outcome.out
 
     def test_an_interrupt_is_no_finding(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(*_: object) -> None:

@@ -29,6 +29,7 @@ Run = Callable[..., Outcome]
 
 CORRECT = FIXTURES / "tf1_history_correct"
 FORGOTTEN = FIXTURES / "tf1_history_forgotten"
+SAVED_MODEL = FIXTURES / "saved_model_keras3_export"
 STOPPED = FIXTURES / "tf1_history_stopped"
 OTHER = FIXTURES / "keras2_history_frozen" / "epoch-6.h5"
 NAN, INF = float("nan"), float("inf")
@@ -110,7 +111,22 @@ class TestNotFinite:
         outcome = run("compare", saved(tmp_path, [0.1, NAN, 0.3]))
         assert outcome.exit_code == 0
         assert first_line(outcome).startswith("WARN")
-        assert first_line(outcome).endswith("(BN301, a warning), from step 200 until step 200")
+        assert first_line(outcome).endswith("(BN301, a warning), at step 200")
+
+    def test_what_nothing_can_be_measured_by_has_moved(self, run: Run, tmp_path: Path) -> None:
+        save(tmp_path / "m-1", 1, bn=layer(1, 1))
+        lost = {**layer(2, 2), "moving_variance": np.full(2, -1, np.float32)}
+        save(tmp_path / "m-2", 2, bn=lost)
+        assert row(run("compare", tmp_path), "bn").split()[-1] == "moved"
+
+    def test_layers_without_channels_have_not_changed(self, run: Run, tmp_path: Path) -> None:
+        for step in (1, 2):
+            save(tmp_path / f"m-{step}", step, bn=layer(1, 1, channels=0))
+        outcome = run("compare", tmp_path)
+        assert outcome.exit_code == 3
+        assert first_line(outcome).endswith(
+            "nothing of 1 BN layer can be compared: none has a channel"
+        )
 
     def test_a_real_training_that_diverges(self, run: Run, tmp_path: Path) -> None:
         import keras  # noqa: PLC0415 - TensorFlow is slow to start
@@ -346,6 +362,17 @@ class TestDirectories:
         for name in ("best", "last"):
             save(tmp_path / name / "model", 200, bn=layer(2, 0.2), well=layer(2, 2))
         assert run("compare", tmp_path).exit_code == 0
+
+    def test_saved_models_side_by_side_make_no_training_of_what_lies_beside(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        for name in ("first", "second"):
+            shutil.copytree(SAVED_MODEL, tmp_path / name)
+            save(tmp_path / f"run_{name}" / "model", 1, bn=layer(1, 1))
+        outcome = run("compare", tmp_path)
+        assert outcome.exit_code == 2
+        assert f"2 folders: {tmp_path}/run_first, {tmp_path}/run_second." in outcome.err
+        assert run("compare", tmp_path / "first", tmp_path / "second").exit_code == 0
 
     def test_folders_that_are_named_are_taken_as_they_come(self, run: Run, tmp_path: Path) -> None:
         first = saved(tmp_path / "first", [0.1, 0.2])

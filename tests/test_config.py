@@ -190,6 +190,10 @@ class TestLookup:
             assert bool(modules & {"tomllib", "tomli"}) == imported
             assert ("bninspect.config.toml_file" in modules) == imported
 
+    def test_a_mark_of_the_byte_order_is_no_fault(self, run: Run, here: Path) -> None:
+        (here / "bninspect.toml").write_bytes(b"\xef\xbb\xbf" + b'select = ["BN3"]\n')
+        assert run("check", STUCK).exit_code == 0
+
 
 class TestValues:
     def test_select_ignore_and_fail_on(self, run: Run, here: Path) -> None:

@@ -361,6 +361,19 @@ def test_the_calls_of_a_layer_and_of_the_models_around_it_are_counted():
 
 @pytest.mark.parametrize(
     ("version", "expected"),
+    [
+        *(("1.2.2", False), ("2.0.8-tf", False), ("2.1.2", False), ("", False)),
+        *(("2.1.3", True), ("2.1.6-tf", True), ("2.2.4-tf", True), ("3.0.0", True)),
+    ],
+)
+def test_a_layer_that_is_not_trainable_is_frozen_since_keras_2_1_3(version, expected):
+    config = model("m", node("bn", trainable=False))
+    found = configured(config, "bn/bn", version).keras
+    assert (found.trainable, found.frozen) == (False, expected)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
     [("2.15.0", True), ("2.3.1", True), ("3.15.1", False), ("1.2.2", False), ("", False)],
 )
 def test_only_keras_2_keeps_to_training_false(version, expected):

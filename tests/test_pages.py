@@ -201,7 +201,12 @@ def test_a_cause_by_its_name(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("update-ops-not-ran", "update-ops-not-run"), ("BN110", "BN1"), ("statistics-cool", "BN106")],
+    [
+        ("update-ops-not-ran", "update-ops-not-run"),
+        ("BN110", "BN1"),
+        ("statistics-cool", "BN106"),
+        ("bn2", "BN201"),
+    ],
 )
 def test_a_near_name_is_suggested(run: Run, typed: str, meant: str) -> None:
     outcome = run("rule", typed)

@@ -439,6 +439,31 @@ class TestUseOfTheBaseline:
         assert {path.name: path.read_bytes() for path in here.iterdir()} == before
         assert run("check", STUCK, "-o", "report.txt").exit_code == 0
 
+    @pytest.mark.parametrize("command", [("list",), ("dump", "--layer", "*"), ("compare",)])
+    def test_nor_do_other_results(self, run: Run, here: Path, command: tuple[str, ...]) -> None:
+        configure('select = ["BN1"]\n')
+        before = (here / "bninspect.toml").read_bytes()
+        outcome = run(*command, STUCK, "-o", "bninspect.toml")
+        assert outcome.exit_code == 2
+        assert "is what this run goes by" in outcome.err
+        assert (here / "bninspect.toml").read_bytes() == before
+
+    def test_an_empty_name(self, run: Run, here: Path) -> None:
+        for options in ((), ("--update-baseline",)):
+            outcome = run("check", STUCK, "--baseline", "", *options)
+            assert outcome.exit_code == 2
+            assert len(outcome.err.splitlines()) == 1
+        assert not list(here.iterdir())
+
+    def test_a_configured_name_that_no_file_has(self, run: Run) -> None:
+        configure('baseline = "a\\u0000b"\n')
+        for options in ((), ("--update-baseline",)):
+            outcome = run("check", STUCK, *options)
+            assert outcome.exit_code == 2
+            assert outcome.err == (
+                "bninspect: bninspect.toml: baseline: a path cannot hold a NUL character.\n"
+            )
+
     def test_what_cannot_be_read(self, run: Run, here: Path) -> None:
         (here / "known.json").mkdir()
         assert run("check", STUCK, *USE).exit_code == 2

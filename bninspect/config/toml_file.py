@@ -67,7 +67,8 @@ def _parse(content: bytes, file: str) -> dict[str, Any]:
     else:
         from tomli import loads  # noqa: PLC0415
     try:
-        document: dict[str, Any] = loads(content.decode("utf-8"))
+        text = content.decode("utf-8-sig")  # editors of Windows begin with a mark
+        document: dict[str, Any] = loads(text)
     except UnicodeDecodeError as error:
         raise UsageProblem(f"{file} is no TOML: it is not UTF-8 (byte {error.start}).") from error
     except ValueError as error:  # TOMLDecodeError, and what int() and datetime refuse
@@ -199,6 +200,13 @@ def _string(value: Any, where: str) -> str:
     return value
 
 
+def _file(value: Any, where: str) -> str:
+    name = _string(value, where)
+    if "\0" in name:
+        _fail(where, "a path cannot hold a NUL character.")
+    return name
+
+
 def _wrong_type(value: Any, wanted: str, where: str, but: str = "") -> NoReturn:
     found = _TYPES.get(type(value), "a date or time")
     _fail(where, f"it is to be {wanted}, not {but}{found}.")
@@ -226,5 +234,5 @@ _KEYS: Mapping[str, Callable[[Any, str], Any]] = {
     "momentum": _momentum,
     "patterns": _patterns,
     "suppress": _suppressions,
-    "baseline": _string,
+    "baseline": _file,
 }

@@ -80,14 +80,13 @@ class _Evidence:
         }
         updates, complete = self._find_updates(roles)
         run_by: dict[int, list[str]] = {node: [] for node in updates}
-        ran = bytearray(len(self.graph.names))
         for name, starts in chain(self.ops.named.items(), self.ops.unnamed.items()):
             reached = self.walk.ancestors(starts)
             for node, ops in run_by.items():
                 if reached[node] and (name in self.ops.named or not ops):
                     ops.append(name)
-            ran = bytearray(map(max, ran, reached))
-        in_training = [node for node, runs in enumerate(ran) if runs]
+        needed = self.walk.ancestors(self.ops.optimizing)
+        in_training = [node for node, runs in enumerate(needed) if runs]
         reads, modes = self._reads(in_training)
         chosen, moments = self._chosen(in_training), self._has_moments(in_training)
         stored = self.walk.ancestors(self._other_writes(updates))
@@ -108,7 +107,12 @@ class _Evidence:
                 path=self.graph.path,
                 training_ops=tuple(self.ops.named),
                 updates=tuple(
-                    Update(self.graph.names[node], roles[updates[node]][1], tuple(run_by[node]))
+                    Update(
+                        self.graph.names[node],
+                        roles[updates[node]][1],
+                        tuple(run_by[node]),
+                        self.walk.in_loop(node),
+                    )
                     for node in own
                 ),
                 total=len(updates),
@@ -175,7 +179,8 @@ class _Evidence:
         for node, operation in enumerate(self.graph.operations):
             inputs = self.graph.inputs[node]
             if operation.startswith(_OTHER_WRITES) and inputs and inputs[0] >= 0:
-                complete = complete and self.variables[inputs[0]] not in roles
+                variable = self.variables[inputs[0]]
+                complete = complete and variable >= 0 and variable not in roles
             if operation not in ASSIGNS or len(inputs) < 2 or inputs[0] < 0:
                 continue
             variable = self.variables[inputs[0]]

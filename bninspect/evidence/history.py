@@ -173,6 +173,12 @@ def affine_moved(changes: Mapping[Role, Change]) -> bool:
     return any(role in changes and changes[role].moved for role in AFFINE)
 
 
+def stood_still(layer: BNLayer, changes: Mapping[Role, Change]) -> bool:
+    """Whether all statistics that the layer stores could be compared, and none moved."""
+    stored = [role for role in STATISTICS if role in layer.variables]
+    return bool(stored) and all(role in changes and not changes[role].moved for role in stored)
+
+
 def with_since(
     layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
 ) -> tuple[list[BNLayer], tuple[str, ...]]:
@@ -262,8 +268,9 @@ def not_followed(
     if step is None or earlier.step is None or step > earlier.step:
         return None
     pairs = zip(earlier.layers, layers, strict=True)
+    compared = ((after, changes_between(before, after)) for before, after in pairs)
     still = sum(
-        _still_while_trained(after, changes_between(before, after)) for before, after in pairs
+        stood_still(layer, changes) and affine_moved(changes) for layer, changes in compared
     )
     if not still:
         return ()
@@ -274,10 +281,3 @@ def not_followed(
         f" compiling again), BN107 needs --since {earlier.path}"
     )
     return (told,)
-
-
-def _still_while_trained(layer: BNLayer, changes: Mapping[Role, Change]) -> bool:
-    """Whether no statistic that is stored moved, but gamma or beta did."""
-    stored = [role for role in STATISTICS if role in layer.variables]
-    still = stored and all(role in changes and not changes[role].moved for role in stored)
-    return bool(still) and affine_moved(changes)

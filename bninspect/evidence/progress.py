@@ -43,7 +43,8 @@ _SLOT_INITIAL = {
 
 # Adam keeps beta1^(t+1) and beta2^(t+1) after t steps (tensorflow/python/training/adam.py), each a
 # float32 multiplied anew with every step; the first is 0 after some 850 steps. Neither beta is
-# stored: those in use are tried, and both powers have to tell of the same t.
+# stored: those in use are tried, and both powers have to tell of the same t. Where the first is 0
+# the others leave several t, of which the least is sure.
 _ADAM_POWER = r"(?P<scope>(?:.*/)?)beta1_power(?P<again>_\d+)?"
 _BETA_1, _BETA_2 = (0.9, 0.5), (0.999, 0.9, 0.99, 0.9999, 0.98)
 _LEAST_NORMAL = 2.0**-126
@@ -101,8 +102,15 @@ def _adam_steps(name: str, first: float, second: float) -> Iterator[OptimizerSte
     if not (0.0 <= first < 1.0 and _LEAST_NORMAL <= second < 1.0):
         return
     if first < _LEAST_NORMAL:
-        # Underflowed. A beta2 of 0.999 is the default and nearly everybody's.
-        yield OptimizerSteps(name, round(_exponent(second, 0.999)) - 1, exact=False)
+        # Underflowed, or a beta1 of 0 (WGAN-GP's): the second power alone fits several numbers.
+        counts = {
+            round(steps)
+            for beta_2 in _BETA_2
+            for steps in [_exponent(second, beta_2)]
+            if abs(steps - round(steps)) < _WHOLE + steps * 1e-3
+        }
+        if least := min(counts, default=0):
+            yield OptimizerSteps(name, least - 1, exact=False)
         return
     counts = {
         round(steps)

@@ -30,16 +30,11 @@ def switches(walk: Walk, updates: Iterable[int]) -> tuple[str, ...]:
         place = _SWITCHES.get(operations[node])
         if place is not None and place < len(inputs):
             choices.append(inputs[place])
-    owners = {
-        id(function)
-        for function in walk.graph.functions.values()
-        if any(node in function.nodes for node in updates)
-    }
+    owners = {walk.owner[node] for node in updates if node in walk.owner}
     choices += (
         walk.graph.inputs[node][0]
-        for node, functions in walk.calls.items()
+        for node in sorted({node for name in owners for node in walk.callers.get(name, ())})
         if operations[node] in BRANCHES and walk.graph.inputs[node]
-        if any(id(function) in owners for function in functions)
     )
     found = {
         walk.graph.names[node]: None

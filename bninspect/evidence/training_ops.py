@@ -20,10 +20,15 @@ _READ = "ReadVariableOp"
 
 
 class TrainingOps(NamedTuple):
-    """The nodes to walk back from, by the name of the op: those a user knows, and all others."""
+    """The nodes to walk back from, by the name of the op: those a user knows, and all others.
+
+    `optimizing` are the nodes that are an optimizer's work: what comes after it (an average of the
+    weights, an evaluation) is no part of what the weights are trained with.
+    """
 
     named: dict[str, tuple[int, ...]]
     unnamed: dict[str, tuple[int, ...]]
+    optimizing: tuple[int, ...]
 
 
 def find_training_ops(walk: Walk) -> TrainingOps:
@@ -44,6 +49,7 @@ def find_training_ops(walk: Walk) -> TrainingOps:
     return TrainingOps(
         {**few, **_together({name: one for name, one in named.items() if name not in few})},
         _together({names[node]: (node,) for node in rest}),
+        (*outside, *chain.from_iterable(functions.values())),
     )
 
 
@@ -54,24 +60,19 @@ def _optimizers(walk: Walk) -> tuple[dict[str, tuple[int, ...]], list[int]]:
     """
     optimizers = set(walk.optimizers)
     functions = walk.graph.functions
-    owner = {node: name for name, one in functions.items() for node in one.nodes}
-    called_by: dict[int, list[int]] = {}
-    for node, called in walk.calls.items():
-        for function in called:
-            called_by.setdefault(id(function), []).append(node)
     uncalled: dict[str, tuple[int, ...]] = {}
     waiting, training = [*optimizers], set()
     while waiting:
-        name = owner.get(waiting.pop())
+        name = walk.owner.get(waiting.pop())
         if name is None or name in training:
             continue
         training.add(name)
-        callers = called_by.get(id(functions[name]), [])
+        callers = walk.callers.get(name, [])
         if not callers:
             uncalled[name] = tuple(functions[name].results)
         waiting += [node for node in callers if node not in optimizers]
         optimizers.update(callers)
-    return uncalled, sorted(node for node in optimizers if node not in owner)
+    return uncalled, sorted(node for node in optimizers if node not in walk.owner)
 
 
 def _sinks(walk: Walk, starts: Iterable[int]) -> list[int]:
@@ -90,14 +91,14 @@ def _uncovered(
     reached = walk.ancestors(chief)
     left = {node for node in optimizers if not reached[node]}
     reads_last = sorted(sinks, key=lambda node: (walk.graph.operations[node] == _READ, -node))
-    for node in reads_last:
-        if not left or len(found) > _MAX_NAMED:
+    while left and len(found) <= _MAX_NAMED:
+        behind = walk.downstream(left)
+        node = next((one for one in reads_last if one in behind), None)
+        if node is None:
             break
+        found.append(node)
         reached = walk.ancestors([node])
-        ran = {one for one in left if reached[one]}
-        if ran:
-            found.append(node)
-            left -= ran
+        left = {one for one in left if not reached[one]}
     return found
 
 

@@ -5,7 +5,8 @@ All walks are loops over numbered nodes, each of which is looked at a bounded nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from bninspect.graph import Function, Graph
 
@@ -16,7 +17,8 @@ RELATIVE = {"AssignSub", "AssignAdd", "AssignSubVariableOp", "AssignAddVariableO
 ASSIGNS = {"Assign", "AssignVariableOp"} | RELATIVE
 # What passes on the variable, or its value, that is its first input; an assignment to a reference
 # returns it.
-PASSES = {"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter", "ReadVariableOp"}
+_ENTERS = {"Enter", "RefEnter"}  # into the frame of a loop
+PASSES = {"Identity", "RefIdentity", "Switch", "RefSwitch", "ReadVariableOp"} | _ENTERS
 PASSES |= {"Assign", "AssignSub", "AssignAdd"}
 APPLIES = ("Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
 BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}  # their first input is the choice
@@ -28,13 +30,15 @@ _CALLS = {
 _FUNCTION_ATTRIBUTES = ("f", "then_branch", "else_branch", "cond", "body", "branches")
 ARGUMENT = "_Arg"
 _NONE, _SEVERAL = -1, -2
+_LONGEST_WAY = 32  # from a write to its variable
 
 
 class Walk:
     """`graph` with its `calls` of functions, its `consumers` and the `variables` nodes pass on.
 
     All are by the number of a node; `variables` is negative for a node that passes on none, or one
-    that depends on who calls.
+    that depends on who calls. `owner` names the function that a node lies in, and `callers` are the
+    nodes that call it, by that name.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -45,6 +49,8 @@ class Walk:
             if (operation in _CALLS or operation in graph.functions)
             and (functions := self._called(node, operation))
         }
+        self.owner = {node: name for name, one in graph.functions.items() for node in one.nodes}
+        self.callers = self._find_callers()
         self.consumers = self._find_consumers()
         self.variables = self._find_variables()
         self.optimizers = [
@@ -82,6 +88,30 @@ class Walk:
             seen.update(consumers)
         return seen
 
+    def in_loop(self, node: int) -> bool:
+        """Whether a node that writes a variable is in a loop: of frames, or a function of one."""
+        if any(node in nodes for nodes in self._looped):
+            return True
+        for _ in range(_LONGEST_WAY):
+            node = self.graph.inputs[node][0] if self.graph.inputs[node] else _NONE
+            if node < 0 or self.graph.operations[node] not in PASSES:
+                return False
+            if self.graph.operations[node] in _ENTERS:
+                return True
+        return True  # too far to follow: it is not known to be in none
+
+    @cached_property
+    def _looped(self) -> list[Sequence[int]]:
+        """The nodes of each function that a loop runs, by itself or through others."""
+        found: dict[int, Sequence[int]] = {}
+        waiting = [one for one in self.calls if self.graph.operations[one] in _LOOPS]
+        while waiting:
+            for function in self.calls.get(waiting.pop(), ()):
+                if id(function) not in found:
+                    found[id(function)] = function.nodes
+                    waiting += [one for one in function.nodes if one in self.calls]
+        return [*found.values()]
+
     def _runs_all_writes(self, node: int) -> bool:
         """Whether the functions that a node calls run all that writes in them, needed or not.
 
@@ -105,6 +135,14 @@ class Walk:
         values = (self.graph.attribute(node, name) for name in _FUNCTION_ATTRIBUTES)
         names = (name for value in values if isinstance(value, tuple) for name in value)
         return tuple(functions[name] for name in names if name in functions)
+
+    def _find_callers(self) -> dict[str, list[int]]:
+        names = {id(one): name for name, one in self.graph.functions.items()}
+        callers: dict[str, list[int]] = {}
+        for node, called in self.calls.items():
+            for function in called:
+                callers.setdefault(names[id(function)], []).append(node)
+        return callers
 
     def _find_consumers(self) -> list[list[int] | None]:
         consumers: list[list[int] | None] = [None] * len(self.graph.names)

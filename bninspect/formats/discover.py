@@ -124,18 +124,21 @@ def trainings_in(path: str, found: Iterable[Found]) -> list[str]:
     """The folders in which trainings of their own lie, of what `path` names; empty if it is one.
 
     Two checkpoints directly in a directory make that one training, with its exports and its best
-    below it; so do folders whose names differ in numbers alone and which hold one each (`epoch_1`,
-    `epoch_2`).
+    below it (two SavedModels do not: they may be exports of any); so do folders whose names differ
+    in numbers alone and which hold one each (`epoch_1`, `epoch_2`).
     """
     counts: dict[str, int] = {}
     shown: dict[str, str] = {}
+    home = os.path.realpath(os.path.dirname(path) if os.path.isfile(path) else path)
+    written = 0  # what a training writes itself, directly in the directory
     for item in found:
         if item.target is not None:
             folder = os.path.dirname(identity(item))
             counts[folder] = counts.get(folder, 0) + 1
             shown.setdefault(folder, os.path.dirname(item.path) or ".")
-    home = os.path.realpath(os.path.dirname(path) if os.path.isfile(path) else path)
-    if counts.pop(home, 0) > 1 or len(counts) < 2:
+            written += folder == home and item.target.kind != "saved-model"
+    counts.pop(home, None)
+    if written > 1 or len(counts) < 2:
         return []
     alike = len({re.sub("[0-9]+", "#", folder) for folder in counts}) == 1
     if alike and max(counts.values()) == 1:

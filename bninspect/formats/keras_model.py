@@ -19,6 +19,8 @@ from typing import Any
 from bninspect.model import KerasLayer
 
 _MAX_DEPTH = 100
+# The oldest Keras whose models TensorFlow saves with their objects.
+_LEAST_OF_OBJECTS = "2.2.4"
 # Keras 2.12 and 2.13 save the layers of a functional model through this attribute.
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
@@ -30,7 +32,8 @@ def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasL
     """
     # Keras 3's fit overrides a training=False of the definition; Keras 2 keeps to it.
     fixed_mode = keras_version.startswith("2.")
-    whole = KerasLayer("", trainable=True, inference_only=False, config={})
+    updated = _updates_frozen_layers(keras_version)
+    whole = KerasLayer("", True, inference_only=False, config={}, always_updated=updated)
     return dict(_walk(model, (), whole, fixed_mode=fixed_mode))
 
 
@@ -47,7 +50,7 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
             continue  # no BN layer
         try:
             told = json.loads(encoded)
-            whole = whole if name else keras_layers(told, "2.")
+            whole = whole if name else keras_layers(told, _LEAST_OF_OBJECTS)
         except (TypeError, RecursionError) as error:
             raise ValueError from error
         config = told.get("config") if isinstance(told, dict) else None
@@ -98,6 +101,7 @@ def _walk(
         inference_only=around.inference_only or (fixed_mode and _calls_say_inference(calls)),
         config=config,
         calls=around.calls * (len(calls) if isinstance(calls, list) and calls else 1),
+        always_updated=around.always_updated,
     )
     if path:
         yield path, layer
@@ -107,6 +111,16 @@ def _walk(
     for child in children:
         if isinstance(child, dict):
             yield from _walk(child, (*path, _name(child)), layer, fixed_mode=fixed_mode)
+
+
+def _updates_frozen_layers(version: str) -> bool:
+    """Whether this Keras updates the averages of a layer that is not trainable.
+
+    So did all before 2.1.3 (its release notes; keras/layers/normalization.py, keras/engine/
+    topology.py: `Layer.updates`). Whole models name their version since Keras 1.0.7.
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", version[:20])[:3]]
+    return numbers < [2, 1, 3]
 
 
 def _name(node: dict[str, Any]) -> str:

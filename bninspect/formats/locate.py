@@ -86,6 +86,8 @@ def locate(path: str) -> Target:
     """
     if "\0" in path:
         raise NotFound(repr(path), "a path cannot hold a NUL character", "Check the path.")
+    if not path:
+        raise NotFound("''", "the path is empty", "Give one; a variable of a script may be unset.")
     if os.path.exists(path + ".index") and not path.endswith(os.sep):
         return _bundle(path, _namesake(path))
     if os.path.isdir(path):

@@ -31,6 +31,8 @@ _ARGUMENT = "_Arg"
 # A node has a name, an operation and attributes, some 150 bytes in all. So few for each means that
 # the file is no graph, and would take many times its size in memory.
 _LEAST_BYTES_OF_NODE = 32
+# No message of protocol buffers is larger: its size is a 32-bit integer.
+_LARGEST_GRAPH = (1 << 31) - 1  # bytes
 # Elements of a constant, by the number of their type (types.proto).
 _FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}
 _LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
@@ -43,6 +45,7 @@ def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
     """
     try:
         with Source(path) as source:
+            _refuse_size(source)
             kind = SavedModel if saved_model else MetaGraph
             message = kind.FromString(source.read(0, source.size, "the graph"))
             size = source.size
@@ -56,6 +59,14 @@ def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
         raise ReadProblem(
             path, "reading it takes more memory than there is", "Check it on a larger machine."
         ) from error
+
+
+def _refuse_size(source: Source) -> None:
+    """Raise `Corrupt` for a file that no graph can be in, before its bytes are asked for."""
+    if 0 < source.size <= _LARGEST_GRAPH:
+        return
+    fault = "it takes more bytes than any graph can" if source.size else "it is empty"
+    raise Corrupt(source.path, fault, "Copy it again, or do without it.")
 
 
 class _Reader:
@@ -111,6 +122,8 @@ class _Reader:
         )
 
     def _number(self, nodes: Sequence[Any]) -> dict[bytes, int]:
+        if len(self._starts) > self._room:  # a function without a node takes memory, too
+            raise ValueError
         self._starts.append(len(self._names))
         self._nodes.append(nodes)
         numbers = {}

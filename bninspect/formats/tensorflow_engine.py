@@ -53,13 +53,34 @@ def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
-        import tensorflow  # noqa: PLC0415
+        with _silent_libraries():
+            import tensorflow  # noqa: PLC0415
+
+            tensorflow.constant(0)  # looks for devices
     except ImportError as error:
         raise UsageProblem(
             f"--engine tensorflow needs TensorFlow, which cannot be imported ({error})."
             " Install it with: pip install 'bninspect[tensorflow]'"
         ) from error
     return tensorflow
+
+
+@contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Keep what libraries write to standard error before any setting reaches them from there."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+        os.close(nowhere)
 
 
 def _look_over(path: str, place: str, target: Target) -> None:

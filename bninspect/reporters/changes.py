@@ -185,12 +185,14 @@ def _why_not_compared(comparison: Comparison) -> str:
     if not layers:
         return "no BN layer"
     total = plural(len(layers), "BN layer")
-    there = sum(sum(one is not None for one in layer.layers) > 1 for layer in layers)
+    there = [layer for layer in layers if sum(one is not None for one in layer.layers) > 1]
     if not there:
         return f"none of {total} is in two checkpoints to compare"
-    return (
-        f"nothing of {total} can be compared: of {there} the type or the number of channels changed"
-    )
+    told = f"nothing of {total} can be compared"
+    seen = (one for layer in there for one in layer.layers if one is not None)
+    if not any(values.channels for one in seen for values in one.values.values()):
+        return f"{told}: none has a channel"
+    return f"{told}: of {len(there)} the type or the number of channels changed"
 
 
 def _hit(comparison: Comparison, severity: Severity) -> str:
@@ -331,7 +333,7 @@ def _cell(layer: LayerHistory, role: Role) -> str:
         return "-"
     if not change.moved:
         return "came back" if layer.moved(role) else "still"
-    if change.largest is None:
+    if change.largest is None or math.isnan(change.largest):  # from NaN, or a negative variance
         return "moved"
     return f"{change.largest:.3g}"
 

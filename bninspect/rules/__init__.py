@@ -67,7 +67,9 @@ def _nearest(typed: str, names: dict[str, str]) -> str:
     """A suggestion for a mistyped name, as the end of a sentence; a full stop if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
 
-    near = get_close_matches(typed.upper(), names, 1) or get_close_matches(typed.lower(), names, 1)
+    near = [name for name in names if typed and name.lower().startswith(typed.lower())]
+    near = near or get_close_matches(typed.upper(), names, 1)
+    near = near or get_close_matches(typed.lower(), names, 1)
     return f"; did you mean {names[near[0]]}?" if near else "."
 
 

@@ -31,7 +31,8 @@ CAUSES: tuple[Cause, ...] = (
         doc=CauseDoc(
             meaning=(
                 "The layer was built in training mode and has ops that would move its statistics."
-                " But nothing that a training step computes depends on them, so no step ran them."
+                " But nothing that a training step computes depends on them, so that a step runs"
+                " them only where a script fetches them by hand."
             ),
             proof=(
                 "The graph beside the checkpoint (.meta) or in a SavedModel. Update ops are found"
@@ -45,7 +46,8 @@ CAUSES: tuple[Cause, ...] = (
                 " running (a placeholder that was fed False, a branch not taken, another graph) is"
                 " not stored. Where something else that keeps a result depends on them, a loop may"
                 " have run that by hand. Update ops that were fetched by hand in session.run moved"
-                " the statistics: then there is no finding to explain."
+                " the statistics, and there is no finding to explain, unless a placeholder switched"
+                " them off: the finding names it, and what it was fed is not stored."
             ),
             why=(
                 "The weights were trained with the statistics of each batch, and the averages that"
@@ -88,8 +90,8 @@ after 500 that did not        5 * (1 - 0.99 ** 0) = 0.000""",
                 "A stored Keras 2 configuration that calls the layer with training=False, to which"
                 " Keras 2's fit keeps. Or a graph with an optimizer, in which no"
                 " node updates the statistics and what the training ops compute uses them; a fused"
-                " kernel with is_training=False says so too. The optimizer changes the layer's"
-                " gamma or beta, else the cause is layer-frozen."
+                " kernel with is_training=False says so too. Where the layer has gamma or beta and"
+                " no optimizer changes either, the cause is layer-frozen."
             ),
             unproved=(
                 f"{_NO_GRAPH} A mode that a placeholder chooses is not stored: neither is what the"
@@ -139,9 +141,9 @@ in training and inference        (8 - 0) / sqrt(1 + 0.001) = 7.996""",
                 " what the training ops compute uses them, and no optimizer changes gamma or beta."
             ),
             unproved=(
-                f"{_NO_GRAPH} Weights-only files have no configuration. Keras 1 updates the"
-                " averages of a frozen layer too, so there trainable=false proves nothing. If gamma"
-                " or beta moved, the layer was trained."
+                f"{_NO_GRAPH} Weights-only files have no configuration. Keras before 2.1.3"
+                " updates the averages of a frozen layer too, so there trainable=false proves"
+                " nothing. If gamma or beta moved, the layer was trained."
             ),
             why=(
                 "With pretrained statistics it is right (BN107 is a note then). With initial ones"
@@ -311,15 +313,16 @@ alone in its batch                   (8 - 8) / sqrt(0 + 0.001) = 0.000""",
             proof=(
                 "The stored type, and a momentum (of the configuration, --momentum or the graph)"
                 " with 1 - momentum below half a step of the type just under 1: 0.00195 for"
-                " bfloat16, 0.000244 for float16."
+                " bfloat16, 0.000244 for float16. No graph that says that training does not update"
+                " the variance."
             ),
             unproved=(
                 "Without a momentum, or with one that the type can follow, the type alone proves"
                 " nothing: then BN305 says that it is a risk."
             ),
             why=(
-                "The variance never leaves 1. The mean starts at 0, where these types are finer, so"
-                " it moves at first, and stops where an update is too small for it."
+                "A variance of 0 to 2 never leaves 1. The mean starts at 0, where these types are"
+                " finer, so it moves at first, and stops where an update is too small for it."
             ),
             arithmetic="""\
 update      moving_variance = m * moving_variance + (1 - m) * batch_variance

@@ -56,12 +56,14 @@ def updates_a_step(layer: BNLayer, context: RuleContext) -> int | None:
     """How often a training step updates the variance, by the graph; None if that is not known.
 
     A layer that is built twice (reuse=True) is updated twice; one whose updates no training op
-    runs, by hand or not at all.
+    runs, by hand or not at all; one in a loop, as often as the loop goes round.
     """
     graph = context.graph(layer)
     if graph is None or not graph.training_ops:
         return 1
     updates = [update for update in graph.updates if update.role == "moving_variance"]
+    if any(update.in_loop for update in updates):
+        return None
     return len([update for update in updates if update.run_by]) or None
 
 
@@ -91,8 +93,8 @@ def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
 def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
     """How many updates the stored step allows; None for a layer that training does not update."""
     steps = context.step
-    if steps is None and context.optimizer_steps:
-        steps = max(one.steps for one in context.optimizer_steps)
+    if steps is None and all(one.exact for one in context.optimizer_steps):
+        steps = max((one.steps for one in context.optimizer_steps), default=None)
     if layer.keras is None:
         return steps
     if not layer.keras.trainable or layer.keras.inference_only or steps is None:

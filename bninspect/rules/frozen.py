@@ -88,8 +88,7 @@ def _cause(layer: BNLayer) -> tuple[str | None, tuple[str, ...]]:
         mode = layer.keras.config.get("mode")
         if mode in (1, 2):
             return _NEVER_USED, (f"the stored configuration says mode={mode}",)
-        # Keras 1 updates the averages of a frozen layer too.
-        if not layer.keras.trainable and layer.family != "keras-1":
+        if layer.keras.frozen:
             return _FROZEN, ("the stored configuration says trainable=false",)
         if layer.keras.inference_only:
             return _INFERENCE, ("the stored model calls it with training=False",)

@@ -279,7 +279,8 @@ An x that far from the mean is infinite in float16, and so is the output.""",
             why=(
                 "An update changes an average by (1 - momentum) of the difference. Just below 1 a"
                 " bfloat16 has steps of 0.004, a float16 of 0.0005: with momentum 0.999 (bfloat16)"
-                " or 0.9998 (float16) the change is rounded away and the variance never leaves 1."
+                " or 0.9998 (float16) the change is rounded away, and a variance of 0 to 2 never"
+                " leaves 1."
             ),
             arithmetic="""\
 update   variance = momentum * variance + (1 - momentum) * batch_variance

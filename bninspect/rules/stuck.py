@@ -132,7 +132,9 @@ def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Vio
         return
     mean, variance = both
     evidence = [f"moving_mean moved ({_number(mean.minimum)} to {_number(mean.maximum)})"]
-    proof = _proof_by_type(layer, context) or _half_proof(layer, context, "moving_variance")
+    proof = _half_proof(layer, context, "moving_variance")
+    if proof.cause is None and not _no_update_in_graph(layer, context):
+        proof = _proof_by_type(layer, context) or proof
     yield Violation(
         f"moving_variance is still {_number(variance.initial)} in {channels_in_words(layer)},"
         " while moving_mean moved",
@@ -142,10 +144,18 @@ def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Vio
     )
 
 
+def _no_update_in_graph(layer: BNLayer, context: RuleContext) -> bool:
+    """Whether the graph trains and has no update of the variance, whose type then is no reason."""
+    graph = context.graph(layer)
+    if graph is None or not graph.training_ops:
+        return False
+    return not any(update.role == "moving_variance" for update in graph.updates)
+
+
 def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
     """Why a half-precision variance cannot have left 1.0, if the numbers show it.
 
-    An update moves it by at most (1 - momentum) for any true variance in [0, 1]; less than half
+    An update moves it by at most (1 - momentum) for any true variance in [0, 2]; less than half
     a step of the type is rounded away.
     """
     dtype = layer.variables["moving_variance"].dtype
@@ -157,8 +167,8 @@ def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
     if momentum is None or 1.0 - momentum >= half_step:
         return None
     told = (
-        f"one update changes it by at most {1.0 - momentum:g}, half a step of {dtype} at 1 is"
-        f" {half_step:g}"
+        f"one update by a variance of 0 to 2 changes it by at most {1.0 - momentum:g}, half a step"
+        f" of {dtype} below 1 is {half_step:g}"
     )
     return Proof("half-precision", (told,))
 

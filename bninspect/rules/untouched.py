@@ -32,8 +32,7 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
     if layer.training.facts or not layer.training.testable or saw_only_zeros(layer):
         return  # BN101, BN303
     untrained = context.step == 0 and not context.trained
-    # Keras 1 updates the averages of a frozen layer too.
-    may_freeze = layer.trainable is False and layer.family != "keras-1"
+    may_freeze = layer.keras is not None and layer.keras.frozen
     frozen = may_freeze and (context.trained or bool(context.step))
     evidence = ["no sign of training: gamma, beta and optimizer slots, where stored, are initial"]
     if context.step is not None:

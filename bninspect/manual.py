@@ -1,0 +1,176 @@
+"""The manual: what stands below the options in the help of each command.
+
+What PATH may be, exit codes, examples. The tests run every example.
+"""
+
+from __future__ import annotations
+
+# Lines after \b are shown as they stand: at most 76 characters fit into 80 columns.
+_PATHS = """
+\b
+PATH may be
+  model.ckpt-200      the prefix of a checkpoint, or any of its files
+  model.h5            a Keras file: .h5, .keras, .weights.h5, .weights.json
+  export/1/           a SavedModel, a TF-Hub module
+  training_dir/       the newest checkpoint that its `checkpoint` file names
+  models/             any other directory: every checkpoint below it, once
+  'runs/*/model.h5'   a pattern that the shell left alone
+What a file is is told by its content, not by its name.
+"""
+
+MAIN = f"""{_PATHS}
+\b
+Examples:
+  bninspect check model.ckpt-200       # is anything wrong? exit code 1 if so
+  bninspect list model.h5              # which BN layers are in it?
+  bninspect dump model.h5 --layer bn1  # what are the values of this one?
+  bninspect compare training_dir/      # what moved between checkpoints?
+  bninspect report model.h5 -o a.html  # the same to look at, in a browser
+  bninspect rule BN101                 # what does a finding mean? the fix?
+
+`bninspect COMMAND --help` shows the options of a command, its exit codes and more examples.
+"""
+
+CHECK = f"""{_PATHS}
+\b
+Formats:
+  text      the report for people
+  concise   a line a finding
+  json      for programs; `bninspect schema` describes it
+  github    annotations of a GitHub workflow
+  sarif     SARIF 2.1.0, for code scanning
+  junit     JUnit XML, for the test reports of GitLab and Jenkins
+
+\b
+Exit codes:
+  0  nothing at or above --fail-on
+  1  findings at or above --fail-on
+  2  something could not be read, or the call was wrong
+  3  nothing was checked: no file had a BN layer, or none could be compared
+     with --since
+2 wins over 1, 1 over 3; a run goes on after what cannot be read. No format
+changes the exit code. An interrupted run ends with 130 and writes what is
+done by then.
+
+\b
+Examples:
+  bninspect check model.ckpt-200
+  bninspect check run1/ run2/ --format json=report.json --format text
+  bninspect check training_dir/ --all-checkpoints
+  bninspect check model.ckpt-400 --since model.ckpt-200
+  bninspect check model.h5 --ignore BN303 --fail-on warning
+  bninspect check models/ --baseline known.json --update-baseline
+  bninspect check models/ --baseline known.json
+  bninspect check models/ runs/ --jobs 2 --format concise
+  bninspect check runs/ --format sarif=bninspect.sarif --format github
+"""
+
+LIST = f"""{_PATHS}
+\b
+Exit codes:
+  0  the list is whole, even if there is no BN layer
+  2  something could not be read, or the call was wrong
+
+\b
+Examples:
+  bninspect list model.ckpt-200
+  bninspect list model.h5 --verbose    # with the stored name of each variable
+  bninspect list model.h5 --quiet      # names only, for scripts
+  bninspect list models/ --format json -o layers.json
+"""
+
+DUMP = """
+\b
+Formats:
+  text   the values with a histogram of each
+  json   for programs; `bninspect schema` describes it
+  csv    a line a channel
+  npz    NumPy's archive, an array a layer and member
+
+\b
+Exit codes:
+  0  the values are shown
+  2  something could not be read, no layer has such a name, or the call was
+     wrong
+
+\b
+Examples:
+  bninspect dump model.h5 --layer bn1
+  bninspect dump model.h5 --layer 'bn*' --format csv -o values.csv
+  bninspect dump model.h5 --layer '*' --format npz -o values.npz
+  bninspect dump training_dir/ --all-checkpoints --layer 'conv1/*' --quiet
+"""
+
+COMPARE = """
+\b
+Formats:
+  text   the report for people
+  json   for programs; `bninspect schema` describes it
+  csv    a line a layer, member and pair of checkpoints
+
+\b
+Exit codes:
+  0  nothing at or above --fail-on
+  1  findings at or above --fail-on
+  2  something could not be read, there are fewer than two checkpoints, or
+     the call was wrong
+  3  there is no BN layer to compare
+
+\b
+Examples:
+  bninspect compare model.ckpt-200 model.ckpt-400
+  bninspect compare training_dir/
+  bninspect compare training_dir/ --format csv -o changes.csv
+"""
+
+REPORT = f"""{_PATHS}
+\b
+Exit codes are those of `check`:
+  0  nothing at or above --fail-on
+  1  findings at or above --fail-on
+  2  something could not be read, or the call was wrong
+  3  nothing was checked: no file had a BN layer, or none could be compared
+     with --since
+
+\b
+Examples:
+  bninspect report model.ckpt-200 -o report.html
+  bninspect report training_dir/ --all-checkpoints -o report.html
+  bninspect report models/ --fail-on never > report.html
+"""
+
+RULE = """
+\b
+Exit codes:
+  0  the page is shown
+  2  there is no such rule or cause, or the call was wrong
+
+\b
+Examples:
+  bninspect rule                       # all rules and causes, a line each
+  bninspect rule BN101
+  bninspect rule statistics-frozen     # by name
+  bninspect rule update-ops-not-run    # a cause
+  bninspect rule --format markdown -o rules.md
+"""
+
+CONFIG = """
+\b
+Exit codes:
+  0  the configuration is sound
+  2  it is not (the message names the file and the key), or the call was
+     wrong
+
+\b
+Examples:
+  bninspect config
+  bninspect config --select BN1 --format json
+  bninspect config --config ci/bninspect.toml
+  bninspect config --isolated          # the defaults
+"""
+
+SCHEMA = """
+\b
+Examples:
+  bninspect schema > bninspect.schema.json
+"""

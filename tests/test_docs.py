@@ -1,0 +1,283 @@
+"""The documents do not rot: what they show runs, what they list is whole, links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bninspect.families import FAMILIES
+from bninspect.reporters.configuration import _KEYS
+from bninspect.writers import CHECK
+from tests.conftest import FIXTURES, ROOT, Outcome, parsed
+from tests.documents import DOCUMENTS, blocks, commands, make_workplace, run_in
+from tests.test_help import part
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FORMATS, IN_CI, STARTED = (
+    ROOT / "docs" / f"{name}.md" for name in ("formats", "ci", "getting-started")
+)
+PAGES = ROOT / "docs" / "rules.md"  # whose code test_samples runs
+LINKED = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", FIXTURES / "README.md")
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+HOOKS: list[dict[str, Any]] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
+
+# What code with a `model` to train speaks of.
+TRAINING = """
+import warnings
+import bninspect.keras, keras, numpy
+warnings.simplefilter("error", bninspect.keras.BatchNormWarning)
+images, labels = numpy.random.default_rng(0).normal(3, 2, (64, 4)), numpy.ones((64, 1))
+layers = [keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+model = keras.Sequential([keras.Input((4,)), *layers])
+model.compile("sgd", "mse")
+"""
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    make_workplace(tmp_path)
+    return tmp_path
+
+
+# --- What is run ----------------------------------------------------------------------------------
+
+
+@each_document
+def test_commands_do_what_is_shown(document: Path, workplace: Path) -> None:
+    for command in commands(document):
+        done = run_in(workplace, command.line)
+        assert "Traceback" not in done.stdout, command.line
+        if command.output is not None:
+            assert done.stdout.strip("\n") == command.output
+        if command.exit_code is not None:
+            assert done.returncode == command.exit_code, f"{command.line}\n{done.stdout}"
+
+
+@each_document
+def test_python_runs(document: Path, workplace: Path) -> None:
+    """Code of a rule's page runs with its tests, all other code here, after the commands.
+
+    What has a `model` to train is given one; a test is called.
+    """
+    pages = PAGES.read_text(encoding="utf-8")
+    own = [one.text for one in blocks(document, "python") if one.text not in pages]
+    if own:
+        for command in commands(document):
+            run_in(workplace, command.line)
+    for text in own:
+        whole = (TRAINING if "model.fit(" in text else "") + text
+        whole += "".join(f"\n{name}()\n" for name in re.findall(r"^def (test_\w+)", text, re.M))
+        (workplace / "example.py").write_text(whole, encoding="utf-8")
+        done = run_in(workplace, f'"{sys.executable}" example.py')
+        assert done.returncode == 0, f"{text}\n{done.stdout}"
+
+
+def test_the_fix_of_the_guide_is_that_of_the_page() -> None:
+    (code,) = blocks(STARTED, "python")
+    assert code.text in PAGES.read_text(encoding="utf-8")
+
+
+@each_document
+def test_commands_in_pipelines_run(document: Path, workplace: Path) -> None:
+    """Those of GitHub's and GitLab's YAML, and of Jenkins' Groovy."""
+    for block in blocks(document, "yaml", "groovy"):
+        for line in re.findall(r"(?:run: |- |sh ')(bninspect [^'\n]+)", block.text):
+            done = run_in(workplace, line)
+            assert done.returncode in (0, 1), f"{line}\n{done.stdout}"
+            for name in re.findall(r"=(\S+\.(?:sarif|xml))", line):
+                assert block.text.count(name) > 1, f"{name} is written and not used"
+                assert (workplace / name).stat().st_size
+
+
+def toml_blocks() -> list[str]:
+    return [block.text for document in DOCUMENTS for block in blocks(document, "toml")]
+
+
+@pytest.mark.parametrize("text", toml_blocks(), ids=lambda text: text.partition("\n")[0])
+def test_configurations_are_loaded(text: str, workplace: Path) -> None:
+    """The first line of an example says what the file is called."""
+    name = text.partition("\n")[0].removeprefix("# ")
+    file = workplace / "settings" / name
+    file.parent.mkdir()
+    file.write_text(text, encoding="utf-8")
+    done = run_in(workplace, f"bninspect config --config settings/{name} --format json")
+    assert done.returncode == 0, done.stdout
+    table = tomllib.loads(text)
+    table = table["tool"]["bninspect"] if "tool" in table else table
+    told = {
+        key
+        for key, value in parsed(done.stdout)["values"].items()
+        if any(source.startswith(f"settings/{name}: ") for source in value["sources"])
+    }
+    assert told == set(table)
+
+
+def test_an_example_has_every_key() -> None:
+    assert set(tomllib.loads(blocks(IN_CI, "toml")[0].text)) == set(_KEYS)
+
+
+# --- YAML -----------------------------------------------------------------------------------------
+
+
+def yaml_blocks() -> list[str]:
+    return [block.text for document in DOCUMENTS for block in blocks(document, "yaml")]
+
+
+@pytest.mark.parametrize("text", yaml_blocks(), ids=range(len(yaml_blocks())))
+def test_pipelines_follow_their_schema(text: str, tmp_path: Path) -> None:
+    example = yaml.safe_load(text)
+    if isinstance(example, list):  # steps alone
+        example = {"on": "push", "jobs": {"one": {"runs-on": "ubuntu-latest", "steps": example}}}
+    if "repos" in example:
+        check_pre_commit(example, tmp_path)
+        return
+    example = {"on" if key is True else key: value for key, value in example.items()}  # YAML 1.1
+    kind = "github-workflows" if "jobs" in example else "gitlab-ci"
+    file = tmp_path / "example.yml"
+    file.write_text(json.dumps(example), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{kind}", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours = [
+        step
+        for job in example.get("jobs", {}).values()
+        for step in job["steps"]
+        if step.get("uses", "").endswith("/bninspect")
+    ]
+    assert all(set(step["with"]) <= set(ACTION["inputs"]) for step in ours)
+    for step, output in re.findall(r"steps\.([\w-]+)\.outputs\.([\w-]+)", text):
+        assert step in [one["id"] for one in ours]
+        assert output in ACTION["outputs"]
+
+
+def check_pre_commit(example: dict[str, Any], folder: Path) -> None:
+    file = folder / ".pre-commit-config.yaml"
+    file.write_text(yaml.safe_dump(example), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pre_commit", "validate-config", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = {hook["id"] for repo in example["repos"] for hook in repo["hooks"]}
+    assert named == {hook["id"] for hook in HOOKS}
+
+
+# --- Links ----------------------------------------------------------------------------------------
+
+
+def anchors(document: Path) -> set[str]:
+    """What GitHub calls the headings: lower case, without punctuation, hyphens for blanks."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("document", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        led_to = (document.parent / path).resolve() if path else document
+        assert led_to.exists(), target
+        if anchor:
+            assert anchor in anchors(led_to), target
+
+
+# --- What is listed -------------------------------------------------------------------------------
+
+
+def test_the_table_of_files_says_what_the_fixtures_prove() -> None:
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| [^|]+ \| ([^|]+) \|$", FORMATS.read_text("utf-8"), re.MULTILINE
+    )
+    proved: dict[str, set[str]] = {}
+    for path in FIXTURES.glob("*.json"):
+        expected = json.loads(path.read_text(encoding="utf-8"))
+        # "keras 3.12.4, tensorflow 2.21.0": who wrote the file comes first.
+        writer = expected["made_with"].partition(",")[0].lower()
+        proved.setdefault(expected["format"], set()).add(writer)
+    told = {name: {one.strip().lower() for one in cell.split(",")} for name, cell in rows}
+    told = {name: versions for name, versions in told.items() if name not in families()}
+    assert told == proved
+
+
+def families() -> set[str]:
+    return {family.name for family in FAMILIES}
+
+
+def test_the_table_of_families_says_what_the_program_knows() -> None:
+    text = FORMATS.read_text("utf-8").partition("## Which variables")[2]
+    rows = {
+        name: set(re.findall(r"`([^`]+)`", cell))
+        for name, cell in re.findall(r"^\| `([^`]+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    }
+    assert set(rows) == families()
+    for family in FAMILIES:
+        usual = {family.mean[0], family.variance[0]}
+        assert usual <= rows[family.name], family.name
+        assert rows[family.name] <= {*family.mean, *family.variance}, family.name
+
+
+def test_the_table_of_formats_is_whole() -> None:
+    section = IN_CI.read_text("utf-8").partition("## Formats")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(CHECK)
+
+
+def test_the_table_of_exit_codes_is_that_of_the_help(run: Callable[..., Outcome]) -> None:
+    told = {line[0] for line in part(run("check", "-h").out, "Exit codes:") if line[0].isdigit()}
+    for document in (IN_CI, ROOT / "README.md"):
+        rows = re.findall(r"^\| (\d) \| ", document.read_text("utf-8"), re.MULTILINE)
+        assert set(rows) == told, document
+
+
+# --- Completion -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_documented_and_printed(shell: str, workplace: Path) -> None:
+    lines = [line for block in blocks(STARTED, "sh") for line in block.text.splitlines()]
+    (line,) = (line for line in lines if f"_BNINSPECT_COMPLETE={shell}_source" in line)
+    command = re.search(r"_BNINSPECT_COMPLETE=\w+ bninspect", line)
+    assert command
+    done = run_in(workplace, command[0])
+    assert done.returncode == 0
+    assert f"_BNINSPECT_COMPLETE={shell}_complete" in done.stdout
+    script = workplace / "completion"
+    script.write_text(done.stdout, encoding="utf-8")
+    program = shutil.which(shell)
+    if program is not None:  # the shell itself, where it is installed, can read it
+        read = subprocess.run([program, "-n", str(script)], capture_output=True, check=False)
+        assert (read.returncode, read.stderr) == (0, b"")
+
+
+def test_completion_works_in_bash(workplace: Path) -> None:
+    script = """
+        eval "$(_BNINSPECT_COMPLETE=bash_source bninspect)"
+        COMP_WORDS=(bninspect ch) COMP_CWORD=1
+        _bninspect_completion bninspect
+        echo "${COMPREPLY[*]}"
+    """
+    assert run_in(workplace, script).stdout == "check\n"

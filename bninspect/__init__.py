@@ -11,6 +11,7 @@ is stored in a model is executed.
 to checkpoint of a training; `open_checkpoint` and `find_layers` are the steps below them. None of
 them prints. What they return is frozen: a `Report` has a `CheckpointReport` for each checkpoint,
 that its `BNLayer`s with their `Values` and its `Finding`s; `explain` writes a report for a person.
+A notebook shows a `Report` or a `BNLayer` by `as_html`.
 `bninspect.keras` watches a training while it runs. Importing the package imports none of its parts
 until one is used.
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bninspect.inspection import check, compare, list_layers
     from bninspect.layers import find_layers
     from bninspect.model import BNLayer, Checkpoint, Values, Variable
+    from bninspect.reporters.html.notebook import as_html
     from bninspect.reporters.text import explain
 
 __version__ = "0.1.0"
@@ -44,6 +46,7 @@ __all__ = [
     "Values",
     "Variable",
     "__version__",
+    "as_html",
     "check",
     "compare",
     "explain",
@@ -65,6 +68,7 @@ _HOMES = {
     "UsageProblem": "bninspect.errors",
     "Values": "bninspect.model",
     "Variable": "bninspect.model",
+    "as_html": "bninspect.reporters.html.notebook",
     "check": "bninspect.inspection",
     "compare": "bninspect.inspection",
     "explain": "bninspect.reporters.text",

@@ -1,9 +1,4 @@
-"""The commands: the only place that prints, exits and catches.
-
-Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 something could not be read or was
-asked for wrongly, 3 nothing was checked: no file had a BN layer, or none that could be compared
-where a comparison was asked for. 2 wins over 1, 1 over 3.
-"""
+"""The commands: the only place that prints, exits and catches."""
 
 from __future__ import annotations
 
@@ -20,6 +15,14 @@ import click
 from bninspect import __version__, manual
 from bninspect.about import config_, rule, schema
 from bninspect.errors import BninspectError, UsageProblem
+from bninspect.exit_codes import (
+    FINDINGS,
+    INTERRUPTED,
+    NOTHING_CHECKED,
+    OK,
+    PROBLEM,
+    exit_code_of,
+)
 from bninspect.options import (
     PATHS,
     check_options,
@@ -34,15 +37,13 @@ from bninspect.output import (
     refuse_input,
     refuse_settings,
 )
+from bninspect.page import report
 from bninspect.writers import CHECK, COMPARE, DUMP, LIST, Wishes, write
 
 if TYPE_CHECKING:
     from bninspect.config import Config
     from bninspect.findings import Report
 
-OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
-# What a shell reports of a program that SIGINT ended.
-INTERRUPTED = 130
 _ISSUES = "Please report this as a bug, with the lines above."
 
 
@@ -178,7 +179,7 @@ def check(
         _tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
     if report.interrupted:
         return _fail("interrupted", INTERRUPTED)
-    return _exit_code(report, config.fail_on, allow_empty=allow_empty)
+    return exit_code_of(report, config.fail_on, allow_empty=allow_empty)
 
 
 @main.command(
@@ -317,6 +318,7 @@ def compare(
 
 
 main.add_command(config_)
+main.add_command(report)
 main.add_command(rule)
 main.add_command(schema)
 
@@ -370,16 +372,6 @@ def _keep_settings(targets: Sequence[tuple[str, str | None]], config: Config) ->
     """Raise `UsageProblem` if a file to write is what this run goes by."""
     written = (file for _, file in targets if file is not None)
     refuse_settings(written, (config.file, config.baseline))
-
-
-def _exit_code(report: Report, fail_on: str, *, allow_empty: bool) -> int:
-    from bninspect.findings import any_at_least  # noqa: PLC0415
-
-    if report.unreadable:
-        return PROBLEM
-    if any_at_least(fail_on, report.findings):
-        return FINDINGS
-    return OK if report.checked or allow_empty else NOTHING_CHECKED
 
 
 def _opened(report: Report) -> Iterator[str]:

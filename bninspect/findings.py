@@ -323,3 +323,9 @@ class Report:
             f"<Report of {len(self.checkpoints)} checkpoint{several}, {self.layer_count} BN layers:"
             f" {counts}, {self.unreadable} unreadable>"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import bninspect  # noqa: PLC0415 - its face knows who draws
+
+        return bninspect.as_html(self)

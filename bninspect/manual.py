@@ -25,6 +25,7 @@ Examples:
   bninspect list model.h5              # which BN layers are in it?
   bninspect dump model.h5 --layer bn1  # what are the values of this one?
   bninspect compare training_dir/      # what moved between checkpoints?
+  bninspect report model.h5 -o a.html  # the same to look at, in a browser
   bninspect rule BN101                 # what does a finding mean? the fix?
 
 `bninspect COMMAND --help` shows the options of a command, its exit codes and more examples.
@@ -120,6 +121,22 @@ Examples:
   bninspect compare model.ckpt-200 model.ckpt-400
   bninspect compare training_dir/
   bninspect compare training_dir/ --format csv -o changes.csv
+"""
+
+REPORT = f"""{_PATHS}
+\b
+Exit codes are those of `check`:
+  0  nothing at or above --fail-on
+  1  findings at or above --fail-on
+  2  something could not be read, or the call was wrong
+  3  nothing was checked: no file had a BN layer, or none could be compared
+     with --since
+
+\b
+Examples:
+  bninspect report model.ckpt-200 -o report.html
+  bninspect report training_dir/ --all-checkpoints -o report.html
+  bninspect report models/ --fail-on never > report.html
 """
 
 RULE = """

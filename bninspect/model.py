@@ -325,6 +325,12 @@ class BNLayer:
     def __repr__(self) -> str:
         return f"<BNLayer {self.name}: {self.family}, {self.channels} channels, {self.dtype}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import bninspect  # noqa: PLC0415 - its face knows who draws
+
+        return bninspect.as_html(self)
+
     @property
     def zero_debiased(self) -> bool:
         """Whether the averages forget their initial value with the first update."""

@@ -106,6 +106,36 @@ _ALL_CHECKPOINTS = click.option(
     is_flag=True,
     help="Of a training directory all checkpoints, oldest first, not the newest alone.",
 )
+_ENGINE = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="What reads the files: bninspect itself, or an installed TensorFlow, for"
+    " a second opinion on its checkpoints and SavedModels.",
+)
+_ALLOW_EMPTY = click.option(
+    "--allow-empty",
+    is_flag=True,
+    help="Exit with 0, not 3, where there was nothing to check or compare.",
+)
+_SINCE = click.option(
+    "--since",
+    metavar="CHECKPOINT",
+    shell_complete=complete_files,
+    help="An earlier checkpoint of the training: what stood still since then is"
+    " BN107. With --all-checkpoints each is compared with the one before it unless this"
+    " is given.",
+)
+_JOBS = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    show_default=True,
+    help="Read checkpoints in N processes; the report is the same.",
+)
 
 
 OUTPUT = click.option(
@@ -146,14 +176,7 @@ def common_options(
                 *_destination_options(known),
                 _PATTERN,
                 *([_ALL_CHECKPOINTS] if all_checkpoints else []),
-                click.option(
-                    "--engine",
-                    type=click.Choice(ENGINES),
-                    default=ENGINES[0],
-                    show_default=True,
-                    help="What reads the files: bninspect itself, or an installed TensorFlow, for"
-                    " a second opinion on its checkpoints and SavedModels.",
-                ),
+                _ENGINE,
                 *_CONFIGURATION,
                 click.option("-q", "--quiet", is_flag=True, help=quiet),
                 click.option("-v", "--verbose", is_flag=True, help=verbose),
@@ -202,39 +225,39 @@ def check_options(command: Command) -> Command:
         command,
         (
             *_OF_RULES,
-            click.option(
-                "--allow-empty",
-                is_flag=True,
-                help="Exit with 0, not 3, where there was nothing to check or compare.",
-            ),
+            _ALLOW_EMPTY,
             click.option(
                 "--skip-unknown",
                 is_flag=True,
                 help="Pass over a file that is no checkpoint, as in a directory: for tools that"
                 " list files.",
             ),
-            click.option(
-                "--since",
-                metavar="CHECKPOINT",
-                shell_complete=complete_files,
-                help="An earlier checkpoint of the training: what stood still since then is"
-                " BN107. With --all-checkpoints each is compared with the one before it unless this"
-                " is given.",
-            ),
-            click.option(
-                "-j",
-                "--jobs",
-                type=click.IntRange(1),
-                default=1,
-                metavar="N",
-                show_default=True,
-                help="Read checkpoints in N processes; the report is the same.",
-            ),
+            _SINCE,
+            _JOBS,
             click.option(
                 "--update-baseline",
                 is_flag=True,
                 help="Write today's findings to the file of --baseline, and report nothing.",
             ),
+        ),
+    )
+
+
+def report_options(command: Command) -> Command:
+    """The options of `report`: what is judged, as for `check`, and where the page goes."""
+    return _with_options(
+        _configured(command),
+        (
+            OUTPUT,
+            *_OF_RULES,
+            _ALL_CHECKPOINTS,
+            _SINCE,
+            _PATTERN,
+            _ALLOW_EMPTY,
+            _ENGINE,
+            _JOBS,
+            *_CONFIGURATION,
+            click.option("-q", "--quiet", is_flag=True, help="Say nothing when it is written."),
         ),
     )
 

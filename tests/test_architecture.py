@@ -18,9 +18,9 @@ PACKAGE = ROOT / "bninspect"
 ROWS = (
     {"__main__"},
     {"cli", "keras"},
-    {"about", "following"},
+    {"about", "following", "page"},
     {"writers"},
-    {"inspection", "manual", "options", "output", "reporters"},
+    {"exit_codes", "inspection", "manual", "options", "output", "reporters"},
     {"workers"},
     {"batch"},
     {"examine"},
@@ -40,9 +40,11 @@ ONLY_USER = {
     "cramjam": {"formats/sstable.py"},
     "tensorflow": {"formats/tensorflow_engine.py"},
     "google": {"formats/protos.py"},
-    "click": {"about.py", "cli.py", "following.py", "options.py", "reporters/text.py"},
+    "click": {"about.py", "cli.py", "following.py", "options.py", "page.py", "reporters/text.py"},
     "tomllib": {"config/toml_file.py"},
     "tomli": {"config/toml_file.py"},
+    "jinja2": {"reporters/html/rendering.py"},
+    "markupsafe": {"reporters/html/page.py", "reporters/html/rendering.py"},
     "xml": {"reporters/junit.py"},
 }
 
@@ -132,7 +134,8 @@ V2 = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
 H5 = FIXTURES / "keras2_functional_correct"
 
 
-REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")}
+REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")} | {"jinja2"}
+REPORTERS |= {path.stem for path in (PACKAGE / "reporters/html").glob("[!_]*.py")}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,10 @@ REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")}
             REPORTERS - {"sarif", "catalogue", "locations", "text"},
         ),
         (["check", str(V2), "--format", "junit"], REPORTERS - {"junit", "locations", "text"}),
+        (
+            ["report", str(V2)],
+            {"rich", "h5py", "cramjam", "tensorflow", "keras", "notebook"},
+        ),
         (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
         (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
     ],

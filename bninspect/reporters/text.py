@@ -24,6 +24,7 @@ from bninspect.findings import (
     Suppression,
 )
 
+CUT_SHORT = "interrupted: what was still to be read is not in this report"
 # How many layers of one entry are named without --verbose.
 _NAMED = 3
 _COLORS: dict[str, str] = {
@@ -75,8 +76,8 @@ class TextReport:
     def add(self, item: CheckpointReport) -> None:
         """Make the lines of one checkpoint."""
         # The answer stays on one line, however long: that is what is read first, and grepped.
-        verdict = printable(_verdict(item))
-        self._lines.append(f"{paint(_status(item), color=self._color)}  {verdict}")
+        told = printable(verdict(item))
+        self._lines.append(f"{paint(status(item), color=self._color)}  {told}")
         if not self._quiet:
             width = prose_width(self._width)
             self._lines += _details(item, width=width, color=self._color, verbose=self._verbose)
@@ -86,7 +87,8 @@ class TextReport:
         several = len(report.checkpoints) > 1
         lines = self._lines
         if several:
-            lines = [_verdict_on_all(report, color=self._color), "", *lines]
+            worst, told = verdict_on_all(report)
+            lines = [f"{paint(worst, color=self._color)}  {printable(told)}", "", *lines]
         if not self._quiet or several or report.interrupted:
             if several and lines[-1]:
                 lines.append("")
@@ -177,7 +179,8 @@ def is_unicode(stream: TextIO) -> bool:
     return encoding.replace("-", "").startswith("utf")
 
 
-def _status(item: CheckpointReport) -> str:
+def status(item: CheckpointReport) -> str:
+    """What became of a checkpoint, in the word that leads its verdict."""
     if item.error:
         return "ERROR"
     severities = {finding.severity for finding in item.findings}
@@ -188,24 +191,24 @@ def _status(item: CheckpointReport) -> str:
     return "PASS" if item.layer_count and not item.none_compared else "NONE"
 
 
-def _verdict_on_all(report: Report, *, color: bool) -> str:
-    """The answer for all checkpoints, in one line."""
-    states = [_status(item) for item in report.checkpoints]
+def verdict_on_all(report: Report) -> tuple[str, str]:
+    """The answer for all checkpoints: a word and a sentence."""
+    states = [status(item) for item in report.checkpoints]
     worst = min(states, key=list(_OUTCOMES).index)
     told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
     if report.interrupted:
         told = f"interrupted after {told}"
     if worst in ("ERROR", "FAIL"):
         first = report.checkpoints[states.index(worst)].path
-        told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
-    return f"{paint(worst, color=color)}  {told}"
+        told += f"; first {_OUTCOMES[worst]}: {first}"
+    return worst, told
 
 
 def _outcomes(report: Report, *, codes: bool = False) -> str:
     """How many checkpoints ended how; with `codes`, by which rules."""
     told = []
     for state, word in _OUTCOMES.items():
-        items = [item for item in report.checkpoints if _status(item) == state]
+        items = [item for item in report.checkpoints if status(item) == state]
         alone = [item for item in items if state == "NONE" and item.none_compared]
         if len(items) > len(alone):
             rules = _rules_of(state, items) if codes else ""
@@ -222,17 +225,17 @@ def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
     return f" ({', '.join(sorted(hit))})" if hit else ""
 
 
-def _verdict(item: CheckpointReport) -> str:
+def verdict(item: CheckpointReport) -> str:
     """The answer in one sentence."""
     if item.since is not None and item.none_compared:
         lost = f"none could be compared with {item.since.path} (--since)"
-        return f"{_verdict(replace(item, since=None))}; {lost}"
+        return f"{verdict(replace(item, since=None))}; {lost}"
     if item.error:
         return str(item.error)
     if not item.layer_count:
         return f"{item.path}: no BN layer among {plural(item.variable_count, 'variable')}"
     total = plural(item.layer_count, "BN layer")
-    worst = _worst(item.findings)
+    worst = worst_of(item.findings)
     if worst is None:
         return f"{item.path}: {total}, {_no_finding(item)}"
     hit = {finding.layer for finding in worst}
@@ -258,20 +261,21 @@ def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
         if not (report.layer_count or report.unreadable or report.interrupted):
             lines.append("nothing was checked, which is exit code 3 without --allow-empty")
     if report.baseline is not None:
-        lines.append(f"baseline: {_of_baseline(report.baseline)}")
+        lines.append(f"baseline: {baseline_in_words(report.baseline)}")
     if report.interrupted:
-        lines.append("interrupted: what was still to be read is not in this report")
+        lines.append(CUT_SHORT)
     return lines
 
 
-def _of_baseline(count: BaselineCount) -> str:
+def baseline_in_words(count: BaselineCount) -> str:
+    """What became of the baseline."""
     known = plural(count.known, "known finding")
     if count.gone is None:
         return f"{known}; how many have gone cannot be told, as not everything could be read"
     return f"{known}, {count.gone} gone{' (--update-baseline)' if count.gone else ''}"
 
 
-def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
+def worst_of(findings: Iterable[Finding]) -> list[Finding] | None:
     """The findings to lead with: of the gravest severity, the rule that hits most layers."""
     groups: dict[tuple[Severity, str], list[Finding]] = {}
     for finding in findings:
@@ -283,21 +287,24 @@ def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
     )
 
 
-def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
-    notes = [f"note: {shortened(note)}" for note in item.notes]
+def notes_on(item: CheckpointReport) -> list[str]:
+    """What is to be said of a checkpoint besides its findings; names may be shortened."""
+    notes = [shortened(note) for note in item.notes]
     if not item.layer_count and not item.error and item.names:
         names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))
         notes.append(
             f"no variable has the name of a BN statistic known here; names are like {names}."
             " If there is BN in it, say so with --pattern; `bninspect list -v` shows all names"
         )
-    lines = [line for note in notes for line in wrap(_INDENT, note, width, 6)]
+    return notes
+
+
+def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
+    lines = [line for note in notes_on(item) for line in wrap(_INDENT, f"note: {note}", width, 6)]
     lines += entries(item.findings, width=width, color=color, verbose=verbose)
     if verbose:
         lines += _suppressed_entries(item.suppressed, width)
-    if lines:
-        lines.append("")
-    return lines
+    return [*lines, ""] if lines else []
 
 
 def entries(
@@ -313,13 +320,13 @@ def entries(
     `source` is what a cause that is not proved cannot be told from.
     """
     lines = []
-    for group in _grouped(findings):
+    for group in grouped(findings):
         lines.append("")
         lines += _entry(group, width=width, color=color, verbose=verbose, source=source)
     return lines
 
 
-def _grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
+def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     """Findings that say the same: one rule, severity, cause and fix; gravest first."""
     groups: dict[tuple[Severity, str, str | None, str], list[Finding]] = {}
     for finding in findings:
@@ -335,14 +342,13 @@ def _entry(
 ) -> list[str]:
     first = group[0]
     severity = paint(first.severity, color=color)
-    head = f"{severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"
-    lines = [f"  {head}"]
+    lines = [f"  {severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"]
     shown = group if verbose else group[:_NAMED]
     for finding in shown:
         lines += wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
     if len(group) > len(shown):
         lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
-    lines += wrap("    evidence  ", "; ".join(_evidence(group, verbose=verbose)), width, 14)
+    lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
     if first.cause or first.severity == "error":
         lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
     lines += wrap("    fix       ", first.fix, width, 14)
@@ -365,7 +371,7 @@ def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[st
     return lines
 
 
-def _evidence(group: list[Finding], *, verbose: bool) -> list[str]:
+def evidence_of(group: list[Finding], *, verbose: bool) -> list[str]:
     """What the findings of an entry stand on, with the number of layers where not all share it.
 
     A fact that names its layer needs no number.

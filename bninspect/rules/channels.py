@@ -79,6 +79,15 @@ def dead_channels(mean: Values, variance: Values, momentum: float | None, step: 
     )
 
 
+def dead_of(layer: BNLayer, context: RuleContext) -> int:
+    """How many channels of a layer are dead; 0 where its statistics were not read."""
+    if layer.statistics is None:
+        return 0
+    if saw_only_zeros(layer):
+        return layer.statistics[0].channels
+    return dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
+
+
 def _decayed(initial: float, momentum: float | None, step: int | None) -> float | None:
     if momentum is None or step is None or not 0.0 < momentum < 1.0:
         return None

@@ -9,9 +9,8 @@ from bninspect.model import ROLES, STATISTICS, BNLayer
 from bninspect.rules.channels import (
     COLLAPSED_VARIANCE,
     counted_by_dead_channels,
-    dead_channels,
+    dead_of,
     momentum_of,
-    saw_only_zeros,
 )
 from bninspect.rules.fixes import FLOAT32_FIXES
 from bninspect.rules.samples import KERAS_SET_WEIGHTS
@@ -52,13 +51,7 @@ def negative_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
 
 def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN303."""
-    if layer.statistics is None:
-        return
-    if saw_only_zeros(layer):
-        count = layer.statistics[0].channels
-    else:
-        count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
-    if count:
+    if count := dead_of(layer, context):
         yield Violation(
             f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"
             " variance has decayed",

@@ -1,0 +1,1 @@
+"""The page to look at: templates, and what of the layers goes into them."""

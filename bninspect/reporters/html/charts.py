@@ -1,0 +1,246 @@
+"""Numbers → the paths of small SVG charts: histograms, and trends over checkpoints.
+
+A chart is made of few paths, however many values it shows, and draws within WIDTH by HEIGHT units.
+What it shows is also said in words, for who does not see it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 120, 36
+_BINS = 24
+_BIN = WIDTH // _BINS
+# From where on most values would share the first bin of a linear axis.
+_LOG_FROM = 100.0
+# How much wider the initial value may make the axis.
+_WIDENED = 4.0
+
+Place = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class Histogram(NamedTuple):
+    """The values of one member: `bars` and `stuck` are paths, and what is written beside them.
+
+    `stuck` is the part of the bars that is bit by bit at the initial value. `initial` is where that
+    lies, None where it is unknown or beyond the axis; then `beyond` is the side (`left`, `right`).
+    """
+
+    bars: str
+    stuck: str
+    initial: float | None
+    beyond: str
+    logarithmic: bool
+    spread: str
+    told: str
+
+
+class Trend(NamedTuple):
+    """One number by checkpoint: paths of the `band` of all channels, their mean, and standstill."""
+
+    band: str
+    line: str
+    dots: str
+    still: str
+    spread: str
+    told: str
+
+
+def number(value: float) -> str:
+    """A number for a person."""
+    return f"{value:.3g}"
+
+
+def histogram(
+    array: NDArray[Any], initial: float | None = None, at_initial: int | None = None
+) -> Histogram:
+    """The histogram of values of shape (C,), of which `at_initial` are the `initial` one."""
+    with np.errstate(all="ignore"):
+        values = np.asarray(array, np.float64).ravel()
+        finite = values[np.isfinite(values)]
+        lost = values.size - finite.size
+        if not finite.size:
+            told = f"{lost} values, none of them finite" if lost else "no values"
+            return Histogram("", "", None, "", False, told, told)
+        low, high = float(finite.min()), float(finite.max())
+        logarithmic = low > 0.0 and high / low >= _LOG_FROM
+        ends = _axis(low, high, initial, logarithmic=logarithmic)
+        place = _scale(*ends, logarithmic=logarithmic)
+        counts: NDArray[Any] = np.bincount(_bins(place(finite)), minlength=_BINS)
+        told = _in_words(finite, logarithmic=logarithmic)
+    where, beyond, stuck = None, "", ""
+    if initial is not None and math.isfinite(initial):
+        beyond = "left" if initial < ends[0] else "right" if initial > ends[1] else ""
+        if not beyond:
+            share = place(np.array([initial]))
+            where = round(float(share[0]) * WIDTH, 1)
+            stuck = _bar(int(_bins(share)[0]), at_initial or 0, int(counts.max()))
+        told += f"; {at_initial or 0} exactly at the initial value {number(initial)}"
+    if lost:
+        told += f"; {lost} not finite"
+    return Histogram(_skyline(counts), stuck, where, beyond, logarithmic, _spread(low, high), told)
+
+
+def _spread(low: float, high: float) -> str:
+    return number(low) if low == high else f"{number(low)} to {number(high)}"
+
+
+def _in_words(finite: NDArray[Any], *, logarithmic: bool) -> str:
+    if finite.min() == finite.max():
+        return f"Histogram: {finite.size} values, all {number(float(finite[0]))}"
+    ordered = np.sort(finite)
+    first, median, last = (float(ordered[(len(ordered) - 1) * n // 4]) for n in (1, 2, 3))
+    axis = ", logarithmic axis" if logarithmic else ""
+    return (
+        f"Histogram{axis}: {finite.size} values, median {number(median)},"
+        f" middle half {number(first)} to {number(last)}"
+    )
+
+
+def _axis(
+    low: float, high: float, initial: float | None, *, logarithmic: bool
+) -> tuple[float, float]:
+    """The ends of the axis: the values, and their initial one unless that would squeeze them."""
+    if initial is None or not math.isfinite(initial) or (logarithmic and initial <= 0.0):
+        return low, high
+    wide_low, wide_high = min(low, initial), max(high, initial)
+    if logarithmic:
+        span, wide = math.log10(high / low), math.log10(wide_high / wide_low)
+    else:
+        span, wide = high / 2 - low / 2, wide_high / 2 - wide_low / 2
+    return (wide_low, wide_high) if not span or wide <= _WIDENED * span else (low, high)
+
+
+def _scale(low: float, high: float, *, logarithmic: bool) -> Place:
+    """From a value to its share (0 to 1) of the axis; the middle where the axis has no length."""
+    change: Place = np.log10 if logarithmic else lambda values: values / 2
+    start, end = (float(one) for one in change(np.array([low, high], np.float64)))
+    span = end - start
+    if not span > 0.0:
+        return lambda values: np.full(values.shape, 0.5)
+    return lambda values: np.clip((change(values) - start) / span, 0.0, 1.0)
+
+
+def _height(count: int, most: int) -> int:
+    """How high a bar is: a single value shows among thousands."""
+    return max(round(count / most * (HEIGHT - 2)), 2) if count else 0
+
+
+def _skyline(counts: NDArray[Any]) -> str:
+    """The outline of all bars as one path."""
+    most = int(counts.max())
+    path = f"M0 {HEIGHT}"
+    at = 0
+    for height, group in groupby(_height(count, most) for count in counts.tolist()):
+        at += _BIN * len(list(group))
+        path += f"V{HEIGHT - height}H{at}"
+    return f"{path}V{HEIGHT}z"
+
+
+def _bins(shares: NDArray[Any]) -> NDArray[Any]:
+    """The bins in which shares of the axis fall; the end of the axis is in the last."""
+    return np.minimum((shares * _BINS).astype(np.intp), _BINS - 1)
+
+
+def _bar(place: int, count: int, most: int) -> str:
+    """The part of the bar of one bin that `count` values make."""
+    if not count:
+        return ""
+    return f"M{place * _BIN} {HEIGHT}v-{_height(count, most)}h{_BIN}V{HEIGHT}z"
+
+
+def trend(
+    means: Sequence[float | None],
+    ranges: Sequence[tuple[float, float] | None],
+    steps: Sequence[float],
+    moved: Sequence[bool | None],
+    labels: Sequence[str],
+) -> Trend:
+    """How one statistic went: the mean of its channels by checkpoint, within their range.
+
+    None, or what is not finite, is a gap. `steps` grow. `moved` says of each interval whether the
+    statistic did, None where that cannot be told. `labels` are what to call the checkpoints.
+    """
+    whole = [
+        one if one and all(map(math.isfinite, one)) else (math.nan, math.nan) for one in ranges
+    ]
+    lows, highs = [one[0] for one in whole], [one[1] for one in whole]
+    known = [math.nan if one is None else one for one in means]
+    finite = [one for one in (*lows, *highs, *known) if math.isfinite(one)]
+    if not finite:
+        return Trend("", "", "", "", "nothing finite", "No finite value in any checkpoint")
+    low, high = min(finite), max(finite)
+    up = _scale(low, high, logarithmic=False)
+    along = _scale(steps[0], steps[-1], logarithmic=False)
+    xs = [round(2 + float(one) * (WIDTH - 4), 1) for one in along(np.array(steps, np.float64))]
+
+    def height(values: Sequence[float]) -> list[float | None]:
+        shares = up(np.array(values, np.float64))
+        room = HEIGHT - 6
+        return [round(2 + (1 - float(s)) * room, 1) if math.isfinite(s) else None for s in shares]
+
+    line = [_polyline(run) for run in _runs(xs, height(known))]
+    tops, bottoms = _runs(xs, height(highs)), _runs(xs, height(lows))
+    band = [
+        f"{_polyline([*top, *reversed(bottom)])}z"
+        for top, bottom in zip(tops, bottoms, strict=False)
+    ]
+    stretches = _still(moved)
+    still = "".join(f"M{xs[a]} {HEIGHT - 1}H{xs[b]}" for a, b in stretches)
+    dots = "".join(f"M{x} {y}h0" for x, y in zip(xs, height(known), strict=True) if y is not None)
+    told = _course(known, stretches, labels)
+    return Trend("".join(band), "".join(line), dots, still, _spread(low, high), told)
+
+
+def _runs(xs: Sequence[float], ys: Sequence[float | None]) -> list[list[tuple[float, float]]]:
+    """Neighbouring points without a gap between them."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in zip(xs, ys, strict=True):
+        if y is not None:
+            runs[-1].append((x, y))
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _polyline(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+
+
+def _still(moved: Sequence[bool | None]) -> list[tuple[int, int]]:
+    """First and last checkpoint of each stretch in which nothing moved."""
+    stretches: list[tuple[int, int]] = []
+    for number_, one in enumerate(moved):
+        if one is not False:
+            continue
+        if stretches and stretches[-1][1] == number_:
+            stretches[-1] = (stretches[-1][0], number_ + 1)
+        else:
+            stretches.append((number_, number_ + 1))
+    return stretches
+
+
+def _course(
+    means: Sequence[float], stretches: Sequence[tuple[int, int]], labels: Sequence[str]
+) -> str:
+    there = [
+        (mean, label) for mean, label in zip(means, labels, strict=True) if not math.isnan(mean)
+    ]
+    parts = list(_ends(there))
+    parts += [f"stood still from {labels[first]} to {labels[last]}" for first, last in stretches]
+    return "Mean of the channels: " + "; ".join(parts)
+
+
+def _ends(there: Sequence[tuple[float, str]]) -> Iterator[str]:
+    if not there:
+        yield "finite in no checkpoint"
+        return
+    shown = [there[0], there[-1]] if len(there) > 1 else there[:1]
+    for mean, label in shown:
+        yield f"{number(mean)} at {label}"

@@ -1,0 +1,221 @@
+"""What the page shows of a layer: its charts, its numbers, and which statistic a finding is about.
+
+Names are as stored: the templates make them printable and escape them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+from bninspect.findings import SEVERITIES, CheckpointReport, Finding, RuleContext
+from bninspect.inference import inference
+from bninspect.model import AFFINE, ROLES, STATISTICS, BNLayer, Role
+from bninspect.reporters.html.charts import Histogram, histogram, number
+from bninspect.reporters.text import plural
+from bninspect.rules.channels import dead_of, untouched_channels
+
+# The members that the findings of a rule are about, by its code; those of the others depend on
+# what the layer stores (see `_members`).
+ABOUT: dict[str, tuple[Role, ...]] = {
+    "BN101": STATISTICS,
+    "BN102": ("moving_mean",),
+    "BN103": ("moving_variance",),
+    "BN104": STATISTICS,
+    "BN105": ROLES,
+    "BN106": STATISTICS,
+    "BN107": STATISTICS,
+    "BN201": STATISTICS,
+    "BN202": STATISTICS,
+    "BN203": ROLES,
+    "BN301": ROLES,
+    "BN302": ("moving_variance",),
+    "BN303": STATISTICS,
+    "BN304": ("moving_variance",),
+    "BN305": STATISTICS,
+}
+# How a cell of the map looks, gravest first: by a finding, by one that does not count, without any.
+STATES = (*SEVERITIES, "muted", "fine", "absent")
+
+
+class Cell(NamedTuple):
+    """A member in the map: `state` is one of STATES."""
+
+    role: Role
+    state: str
+
+
+class Figure(NamedTuple):
+    """A chart with its name; `missing` says why there is none."""
+
+    name: str
+    chart: Histogram | None
+    missing: str = ""
+
+
+class LayerView(NamedTuple):
+    """A layer as the page shows it: `id` is its anchor, `place` its number in the network.
+
+    `state` is the gravest of its findings, `codes` are those of their rules; `columns` are the
+    numbers of the table, None where there is none, `facts` what else is told of it.
+    """
+
+    id: str
+    place: int
+    name: str
+    state: str
+    codes: tuple[str, ...]
+    channels: int | None
+    stuck: int
+    dead: int
+    columns: tuple[float | None, ...]
+    cells: tuple[Cell, ...]
+    figures: tuple[Figure, ...]
+    facts: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    muted: tuple[Finding, ...]
+
+
+def anchor(name: str) -> str:
+    """What names a layer in a link, the same in every report: ten digits of a hash of its name."""
+    return "L" + sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+
+
+def layer_views(
+    item: CheckpointReport, prefix: str = "", momentum: float | None = None
+) -> list[LayerView]:
+    """The layers of a checkpoint, in the order of the network; `prefix` begins their anchors."""
+    counting: dict[str, list[Finding]] = defaultdict(list)
+    muted: dict[str, list[Finding]] = defaultdict(list)
+    for one in item.findings:
+        counting[one.layer].append(one)
+    for one in (*(hidden.finding for hidden in item.suppressed), *item.known):
+        muted[one.layer].append(one)
+    context = RuleContext(item.step, momentum)
+    views = []
+    seen: dict[str, int] = defaultdict(int)
+    for place, layer in enumerate(item.layers, 1):
+        view = layer_view(layer, counting[layer.name], muted[layer.name], context)
+        seen[view.id] += 1
+        again = f"-{seen[view.id]}" if seen[view.id] > 1 else ""
+        views.append(view._replace(id=f"{prefix}{view.id}{again}", place=place))
+    return views
+
+
+def layer_view(
+    layer: BNLayer,
+    findings: Sequence[Finding] = (),
+    muted: Sequence[Finding] = (),
+    context: RuleContext | None = None,
+) -> LayerView:
+    """One layer, with the findings that count and those that do not."""
+    context = context or RuleContext()
+    cells = _cells(layer, findings, muted)
+    both = layer.statistics
+    return LayerView(
+        id=anchor(layer.name),
+        place=1,
+        name=layer.name,
+        state=_gravest(findings, muted),
+        codes=tuple(dict.fromkeys(one.rule.code for one in findings)),
+        channels=layer.channels,
+        stuck=untouched_channels(*both) if both else 0,
+        dead=dead_of(layer, context),
+        columns=tuple(
+            None if end is None or math.isnan(end) else end
+            for role in STATISTICS
+            for end in _range(layer, role)
+        ),
+        cells=cells,
+        figures=(*_members(layer), *_at_inference(layer)),
+        facts=_facts(layer, context),
+        findings=tuple(findings),
+        muted=tuple(muted),
+    )
+
+
+def _gravest(findings: Iterable[Finding], muted: Iterable[Finding]) -> str:
+    states = {one.severity for one in findings} | ({"muted"} if any(True for _ in muted) else set())
+    return next((state for state in STATES if state in states), "fine")
+
+
+def _cells(
+    layer: BNLayer, findings: Sequence[Finding], muted: Sequence[Finding]
+) -> tuple[Cell, ...]:
+    """The state of each member: that of the gravest finding that is about it."""
+    states: dict[Role, list[str]] = {role: [] for role in ROLES}
+    for finding in findings:
+        for role in _concerned(layer, finding):
+            states[role].append(finding.severity)
+    for finding in muted:
+        for role in _concerned(layer, finding):
+            states[role].append("muted")
+    for role in ROLES:
+        states[role].append("fine" if role in layer.variables else "absent")
+    return tuple(Cell(role, min(states[role], key=STATES.index)) for role in ROLES)
+
+
+def _concerned(layer: BNLayer, finding: Finding) -> tuple[Role, ...]:
+    """The members of a layer that a finding is about."""
+    code = finding.rule.code
+    roles = ABOUT.get(code, ROLES)
+    if code == "BN301":
+        lost = (role for role in roles if role in layer.values and layer.values[role].not_finite)
+        return tuple(lost) or roles
+    if code == "BN202":
+        return tuple(role for role in roles if role not in layer.variables)
+    if code in ("BN105", "BN203"):
+        return tuple(role for role in roles if role in layer.variables)
+    return roles
+
+
+def _range(layer: BNLayer, role: Role) -> tuple[float | None, float | None]:
+    values = layer.values.get(role)
+    if values is None or not values.channels:
+        return None, None
+    return values.minimum, values.maximum
+
+
+def _members(layer: BNLayer) -> Iterable[Figure]:
+    for role in ROLES:
+        values = layer.values.get(role)
+        if values is not None:
+            chart = histogram(values.array, values.initial, values.at_initial)
+            yield Figure(role, chart)
+        else:
+            stored = role in layer.variables
+            yield Figure(role, None, "not read" if stored else "not stored")
+
+
+def _at_inference(layer: BNLayer) -> Iterable[Figure]:
+    made = inference(layer)
+    for name, array in (("scale", made.scale), ("shift", made.shift)):
+        if array is not None:
+            yield Figure(name, histogram(array))
+        else:
+            yield Figure(name, None, "needs both statistics")
+
+
+def _facts(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
+    """What else is known of a layer, in short phrases."""
+    made = inference(layer)
+    facts = [layer.family]
+    if layer.channels is not None:
+        facts.append(f"{plural(layer.channels, 'channel')}, {layer.dtype}")
+    if layer.momentum is not None:
+        facts.append(f"momentum {number(layer.momentum)}")
+    facts.append(f"epsilon {made.epsilon:g}{' assumed' if made.assumed else ''}")
+    if layer.trainable is not None:
+        facts.append(f"trainable={str(layer.trainable).lower()}")
+    missing = [role for role in AFFINE if role not in layer.variables]
+    if missing:
+        facts.append(f"without {' and '.join(missing)}")
+    if made.caution:
+        facts.append(made.caution)
+    if layer.statistics:
+        facts.append(f"{untouched_channels(*layer.statistics)} stuck")
+        facts.append(f"{dead_of(layer, context)} dead")
+    return tuple(facts)

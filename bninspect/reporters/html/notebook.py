@@ -1,0 +1,44 @@
+"""A report or a layer as a notebook shows it: the parts of the page, without its script and links.
+
+A notebook has many outputs in one page, so nothing here has an id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bninspect.findings import CheckpointReport, Report
+from bninspect.model import BNLayer
+from bninspect.reporters.html.layers import layer_view, layer_views
+from bninspect.reporters.html.rendering import asset, render
+from bninspect.reporters.html.verdicts import checkpoint_view, run_view
+
+# How much of a large report is shown in a cell.
+_CHECKPOINTS, _LAYERS = 10, 40
+
+
+def as_html(shown: Report | BNLayer) -> str:
+    """A report or a layer as an HTML element with its own style.
+
+    That is what a notebook displays for it. Of many checkpoints and layers the first are shown;
+    `bninspect report` makes a page of all.
+    """
+    style = asset("style.css")
+    if isinstance(shown, BNLayer):
+        return str(render("notebook_layer.html.j2", style=style, layer=layer_view(shown)))
+    items = shown.checkpoints[:_CHECKPOINTS]
+    return str(
+        render(
+            "notebook_report.html.j2",
+            style=style,
+            run=run_view(shown),
+            several=len(shown.checkpoints) > 1,
+            checkpoints=[(checkpoint_view(item), layer_views(_head(item))) for item in items],
+            layers_left_out=[max(len(item.layers) - _LAYERS, 0) for item in items],
+            left_out=len(shown.checkpoints) - len(items),
+        )
+    )
+
+
+def _head(item: CheckpointReport) -> CheckpointReport:
+    return replace(item, layers=item.layers[:_LAYERS])

@@ -1,0 +1,100 @@
+"""The templates, and how a value from a file becomes text in a page.
+
+Whatever a template writes is escaped, and control and direction marks are shown as escapes: a name
+cannot become markup, nor turn the text around it.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TextIO
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bninspect.errors import shortened
+from bninspect.reporters.html.charts import HEIGHT, WIDTH, number
+from bninspect.reporters.text import plural, printable
+
+_HERE = Path(__file__).parent
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template of this directory, filled in."""
+    return Markup(_environment().get_template(template).render(**values))  # noqa: S704 - escaped
+
+
+def write(stream: TextIO, template: str, **values: Any) -> None:
+    """Write a template, filled in, piece by piece: a page may be large."""
+    for piece in _environment().get_template(template).generate(**values):
+        stream.write(piece)
+
+
+def asset(name: str) -> Markup:
+    """A file of this directory as it stands: style sheet or script."""
+    return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - our own
+
+
+def policy() -> str:
+    """The Content-Security-Policy of the page: its own style and script, and nothing else."""
+    return (
+        f"default-src 'none'; style-src '{_hash('style.css')}'; script-src '{_hash('script.js')}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(name: str) -> str:
+    digest = sha256(asset(name).encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    environment.filters.update(
+        prose=prose,
+        unfolded=lambda text: " ".join(text.split()),
+        lines=_lines,
+        plural=plural,
+        number=number,
+        shortened=lambda name: shortened(printable(name)),
+        name=_name,
+    )
+    environment.globals.update(WIDTH=WIDTH, HEIGHT=HEIGHT)
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    return printable(value) if type(value) is str else value
+
+
+def _name(name: str) -> Markup:
+    """A name or path, which may break after a slash and keeps its direction to itself."""
+    parts = map(escape, printable(name).split("/"))
+    return Markup("<bdi>{}</bdi>").format(Markup("/<wbr>").join(parts))
+
+
+def _lines(text: str) -> Markup:
+    """Code, or columns of figures, as they stand."""
+    return Markup("<pre>{}</pre>").format("\n".join(map(printable, text.splitlines())))
+
+
+def prose(text: str) -> Markup:
+    """A sentence, with what stands between backticks as code."""
+    parts = printable(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape("`".join(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )

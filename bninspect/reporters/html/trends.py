@@ -1,0 +1,97 @@
+"""How the layers of one training went over its checkpoints: what `compare` says, to look at."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+from bninspect.comparison import Comparison, LayerHistory
+from bninspect.model import STATISTICS, Role
+from bninspect.reporters.html.charts import Trend, number, trend
+
+
+class TrendView(NamedTuple):
+    """One layer over time: a chart and the largest change of each statistic, and its standstill.
+
+    `change` is what the channel that went farthest did from the first to the last checkpoint, as
+    `largest` of `Change` has it, in words.
+    """
+
+    name: str
+    charts: tuple[tuple[Role, Trend, str], ...]
+    stood_still: str
+    events: tuple[str, ...]
+
+
+class TimesView(NamedTuple):
+    """A training over time: its checkpoints, what contradicts their order, and its layers.
+
+    The layers come as the newest checkpoint has them, then those that are gone.
+    """
+
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+    layers: tuple[TrendView, ...]
+
+
+def times_view(comparison: Comparison) -> TimesView:
+    """What is shown of a comparison; each checkpoint says its own notes elsewhere."""
+    steps = _steps(comparison)
+    own = {f"{item.path}: {note}" for item in comparison.checkpoints for note in item.notes}
+    layers = tuple(
+        TrendView(
+            layer.name,
+            tuple(_chart(comparison, layer, role, steps) for role in STATISTICS),
+            _when(comparison, layer),
+            layer.events,
+        )
+        for layer in comparison.layers
+    )
+    notes = tuple(note for note in comparison.notes if note not in own)
+    return TimesView(comparison.labels, notes, layers)
+
+
+def _steps(comparison: Comparison) -> list[float]:
+    """Where each checkpoint stands on the axis: by its step if those grow, else one after other."""
+    stored = [item.step for item in comparison.checkpoints]
+    steps = [float(step) for step in stored if step is not None]
+    if len(steps) == len(stored) and all(before < after for before, after in pairwise(steps)):
+        return steps
+    return [float(place) for place in range(len(stored))]
+
+
+def _chart(
+    comparison: Comparison, layer: LayerHistory, role: Role, steps: list[float]
+) -> tuple[Role, Trend, str]:
+    values = [None if one is None else one.values.get(role) for one in layer.layers]
+    drawn = trend(
+        [None if one is None else one.mean for one in values],
+        [None if one is None or not one.channels else (one.minimum, one.maximum) for one in values],
+        steps,
+        [changes[role].moved if role in changes else None for changes in layer.changes],
+        comparison.labels,
+    )
+    return role, drawn, _change(layer, role)
+
+
+def _change(layer: LayerHistory, role: Role) -> str:
+    change = layer.total.get(role)
+    if change is None:
+        return "cannot be compared"
+    if not change.moved:
+        return "came back" if layer.moved(role) else "stood still"
+    if change.largest is None or not math.isfinite(change.largest):
+        return "moved"
+    return f"moved by {number(change.largest)}"
+
+
+def _when(comparison: Comparison, layer: LayerHistory) -> str:
+    """When the statistics stood still, and when a member held NaN or infinity."""
+    still = layer.lasting(layer.stretches)
+    if still is not None and still.never_moved:
+        told = ["never moved"]
+    else:
+        told = [comparison.when(one) for one in layer.stretches]
+    told += [f"not finite {comparison.when(one)}" for one in layer.not_finite]
+    return "; ".join(told)

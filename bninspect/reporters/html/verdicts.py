@@ -1,0 +1,158 @@
+"""The verdicts and findings of the page, in the words of `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppression
+from bninspect.reporters.html.layers import STATES
+from bninspect.reporters.text import (
+    CUT_SHORT,
+    baseline_in_words,
+    evidence_of,
+    grouped,
+    notes_on,
+    status,
+    summary,
+    verdict,
+    verdict_on_all,
+    worst_of,
+)
+from bninspect.rules import CAUSES
+
+_CAUSES = {cause.name: cause for cause in CAUSES}
+_NO_CAUSE = "cannot be told from this file"
+
+
+class Group(NamedTuple):
+    """Findings that say the same of some layers; `state` is their severity, or `muted`.
+
+    `layers` are (name, message); `cause` is None where there is nothing to say of one. `muted` is
+    why they do not count.
+    """
+
+    rule: Rule
+    severity: str
+    state: str
+    layers: tuple[tuple[str, str], ...]
+    evidence: tuple[str, ...]
+    cause: str | None
+    fix: str
+    muted: str = ""
+
+
+class CheckpointView(NamedTuple):
+    """One checkpoint: the verdict and what it stands on; `lead` is the group to begin with."""
+
+    id: str
+    path: str
+    status: str
+    verdict: str
+    lead: Group | None
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+
+
+class RunView(NamedTuple):
+    """What is said of all checkpoints."""
+
+    status: str
+    verdict: str
+    summary: str
+    notes: tuple[str, ...]
+
+
+def run_view(report: Report) -> RunView:
+    """The answer for a run; that of its checkpoint if it is one."""
+    if len(report.checkpoints) == 1:
+        item = report.checkpoints[0]
+        word, told = status(item), verdict(item)
+    elif report.checkpoints:
+        word, told = verdict_on_all(report)
+    else:
+        word, told = "NONE", "no checkpoint was looked at"
+    notes = list(report.notes)
+    if report.baseline is not None:
+        notes.append(f"baseline: {baseline_in_words(report.baseline)}")
+    if report.interrupted:
+        notes.append(CUT_SHORT)
+    return RunView(word, told, summary(report), tuple(notes))
+
+
+def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
+    """What is said of one checkpoint."""
+    groups = (*(_group(one) for one in grouped(item.findings)), *_muted(item))
+    worst = worst_of(item.findings)
+    lead = None
+    if worst is not None:
+        names = {one.layer for one in worst}
+        lead = max(
+            (group for group in groups if group.rule is worst[0].rule and group.state != "muted"),
+            key=lambda group: sum(name in names for name, _ in group.layers),
+        )
+    return CheckpointView(
+        id=id_,
+        path=item.path,
+        status=status(item),
+        verdict=verdict(item),
+        lead=lead,
+        groups=groups,
+        notes=tuple(notes_on(item)),
+        facts=tuple(_facts(item)),
+    )
+
+
+def leading(items: Sequence[CheckpointView]) -> CheckpointView | None:
+    """The checkpoint whose finding is to be told first: of the gravest, the first one."""
+    found = [item for item in items if item.lead is not None]
+    return min(
+        found, key=lambda item: STATES.index(item.lead.state if item.lead else "fine"), default=None
+    )
+
+
+def _group(findings: list[Finding], muted: str = "") -> Group:
+    first = findings[0]
+    cause = None
+    if first.cause is not None:
+        summary_ = f": {_CAUSES[first.cause].summary}" if first.cause in _CAUSES else ""
+        cause = f"{first.cause}{summary_}"
+    elif first.severity == "error":
+        cause = _NO_CAUSE
+    return Group(
+        rule=first.rule,
+        severity=first.severity,
+        state="muted" if muted else first.severity,
+        layers=tuple((one.layer, one.message) for one in findings),
+        evidence=tuple(evidence_of(findings, verbose=True)),
+        cause=cause,
+        fix=first.fix,
+        muted=muted,
+    )
+
+
+def _muted(item: CheckpointReport) -> Iterator[Group]:
+    """The findings that do not count, and why not."""
+    reasons: dict[Suppression, list[Finding]] = {}
+    for finding, why in item.suppressed:
+        reasons.setdefault(why, []).append(finding)
+    for why, findings in reasons.items():
+        until = "" if why.expires is None else f" (until {why.expires})"
+        for group in grouped(findings):
+            yield _group(group, f"suppressed: {why.reason}{until}")
+    for group in grouped(item.known):
+        yield _group(group, "known: it is in the baseline")
+
+
+def _facts(item: CheckpointReport) -> Iterable[tuple[str, str]]:
+    if item.error is not None:
+        return
+    if item.resolved and item.resolved != item.path:
+        yield "opened", item.resolved
+    yield "format", item.format or ""
+    yield "step", "not stored" if item.step is None else str(item.step)
+    yield "variables", str(item.variable_count)
+    yield "BN layers", str(item.layer_count)
+    if item.since is not None:
+        yield "compared with", item.since.path

@@ -17,6 +17,7 @@ import click
 from bninspect import __version__
 from bninspect.about import config_, rule, schema
 from bninspect.errors import BninspectError, UsageProblem
+from bninspect.exits import FINDINGS, INTERRUPTED, NOTHING_CHECKED, OK, PROBLEM
 from bninspect.options import check_options, common_options, fail_on_option
 from bninspect.output import (
     destinations,
@@ -25,15 +26,13 @@ from bninspect.output import (
     refuse_input,
     refuse_settings,
 )
+from bninspect.watch import watch
 from bninspect.writers import CHECK, COMPARE, DUMP, LIST, Wishes, write
 
 if TYPE_CHECKING:
     from bninspect.config import Config
     from bninspect.findings import Report
 
-OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
-# What a shell reports of a program that SIGINT ended.
-INTERRUPTED = 130
 _ISSUES = "Please report this as a bug, with the lines above."
 
 
@@ -96,6 +95,7 @@ def main() -> None:
     bninspect list model.h5                 which BN layers are in it?
     bninspect dump model.h5 --layer bn1     what are the values of this one?
     bninspect compare training_dir/         what moved from checkpoint to checkpoint?
+    bninspect watch training_dir/           check each new checkpoint as it lands
     bninspect rule BN101                    what does a finding mean, how is it fixed?
     """
 
@@ -310,6 +310,7 @@ def compare(
 main.add_command(config_)
 main.add_command(rule)
 main.add_command(schema)
+main.add_command(watch)
 
 
 def _update_baseline(

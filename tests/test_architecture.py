@@ -18,11 +18,11 @@ PACKAGE = ROOT / "bninspect"
 ROWS = (
     {"__main__"},
     {"cli", "keras"},
-    {"about", "following"},
+    {"about", "following", "watch"},
     {"writers"},
     {"inspection", "options", "output", "reporters"},
     {"workers"},
-    {"batch"},
+    {"batch", "watching"},
     {"examine"},
     {"comparison", "config", "layer_values", "triage"},
     {"baseline", "formats", "layers", "evidence", "rules", "measure", "inference", "selection"},
@@ -30,7 +30,7 @@ ROWS = (
     {"findings"},
     {"graph"},
     {"model"},
-    {"errors"},
+    {"errors", "exits"},
     {"__init__"},  # the version, and names that lead elsewhere only when they are used
 )
 # libraries that one room alone may know
@@ -40,7 +40,7 @@ ONLY_USER = {
     "cramjam": {"formats/sstable.py"},
     "tensorflow": {"formats/tensorflow_engine.py"},
     "google": {"formats/protos.py"},
-    "click": {"about.py", "cli.py", "following.py", "options.py", "reporters/text.py"},
+    "click": {"about.py", "cli.py", "following.py", "options.py", "reporters/text.py", "watch.py"},
     "tomllib": {"config/toml_file.py"},
     "tomli": {"config/toml_file.py"},
     "xml": {"reporters/junit.py"},

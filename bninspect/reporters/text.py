@@ -38,7 +38,7 @@ _COLORS: dict[str, str] = {
     "note": "cyan",
 }
 # What became of a checkpoint, gravest first, as the exit codes rank them.
-_OUTCOMES = {
+OUTCOMES = {
     "ERROR": "unreadable",
     "FAIL": "failed",
     "WARN": "with warnings",
@@ -74,12 +74,10 @@ class TextReport:
 
     def add(self, item: CheckpointReport) -> None:
         """Make the lines of one checkpoint."""
-        # The answer stays on one line, however long: that is what is read first, and grepped.
-        verdict = printable(_verdict(item))
-        self._lines.append(f"{paint(_status(item), color=self._color)}  {verdict}")
+        self._lines.append(verdict_line(item, color=self._color))
         if not self._quiet:
             width = prose_width(self._width)
-            self._lines += _details(item, width=width, color=self._color, verbose=self._verbose)
+            self._lines += details(item, width=width, color=self._color, verbose=self._verbose)
 
     def end(self, report: Report) -> None:
         """Write them, with what there is to say of all."""
@@ -177,7 +175,13 @@ def is_unicode(stream: TextIO) -> bool:
     return encoding.replace("-", "").startswith("utf")
 
 
-def _status(item: CheckpointReport) -> str:
+def verdict_line(item: CheckpointReport, *, color: bool) -> str:
+    """The answer in one line, however long: that is what is read first, and grepped."""
+    return f"{paint(status(item), color=color)}  {printable(_verdict(item))}"
+
+
+def status(item: CheckpointReport) -> str:
+    """What became of a checkpoint, in a word."""
     if item.error:
         return "ERROR"
     severities = {finding.severity for finding in item.findings}
@@ -195,20 +199,20 @@ def _is_alone(item: CheckpointReport) -> bool:
 
 def _verdict_on_all(report: Report, *, color: bool) -> str:
     """The answer for all checkpoints, in one line."""
-    states = [_status(item) for item in report.checkpoints]
-    worst = min(states, key=list(_OUTCOMES).index)
+    states = [status(item) for item in report.checkpoints]
+    worst = min(states, key=list(OUTCOMES).index)
     told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
     if worst in ("ERROR", "FAIL"):
         first = report.checkpoints[states.index(worst)].path
-        told += f"; first {_OUTCOMES[worst]}: {printable(first)}"
+        told += f"; first {OUTCOMES[worst]}: {printable(first)}"
     return f"{paint(worst, color=color)}  {told}"
 
 
 def _outcomes(report: Report, *, codes: bool = False) -> str:
     """How many checkpoints ended how; with `codes`, by which rules."""
     told = []
-    for state, word in _OUTCOMES.items():
-        items = [item for item in report.checkpoints if _status(item) == state]
+    for state, word in OUTCOMES.items():
+        items = [item for item in report.checkpoints if status(item) == state]
         alone = [item for item in items if state == "NONE" and _is_alone(item)]
         if len(items) > len(alone):
             rules = _rules_of(state, items) if codes else ""
@@ -284,7 +288,8 @@ def _worst(findings: Iterable[Finding]) -> list[Finding] | None:
     )
 
 
-def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
+def details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
+    """What is said below the verdict on a checkpoint."""
     notes = [f"note: {shortened(note)}" for note in item.notes]
     if not item.layer_count and not item.error and item.names:
         names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))

@@ -43,7 +43,7 @@ def watch(
     allow_empty: bool,
     fail_fast: bool,
 ) -> int:
-    r"""Check each checkpoint that a training writes to DIR, once it is whole.
+    """Check each checkpoint that a training writes to DIR, once it is whole.
 
     DIR is looked at every --interval, which works on network file systems, too; it need not be
     there yet. The newest checkpoint that lies there is checked first, then each that comes, or is

@@ -85,14 +85,15 @@ class Conclusion(NamedTuple):
     """What there is to say at the end of a watch.
 
     `ended` says why: `timeout`, `until-step`, `fail-fast`, `interrupted` (by the keyboard) or
-    `terminated` (by a signal). `unfinished` are the checkpoints that were still being written.
+    `terminated` (by a signal). `unchecked` are what had come and was not checked: it was still
+    being written, or there was no time for it.
     """
 
     directory: str
     ended: str
     seconds: float
     tally: Tally
-    unfinished: tuple[str, ...]
+    unchecked: tuple[str, ...]
     notes: tuple[str, ...]
     baseline: BaselineCount | None
 
@@ -133,7 +134,7 @@ class Watch:
             for report in self._look():
                 yield report
                 last = self._clock()
-            if self._arrivals.unfinished:
+            if self._arrivals.unchecked:
                 last = self._clock()
             timeout = self._pace.timeout
             left = self._pace.interval
@@ -161,7 +162,7 @@ class Watch:
             ended,
             self._clock() - self._begun,
             self._tally,
-            tuple(self._arrivals.unfinished),
+            tuple(self._arrivals.unchecked),
             told.notes,
             count,
         )

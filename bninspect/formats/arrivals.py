@@ -86,6 +86,7 @@ class Arrivals:
         self._known: set[Stamp] = set()
         self._present: set[Stamp] = set()
         self._waiting: dict[str, _Waiting] = {}
+        self._passed: dict[str, dict[str, Stamp]] = {}  # what is no checkpoint, as it is
         self._faults: dict[str, float] = {}  # directories that cannot be read, and since when
         self._told: set[str] = set()
         self._first = True
@@ -97,18 +98,20 @@ class Arrivals:
         return any(one.complete and not one.tried for one in self._waiting.values())
 
     @property
-    def unfinished(self) -> list[str]:
+    def unchecked(self) -> list[str]:
         """What looks like a checkpoint, but has not been one yet, by its name."""
         return sorted(self._waiting, key=natural_order)
 
     def look(self, now: float) -> list[Arrival]:
         """What is ready, oldest first, and what is overdue.
 
-        `now` is in seconds, by any clock that never goes back. Each is given again until `settled` or `failed` is told of it, or its files change.
+        `now` is in seconds, by any clock that never goes back. Each is given again until `settled`
+        or `failed` is told of it, or its files change.
         """
         files, faults = self._list()
         whole = _by_checkpoint(files)
         self._waiting = {name: one for name, one in self._waiting.items() if name in whole}
+        self._passed = {name: one for name, one in self._passed.items() if name in whole}
         for name, stamps in whole.items():
             self._note(name, stamps, now)
         if self.is_there and not faults:
@@ -179,7 +182,7 @@ class Arrivals:
             self._waiting.pop(name, None)
             return
         waiting = self._waiting.get(name)
-        if waiting is not None and waiting.stamps == stamps:
+        if stamps in (waiting and waiting.stamps, self._passed.get(name)):
             return
         candidates = [
             one
@@ -190,7 +193,8 @@ class Arrivals:
             whole = not name.endswith((SAVED_MODEL, KERAS_MAP)) or name in stamps
             self._waiting[name] = _Waiting(stamps, candidates, now, whole)
         else:
-            self._known.update(stamps.values())
+            self._waiting.pop(name, None)
+            self._passed[name] = stamps
 
     def _keep_newest(self) -> None:
         """Of what lies there at first, keep the newest of each name waiting."""

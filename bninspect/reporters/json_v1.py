@@ -106,7 +106,7 @@ class JsonLines:
             "directory": conclusion.directory,
             "ended": conclusion.ended,
             "seconds": round(conclusion.seconds, 3),
-            "unfinished": list(conclusion.unfinished),
+            "unchecked": list(conclusion.unchecked),
             "notes": list(conclusion.notes),
             "summary": summary,
         }

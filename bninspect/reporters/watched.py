@@ -76,7 +76,7 @@ class WatchText:
                 f"baseline: {plural(known, 'known finding')}"
                 f"{'' if gone is None else f', {gone} gone'}"
             )
-        lines += [f"unfinished: {printable(path)}" for path in conclusion.unfinished]
+        lines += [f"not checked: {printable(path)}" for path in conclusion.unchecked]
         lines.append(self._summary(conclusion))
         self._write(lines)
 

@@ -64,14 +64,14 @@ def watch(
 
     if os.path.exists(directory) and not os.path.isdir(directory):
         raise UsageProblem(f"watch takes a directory, and {directory} is none: use check.")
-    if not quiet:
-        from bninspect.reporters.text import printable  # noqa: PLC0415
-
-        there = "" if os.path.isdir(directory) else ", which is not there yet"
-        click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)
     with output_stream(None) as stream, _asked_to_end() as asked:
         writer = WATCH[format_](stream, Wishes(color, quiet, verbose))
         watching = Watch(directory, config, Pace(interval, grace, timeout), sleep=asked.sleep)
+        if not quiet:
+            from bninspect.reporters.text import printable  # noqa: PLC0415
+
+            there = "" if os.path.isdir(directory) else ", which is not there yet"
+            click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)
         goal = _Goal(config, until_step, fail_fast=fail_fast)
         ended = _follow(watching, writer, goal, asked)
         conclusion = watching.conclude(ended)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from bninspect.errors import ReadProblem, UnknownFormat, UsageProblem
 from bninspect.examine import examine
 from bninspect.findings import (
-    SEVERITIES,
     BaselineCount,
     CheckpointReport,
     Report,
     Severity,
+    at_least,
     no_graph,
 )
 from bninspect.formats.arrivals import Arrivals, require_whole
@@ -77,8 +77,7 @@ class Tally:
 
     def any_at_least(self, severity: str) -> bool:
         """Whether a finding had that severity or a graver one; none has `never`."""
-        failing = SEVERITIES[: SEVERITIES.index(severity) + 1] if severity in SEVERITIES else ()
-        return any(self.findings[one] for one in failing)
+        return any(self.findings[one] for one in at_least(severity))
 
 
 class Conclusion(NamedTuple):

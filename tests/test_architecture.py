@@ -154,6 +154,10 @@ REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")}
             REPORTERS - {"sarif", "catalogue", "locations", "text"},
         ),
         (["check", str(V2), "--format", "junit"], REPORTERS - {"junit", "locations", "text"}),
+        (
+            ["watch", str(V2.parent), "--timeout", "0.1", "--interval", "0.05", "-q"],
+            {"rich", "h5py", "cramjam", "tensorflow", "keras", *REPORTERS} - {"text", "watched"},
+        ),
         (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
         (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
     ],

@@ -99,7 +99,7 @@ class Arrivals:
 
     @property
     def unchecked(self) -> list[str]:
-        """What looks like a checkpoint, but has not been one yet, by its name."""
+        """What looks like a checkpoint and has not been dealt with, by its name."""
         return sorted(self._waiting, key=natural_order)
 
     def look(self, now: float) -> list[Arrival]:
@@ -121,7 +121,7 @@ class Arrivals:
             self._present = present
         if self._first and not self._every:
             self._keep_newest()
-        self._first = False
+        self._first = self._first and self._directory in faults
         return [*self._ready(now), *self._unreadable(faults, now)]
 
     def settled(self, arrival: Arrival) -> None:
@@ -206,10 +206,15 @@ class Arrivals:
             self._known.update(self._waiting.pop(name).stamps.values())
 
     def _ready(self, now: float) -> Iterator[Arrival]:
+        given: set[Stamp] = set()
         for name in sorted(self._waiting, key=self._age):
             one = self._waiting[name]
             overdue = now - one.since >= self._grace
             if overdue or (one.complete and not one.tried and now - one.since >= self._settle):
+                if given.issuperset(one.stamps.values()):  # two names of the same files
+                    del self._waiting[name]
+                    continue
+                given.update(one.stamps.values())
                 yield Arrival(name, tuple(map(_live, one.candidates)), one.stamps, overdue)
 
     def _age(self, name: str) -> tuple[int, list[tuple[int, str]]]:

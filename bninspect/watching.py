@@ -117,6 +117,7 @@ class Watch:
         self._rules = select_rules(config.select, config.ignore)
         if not self._rules:
             raise UsageProblem("No rule is left: all that are selected are ignored, too.")
+        self._compares = any(rule.code == "BN107" for rule in self._rules)
         self._triage = Triage(self._rules, config)
         self._settle = min(_SETTLE, pace.interval)
         self._arrivals = Arrivals(
@@ -135,14 +136,13 @@ class Watch:
                 last = self._clock()
             if self._arrivals.unchecked:
                 last = self._clock()
-            timeout = self._pace.timeout
-            left = self._pace.interval
-            if timeout is not None:
-                left = last + timeout - self._clock()
+            pause = self._settle if self._arrivals.unsettled else self._pace.interval
+            if self._pace.timeout is not None:
+                left = last + self._pace.timeout - self._clock()
                 if left <= 0:
                     return
-            pace = self._settle if self._arrivals.unsettled else self._pace.interval
-            self._sleep(min(pace, left) if timeout is not None else pace)
+                pause = min(pause, left)
+            self._sleep(pause)
 
     def rest(self, sleep: Callable[[float], None]) -> Iterator[CheckpointReport]:
         """What has come since the last look and is whole, for who cannot wait for more."""
@@ -197,7 +197,7 @@ class Watch:
     def _remember(self, found: Found, report: CheckpointReport) -> None:
         """Keep of a report what the next one of its training is compared with."""
         training = training_of(found)
-        if training is None or report.error is not None:
+        if training is None or report.error is not None or not self._compares:
             return
         self._latest.pop(training, None)
         self._latest[training] = replace(report, findings=(), notes=(), graph=no_graph)

@@ -603,6 +603,22 @@ class TestText:
         assert len(quiet.out.splitlines()) == 4
         assert quiet.err == ""
 
+    def test_what_has_no_bn_is_told_with_a_hint(self, run: Run, tmp_path: Path) -> None:
+        write_bundle(tmp_path / "m.ckpt", {"dense/kernel": np.ones(3, np.float32)})
+        outcome = run("watch", tmp_path, "--interval", "0.1", "--timeout", "0.3")
+        assert outcome.exit_code == 3
+        assert "no BN layer among 1 variable" in outcome.said
+        assert "--pattern" in outcome.said
+
+    def test_without_bn107_nothing_is_compared(self, run: Run, tmp_path: Path) -> None:
+        for step in (60, 40):  # written in an order that is worth a note
+            copy_step(step, tmp_path)
+            for path in tmp_path.glob(f"*-{step}.*"):
+                os.utime(path, (100 - step, 100 - step))
+        call = ("watch", tmp_path, "--all-checkpoints", "--interval", "0.1", "--timeout", "0.3")
+        assert "not compared" in run(*call).said
+        assert "not compared" not in run(*call, "--ignore", "BN107").said
+
     def test_names_do_not_steer_the_terminal(self, run: Run, tmp_path: Path) -> None:
         hostile = tmp_path / "a\x1b[2J\n"
         hostile.mkdir()

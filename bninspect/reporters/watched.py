@@ -32,7 +32,7 @@ _ENDS = {
     "terminated": "it was told to end",
 }
 _MOST_REMEMBERED = 1000
-# What a checkpoint says: rule, severity and layer of each finding, and the notes.
+# What is said of a checkpoint: rule, severity, layer and cause of each finding, and the notes.
 _Told = frozenset[tuple[str, ...]]
 
 
@@ -100,9 +100,12 @@ class WatchText:
 
         The numbers in notes grow with every checkpoint.
         """
-        told = {
+        told: set[tuple[str, ...]] = {
             (one.rule.code, one.severity, one.layer, one.cause or "") for one in item.findings
-        } | {(status(item), re.sub("[0-9]+", "#", note)) for note in item.notes}
+        }
+        told |= {(re.sub("[0-9]+", "#", note),) for note in item.notes}
+        if not item.layer_count:
+            told.add(("no layer",))
         name = re.sub("[0-9]+", "#", item.path)
         before = self._told.pop(name, _Told())
         self._told[name] = _Told(told)

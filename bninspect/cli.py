@@ -38,6 +38,7 @@ from bninspect.output import (
     refuse_settings,
 )
 from bninspect.page import report
+from bninspect.watch import watch
 from bninspect.writers import CHECK, COMPARE, DUMP, LIST, Wishes, write
 
 if TYPE_CHECKING:
@@ -321,6 +322,7 @@ main.add_command(config_)
 main.add_command(report)
 main.add_command(rule)
 main.add_command(schema)
+main.add_command(watch)
 
 
 def _update_baseline(

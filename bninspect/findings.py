@@ -188,9 +188,14 @@ class BaselineCount(NamedTuple):
     gone: int | None
 
 
+def at_least(severity: str) -> tuple[Severity, ...]:
+    """That severity and the graver ones; for `never` none."""
+    return SEVERITIES[: SEVERITIES.index(severity) + 1] if severity in SEVERITIES else ()
+
+
 def any_at_least(severity: str, findings: Iterable[Finding]) -> bool:
     """Whether one of some findings has that severity or a graver one; none has `never`."""
-    failing = SEVERITIES[: SEVERITIES.index(severity) + 1] if severity in SEVERITIES else ()
+    failing = at_least(severity)
     return any(finding.severity in failing for finding in findings)
 
 

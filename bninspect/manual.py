@@ -26,6 +26,7 @@ Examples:
   bninspect dump model.h5 --layer bn1  # what are the values of this one?
   bninspect compare training_dir/      # what moved between checkpoints?
   bninspect report model.h5 -o a.html  # the same to look at, in a browser
+  bninspect watch training_dir/        # check each checkpoint as it lands
   bninspect rule BN101                 # what does a finding mean? the fix?
 
 `bninspect COMMAND --help` shows the options of a command, its exit codes and more examples.
@@ -137,6 +138,22 @@ Examples:
   bninspect report model.ckpt-200 -o report.html
   bninspect report training_dir/ --all-checkpoints -o report.html
   bninspect report models/ --fail-on never > report.html
+"""
+
+WATCH = """
+\b
+Exit codes, when it ends by itself or by SIGTERM, are those of `check`:
+  0  nothing at or above --fail-on
+  1  findings at or above --fail-on
+  2  something stayed unreadable, or the call was wrong
+  3  no BN layer came
+Ctrl-C ends it with a summary and 130.
+
+\b
+Examples:
+  bninspect watch training_dir/ --timeout 1
+  bninspect watch training_dir/ --fail-fast --timeout 1
+  bninspect watch training_dir/ --until-step 20 --format jsonl --timeout 1
 """
 
 RULE = """

@@ -56,6 +56,23 @@ _PATTERN = click.option(
     " moving_variance (ROLE) of a layer. The layer is called by the group (?P<layer>...), else by"
     " what stands before the match. Repeatable.",
 )
+_ENGINE = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="What reads the files: bninspect itself, or an installed TensorFlow, for a second opinion"
+    " on its checkpoints and SavedModels.",
+)
+_COLOR = click.option(
+    "--color",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    show_default=True,
+    help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
+)
+# Of what is given in seconds: below, a look would follow a look; above is more than a month.
+_SHORTEST, _LONGEST = 0.05, 3e6
 _CONFIGURATION = (
     click.option(
         "--config",
@@ -180,13 +197,7 @@ def common_options(
                 *_CONFIGURATION,
                 click.option("-q", "--quiet", is_flag=True, help=quiet),
                 click.option("-v", "--verbose", is_flag=True, help=verbose),
-                click.option(
-                    "--color",
-                    type=click.Choice(("auto", "always", "never")),
-                    default="auto",
-                    show_default=True,
-                    help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
-                ),
+                _COLOR,
             ),
         )
 
@@ -280,6 +291,77 @@ def _with_options(command: Command, options: Sequence[Callable[[Command], Comman
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def watch_options(command: Command) -> Command:
+    """The options of `watch`: those of `check` that are about one checkpoint, and its own."""
+    command = _configured(command)
+    for option in reversed(
+        (
+            format_option("text", "jsonl"),
+            _seconds("--interval", "How long to wait between two looks at the directory.", 10.0),
+            _seconds("--timeout", "End when no checkpoint has come for so long.", None),
+            click.option(
+                "--until-step",
+                type=int,
+                metavar="N",
+                help="End with the first checkpoint of step N or later.",
+            ),
+            click.option(
+                "--fail-fast",
+                is_flag=True,
+                help="End with the first checkpoint that has a finding at or above --fail-on.",
+            ),
+            _seconds(
+                "--grace",
+                "How long what looks like a checkpoint and cannot be read may stay as it is, before"
+                " it is reported: it may still be written.",
+                60.0,
+            ),
+            click.option(
+                "--all-checkpoints",
+                is_flag=True,
+                help="Begin with all checkpoints that are there already, oldest first, not with"
+                " the newest alone.",
+            ),
+            *_OF_RULES,
+            click.option("--allow-empty", is_flag=True, help="Nothing to check is exit 0, not 3."),
+            _PATTERN,
+            _ENGINE,
+            *_CONFIGURATION,
+            click.option(
+                "-q", "--quiet", is_flag=True, help="One line a checkpoint, no findings below."
+            ),
+            click.option(
+                "-v",
+                "--verbose",
+                is_flag=True,
+                help="Findings below each checkpoint, also if they are the same as before, and"
+                " every layer of them.",
+            ),
+            _COLOR,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _seconds(name: str, text: str, default: float | None) -> Callable[[Command], Command]:
+    return click.option(
+        name,
+        type=float,
+        metavar="SECONDS",
+        default=default,
+        show_default=default is not None,
+        callback=lambda _, __, value: value if value is None else _checked_seconds(value),
+        help=text,
+    )
+
+
+def _checked_seconds(value: float) -> float:
+    if not _SHORTEST <= value <= _LONGEST:  # NaN is not, either
+        raise click.BadParameter(f"{value:g} is not between {_SHORTEST:g} and {_LONGEST:g}.")
+    return value
 
 
 def _configured(command: Command) -> Command:

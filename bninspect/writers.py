@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TextIO
 from bninspect.output import look, output_stream, refuse_input
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from bninspect.comparison import Comparison
     from bninspect.findings import CheckpointReport, Report
     from bninspect.inference import Dump
+    from bninspect.watching import Conclusion
 
 
 class Wishes(NamedTuple):
@@ -140,6 +143,34 @@ CHECK: Mapping[str, Callable[[TextIO, Wishes], Following]] = {
     "github": _github,
     "sarif": _sarif,
     "junit": _junit,
+}
+
+
+class Watching(Protocol):
+    """What writes a watch in one format: each checkpoint at its moment, at last what is said."""
+
+    def add(self, item: CheckpointReport, moment: datetime) -> None:
+        """One checkpoint has come."""
+
+    def end(self, conclusion: Conclusion, moment: datetime) -> None:
+        """No more will come."""
+
+
+def _watch_text(stream: TextIO, wishes: Wishes) -> Watching:
+    from bninspect.reporters.watched import WatchText  # noqa: PLC0415
+
+    return WatchText(stream, **wishes.look(stream))
+
+
+def _watch_jsonl(stream: TextIO, _: Wishes) -> Watching:
+    from bninspect.reporters.json_v1 import JsonLines  # noqa: PLC0415
+
+    return JsonLines(stream)
+
+
+WATCH: Mapping[str, Callable[[TextIO, Wishes], Watching]] = {
+    "text": _watch_text,
+    "jsonl": _watch_jsonl,
 }
 
 

@@ -106,7 +106,7 @@ def _open_keras_3(path: str, target: Target) -> Checkpoint:
         return open_keras_zip(path, target.path, target.notes)
     from bninspect.formats.keras_shards import open_keras_shards  # noqa: PLC0415
 
-    return open_keras_shards(path, target.path, target.notes)
+    return open_keras_shards(path, target.path, target.notes, live=target.live)
 
 
 def _open_hdf5(path: str, target: Target) -> Checkpoint:
@@ -114,7 +114,7 @@ def _open_hdf5(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.hdf5 import Hdf5  # noqa: PLC0415
     from bninspect.formats.keras_h5 import is_keras_h5, read_keras_h5  # noqa: PLC0415
 
-    file = Hdf5(target.path)
+    file = Hdf5(target.path, live=target.live)
     try:
         if is_keras_h5(file):
             return read_keras_h5(path, file, target.notes)

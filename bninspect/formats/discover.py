@@ -300,7 +300,7 @@ def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProble
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            files, below, linked = _entries(directory)
+            files, below, linked = entries_of(directory)
         except OSError as error:
             # One below that is gone was there a moment ago, and is no longer part of the tree.
             if directory == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -311,13 +311,13 @@ def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProble
             below = [name for name in below if name not in ("variables", "assets", "assets.extra")]
         ahead += (os.path.join(directory, name) for name in reversed(below))
         paths = (os.path.join(directory, name) for name in linked)
-        links += (path for path in paths if not _leads_out(path, home))
+        links += (path for path in paths if not leads_out(path, home))
         looked_at += len(files) + len(below) + len(linked)
         if most is not None and looked_at > most:
             return
 
 
-def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
+def entries_of(directory: str) -> tuple[set[str], list[str], list[str]]:
     """Names in a directory: files, directories, links to directories; none that are hidden.
 
     A link that leads nowhere counts as a file: what it should be may be missed.
@@ -341,7 +341,7 @@ def _may_be_file(link: str) -> bool:
     return os.path.isfile(link) or not os.path.exists(link)
 
 
-def _leads_out(link: str, home: str) -> bool:
+def leads_out(link: str, home: str) -> bool:
     """Whether a link leads to a directory around the walk, which would be a walk of all of that."""
     target = os.path.realpath(link)
     return os.path.join(home, "").startswith(os.path.join(target, ""))

@@ -80,10 +80,18 @@ class Hdf5:
     Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt`
     if HDF5 cannot open it, `Incomplete` if another program is writing it. The files
     of one checkpoint share a `budget`; without one the file has its own.
+
+    To tell that, the file is locked for a moment, in which no other program can open it to write:
+    a training would fail. One that is `live` is opened without.
     """
 
     def __init__(
-        self, path: str, window: Window | None = None, budget: Budget | None = None
+        self,
+        path: str,
+        window: Window | None = None,
+        budget: Budget | None = None,
+        *,
+        live: bool = False,
     ) -> None:
         self.path = path
         self._source = None
@@ -96,7 +104,7 @@ class Hdf5:
             budget.grant(window.size)
         self._budget = budget
         try:
-            if self._source is not None:
+            if self._source is not None and not live:
                 _require_not_locked(path)
             with hdf5_faults(path):
                 self._file = h5py.File(window, "r")

@@ -24,8 +24,12 @@ _MAX_MAP = 64 << 20
 _MAX_SHARDS = 2_000  # each open file takes HDF5 some 0.6 MB of memory
 
 
-def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+def open_keras_shards(
+    path: str, map_path: str, notes: tuple[str, ...] = (), *, live: bool = False
+) -> Checkpoint:
     """Open the weights that the map at `map_path` tells of; `path` is what the user typed.
+
+    `live` is that of `Target`.
 
     Raises a `ReadProblem` if the map is none, if a file or a group in it is missing or damaged.
     """
@@ -50,7 +54,7 @@ def open_keras_shards(path: str, map_path: str, notes: tuple[str, ...] = ()) -> 
                     "Copy all files of the checkpoint.",
                 )
             budget.grant(os.path.getsize(shard_path))
-            files.append(Hdf5(shard_path, budget=budget))
+            files.append(Hdf5(shard_path, budget=budget, live=live))
             owners = scan(files[-1])
             for group, owner in owners.items():
                 if owner.name:

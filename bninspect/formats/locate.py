@@ -48,7 +48,7 @@ class Target:
     `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
     a SavedModel's directory, a Keras file (hdf5, keras-zip) or the map of sharded Keras weights
     (keras-shards). A "directory" is none of these: it may hold any number of checkpoints (see
-    `discover`).
+    `discover`). `live` says that a training may write it at any moment: no lock is asked for.
     """
 
     kind: Literal[
@@ -62,6 +62,7 @@ class Target:
     ]
     path: str
     notes: tuple[str, ...] = ()
+    live: bool = False
 
 
 @dataclass(frozen=True)

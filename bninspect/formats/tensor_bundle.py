@@ -70,6 +70,18 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
     return with_object_graph(checkpoint, bundle.read_string)
 
 
+def require_shards(prefix: str) -> None:
+    """Raise a `ReadProblem` unless all bytes that the index of `prefix` tells of are there.
+
+    Values are not read: their places in the shards are held against the sizes of those.
+    """
+    bundle = _Bundle(prefix)
+    try:
+        bundle.require_shards()
+    finally:
+        bundle.close()
+
+
 class _Variables(Mapping[str, Variable]):
     """The bundle's variables by name; each is decoded when it is looked up.
 
@@ -127,6 +139,21 @@ class _Bundle:
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
+
+    def require_shards(self) -> None:
+        """Raise `Incomplete` unless each shard is there and reaches as far as its last entry."""
+        last: dict[int, tuple[int, int, str]] = {}
+        for key, encoded in self.entries.items():
+            name = key.decode("utf-8", "replace")
+            if key == HEADER_KEY:
+                continue
+            entry = self._parse(BundleEntry, encoded, name)
+            end = entry.offset + entry.size
+            if entry.size and end > sum(last.get(entry.shard_id, (0, 0))[:2]):
+                last[entry.shard_id] = entry.offset, entry.size, name
+        for number, (offset, size, name) in last.items():
+            self._shard(number, name).require(offset, size, name)
+            self._shards.pop(number).close()
 
     def variable(self, name: str, key: bytes) -> Variable:
         """The variable under `key`, its shape and type checked, its bytes not yet read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bninspect import __version__
 from bninspect.comparison import Comparison, LayerHistory, Stretch
@@ -16,6 +16,11 @@ from bninspect.config import Config
 from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppressed
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Values
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from bninspect.watching import Conclusion
 
 SCHEMA_VERSION = 1
 
@@ -68,6 +73,50 @@ def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None
     for item in report.checkpoints:
         writer.add(item)
     writer.end(report)
+
+
+class JsonLines:
+    """Writes a watch: a document a line, one for each checkpoint and at last a `summary`.
+
+    `event` tells which it is, `time` when it was written (ISO 8601, with the offset to UTC).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def add(self, item: CheckpointReport, moment: datetime) -> None:
+        """Write the line of one checkpoint."""
+        self._write("checkpoint", moment, _checkpoint(item, findings=True))
+
+    def end(self, conclusion: Conclusion, moment: datetime) -> None:
+        """Write the last line."""
+        tally = conclusion.tally
+        summary: dict[str, Any] = {
+            "checkpoints": tally.checkpoints + len(tally.unreadable),
+            "layers": tally.layers,
+            "errors": tally.findings["error"],
+            "warnings": tally.findings["warning"],
+            "notes": tally.findings["note"],
+            "unreadable": len(tally.unreadable),
+            "suppressed": tally.suppressed,
+        }
+        if conclusion.baseline is not None:
+            summary["baseline"] = conclusion.baseline._asdict()
+        document = {
+            "directory": conclusion.directory,
+            "ended": conclusion.ended,
+            "seconds": round(conclusion.seconds, 3),
+            "unchecked": list(conclusion.unchecked),
+            "notes": list(conclusion.notes),
+            "summary": summary,
+        }
+        self._write("summary", moment, document)
+
+    def _write(self, event: str, moment: datetime, document: dict[str, Any]) -> None:
+        told = {"event": event, "time": moment.isoformat(timespec="milliseconds")}
+        line = json.dumps(_head() | told | document, allow_nan=False, separators=(",", ":"))
+        self._stream.write(line + "\n")
+        self._stream.flush()
 
 
 def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:

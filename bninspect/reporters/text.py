@@ -39,14 +39,13 @@ _COLORS: dict[str, str] = {
     "note": "cyan",
 }
 # What became of a checkpoint, gravest first, as the exit codes rank them.
-_OUTCOMES = {
+OUTCOMES = {
     "ERROR": "unreadable",
     "FAIL": "failed",
     "WARN": "with warnings",
     "NONE": "without BN layers",
     "PASS": "passed",
 }
-_INDENT = "      "
 _WIDTH, _READABLE_WIDTH = 80, 100
 _NAMES_SHOWN = 3
 
@@ -75,12 +74,10 @@ class TextReport:
 
     def add(self, item: CheckpointReport) -> None:
         """Make the lines of one checkpoint."""
-        # The answer stays on one line, however long: that is what is read first, and grepped.
-        told = printable(verdict(item))
-        self._lines.append(f"{paint(status(item), color=self._color)}  {told}")
+        self._lines.append(verdict_line(item, color=self._color))
         if not self._quiet:
             width = prose_width(self._width)
-            self._lines += _details(item, width=width, color=self._color, verbose=self._verbose)
+            self._lines += details(item, width=width, color=self._color, verbose=self._verbose)
 
     def end(self, report: Report) -> None:
         """Write them, with what there is to say of all."""
@@ -179,6 +176,11 @@ def is_unicode(stream: TextIO) -> bool:
     return encoding.replace("-", "").startswith("utf")
 
 
+def verdict_line(item: CheckpointReport, *, color: bool) -> str:
+    """The answer in one line, however long: that is what is read first, and grepped."""
+    return f"{paint(status(item), color=color)}  {printable(verdict(item))}"
+
+
 def status(item: CheckpointReport) -> str:
     """What became of a checkpoint, in the word that leads its verdict."""
     if item.error:
@@ -194,20 +196,20 @@ def status(item: CheckpointReport) -> str:
 def verdict_on_all(report: Report) -> tuple[str, str]:
     """The answer for all checkpoints: a word and a sentence."""
     states = [status(item) for item in report.checkpoints]
-    worst = min(states, key=list(_OUTCOMES).index)
+    worst = min(states, key=list(OUTCOMES).index)
     told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
     if report.interrupted:
         told = f"interrupted after {told}"
     if worst in ("ERROR", "FAIL"):
         first = report.checkpoints[states.index(worst)].path
-        told += f"; first {_OUTCOMES[worst]}: {first}"
+        told += f"; first {OUTCOMES[worst]}: {first}"
     return worst, told
 
 
 def _outcomes(report: Report, *, codes: bool = False) -> str:
     """How many checkpoints ended how; with `codes`, by which rules."""
     told = []
-    for state, word in _OUTCOMES.items():
+    for state, word in OUTCOMES.items():
         items = [item for item in report.checkpoints if status(item) == state]
         alone = [item for item in items if state == "NONE" and item.none_compared]
         if len(items) > len(alone):
@@ -299,8 +301,9 @@ def notes_on(item: CheckpointReport) -> list[str]:
     return notes
 
 
-def _details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
-    lines = [line for note in notes_on(item) for line in wrap(_INDENT, f"note: {note}", width, 6)]
+def details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
+    """The lines below the verdict on a checkpoint."""
+    lines = [line for note in notes_on(item) for line in wrap(" " * 6, f"note: {note}", width, 6)]
     lines += entries(item.findings, width=width, color=color, verbose=verbose)
     if verbose:
         lines += _suppressed_entries(item.suppressed, width)

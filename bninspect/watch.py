@@ -1,0 +1,170 @@
+"""The command that follows a training: what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from bninspect import manual
+from bninspect.errors import UsageProblem
+from bninspect.exit_codes import FINDINGS, INTERRUPTED, NOTHING_CHECKED, OK, PROBLEM
+from bninspect.options import complete_files, watch_options
+from bninspect.output import output_stream
+from bninspect.writers import WATCH, Watching, Wishes
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import FrameType
+
+    from bninspect.config import Config
+    from bninspect.findings import CheckpointReport
+    from bninspect.watching import Conclusion, Watch
+
+
+@click.command(
+    short_help="Follow a training: check each checkpoint as it lands.", epilog=manual.WATCH
+)
+@click.argument("directory", metavar="DIR", shell_complete=complete_files)
+@watch_options
+def watch(
+    directory: str,
+    config: Config,
+    format_: str,
+    interval: float,
+    timeout: float | None,
+    until_step: int | None,
+    grace: float,
+    quiet: bool,
+    verbose: bool,
+    color: str,
+    allow_empty: bool,
+    fail_fast: bool,
+) -> int:
+    """Check each checkpoint that a training writes to DIR, once it is whole.
+
+    DIR is looked at every --interval, which works on network file systems, too; it need not be
+    there yet. The newest checkpoint that lies there is checked first, then each that comes, or is
+    written anew under its name, and compared with the one before it (BN107). Half-written,
+    renamed and deleted ones are no errors. The training is never hindered: no file is locked.
+    """
+    from bninspect.watching import Pace, Watch  # noqa: PLC0415
+
+    if os.path.exists(directory) and not os.path.isdir(directory):
+        raise UsageProblem(f"watch takes a directory, and {directory} is none: use check.")
+    with output_stream(None) as stream, _asked_to_end() as asked:
+        writer = WATCH[format_](stream, Wishes(color, quiet, verbose))
+        watching = Watch(directory, config, Pace(interval, grace, timeout), sleep=asked.sleep)
+        if not quiet:
+            from bninspect.reporters.text import printable  # noqa: PLC0415
+
+            there = "" if os.path.isdir(directory) else ", which is not there yet"
+            click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)
+        goal = _Goal(config, until_step, fail_fast=fail_fast)
+        ended = _follow(watching, writer, goal, asked)
+        conclusion = watching.conclude(ended)
+        writer.end(conclusion, _now())
+    if ended == "interrupted":
+        return INTERRUPTED
+    return _exit_code(conclusion, config.fail_on, allow_empty=allow_empty)
+
+
+class _Goal:
+    """When a watch has seen enough."""
+
+    def __init__(self, config: Config, until_step: int | None, *, fail_fast: bool) -> None:
+        self._fail_on, self._until_step, self._fail_fast = config.fail_on, until_step, fail_fast
+
+    def reached(self, item: CheckpointReport) -> str | None:
+        """Why it ends with this checkpoint; None if it does not."""
+        from bninspect.findings import any_at_least  # noqa: PLC0415
+
+        if self._fail_fast and any_at_least(self._fail_on, item.findings):
+            return "fail-fast"
+        if item.step is None or self._until_step is None:
+            return None
+        return "until-step" if item.step >= self._until_step else None
+
+
+def _follow(watching: Watch, writer: Watching, goal: _Goal, asked: _Asked) -> str:
+    """Write what comes, and return why that has ended."""
+    try:
+        for item in watching.reports():
+            writer.add(item, _now())
+            if (ended := goal.reached(item)) or (ended := asked.to):
+                break
+        else:
+            return "timeout"
+    except _Woken:
+        ended = asked.to
+    if ended == "terminated":
+        for item in watching.rest(time.sleep):
+            writer.add(item, _now())
+    return ended or "interrupted"
+
+
+class _Woken(BaseException):
+    """Somebody has asked to end, and nothing is being read or written."""
+
+
+class _Asked:
+    """Takes signals: `to` is how to end, None for not at all.
+
+    What is being read or written when one comes is finished. The second one ends it at once.
+    """
+
+    def __init__(self) -> None:
+        self.to: str | None = None
+        self._sleeps = False
+
+    def take(self, number: int, _: FrameType | None) -> None:
+        """Note a signal."""
+        if self.to is not None:
+            raise KeyboardInterrupt
+        self.to = "interrupted" if number == signal.SIGINT else "terminated"
+        if self._sleeps:
+            raise _Woken
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises `_Woken` as soon as somebody has asked to end."""
+        self._sleeps = True
+        try:
+            if self.to is not None:
+                raise _Woken
+            time.sleep(seconds)
+        finally:
+            self._sleeps = False
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[_Asked]:
+    """What takes SIGINT and SIGTERM meanwhile, but for those that a shell has set to be ignored."""
+    asked = _Asked()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, asked.take)
+    try:
+        yield asked
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
+
+
+def _now() -> datetime:
+    from datetime import datetime  # noqa: PLC0415 - not for the help
+
+    return datetime.now().astimezone()
+
+
+def _exit_code(conclusion: Conclusion, fail_on: str, *, allow_empty: bool) -> int:
+    if conclusion.tally.unreadable:
+        return PROBLEM
+    if conclusion.tally.any_at_least(fail_on):
+        return FINDINGS
+    return OK if conclusion.tally.layers or allow_empty else NOTHING_CHECKED

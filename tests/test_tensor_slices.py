@@ -636,3 +636,17 @@ def test_unknown_rank(path):
     meta = bytes_field(1, b"x") + bytes_field(2, number_field(3, 1)) + number_field(3, 1)
     write_table(path, entries | {b"": bytes_field(1, bytes_field(1, meta))})
     refused(path, Corrupt, path, "x has the impossible shape")
+
+
+def test_a_first_block_that_begins_like_json(tmp_path):
+    """A compressed block begins with its length, and 123 is `{`."""
+    for length in range(1, 200):
+        path = tmp_path / f"model.ckpt-{length}"
+        write_slices(path, {"n" * length: np.ones(2, np.float32)}, compress=True)
+        if path.read_bytes().startswith(b"{"):
+            break
+    else:
+        raise AssertionError("no name makes such a file")
+    with bninspect.open_checkpoint(str(path)) as checkpoint:
+        assert checkpoint.format == "tf-v1"
+        assert list(checkpoint.variables) == ["n" * length]

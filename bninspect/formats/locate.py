@@ -308,12 +308,12 @@ def _locate_file(path: str) -> Target:
         return _locate_shard(path) or Target("hdf5", path)
     if head.startswith(ZIP_SIGNATURES):
         return Target("keras-zip", path)
-    if head.lstrip().startswith(b"{"):
-        return Target("keras-shards", path)
-    if tail == sstable.MAGIC:
+    if tail == sstable.MAGIC:  # which no text ends in, whatever a compressed block begins with
         if path.endswith(".index"):
             return Target("tensor-bundle", path.removesuffix(".index"))
         return Target("tensor-slices", all_v1_shards(path))
+    if head.lstrip().startswith(b"{"):
+        return Target("keras-shards", path)
     if part := PART.fullmatch(path):
         prefix = part[1]
         if path.endswith(".meta") and (slices := _locate_slices(prefix)):

@@ -92,7 +92,7 @@ def _of_the_system(error: OSError) -> str:
 
 
 def _fail(message: str, code: int = PROBLEM) -> int:
-    from bninspect.reporters.text import printable  # noqa: PLC0415
+    from bninspect.reporters.words import printable  # noqa: PLC0415
 
     _tell(f"bninspect: {printable(message)}")
     return code
@@ -175,7 +175,8 @@ def check(
         report = check_paths(paths, config, follower)
         follower.end(report, (*given, *_opened(report)))
     if files and not quiet:
-        from bninspect.reporters.text import printable, summary  # noqa: PLC0415
+        from bninspect.reporters.outcomes import summary  # noqa: PLC0415
+        from bninspect.reporters.words import printable  # noqa: PLC0415
 
         _tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
     if report.interrupted:
@@ -334,7 +335,7 @@ def _update_baseline(
     from bninspect.baseline import refuse_other_file, write_baseline  # noqa: PLC0415
     from bninspect.following import follow  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
-    from bninspect.reporters.text import plural, printable  # noqa: PLC0415
+    from bninspect.reporters.words import plural, printable  # noqa: PLC0415
 
     target = config.baseline
     if target is None:

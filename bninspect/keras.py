@@ -45,7 +45,8 @@ from bninspect.model import (
     TrainingEvidence,
     Variable,
 )
-from bninspect.reporters.text import entries, plural, printable
+from bninspect.reporters.text import entries
+from bninspect.reporters.words import plural, printable
 from bninspect.rules import apply_rules, select_rules
 
 Action = Literal["warn", "stop"]

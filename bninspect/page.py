@@ -52,7 +52,8 @@ def report(
             refuse_input(output, opened)
         page.end(result)
     if output is not None and not quiet:
-        from bninspect.reporters.text import printable, summary  # noqa: PLC0415
+        from bninspect.reporters.outcomes import summary  # noqa: PLC0415
+        from bninspect.reporters.words import printable  # noqa: PLC0415
 
         with suppress(OSError):  # what becomes of the line never changes the exit code
             click.echo(f"{summary(result)}; written to {printable(output)}", err=True)

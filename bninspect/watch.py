@@ -61,7 +61,7 @@ def watch(
         writer = WATCH[format_](stream, Wishes(color, quiet, verbose))
         watching = Watch(directory, config, Pace(interval, grace, timeout), sleep=asked.sleep)
         if not quiet:
-            from bninspect.reporters.text import printable  # noqa: PLC0415
+            from bninspect.reporters.words import printable  # noqa: PLC0415
 
             there = "" if os.path.isdir(directory) else ", which is not there yet"
             click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)

@@ -46,7 +46,7 @@ ONLY_USER = {
         "following.py",
         "options.py",
         "page.py",
-        "reporters/text.py",
+        "reporters/words.py",
         "watch.py",
     },
     "tomllib": {"config/toml_file.py"},
@@ -144,6 +144,8 @@ H5 = FIXTURES / "keras2_functional_correct"
 
 REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")} | {"jinja2"}
 REPORTERS |= {path.stem for path in (PACKAGE / "reporters/html").glob("[!_]*.py")}
+# what those that write prose share
+SPOKEN = {"outcomes", "words"}
 
 
 @pytest.mark.parametrize(
@@ -159,21 +161,25 @@ REPORTERS |= {path.stem for path in (PACKAGE / "reporters/html").glob("[!_]*.py"
         (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
         (["check", str(V2)], {f"bninspect.{name}" for name in ("baseline", "triage", "workers")}),
         (["check", str(V2)], {"bninspect.formats.discover", "multiprocessing", "tempfile"}),
-        (["check", str(V2)], REPORTERS - {"text"}),
+        (["check", str(V2)], REPORTERS - {"text", *SPOKEN}),
         (["check", str(V2), "--format", "json"], REPORTERS - {"json_v1"}),
-        (["check", str(V2), "--format", "github"], REPORTERS - {"github", "locations", "text"}),
+        (
+            ["check", str(V2), "--format", "github"],
+            REPORTERS - {"github", "locations", "text", *SPOKEN},
+        ),
         (
             ["check", str(V2), "--format", "sarif"],
-            REPORTERS - {"sarif", "catalogue", "locations", "text"},
+            REPORTERS - {"sarif", "catalogue", "locations", *SPOKEN},
         ),
-        (["check", str(V2), "--format", "junit"], REPORTERS - {"junit", "locations", "text"}),
+        (["check", str(V2), "--format", "junit"], REPORTERS - {"junit", "locations", *SPOKEN}),
         (
             ["report", str(V2)],
             {"rich", "h5py", "cramjam", "tensorflow", "keras", "notebook"},
         ),
         (
             ["watch", str(V2.parent), "--timeout", "0.1", "--interval", "0.05", "-q"],
-            {"rich", "h5py", "cramjam", "tensorflow", "keras", *REPORTERS} - {"text", "watched"},
+            {"rich", "h5py", "cramjam", "tensorflow", "keras", *REPORTERS}
+            - {"text", "watched", *SPOKEN},
         ),
         (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
         (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from bninspect.findings import Report
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 from tests.conftest import FIXTURES, Outcome, load_fixture
 from tests.reports_in_memory import (
     checkpoint,

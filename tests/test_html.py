@@ -28,7 +28,7 @@ from bninspect.model import BNLayer
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, histogram, trend
 from bninspect.reporters.html.layers import ABOUT, anchor, layer_view
 from bninspect.reporters.html.page import HtmlReport
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
 from tests.layers_in_memory import bn

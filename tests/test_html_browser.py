@@ -16,7 +16,7 @@ import pytest
 
 import bninspect
 from bninspect.reporters.html.layers import anchor
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 from tests.browser import Browser, browser, find_browser
 from tests.conftest import FIXTURES, ROOT
 from tests.pages import write_resnet

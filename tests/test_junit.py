@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from bninspect.findings import Report
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.reports_in_memory import (
     checkpoint,

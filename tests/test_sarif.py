@@ -21,7 +21,7 @@ from sarif_pydantic import Sarif
 
 from bninspect.findings import Report
 from bninspect.reporters import sarif
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.reports_in_memory import (

@@ -14,15 +14,8 @@ from typing import NamedTuple, TextIO
 from bninspect.comparison import Comparison, LayerHistory, Stretch
 from bninspect.findings import SEVERITIES, Finding, Severity
 from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role
-from bninspect.reporters.text import (
-    entries,
-    is_unicode,
-    paint,
-    plural,
-    printable,
-    prose_width,
-    wrap,
-)
+from bninspect.reporters.text import entries
+from bninspect.reporters.words import is_unicode, paint, plural, printable, prose_width, wrap
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = ".:-=+*#@"

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from bninspect.config import Config
 from bninspect.findings import Rule, Suppression
-from bninspect.reporters.text import printable, wrap
+from bninspect.reporters.words import printable, wrap
 
 # The keys of a configuration file, as `Config` has them.
 _KEYS = (

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple, TextIO
 
 from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
 from bninspect.reporters.locations import file_of, in_repository
-from bninspect.reporters.text import TextReport, plural, printable
+from bninspect.reporters.text import TextReport
+from bninspect.reporters.words import plural, printable
 
 Level = Literal["error", "warning", "notice"]
 _LEVELS: dict[Severity, Level] = {"error": "error", "warning": "warning", "note": "notice"}

@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 
 from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
 from bninspect.reporters.locations import file_of, in_repository
-from bninspect.reporters.text import plural, printable
+from bninspect.reporters.words import plural, printable
 
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from urllib.parse import quote
 
 from bninspect.findings import CheckpointReport
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 
 # The file that is read first, where `resolved` is the prefix or the directory of several.
 _FIRST_FILE = {"tf-v2": ".index", "tf-object": ".index", "saved-model": "/saved_model.pb"}

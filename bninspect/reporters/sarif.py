@@ -19,7 +19,7 @@ from bninspect.errors import shortened
 from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Rule
 from bninspect.reporters.catalogue import write_markdown, write_page
 from bninspect.reporters.locations import file_of, file_uri, in_repository, relative_uri
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 from bninspect.rules import CAUSES, RULES
 
 _SCHEMA = (

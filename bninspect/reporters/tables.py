@@ -16,7 +16,7 @@ from bninspect.errors import shortened
 from bninspect.findings import CheckpointReport, Report
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, BNLayer, Role
-from bninspect.reporters.text import is_unicode, plural, printable
+from bninspect.reporters.words import is_unicode, plural, printable
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
 _SHOWN_CHANNELS = 16

@@ -11,7 +11,7 @@ import numpy as np
 from bninspect.errors import UsageProblem
 from bninspect.inference import Dump, Inference, columns
 from bninspect.model import ROLES, BNLayer
-from bninspect.reporters.text import printable
+from bninspect.reporters.words import printable
 
 _LONGEST_MEMBER = 65_000
 

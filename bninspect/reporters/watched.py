@@ -8,16 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from bninspect.findings import SEVERITIES, CheckpointReport
-from bninspect.reporters.text import (
-    OUTCOMES,
-    details,
-    plural,
-    printable,
-    prose_width,
-    status,
-    verdict_line,
-    wrap,
-)
+from bninspect.reporters.outcomes import OUTCOMES, status, verdict_line
+from bninspect.reporters.text import details
+from bninspect.reporters.words import plural, printable, prose_width, wrap
 
 if TYPE_CHECKING:
     from datetime import datetime

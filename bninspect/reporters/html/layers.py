@@ -15,7 +15,7 @@ from bninspect.findings import SEVERITIES, CheckpointReport, Finding, RuleContex
 from bninspect.inference import inference
 from bninspect.model import AFFINE, ROLES, STATISTICS, BNLayer, Role
 from bninspect.reporters.html.charts import Histogram, histogram, number
-from bninspect.reporters.text import plural
+from bninspect.reporters.words import plural
 from bninspect.rules.channels import dead_of, untouched_channels
 
 # The members that the findings of a rule are about, by its code; those of the others depend on

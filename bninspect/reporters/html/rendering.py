@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from bninspect.errors import shortened
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, number
-from bninspect.reporters.text import plural, printable
+from bninspect.reporters.words import plural, printable
 
 _HERE = Path(__file__).parent
 

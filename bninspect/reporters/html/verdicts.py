@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppression
 from bninspect.reporters.html.layers import STATES
-from bninspect.reporters.text import (
+from bninspect.reporters.outcomes import (
     CUT_SHORT,
     baseline_in_words,
-    evidence_of,
     grouped,
     notes_on,
     status,
@@ -19,6 +18,7 @@ from bninspect.reporters.text import (
     verdict_on_all,
     worst_of,
 )
+from bninspect.reporters.text import evidence_of
 from bninspect.rules import CAUSES
 
 _CAUSES = {cause.name: cause for cause in CAUSES}

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 # A file that no program has written to for so long has been closed, or is told by its content.
 _SETTLE = 1.0
+_MISSED = (
+    "of what came, {} or more had been deleted before they could be checked: a shorter --interval"
+    " misses fewer"
+)
 # More trainings than anybody runs in one directory; names may hold what makes each a new one.
 _MOST_TRAININGS = 100
 
@@ -121,7 +125,11 @@ class Watch:
         self._triage = Triage(self._rules, config)
         self._settle = min(_SETTLE, pace.interval)
         self._arrivals = Arrivals(
-            directory, settle=self._settle, grace=pace.grace, every=config.all_checkpoints
+            directory,
+            settle=self._settle,
+            grace=pace.grace,
+            patience=pace.interval,
+            every=config.all_checkpoints,
         )
         self._latest: dict[tuple[str, str], CheckpointReport] = {}
         self._begun = clock()
@@ -156,13 +164,15 @@ class Watch:
         uncertain = bool(self._tally.unreadable)
         told = self._triage.conclude(Report((), self._rules, interrupted=uncertain))
         count = told.baseline and told.baseline._replace(known=self._tally.known)
+        missed = self._arrivals.missed
+        notes = (*told.notes, *([_MISSED.format(missed)] if missed else ()))
         return Conclusion(
             self._directory,
             ended,
             self._clock() - self._begun,
             self._tally,
             tuple(self._arrivals.unchecked),
-            told.notes,
+            notes,
             count,
         )
 

@@ -188,6 +188,73 @@ class TestArrival:
         clock.at(50, lambda: shutil.copy(graph, tmp_path))
         assert len(clock.run()) == 1
 
+    def test_a_graph_is_waited_for_where_others_have_one(self, tmp_path: Path) -> None:
+        """Saver writes it last, and a large one takes its time; without it no cause is told."""
+
+        def save(step: int) -> None:
+            for path in fixture.iterdir():
+                name = path.name.replace(prefix, f"model.ckpt-{step}")
+                if path.suffix != ".meta" and path.name.startswith(prefix):
+                    shutil.copy(path, tmp_path / name)
+
+        def save_graph(step: int) -> None:
+            for path in tmp_path.glob("*.meta"):
+                path.unlink()
+            shutil.copy(fixture / f"{prefix}.meta", tmp_path / f"model.ckpt-{step}.meta")
+
+        fixture = FIXTURES / "slim_graph_update_ops_forgotten"
+        prefix = next(fixture.glob("*.meta")).stem
+        clock = Clock(tmp_path)
+        clock.at(1, lambda: [save(1), save_graph(1)])
+        clock.at(41, lambda: save(2))
+        clock.at(49, lambda: save_graph(2))
+        clock.at(101, lambda: save(3))  # which never gets one
+        said = clock.run()
+        assert names(said) == [f"model.ckpt-{step}" for step in (1, 2, 3)]
+        causes = [{one.cause for one in report.findings} for _, report in said]
+        assert causes[0] == causes[1] != causes[2] == {None}
+        assert said[2][0] <= 101 + 10 + INTERVAL + 1
+
+    @pytest.mark.parametrize("every", [0.3, 0.9])
+    def test_one_that_is_written_anew_all_the_time(self, tmp_path: Path, every: float) -> None:
+        """It never settles, and is told about all the same, whole."""
+        epochs = [FIXTURES / f"keras3_history_weights/epoch-{one}.weights.h5" for one in (6, 12)]
+        target = tmp_path / "last.weights.h5"
+        clock = Clock(tmp_path)
+        for number in range(int(60 / every)):
+            clock.at(
+                20 + number * every,
+                lambda number=number: shutil.copy(epochs[number % 2], target),
+            )
+        said = clock.run()
+        assert not [report.error for _, report in said if report.error]
+        assert len(said) >= 60 / INTERVAL - 1
+        assert said[-1][0] >= 80
+
+    def test_those_that_are_deleted_too_soon_are_told_at_the_end(self, tmp_path: Path) -> None:
+        def save(step: int) -> None:
+            for path in tmp_path.glob(f"*-{step - 2}.*"):
+                path.unlink()
+            write_bundle(tmp_path / f"model.ckpt-{step}", bn(step + 1.0))
+
+        clock = Clock(tmp_path)
+        for step in range(150):
+            clock.at(20 + step * 0.4, lambda step=step: save(step))
+        said = clock.run()
+        assert len(said) >= 60 / INTERVAL - 1
+        assert len(set(names(said))) == len(said)
+        (note,) = clock.watch.conclude("timeout").notes
+        assert "deleted before they could be checked" in note
+        assert "--interval" in note
+
+    def test_none_is_missed_that_is_only_called_otherwise(self, tmp_path: Path) -> None:
+        clock = Clock(tmp_path)
+        source = FIXTURES / "keras3_zip_nested" / "model.keras"
+        clock.at(5, lambda: shutil.copy(source, tmp_path / "new.keras"))
+        clock.at(10.5, lambda: (tmp_path / "new.keras").rename(tmp_path / "model.keras"))
+        assert names(clock.run()) == ["model.keras"]
+        assert not clock.watch.conclude("timeout").notes
+
     def test_what_is_no_checkpoint_is_passed_over(self, tmp_path: Path) -> None:
         (tmp_path / "checkpoint").write_text('model_checkpoint_path: "gone"\n')
         (tmp_path / "notes-1").write_bytes(b"hello" * 100)

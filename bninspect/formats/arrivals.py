@@ -29,10 +29,16 @@ from bninspect.formats.names import (
     natural_order,
 )
 
+# A directory, and the name that the checkpoints of a training in it share.
+_Training = tuple[str, str]
 # (device, inode, size, time of the last change in nanoseconds) of a file.
 Stamp = tuple[int, int, int, int]
-# Written late, and no part of what is checked: it tells causes if it is there in time.
+# Written last, and no part of what is checked: it tells causes if it is there in time. So many
+# seconds are given to it where others of the directory have one; a large graph takes some.
 _GRAPH = ".meta"
+_GRAPH_COMES = 10.0
+# So many looks, at which files are still written, are none too many for one large checkpoint.
+_LOOKS = 5
 # Of a SavedModel; its variables are written before the file that makes a SavedModel of it
 # (tensorflow/python/saved_model/save.py).
 _ASSETS = ("assets", "assets.extra")
@@ -76,12 +82,19 @@ class Arrivals:
     """Looks at `directory`, which need not be there yet, again and again.
 
     Files count as written when they have not changed for `settle` seconds, and as abandoned after
-    `grace`. Of what lies there at the first look only the newest of each name counts as new, names
-    that differ in numbers alone being one; with `every` all of it does.
+    `grace`. Where a training writes so often that for `patience` none of its files has settled,
+    their content alone tells whether they are whole. Of what lies there at the first look only the
+    newest of each name counts as new, names that differ in numbers alone being one; with `every`
+    all of it does.
+
+    `missed` counts what was seen and was gone before it could be given.
     """
 
-    def __init__(self, directory: str, *, settle: float, grace: float, every: bool = False) -> None:
+    def __init__(
+        self, directory: str, *, settle: float, grace: float, patience: float, every: bool = False
+    ) -> None:
         self._directory, self._settle, self._grace = directory, settle, grace
+        self._patience = max(patience, _LOOKS * settle)
         self._every = every
         self._known: set[Stamp] = set()
         self._present: set[Stamp] = set()
@@ -89,7 +102,10 @@ class Arrivals:
         self._passed: dict[str, dict[str, Stamp]] = {}  # what is no checkpoint, as it is
         self._faults: dict[str, float] = {}  # directories that cannot be read, and since when
         self._told: set[str] = set()
+        self._restless: dict[_Training, float] = {}  # of which nothing settles, and since when
+        self._with_graphs: set[str] = set()  # directories
         self._first = True
+        self.missed = 0
         self.is_there = False
 
     @property
@@ -110,10 +126,13 @@ class Arrivals:
         """
         files, faults = self._list()
         whole = _by_checkpoint(files)
+        if not faults:
+            self.missed += self._lost(set(files.values()))
         self._waiting = {name: one for name, one in self._waiting.items() if name in whole}
         self._passed = {name: one for name, one in self._passed.items() if name in whole}
         for name, stamps in whole.items():
             self._note(name, stamps, now)
+        self._note_graphs(files)
         if self.is_there and not faults:
             # A file may be missed while it gets another name, so one look without it is not enough.
             present = set(files.values())
@@ -122,6 +141,11 @@ class Arrivals:
         if self._first and not self._every:
             self._keep_newest()
         self._first = self._first and self._directory in faults
+        self._restless = {
+            self._training(name): self._restless.get(self._training(name), now)
+            for name, one in self._waiting.items()
+            if one.complete and not one.tried and now - one.since < self._settle
+        }
         return [*self._ready(now), *self._unreadable(faults, now)]
 
     def settled(self, arrival: Arrival) -> None:
@@ -196,12 +220,24 @@ class Arrivals:
             self._waiting.pop(name, None)
             self._passed[name] = stamps
 
+    def _note_graphs(self, files: Mapping[str, Stamp]) -> None:
+        """Remember in which directories graphs are stored."""
+        graphs = {os.path.dirname(path) for path in files if path.endswith(_GRAPH)}
+        # Saver may delete the last graph before it writes the next.
+        self._with_graphs = graphs | self._with_graphs.intersection(map(os.path.dirname, files))
+
+    def _lost(self, present: set[Stamp]) -> int:
+        """How many have gone, under every name, since they were seen and before they were given."""
+        return sum(
+            one.complete and not one.tried and present.isdisjoint(one.stamps.values())
+            for one in self._waiting.values()
+        )
+
     def _keep_newest(self) -> None:
         """Of what lies there at first, keep the newest of each name waiting."""
-        newest: dict[tuple[str, str], str] = {}
+        newest: dict[_Training, str] = {}
         for name in sorted(self._waiting, key=self._age):
-            directory, base = os.path.split(self._waiting[name].candidates[-1][0])
-            newest[directory, re.sub("[0-9]+", "#", base)] = name
+            newest[self._training(name)] = name
         for name in self._waiting.keys() - newest.values():
             self._known.update(self._waiting.pop(name).stamps.values())
 
@@ -210,12 +246,26 @@ class Arrivals:
         for name in sorted(self._waiting, key=self._age):
             one = self._waiting[name]
             overdue = now - one.since >= self._grace
-            if overdue or (one.complete and not one.tried and now - one.since >= self._settle):
+            if overdue or (one.complete and not one.tried and self._may_be_whole(name, now)):
                 if given.issuperset(one.stamps.values()):  # two names of the same files
                     del self._waiting[name]
                     continue
                 given.update(one.stamps.values())
                 yield Arrival(name, tuple(map(_live, one.candidates)), one.stamps, overdue)
+
+    def _may_be_whole(self, name: str, now: float) -> bool:
+        """Whether it is time to open what waits under that name."""
+        one = self._waiting[name]
+        lacks_graph = f"{name}.index" in one.stamps and f"{name}{_GRAPH}" not in one.stamps
+        if lacks_graph and os.path.dirname(name) in self._with_graphs:
+            return now - one.since >= _GRAPH_COMES
+        restless = now - self._restless.get(self._training(name), now)
+        return now - one.since >= self._settle or restless >= self._patience
+
+    def _training(self, name: str) -> _Training:
+        """What those share that a training writes one after the other."""
+        directory, base = os.path.split(self._waiting[name].candidates[-1][0])
+        return directory, re.sub("[0-9]+", "#", base)
 
     def _age(self, name: str) -> tuple[int, list[tuple[int, str]]]:
         """A sort key for what waits: when it was written."""

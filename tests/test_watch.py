@@ -18,6 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,21 @@ def copy_step(step: int, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     for path in HISTORY.glob(f"model.ckpt-{step}.*"):
         shutil.copy(path, to / path.name)
+
+
+def hdf5_in_two(path: Path, libver: str) -> tuple[bytes, bytes]:
+    """Weights of Keras 3 with two BN layers: flushed after the first, and when it is closed."""
+    with h5py.File(path, "w", libver=libver, locking=False) as file:
+        for number in (1, 2):
+            layer = file.create_group(f"layers/batch_normalization_{number}/vars")
+            for name, values in enumerate(bn(number).values()):
+                layer.create_dataset(str(name), data=values)
+            layer.create_dataset("3", data=np.ones(3, np.float32))
+            if number == 1:
+                file.flush()
+        file.create_dataset("layers/dense/vars/0", data=np.ones((100, 100), np.float32))
+        unfinished = path.read_bytes()
+    return unfinished, path.read_bytes()
 
 
 def bn(mean: float = 0.5, channels: int = 3) -> dict[str, np.ndarray]:
@@ -329,6 +345,24 @@ class TestHalfWritten:
         tally = clock.watch.conclude("timeout").tally
         assert not tally.unreadable
         assert tally.checkpoints == 1
+
+    @pytest.mark.parametrize("libver", ["earliest", "v110"])
+    def test_hdf5_that_was_flushed_and_is_not_closed(self, tmp_path: Path, libver: str) -> None:
+        """What it holds so far reads well, and is not all."""
+        unfinished, whole = hdf5_in_two(tmp_path / "elsewhere.h5", libver)
+        target = tmp_path / "run" / "last.weights.h5"
+        target.parent.mkdir()
+        clock = Clock(target.parent)
+        clock.at(5, lambda: target.write_bytes(unfinished))
+        clock.at(45, lambda: target.write_bytes(whole))
+        ((when, report),) = clock.run()
+        assert report.error is None
+        assert report.layer_count == 2
+        assert 45 < when <= 45 + INTERVAL + 1
+        target.write_bytes(unfinished)
+        ((_, report),) = Clock(target.parent).run()
+        assert report.error is not None
+        assert "has not closed it" in str(report.error)
 
     def test_grace_begins_anew_with_every_change(self, tmp_path: Path) -> None:
         target = tmp_path / "model.keras"

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from bninspect.findings import CheckpointReport
     from bninspect.watching import Conclusion, Watch
 
+# By the keyboard, by a scheduler, and by a terminal that is closed.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @click.command(
     short_help="Follow a training: check each checkpoint as it lands.", epilog=manual.WATCH
@@ -55,8 +58,7 @@ def watch(
     """
     from bninspect.watching import Pace, Watch  # noqa: PLC0415
 
-    if os.path.exists(directory) and not os.path.isdir(directory):
-        raise UsageProblem(f"watch takes a directory, and {directory} is none: use check.")
+    _require_directory(directory)
     with output_stream(None) as stream, _asked_to_end() as asked:
         writer = WATCH[format_](stream, Wishes(color, quiet, verbose))
         watching = Watch(directory, config, Pace(interval, grace, timeout), sleep=asked.sleep)
@@ -72,6 +74,18 @@ def watch(
     if ended == "interrupted":
         return INTERRUPTED
     return _exit_code(conclusion, config.fail_on, allow_empty=allow_empty)
+
+
+def _require_directory(path: str) -> None:
+    """Raise `UsageProblem` for what is no directory, and will hardly become one."""
+    if not path:
+        raise UsageProblem(
+            "The name of the directory is empty: a variable of a script may be unset."
+        )
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UsageProblem(f"watch takes a directory, and {path} is none: use check.")
+    if os.path.exists(f"{path}.index") and not os.path.isdir(path):
+        raise UsageProblem(f"watch takes a directory, and {path} is a checkpoint: use check.")
 
 
 class _Goal:
@@ -143,9 +157,9 @@ class _Asked:
 
 @contextmanager
 def _asked_to_end() -> Iterator[_Asked]:
-    """What takes SIGINT and SIGTERM meanwhile, but for those that a shell has set to be ignored."""
+    """What takes `_SIGNALS` meanwhile, but for those that a shell has set to be ignored."""
     asked = _Asked()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
     for number in taken:
         signal.signal(number, asked.take)

@@ -186,6 +186,18 @@ class TestArrival:
         clock.at(50, lambda: save(40))
         assert names(clock.run()) == ["model.ckpt-20", "model.ckpt-40"]
 
+    def test_a_directory_that_is_deleted_and_made_again(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        clock = Clock(run)
+        clock.at(5, lambda: copy_step(20, run))
+        clock.at(50, lambda: shutil.rmtree(run))
+        clock.at(100, lambda: run.write_bytes(b""))
+        clock.at(150, run.unlink)
+        clock.at(200, lambda: copy_step(20, run))
+        said = clock.run()
+        assert [(report.step, report.error) for _, report in said] == [(20, None)] * 2
+        assert not clock.watch.conclude("timeout").notes
+
     def test_one_that_is_deleted_is_not_news(self, tmp_path: Path) -> None:
         clock = Clock(tmp_path)
         clock.at(5, lambda: copy_step(20, tmp_path))
@@ -576,6 +588,7 @@ class TestNothingGrows:
             assert len(clock.watch._latest) == 1
             assert len(arrivals._known) <= 8
             assert len(arrivals._waiting) + len(arrivals._passed) <= 2
+            assert len(arrivals._restless) + len(arrivals._with_graphs) <= 2
         assert len(said) == 300
 
 
@@ -607,6 +620,8 @@ class TestEnd:
         file.write_bytes(b"")
         for call in (
             (file,),
+            ("",),
+            (HISTORY / "model.ckpt-20",),
             (tmp_path, "--interval", "nan"),
             (tmp_path, "--interval", "0"),
             (tmp_path, "--timeout", "-1"),
@@ -655,7 +670,11 @@ class TestEnd:
 
     @pytest.mark.parametrize(
         ("number", "ended", "code"),
-        [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 1)],
+        [
+            (signal.SIGINT, "interrupted", 130),
+            (signal.SIGTERM, "terminated", 1),
+            (signal.SIGHUP, "terminated", 1),
+        ],
     )
     def test_by_a_signal(self, tmp_path: Path, number: int, ended: str, code: int) -> None:
         write_bundle(tmp_path / "stuck.ckpt", bn(0))

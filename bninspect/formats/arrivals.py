@@ -11,7 +11,6 @@ Times of files are held against each other, never against a clock.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from bninspect.formats.names import (
     V1_SHARD,
     checkpoint_of,
     natural_order,
+    without_numbers,
 )
 
 # A directory, and the name that the checkpoints of a training in it share.
@@ -265,7 +265,7 @@ class Arrivals:
     def _training(self, name: str) -> _Training:
         """What those share that a training writes one after the other."""
         directory, base = os.path.split(self._waiting[name].candidates[-1][0])
-        return directory, re.sub("[0-9]+", "#", base)
+        return directory, without_numbers(base)
 
     def _age(self, name: str) -> tuple[int, list[tuple[int, str]]]:
         """A sort key for what waits: when it was written."""

@@ -58,3 +58,8 @@ def checkpoint_of(path: str) -> str:
         return shard[1] + KERAS_MAP
     directory, name = os.path.split(path)
     return os.path.join(directory, SAVED_MODEL) if name in BESIDE_SAVED_MODEL else path
+
+
+def without_numbers(name: str) -> str:
+    """What the names have in common that a training gives to its checkpoints, one by one."""
+    return re.sub("[0-9]+", "#", name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from bninspect.findings import SEVERITIES, CheckpointReport
+from bninspect.formats.names import without_numbers
 from bninspect.reporters.outcomes import OUTCOMES, status, verdict_line
 from bninspect.reporters.text import details
 from bninspect.reporters.words import plural, printable, prose_width, wrap
@@ -96,10 +96,10 @@ class WatchText:
         told: set[tuple[str, ...]] = {
             (one.rule.code, one.severity, one.layer, one.cause or "") for one in item.findings
         }
-        told |= {(re.sub("[0-9]+", "#", note),) for note in item.notes}
+        told |= {(without_numbers(note),) for note in item.notes}
         if not item.layer_count:
             told.add(("no layer",))
-        name = re.sub("[0-9]+", "#", item.path)
+        name = without_numbers(item.path)
         before = self._told.pop(name, _Told())
         self._told[name] = _Told(told)
         if len(self._told) > _MOST_REMEMBERED:

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -815,37 +816,69 @@ def lines_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [parsed(line) for line in out.splitlines()]
 
 
-def followed(name: str, folder: Path) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
-    """(what a training says it saved, what the watch of it said)."""
-    with watched(folder) as process:
-        training = subprocess.run(
-            [sys.executable, "-m", "tests.watched_trainings", name, str(folder)],
+def followed(name: str, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """(what a training says it saved, what the watch of it said).
+
+    The training goes on when all of what it saved has been told.
+    """
+    command = [sys.executable, "-m", "tests.watched_trainings", name, str(folder)]
+    saved: list[str] = []
+    told: list[str] = []
+    with (
+        watched(folder) as process,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            check=True,
+            bufsize=1,
             cwd=ROOT,
             env=ENVIRONMENT,
-        )
+        ) as training,
+        too_long(process, training),
+    ):
+        for line in training.stdout:
+            if line.startswith("saved:"):
+                saved += line.removeprefix("saved:").rstrip("\n").split("\t")
+                while len(told) < len(saved) and (heard := process.stdout.readline()):
+                    told.append(heard)
+                training.stdin.write("\n")
+        assert training.wait() == 0
         process.send_signal(signal.SIGTERM)
-        said = lines_of(process)
+        rest = lines_of(process)
     assert process.returncode == 1
-    saved = [line for line in training.stdout.splitlines() if line.startswith(str(folder))]
-    assert len(saved) >= 2 * SAVES
-    yield saved, said
+    return saved, [*map(parsed, told), *rest]
+
+
+@contextmanager
+def too_long(*processes: subprocess.Popen[str]) -> Iterator[None]:
+    """Ends processes that would be waited for without an end."""
+
+    def end() -> None:
+        for process in processes:
+            process.kill()
+
+    timer = threading.Timer(300, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @pytest.mark.parametrize("name", ["tf1", "keras"])
 def test_a_training_that_saves_meanwhile(name: str, tmp_path: Path) -> None:
     """Each checkpoint is told once, though TF1 keeps but two; only what is broken fails."""
-    for saved, said in followed(name, tmp_path / "runs"):
-        *checkpoints, summary = said
-        assert summary["summary"]["unreadable"] == 0
-        assert Counter(one["path"] for one in checkpoints) == Counter(saved)
-        for one in checkpoints:
-            assert one["error"] is None
-            found = {finding["rule"] for finding in one["findings"]}
-            assert ("BN101" in found) == ("/broken/" in one["path"]), one["path"]
-            if "/healthy/" in one["path"]:
-                assert not found
-        later = [one for one in checkpoints if "/broken/" in one["path"]][2:]
-        assert any("BN107" in {f["rule"] for f in one["findings"]} for one in later)
+    saved, said = followed(name, tmp_path / "runs")
+    assert len(saved) == {"tf1": 2, "keras": 4}[name] * SAVES
+    *checkpoints, summary = said
+    assert summary["summary"]["unreadable"] == 0
+    assert Counter(one["path"] for one in checkpoints) == Counter(saved)
+    for one in checkpoints:
+        assert one["error"] is None
+        found = {finding["rule"] for finding in one["findings"]}
+        assert ("BN101" in found) == ("/broken/" in one["path"]), one["path"]
+        if "/healthy/" in one["path"]:
+            assert not found
+    later = [one for one in checkpoints if "/broken/" in one["path"]][2:]
+    assert any("BN107" in {f["rule"] for f in one["findings"]} for one in later)

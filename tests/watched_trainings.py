@@ -1,25 +1,26 @@
 """Trainings that save while they are watched; run as `python -m tests.watched_trainings NAME DIR`.
 
 Each has a healthy and a broken one, in folders of these names, and prints what it saved where.
+Then it waits for a line, so that however slow who watches is, nothing is written over unseen.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 SAVES = 4
-PAUSE = 1.2
 STEPS = 20
 
 
-def say(path: object) -> None:
-    sys.stdout.write(f"{path}\n")
+def tell(*saved: object) -> None:
+    """Print in one line what has just been saved, and wait for one."""
+    sys.stdout.write("saved:" + "\t".join(map(str, saved)) + "\n")
     sys.stdout.flush()
+    sys.stdin.readline()
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -66,14 +67,14 @@ def tf1(folder: Path) -> None:
             session.run(tf.global_variables_initializer())
         runs.append((folder / name, graph, session, train, saver, step, inputs, outputs))
     for _ in range(SAVES):
+        saved = []
         for place, graph, session, train, saver, step, inputs, outputs in runs:
             with graph.as_default():
                 for start in range(0, len(x), 8):
                     batch = {inputs: x[start : start + 8], outputs: y[start : start + 8]}
                     session.run(train, batch)
-                path = saver.save(session, str(place / "model.ckpt"), step)
-            say(path)
-        time.sleep(PAUSE)
+                saved.append(saver.save(session, str(place / "model.ckpt"), step))
+        tell(*saved)
 
 
 def keras(folder: Path) -> None:
@@ -83,15 +84,13 @@ def keras(folder: Path) -> None:
     """
     import keras as k  # noqa: PLC0415
 
-    class Saying(k.callbacks.Callback):  # type: ignore[misc]
+    class Telling(k.callbacks.Callback):  # type: ignore[misc]
         def __init__(self, place: Path) -> None:
             super().__init__()
             self.place = place
 
         def on_epoch_end(self, epoch: int, _: Any = None) -> None:
-            say(self.place / f"epoch-{epoch + 1}.keras")
-            say(self.place / "last.weights.h5")
-            time.sleep(PAUSE)
+            tell(self.place / f"epoch-{epoch + 1}.keras", self.place / "last.weights.h5")
 
     class Net(k.Model):  # type: ignore[misc]
         def __init__(self, *, healthy: bool) -> None:
@@ -123,7 +122,7 @@ def keras(folder: Path) -> None:
                 k.callbacks.ModelCheckpoint(
                     str(place / "last.weights.h5"), save_weights_only=True, monitor="loss"
                 ),
-                Saying(place),
+                Telling(place),
             ],
         )
 

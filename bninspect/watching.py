@@ -21,7 +21,7 @@ from bninspect.findings import (
     at_least,
     no_graph,
 )
-from bninspect.formats.arrivals import Arrivals, require_whole
+from bninspect.formats.arrivals import Arrival, Arrivals, require_whole
 from bninspect.formats.discover import training_of
 from bninspect.rules import select_rules
 from bninspect.triage import Triage
@@ -188,11 +188,21 @@ class Watch:
                 continue
             self._arrivals.settled(arrival)
             for found, report in zip(arrival.found, reports, strict=True):
-                if found.claimed or not isinstance(report.error, UnknownFormat):
+                if not _is_passed_over(found, report):
                     self._remember(found, report)
-                    sorted_ = self._triage.sort(report)
-                    self._tally.add(sorted_)
-                    yield sorted_
+                    yield self._counted(report, arrival)
+
+    def _counted(self, report: CheckpointReport, arrival: Arrival) -> CheckpointReport:
+        """What is told of a checkpoint, after it has been counted."""
+        if report.error is not None and arrival.stamps:
+            given_up = (
+                f"nothing has been written to it for {self._pace.grace:g} seconds (--grace); it is"
+                " read again when it changes"
+            )
+            report = replace(report, notes=(given_up, *report.notes))
+        told = self._triage.sort(report)
+        self._tally.add(told)
+        return told
 
     def _examine(self, found: Found) -> CheckpointReport:
         """One checkpoint, all of whose parts must be there, against the one before it."""
@@ -216,6 +226,10 @@ class Watch:
 
 
 def _fails(found: Found, report: CheckpointReport) -> bool:
-    """Whether a checkpoint cannot be read; what is none, and does not claim to be one, may."""
-    passed_over = not found.claimed and isinstance(report.error, UnknownFormat)
-    return report.error is not None and not passed_over
+    """Whether a checkpoint cannot be read."""
+    return report.error is not None and not _is_passed_over(found, report)
+
+
+def _is_passed_over(found: Found, report: CheckpointReport) -> bool:
+    """Whether it is no checkpoint, and neither its name nor its place says that it is one."""
+    return not found.claimed and isinstance(report.error, UnknownFormat)

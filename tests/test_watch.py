@@ -259,6 +259,7 @@ class TestArrival:
         assert not [report.error for _, report in said if report.error]
         assert len(said) >= 60 / INTERVAL - 1
         assert said[-1][0] >= 80
+        assert not clock.watch.conclude("timeout").notes
 
     def test_those_that_are_deleted_too_soon_are_told_at_the_end(self, tmp_path: Path) -> None:
         def save(step: int) -> None:
@@ -278,10 +279,17 @@ class TestArrival:
 
     def test_none_is_missed_that_is_only_called_otherwise(self, tmp_path: Path) -> None:
         clock = Clock(tmp_path)
-        source = FIXTURES / "keras3_zip_nested" / "model.keras"
-        clock.at(5, lambda: shutil.copy(source, tmp_path / "new.keras"))
-        clock.at(10.5, lambda: (tmp_path / "new.keras").rename(tmp_path / "model.keras"))
-        assert names(clock.run()) == ["model.keras"]
+        source = FIXTURES / "keras3_history_weights" / "epoch-6.weights.h5"
+        temporary = tmp_path / "new.weights.h5"
+
+        def finish() -> None:
+            with temporary.open("ab") as file:
+                file.write(source.read_bytes()[1000:])
+            temporary.rename(tmp_path / "last.weights.h5")
+
+        clock.at(9.5, lambda: temporary.write_bytes(source.read_bytes()[:1000]))
+        clock.at(10.5, finish)
+        assert names(clock.run()) == ["last.weights.h5"]
         assert not clock.watch.conclude("timeout").notes
 
     def test_what_is_no_checkpoint_is_passed_over(self, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ class Arrivals:
         files, faults = self._list()
         whole = _by_checkpoint(files)
         if not faults:
-            self.missed += self._lost(set(files.values()))
+            self.missed += self._lost(files, whole)
         self._waiting = {name: one for name, one in self._waiting.items() if name in whole}
         self._passed = {name: one for name, one in self._passed.items() if name in whole}
         for name, stamps in whole.items():
@@ -226,11 +226,19 @@ class Arrivals:
         # Saver may delete the last graph before it writes the next.
         self._with_graphs = graphs | self._with_graphs.intersection(map(os.path.dirname, files))
 
-    def _lost(self, present: set[Stamp]) -> int:
+    def _lost(self, files: Mapping[str, Stamp], whole: Mapping[str, object]) -> int:
         """How many have gone, under every name, since they were seen and before they were given."""
+        present = {stamp[:2]: stamp for stamp in files.values()}
+
+        def is_there(stamp: Stamp) -> bool:
+            now = present.get(stamp[:2])
+            # It may have grown before it was renamed; else its inode is used for another file.
+            return now is not None and (now == stamp or now[2] > stamp[2])
+
         return sum(
-            one.complete and not one.tried and present.isdisjoint(one.stamps.values())
-            for one in self._waiting.values()
+            one.complete and not one.tried and not any(map(is_there, one.stamps.values()))
+            for name, one in self._waiting.items()
+            if name not in whole
         )
 
     def _keep_newest(self) -> None:

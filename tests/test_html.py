@@ -127,6 +127,21 @@ class TestCommand:
         assert "-o FILE.html" in outcome.err
         assert outcome.out == ""
 
+    def test_a_package_that_is_missing_is_named(self, tmp_path: Path) -> None:
+        call = "sys.modules['jinja2'] = None; from bninspect.cli import run; run(sys.argv[1:])"
+        command = [sys.executable, "-c", f"import sys; {call}", "report", CLEAN, "-o"]
+        done = subprocess.run(
+            [*command, tmp_path / "page.html"],
+            check=False,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("bninspect: the package jinja2 is missing: ")
+        assert done.stderr.count("\n") == 1
+        assert not [*tmp_path.iterdir()]
+
     def test_a_checkpoint_is_not_overwritten(self, run: Run, tmp_path: Path) -> None:
         write_bundle(tmp_path / "model.ckpt-1", {"bn/moving_mean": np.zeros(3, "f4")})
         index = tmp_path / "model.ckpt-1.index"

@@ -521,6 +521,22 @@ def test_any_course_makes_a_trend_within_its_frame(course) -> None:
         assert drawn.told.count("stood still") == drawn.still.count("M")
 
 
+def test_a_trend_over_many_checkpoints_is_drawn_no_finer_than_it_is_wide() -> None:
+    count = 5_000
+    means = [float(place) for place in range(count)]
+    ranges = [(mean - 1, mean + 1) for mean in means]
+    ranges[2_500] = (-1_000.0, 9_000.0)  # a single one that goes far is seen
+    labels = [f"step {place}" for place in range(count)]
+    drawn = trend(means, ranges, means, [True] * (count - 1), labels)
+    assert drawn.line.count("L") < WIDTH
+    assert drawn.band.count("L") < 2 * WIDTH
+    assert drawn.dots == ""
+    assert {2.0, HEIGHT - 4.0} <= {*_numbers(drawn.band)}
+    means[2_500] = np.nan  # and so is a gap
+    drawn = trend(means, ranges, list(range(count)), [True] * (count - 1), labels)
+    assert drawn.line.count("M") == 2
+
+
 # --- Names ----------------------------------------------------------------------------------------
 
 _TAGS = {

@@ -240,6 +240,34 @@ def test_a_link_shows_what_is_filtered_out(resnet: Browser) -> None:
     assert 0 <= top < 900
 
 
+def test_the_same_link_shows_it_again(resnet: Browser) -> None:
+    """The page's address does not change by it, so no `hashchange` comes."""
+    link = f"document.querySelector('.map a[href=\"#{layers(1)[0]}\"]')"
+    for _ in range(2):
+        resnet.value(f"{link}.click()")
+        choose(resnet, state="error")
+        assert resnet.value(SHOWN)[2] == layers(3, 4)
+    resnet.value(f"{link}.click()")
+    resnet.value("new Promise((done) => setTimeout(done, 100))")
+    assert resnet.value(SHOWN)[2] == layers(*range(1, 13))
+
+
+@pytest.mark.parametrize("window", [(1280, 900), (640, 450), (390, 800)])
+def test_the_filter_covers_nothing_a_link_leads_to(
+    chromium: Browser, pages: dict[str, Path], window: tuple[int, int]
+) -> None:
+    """640 by 450 is a window of 1280 by 900 magnified to 200 %."""
+    chromium.look(window[0], height=window[1])
+    chromium.open(pages["resnet"])
+    chromium.value(f"location.hash = '#{layers(9)[0]}'")
+    chromium.value("new Promise((done) => setTimeout(done, 100))")
+    form, layer = (
+        chromium.value(f"document.querySelector('{one}').getBoundingClientRect().{side}")
+        for one, side in (("form", "bottom"), (f"#{layers(9)[0]}", "top"))
+    )
+    assert form <= layer < window[1]
+
+
 def test_a_link_to_a_rule_opens_it(resnet: Browser) -> None:
     resnet.value("document.querySelector('a[href=\"#rule-BN101\"]').click()")
     resnet.value("new Promise((done) => setTimeout(done, 100))")
@@ -265,6 +293,22 @@ def test_sort(resnet: Browser) -> None:
     resnet.value("document.querySelectorAll('table.numbers thead button')[2].click()")
     by_gravity = [3, 4, 7, 9, 1, 2, 5, 6, 8, 10, 11, 12]
     assert resnet.value(SHOWN)[1:] == [layers(*by_gravity)] * 2
+
+
+def test_infinity_is_sorted_beyond_all_numbers(chromium: Browser, tmp_path: Path) -> None:
+    least = {"a": -5.0, "b": -np.inf, "c": np.inf, "d": 3.0, "e": np.nan, "f": -0.2}
+    stored: dict[str, np.ndarray] = {}
+    for name, value in least.items():
+        stored[f"{name}/moving_mean"] = np.full(2, value, "f4")
+        stored[f"{name}/moving_variance"] = np.full(2, 2, "f4")
+    write_bundle(tmp_path / "model", stored)
+    file = tmp_path / "page.html"
+    file.write_text(page_of(bninspect.check(tmp_path / "model")).html, "utf-8")
+    chromium.open(file)
+    head = "document.querySelectorAll('table.numbers thead button')[7]"
+    for names in ("bafdce", "cdfabe"):
+        chromium.value(f"{head}.click()")
+        assert chromium.value(SHOWN)[1] == [anchor(name) for name in names]
 
 
 def _layers(chromium: Browser) -> list[bninspect.BNLayer]:

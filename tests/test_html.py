@@ -217,6 +217,19 @@ def test_the_verdict_comes_first_with_cause_and_fix(stuck: Page) -> None:
     assert stuck.text.index(lead) < stuck.text.index("Map of all layers")
 
 
+def test_the_verdict_leads_to_what_it_means(stuck: Page) -> None:
+    link = next(one for one in stuck.all("a") if one.inside[-3:] == ("div", "dl", "dd"))
+    assert link.text == "BN101 statistics-never-updated"
+    assert link.attributes["href"] == f"#{stuck.one('details', 'rule').attributes['id']}"
+
+
+def test_a_rule_that_a_fix_sends_to_is_explained(stopped: Page) -> None:
+    """Whoever looks at the page may have no program to ask for another rule."""
+    assert "bninspect rule BN101" in stopped.one("article", "finding").text
+    explained = [one.attributes["id"] for one in stopped.all("details", "rule")]
+    assert explained == ["rule-BN101", "rule-BN107"]
+
+
 def test_a_cause_that_is_proved_is_told_in_words() -> None:
     path = load_fixture("tf1_graph_history_forgotten").path
     lead = page_of(bninspect.check(path)).one("div", "lead").text
@@ -226,7 +239,7 @@ def test_a_cause_that_is_proved_is_told_in_words() -> None:
 def test_the_gravest_finding_of_all_checkpoints_leads() -> None:
     milder = checkpoint("one", [finding("BN303", layer="other")])
     lead = page_of(report(milder, checkpoint("two", [finding("BN101")]))).one("div", "lead").text
-    assert "First two: BN101" in lead
+    assert "Gravest two: BN101" in lead
     assert "mend other" not in lead
 
 
@@ -247,7 +260,7 @@ def test_a_rule_is_explained(stuck: Page) -> None:
 
 def test_the_map_has_every_statistic_of_every_layer(stuck: Page) -> None:
     columns = [one for one in stuck.all("a") if one.inside[-2:] == ("ol", "li")]
-    assert [one.attributes["aria-label"] for one in columns] == [
+    assert [one.attributes["title"] for one in columns] == [
         f"{name}: gamma no finding, beta no finding, moving_mean error, moving_variance error"
         for name in NAMES
     ]
@@ -409,6 +422,18 @@ def test_the_newest_of_a_training_is_shown_in_full(stopped: Page) -> None:
     assert names_of(stopped) == NAMES
     paths = [one.text for one in stopped.all("h2")]
     assert paths[1:4] == [str(STOPPED / f"model.ckpt-{step}") for step in (20, 40, 60)]
+    ids = [one.attributes["id"] for one in stopped.all("section", "checkpoint")]
+    links = [one for one in stopped.all("a") if one.text == "the newest checkpoint"]
+    assert [one.attributes["href"] for one in links] == [f"#{ids[2]}"] * 2
+
+
+def test_each_training_leads_to_its_own_newest() -> None:
+    histories = (FIXTURES / "tf1_history_correct", STOPPED)
+    page = page_of(bninspect.check(*histories, all_checkpoints=True))
+    ids = [one.attributes["id"] for one in page.all("section", "checkpoint")]
+    links = [one for one in page.all("a") if one.text == "the newest checkpoint"]
+    newest = [f"#{ids[len(ids) - 4]}"] * (len(ids) - 4) + [f"#{ids[-1]}"] * 2
+    assert [one.attributes["href"] for one in links] == newest
 
 
 def test_a_training_that_moves_never_stands_still() -> None:
@@ -569,6 +594,12 @@ def test_a_hostile_name_stays_text(name: str) -> None:
     shown = "".join(printable(name).split())
     assert ["".join(one.text.split()) for one in page.all("a", "name")] == [shown]
     assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f]", page.html)
+
+
+def test_a_name_of_blanks_can_be_seen() -> None:
+    page = page_of(report(checkpoint("a", [finding(layer=" ")], [" "])))
+    assert names_of(page) == ["' '"]
+    assert all(one.text for one in page.all("a") if "map" not in one.inside and one.pieces)
 
 
 # --- Size -----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.reporters.html.layers import anchor
+from bninspect.reporters.html.layers import STATES, anchor
 from bninspect.reporters.words import printable
 from tests.browser import Browser, browser, find_browser
 from tests.conftest import FIXTURES, ROOT
@@ -325,6 +325,24 @@ def test_all_is_there_without_script(chromium: Browser, pages: dict[str, Path]) 
     assert chromium.value("document.querySelectorAll('button').length") == 1  # that of the form
 
 
+@pytest.mark.parametrize("media", ["", "print"])
+def test_a_state_in_the_map_has_a_shape_of_its_own(
+    chromium: Browser, pages: dict[str, Path], media: str
+) -> None:
+    """Colour is not what tells an error from no finding: nothing but the colour is left out."""
+    chromium.look(1280, media=media)
+    chromium.open(pages["resnet"])
+    shapes = chromium.value(
+        """[...document.querySelectorAll(".states i")].map((one) => {
+            const style = getComputedStyle(one);
+            const filled = style.backgroundColor !== "rgba(0, 0, 0, 0)";
+            const shape = [filled, style.backgroundImage, style.backgroundSize, style.borderWidth];
+            return shape.join(" ").replaceAll(/rgba?[(][^)]*[)]/g, "");
+        })"""
+    )
+    assert len(shapes) == len({*shapes}) == len(STATES)
+
+
 def test_the_keyboard_reaches_the_verdict_first(resnet: Browser) -> None:
     key = {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
     resnet.call("Input.dispatchKeyEvent", type="rawKeyDown", **key)
@@ -355,6 +373,26 @@ def test_hostile_names_stay_text(chromium: Browser, pages: dict[str, Path]) -> N
     assert shown == expected
     assert chromium.value("document.querySelectorAll('main script, img, b b').length") == 0
     assert chromium.value("document.scripts.length") == 1
+
+
+def test_a_name_of_endless_accents_stays_in_its_line(chromium: Browser, tmp_path: Path) -> None:
+    """It leaves its neighbour as one with a single accent does, point for point."""
+    neighbour = "document.querySelector('table.numbers tbody tr')"
+    seen = []
+    for accents in (1, 3_000):
+        name = "e" + "\u0301" * accents
+        file = tmp_path / "page.html"
+        one = report(checkpoint("a", [finding(layer="bn"), finding(layer="x")], ["bn", "x"]))
+        html = page_of(one).html.replace("<bdi>x</bdi>", f"<bdi>{name}</bdi>")
+        assert name in html
+        file.write_text(html, "utf-8")
+        chromium.look(1280, height=3_000)
+        chromium.open(file)
+        box = chromium.value(f"JSON.stringify({neighbour}.getBoundingClientRect())")
+        clip = {key: json.loads(box)[key] for key in ("x", "y", "width", "height")} | {"scale": 1}
+        clip["height"] -= 6  # the room that is left for an outline
+        seen.append(chromium.call("Page.captureScreenshot", clip=clip)["data"])
+    assert seen[0] == seen[1]
 
 
 def test_two_thousand_layers_open_smoothly(chromium: Browser, tmp_path: Path) -> None:
@@ -394,5 +432,7 @@ def test_a_notebook_shows_it_well(chromium: Browser, tmp_path: Path, dark: bool)
     assert chromium.requests == [file.as_uri()]
     assert chromium.value("document.documentElement.scrollWidth") <= 900
     assert all(name in chromium.value("document.body.innerText") for name in NAMES)
+    margin = chromium.value("getComputedStyle(document.body).margin")
+    assert margin == "8px"  # what the notebook makes of its own page stays as it is
     if AXE is not None:
         assert _violations(chromium) == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from markupsafe import Markup
@@ -21,6 +21,9 @@ from bninspect.reporters.html.layers import LayerView, layer_views
 from bninspect.reporters.html.rendering import asset, policy, render, write
 from bninspect.reporters.html.trends import times_view
 from bninspect.reporters.html.verdicts import CheckpointView, checkpoint_view, leading, run_view
+from bninspect.rules import RULES
+
+_POINTER = re.compile("`bninspect rule (BN[0-9]{3})`")
 
 
 class HtmlReport:
@@ -71,24 +74,29 @@ class HtmlReport:
     def _end_training(self) -> None:
         """Make the sections of what has been kept: the newest one that can be shown in full."""
         items, self._training = self._training, []
-        whole = [item for item in items if item.layers]
-        for item in items:
-            full = bool(whole) and item is whole[-1]
-            self._section(item, whole if full else (), full=full)
+        whole = [place for place, item in enumerate(items) if item.layers]
+        newest = whole[-1] if whole else -1
+        link = _identifier(len(self._shown) + newest)
+        for place, item in enumerate(items):
+            if place == newest:
+                self._section(item, training=[items[one] for one in whole])
+            else:
+                self._section(item, newest=link if item.layers else "")
 
     def _section(
-        self, item: CheckpointReport, training: Sequence[CheckpointReport], *, full: bool
+        self, item: CheckpointReport, training: Sequence[CheckpointReport] = (), newest: str = ""
     ) -> None:
-        number = len(self._shown) + 1
+        """A checkpoint: in full with its `training`, else with a link to the `newest` of that."""
         views: list[LayerView] = []
-        if full:
+        if training:
             self._full += 1
             prefix = "" if self._full == 1 else f"c{self._full}-"
             views = layer_views(item, prefix, self._momentum)
         comparison = compare_checkpoints(training) if len(training) > 1 else None
-        shown = checkpoint_view(item, f"checkpoint-{number}")
+        shown = checkpoint_view(item, _identifier(len(self._shown)))
         self._shown.append(shown)
-        self._rules |= {group.rule.code: group.rule for group in shown.groups}
+        for group in shown.groups:
+            self._rules |= {rule.code: rule for rule in (group.rule, *_pointed_to(group.fix))}
         self._sections.append(
             render(
                 "checkpoint.html.j2",
@@ -96,9 +104,20 @@ class HtmlReport:
                 layers=views,
                 targets={view.name: view.id for view in views},
                 times=None if comparison is None else times_view(comparison),
-                left_out=bool(item.layers) and not full,
+                newest=newest,
             )
         )
+
+
+def _identifier(place: int) -> str:
+    """What names the section of a checkpoint in a link, by its place on the page."""
+    return f"checkpoint-{place + 1}"
+
+
+def _pointed_to(fix: str) -> Iterator[Rule]:
+    """The rules whose page a fix sends its reader to, who may have no bninspect to ask."""
+    for code in _POINTER.findall(fix):
+        yield next(rule for rule in RULES if rule.code == code)
 
 
 def _follows(training: Sequence[CheckpointReport], item: CheckpointReport) -> bool:

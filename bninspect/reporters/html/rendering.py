@@ -79,8 +79,11 @@ def _printable(value: Any) -> Any:
 
 
 def _name(name: str) -> Markup:
-    """A name or path, which may break after a slash and keeps its direction to itself."""
-    parts = map(escape, printable(name).split("/"))
+    """A name or path, which may break after a slash and keeps its direction to itself.
+
+    One of blanks alone is quoted: a link needs something to be seen.
+    """
+    parts = map(escape, printable(name if name.strip() else f"'{name}'").split("/"))
     return Markup("<bdi>{}</bdi>").format(Markup("/<wbr>").join(parts))
 
 

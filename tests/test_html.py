@@ -28,6 +28,7 @@ from bninspect.model import BNLayer
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, histogram, trend
 from bninspect.reporters.html.layers import ABOUT, anchor, layer_view
 from bninspect.reporters.html.page import HtmlReport
+from bninspect.reporters.html.rendering import render
 from bninspect.reporters.words import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
@@ -166,6 +167,28 @@ class TestCommand:
         assert "interrupted" in outcome.err
         page = whole_page(file.read_text("utf-8"))
         assert "what was still to be read is not in this report" in page.text
+
+    def test_an_interrupt_while_a_training_is_drawn_loses_none_of_it(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn: list[str] = []
+
+        def interrupted_once(template: str, **values: Any) -> Any:
+            drawn.append(template)
+            if len(drawn) == 2:
+                raise KeyboardInterrupt
+            return render(template, **values)
+
+        monkeypatch.setattr("bninspect.reporters.html.page.render", interrupted_once)
+        file = tmp_path / "page.html"
+        outcome = run("report", STOPPED, CLEAN, "--all-checkpoints", "-o", file)
+        assert outcome.exit_code == 130
+        page = whole_page(file.read_text("utf-8"))
+        assert page.one("div", "lead").text.startswith("FAIL interrupted after 3 checkpoints: ")
+        assert [one.text for one in page.all("h2")][1:4] == [
+            str(STOPPED / f"model.ckpt-{step}") for step in (20, 40, 60)
+        ]
+        assert "3 checkpoints, from step 20 to step 60" in page.text
 
     def test_several_processes_make_the_same_page(self, tmp_path: Path) -> None:
         made = []

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bninspect
+from bninspect.findings import Suppressed, Suppression
 from bninspect.reporters.html.layers import STATES, anchor
 from bninspect.reporters.words import printable
 from tests.browser import Browser, browser, find_browser
@@ -218,6 +220,20 @@ def test_filter(resnet: Browser, wanted: dict[str, str], shown: list[int]) -> No
     resnet.value("document.querySelector('[type=reset]').click()")
     resnet.value("new Promise((done) => setTimeout(done, 50))")
     assert resnet.value(SHOWN) == [layers(*range(1, 13))] * 3
+
+
+def test_what_does_not_count_is_found_by_its_rule(chromium: Browser, tmp_path: Path) -> None:
+    why = Suppression(("b",), ("BN101",), "it is meant to be")
+    shown = checkpoint("one", [finding(layer="a")], ["a", "b", "c"])
+    shown = replace(shown, suppressed=(Suppressed(finding(layer="b"), why),))
+    file = tmp_path / "page.html"
+    file.write_text(page_of(report(shown)).html, "utf-8")
+    chromium.open(file)
+    for wanted, names in (("any", "a"), ("muted", "b"), ("fine", "c"), ("", "abc")):
+        choose(chromium, state=wanted)
+        assert chromium.value(SHOWN) == [[anchor(name) for name in names]] * 3
+    choose(chromium, rule="BN101")
+    assert chromium.value(SHOWN) == [[anchor(name) for name in "ab"]] * 3
 
 
 def test_filter_over_time(chromium: Browser, pages: dict[str, Path]) -> None:

@@ -59,8 +59,9 @@ class Figure(NamedTuple):
 class LayerView(NamedTuple):
     """A layer as the page shows it: `id` is its anchor, `place` its number in the network.
 
-    `state` is the gravest of its findings, `codes` are those of their rules; `columns` are the
-    numbers of the table, None where there is none, `facts` what else is told of it.
+    `state` is the gravest of its findings, `codes` are those of their rules, also where they do not
+    count; `columns` are the numbers of the table, None where there is none, `facts` what else is
+    told of it.
     """
 
     id: str
@@ -120,7 +121,7 @@ def layer_view(
         place=1,
         name=layer.name,
         state=_gravest(findings, muted),
-        codes=tuple(dict.fromkeys(one.rule.code for one in findings)),
+        codes=tuple(dict.fromkeys(one.rule.code for one in (*findings, *muted))),
         channels=layer.channels,
         stuck=untouched_channels(*both) if both else 0,
         dead=dead_of(layer, context),

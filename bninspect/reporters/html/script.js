@@ -27,7 +27,7 @@
     for (const one of layers) {
       const fits =
         one.name.includes(wanted) &&
-        (!state || one.state === state || (state === "any" && one.rules[0] !== "")) &&
+        (!state || one.state === state || (state === "any" && !["muted", "fine"].includes(one.state))) &&
         (!rule || one.rules.includes(rule));
       for (const place of one.places) place.hidden = !fits;
       shown += fits;

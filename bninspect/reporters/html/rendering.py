@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from bninspect.errors import shortened
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, number
+from bninspect.reporters.html.layers import STATES
 from bninspect.reporters.words import plural, printable
 
 _HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def _environment() -> Environment:
         shortened=lambda name: shortened(printable(name)),
         name=_name,
     )
-    environment.globals.update(WIDTH=WIDTH, HEIGHT=HEIGHT)
+    environment.globals.update(WIDTH=WIDTH, HEIGHT=HEIGHT, STATES=STATES)
     return environment
 
 

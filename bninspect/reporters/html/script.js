@@ -43,8 +43,8 @@
     filter();
   }
 
-  // What a cell sorts by: its number, or its text; findings by their gravity.
-  const gravity = ["error", "warning", "note", "muted"];
+  // What a cell sorts by: its number, or its text; findings by their gravity, as the form has it.
+  const gravity = form && all("option", form.elements.state).map((one) => one.value);
   const value = (cell) => {
     if (cell.querySelector(".badge")) return `${gravity.indexOf(cell.parentElement.dataset.state)}`;
     return cell.textContent.trim();

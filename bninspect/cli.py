@@ -73,13 +73,25 @@ def run(arguments: list[str] | None = None) -> None:
     except OSError as error:  # readers turn theirs into a ReadProblem
         drop_output()
         code = _fail(_of_the_system(error))
-    except Exception:  # a bug of ours must not pass for exit 1, "findings"
-        import traceback  # noqa: PLC0415
-
-        with suppress(OSError):
-            traceback.print_exc()
-        code = _fail(f"{__version__}: internal error. {_ISSUES}")
+    except Exception as error:  # a bug of ours must not pass for exit 1, "findings"
+        code = _fail(_missing(error) or _internal_error())
     sys.exit(code)
+
+
+def _missing(error: Exception) -> str:
+    """That a package of another is not installed, if that is what the error says."""
+    name = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+    if name.partition(".")[0] in ("", "bninspect"):
+        return ""
+    return f"the package {name} is missing: install bninspect with all it needs, by pip."
+
+
+def _internal_error() -> str:
+    import traceback  # noqa: PLC0415
+
+    with suppress(OSError):
+        traceback.print_exc()
+    return f"{__version__}: internal error. {_ISSUES}"
 
 
 def _of_the_system(error: OSError) -> str:

@@ -28,6 +28,7 @@ from bninspect.model import BNLayer
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, histogram, trend
 from bninspect.reporters.html.layers import ABOUT, anchor, layer_view
 from bninspect.reporters.html.page import HtmlReport
+from bninspect.reporters.html.rendering import render
 from bninspect.reporters.words import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
@@ -127,6 +128,21 @@ class TestCommand:
         assert "-o FILE.html" in outcome.err
         assert outcome.out == ""
 
+    def test_a_package_that_is_missing_is_named(self, tmp_path: Path) -> None:
+        call = "sys.modules['jinja2'] = None; from bninspect.cli import run; run(sys.argv[1:])"
+        command = [sys.executable, "-c", f"import sys; {call}", "report", CLEAN, "-o"]
+        done = subprocess.run(
+            [*command, tmp_path / "page.html"],
+            check=False,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("bninspect: the package jinja2 is missing: ")
+        assert done.stderr.count("\n") == 1
+        assert not [*tmp_path.iterdir()]
+
     def test_a_checkpoint_is_not_overwritten(self, run: Run, tmp_path: Path) -> None:
         write_bundle(tmp_path / "model.ckpt-1", {"bn/moving_mean": np.zeros(3, "f4")})
         index = tmp_path / "model.ckpt-1.index"
@@ -151,6 +167,28 @@ class TestCommand:
         assert "interrupted" in outcome.err
         page = whole_page(file.read_text("utf-8"))
         assert "what was still to be read is not in this report" in page.text
+
+    def test_an_interrupt_while_a_training_is_drawn_loses_none_of_it(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn: list[str] = []
+
+        def interrupted_once(template: str, **values: Any) -> Any:
+            drawn.append(template)
+            if len(drawn) == 2:
+                raise KeyboardInterrupt
+            return render(template, **values)
+
+        monkeypatch.setattr("bninspect.reporters.html.page.render", interrupted_once)
+        file = tmp_path / "page.html"
+        outcome = run("report", STOPPED, CLEAN, "--all-checkpoints", "-o", file)
+        assert outcome.exit_code == 130
+        page = whole_page(file.read_text("utf-8"))
+        assert page.one("div", "lead").text.startswith("FAIL interrupted after 3 checkpoints: ")
+        assert [one.text for one in page.all("h2")][1:4] == [
+            str(STOPPED / f"model.ckpt-{step}") for step in (20, 40, 60)
+        ]
+        assert "3 checkpoints, from step 20 to step 60" in page.text
 
     def test_several_processes_make_the_same_page(self, tmp_path: Path) -> None:
         made = []
@@ -202,6 +240,19 @@ def test_the_verdict_comes_first_with_cause_and_fix(stuck: Page) -> None:
     assert stuck.text.index(lead) < stuck.text.index("Map of all layers")
 
 
+def test_the_verdict_leads_to_what_it_means(stuck: Page) -> None:
+    link = next(one for one in stuck.all("a") if one.inside[-3:] == ("div", "dl", "dd"))
+    assert link.text == "BN101 statistics-never-updated"
+    assert link.attributes["href"] == f"#{stuck.one('details', 'rule').attributes['id']}"
+
+
+def test_a_rule_that_a_fix_sends_to_is_explained(stopped: Page) -> None:
+    """Whoever looks at the page may have no program to ask for another rule."""
+    assert "bninspect rule BN101" in stopped.one("article", "finding").text
+    explained = [one.attributes["id"] for one in stopped.all("details", "rule")]
+    assert explained == ["rule-BN101", "rule-BN107"]
+
+
 def test_a_cause_that_is_proved_is_told_in_words() -> None:
     path = load_fixture("tf1_graph_history_forgotten").path
     lead = page_of(bninspect.check(path)).one("div", "lead").text
@@ -211,7 +262,7 @@ def test_a_cause_that_is_proved_is_told_in_words() -> None:
 def test_the_gravest_finding_of_all_checkpoints_leads() -> None:
     milder = checkpoint("one", [finding("BN303", layer="other")])
     lead = page_of(report(milder, checkpoint("two", [finding("BN101")]))).one("div", "lead").text
-    assert "First two: BN101" in lead
+    assert "Gravest two: BN101" in lead
     assert "mend other" not in lead
 
 
@@ -232,7 +283,7 @@ def test_a_rule_is_explained(stuck: Page) -> None:
 
 def test_the_map_has_every_statistic_of_every_layer(stuck: Page) -> None:
     columns = [one for one in stuck.all("a") if one.inside[-2:] == ("ol", "li")]
-    assert [one.attributes["aria-label"] for one in columns] == [
+    assert [one.attributes["title"] for one in columns] == [
         f"{name}: gamma no finding, beta no finding, moving_mean error, moving_variance error"
         for name in NAMES
     ]
@@ -394,6 +445,18 @@ def test_the_newest_of_a_training_is_shown_in_full(stopped: Page) -> None:
     assert names_of(stopped) == NAMES
     paths = [one.text for one in stopped.all("h2")]
     assert paths[1:4] == [str(STOPPED / f"model.ckpt-{step}") for step in (20, 40, 60)]
+    ids = [one.attributes["id"] for one in stopped.all("section", "checkpoint")]
+    links = [one for one in stopped.all("a") if one.text == "the newest checkpoint"]
+    assert [one.attributes["href"] for one in links] == [f"#{ids[2]}"] * 2
+
+
+def test_each_training_leads_to_its_own_newest() -> None:
+    histories = (FIXTURES / "tf1_history_correct", STOPPED)
+    page = page_of(bninspect.check(*histories, all_checkpoints=True))
+    ids = [one.attributes["id"] for one in page.all("section", "checkpoint")]
+    links = [one for one in page.all("a") if one.text == "the newest checkpoint"]
+    newest = [f"#{ids[len(ids) - 4]}"] * (len(ids) - 4) + [f"#{ids[-1]}"] * 2
+    assert [one.attributes["href"] for one in links] == newest
 
 
 def test_a_training_that_moves_never_stands_still() -> None:
@@ -506,6 +569,22 @@ def test_any_course_makes_a_trend_within_its_frame(course) -> None:
         assert drawn.told.count("stood still") == drawn.still.count("M")
 
 
+def test_a_trend_over_many_checkpoints_is_drawn_no_finer_than_it_is_wide() -> None:
+    count = 5_000
+    means = [float(place) for place in range(count)]
+    ranges = [(mean - 1, mean + 1) for mean in means]
+    ranges[2_500] = (-1_000.0, 9_000.0)  # a single one that goes far is seen
+    labels = [f"step {place}" for place in range(count)]
+    drawn = trend(means, ranges, means, [True] * (count - 1), labels)
+    assert drawn.line.count("L") < WIDTH
+    assert drawn.band.count("L") < 2 * WIDTH
+    assert drawn.dots == ""
+    assert {2.0, HEIGHT - 4.0} <= {*_numbers(drawn.band)}
+    means[2_500] = np.nan  # and so is a gap
+    drawn = trend(means, ranges, list(range(count)), [True] * (count - 1), labels)
+    assert drawn.line.count("M") == 2
+
+
 # --- Names ----------------------------------------------------------------------------------------
 
 _TAGS = {
@@ -538,6 +617,12 @@ def test_a_hostile_name_stays_text(name: str) -> None:
     shown = "".join(printable(name).split())
     assert ["".join(one.text.split()) for one in page.all("a", "name")] == [shown]
     assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f]", page.html)
+
+
+def test_a_name_of_blanks_can_be_seen() -> None:
+    page = page_of(report(checkpoint("a", [finding(layer=" ")], [" "])))
+    assert names_of(page) == ["' '"]
+    assert all(one.text for one in page.all("a") if "map" not in one.inside and one.pieces)
 
 
 # --- Size -----------------------------------------------------------------------------------------

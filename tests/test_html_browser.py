@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bninspect
-from bninspect.reporters.html.layers import anchor
+from bninspect.findings import Suppressed, Suppression
+from bninspect.reporters.html.layers import STATES, anchor
 from bninspect.reporters.words import printable
 from tests.browser import Browser, browser, find_browser
 from tests.conftest import FIXTURES, ROOT
@@ -220,6 +222,20 @@ def test_filter(resnet: Browser, wanted: dict[str, str], shown: list[int]) -> No
     assert resnet.value(SHOWN) == [layers(*range(1, 13))] * 3
 
 
+def test_what_does_not_count_is_found_by_its_rule(chromium: Browser, tmp_path: Path) -> None:
+    why = Suppression(("b",), ("BN101",), "it is meant to be")
+    shown = checkpoint("one", [finding(layer="a")], ["a", "b", "c"])
+    shown = replace(shown, suppressed=(Suppressed(finding(layer="b"), why),))
+    file = tmp_path / "page.html"
+    file.write_text(page_of(report(shown)).html, "utf-8")
+    chromium.open(file)
+    for wanted, names in (("any", "a"), ("muted", "b"), ("fine", "c"), ("", "abc")):
+        choose(chromium, state=wanted)
+        assert chromium.value(SHOWN) == [[anchor(name) for name in names]] * 3
+    choose(chromium, rule="BN101")
+    assert chromium.value(SHOWN) == [[anchor(name) for name in "ab"]] * 3
+
+
 def test_filter_over_time(chromium: Browser, pages: dict[str, Path]) -> None:
     chromium.look(1280)
     chromium.open(pages["stopped"])
@@ -238,6 +254,34 @@ def test_a_link_shows_what_is_filtered_out(resnet: Browser) -> None:
     assert resnet.value(SHOWN)[2] == layers(*range(1, 13))
     top = resnet.value(f"document.getElementById('{layers(1)[0]}').getBoundingClientRect().top")
     assert 0 <= top < 900
+
+
+def test_the_same_link_shows_it_again(resnet: Browser) -> None:
+    """The page's address does not change by it, so no `hashchange` comes."""
+    link = f"document.querySelector('.map a[href=\"#{layers(1)[0]}\"]')"
+    for _ in range(2):
+        resnet.value(f"{link}.click()")
+        choose(resnet, state="error")
+        assert resnet.value(SHOWN)[2] == layers(3, 4)
+    resnet.value(f"{link}.click()")
+    resnet.value("new Promise((done) => setTimeout(done, 100))")
+    assert resnet.value(SHOWN)[2] == layers(*range(1, 13))
+
+
+@pytest.mark.parametrize("window", [(1280, 900), (640, 450), (390, 800)])
+def test_the_filter_covers_nothing_a_link_leads_to(
+    chromium: Browser, pages: dict[str, Path], window: tuple[int, int]
+) -> None:
+    """640 by 450 is a window of 1280 by 900 magnified to 200 %."""
+    chromium.look(window[0], height=window[1])
+    chromium.open(pages["resnet"])
+    chromium.value(f"location.hash = '#{layers(9)[0]}'")
+    chromium.value("new Promise((done) => setTimeout(done, 100))")
+    form, layer = (
+        chromium.value(f"document.querySelector('{one}').getBoundingClientRect().{side}")
+        for one, side in (("form", "bottom"), (f"#{layers(9)[0]}", "top"))
+    )
+    assert form <= layer < window[1]
 
 
 def test_a_link_to_a_rule_opens_it(resnet: Browser) -> None:
@@ -267,6 +311,22 @@ def test_sort(resnet: Browser) -> None:
     assert resnet.value(SHOWN)[1:] == [layers(*by_gravity)] * 2
 
 
+def test_infinity_is_sorted_beyond_all_numbers(chromium: Browser, tmp_path: Path) -> None:
+    least = {"a": -5.0, "b": -np.inf, "c": np.inf, "d": 3.0, "e": np.nan, "f": -0.2}
+    stored: dict[str, np.ndarray] = {}
+    for name, value in least.items():
+        stored[f"{name}/moving_mean"] = np.full(2, value, "f4")
+        stored[f"{name}/moving_variance"] = np.full(2, 2, "f4")
+    write_bundle(tmp_path / "model", stored)
+    file = tmp_path / "page.html"
+    file.write_text(page_of(bninspect.check(tmp_path / "model")).html, "utf-8")
+    chromium.open(file)
+    head = "document.querySelectorAll('table.numbers thead button')[7]"
+    for names in ("bafdce", "cdfabe"):
+        chromium.value(f"{head}.click()")
+        assert chromium.value(SHOWN)[1] == [anchor(name) for name in names]
+
+
 def _layers(chromium: Browser) -> list[bninspect.BNLayer]:
     """The layers of the checkpoint that the page is of."""
     path = chromium.value("document.querySelector('section.checkpoint h2').textContent")
@@ -279,6 +339,24 @@ def test_all_is_there_without_script(chromium: Browser, pages: dict[str, Path]) 
     assert chromium.value(SHOWN) == [layers(*range(1, 13))] * 3
     assert not chromium.value("document.querySelector('form').offsetParent")
     assert chromium.value("document.querySelectorAll('button').length") == 1  # that of the form
+
+
+@pytest.mark.parametrize("media", ["", "print"])
+def test_a_state_in_the_map_has_a_shape_of_its_own(
+    chromium: Browser, pages: dict[str, Path], media: str
+) -> None:
+    """Colour is not what tells an error from no finding: nothing but the colour is left out."""
+    chromium.look(1280, media=media)
+    chromium.open(pages["resnet"])
+    shapes = chromium.value(
+        """[...document.querySelectorAll(".states i")].map((one) => {
+            const style = getComputedStyle(one);
+            const filled = style.backgroundColor !== "rgba(0, 0, 0, 0)";
+            const shape = [filled, style.backgroundImage, style.backgroundSize, style.borderWidth];
+            return shape.join(" ").replaceAll(/rgba?[(][^)]*[)]/g, "");
+        })"""
+    )
+    assert len(shapes) == len({*shapes}) == len(STATES)
 
 
 def test_the_keyboard_reaches_the_verdict_first(resnet: Browser) -> None:
@@ -311,6 +389,25 @@ def test_hostile_names_stay_text(chromium: Browser, pages: dict[str, Path]) -> N
     assert shown == expected
     assert chromium.value("document.querySelectorAll('main script, img, b b').length") == 0
     assert chromium.value("document.scripts.length") == 1
+
+
+def test_a_name_of_endless_accents_stays_in_its_line(chromium: Browser, tmp_path: Path) -> None:
+    """It leaves its neighbour as one with a single accent does, point for point."""
+    neighbour = "document.querySelector('table.numbers tbody tr')"
+    seen = []
+    for accents in (1, 3_000):
+        name = "e" + "\u0301" * accents
+        file = tmp_path / "page.html"
+        one = report(checkpoint("a", [finding(layer="bn"), finding(layer="x")], ["bn", "x"]))
+        html = page_of(one).html.replace("<bdi>x</bdi>", f"<bdi>{name}</bdi>")
+        assert name in html
+        file.write_text(html, "utf-8")
+        chromium.look(1280, height=3_000)
+        chromium.open(file)
+        box = chromium.value(f"JSON.stringify({neighbour}.getBoundingClientRect())")
+        clip = {key: json.loads(box)[key] for key in ("x", "y", "width", "height")} | {"scale": 1}
+        seen.append(chromium.call("Page.captureScreenshot", clip=clip)["data"])
+    assert seen[0] == seen[1]
 
 
 def test_two_thousand_layers_open_smoothly(chromium: Browser, tmp_path: Path) -> None:
@@ -350,5 +447,7 @@ def test_a_notebook_shows_it_well(chromium: Browser, tmp_path: Path, dark: bool)
     assert chromium.requests == [file.as_uri()]
     assert chromium.value("document.documentElement.scrollWidth") <= 900
     assert all(name in chromium.value("document.body.innerText") for name in NAMES)
+    margin = chromium.value("getComputedStyle(document.body).margin")
+    assert margin == "8px"  # what the notebook makes of its own page stays as it is
     if AXE is not None:
         assert _violations(chromium) == []

@@ -21,8 +21,11 @@ _BIN = WIDTH // _BINS
 _LOG_FROM = 100.0
 # How much wider the initial value may make the axis.
 _WIDENED = 4.0
+# How many dots stand beside each other without touching.
+_DOTS = WIDTH // 4
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
+Points = list[tuple[float, float]]
 
 
 class Histogram(NamedTuple):
@@ -164,8 +167,10 @@ def trend(
 ) -> Trend:
     """How one statistic went: the mean of its channels by checkpoint, within their range.
 
-    None, or what is not finite, is a gap. `steps` grow. `moved` says of each interval whether the
-    statistic did, None where that cannot be told. `labels` are what to call the checkpoints.
+    None, or what is not finite, is a gap. Of more checkpoints than the chart is wide those that
+    share a unit of its width are drawn as one: the last mean, in the range of all. `steps` grow.
+    `moved` says of each interval whether the statistic did, None where that cannot be told.
+    `labels` are what to call the checkpoints.
     """
     whole = [
         one if one and all(map(math.isfinite, one)) else (math.nan, math.nan) for one in ranges
@@ -179,37 +184,52 @@ def trend(
     up = _scale(low, high, logarithmic=False)
     along = _scale(steps[0], steps[-1], logarithmic=False)
     xs = [round(2 + float(one) * (WIDTH - 4), 1) for one in along(np.array(steps, np.float64))]
+    columns = _columns(xs)
 
-    def height(values: Sequence[float]) -> list[float | None]:
-        shares = up(np.array(values, np.float64))
-        room = HEIGHT - 6
-        return [round(2 + (1 - float(s)) * room, 1) if math.isfinite(s) else None for s in shares]
+    def drawn(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> list[Points]:
+        parts = [values[column] for column in columns]
+        ends = [choose(part) if all(map(math.isfinite, part)) else math.nan for part in parts]
+        return _runs([xs[column.start] for column in columns], up(np.array(ends, np.float64)))
 
-    line = [_polyline(run) for run in _runs(xs, height(known))]
-    tops, bottoms = _runs(xs, height(highs)), _runs(xs, height(lows))
+    line = drawn(known, lambda part: part[-1])
+    tops, bottoms = drawn(highs, max), drawn(lows, min)
     band = [
         f"{_polyline([*top, *reversed(bottom)])}z"
         for top, bottom in zip(tops, bottoms, strict=False)
     ]
     stretches = _still(moved)
     still = "".join(f"M{xs[a]} {HEIGHT - 1}H{xs[b]}" for a, b in stretches)
-    dots = "".join(f"M{x} {y}h0" for x, y in zip(xs, height(known), strict=True) if y is not None)
+    # Beside a gap on either side a line has no length: its only point is a dot.
+    dotted = [run for run in line if len(columns) <= _DOTS or len(run) == 1]
+    dots = "".join(f"M{x:g} {y:g}h0" for run in dotted for x, y in run)
     told = _course(known, stretches, labels)
-    return Trend("".join(band), "".join(line), dots, still, _spread(low, high), told)
+    path = "".join(map(_polyline, line))
+    return Trend("".join(band), path, dots, still, _spread(low, high), told)
 
 
-def _runs(xs: Sequence[float], ys: Sequence[float | None]) -> list[list[tuple[float, float]]]:
-    """Neighbouring points without a gap between them."""
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, y in zip(xs, ys, strict=True):
-        if y is not None:
-            runs[-1].append((x, y))
+def _columns(xs: Sequence[float]) -> list[slice]:
+    """The checkpoints that are drawn as one: each by itself, or those within a unit of width."""
+    if len(xs) <= WIDTH:
+        return [slice(place, place + 1) for place in range(len(xs))]
+    columns = []
+    for _, group in groupby(range(len(xs)), key=lambda place: int(xs[place])):
+        places = list(group)
+        columns.append(slice(places[0], places[-1] + 1))
+    return columns
+
+
+def _runs(xs: Sequence[float], shares: NDArray[Any]) -> list[Points]:
+    """Neighbouring points without a gap between them, at shares of the height; NaN is a gap."""
+    runs: list[Points] = [[]]
+    for x, share in zip(xs, shares.tolist(), strict=True):
+        if math.isfinite(share):
+            runs[-1].append((x, round(2 + (1 - share) * (HEIGHT - 6), 1)))
         elif runs[-1]:
             runs.append([])
     return [run for run in runs if run]
 
 
-def _polyline(points: Sequence[tuple[float, float]]) -> str:
+def _polyline(points: Points) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
 
 

@@ -37,8 +37,14 @@ ABOUT: dict[str, tuple[Role, ...]] = {
     "BN304": ("moving_variance",),
     "BN305": STATISTICS,
 }
-# How a cell of the map looks, gravest first: by a finding, by one that does not count, without any.
-STATES = (*SEVERITIES, "muted", "fine", "absent")
+# How a cell of the map looks, gravest first, and its word: by a finding, by one that does
+# not count, without any.
+STATES: dict[str, str] = {
+    **{severity: severity for severity in SEVERITIES},
+    "muted": "not counted",
+    "fine": "no finding",
+    "absent": "not stored",
+}
 
 
 class Cell(NamedTuple):
@@ -59,8 +65,9 @@ class Figure(NamedTuple):
 class LayerView(NamedTuple):
     """A layer as the page shows it: `id` is its anchor, `place` its number in the network.
 
-    `state` is the gravest of its findings, `codes` are those of their rules; `columns` are the
-    numbers of the table, None where there is none, `facts` what else is told of it.
+    `state` is the gravest of its findings, `codes` are those of their rules, also where they do not
+    count; `columns` are the numbers of the table, None where there is none, `facts` what else is
+    told of it.
     """
 
     id: str
@@ -119,8 +126,8 @@ def layer_view(
         id=anchor(layer.name),
         place=1,
         name=layer.name,
-        state=_gravest(findings, muted),
-        codes=tuple(dict.fromkeys(one.rule.code for one in findings)),
+        state=gravest([*(one.severity for one in findings), *("muted" for _ in muted)]),
+        codes=tuple(dict.fromkeys(one.rule.code for one in (*findings, *muted))),
         channels=layer.channels,
         stuck=untouched_channels(*both) if both else 0,
         dead=dead_of(layer, context),
@@ -137,9 +144,9 @@ def layer_view(
     )
 
 
-def _gravest(findings: Iterable[Finding], muted: Iterable[Finding]) -> str:
-    states = {one.severity for one in findings} | ({"muted"} if any(True for _ in muted) else set())
-    return next((state for state in STATES if state in states), "fine")
+def gravest(states: Iterable[str]) -> str:
+    """The state that goes before all others; `fine` if there is none."""
+    return min(states, key=list(STATES).index, default="fine")
 
 
 def _cells(
@@ -155,7 +162,7 @@ def _cells(
             states[role].append("muted")
     for role in ROLES:
         states[role].append("fine" if role in layer.variables else "absent")
-    return tuple(Cell(role, min(states[role], key=STATES.index)) for role in ROLES)
+    return tuple(Cell(role, gravest(states[role])) for role in ROLES)
 
 
 def _concerned(layer: BNLayer, finding: Finding) -> tuple[Role, ...]:

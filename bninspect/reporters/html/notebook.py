@@ -33,8 +33,10 @@ def as_html(shown: Report | BNLayer) -> str:
             style=style,
             run=run_view(shown),
             several=len(shown.checkpoints) > 1,
-            checkpoints=[(checkpoint_view(item), layer_views(_head(item))) for item in items],
-            layers_left_out=[max(len(item.layers) - _LAYERS, 0) for item in items],
+            checkpoints=[
+                (checkpoint_view(item), layer_views(_head(item)), len(item.layers[_LAYERS:]))
+                for item in items
+            ],
             left_out=len(shown.checkpoints) - len(items),
         )
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from markupsafe import Markup
 
@@ -17,10 +17,24 @@ from bninspect import __version__
 from bninspect.comparison import compare_checkpoints
 from bninspect.evidence.history import not_followed
 from bninspect.findings import CheckpointReport, Report, Rule
-from bninspect.reporters.html.layers import LayerView, layer_views
+from bninspect.reporters.html.layers import layer_views
 from bninspect.reporters.html.rendering import asset, policy, render, write
 from bninspect.reporters.html.trends import times_view
 from bninspect.reporters.html.verdicts import CheckpointView, checkpoint_view, leading, run_view
+from bninspect.rules import RULES
+
+_POINTER = re.compile("`bninspect rule (BN[0-9]{3})`")
+
+
+class Section(NamedTuple):
+    """A checkpoint on the page: what is said of it first, and all that follows.
+
+    `full` is whether its layers are shown.
+    """
+
+    view: CheckpointView
+    html: Markup
+    full: bool
 
 
 class HtmlReport:
@@ -34,10 +48,7 @@ class HtmlReport:
     def __init__(self, stream: TextIO, *, momentum: float | None = None) -> None:
         self._stream = stream
         self._momentum = momentum
-        self._sections: list[Markup] = []
-        self._shown: list[CheckpointView] = []
-        self._rules: dict[str, Rule] = {}
-        self._full = 0
+        self._sections: list[Section] = []
         self._training: list[CheckpointReport] = []
 
     def begin(self, total: int) -> None:
@@ -52,6 +63,7 @@ class HtmlReport:
     def end(self, report: Report) -> None:
         """Write the page; of the layers `report` has only the number."""
         self._end_training()
+        views = [section.view for section in self._sections]
         write(
             self._stream,
             "page.html.j2",
@@ -60,45 +72,69 @@ class HtmlReport:
             script=asset("script.js"),
             version=__version__,
             run=run_view(report),
-            first=leading(self._shown),
-            checkpoints=self._shown,
+            first=leading(views),
             sections=self._sections,
-            rules=[self._rules[code] for code in sorted(self._rules)],
-            filters=self._full > 0,
+            rules=_explained(views),
+            filters=any(section.full for section in self._sections),
         )
         self._stream.write("\n")
 
     def _end_training(self) -> None:
-        """Make the sections of what has been kept: the newest one that can be shown in full."""
-        items, self._training = self._training, []
-        whole = [item for item in items if item.layers]
-        for item in items:
-            full = bool(whole) and item is whole[-1]
-            self._section(item, whole if full else (), full=full)
+        """Make the sections of what has been kept: the newest one that can be shown in full.
 
-    def _section(
-        self, item: CheckpointReport, training: Sequence[CheckpointReport], *, full: bool
-    ) -> None:
-        number = len(self._shown) + 1
-        views: list[LayerView] = []
-        if full:
-            self._full += 1
-            prefix = "" if self._full == 1 else f"c{self._full}-"
-            views = layer_views(item, prefix, self._momentum)
-        comparison = compare_checkpoints(training) if len(training) > 1 else None
-        shown = checkpoint_view(item, f"checkpoint-{number}")
-        self._shown.append(shown)
-        self._rules |= {group.rule.code: group.rule for group in shown.groups}
-        self._sections.append(
-            render(
-                "checkpoint.html.j2",
-                item=shown,
-                layers=views,
-                targets={view.name: view.id for view in views},
-                times=None if comparison is None else times_view(comparison),
-                left_out=bool(item.layers) and not full,
-            )
+        All or none of them: an interrupt from the keyboard may come at any time, and what has been
+        taken is still to be on the page.
+        """
+        whole = [place for place, item in enumerate(self._training) if item.layers]
+        newest = whole[-1] if whole else -1
+        made = [
+            self._in_full(place, [self._training[one] for one in whole])
+            if place == newest
+            else self._in_brief(place, newest if item.layers else None)
+            for place, item in enumerate(self._training)
+        ]
+        self._sections += made
+        self._training = []
+
+    def _in_full(self, place: int, training: Sequence[CheckpointReport]) -> Section:
+        """The newest of a training, which has the `place`: its layers, and those of all in time."""
+        item = self._training[place]
+        number = 1 + sum(section.full for section in self._sections)
+        layers = layer_views(item, "" if number == 1 else f"c{number}-", self._momentum)
+        view = checkpoint_view(item, self._identifier(place))
+        html = render(
+            "checkpoint.html.j2",
+            item=view,
+            layers=layers,
+            targets={layer.name: layer.id for layer in layers},
+            times=times_view(compare_checkpoints(training)) if len(training) > 1 else None,
+            newest=None,
         )
+        return Section(view, html, full=True)
+
+    def _in_brief(self, place: int, newest: int | None) -> Section:
+        """What was found in a checkpoint, whose layers are shown at the place of the `newest`."""
+        view = checkpoint_view(self._training[place], self._identifier(place))
+        link = None if newest is None else self._identifier(newest)
+        html = render(
+            "checkpoint.html.j2", item=view, layers=(), targets={}, times=None, newest=link
+        )
+        return Section(view, html, full=False)
+
+    def _identifier(self, place: int) -> str:
+        """What names a checkpoint in a link, by its place in the training that is being made."""
+        return f"checkpoint-{len(self._sections) + place + 1}"
+
+
+def _explained(views: Sequence[CheckpointView]) -> list[Rule]:
+    """The rules that found something, and those that a fix sends its reader to.
+
+    Who looks at the page may have no program to ask for them.
+    """
+    groups = [group for view in views for group in view.groups]
+    codes = {group.rule.code for group in groups}
+    codes.update(*(_POINTER.findall(group.fix) for group in groups))
+    return [rule for rule in RULES if rule.code in codes]
 
 
 def _follows(training: Sequence[CheckpointReport], item: CheckpointReport) -> bool:

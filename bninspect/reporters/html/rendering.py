@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from bninspect.errors import shortened
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, number
+from bninspect.reporters.html.layers import STATES
 from bninspect.reporters.words import plural, printable
 
 _HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def _environment() -> Environment:
         shortened=lambda name: shortened(printable(name)),
         name=_name,
     )
-    environment.globals.update(WIDTH=WIDTH, HEIGHT=HEIGHT)
+    environment.globals.update(WIDTH=WIDTH, HEIGHT=HEIGHT, STATES=STATES)
     return environment
 
 
@@ -79,8 +80,11 @@ def _printable(value: Any) -> Any:
 
 
 def _name(name: str) -> Markup:
-    """A name or path, which may break after a slash and keeps its direction to itself."""
-    parts = map(escape, printable(name).split("/"))
+    """A name or path, which may break after a slash and keeps its direction to itself.
+
+    One of blanks alone is quoted: a link needs something to be seen.
+    """
+    parts = map(escape, printable(name if name.strip() else f"'{name}'").split("/"))
     return Markup("<bdi>{}</bdi>").format(Markup("/<wbr>").join(parts))
 
 

@@ -27,7 +27,7 @@
     for (const one of layers) {
       const fits =
         one.name.includes(wanted) &&
-        (!state || one.state === state || (state === "any" && one.rules[0] !== "")) &&
+        (!state || one.state === state || (state === "any" && !["muted", "fine"].includes(one.state))) &&
         (!rule || one.rules.includes(rule));
       for (const place of one.places) place.hidden = !fits;
       shown += fits;
@@ -43,19 +43,20 @@
     filter();
   }
 
-  // What a cell sorts by: its number, or its text; findings by their gravity.
-  const gravity = ["error", "warning", "note", "muted"];
+  // What a cell sorts by: its number, or its text; findings by their gravity, as the form has it.
+  const gravity = form && all("option", form.elements.state).map((one) => one.value);
   const value = (cell) => {
-    if (cell.querySelector(".badge")) return gravity.indexOf(cell.parentElement.dataset.state);
+    if (cell.querySelector(".badge")) return `${gravity.indexOf(cell.parentElement.dataset.state)}`;
     return cell.textContent.trim();
   };
+  const number = (text) => Number(text.replace(/^(-?)inf$/, "$1Infinity"));
   const compare = (a, b) => {
     if (a === b) return 0;
     if (a === "") return 1; // what is not there comes last
     if (b === "") return -1;
-    const [x, y] = [Number(a), Number(b)];
+    const [x, y] = [number(a), number(b)];
     if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
-    return String(a).localeCompare(String(b), "en", { numeric: true });
+    return a.localeCompare(b, "en", { numeric: true });
   };
   for (const table of all("table.numbers")) {
     const heads = all("thead th", table);
@@ -92,6 +93,10 @@
     if (target.tagName === "DETAILS") target.open = true;
   };
   addEventListener("hashchange", reveal);
+  addEventListener("click", (event) => {
+    // Of a link to where the page is already nothing else tells.
+    if (location.hash && event.target.closest("a")?.hash === location.hash) reveal();
+  });
   reveal();
   addEventListener("beforeprint", () => {
     for (const one of all("details")) one.open = true;

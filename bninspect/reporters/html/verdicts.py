@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppression
-from bninspect.reporters.html.layers import STATES
+from bninspect.reporters.html.layers import gravest
 from bninspect.reporters.outcomes import (
     CUT_SHORT,
     baseline_in_words,
@@ -106,10 +106,8 @@ def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
 
 def leading(items: Sequence[CheckpointView]) -> CheckpointView | None:
     """The checkpoint whose finding is to be told first: of the gravest, the first one."""
-    found = [item for item in items if item.lead is not None]
-    return min(
-        found, key=lambda item: STATES.index(item.lead.state if item.lead else "fine"), default=None
-    )
+    worst = gravest(item.lead.state for item in items if item.lead is not None)
+    return next((one for one in items if one.lead is not None and one.lead.state == worst), None)
 
 
 def _group(findings: list[Finding], muted: str = "") -> Group:

@@ -111,13 +111,13 @@ def test_there_are_those_that_are_made() -> None:
 @pytest.mark.parametrize("picture", ALL, ids=lambda path: path.name)
 def test_each_is_shown_with_words_for_who_cannot_see_it(picture: Path) -> None:
     shown = [
-        words
+        alt
         for document in DOCUMENTS
-        for words, path in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", document.read_text("utf-8"))
+        for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", document.read_text("utf-8"))
         if (document.parent / path).resolve() == picture
     ]
     assert shown
-    assert all(len(words) > 20 for words in shown)
+    assert all(len(alt) > 20 for alt in shown)
 
 
 @pytest.mark.parametrize("picture", ALL, ids=lambda path: path.name)

@@ -26,7 +26,7 @@ Examples:
   bninspect dump model.h5 --layer bn1  # what are the values of this one?
   bninspect compare training_dir/      # what moved between checkpoints?
   bninspect report model.h5 -o a.html  # the same to look at, in a browser
-  bninspect watch training_dir/        # check each checkpoint as it lands
+  bninspect watch run2/ --fail-fast    # stop when a training goes wrong
   bninspect rule BN101                 # what does a finding mean? the fix?
 
 `bninspect COMMAND --help` shows the options of a command, its exit codes and more examples.

@@ -4,7 +4,7 @@ The directory has what the examples speak of, made from fixtures. Blocks of a do
 the order in which they stand, so that one may use what another wrote:
 
 - ```console: each line that begins with `$ ` is run by bash, and what follows it must be its
-  output, on standard output and standard error together;
+  output, on standard output and standard error together, but for times of day and durations;
 - ```sh: each line that begins with `bninspect` is run by bash. It must end with exit code 0, or
   with that of a comment behind it that says `exit 1`. What else such a block may hold is listed in
   `NOT_RUN`.

@@ -26,8 +26,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FORMATS, IN_CI, STARTED = (
-    ROOT / "docs" / f"{name}.md" for name in ("formats", "ci", "getting-started")
+FORMATS, IN_CI, STARTED, WATCH = (
+    ROOT / "docs" / f"{name}.md" for name in ("formats", "ci", "getting-started", "watch")
 )
 PAGES = ROOT / "docs" / "rules.md"  # whose code test_samples runs
 LINKED = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", FIXTURES / "README.md")
@@ -43,6 +43,18 @@ images, labels = numpy.random.default_rng(0).normal(3, 2, (64, 4)), numpy.ones((
 layers = [keras.layers.BatchNormalization(), keras.layers.Dense(1)]
 model = keras.Sequential([keras.Input((4,)), *layers])
 model.compile("sgd", "mse")
+"""
+
+# Stands for a training: its checkpoints one after the other, and a mark if nobody stopped it.
+WRITES = """
+import pathlib, shutil, sys, time
+new = pathlib.Path("new_run")
+new.mkdir()
+for path in sorted(pathlib.Path(sys.argv[1]).glob("model.ckpt-*")):
+    shutil.copy(path, new / path.name)
+time.sleep(float(sys.argv[2]))
+pathlib.Path("trained").touch()
+sys.exit(int(sys.argv[3]))
 """
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
@@ -63,9 +75,14 @@ def test_commands_do_what_is_shown(document: Path, workplace: Path) -> None:
         done = run_in(workplace, command.line)
         assert "Traceback" not in done.stdout, command.line
         if command.output is not None:
-            assert done.stdout.strip("\n") == command.output
+            assert timeless(done.stdout.strip("\n")) == timeless(command.output)
         if command.exit_code is not None:
             assert done.returncode == command.exit_code, f"{command.line}\n{done.stdout}"
+
+
+def timeless(text: str) -> str:
+    """An output without the times of day and durations in it (14:02:10, 0:00:01)."""
+    return re.sub(r"\b\d{1,2}:\d\d:\d\d\b", "H:MM:SS", text)
 
 
 @each_document
@@ -85,6 +102,31 @@ def test_python_runs(document: Path, workplace: Path) -> None:
         (workplace / "example.py").write_text(whole, encoding="utf-8")
         done = run_in(workplace, f'"{sys.executable}" example.py')
         assert done.returncode == 0, f"{text}\n{done.stdout}"
+
+
+@pytest.mark.parametrize(
+    ("run", "seconds", "own_code", "exit_code"),
+    [
+        ("run2", 30, 0, 1),  # whose statistics are stuck
+        ("run1", 3, 0, 0),
+        ("run1", 3, 7, 7),
+    ],
+    ids=["stopped", "sound", "fails by itself"],
+)
+def test_a_training_is_stopped(
+    workplace: Path, run: str, seconds: float, own_code: int, exit_code: int
+) -> None:
+    """The script that watches beside a training does what is said of it."""
+    (script,) = blocks(WATCH, "bash")
+    assert "python train.py " in script.text
+    line = f'"{sys.executable}" train.py {run} {seconds} {own_code} '
+    text = script.text.replace("python train.py ", line).replace("watch ", "watch --interval 0.5 ")
+    (workplace / "train.py").write_text(WRITES, encoding="utf-8")
+    (workplace / "job").write_text(text, encoding="utf-8")
+    done = run_in(workplace, "bash job")
+    assert done.returncode == exit_code, done.stdout
+    assert (workplace / "trained").exists() == (seconds < 30)
+    assert ("FAIL" in done.stdout) == (run == "run2")
 
 
 def test_the_fix_of_the_guide_is_that_of_the_page() -> None:

@@ -300,7 +300,12 @@ def watch_options(command: Command) -> Command:
         (
             format_option("text", "jsonl"),
             _seconds("--interval", "How long to wait between two looks at the directory.", 10.0),
-            _seconds("--timeout", "End when no checkpoint has come for so long.", None),
+            _seconds(
+                "--timeout",
+                "End when no checkpoint has come for so long; one that is half written is waited"
+                " for first (up to --grace).",
+                None,
+            ),
             click.option(
                 "--until-step",
                 type=int,

@@ -52,10 +52,12 @@ def report(
             refuse_input(output, opened)
         page.end(result)
     if output is not None and not quiet:
-        from bninspect.reporters.outcomes import summary  # noqa: PLC0415
+        from bninspect.reporters.outcomes import answer, summary  # noqa: PLC0415
         from bninspect.reporters.words import printable  # noqa: PLC0415
 
-        with suppress(OSError):  # what becomes of the line never changes the exit code
+        with suppress(OSError):  # what becomes of the lines never changes the exit code
+            for line in answer(result):
+                click.echo(line, err=True)
             click.echo(f"{summary(result)}; written to {printable(output)}", err=True)
     if result.interrupted:
         raise KeyboardInterrupt

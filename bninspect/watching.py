@@ -196,8 +196,8 @@ class Watch:
         """What is told of a checkpoint, after it has been counted."""
         if report.error is not None and arrival.stamps:
             given_up = (
-                f"nothing has been written to it for {self._pace.grace:g} seconds (--grace); it is"
-                " read again when it changes"
+                f"nothing has been written to it for {self._pace.grace:g} s (--grace); it is read"
+                " again when it changes"
             )
             report = replace(report, notes=(given_up, *report.notes))
         told = self._triage.sort(report)

@@ -45,9 +45,13 @@ model = keras.Sequential([keras.Input((4,)), *layers])
 model.compile("sgd", "mse")
 """
 
-# Stands for a training: its checkpoints one after the other, and a mark if nobody stopped it.
+# Stands for a training: its checkpoints one after the other, and a mark if nobody stopped it. It
+# takes its time from when the watch has begun, which a slow machine may delay.
 WRITES = """
 import pathlib, shutil, sys, time
+begun = pathlib.Path("begun")
+while not (begun.exists() and begun.stat().st_size):
+    time.sleep(0.1)
 new = pathlib.Path("new_run")
 new.mkdir()
 for path in sorted(pathlib.Path(sys.argv[1]).glob("model.ckpt-*")):
@@ -120,7 +124,10 @@ def test_a_training_is_stopped(
     (script,) = blocks(WATCH, "bash")
     assert "python train.py " in script.text
     line = f'"{sys.executable}" train.py {run} {seconds} {own_code} '
-    text = script.text.replace("python train.py ", line).replace("watch ", "watch --interval 0.5 ")
+    text = script.text.replace("python train.py ", line)
+    text = text.replace("bninspect watch ", "bninspect watch --interval 0.5 ")
+    text = text.replace("--fail-fast &", "--fail-fast 2> begun &")
+    assert "2> begun" in text
     (workplace / "train.py").write_text(WRITES, encoding="utf-8")
     (workplace / "job").write_text(text, encoding="utf-8")
     done = run_in(workplace, "bash job")

@@ -93,7 +93,10 @@ class TestCommand:
         outcome = run("report", STUCK, "-o", file)
         assert outcome.exit_code == 1
         assert outcome.out == ""
-        assert "1 checkpoint, 3 BN layers: 3 errors" in outcome.err
+        answer, counts = outcome.err.splitlines()
+        assert answer.startswith("FAIL  ")
+        assert "3 of 3 BN layers" in answer
+        assert counts.startswith("1 checkpoint, 3 BN layers: 3 errors")
         assert str(file) in outcome.err
         assert "3 of 3 BN layers" in whole_page(file.read_text("utf-8")).text
 

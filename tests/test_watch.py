@@ -351,7 +351,7 @@ class TestHalfWritten:
         clock = Clock(tmp_path, timeout=300)
         ((when, report),) = clock.run()
         assert report.error is not None
-        assert "for 60 seconds (--grace)" in report.notes[0]
+        assert "for 60 s (--grace)" in report.notes[0]
         assert GRACE <= when <= GRACE + INTERVAL
         assert clock.watch.conclude("timeout").tally.unreadable == {report.path}
 

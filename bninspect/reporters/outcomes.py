@@ -33,6 +33,14 @@ def verdict_line(item: CheckpointReport, *, color: bool) -> str:
     return f"{paint(status(item), color=color)}  {printable(verdict(item))}"
 
 
+def answer(report: Report) -> list[str]:
+    """What leads a report that is told in short: a line, or none where nothing was read."""
+    if len(report.checkpoints) > 1:
+        worst, told = verdict_on_all(report)
+        return [f"{worst}  {printable(told)}"]
+    return [verdict_line(item, color=False) for item in report.checkpoints]
+
+
 def status(item: CheckpointReport) -> str:
     """What became of a checkpoint, in the word that leads its verdict."""
     if item.error:

@@ -157,7 +157,7 @@ RULES: tuple[Rule, ...] = (
                 "\n\n"
                 "The graph beside the later checkpoint may prove the cause: update ops that no"
                 " training op depends on, or none at all and a layer in inference mode. Where it"
-                " runs the updates, the reason is not stored and the cause is null."
+                " runs the updates, the reason is not stored and no cause is named."
             ),
             why=(
                 "The statistics are those of earlier weights, while training normalised by those of"

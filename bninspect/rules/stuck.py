@@ -198,7 +198,7 @@ _WHY_STUCK = (
 )
 _BY_GRAPH = (
     "The graph that TensorFlow 1 stores beside a checkpoint (.meta) or in a SavedModel may prove"
-    " why. Without one, or where it runs the updates, the cause is null."
+    " why. Without one, or where it runs the updates, no cause is named."
 )
 _ONE_UPDATE = "only one of the two updates is run, as with update_ops[1:] instead of update_ops"
 _CAUSES_STUCK = (

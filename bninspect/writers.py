@@ -192,7 +192,9 @@ LIST: Mapping[str, Writer] = {"text": _list_text, "json": _list_json}
 def _dump_text(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
     from bninspect.reporters.tables import write_dump  # noqa: PLC0415
 
-    write_dump(dumps, stream, **wishes.look(stream))
+    asked = wishes.look(stream)
+    del asked["width"]  # nothing of it is folded
+    write_dump(dumps, stream, **asked)
 
 
 def _dump_json(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
+import pty
 import shlex
 import shutil
 import stat
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -430,6 +435,23 @@ class TestOutput:
         assert "\x1b[" not in run("check", STUCK, "--color", "auto").out
 
 
+def on_terminal(columns: int, *arguments: object) -> list[str]:
+    """The lines that the program writes to a terminal of that width, without colours."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "bninspect", *map(str, arguments), "--color", "never"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    with subprocess.Popen(command, stdout=its, env=environment) as process:
+        os.close(its)
+        written = b""
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 1 << 16):
+                written += part
+    os.close(ours)
+    assert process.returncode == 0
+    return written.decode().splitlines()
+
+
 class TestProgram:
     def test_python_m_is_the_same_program(self) -> None:
         done = subprocess.run(
@@ -452,6 +474,18 @@ class TestProgram:
                 env=environment,
             )
             assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize("columns", [40, 80, 160])
+    def test_no_name_of_a_list_is_folded_in_a_terminal(self, columns: int) -> None:
+        layers = load_fixture("keras2_nested").expected["layers"]
+        lines = on_terminal(columns, "list", FIXTURES / "keras2_nested" / "model.h5")
+        assert layers
+        for layer in layers:
+            name = layer["name"]
+            (at,) = (at for at, line in enumerate(lines) if line.split()[:1] == [name])
+            row = lines[at].removeprefix(name) or lines[at + 1]
+            assert row.split()[:2] == [str(layer["channels"]), "gbmv"]
+            assert len(lines[at]) <= columns or lines[at] == name
 
     def test_a_bug_of_ours_is_no_finding(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def explode(*_: object) -> None:

@@ -23,6 +23,7 @@ _SHOWN_CHANNELS = 16
 _BARS = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS = " .:-=+*#@"
 _BINS = 24
+_PADDING = 2  # between columns
 _FORMATS = {
     "tf-v1": "TensorFlow V1 checkpoint",
     "tf-v2": "TensorFlow V2 checkpoint",
@@ -46,10 +47,9 @@ def write_list(
     """Write a table of layers for each checkpoint.
 
     `quiet` leaves the names, one a line; `verbose` adds the stored name of each member, and shows
-    all names where there is no layer. `width` is None where nothing is to be folded (a pipe, a
-    file).
+    all names where there is no layer. `width` is that of the terminal, None where there is none.
     """
-    console = _console(stream, width, color=color)
+    console = _console(stream, color=color)
     for index, item in enumerate(report.checkpoints):
         if quiet and not item.error:
             for layer in item.layers:
@@ -61,7 +61,7 @@ def write_list(
         for note in item.notes:
             _line(console, f"  note: {shortened(note)}")
         if item.layers:
-            _print(console, _layer_table(item))
+            _write_layers(console, item, width)
             if verbose:
                 _write_variables(console, item)
         elif verbose:
@@ -79,7 +79,6 @@ def write_dump(
     dumps: Sequence[Dump],
     stream: TextIO,
     *,
-    width: int | None = None,
     color: bool = False,
     quiet: bool = False,
     verbose: bool = False,
@@ -88,7 +87,7 @@ def write_dump(
 
     `quiet` leaves the tables, `verbose` shows every channel.
     """
-    console = _console(stream, width, color=color)
+    console = _console(stream, color=color)
     bars = _BARS if is_unicode(stream) else _ASCII_BARS
     every = ((item, layer, result) for item, layers in dumps for layer, result in layers)
     for index, (report, layer, result) in enumerate(every):
@@ -107,10 +106,11 @@ def write_dump(
         _write_channels(console, layer, result, verbose=verbose)
 
 
-def _console(stream: TextIO, width: int | None, *, color: bool) -> Console:
+def _console(stream: TextIO, *, color: bool) -> Console:
+    """One that folds nothing: names and paths stay in one piece, so they can be copied."""
     return Console(
         file=stream,
-        width=max(width or 10_000, 40),
+        width=10_000,
         color_system="standard" if color else None,
         force_terminal=color,
         no_color=not color,
@@ -122,15 +122,8 @@ def _console(stream: TextIO, width: int | None, *, color: bool) -> Console:
 
 
 def _line(console: Console, text: str) -> None:
-    """One line as it is: names and paths are never folded, so they can be copied."""
+    """One line as it is."""
     console.file.write(printable(text) + "\n")
-
-
-def _print(console: Console, table: Table) -> None:
-    with console.capture() as capture:
-        console.print(table)
-    lines = (line.rstrip() for line in capture.get().splitlines())
-    console.file.write("\n".join(line for line in lines if line) + "\n")
 
 
 def _headline(item: CheckpointReport) -> str:
@@ -164,7 +157,8 @@ def _write_variables(console: Console, item: CheckpointReport) -> None:
             _line(console, f"  {role:<22}  {variable.name}")
 
 
-def _layer_table(item: CheckpointReport) -> Table:
+def _write_layers(console: Console, item: CheckpointReport, width: int | None) -> None:
+    """A row a layer; where that is wider than the terminal, below a line with the layer's name."""
     shown: list[tuple[str, Callable[[BNLayer], str]]] = [
         ("layer", lambda layer: printable(layer.name)),
         ("channels", lambda layer: str(layer.channels)),
@@ -176,21 +170,31 @@ def _layer_table(item: CheckpointReport) -> Table:
         shown.append(("family", lambda layer: layer.family))
     if len(_dtypes(item)) > 1:
         shown.append(("dtype", lambda layer: str(layer.dtype)))
-    table = _table()
+    table = _layer_table(item.layers, shown)
+    fits = width is None or console.measure(table).maximum - _PADDING <= width
+    lines = _rendered(console, table if fits else _layer_table(item.layers, shown[1:]))
+    if not fits:
+        named = zip(item.layers, lines[1:], strict=True)
+        below = (line for layer, row in named for line in (printable(layer.name), f"  {row}"))
+        lines = [f"  {lines[0]}", *below]
+    console.file.write("\n".join(lines) + "\n")
+
+
+def _layer_table(
+    layers: Sequence[BNLayer], shown: Sequence[tuple[str, Callable[[BNLayer], str]]]
+) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, _PADDING, 0, 0), header_style="bold")
     for name, _ in shown:
-        table.add_column(
-            name,
-            justify="right" if name == "channels" else "left",
-            overflow="fold",
-            no_wrap=name != "layer",
-        )
-    for layer in item.layers:
+        table.add_column(name, justify="right" if name == "channels" else "left", no_wrap=True)
+    for layer in layers:
         table.add_row(*(Text(cell(layer)) for _, cell in shown))
     return table
 
 
-def _table() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def _rendered(console: Console, table: Table) -> list[str]:
+    with console.capture() as capture:
+        console.print(table)
+    return [line for row in capture.get().splitlines() if (line := row.rstrip())]
 
 
 def _stored(layer: BNLayer) -> str:

@@ -233,10 +233,10 @@ def _examine_all(
     without layers unless `layers`.
     """
     found = [item for one in named for item in one.found]
-    if config.jobs > 1 and len(found) > 1:
-        from bninspect.workers import examine_in_processes  # noqa: PLC0415 - only with --jobs
+    if config.scheduler is not None or (config.jobs > 1 and len(found) > 1):
+        from bninspect.workers import examine_in_pool  # noqa: PLC0415 - only with --jobs
 
-        reports = examine_in_processes(found, config, rules, layers=layers)
+        reports = examine_in_pool(found, config, rules, layers=layers)
     else:
         reports = examine_in_turn(found, config, rules, read_since(config))
     for path, items, told in named:

@@ -115,7 +115,7 @@ class _Cluster:
         versions = self._client.run(*asked, on_error="return")
         try:
             versions["the scheduler"] = self._client.run_on_scheduler(*asked)
-        except Exception as error:  # noqa: BLE001 - whatever it raised there
+        except Exception as error:
             versions["the scheduler"] = error
         for who, version in versions.items():
             if version != __version__:

@@ -245,6 +245,14 @@ def check_options(command: Command) -> Command:
                 " report is the same. They must find each PATH under the same name.",
             ),
             click.option(
+                "--resume",
+                metavar="FILE",
+                shell_complete=complete_files,
+                help="Go on with FILE, from --format jsonl: a checkpoint that has a result there"
+                " is not read again, unless its files have changed or could not be read. Earlier"
+                " results count. If FILE is what this run writes, results are added to it.",
+            ),
+            click.option(
                 "--update-baseline",
                 is_flag=True,
                 help="Write today's findings to the file of --baseline, and report nothing.",

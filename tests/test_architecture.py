@@ -21,7 +21,7 @@ ROWS = (
     {"about", "following", "page", "watch"},
     {"writers"},
     {"exit_codes", "inspection", "manual", "options", "output", "reporters"},
-    {"workers"},
+    {"resuming", "workers"},
     {"batch", "cluster", "watching"},
     {"examine"},
     {"comparison", "config", "layer_values", "triage"},

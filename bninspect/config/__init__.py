@@ -26,7 +26,8 @@ class Config:
     `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
     `skip_unknown` judges files that are named as those that are found in a directory. `jobs` is how
-    many processes read checkpoints; with `scheduler`, its address, a Dask cluster does.
+    many processes read checkpoints; with `scheduler`, its address, a Dask cluster does. `states`
+    asks for the state of the files with each result.
     `severity` has the severities of the user's own, by code or its beginning. `fail_on` is the
     least severity that fails the run, or `never`. `suppress` are the findings to live with,
     `baseline` is the file of those that are known.
@@ -45,6 +46,7 @@ class Config:
     skip_unknown: bool = False
     jobs: int = 1
     scheduler: str | None = None
+    states: bool = False
     severity: tuple[tuple[str, Severity], ...] = ()
     fail_on: str = "error"
     suppress: tuple[Suppression, ...] = ()

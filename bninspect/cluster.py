@@ -76,7 +76,9 @@ def _quiet() -> Iterator[None]:
 
 def _client(address: str) -> Any:
     try:
-        from distributed import Client  # noqa: PLC0415 - for --scheduler alone
+        import asyncio  # noqa: PLC0415 - for --scheduler alone
+
+        from distributed import Client  # noqa: PLC0415
         from distributed import TimeoutError as TimedOut  # noqa: PLC0415 - Python 3.10 has two
     except ImportError as error:
         raise UsageProblem(
@@ -86,11 +88,20 @@ def _client(address: str) -> Any:
     if not _ADDRESS.fullmatch(address):  # of anything else `Client` makes a cluster of its own
         raise UsageProblem(f"--scheduler {address!r} is no address of a Dask scheduler. {wanted}")
     try:
+        asyncio.run(asyncio.wait_for(_ask(address), _CONNECT))
         return Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, TimedOut) as error:
         raise UsageProblem(
             f"--scheduler {address}: no Dask scheduler answers there. {wanted}"
         ) from error
+
+
+async def _ask(address: str) -> None:
+    """Ask a scheduler who it is: `Client` would wait for good for one that says nothing."""
+    from distributed import rpc  # noqa: PLC0415
+
+    async with rpc(address) as scheduler:
+        await scheduler.identity()
 
 
 class _Cluster:

@@ -203,9 +203,7 @@ def test_another_file_is_neither_read_nor_overwritten(
     assert "no such file" in missing.err
 
 
-def test_other_formats_do_not_overwrite_the_results(
-    run: Run, models: Path, tmp_path: Path
-) -> None:
+def test_other_formats_do_not_overwrite_the_results(run: Run, models: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     run("check", models, "--format", f"jsonl={results}")
     before = results.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from bninspect.config import Config
@@ -69,7 +70,10 @@ def examine_in_turn(
     for item in found:
         training = _training_of(item) if alone else None
         earlier = latest.get(training) if training else given
+        state = _state_of(item) if config.states else None  # before: it may change meanwhile
         report = examine(item, config, rules, earlier, certain=since is not None)
+        if state is not None:
+            report = replace(report, state=state)
         if training and not report.error:
             latest[training] = report
         yield report
@@ -101,6 +105,12 @@ def read_since(config: Config) -> CheckpointReport | None:
     if report.error is not None:
         raise report.error
     return report
+
+
+def _state_of(found: Found) -> str | None:
+    from bninspect.formats.state import state_of  # noqa: PLC0415
+
+    return state_of(found)
 
 
 def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:

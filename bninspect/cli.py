@@ -39,7 +39,7 @@ from bninspect.output import (
 )
 from bninspect.page import report
 from bninspect.watch import watch
-from bninspect.writers import CHECK, COMPARE, DUMP, LIST, Wishes, write
+from bninspect.writers import CHECK, COMPARE, DUMP, LIST, STREAMED, Wishes, write
 
 if TYPE_CHECKING:
     from bninspect.config import Config
@@ -160,6 +160,7 @@ def check(
     verbose: bool,
     color: str,
     allow_empty: bool,
+    resume: str | None,
     update_baseline: bool,
 ) -> int:
     """Say which BN statistics training never updated, why that is bad, and how to fix it.
@@ -171,20 +172,32 @@ def check(
     What holds for a project is best written into a configuration file: rules to leave out, findings
     to live with, own names (`bninspect config`).
     """
+    from dataclasses import replace  # noqa: PLC0415
+
     from bninspect.following import follow  # noqa: PLC0415
     from bninspect.inspection import check_paths  # noqa: PLC0415
 
     targets = destinations(formats, output)
     files = [path for _, path in targets if path is not None]
+    if update_baseline and resume is not None:
+        raise UsageProblem("--update-baseline looks at everything: leave --resume away.")
     if update_baseline:
         return _update_baseline(paths, config, files, quiet=quiet, allow_empty=allow_empty)
     refuse_settings(files, (config.file, config.baseline))
-    wishes = Wishes(color, quiet, verbose, config.fail_on, allow_empty)
+    wishes = Wishes(color, quiet, verbose, config.fail_on, allow_empty, resume=resume)
     given = paths if config.since is None else (*paths, config.since)
     for file in files:
         refuse_input(file, given)
+    results = None
+    if resume is not None or any(name in STREAMED for name, _ in targets):
+        from bninspect.resuming import Results, settings_of  # noqa: PLC0415
+
+        config = replace(config, states=True)
+        wishes = wishes._replace(settings=settings_of(config))
+        if resume is not None and not _begins(resume, targets):
+            results = Results(resume, wishes.settings)
     with follow(targets, wishes) as follower:
-        report = check_paths(paths, config, follower)
+        report = check_paths(paths, config, follower, results)
         follower.end(report, (*given, *_opened(report)))
     if files and not quiet:
         from bninspect.reporters.outcomes import summary  # noqa: PLC0415
@@ -387,6 +400,18 @@ def _keep_settings(targets: Sequence[tuple[str, str | None]], config: Config) ->
     """Raise `UsageProblem` if a file to write is what this run goes by."""
     written = (file for _, file in targets if file is not None)
     refuse_settings(written, (config.file, config.baseline))
+
+
+def _begins(resume: str, targets: Sequence[tuple[str, str | None]]) -> bool:
+    """Whether the file to go on with is not there yet, for this run is the first to write it.
+
+    Raises `UsageProblem` if another format is to be written to it.
+    """
+    from bninspect.following import same_file  # noqa: PLC0415
+
+    refuse_settings((path for name, path in targets if path and name not in STREAMED), (resume,))
+    written = any(path is not None and same_file(path, resume) for _, path in targets)
+    return written and not os.path.lexists(resume)
 
 
 def _opened(report: Report) -> Iterator[str]:

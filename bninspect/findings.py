@@ -222,7 +222,8 @@ class CheckpointReport:
 
     `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
     is that of `RuleContext`. `layers_left_out` counts layers that are
-    not kept any more; then of the names, too, only some are.
+    not kept any more; then of the names, too, only some are. `state` tells the files of now from
+    those of another time, if it was asked for. `line` is that of an earlier run which this is from.
     """
 
     path: str
@@ -240,6 +241,8 @@ class CheckpointReport:
     since: Earlier | None = None
     graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
     layers_left_out: int = 0
+    state: str | None = None
+    line: str | None = None
 
     @property
     def layer_count(self) -> int:
@@ -255,7 +258,8 @@ class CheckpointReport:
         """What is left to say when the layers have been written: a run may be of thousands."""
         names = self.names[:_NAMES_KEPT]
         count = self.layer_count
-        return replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
+        light = replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
+        return light if self.line is None else replace(light, line=None)
 
     def __repr__(self) -> str:
         told = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"

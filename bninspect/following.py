@@ -6,15 +6,22 @@ written all the same.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from bninspect.output import OUTPUT_CLOSED, drop_output, output_stream, refuse_input
-from bninspect.writers import CHECK, Following, Wishes
+from bninspect.output import (
+    OUTPUT_CLOSED,
+    drop_output,
+    growing_output,
+    output_stream,
+    refuse_input,
+)
+from bninspect.writers import CHECK, STREAMED, Following, Wishes
 
 if TYPE_CHECKING:
     from bninspect.findings import CheckpointReport, Report
@@ -24,24 +31,50 @@ if TYPE_CHECKING:
 def follow(targets: Sequence[tuple[str, str | None]], wishes: Wishes) -> Iterator[Follower]:
     """What follows a check and writes it to `targets`, (format, file or None for standard output).
 
-    No file appears if the block ends by an exception.
+    No file appears if the block ends by an exception, but for those that grow (`STREAMED`).
     """
+    whole = [path for name, path in targets if path is not None and name not in STREAMED]
     with ExitStack() as files:
-        written = [
-            CHECK[name](files.enter_context(output_stream(path)), wishes)
-            for name, path in targets
-            if path is not None
-        ]
+        written = []
+        for name, path in targets:
+            if path is not None:
+                grows = name in STREAMED
+                stream = files.enter_context(_grown(path, wishes) if grows else output_stream(path))
+                written.append(_writer(name, stream, wishes))
         printed = [name for name, path in targets if path is None]
         # A bar and results that come line by line would write over each other.
-        apart = not (printed == ["concise"] and sys.stdout.isatty())
+        apart = not (printed in (["concise"], ["jsonl"]) and sys.stdout.isatty())
         yield Follower(
             written,
-            CHECK[printed[0]](sys.stdout, wishes) if printed else None,
-            [path for _, path in targets if path is not None],
+            _writer(printed[0], sys.stdout, wishes) if printed else None,
+            whole,
             files.close,
             progress=apart and not wishes.quiet and sys.stderr is not None and sys.stderr.isatty(),
         )
+
+
+def _grown(path: str, wishes: Wishes) -> AbstractContextManager[Any]:
+    from bninspect.resuming import drop_unfinished_line, refuse_other_file  # noqa: PLC0415
+
+    appends = wishes.resume is not None and same_file(path, wishes.resume)
+    refuse_other_file(path, "--format jsonl:")
+    if appends and os.path.isfile(path):
+        drop_unfinished_line(path)
+    return growing_output(path, appends=appends)
+
+
+def _writer(name: str, stream: TextIO, wishes: Wishes) -> Following:
+    """What writes a format to a stream, which may be that of the results to go on with."""
+    if name in STREAMED and wishes.resume is not None:
+        with suppress(OSError, ValueError):  # not every stream is a file
+            there = os.stat(wishes.resume)
+            wishes = wishes._replace(appends=os.path.samestat(os.fstat(stream.fileno()), there))
+    return CHECK[name](stream, wishes)
+
+
+def same_file(path: str, other: str) -> bool:
+    """Whether two names lead to one file, which need not be there yet."""
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 class Follower:
@@ -60,7 +93,10 @@ class Follower:
         self._files, self._close_files = files, close_files
         self._progress = progress
         self._bar: Any = None
-        self.layers = any(one.layers for one in (*written, printed) if one is not None)
+        everyone = [one for one in (*written, printed) if one is not None]
+        self.layers = any(one.layers for one in everyone)
+        # A file that is to appear at the end must not be one that was read.
+        self.kept = bool(files) or any(one.kept for one in everyone)
 
     def begin(self, total: int) -> None:
         """Show how far it is, if somebody is there to see it."""

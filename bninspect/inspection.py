@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Protocol
 
-from bninspect.batch import Named, Rules, examine_in_turn, name_checkpoints, read_since
+from bninspect.batch import Named, Rules, by_itself, examine_in_turn, name_checkpoints, read_since
 from bninspect.config import Config, make_config
 from bninspect.config.lookup import base_config
 from bninspect.errors import NotFound, UnknownFormat, UsageProblem
@@ -23,6 +24,7 @@ from bninspect.rules import select_rules
 
 if TYPE_CHECKING:
     from bninspect.comparison import Comparison
+    from bninspect.resuming import Results
     from bninspect.triage import Triage
 
 PathName = str | os.PathLike[str]
@@ -105,10 +107,12 @@ def compare(
 class Watcher(Protocol):
     """Who follows a check: first how many checkpoints there are at most, then each as it comes.
 
-    `layers` says whether the layers are asked for; without, several processes send less.
+    `layers` says whether the layers are asked for; without, several processes send less. Unless
+    `kept`, only counts are left of a checkpoint that has come.
     """
 
     layers: bool
+    kept: bool
 
     def begin(self, total: int) -> None:
         """`total` checkpoints at most will come."""
@@ -118,12 +122,16 @@ class Watcher(Protocol):
 
 
 def check_paths(
-    paths: Iterable[PathName], config: Config, watcher: Watcher | None = None
+    paths: Iterable[PathName],
+    config: Config,
+    watcher: Watcher | None = None,
+    results: Results | None = None,
 ) -> Report:
     """`check` for options that are already a Config.
 
     What `watcher` has been told is not kept whole: the report's checkpoints are then without their
-    layers, and an interrupt from the keyboard ends in a report of those that are done.
+    layers, and an interrupt from the keyboard ends in a report of those that are done. What is
+    among the `results` of an earlier run, and has not changed since, is not read again.
     """
     rules = select_rules(config.select, config.ignore)
     if not rules:
@@ -133,15 +141,17 @@ def check_paths(
     named = name_checkpoints([os.fspath(path) for path in paths], config)
     triage = _triage(rules, config)
     items: list[CheckpointReport] = []
+    counts = _Counts()
     interrupted = False
     if watcher is not None:
         watcher.begin(sum(len(one.found) for one in named))
     try:
-        for item in _examine_all(named, config, rules, layers=watcher is None or watcher.layers):
+        layers = watcher is None or watcher.layers
+        for item in _examine_all(named, config, rules, layers=layers, results=results):
             sorted_ = item if triage is None else triage.sort(item)
             if watcher is not None:
                 watcher.add(sorted_)
-                sorted_ = sorted_.without_layers()
+                sorted_ = sorted_.without_layers() if watcher.kept else counts.of(sorted_)
             items.append(sorted_)
     except KeyboardInterrupt:
         if watcher is None:
@@ -149,6 +159,28 @@ def check_paths(
         interrupted = True
     report = Report(tuple(items), rules, interrupted=interrupted)
     return report if triage is None else triage.conclude(report)
+
+
+class _Counts:
+    """What is left of checkpoints that are not kept: one for all that count the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], CheckpointReport] = {}
+
+    def of(self, item: CheckpointReport) -> CheckpointReport:
+        """One that counts the same, and is called nothing."""
+        key = (
+            item.error is None,
+            item.layer_count,
+            tuple((one.rule.code, one.severity) for one in item.findings),
+            len(item.suppressed),
+            len(item.known),
+            item.since is None,
+            item.none_compared,
+        )
+        if key not in self._known:
+            self._known[key] = replace(item.without_layers(), path="", resolved=None, notes=())
+        return self._known[key]
 
 
 def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
@@ -225,24 +257,35 @@ def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
 
 
 def _examine_all(
-    named: Sequence[Named], config: Config, rules: Rules, *, layers: bool = True
+    named: Sequence[Named],
+    config: Config,
+    rules: Rules,
+    *,
+    layers: bool = True,
+    results: Results | None = None,
 ) -> Iterator[CheckpointReport]:
     """What is in all checkpoints, in their order; raises a `ReadProblem` for `--since`.
 
     The order does not depend on how many processes read them. With several the reports may be
-    without layers unless `layers`.
+    without layers unless `layers`. What `results` have is taken from there.
     """
     found = [item for one in named for item in one.found]
-    if config.jobs > 1 and len(found) > 1:
-        from bninspect.workers import examine_in_processes  # noqa: PLC0415 - only with --jobs
+    done: Iterator[bool] = repeat(False)
+    if results is not None:
+        holding = results.holds(found, together=by_itself(config, rules))
+        found = [item for item, holds in zip(found, holding, strict=True) if not holds]
+        done = iter(holding)
+    if config.scheduler is not None or (config.jobs > 1 and len(found) > 1):
+        from bninspect.workers import examine_in_pool  # noqa: PLC0415 - only with --jobs
 
-        reports = examine_in_processes(found, config, rules, layers=layers)
+        reports = examine_in_pool(found, config, rules, layers=layers)
     else:
         reports = examine_in_turn(found, config, rules, read_since(config))
     for path, items, told in named:
         empty = told
         for item in items:
-            report = next(reports)
+            earlier = results if next(done) else None
+            report = next(reports) if earlier is None else earlier.report(item.path)
             # What is no checkpoint, and was not claimed to be one, is passed over.
             if item.claimed or not isinstance(report.error, UnknownFormat):
                 empty = False

@@ -38,6 +38,7 @@ Formats:
   text      the report for people
   concise   a line a finding
   json      for programs; `bninspect schema` describes it
+  jsonl     the same, a line a checkpoint as it is done, for long runs
   github    annotations of a GitHub workflow
   sarif     SARIF 2.1.0, for code scanning
   junit     JUnit XML, for the test reports of GitLab and Jenkins
@@ -63,6 +64,7 @@ Examples:
   bninspect check models/ --baseline known.json --update-baseline
   bninspect check models/ --baseline known.json
   bninspect check models/ runs/ --jobs 2 --format concise
+  bninspect check models/ --format jsonl=all.jsonl --resume all.jsonl
   bninspect check runs/ --format sarif=bninspect.sarif --format github
 """
 

@@ -44,6 +44,7 @@ _OF_CONFIG = (
     "since",
     "skip_unknown",
     "jobs",
+    "scheduler",
     "fail_on",
     "baseline",
 )
@@ -55,14 +56,6 @@ _PATTERN = click.option(
     help="Names of your own: a variable that REGEX matches is the gamma, beta, moving_mean or"
     " moving_variance (ROLE) of a layer. The layer is called by the group (?P<layer>...), else by"
     " what stands before the match. Repeatable.",
-)
-_ENGINE = click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default=ENGINES[0],
-    show_default=True,
-    help="What reads the files: bninspect itself, or an installed TensorFlow, for a second opinion"
-    " on its checkpoints and SavedModels.",
 )
 _COLOR = click.option(
     "--color",
@@ -245,6 +238,20 @@ def check_options(command: Command) -> Command:
             ),
             _SINCE,
             _JOBS,
+            click.option(
+                "--scheduler",
+                metavar="ADDRESS",
+                help="Read checkpoints by the workers of a Dask cluster, tcp://HOST:PORT; the"
+                " report is the same. They must find each PATH under the same name.",
+            ),
+            click.option(
+                "--resume",
+                metavar="FILE",
+                shell_complete=complete_files,
+                help="Go on with FILE, from --format jsonl: a checkpoint that has a result there"
+                " is not read again, unless its files have changed or could not be read. Earlier"
+                " results count. If FILE is what this run writes, results are added to it.",
+            ),
             click.option(
                 "--update-baseline",
                 is_flag=True,

@@ -156,6 +156,20 @@ def atomic_output(path: str, *, binary: bool = False) -> Iterator[IO[Any]]:
         raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
+@contextmanager
+def growing_output(path: str, *, appends: bool) -> Iterator[IO[str]]:
+    """A stream to the file `path` itself: what is written stays if the run breaks.
+
+    With `appends` what is in the file stays, too. Raises `UsageProblem` if it cannot be written.
+    """
+    try:
+        mode = "a" if appends else "w"
+        with open(path, mode, encoding="utf-8", errors="backslashreplace") as stream:
+            yield stream
+    except OSError as error:
+        raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
 def _open(path: str, *, binary: bool) -> IO[Any]:
     if binary:
         return open(path, "wb")

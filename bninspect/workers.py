@@ -1,5 +1,6 @@
-"""Several processes that examine checkpoints, their results in the order of the checkpoints.
+"""Several workers that examine checkpoints, their results in the order of the checkpoints.
 
+They are processes of this machine, or those of a Dask cluster (`cluster`): only the pool differs.
 A worker gets a few checkpoints at a time; checkpoints that are compared with each other go to one.
 What it sends back is whole but for what only an open file can give: no variable can be read again.
 """
@@ -15,11 +16,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bninspect import __version__
 from bninspect.batch import Rules, by_itself, examine_in_turn, read_since
+from bninspect.cluster import Pool, cluster_pool
 from bninspect.config import Config
 from bninspect.errors import BninspectError
 from bninspect.findings import CheckpointReport, Rule, no_graph
@@ -49,40 +52,69 @@ def _by_code(rule: Rule) -> tuple[Callable[[str], Rule], tuple[str]]:
 copyreg.pickle(Rule, _by_code)  # its functions and its pages need not travel
 
 _Portion = tuple[Found, ...]
-_Settings = tuple[Config, Rules, bool]
-_settings: list[_Settings] = []  # of a worker, set once when it starts
-# By a worker, once: not when it starts, for what is wrong then could not be told.
-_read_since = cache(read_since)
 
 
-def examine_in_processes(
+class _Settings(NamedTuple):
+    """What a worker is told with each portion.
+
+    `codes` are those of the rules, None if layers are only listed. `run` is another for each run: a
+    worker of a cluster outlives them. `version` is that of who asks.
+    """
+
+    config: Config
+    codes: tuple[str, ...] | None
+    layers: bool
+    run: bytes
+    version: str
+
+
+@lru_cache(maxsize=1)
+def _read_since(config: Config, _run: bytes) -> CheckpointReport | None:
+    """`read_since`, once a run; by a worker, for what is wrong when it starts cannot be told."""
+    return read_since(config)
+
+
+def examine_in_pool(
     found: Sequence[Found], config: Config, rules: Rules, *, layers: bool
 ) -> Iterator[CheckpointReport]:
-    """What is in each of `found`, by `config.jobs` processes.
+    """What is in each of `found`: by `config.jobs` processes, or the cluster `config.scheduler`.
 
-    Raises `BninspectError` if one of them is killed, a `ReadProblem` if `--since` cannot be read.
+    Raises `BninspectError` if one of them is killed and cannot be done without, a `ReadProblem` if
+    `--since` cannot be read.
     """
     portions = deque(_portions(found, together=by_itself(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
+    settings = _Settings(config, codes, layers, os.urandom(8), __version__)
+    pools = _process_pool(min(config.jobs, len(portions)))
+    if config.scheduler is not None:
+        pools = cluster_pool(config.scheduler)
+    waiting: deque[tuple[_Portion, Future[list[CheckpointReport]]]] = deque()
+    with pools as pool:
+        while portions or waiting:
+            while portions and len(waiting) < _AHEAD * pool.workers():
+                with _uninterrupted():
+                    future = pool.submit(_examine, settings, portions[0])
+                waiting.append((portions.popleft(), future))
+            portion, future = waiting.popleft()
+            yield from pool.result(future, [item.path for item in portion])
+
+
+@contextmanager
+def _process_pool(jobs: int) -> Iterator[Pool]:
     # A server that forks clean processes: nothing of this one's threads or locks is in them.
     context = get_context("forkserver")
     context.set_forkserver_preload(["bninspect.batch"])
-    jobs = min(config.jobs, len(portions))
-    pool = ProcessPoolExecutor(jobs, context, _begin, (config, codes, layers))
-    waiting: deque[Future[list[CheckpointReport]]] = deque()
+    executor = ProcessPoolExecutor(jobs, context)
+
     try:
-        while portions or waiting:
-            while portions and len(waiting) < _AHEAD * config.jobs:
-                with _uninterrupted():
-                    waiting.append(pool.submit(_examine, portions.popleft()))
-            yield from waiting.popleft().result()
+        yield Pool(executor.submit, lambda: jobs, lambda future, _: future.result())
     except BrokenProcessPool as error:
         raise BninspectError(
             "A process that was reading checkpoints was killed, perhaps for want of memory:"
             " use fewer --jobs."
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -114,15 +146,14 @@ def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
             start = end
 
 
-def _begin(config: Config, codes: tuple[str, ...] | None, layers: bool) -> None:
-    """Set up a worker."""
+def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
+    config, codes, layers, run, version = settings
+    if version != __version__:  # a worker that joined a cluster after the others were asked
+        raise BninspectError(
+            f"A worker has bninspect {__version__}, and this is {version}: install the same."
+        )
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
-    _settings[:] = [(config, rules, layers)]
-
-
-def _examine(portion: _Portion) -> list[CheckpointReport]:
-    config, rules, layers = _settings[0]
-    since = _read_since(config)
+    since = _read_since(config, run)
     return [
         _portable(report) if layers or _is_matched(report, config) else report.without_layers()
         for report in examine_in_turn(portion, config, rules, since)

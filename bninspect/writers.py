@@ -24,7 +24,9 @@ class Wishes(NamedTuple):
     """What was asked for besides a format: colour and length of prose, and what else formats show.
 
     `fail_on` is the least severity that fails the run, and without `allow_empty` so does a run
-    without a BN layer; `several` says that a dump may be of more than one checkpoint.
+    without a BN layer; `several` says that a dump may be of more than one checkpoint. `settings`
+    name the options that results depend on, and `resume` is the file of an earlier run's; with
+    `appends` it is the one that is written to.
     """
 
     color: str = "auto"
@@ -33,6 +35,9 @@ class Wishes(NamedTuple):
     fail_on: str = "error"
     allow_empty: bool = False
     several: bool = False
+    settings: str = ""
+    resume: str | None = None
+    appends: bool = False
 
     def look(self, stream: TextIO) -> dict[str, Any]:
         """How a reporter for persons is to write to a stream."""
@@ -42,6 +47,8 @@ class Wishes(NamedTuple):
 # (result, stream, wishes); those of BINARY take a stream of bytes.
 Writer = Callable[[Any, Any, Wishes], None]
 BINARY = ("npz",)
+# Formats whose file grows with each result, and holds what is done if the run breaks.
+STREAMED = ("jsonl",)
 
 
 def write(
@@ -68,10 +75,12 @@ def write(
 class Following(Protocol):
     """What writes a check in one format: each checkpoint as it comes, then what is said of all.
 
-    `layers` says whether it writes the layers themselves, not only how many there are.
+    `layers` says whether it writes the layers themselves, not only how many there are; `kept`
+    whether the report at the end is to have the checkpoints again, not only how many.
     """
 
     layers: bool
+    kept: bool
 
     def add(self, item: CheckpointReport) -> None:
         """One checkpoint has been checked."""
@@ -84,6 +93,7 @@ class _AtTheEnd:
     """A format of which nothing can be written before the end."""
 
     layers = False
+    kept = True
 
     def __init__(self, write: Callable[[Report], None]) -> None:
         self._write = write
@@ -113,6 +123,12 @@ def _check_json(stream: TextIO, _: Wishes) -> Following:
     return JsonReport(stream)
 
 
+def _check_jsonl(stream: TextIO, wishes: Wishes) -> Following:
+    from bninspect.reporters.json_v1 import CheckLines  # noqa: PLC0415
+
+    return CheckLines(stream, wishes.settings, appends=wishes.appends)
+
+
 def _github(stream: TextIO, wishes: Wishes) -> Following:
     from bninspect.reporters.github import GithubReport  # noqa: PLC0415
 
@@ -140,6 +156,7 @@ CHECK: Mapping[str, Callable[[TextIO, Wishes], Following]] = {
     "text": _check_text,
     "concise": _concise,
     "json": _check_json,
+    "jsonl": _check_jsonl,
     "github": _github,
     "sarif": _sarif,
     "junit": _junit,

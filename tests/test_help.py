@@ -46,7 +46,7 @@ def test_every_example_runs(name: str, workplace: Path) -> None:
         done = run_in(workplace, line)
         assert done.returncode in (0, 1, 3), f"{line}\n{done.stdout}"
         assert "Traceback" not in done.stdout
-        shown = re.search(r"(?:-o |=|> )(\S+\.(?:json|csv|npz|md|sarif))", line)
+        shown = re.search(r"(?:-o |=|> )(\S+\.(?:jsonl?|csv|npz|md|sarif))", line)
         assert shown is None or (workplace / shown[1]).stat().st_size, line
 
 

@@ -165,7 +165,7 @@ class TestProcesses:
 
 def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
     class Watcher:
-        layers = True
+        layers = kept = True
 
         def __init__(self) -> None:
             self.total, self.items = 0, list[CheckpointReport]()

@@ -26,7 +26,8 @@ class Config:
     `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
     `skip_unknown` judges files that are named as those that are found in a directory. `jobs` is how
-    many processes read checkpoints.
+    many processes read checkpoints; with `scheduler`, its address, a Dask cluster does. `states`
+    asks for the state of the files with each result.
     `severity` has the severities of the user's own, by code or its beginning. `fail_on` is the
     least severity that fails the run, or `never`. `suppress` are the findings to live with,
     `baseline` is the file of those that are known.
@@ -44,6 +45,8 @@ class Config:
     since: str | None = None
     skip_unknown: bool = False
     jobs: int = 1
+    scheduler: str | None = None
+    states: bool = False
     severity: tuple[tuple[str, Severity], ...] = ()
     fail_on: str = "error"
     suppress: tuple[Suppression, ...] = ()
@@ -63,6 +66,7 @@ def make_config(
     since: str | os.PathLike[str] | None = None,
     skip_unknown: bool = False,
     jobs: int = 1,
+    scheduler: str | None = None,
     fail_on: str | None = None,
     baseline: str | os.PathLike[str] | None = None,
     base: Config | None = None,
@@ -79,6 +83,8 @@ def make_config(
     """
     if engine not in ENGINES:
         raise UsageProblem(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}.")
+    if scheduler is not None and jobs != 1:
+        raise UsageProblem("--jobs is for this machine, --scheduler for a cluster: give one.")
     selected, ignored = _codes(select), _codes(ignore)
     if select and not selected:
         raise UsageProblem("--select names no rule.")
@@ -104,6 +110,7 @@ def make_config(
         since=None if since is None else os.fspath(since),
         skip_unknown=skip_unknown,
         jobs=jobs,
+        scheduler=scheduler,
         sources={**base.sources, **{key: _sources(base, key) for key in given}},
         **{key.replace("-", "_"): value for key, value in given.items()},
     )

@@ -47,6 +47,7 @@ class GithubReport:
     """
 
     layers = False
+    kept = True
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bninspect.watching import Conclusion
 
 SCHEMA_VERSION = 1
+# What a line of a check has besides the checkpoint.
+_OF_LINE = ("schema_version", "tool", "event", "settings", "state", "known", "names")
 
 
 def schema_text() -> str:
@@ -40,6 +42,7 @@ class JsonReport:
     """
 
     layers = True
+    kept = True
 
     def __init__(self, stream: TextIO, *, findings: bool = True) -> None:
         self._stream, self._findings = stream, findings
@@ -73,6 +76,38 @@ def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None
     for item in report.checkpoints:
         writer.add(item)
     writer.end(report)
+
+
+class CheckLines:
+    """Writes a check: a document a line, one for each checkpoint as it comes, at last a `summary`.
+
+    `settings` name the options that the results depend on. A result of an earlier run is written as
+    it was then; with `appends` it is in the file already.
+    """
+
+    layers = True
+    kept = False
+
+    def __init__(self, stream: TextIO, settings: str, *, appends: bool = False) -> None:
+        self._stream, self._settings, self._appends = stream, settings, appends
+
+    def add(self, item: CheckpointReport) -> None:
+        """Write the line of one checkpoint."""
+        if item.line is None:
+            told = {"event": "checkpoint", "settings": self._settings, "state": item.state}
+            more = {
+                "known": [_finding(finding) for finding in item.known],
+                "names": list(item.without_layers().names),
+            }
+            _write_line(told | _checkpoint(item, findings=True) | more, self._stream)
+        elif not self._appends:
+            self._stream.write(item.line + "\n")
+
+    def end(self, report: Report) -> None:
+        """Write the last line."""
+        summary = _summary(report, findings=True)
+        told = {"event": "summary", "notes": list(report.notes), "summary": summary}
+        _write_line(told, self._stream)
 
 
 class JsonLines:
@@ -114,9 +149,7 @@ class JsonLines:
 
     def _write(self, event: str, moment: datetime, document: dict[str, Any]) -> None:
         told = {"event": event, "time": moment.isoformat(timespec="milliseconds")}
-        line = json.dumps(_head() | told | document, allow_nan=False, separators=(",", ":"))
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        _write_line(told | document, self._stream)
 
 
 def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
@@ -243,6 +276,12 @@ def _write(document: dict[str, Any], stream: TextIO) -> None:
     stream.write("\n")
 
 
+def _write_line(document: dict[str, Any], stream: TextIO) -> None:
+    """A document in one line, which is there at once for who follows the file."""
+    stream.write(json.dumps(_head() | document, allow_nan=False, separators=(",", ":")) + "\n")
+    stream.flush()
+
+
 def _head() -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -251,6 +290,9 @@ def _head() -> dict[str, Any]:
 
 
 def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
+    if item.line is not None:  # of an earlier run, which has not left more
+        written = json.loads(item.line)
+        return {key: value for key, value in written.items() if key not in _OF_LINE}
     document = _opened(item)
     notes, error = document.pop("notes"), document.pop("error")
     document["layers"] = [_layer(layer) for layer in item.layers]

@@ -31,6 +31,7 @@ class JunitReport:
     """
 
     layers = True
+    kept = True
 
     def __init__(self, stream: TextIO, *, fail_on: str = "error") -> None:
         self._stream = stream

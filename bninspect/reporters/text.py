@@ -37,6 +37,7 @@ class TextReport:
     """
 
     layers = False
+    kept = True
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class ConciseReport:
     """
 
     layers = False
+    kept = True
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -44,6 +44,7 @@ class HtmlReport:
     """
 
     layers = True
+    kept = True
 
     def __init__(self, stream: TextIO, *, momentum: float | None = None) -> None:
         self._stream = stream

@@ -1,0 +1,52 @@
+"""What tells whether a checkpoint is still what it was, without opening it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+
+from bninspect.formats.discover import identity
+from bninspect.formats.locate import Found, Target
+from bninspect.formats.names import ALL_V1_SHARDS, SAVED_MODEL
+
+
+def state_of(found: Found) -> str | None:
+    """16 hex digits of where it lies and of the sizes and times of change of its files.
+
+    They are the files that every save writes anew: those that lead to the others (an index, a map,
+    a first shard, a graph), and the data where it is one file. None for what cannot be opened.
+    """
+    if found.target is None or found.target.kind == "directory":
+        return None
+    stamps = []
+    for file in _files(found.target):
+        try:
+            status = os.stat(file)
+        except (OSError, ValueError):
+            continue
+        stamps.append((os.path.basename(file), status.st_size, status.st_mtime_ns))
+    if not stamps:
+        return None
+    told = repr((identity(found), stamps)).encode("utf-8", "surrogatepass")
+    return sha256(told).hexdigest()[:16]
+
+
+def _files(target: Target) -> Iterator[str]:
+    path = target.path
+    if target.kind == "saved-model":
+        yield os.path.join(path, SAVED_MODEL)
+        yield from _of_bundle(os.path.join(path, "variables", "variables"))
+    elif target.kind == "tensor-bundle":
+        yield from _of_bundle(path)
+    elif target.kind == "tensor-slices":
+        shards = ALL_V1_SHARDS.fullmatch(path)
+        yield f"{shards[1]}-00000-of-{shards[2]}" if shards else path
+        yield f"{shards[1] if shards else path}.meta"
+    else:
+        yield path
+
+
+def _of_bundle(prefix: str) -> Iterator[str]:
+    for end in ("index", "data-00000-of-00001", "meta"):
+        yield f"{prefix}.{end}"

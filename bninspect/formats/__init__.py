@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bninspect.errors import NotFound, ReadProblem
+from bninspect.formats import files
 from bninspect.formats.locate import Found, Target, locate
 from bninspect.formats.names import SAVED_MODEL
 from bninspect.model import Checkpoint, Engine
@@ -30,7 +31,7 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     a directory of several models: then one of them has to be named.
     """
     path = os.fspath(path)
-    if os.path.isdir(path):
+    if files.is_directory(path):
         from bninspect.formats.discover import one_of  # noqa: PLC0415
 
         return open_target(path, one_of(path), engine)
@@ -39,7 +40,7 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
 
 def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
     """All checkpoints that `path` names: see `discover`, which most paths can do without."""
-    if not every and not os.path.isdir(path):
+    if not every and not files.is_directory(path):
         try:
             return [Found(path, locate(path))]
         except NotFound:
@@ -78,7 +79,7 @@ def _read_graphs(target: Target) -> Sequence[Graph]:
         path = os.path.join(target.path, SAVED_MODEL)
     else:
         path = re.sub(_SHARDS, "", target.path) + ".meta"
-    if not os.path.exists(path):
+    if not files.exists(path):
         return ()
     from bninspect.formats.meta_graph import read_graphs  # noqa: PLC0415 - seldom needed
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bninspect.errors import Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
-from bninspect.formats import sstable
+from bninspect.formats import files, sstable
 from bninspect.formats.names import (
     ALL_V1_SHARDS,
     BESIDE_SAVED_MODEL,
@@ -89,17 +89,17 @@ def locate(path: str) -> Target:
         raise NotFound(repr(path), "a path cannot hold a NUL character", "Check the path.")
     if not path:
         raise NotFound("''", "the path is empty", "Give one; a variable of a script may be unset.")
-    if os.path.exists(path + ".index") and not path.endswith(os.sep):
+    if files.exists(path + ".index") and not path.endswith(os.sep):
         return _bundle(path, _namesake(path))
-    if os.path.isdir(path):
+    if files.is_directory(path):
         return _locate_directory(path)
     part = PART.fullmatch(path)
     prefix = part[1] if part else path.removesuffix(".")  # shells complete to `P.`
-    if prefix != path and os.path.exists(prefix + ".index"):
+    if prefix != path and files.exists(prefix + ".index"):
         return _bundle(prefix)
-    if os.path.basename(path) in _STANDING_FOR_DIRECTORY and os.path.isfile(path):
+    if os.path.basename(path) in _STANDING_FOR_DIRECTORY and files.is_file(path):
         return _locate_by_name(path)
-    if os.path.exists(path):
+    if files.exists(path):
         return _locate_file(path)
     if shards := _locate_slices(path):
         return shards
@@ -111,7 +111,7 @@ def _bundle(prefix: str, notes: tuple[str, ...] = ()) -> Target:
     directory, name = os.path.split(prefix)
     if name == "variables" and os.path.basename(directory) == "variables":
         around = os.path.dirname(directory) or "."
-        if os.path.exists(os.path.join(around, SAVED_MODEL)):
+        if files.exists(os.path.join(around, SAVED_MODEL)):
             return Target("saved-model", around, notes)
     return Target("tensor-bundle", prefix, notes)
 
@@ -138,7 +138,7 @@ def shard_counts(directory: str) -> dict[str, set[str]]:
     """How many shards the V1 checkpoints in a directory have, by the prefix; none if unreadable."""
     counts: dict[str, set[str]] = {}
     try:
-        names = os.listdir(directory or ".")
+        names = files.names_in(directory)
     except OSError:
         return counts
     for name in names:
@@ -158,11 +158,11 @@ def locate_named(
     if "\0" in named:
         return None  # no file can be called so
     for prefix in (os.path.join(directory, named), _beside(directory, named)):
-        if os.path.exists(prefix + ".index"):
+        if files.exists(prefix + ".index"):
             return Target("tensor-bundle", prefix)
         if slices := _locate_slices(prefix, shard_counts):
             return slices
-        if os.path.isfile(prefix):
+        if files.is_file(prefix):
             return _locate_file(prefix)
     return None
 
@@ -178,11 +178,11 @@ def unreadable_directory(path: str, error: OSError) -> NotFound:
 
 def _namesake(prefix: str) -> tuple[str, ...]:
     """A note where a prefix is the name of a directory or of another file, too."""
-    if os.path.isdir(prefix):
+    if files.is_directory(prefix):
         directory = os.path.join(prefix, "")
         note = f"{prefix} names a checkpoint and a directory; opened the checkpoint {prefix}.index"
         return (f"{note} (for the directory type {directory})",)
-    if os.path.exists(prefix):
+    if files.exists(prefix):
         return (f"{prefix} names a checkpoint and a file; opened the checkpoint {prefix}.index",)
     return ()
 
@@ -190,7 +190,7 @@ def _namesake(prefix: str) -> tuple[str, ...]:
 def _locate_by_name(path: str) -> Target:
     """A file that stands for its directory: the state file, or one of a SavedModel."""
     directory, name = os.path.split(path)
-    if os.path.exists(checkpoint_of(path)) and name != STATE_FILE:
+    if files.exists(checkpoint_of(path)) and name != STATE_FILE:
         return Target("saved-model", directory or ".")
     is_state = name == STATE_FILE and _is_state(path)
     return _locate_latest(directory, path) if is_state else _locate_file(path)
@@ -198,16 +198,16 @@ def _locate_by_name(path: str) -> Target:
 
 def _locate_directory(path: str) -> Target:
     state_file = os.path.join(path, STATE_FILE)
-    if os.path.exists(os.path.join(path, ".index")):
+    if files.exists(os.path.join(path, ".index")):
         return Target("tensor-bundle", os.path.join(path, ""))
     try:
-        if os.path.isfile(state_file) and _is_state(state_file):
+        if files.is_file(state_file) and _is_state(state_file):
             return _locate_latest(path, state_file)
     except NotFetched as problem:
         if problem.path == state_file:
             return _instead(path, "", problem)
         raise
-    if os.path.exists(os.path.join(path, SAVED_MODEL)):
+    if files.exists(os.path.join(path, SAVED_MODEL)):
         return Target("saved-model", path)
     return Target("directory", path)
 
@@ -256,7 +256,7 @@ def _newest(directory: str, named: str) -> Target | None:
     V1 files are told by their last bytes, and only as many are read as it takes to find the newest.
     """
     try:
-        names = os.listdir(directory or ".")
+        names = files.names_in(directory)
     except OSError as error:
         raise unreadable_directory(directory, error) from error
     stems: dict[str, str] = {}
@@ -282,7 +282,7 @@ def _newest(directory: str, named: str) -> Target | None:
 
 def _is_slices(path: str, *, claimed: bool) -> bool:
     """Whether a file is a V1 checkpoint, or by its name is one that cannot be read."""
-    if not os.path.isfile(path):
+    if not files.is_file(path):
         return False
     try:
         return ends(path)[1] == sstable.MAGIC
@@ -331,7 +331,7 @@ def _locate_slices(prefix: str, shard_counts: _ShardCounts = shard_counts) -> Ta
 
     `prefix` may also end in `-?????-of-0000N`, as a sharded Saver and its state file name it.
     """
-    if os.path.isfile(prefix):
+    if files.is_file(prefix):
         tail = ends(prefix)[1]
         return Target("tensor-slices", all_v1_shards(prefix)) if tail == sstable.MAGIC else None
     pattern = ALL_V1_SHARDS.fullmatch(prefix)
@@ -352,7 +352,7 @@ def _locate_shard(path: str) -> Target | None:
     """The map of weights beside a file that is named like one of several, if there is one."""
     match = KERAS_SHARD.fullmatch(path)
     map_path = match[1] + KERAS_MAP if match else ""
-    if not match or not os.path.isfile(map_path):
+    if not match or not files.is_file(map_path):
         return None
     with Source(map_path) as source:
         listed = source.read(0, min(source.size, _MAX_STATE_FILE), "the map of the weights")
@@ -372,7 +372,7 @@ def _as_in_json(name: str) -> bytes:
 def _missing(path: str) -> ReadProblem:
     """Nothing at `path`: it may be out of reach, or be the prefix of shards without an index."""
     for place in (path, path + ".index"):
-        if (error := _out_of_reach(place)) is not None:
+        if (error := files.out_of_reach(place)) is not None:
             return NotFound(
                 place,
                 f"it cannot be reached ({error.strerror or error})",
@@ -380,7 +380,7 @@ def _missing(path: str) -> ReadProblem:
             )
     directory, name = os.path.split(path)
     try:
-        entries = os.listdir(directory or ".")
+        entries = files.names_in(directory)
     except OSError:
         entries = []
     if any(entry.startswith(name + ".") and PART.fullmatch(entry) for entry in entries):
@@ -405,14 +405,3 @@ def _nearest(path: str, entries: list[str]) -> str | None:
     near = max(begun, key=natural_order, default=None)
     near = near or next(iter(get_close_matches(name, sorted(stems)[:_MOST_COMPARED], 1)), None)
     return None if near is None else f"Did you mean {os.path.join(directory, near)}?"
-
-
-def _out_of_reach(path: str) -> OSError | None:
-    """Why nobody can tell whether there is a file; None where that is known."""
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        return error
-    return None

@@ -75,6 +75,13 @@ def discover(path: str, *, every: bool = False) -> list[Found]:
     newest checkpoint; with `every` it stands, as other directories do anyway, for all checkpoints
     below it and all that its state file names. The list is empty if nothing is found.
     """
+    try:
+        return _discover(path, every=every)
+    except ReadProblem as problem:  # nobody can tell what lies behind a URL
+        return [Found(path, None, problem)]
+
+
+def _discover(path: str, *, every: bool) -> list[Found]:
     if every and os.path.basename(path) == STATE_FILE and files.is_file(path):
         path = os.path.dirname(path) or "."
     try:
@@ -291,6 +298,8 @@ def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProble
     seen: set[Hashable] = set()
     home = files.real_path(root)
     looked_at = 0
+    if most is None:
+        files.list_below(root)
     while ahead or links:
         directory = ahead.pop() if ahead else links.pop(0)
         try:

@@ -31,6 +31,7 @@ from bninspect.formats.names import (
 )
 from bninspect.formats.signatures import HDF5_SIGNATURE, ZIP_SIGNATURES, ends, foreign, is_text
 from bninspect.formats.source import Source
+from bninspect.formats.urls import is_url
 
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
 _NAMED = rb'(?m)^[ \t]*(all_model_checkpoint_paths|model_checkpoint_path):[ \t]*"((?:[^"\\]|\\.)*)"'
@@ -157,7 +158,7 @@ def locate_named(
     """
     if "\0" in named:
         return None  # no file can be called so
-    for prefix in (os.path.join(directory, named), _beside(directory, named)):
+    for prefix in (_named_from(directory, named), _beside(directory, named)):
         if files.exists(prefix + ".index"):
             return Target("tensor-bundle", prefix)
         if slices := _locate_slices(prefix, shard_counts):
@@ -167,9 +168,18 @@ def locate_named(
     return None
 
 
-def unreadable_directory(path: str, error: OSError) -> NotFound:
+def _named_from(directory: str, named: str) -> str:
+    """What a state file means by a name; one behind a URL leads nowhere but below its directory."""
+    if not is_url(directory):
+        return os.path.join(directory, named)
+    below = named.removeprefix(os.path.join(directory, ""))
+    leads_away = below.startswith("/") or is_url(below) or ".." in below.split("/")
+    return _beside(directory, named) if leads_away else os.path.join(directory, below)
+
+
+def unreadable_directory(path: str, error: OSError) -> ReadProblem:
     """Why a directory cannot be listed."""
-    return NotFound(
+    return files.problem_of(error) or NotFound(
         path,
         f"this directory cannot be read ({error.strerror or error})",
         "Check its permissions.",
@@ -178,6 +188,8 @@ def unreadable_directory(path: str, error: OSError) -> NotFound:
 
 def _namesake(prefix: str) -> tuple[str, ...]:
     """A note where a prefix is the name of a directory or of another file, too."""
+    if is_url(prefix):
+        return ()  # it may cost requests, and what has a slash is seen to be a directory
     if files.is_directory(prefix):
         directory = os.path.join(prefix, "")
         note = f"{prefix} names a checkpoint and a directory; opened the checkpoint {prefix}.index"
@@ -223,7 +235,7 @@ def _locate_latest(directory: str, state_file: str) -> Target:
     named, _ = state_of(state_file)
     found = None if named is None else locate_named(directory, named)
     if named is not None and found is not None:
-        if found.path == _beside(directory, named) != os.path.join(directory, named):
+        if found.path == _beside(directory, named) != _named_from(directory, named):
             note = f"{state_file} names {named}, which is not there; opened {found.path} instead"
         else:
             note = f"{state_file} names {found.path}"
@@ -373,7 +385,7 @@ def _missing(path: str) -> ReadProblem:
     """Nothing at `path`: it may be out of reach, or be the prefix of shards without an index."""
     for place in (path, path + ".index"):
         if (error := files.out_of_reach(place)) is not None:
-            return NotFound(
+            return files.problem_of(error) or NotFound(
                 place,
                 f"it cannot be reached ({error.strerror or error})",
                 "Check the path, and the permissions of the directories in it.",
@@ -389,8 +401,7 @@ def _missing(path: str) -> ReadProblem:
             "the checkpoint's .index file is missing",
             "Copy all files of the checkpoint.",
         )
-    remote = "Files are read from disk, not by a URL: copy it here first." if "://" in path else ""
-    what_next = remote or _nearest(path, entries) or "Check the path."
+    what_next = _nearest(path, entries) or "Check the path."
     return NotFound(path, "no such checkpoint or file", what_next)
 
 

@@ -149,6 +149,8 @@ class Arrivals:
         seen: set[Hashable] = set()
         home = files.real_path(self._directory)
         self.is_there = True
+        files.forget()
+        files.list_below(self._directory)
         while ahead or links:
             directory = ahead.pop() if ahead else links.pop(0)
             try:

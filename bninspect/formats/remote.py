@@ -187,8 +187,9 @@ def _info(told: dict[str, Any]) -> Info:
 
 
 def _moment(told: Any) -> str:
-    """A time, to the second: listings tell more digits than objects do."""
-    return str(told.timestamp() // 1) if isinstance(told, datetime) else str(told)
+    """A time, which one and the same library gives now as a number, now as a date."""
+    seconds = told.timestamp() if isinstance(told, datetime) else told
+    return f"{seconds:.6f}" if isinstance(seconds, float | int) else str(seconds)
 
 
 _stores: dict[tuple[str, str], Store | WebStore] = {}

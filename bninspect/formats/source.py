@@ -10,7 +10,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -184,6 +184,17 @@ class Source:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def expect_in(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
+    """`Source.expect` for several at the same time."""
+    if len(places) == 1:
+        places[0][0].expect(places[0][1])
+    elif places:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - from afar alone
+
+        with ThreadPoolExecutor(len(places)) as pool:
+            list(pool.map(lambda one: one[0].expect(one[1]), places))
 
 
 class Window(io.RawIOBase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -53,9 +52,10 @@ def watch(
     written anew under its name, and compared with the one before it (BN107). Half-written,
     renamed and deleted ones are no errors. The training is never hindered: no file is locked.
     """
+    from bninspect.formats import files  # noqa: PLC0415
     from bninspect.watching import Pace, Watch  # noqa: PLC0415
 
-    if os.path.exists(directory) and not os.path.isdir(directory):
+    if files.exists(directory) and not files.is_directory(directory):
         raise UsageProblem(f"watch takes a directory, and {directory} is none: use check.")
     with output_stream(None) as stream, _asked_to_end() as asked:
         writer = WATCH[format_](stream, Wishes(color, quiet, verbose))
@@ -63,7 +63,7 @@ def watch(
         if not quiet:
             from bninspect.reporters.words import printable  # noqa: PLC0415
 
-            there = "" if os.path.isdir(directory) else ", which is not there yet"
+            there = "" if files.is_directory(directory) else ", which is not there yet"
             click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)
         goal = _Goal(config, until_step, fail_fast=fail_fast)
         ended = _follow(watching, writer, goal, asked)

@@ -25,6 +25,7 @@ from bninspect.errors import BninspectError
 from bninspect.findings import CheckpointReport, Rule, no_graph
 from bninspect.formats.discover import identity
 from bninspect.formats.locate import Found
+from bninspect.formats.urls import Secrets, secrets, take_over
 from bninspect.rules import RULES, select_rules
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def examine_in_processes(
     context = get_context("forkserver")
     context.set_forkserver_preload(["bninspect.batch"])
     jobs = min(config.jobs, len(portions))
-    pool = ProcessPoolExecutor(jobs, context, _begin, (config, codes, layers))
+    pool = ProcessPoolExecutor(jobs, context, _begin, (config, codes, layers, secrets()))
     waiting: deque[Future[list[CheckpointReport]]] = deque()
     try:
         while portions or waiting:
@@ -114,8 +115,9 @@ def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
             start = end
 
 
-def _begin(config: Config, codes: tuple[str, ...] | None, layers: bool) -> None:
-    """Set up a worker."""
+def _begin(config: Config, codes: tuple[str, ...] | None, layers: bool, told: Secrets) -> None:
+    """Set up a worker; `told` is what opens the URLs."""
+    take_over(told)
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     _settings[:] = [(config, rules, layers)]
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
 from bninspect.formats.hdf5_attributes import stored_texts
 from bninspect.formats.source import Budget, Source, Window
+from bninspect.formats.urls import is_url
 from bninspect.model import Variable
 
 # A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
@@ -104,7 +105,7 @@ class Hdf5:
             budget.grant(window.size)
         self._budget = budget
         try:
-            if self._source is not None and not live:
+            if self._source is not None and not live and not is_url(path):
                 _require_not_locked(path)
             with hdf5_faults(path):
                 self._file = h5py.File(window, "r")

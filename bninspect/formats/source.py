@@ -10,11 +10,12 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
+from bninspect.formats.urls import is_url
 
 # What a file of a repository is until `git lfs` has fetched it: never as large as this
 # (blobSizeCutoff of lfs/pointer.go), and it begins so (docs/spec.md of Git LFS).
@@ -54,7 +55,7 @@ class Budget:
 
 
 class Source:
-    """A local file opened for reads at an offset.
+    """A file opened for reads at an offset, or an object behind a URL.
 
     `path` is the file's name as it is to appear in messages, `size` its length in bytes.
     Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
@@ -63,6 +64,24 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._descriptor = -1
+        self._object = None
+        if is_url(path):
+            from bninspect.formats.fetched import open_object  # noqa: PLC0415 - brings in much
+
+            self._object = open_object(path)
+            self.size = self._object.size
+        else:
+            self._open(path)
+        if self.size < _POINTER_LIMIT and self._is_pointer():
+            self.close()
+            raise NotFetched(
+                path,
+                "this is a Git LFS pointer, not the file itself",
+                "Fetch the file with `git lfs pull`.",
+            )
+
+    def _open(self, path: str) -> None:
         try:
             self._descriptor = os.open(path, _FLAGS)
         except FileNotFoundError as error:
@@ -81,15 +100,11 @@ class Source:
                 path, "this is not a file but a device, a pipe or a directory", "Check the path."
             )
         self.size = status.st_size
-        if self.size < _POINTER_LIMIT and self._is_pointer():
-            self.close()
-            raise NotFetched(
-                path,
-                "this is a Git LFS pointer, not the file itself",
-                "Fetch the file with `git lfs pull`.",
-            )
 
     def _is_pointer(self) -> bool:
+        if self._object is not None:
+            length = min(self.size, len(_POINTER_HEAD))
+            return length > 0 and self._object.read(0, length) == _POINTER_HEAD
         try:
             return os.pread(self._descriptor, len(_POINTER_HEAD), 0) == _POINTER_HEAD
         except OSError:
@@ -111,6 +126,8 @@ class Source:
         Raises `Incomplete` if the file does not reach that far.
         """
         self.require(offset, length, what)
+        if self._object is not None:
+            return self._object.read(offset, length)
         try:
             data = os.pread(self._descriptor, length, offset)
             if len(data) < length:
@@ -128,6 +145,14 @@ class Source:
                 "The file changed while it was read; try again when it is complete.",
             )
         return data
+
+    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+        """Tell which bytes will be read, as (offset, length): from afar they come all at once.
+
+        Nothing depends on it but time.
+        """
+        if self._object is not None:
+            self._object.expect((offset, offset + length) for offset, length in places)
 
     def _read_parts(self, data: bytes, offset: int, length: int) -> bytes:
         """Go on after a read that ended early: some file systems serve a long one in parts."""
@@ -159,6 +184,17 @@ class Source:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def expect_in(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
+    """`Source.expect` for several at the same time."""
+    if len(places) == 1:
+        places[0][0].expect(places[0][1])
+    elif places:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - from afar alone
+
+        with ThreadPoolExecutor(len(places)) as pool:
+            list(pool.map(lambda one: one[0].expect(one[1]), places))
 
 
 class Window(io.RawIOBase):

@@ -115,9 +115,7 @@ def redirecting(to: str) -> Fault:
     return lambda request, _answer: Answer(302, headers={"Location": to + request.path})
 
 
-def on(
-    path: str, fault: Fault, *, method: str = "", skip: int = 0, times: int = FOREVER
-) -> Fault:
+def on(path: str, fault: Fault, *, method: str = "", skip: int = 0, times: int = FOREVER) -> Fault:
     """`fault` where `path`, a pattern, is found in the path: after `skip` of these, `times` times."""
     asked = 0
     lock = threading.Lock()
@@ -470,7 +468,9 @@ def azure(containers: Mapping[str, Path], scratch: Path) -> Iterator[Proxy]:
     assert program is not None
     options = ["--skipApiVersionCheck", "--silent", "--disableTelemetry", "--inMemoryPersistence"]
     command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options]
-    process = subprocess.Popen(command, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(port, process)
         upstream = f"http://127.0.0.1:{port}"

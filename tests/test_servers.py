@@ -275,7 +275,9 @@ def test_stars_that_stand_for_directories(store: Place, run: Run) -> None:
     ],
     ids=["since", "compare", "list", "dump V2", "dump keras"],
 )
-def test_commands(place: Place, run: Run, command: str, paths: list[str], options: list[str]) -> None:
+def test_commands(
+    place: Place, run: Run, command: str, paths: list[str], options: list[str]
+) -> None:
     outcomes = []
     for home in (str(place.local), place.url):
         arguments = [f"{home}/{path}" for path in paths]
@@ -340,7 +342,10 @@ def test_http_has_no_such_object(web: Place, run: Run) -> None:
 def test_http_fails_and_recovers(web: Place, run: Run) -> None:
     right = run("check", f"{web.url}/{V2}", "--format", "json")
     forget_clients()
-    web.server.faults = [on("[.]index", refusing(500), times=2), on("[.]data", refusing(503), times=1)]
+    web.server.faults = [
+        on("[.]index", refusing(500), times=2),
+        on("[.]data", refusing(503), times=1),
+    ]
     assert run("check", f"{web.url}/{V2}", "--format", "json") == right
 
 
@@ -541,7 +546,9 @@ def test_no_secret_is_shown(web: Place, run: Run, form: str, path: str) -> None:
     url = f"{host}/{path}?X-Amz-Credential=some&X-Amz-Signature={SECRET}#{SECRET}"
     outcome = run("check", url, "--format", form, "--verbose")
     assert web.server.requests
-    assert all("X-Amz-Signature" in request.path for request in web.server.requests if ".h5" in path)
+    assert all(
+        "X-Amz-Signature" in request.path for request in web.server.requests if ".h5" in path
+    )
     for text in (outcome.out, outcome.err):
         assert SECRET not in text
         assert "X-Amz" not in text

@@ -51,6 +51,11 @@ class Fetched:
         """What it was when it was opened."""
         return self._info
 
+    def has(self, start: int, length: int) -> bool:
+        """Whether some bytes are here."""
+        with self._lock:
+            return not self._held.missing(start, start + length)
+
     def read(self, start: int, length: int, block: int = _BLOCK) -> bytes:
         """Some bytes, which lie within `size`; raises a `ReadProblem` if they cannot be fetched."""
         end = start + length

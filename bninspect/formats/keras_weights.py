@@ -130,6 +130,7 @@ def weights_checkpoint(
         known_names=known,
         keras_layers=configuration.layers if configuration else None,
         notes=(*notes, *reader.notes),
+        expect=Weights(places).expect,
         close=close,
     )
 

@@ -25,7 +25,7 @@ from bninspect.formats.remote_faults import (
     missing_package,
     refuse,
 )
-from bninspect.formats.remote_http import Http, is_other
+from bninspect.formats.remote_http import HEAD, Http, is_other
 from bninspect.formats.urls import opened_by, scheme_of, withdrawn_from
 
 _LIMIT = 60.0  # seconds for one request, with all that the library tries anew
@@ -88,6 +88,8 @@ class Store:
             if is_missing(error):
                 return None
             raise
+
+    now = info
 
     def fetch(self, url: str, ranges: Sequence[Range], _: Info) -> list[bytes]:
         """The bytes of each range, all at once."""
@@ -162,7 +164,14 @@ class WebStore:
 
     def info(self, url: str) -> Info | None:
         """What the object is now, and how it begins; None if there is none."""
-        head = fsspec.asyn.sync(self._loop, _limited, self._http.head, opened_by(url), url)
+        return self._ask(url, HEAD)
+
+    def now(self, url: str) -> Info | None:
+        """What the object is now; None if there is none."""
+        return self._ask(url, 1)
+
+    def _ask(self, url: str, length: int) -> Info | None:
+        head = fsspec.asyn.sync(self._loop, _limited, self._http.head, opened_by(url), url, length)
         if head is None:
             return None
         return Info(head.size, head.etag, head.modified, head.directory, head.data)
@@ -249,7 +258,7 @@ def changed(known: Mapping[str, Info]) -> list[str]:
 
 def _asked(url: str) -> Info | None:
     try:
-        return store_of(url).info(url)
+        return store_of(url).now(url)
     except Exception as error:  # whatever the library of a scheme raises
         refuse(url, error)
 

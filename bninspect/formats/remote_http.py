@@ -65,10 +65,10 @@ class Http:
     def __init__(self, session: Session, encode: Encode) -> None:
         self._session, self._encode = session, encode
 
-    async def head(self, url: str, shown: str) -> Head | None:
-        """How the object begins; None if there is none."""
+    async def head(self, url: str, shown: str, length: int = HEAD) -> Head | None:
+        """How the object begins, in `length` bytes; None if there is none."""
         try:
-            answer = await _again(lambda: self._get(url, shown, (0, HEAD)))
+            answer = await _again(lambda: self._get(url, shown, (0, length)))
         except HttpStatus as error:
             if is_missing(error):
                 return None

@@ -166,7 +166,12 @@ class Source:
     def window(self, offset: int, size: int, what: str) -> Window:
         """The `size` bytes at `offset` as a file; raises `Incomplete` if they are not all there."""
         self.require(offset, size, what)
-        return Window(lambda at, length: self.read(offset + at, length, what), size)
+        window = Window(lambda at, length: self.read(offset + at, length, what), size)
+        if self._object is not None:
+            here = self._object.has
+            window.expect = lambda places: self.expect((offset + at, n) for at, n in places)
+            window.is_here = lambda at, length: here(offset + at, length)
+        return window
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
@@ -201,8 +206,15 @@ class Window(io.RawIOBase):
     """`size` bytes as a file that can only be read; `read` gives those at an offset and a length.
 
     For libraries that want a file: they get a part of one without a copy of it. A `ReadProblem` of
-    `read` comes out as the OSError that such a library expects.
+    `read` comes out as the OSError that such a library expects, and is kept as `problem`.
+    `expect` tells what will be read, as that of a `Source`; None where it all is here. While
+    `lacked` is a list, what would have to be fetched goes there instead, and is an OSError.
     """
+
+    expect: Callable[[Iterable[tuple[int, int]]], None] | None = None
+    is_here: Callable[[int, int], bool] | None = None
+    lacked: list[tuple[int, int]] | None = None
+    problem: ReadProblem | None = None
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         super().__init__()
@@ -232,9 +244,13 @@ class Window(io.RawIOBase):
         """The `length` bytes at `offset`; raises OSError if the window does not reach that far."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise OSError(f"{length} bytes at offset {offset} lie beyond its end")
+        if self.lacked is not None and self.is_here and not self.is_here(offset, length):
+            self.lacked.append((offset, length))
+            raise OSError("not fetched yet")
         try:
             return self._read_at(offset, length)
         except ReadProblem as problem:
+            self.problem = problem
             cause = problem.__cause__
             code = cause.errno if isinstance(cause, OSError) else None
             raise OSError(code, problem.message) from problem

@@ -522,6 +522,28 @@ def test_s3_without_listing(bucket: Place, run: Run) -> None:
     assert json.loads(there.out) == json.loads(bucket.by_url(right))
 
 
+def test_another_run_asks_anew(bucket: Place) -> None:
+    """A process that checks again is told of a permission that was given meanwhile."""
+    program = (
+        "import sys, bninspect\n"
+        "for _ in range(2):\n"
+        "    print(bninspect.check(sys.argv[1]).checkpoints[0].error, flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    bucket.server.faults = [on("", s3_error(403, "AccessDenied"))]
+    command = [sys.executable, "-c", program, f"{bucket.url}/{V2}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert "denies access" in process.stdout.readline()
+        bucket.server.faults = []
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "None\n"
+        process.stdin.write("\n")
+
+
 def test_s3_fails_and_recovers(bucket: Place, run: Run) -> None:
     right = run("check", f"{bucket.url}/{V2}", "--format", "json")
     bucket.server.faults = [on("[.]index", s3_error(500, "InternalError"), times=1)]

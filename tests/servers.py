@@ -1,7 +1,8 @@
 """Object stores and web servers on loopback, for checkpoints that are read by URL.
 
-Each is a context manager on a free port of its own. `Folder` and `Proxy` record what they are asked
-(`requests`), may wait before each answer (`latency`, in seconds) and go wrong on purpose (`faults`).
+Each is a context manager on a free port of its own. `Folder` and `Proxy` record what they are
+asked (`requests`), may wait before each answer (`latency`, in seconds) and go wrong on purpose
+(`faults`).
 What is real and what stands in for it:
 
 - S3: moto's server, an implementation by others, in this process. It checks no credentials; what S3
@@ -64,7 +65,7 @@ class Answer:
 
     status: int
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
     cut: int | None = None
 
 
@@ -99,8 +100,8 @@ def late(seconds: float) -> Fault:
     return wait
 
 
-def with_headers(**changed: str) -> Fault:
-    """The answer with other headers; `_` stands for the `-` of a name."""
+def with_headers(**changed: str | None) -> Fault:
+    """The answer with other headers, or without one; `_` stands for the `-` of a name."""
     names = {name.replace("_", "-"): value for name, value in changed.items()}
 
     def change(_request: Request, answer: Callable[[], Answer]) -> Answer:
@@ -116,7 +117,7 @@ def redirecting(to: str) -> Fault:
 
 
 def on(path: str, fault: Fault, *, method: str = "", skip: int = 0, times: int = FOREVER) -> Fault:
-    """`fault` where `path`, a pattern, is found in the path: after `skip` of these, `times` times."""
+    """`fault` where the pattern `path` is found in a path: after `skip` of these, `times` times."""
     asked = 0
     lock = threading.Lock()
 
@@ -221,7 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         headers = {"Content-Length": str(len(answer.body)), **answer.headers}
         for name, value in headers.items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
+        self.close_connection |= headers["Content-Length"] is None
         self.end_headers()
         if request.method == "HEAD":
             return
@@ -289,7 +292,7 @@ class Folder(Recorder):
 
 
 def _part_of(header: str, size: int) -> tuple[int, int] | None:
-    """Start and end of the one range that a header names (RFC 9110, 14.1.2); None if it has none."""
+    """Start and end of the one range that a header names (RFC 9110, 14.1.2); None if not there."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header)
     if match is None:
         return 0, size
@@ -351,7 +354,7 @@ NO_CREDENTIALS = {
     "NO_GCE_CHECK": "true",
     "AZURE_STORAGE_CONNECTION_STRING": None,
 }
-SECRET = "never-to-be-shown"
+SECRET = "never-to-be-shown"  # noqa: S105 - it opens nothing
 
 
 def s3_environment(endpoint: str) -> dict[str, str | None]:
@@ -368,21 +371,14 @@ def s3_environment(endpoint: str) -> dict[str, str | None]:
 @contextlib.contextmanager
 def s3(buckets: Mapping[str, Path]) -> Iterator[Proxy]:
     """moto's S3 behind a recording proxy, with a bucket for each folder, filled with its files."""
-    import boto3  # noqa: PLC0415 - for those alone who need it
-    from moto.moto_server.threaded_moto_server import ThreadedMotoServer  # noqa: PLC0415
+    from moto.moto_server.threaded_moto_server import ThreadedMotoServer  # noqa: PLC0415 - seldom
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which prints each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         upstream = "http://{}:{}".format(*server.get_host_and_port())
-        client = boto3.client(
-            "s3",
-            endpoint_url=upstream,
-            region_name="us-east-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key=SECRET,
-        )
+        client = s3_client(upstream)
         for bucket, folder in buckets.items():
             client.create_bucket(Bucket=bucket)
             for name, path in files_below(folder):
@@ -391,6 +387,19 @@ def s3(buckets: Mapping[str, Path]) -> Iterator[Proxy]:
             yield proxy
     finally:
         server.stop()
+
+
+def s3_client(endpoint: str) -> Any:
+    """What puts objects there."""
+    import boto3  # noqa: PLC0415 - for those alone who need it
+
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key=SECRET,
+    )
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:

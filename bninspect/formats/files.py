@@ -36,8 +36,9 @@ def _listings() -> Any:
 
 def forget() -> None:
     """Ask anew what lies behind URLs, as when a run begins."""
-    if fetched := sys.modules.get("bninspect.formats.fetched"):
-        fetched.forget()
+    for room in ("listings", "fetched"):  # what could not be listed was not fetched either
+        if module := sys.modules.get(f"bninspect.formats.{room}"):
+            module.forget()
 
 
 def unchanged(path: str) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ No exception of a library leaves this room: see `remote_faults`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -34,6 +35,12 @@ WEB = ("http", "https")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}},
 }
+# What these log holds what was asked for, and what a server said of it: nobody sees that unless the
+# program around this one collects logs.
+_LOGGING = (
+    *("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs"),
+    *("google", "huggingface_hub", "s3fs", "urllib3"),
+)
 _ETAGS = ("ETag", "etag", "generation", "xet_hash", "blob_id", "md5Hash", "sha256")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
@@ -224,6 +231,8 @@ def store_of(url: str) -> Store | WebStore:
 
 
 def _new_store(scheme: str, url: str) -> Store | WebStore:
+    for name in _LOGGING:
+        logging.getLogger(name).addHandler(logging.NullHandler())
     kind = fsspec.get_filesystem_class(scheme)
     # What no one has awaited would be logged with its URL.
     fsspec.asyn.get_loop().set_exception_handler(lambda _, __: None)

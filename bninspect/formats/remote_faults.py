@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem, Unsupported
+from bninspect.formats.urls import scheme_of
 
 INSTALL = "pip install 'bninspect[remote]'"
 
@@ -44,6 +45,7 @@ _NO_CREDENTIALS = {
     "UnauthorizedSSOTokenError",
     "SSOTokenLoadError",
 }
+_AZURE = ("abfs", "abfss", "adl", "az")
 _TIMEOUTS = {"TimeoutError", "FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError"}
 _TIMEOUTS |= {"ServerTimeoutError", "ReadTimeout", "ConnectTimeout", "ServiceRequestTimeoutError"}
 _CUT = {"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ServerDisconnectedError"}
@@ -105,7 +107,9 @@ def _of_access(url: str, error: BaseException) -> tuple[str, str] | None:
     if _REFUSED & codes or status == 401:
         fault = f"the server refuses the credentials{_told(status)}"
         return fault, _SIGNED if web else _CREDENTIALS
-    if _NO_CREDENTIALS & _names(error):
+    # adlfs/spec.py (do_connect) raises a plain ValueError where it was told of no account.
+    no_account = type(error) is ValueError and scheme_of(url) in _AZURE
+    if _NO_CREDENTIALS & _names(error) or no_account:
         return "no credentials were found for it", _CREDENTIALS
     if is_denied(error):
         fault = f"the server denies access{_told(status or 403)}"
@@ -183,6 +187,9 @@ def _statuses(error: BaseException) -> set[int]:
         response = getattr(one, "response", None)
         if isinstance(response, dict):
             found.add(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-        found |= {getattr(one, name, None) for name in ("status", "status_code", "code")}
+        names = ("status", "status_code", "code")  # the first there is: aiohttp warns of its `code`
+        found.add(next((getattr(one, name) for name in names if hasattr(one, name)), None))
+        if type(one) is OSError and str(one).startswith("Forbidden: "):
+            found.add(403)  # all that gcsfs/retry.py (validate_response) leaves of it
         found.add(getattr(response, "status_code", None))
     return {int(one) for one in found if str(one).isdecimal() and 400 <= int(one) < 600}

@@ -133,7 +133,7 @@ _LOOKS |= {"stat", "lstat", "walk", "glob", "open"}
 
 def test_two_rooms_of_the_formats_alone_look_at_the_disk() -> None:
     for path in (PACKAGE / "formats").glob("*.py"):
-        if path.name in {"files.py", "source.py", "tensorflow_engine.py"}:
+        if path.name in {"files.py", "source.py", "tensorflow_engine.py", "urls.py"}:
             continue
         found = {
             ast.unparse(node.func)

@@ -252,10 +252,12 @@ def test_directories_and_patterns(store: Place, run: Run, arguments: tuple[str, 
     assert json.loads(there.out) == json.loads(store.by_url(local))
 
 
-def test_several_processes(store: Place, run: Run) -> None:
-    """As a program of its own: the processes it starts have the credentials it has."""
+@pytest.mark.parametrize(("name", "jobs"), [("s3", "2"), ("gcs", "1"), ("azure", "1")])
+def test_a_program(open_place: Callable[[str], Place], run: Run, name: str, jobs: str) -> None:
+    """As a user starts it: no library says anything, and the processes it starts find the server."""
+    store = open_place(name)
     local = run("check", store.local, "--format", "json")
-    command = [sys.executable, "-m", "bninspect", "check", store.url, "--jobs", "2"]
+    command = [sys.executable, "-m", "bninspect", "check", store.url, "--jobs", jobs]
     there = subprocess.run(
         [*command, "--format", "json"], capture_output=True, text=True, check=False, timeout=50
     )

@@ -54,6 +54,7 @@ _CUT |= {"ConnectionClosedError", "ClientOSError", "ResponseParserError"}
 _UNREACHABLE = {"ConnectionError", "ClientConnectorError", "EndpointConnectionError"}
 _UNREACHABLE |= {"ConnectionRefusedError", "gaierror", "ConnectError", "ServiceRequestError"}
 _UNREACHABLE |= {"ClientConnectorDNSError", "ClientConnectorCertificateError", "SSLError"}
+_NO_HTTP = "HttpProcessingError"
 
 
 class HttpStatus(Exception):
@@ -125,6 +126,7 @@ def _of_the_way(error: BaseException) -> tuple[str, str]:
         (_TIMEOUTS & names, "the server did not answer in time", _NETWORK),
         (_UNREACHABLE & names, "the server cannot be reached", _NETWORK),
         (_CUT & names, "the connection was cut, again and again", _LATER),
+        (_NO_HTTP in names, "what the server answers is no HTTP", _NETWORK),
         (status, f"the server refuses the request{_told(status)}", "Check the URL."),
     )
     other = f"it cannot be read from there ({type(error).__name__})", "Check the URL and try again."
@@ -180,6 +182,8 @@ def _statuses(error: BaseException) -> set[int]:
     """The HTTP statuses of failure that an exception tells of, under one of many names."""
     found: set[Any] = set()
     for one in _chain(error):
+        if _NO_HTTP in {kind.__name__ for kind in type(one).__mro__}:
+            continue  # its status is the library's own
         response = getattr(one, "response", None)
         if isinstance(response, dict):
             found.add(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))

@@ -254,7 +254,7 @@ def test_directories_and_patterns(store: Place, run: Run, arguments: tuple[str, 
 
 @pytest.mark.parametrize(("name", "jobs"), [("s3", "2"), ("gcs", "1"), ("azure", "1")])
 def test_a_program(open_place: Callable[[str], Place], run: Run, name: str, jobs: str) -> None:
-    """As a user starts it: no library says anything, and the processes it starts find the server."""
+    """As a user starts it: no library says anything, and its own processes find the server."""
     store = open_place(name)
     local = run("check", store.local, "--format", "json")
     command = [sys.executable, "-m", "bninspect", "check", store.url, "--jobs", jobs]
@@ -305,6 +305,36 @@ def test_commands(
     local, there = outcomes
     assert there.exit_code == local.exit_code != 2
     assert json.loads(there.out) == json.loads(place.by_url(local))
+
+
+def test_a_training_is_followed(bucket: Place, run: Run, tmp_path: Path) -> None:
+    """What a training puts into a bucket while it is watched."""
+    client = s3_client(bucket.server.url)
+
+    def put(step: int) -> None:
+        prefix = tmp_path / f"model.ckpt-{step}"
+        write_bundle(prefix, some_network(2, 10))
+        for path in (shard_path(prefix), index_path(prefix)):
+            client.upload_file(str(path), "bucket", f"watched/{path.name}")
+
+    put(10)
+    bucket.server.faults = [on("list-type.*watched", doing(lambda: put(20)), skip=4, times=1)]
+    outcome = run("watch", "s3://bucket/watched", "--timeout", "2", "--interval", "0.1")
+    assert outcome.exit_code == 0
+    for step in (10, 20):
+        assert f"s3://bucket/watched/model.ckpt-{step}: 2 BN layers" in outcome.said
+
+
+def test_by_http_nobody_tells_what_a_directory_holds(web: Place, run: Run) -> None:
+    for path, phrase in (
+        ("", "not a file but a directory"),
+        ("/keras2_functional_correct/", "not a file but a directory"),
+        ("/none*/model.h5", "does not tell what a directory holds"),
+    ):
+        outcome = run("check", web.url + path, "--format", "json")
+        assert outcome.exit_code == 2
+        (found,) = outcome.json["checkpoints"]
+        assert phrase in found["error"]["message"], path
 
 
 def test_a_page(place: Place, run: Run, tmp_path: Path) -> None:
@@ -623,6 +653,53 @@ def test_no_secret_is_shown(web: Place, run: Run, form: str, path: str) -> None:
         assert SECRET not in text
         assert "X-Amz" not in text
         assert "user:" not in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "URL"),
+        ("list", "URL", "--format", "csv"),
+        ("dump", "URL", "--layer", "*"),
+        ("dump", "URL", "--layer", "none"),
+        ("dump", "NONE", "--layer", "none"),
+        ("compare", "URL", "URL"),
+        ("compare", "URL", "NONE", "--format", "json"),
+        ("check", "URL", "--since", "URL"),
+        ("check", "URL", "--since", "NONE"),
+        ("check", "URL", "--engine", "tensorflow"),
+        ("check", "URL", "--config", "URL"),
+        ("check", "URL", "--baseline", "URL"),
+        ("check", "URL", "--no-such-option=URL"),
+        ("check", "URL", "-o", "URL"),
+        ("check", "URL", "URL", "-j", "2"),
+        ("check", "URL", "--baseline", "baseline.json", "--update-baseline"),
+        ("no-such-command", "URL"),
+        ("watch", "URL", "--timeout", "0.1", "--interval", "0.05"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_shows_a_secret(
+    web: Place,
+    run: Run,
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    host = web.url.replace("://", f"://user:{SECRET}@")
+    signed = {name: f"{host}/{path}?sig={SECRET}" for name, path in (("URL", GOOD), ("NONE", "no"))}
+
+    def with_urls(text: str) -> str:
+        for name, url in signed.items():
+            text = text.replace(name, url)
+        return text
+
+    outcome = run(*map(with_urls, arguments))
+    assert "Traceback" not in outcome.err
+    written = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()]
+    for text in (outcome.out, outcome.err, *written):
+        assert SECRET not in text
 
 
 @pytest.mark.parametrize("path", [GOOD, "none.h5"])

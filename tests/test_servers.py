@@ -464,6 +464,17 @@ def test_a_small_file_from_a_server_without_ranges(runs: Path, run: Run) -> None
             assert json.loads(there.out) == json.loads(told)
 
 
+def test_what_comes_whole_comes_once(tmp_path: Path, run: Run) -> None:
+    """Whether it was replaced meanwhile is told by the head of the answer."""
+    prefix = tmp_path / "model.ckpt-1"
+    write_bundle(prefix, some_network(12, 312_500))
+    with Folder(tmp_path, ranges=False) as server:
+        outcome = run("check", f"{server.url}/{prefix.name}", "--format", "json")
+        assert outcome.json["checkpoints"][0]["error"] is None
+        whole = [r for r in server.requests if r.sent >= shard_path(prefix).stat().st_size]
+    assert len(whole) == 1
+
+
 @pytest.mark.parametrize("honest", [True, False], ids=["says its size", "does not"])
 def test_a_large_file_from_a_server_without_ranges(
     runs: Path, run: Run, tmp_path: Path, honest: bool

@@ -28,6 +28,7 @@ from tests.servers import (
     NO_CREDENTIALS,
     SECRET,
     Folder,
+    Hub,
     Recorder,
     azure,
     azure_environment,
@@ -37,6 +38,7 @@ from tests.servers import (
     free_port,
     gcs,
     gcs_environment,
+    hub_environment,
     late,
     on,
     redirecting,
@@ -72,7 +74,8 @@ STEMS = (
     "tf1_v1_correct",
     "tf1_v1_sharded",
 )
-STORES = ("s3", "gcs", "azure")
+STORES = ("s3", "gcs", "azure", "hub")
+LARGE = "large/model.ckpt-1000"
 SECONDS = 60  # that a test may take, on a slow machine, before it counts as hanging
 
 
@@ -138,6 +141,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored") / "runs"
     for stem in STEMS:
         shutil.copytree(FIXTURES / stem, folder / stem)
+    (folder / "large").mkdir()
+    write_bundle(folder / LARGE, some_network(LAYERS, 100_000))
     return folder
 
 
@@ -151,6 +156,7 @@ def served(
         "s3": lambda: s3(buckets),
         "gcs": lambda: gcs(buckets),
         "azure": lambda: azure(buckets, tmp_path_factory.mktemp("azurite")),
+        "hub": lambda: Hub(runs.parent.parent),
         "web": lambda: Folder(runs.parent),
     }
     running: dict[str, tuple[AbstractContextManager[Any], Recorder]] = {}
@@ -179,8 +185,16 @@ def open_place(
         server.forget()
         if name == "web":
             return Place(runs, f"{server.url}/runs", server)
-        environment = {"s3": s3_environment, "gcs": gcs_environment, "azure": azure_environment}
+        environment = {
+            "s3": s3_environment,
+            "gcs": gcs_environment,
+            "azure": azure_environment,
+            "hub": hub_environment,
+        }
         set_all(monkeypatch, environment[name](server.url))
+        if name == "hub":
+            monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+            return Place(runs, f"hf://{runs.parent.name}/runs", server)
         scheme = {"s3": "s3", "gcs": "gs", "azure": "az"}[name]
         return Place(runs, f"{scheme}://bucket/runs", server)
 
@@ -252,7 +266,9 @@ def test_directories_and_patterns(store: Place, run: Run, arguments: tuple[str, 
     assert json.loads(there.out) == json.loads(store.by_url(local))
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("s3", "2"), ("gcs", "1"), ("azure", "1")])
+@pytest.mark.parametrize(
+    ("name", "jobs"), [("s3", "2"), ("gcs", "1"), ("azure", "1"), ("hub", "1")]
+)
 def test_a_program(open_place: Callable[[str], Place], run: Run, name: str, jobs: str) -> None:
     """As a user starts it: no library says anything, and its own processes find the server."""
     store = open_place(name)
@@ -464,6 +480,18 @@ def test_a_small_file_from_a_server_without_ranges(runs: Path, run: Run) -> None
             assert json.loads(there.out) == json.loads(told)
 
 
+def test_a_signed_url_of_a_bucket(bucket: Place, run: Run) -> None:
+    path = f"runs/{GOOD}"
+    client = s3_client(bucket.server.url)
+    url = client.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": path})
+    assert "Signature" in url
+    local = run("check", bucket.local / GOOD, "--format", "json")
+    there = run("check", url, "--format", "json")
+    told = local.out.replace(str(bucket.local), f"{bucket.server.url}/bucket/runs")
+    assert json.loads(there.out) == json.loads(told)
+    assert "Signature" not in there.out
+
+
 def test_what_comes_whole_comes_once(tmp_path: Path, run: Run) -> None:
     """Whether it was replaced meanwhile is told by the head of the answer."""
     prefix = tmp_path / "model.ckpt-1"
@@ -623,7 +651,7 @@ def test_azure_without_an_account(run: Run) -> None:
 
 def test_a_bucket_that_is_not_there(store: Place, run: Run) -> None:
     scheme = store.url.partition("://")[0]
-    error = one_fault(store, run, f"{scheme}://nowhere-at-all/model.h5", "no such")
+    error = one_fault(store, run, f"{scheme}://nowhere-at-all/none/model.h5", "no such")
     assert error["kind"] == "not-found"
 
 
@@ -764,6 +792,14 @@ def test_bytes_grow_with_bn_alone(tmp_path: Path, run: Run) -> None:
     of_bn = LAYERS * 4 * CHANNELS * 4
     head = 64 << 10  # what the first request for an object asks for
     assert large[1] <= large[2] + of_bn + 2 * head + (64 << 10)
+
+
+def test_no_store_sends_more_than_bn(place: Place, run: Run) -> None:
+    local = run("check", place.local / LARGE, "--format", "json")
+    there = run("check", f"{place.url}/{LARGE}", "--format", "json")
+    assert json.loads(there.out) == json.loads(place.by_url(local))
+    assert len(place.server.requests) <= 12 + LAYERS
+    assert place.server.sent < 256 << 10  # of 4.8 MB
 
 
 def test_variables_that_lie_together_are_one_request(tmp_path: Path, run: Run) -> None:

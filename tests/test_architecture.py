@@ -53,6 +53,7 @@ ONLY_USER = {
     "tomli": {"config/toml_file.py"},
     "jinja2": {"reporters/html/rendering.py"},
     "markupsafe": {"reporters/html/page.py", "reporters/html/rendering.py"},
+    "fsspec": {"formats/remote.py"},
     "xml": {"reporters/junit.py"},
 }
 

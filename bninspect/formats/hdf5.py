@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
 from bninspect.formats.hdf5_attributes import stored_texts
-from bninspect.formats.source import Budget, Source, Window
+from bninspect.formats.source import Budget, Source, Window, problem_behind
 from bninspect.formats.urls import is_url
 from bninspect.model import Variable
 
@@ -51,6 +51,8 @@ def hdf5_faults(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if problem := problem_behind(path, error):
+            raise problem from None
         if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
             raise ReadProblem(
                 path,

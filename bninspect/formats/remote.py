@@ -133,8 +133,8 @@ class Store:
 
     def _path(self, url: str) -> str:
         if withdrawn_from(url)["query"]:
-            fault = f"a query says nothing in a URL of {scheme_of(url)}://"
-            hint = "Leave it away: credentials come from the environment."
+            fault = f"a URL of {scheme_of(url)}:// has no query and no URL in it"
+            hint = "Leave that away: credentials come from the environment."
             raise ReadProblem(url, fault, hint)
         return str(self._fs._strip_protocol(opened_by(url)))  # noqa: SLF001 - its face
 

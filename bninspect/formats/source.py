@@ -191,6 +191,14 @@ class Source:
         self.close()
 
 
+def problem_behind(path: str, error: BaseException) -> ReadProblem | None:
+    """The `ReadProblem` of fetching `path` that a library took for damage; None if it is no URL."""
+    behind: BaseException | None = error if is_url(path) else None
+    while behind is not None and not isinstance(behind, ReadProblem):
+        behind = behind.__cause__ or behind.__context__
+    return behind
+
+
 def expect_in(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
     """`Source.expect` for several at the same time."""
     if len(places) == 1:
@@ -206,7 +214,7 @@ class Window(io.RawIOBase):
     """`size` bytes as a file that can only be read; `read` gives those at an offset and a length.
 
     For libraries that want a file: they get a part of one without a copy of it. A `ReadProblem` of
-    `read` comes out as the OSError that such a library expects, and is kept as `problem`.
+    `read` comes out as the OSError that such a library expects: see `problem_behind`.
     `expect` tells what will be read, as that of a `Source`; None where it all is here. While
     `lacked` is a list, what would have to be fetched goes there instead, and is an OSError.
     """
@@ -214,7 +222,6 @@ class Window(io.RawIOBase):
     expect: Callable[[Iterable[tuple[int, int]]], None] | None = None
     is_here: Callable[[int, int], bool] | None = None
     lacked: list[tuple[int, int]] | None = None
-    problem: ReadProblem | None = None
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         super().__init__()
@@ -250,7 +257,6 @@ class Window(io.RawIOBase):
         try:
             return self._read_at(offset, length)
         except ReadProblem as problem:
-            self.problem = problem
             cause = problem.__cause__
             code = cause.errno if isinstance(cause, OSError) else None
             raise OSError(code, problem.message) from problem

@@ -22,7 +22,8 @@ _WITH_QUERY = ("http", "https")
 # https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-introduction-abfs-uri
 _NAMED_BEFORE_AT = ("abfs", "abfss", "adl", "az", "hf", "wasb", "wasbs")
 # Elsewhere ? is a character of patterns; what is called so behind one is a query all the same.
-_QUERY = re.compile(r"\?[\w.~-]+=")
+# So is a URL in a URL, which is how fsspec chains them.
+_QUERY = re.compile(r"\?[\w.~-]+=|::[A-Za-z][A-Za-z0-9+.-]+://")
 # The parts of a query that sign it, beside `X-Amz-…` and `X-Goog-…`: two such URLs are one object.
 # https://learn.microsoft.com/rest/api/storageservices/create-service-sas and CloudFront's.
 _SIGNING = re.compile(

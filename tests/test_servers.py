@@ -76,7 +76,7 @@ STEMS = (
 )
 STORES = ("s3", "gcs", "azure", "hub")
 LARGE = "large/model.ckpt-1000"
-SECONDS = 60  # that a test may take, on a slow machine, before it counts as hanging
+SECONDS = 120  # that a test may take, on a slow machine, before it counts as hanging
 
 
 @pytest.fixture(autouse=True)
@@ -440,11 +440,11 @@ def test_a_server_that_does_not_answer(
 ) -> None:
     from bninspect.formats import remote  # noqa: PLC0415
 
-    monkeypatch.setattr(remote, "_LIMIT", 1.0)
-    web.server.faults = [on("model.ckpt-60", late(3.0))]
+    monkeypatch.setattr(remote, "_LIMIT", 3.0)
+    web.server.faults = [on("model.ckpt-60", late(10.0))]
     start = time.monotonic()
     one_fault(web, run, V2, "in time")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
 
 
 def test_redirections_are_followed(web: Place, run: Run) -> None:

@@ -9,7 +9,7 @@ What is real and what stands in for it:
   answers to bad ones, `s3_error` says in S3's own words.
 - Google Cloud Storage: gcp-storage-emulator, an implementation by others, in this process.
 - Azure: azurite, Microsoft's emulator, a program of Node.js; None where it is not installed.
-- Hugging Face: none. Its files are served by https, which `Folder` stands for.
+- Hugging Face: `Hub`, a stand-in for the few answers that a client of its Hub asks for.
 - A plain web server: `Folder`. With `ranges` it behaves as nginx does, without as Python's does.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import json
 import logging
 import mimetypes
 import os
@@ -34,7 +35,7 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 FOREVER = 10**9
 
@@ -56,7 +57,8 @@ class Request:
     @property
     def range(self) -> str:
         """The bytes that were asked for, as the header names them; empty for all."""
-        return self.headers.get("Range", self.headers.get("x-ms-range", ""))
+        names = ("range", "x-ms-range")
+        return next((value for name, value in self.headers.items() if name.lower() in names), "")
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,64 @@ def _index_page(folder: Path) -> bytes:
     return f"<!DOCTYPE HTML>\n<html><body><ul>\n{links}</ul></body></html>\n".encode()
 
 
+class Hub(Folder):
+    """The folders `root/ORG/NAME` as models of the Hugging Face Hub, each with one revision.
+
+    `/api/models/…` tells what there is and `/…/resolve/…` gives files, as huggingface_hub asks for
+    them (hf_api.py).
+    """
+
+    def answer(self, request: Request) -> Answer:
+        """What is asked for, or that it is not there, in the words of the Hub."""
+        path = unquote(urlsplit(request.path).path)
+        match = re.fullmatch(r"(/api/models)?/([^/]+/[^/]+)(?:/([^/]+)/main)?(?:/(.*))?", path)
+        if match is None or not (self.root / match[2]).is_dir():
+            return _not_on_hub("RepoNotFound", 401)
+        _, name, what, rest = match.groups()
+        if match[1] and what in (None, "revision"):
+            return _json({"id": name, "sha": _COMMIT})
+        if not match[1] and what == "resolve":
+            found = super().answer(replace(request, path=f"/{quote(name)}/{quote(rest)}"))
+            return replace(found, headers={**found.headers, "X-Repo-Commit": _COMMIT})
+        places = self._asked(self.root / name, what, rest or "", request)
+        if places is None:
+            return _not_on_hub("EntryNotFound")
+        return _json([_on_hub(self.root / name, place) for place in places])
+
+    @staticmethod
+    def _asked(model: Path, what: str, rest: str, request: Request) -> list[Path] | None:
+        if what == "paths-info":
+            form = request.body.decode()
+            names = json.loads(form)["paths"] if form.startswith("{") else parse_qs(form)["paths"]
+            return [model / one for one in names if (model / one).exists()]
+        if what != "tree" or not (model / rest).is_dir():
+            return None
+        all_below = "recursive=true" in request.path.lower()
+        return sorted((model / rest).rglob("*") if all_below else (model / rest).iterdir())
+
+
+_COMMIT = "0" * 40
+
+
+def _json(told: object, status: int = 200, **headers: str) -> Answer:
+    return Answer(
+        status, json.dumps(told).encode(), {"Content-Type": "application/json", **headers}
+    )
+
+
+def _not_on_hub(code: str, status: int = 404) -> Answer:
+    return _json({"error": code}, status, **{"X-Error-Code": code})
+
+
+def _on_hub(model: Path, place: Path) -> dict[str, object]:
+    path = place.relative_to(model).as_posix()
+    if place.is_dir():
+        return {"type": "directory", "path": path, "oid": _COMMIT}
+    data = place.read_bytes()
+    oid = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    return {"type": "file", "path": path, "size": len(data), "oid": oid}
+
+
 class Proxy(Recorder):
     """All that another server on loopback says, recorded."""
 
@@ -353,6 +413,8 @@ NO_CREDENTIALS = {
     "GOOGLE_APPLICATION_CREDENTIALS": None,
     "NO_GCE_CHECK": "true",
     "AZURE_STORAGE_CONNECTION_STRING": None,
+    "HF_TOKEN": None,
+    "HF_TOKEN_PATH": os.devnull,
 }
 SECRET = "never-to-be-shown"  # noqa: S105 - it opens nothing
 
@@ -494,6 +556,11 @@ def azure(containers: Mapping[str, Path], scratch: Path) -> Iterator[Proxy]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+def hub_environment(endpoint: str) -> dict[str, str | None]:
+    """The variables by which huggingface_hub finds `endpoint`, if it is not imported yet."""
+    return {**NO_CREDENTIALS, "HF_ENDPOINT": endpoint}
 
 
 def free_port() -> int:

@@ -28,6 +28,7 @@ from tests.servers import (
     NO_CREDENTIALS,
     SECRET,
     Folder,
+    Hub,
     Recorder,
     azure,
     azure_environment,
@@ -37,6 +38,7 @@ from tests.servers import (
     free_port,
     gcs,
     gcs_environment,
+    hub_environment,
     late,
     on,
     redirecting,
@@ -72,8 +74,9 @@ STEMS = (
     "tf1_v1_correct",
     "tf1_v1_sharded",
 )
-STORES = ("s3", "gcs", "azure")
-SECONDS = 60  # that a test may take, on a slow machine, before it counts as hanging
+STORES = ("s3", "gcs", "azure", "hub")
+LARGE = "large/model.ckpt-1000"
+SECONDS = 120  # that a test may take, on a slow machine, before it counts as hanging
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +141,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored") / "runs"
     for stem in STEMS:
         shutil.copytree(FIXTURES / stem, folder / stem)
+    (folder / "large").mkdir()
+    write_bundle(folder / LARGE, some_network(LAYERS, 100_000))
     return folder
 
 
@@ -151,6 +156,7 @@ def served(
         "s3": lambda: s3(buckets),
         "gcs": lambda: gcs(buckets),
         "azure": lambda: azure(buckets, tmp_path_factory.mktemp("azurite")),
+        "hub": lambda: Hub(runs.parent.parent),
         "web": lambda: Folder(runs.parent),
     }
     running: dict[str, tuple[AbstractContextManager[Any], Recorder]] = {}
@@ -179,8 +185,16 @@ def open_place(
         server.forget()
         if name == "web":
             return Place(runs, f"{server.url}/runs", server)
-        environment = {"s3": s3_environment, "gcs": gcs_environment, "azure": azure_environment}
+        environment = {
+            "s3": s3_environment,
+            "gcs": gcs_environment,
+            "azure": azure_environment,
+            "hub": hub_environment,
+        }
         set_all(monkeypatch, environment[name](server.url))
+        if name == "hub":
+            monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+            return Place(runs, f"hf://{runs.parent.name}/runs", server)
         scheme = {"s3": "s3", "gcs": "gs", "azure": "az"}[name]
         return Place(runs, f"{scheme}://bucket/runs", server)
 
@@ -219,9 +233,14 @@ def checkpoint_of(stem: str) -> str:
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_a_url_gives_the_report_of_the_file(stem: str, place: Place, run: Run) -> None:
-    if stem == "tf1_v1_sharded" and place.url.startswith("http"):
+@pytest.mark.parametrize("name", ["s3", "web"])
+def test_a_url_gives_the_report_of_the_file(
+    stem: str, name: str, open_place: Callable[[str], Place], run: Run
+) -> None:
+    """One by one; from the other stores they come as a directory (see below)."""
+    if (stem, name) == ("tf1_v1_sharded", "web"):
         pytest.skip("by HTTP nobody tells which shards there are")
+    place = open_place(name)
     path = checkpoint_of(stem)
     local = run("check", place.local / path, "--format", "json")
     there = run("check", f"{place.url}/{path}", "--format", "json")
@@ -239,7 +258,7 @@ def test_a_url_gives_the_report_of_the_file(stem: str, place: Place, run: Run) -
         ("check", "/tf1_training_directory", "--all-checkpoints"),
         ("check", "/tf1_*/model.ckpt-*"),
         ("check", "/saved_*"),
-        ("list", ""),
+        ("list", "/keras*/"),
     ],
     ids=" ".join,
 )
@@ -252,10 +271,12 @@ def test_directories_and_patterns(store: Place, run: Run, arguments: tuple[str, 
     assert json.loads(there.out) == json.loads(store.by_url(local))
 
 
-def test_several_processes(store: Place, run: Run) -> None:
-    """As a program of its own: the processes it starts have the credentials it has."""
+@pytest.mark.parametrize(("name", "jobs"), [("s3", "2"), ("gcs", "1")])
+def test_a_program(open_place: Callable[[str], Place], run: Run, name: str, jobs: str) -> None:
+    """As a user starts it: no library says anything, and its own processes find the server."""
+    store = open_place(name)
     local = run("check", store.local, "--format", "json")
-    command = [sys.executable, "-m", "bninspect", "check", store.url, "--jobs", "2"]
+    command = [sys.executable, "-m", "bninspect", "check", store.url, "--jobs", jobs]
     there = subprocess.run(
         [*command, "--format", "json"], capture_output=True, text=True, check=False, timeout=50
     )
@@ -303,6 +324,36 @@ def test_commands(
     local, there = outcomes
     assert there.exit_code == local.exit_code != 2
     assert json.loads(there.out) == json.loads(place.by_url(local))
+
+
+def test_a_training_is_followed(bucket: Place, run: Run, tmp_path: Path) -> None:
+    """What a training puts into a bucket while it is watched."""
+    client = s3_client(bucket.server.url)
+
+    def put(step: int) -> None:
+        prefix = tmp_path / f"model.ckpt-{step}"
+        write_bundle(prefix, some_network(2, 10))
+        for path in (shard_path(prefix), index_path(prefix)):
+            client.upload_file(str(path), "bucket", f"watched/{path.name}")
+
+    put(10)
+    bucket.server.faults = [on("list-type.*watched", doing(lambda: put(20)), skip=4, times=1)]
+    outcome = run("watch", "s3://bucket/watched", "--timeout", "2", "--interval", "0.1")
+    assert outcome.exit_code == 0
+    for step in (10, 20):
+        assert f"s3://bucket/watched/model.ckpt-{step}: 2 BN layers" in outcome.said
+
+
+def test_by_http_nobody_tells_what_a_directory_holds(web: Place, run: Run) -> None:
+    for path, phrase in (
+        ("", "not a file but a directory"),
+        ("/keras2_functional_correct/", "not a file but a directory"),
+        ("/none*/model.h5", "does not tell what a directory holds"),
+    ):
+        outcome = run("check", web.url + path, "--format", "json")
+        assert outcome.exit_code == 2
+        (found,) = outcome.json["checkpoints"]
+        assert phrase in found["error"]["message"], path
 
 
 def test_a_page(place: Place, run: Run, tmp_path: Path) -> None:
@@ -389,11 +440,11 @@ def test_a_server_that_does_not_answer(
 ) -> None:
     from bninspect.formats import remote  # noqa: PLC0415
 
-    monkeypatch.setattr(remote, "_LIMIT", 1.0)
-    web.server.faults = [on("model.ckpt-60", late(3.0))]
+    monkeypatch.setattr(remote, "_LIMIT", 3.0)
+    web.server.faults = [on("model.ckpt-60", late(10.0))]
     start = time.monotonic()
     one_fault(web, run, V2, "in time")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
 
 
 def test_redirections_are_followed(web: Place, run: Run) -> None:
@@ -430,6 +481,29 @@ def test_a_small_file_from_a_server_without_ranges(runs: Path, run: Run) -> None
             there = run("check", f"{server.url}/runs/{path}", "--format", "json")
             told = right.out.replace(str(runs), f"{server.url}/runs")
             assert json.loads(there.out) == json.loads(told)
+
+
+def test_a_signed_url_of_a_bucket(bucket: Place, run: Run) -> None:
+    path = f"runs/{GOOD}"
+    client = s3_client(bucket.server.url)
+    url = client.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": path})
+    assert "Signature" in url
+    local = run("check", bucket.local / GOOD, "--format", "json")
+    there = run("check", url, "--format", "json")
+    told = local.out.replace(str(bucket.local), f"{bucket.server.url}/bucket/runs")
+    assert json.loads(there.out) == json.loads(told)
+    assert "Signature" not in there.out
+
+
+def test_what_comes_whole_comes_once(tmp_path: Path, run: Run) -> None:
+    """Whether it was replaced meanwhile is told by the head of the answer."""
+    prefix = tmp_path / "model.ckpt-1"
+    write_bundle(prefix, some_network(12, 312_500))
+    with Folder(tmp_path, ranges=False) as server:
+        outcome = run("check", f"{server.url}/{prefix.name}", "--format", "json")
+        assert outcome.json["checkpoints"][0]["error"] is None
+        whole = [r for r in server.requests if r.sent >= shard_path(prefix).stat().st_size]
+    assert len(whole) == 1
 
 
 @pytest.mark.parametrize("honest", [True, False], ids=["says its size", "does not"])
@@ -580,7 +654,7 @@ def test_azure_without_an_account(run: Run) -> None:
 
 def test_a_bucket_that_is_not_there(store: Place, run: Run) -> None:
     scheme = store.url.partition("://")[0]
-    error = one_fault(store, run, f"{scheme}://nowhere-at-all/model.h5", "no such")
+    error = one_fault(store, run, f"{scheme}://nowhere-at-all/none/model.h5", "no such")
     assert error["kind"] == "not-found"
 
 
@@ -621,6 +695,53 @@ def test_no_secret_is_shown(web: Place, run: Run, form: str, path: str) -> None:
         assert SECRET not in text
         assert "X-Amz" not in text
         assert "user:" not in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "URL"),
+        ("list", "URL", "--format", "csv"),
+        ("dump", "URL", "--layer", "*"),
+        ("dump", "URL", "--layer", "none"),
+        ("dump", "NONE", "--layer", "none"),
+        ("compare", "URL", "URL"),
+        ("compare", "URL", "NONE", "--format", "json"),
+        ("check", "URL", "--since", "URL"),
+        ("check", "URL", "--since", "NONE"),
+        ("check", "URL", "--engine", "tensorflow"),
+        ("check", "URL", "--config", "URL"),
+        ("check", "URL", "--baseline", "URL"),
+        ("check", "URL", "--no-such-option=URL"),
+        ("check", "URL", "-o", "URL"),
+        ("check", "URL", "URL", "-j", "2"),
+        ("check", "URL", "--baseline", "baseline.json", "--update-baseline"),
+        ("no-such-command", "URL"),
+        ("watch", "URL", "--timeout", "0.1", "--interval", "0.05"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_shows_a_secret(
+    web: Place,
+    run: Run,
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    host = web.url.replace("://", f"://user:{SECRET}@")
+    signed = {name: f"{host}/{path}?sig={SECRET}" for name, path in (("URL", GOOD), ("NONE", "no"))}
+
+    def with_urls(text: str) -> str:
+        for name, url in signed.items():
+            text = text.replace(name, url)
+        return text
+
+    outcome = run(*map(with_urls, arguments))
+    assert "Traceback" not in outcome.err
+    written = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()]
+    for text in (outcome.out, outcome.err, *written):
+        assert SECRET not in text
 
 
 @pytest.mark.parametrize("path", [GOOD, "none.h5"])
@@ -674,6 +795,14 @@ def test_bytes_grow_with_bn_alone(tmp_path: Path, run: Run) -> None:
     of_bn = LAYERS * 4 * CHANNELS * 4
     head = 64 << 10  # what the first request for an object asks for
     assert large[1] <= large[2] + of_bn + 2 * head + (64 << 10)
+
+
+def test_no_store_sends_more_than_bn(place: Place, run: Run) -> None:
+    local = run("check", place.local / LARGE, "--format", "json")
+    there = run("check", f"{place.url}/{LARGE}", "--format", "json")
+    assert json.loads(there.out) == json.loads(place.by_url(local))
+    assert len(place.server.requests) <= 12 + LAYERS
+    assert place.server.sent < 256 << 10  # of 4.8 MB
 
 
 def test_variables_that_lie_together_are_one_request(tmp_path: Path, run: Run) -> None:

@@ -44,7 +44,7 @@ def lookup(url: str) -> Info | None:
     """What lies at a URL; None if nothing does. Raises a `ReadProblem` if nobody can tell."""
     url = url.rstrip("/")
     around, _, name = url.rpartition("/")
-    if around.endswith("/") or not around:  # a bucket or server
+    if _is_top(url):
         return Info(0, directory=True) if _is_bucket(url) else None
     if url in _single:
         return _single[url]
@@ -67,6 +67,19 @@ def lookup(url: str) -> Info | None:
         del _single[next(iter(_single))]
     _single[url] = found
     return found
+
+
+def _is_top(url: str) -> bool:
+    """Whether a URL is that of a bucket, a server or a repository, beside which nothing is listed.
+
+    Repositories of Hugging Face have two names, and those of datasets and spaces a kind before
+    them (https://huggingface.co/docs/huggingface_hub/guides/hf_file_system).
+    """
+    scheme, _, rest = url.partition("://")
+    names = rest.split("/")
+    if scheme == "hf":
+        return len(names) <= (3 if names[0] in ("buckets", "datasets", "spaces") else 2)
+    return len(names) == 1
 
 
 class _Denied(ReadProblem):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -233,7 +234,9 @@ def store_of(url: str) -> Store | WebStore:
 def _new_store(scheme: str, url: str) -> Store | WebStore:
     for name in _LOGGING:
         logging.getLogger(name).addHandler(logging.NullHandler())
-    kind = fsspec.get_filesystem_class(scheme)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Google's: that it will give up an old Python
+        kind = fsspec.get_filesystem_class(scheme)
     # What no one has awaited would be logged with its URL.
     fsspec.asyn.get_loop().set_exception_handler(lambda _, __: None)
     if scheme in WEB:

@@ -110,6 +110,10 @@ class Http:
                     raise ConnectionResetError
                 return Answer(first, data, size, *told)
             if answer.status == 200:
+                length = answer.headers.get("Content-Length", "")
+                if end == 1 and length.isdecimal():  # only its version is wanted
+                    answer.close()
+                    return Answer(0, b"", int(length), *told)
                 data = await _read_whole(answer, shown)
                 return Answer(0, data, len(data), *told)
             if answer.status == 416 and _EMPTY.fullmatch(stated):

@@ -294,6 +294,23 @@ def test_a_directory_is_asked_for_once_in_a_run(
     assert listed == [home, home]
 
 
+def test_many_files_are_told_apart_together(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetched, "_AHEAD", 8)
+    data = load_fixture("keras2_functional_correct").path.read_bytes()
+    for number in range(20):
+        memory.pipe_file(f"/runs/run_{number}/model.h5", data)
+        memory.pipe_file(f"/runs/run_{number}/events", b"no checkpoint")
+    at_once: list[int] = []
+    fetch_ends = fetched._fetch_ends
+    monkeypatch.setattr(
+        fetched, "_fetch_ends", lambda one, n: (at_once.append(one.size), fetch_ends(one, n))
+    )
+    report = bninspect.check("memory://runs")
+    assert len(report.checkpoints) == 20
+    assert not report.unreadable
+    assert len(at_once) == 40
+
+
 def test_an_object_that_is_replaced_is_noticed(
     memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,11 @@ who knows beforehand what will be read tells it by `expect`, and all of that is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from threading import Lock, local
 
-from bninspect.errors import Corrupt, Incomplete, NotFound, UnknownFormat
+from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
 from bninspect.formats import listings, remote
 from bninspect.formats.ranges import Held, Range, merged
 from bninspect.formats.remote_faults import replaced
@@ -24,6 +25,7 @@ _LEAST_WASTE, _WASTED_PART = 64 << 10, 400
 _MOST_EXPECTED = 64 << 20  # bytes that are fetched before they are asked for
 _MOST_HELD = 256 << 20  # bytes of all objects together
 _MOST_OBJECTS = 512
+_AHEAD = 32  # objects in a walk whose ends are fetched at once
 
 
 class Fetched:
@@ -132,6 +134,25 @@ def open_object(url: str) -> Fetched:
     if opened is not None:
         opened.setdefault(url, found)
     return found
+
+
+def fetch_ends(url: str, length: int) -> None:
+    """Let the first and last bytes of an object come, and those of the next in a walk."""
+    known = _objects.get(url)
+    if known is not None and known.has(0, min(length, known.size)):
+        return
+    following = [one for one in listings.followed_by(url, _AHEAD) if one not in _objects]
+    if len(following) < 2:
+        return
+    there = [open_object(one) for one in following]
+    with ThreadPoolExecutor(len(there)) as pool:
+        list(pool.map(lambda one: _fetch_ends(one, length), there))
+
+
+def _fetch_ends(one: Fetched, length: int) -> None:
+    with suppress(ReadProblem):  # who reads it is told
+        ends = min(length, one.size)
+        one.expect([(0, ends), (one.size - ends, one.size)])
 
 
 def _make_room() -> None:

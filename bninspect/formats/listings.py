@@ -10,7 +10,7 @@ import fnmatch
 import re
 
 from bninspect.errors import ReadProblem
-from bninspect.formats.names import SAVED_MODEL, STATE_FILE
+from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
 from bninspect.formats.remote import WEB, Info, store_of
 from bninspect.formats.remote_faults import is_denied, is_missing, problem_of, refuse
 from bninspect.formats.urls import scheme_of
@@ -31,6 +31,10 @@ class OutOfReach(OSError):
 _listings: dict[str, dict[str, Info]] = {}
 _single: dict[str, Info | None] = {}  # of names that were asked for one by one
 _unlistable: dict[str, ReadProblem] = {}
+# The objects below the directory that is walked, in about the order in which they will be looked
+# at, and where each stands in it.
+_order: list[str] = []
+_places: dict[str, int] = {}
 
 
 def forget() -> None:
@@ -38,6 +42,8 @@ def forget() -> None:
     _listings.clear()
     _single.clear()
     _unlistable.clear()
+    _order.clear()
+    _places.clear()
 
 
 def lookup(url: str) -> Info | None:
@@ -142,6 +148,15 @@ def list_below(directory: str) -> None:
             below.setdefault(parent, {})[folder] = Info(0, directory=True)
     for place, names in below.items():
         _keep(place, names)
+    whole = (path for path in found if not PART.fullmatch(path))
+    _order[:] = [f"{directory}/{path}" for path in sorted(whole, key=natural_order)]
+    _places.update({url: place for place, url in enumerate(_order)})
+
+
+def followed_by(url: str, most: int) -> list[str]:
+    """An object, and those that will be looked at after it as far as is known."""
+    place = _places.get(url)
+    return [url] if place is None else _order[place : place + most]
 
 
 def is_directory(url: str) -> bool:

@@ -179,14 +179,9 @@ class WebStore:
 
     def fetch(self, url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
         """The bytes of each range, all at once; a `ReadProblem` if it is not `known` any more."""
+        version = (known.size, known.etag, known.time)
         found: list[bytes] = fsspec.asyn.sync(
-            self._loop,
-            _limited,
-            self._http.fetch,
-            opened_by(url),
-            url,
-            ranges,
-            (known.size, known.etag, known.time),
+            self._loop, self._http.fetch, opened_by(url), url, ranges, version, _LIMIT
         )
         return found
 

@@ -77,14 +77,23 @@ class Http:
         return Head(answer.size, answer.etag, answer.modified, answer.data, directory)
 
     async def fetch(
-        self, url: str, shown: str, ranges: Sequence[Range], head: tuple[int, str, str]
+        self,
+        url: str,
+        shown: str,
+        ranges: Sequence[Range],
+        head: tuple[int, str, str],
+        seconds: float,
     ) -> list[bytes]:
-        """The bytes of each range of the object that is (size, ETag, time of the change)."""
+        """The bytes of each range of the object that is (size, ETag, time of the change).
+
+        Each request may take so many seconds, with what is tried anew.
+        """
         limit = asyncio.Semaphore(16)
 
         async def one(wanted: Range) -> bytes:
             async with limit:
-                answer = await _again(lambda: self._get(url, shown, wanted))
+                sent = _again(lambda: self._get(url, shown, wanted))
+                answer = await asyncio.wait_for(sent, seconds)
             if is_other((answer.size, answer.etag, answer.modified), head):
                 raise replaced(shown)
             return answer.data[wanted[0] - answer.start : wanted[1] - answer.start]

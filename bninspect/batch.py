@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,10 +11,17 @@ from bninspect.config import Config
 from bninspect.errors import NotFound
 from bninspect.examine import examine
 from bninspect.findings import CheckpointReport, Rule
-from bninspect.formats import find_checkpoints
+from bninspect.formats import files, find_checkpoints
 from bninspect.formats.locate import Found
+from bninspect.formats.urls import given
 
 Rules = tuple[Rule, ...] | None
+
+
+def paths_of_run(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The paths as a run knows them, with which it begins: see `urls.given`."""
+    files.forget()
+    return given([os.fspath(path) for path in paths])
 
 
 class Named(NamedTuple):
@@ -90,9 +98,9 @@ def _compares(rules: Rules) -> bool:
 
 def read_since(config: Config) -> CheckpointReport | None:
     """The one earlier checkpoint that `--since` names, None without one; raises a `ReadProblem`."""
-    path = config.since
-    if path is None:
+    if config.since is None:
         return None
+    [path] = given([config.since])
     found = find_checkpoints(path)
     if len(found) != 1:
         from bninspect.formats.discover import nothing_in  # noqa: PLC0415

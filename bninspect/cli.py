@@ -60,7 +60,8 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         if sys.stdout is None:
             raise UsageProblem("standard output is closed; use --output FILE.")
-        code = main.main(args=arguments, prog_name="bninspect", standalone_mode=False)
+        given = _without_secrets(sys.argv[1:] if arguments is None else arguments)
+        code = main.main(args=given, prog_name="bninspect", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as problem:
         with suppress(OSError):
@@ -90,8 +91,26 @@ def _internal_error() -> str:
     import traceback  # noqa: PLC0415
 
     with suppress(OSError):
-        traceback.print_exc()
+        click.echo(_shown(traceback.format_exc()), nl=False, err=True)
     return f"{__version__}: internal error. {_ISSUES}"
+
+
+def _without_secrets(arguments: list[str]) -> list[str]:
+    """The arguments, URLs without what must be in no message and report."""
+    if not any("://" in one for one in arguments):
+        return arguments
+    from bninspect.formats.urls import argument  # noqa: PLC0415 - few read from afar
+
+    return [argument(one) for one in arguments]
+
+
+def _shown(text: str) -> str:
+    """A text of a library, which may hold any URL."""
+    if "bninspect.formats.urls" not in sys.modules:
+        return text
+    from bninspect.formats.urls import without_secrets  # noqa: PLC0415
+
+    return without_secrets(text)
 
 
 def _of_the_system(error: OSError) -> str:

@@ -12,9 +12,16 @@ from bninspect.errors import Incomplete, ReadProblem
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.progress import read_optimizer_steps, read_step
 from bninspect.findings import CheckpointReport, Earlier, Rule, RuleContext
-from bninspect.formats import open_target
+from bninspect.formats import files, open_target
 from bninspect.formats.locate import Found, Target
-from bninspect.layer_values import may_be_stuck, read_what_is_there, with_training, with_values
+from bninspect.layer_values import (
+    expect_evidence,
+    expect_values,
+    may_be_stuck,
+    read_what_is_there,
+    with_training,
+    with_values,
+)
 from bninspect.layers import find_layers, known_names, unmatched
 from bninspect.model import BNLayer, Checkpoint, OptimizerSteps
 from bninspect.rules import apply_rules, not_judged
@@ -40,7 +47,11 @@ def examine(
     try:
         target = _located(found)
         # What is not finite is a finding (BN301), not a matter for numpy's warnings.
-        with open_target(path, target, config.engine) as checkpoint, np.errstate(all="ignore"):
+        with (
+            files.unchanged(target.path),
+            open_target(path, target, config.engine) as checkpoint,
+            np.errstate(all="ignore"),
+        ):
             return _inspect(path, checkpoint, config, rules, earlier, certain=certain)
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
@@ -73,9 +84,11 @@ def _inspect(
     try:
         if checkpoint.incomplete is not None:
             raise checkpoint.incomplete
+        expect_values(checkpoint, layers)
         step = read_step(checkpoint)
         layers = with_values(layers)
         if step is None or any(map(may_be_stuck, layers)):
+            expect_evidence(checkpoint, layers)
             optimizer_steps = read_optimizer_steps(checkpoint)
         layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
     except Incomplete as problem:

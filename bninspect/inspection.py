@@ -12,7 +12,15 @@ from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bninspect.batch import Named, Rules, by_itself, examine_in_turn, name_checkpoints, read_since
+from bninspect.batch import (
+    Named,
+    Rules,
+    by_itself,
+    examine_in_turn,
+    name_checkpoints,
+    paths_of_run,
+    read_since,
+)
 from bninspect.config import Config, make_config
 from bninspect.config.lookup import base_config
 from bninspect.errors import NotFound, UnknownFormat, UsageProblem
@@ -138,7 +146,7 @@ def check_paths(
         raise UsageProblem("No rule is left: all that are selected are ignored, too.")
     if not config.since and not config.all_checkpoints and [r.code for r in rules] == ["BN107"]:
         raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
-    named = name_checkpoints([os.fspath(path) for path in paths], config)
+    named = name_checkpoints(paths_of_run(paths), config)
     triage = _triage(rules, config)
     items: list[CheckpointReport] = []
     counts = _Counts()
@@ -193,7 +201,7 @@ def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:
     """`list_layers` for options that are already a Config."""
-    named = name_checkpoints([os.fspath(path) for path in paths], config)
+    named = name_checkpoints(paths_of_run(paths), config)
     return Report(tuple(_examine_all(named, config, None)))
 
 
@@ -203,12 +211,13 @@ def read_values(path: PathName, config: Config) -> Report:
     With `config.all_checkpoints` those of all that `path` names. Raises a `ReadProblem` if it
     names several otherwise, or if none of them can be read.
     """
-    named = name_checkpoints((os.fspath(path),), config)
+    typed = paths_of_run((path,))
+    named = name_checkpoints(typed, config)
     report = Report(tuple(_examine_all(named, config, ())))
     several = len(report.checkpoints)
     if several > 1 and not config.all_checkpoints:
         raise NotFound(
-            os.fspath(path),
+            typed[0],
             f"it names {several} checkpoints",
             f"Name one of them ({report.checkpoints[0].path}), or use --all-checkpoints.",
         )
@@ -222,7 +231,7 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     """`compare` for options that are already a Config."""
     from bninspect.comparison import compare_checkpoints  # noqa: PLC0415 - other commands do without
 
-    typed = [os.fspath(path) for path in paths]
+    typed = paths_of_run(paths)
     known = {path: find_checkpoints(path, every=True) for path in typed}
     for path, found in known.items():
         _refuse_several_trainings(path, found)

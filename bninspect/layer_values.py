@@ -7,7 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bninspect.errors import Incomplete
-from bninspect.evidence.progress import read_step, training_evidence
+from bninspect.evidence.progress import (
+    evidence_variables,
+    read_step,
+    step_variables,
+    training_evidence,
+)
 from bninspect.measure import measure, settle_initial
 from bninspect.model import BNLayer, Checkpoint, OptimizerSteps, Variable
 
@@ -41,6 +46,17 @@ def _is_there(variable: Variable) -> bool:
     except Incomplete:
         return False
     return True
+
+
+def expect_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+    """Tell the reader what will be read of all layers, and of the step."""
+    members = (variable for layer in layers for variable in layer.variables.values())
+    checkpoint.expect((*members, *step_variables(checkpoint)))
+
+
+def expect_evidence(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+    """Tell the reader what will be read of those layers that may be stuck."""
+    checkpoint.expect(evidence_variables(checkpoint, filter(may_be_stuck, layers)))
 
 
 def may_be_stuck(layer: BNLayer) -> bool:

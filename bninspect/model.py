@@ -11,7 +11,7 @@ to declare and to make, and both show in a program that is done in milliseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -104,6 +104,8 @@ class Checkpoint:
     attributes, or None (the whole is None where there are no objects). `partial` names the layers
     of which more should be stored. `incomplete` is why the values cannot be read, if that was seen.
     `graphs` reads the graphs that are stored beside the variables; it raises a `ReadProblem`.
+    `expect` is told which variables will be read, so that from afar they come all at once; nothing
+    but time depends on it.
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -123,6 +125,7 @@ class Checkpoint:
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     notes: tuple[str, ...] = ()
     graphs: Callable[[], Sequence[Graph]] = field(default=tuple, repr=False)
+    expect: Callable[[Iterable[Variable]], None] = field(default=lambda _: None, repr=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def __enter__(self) -> Checkpoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -56,6 +55,7 @@ def watch(
     written anew under its name, and compared with the one before it (BN107). Half-written,
     renamed and deleted ones are no errors. The training is never hindered: no file is locked.
     """
+    from bninspect.formats import files  # noqa: PLC0415
     from bninspect.watching import Pace, Watch  # noqa: PLC0415
 
     _require_directory(directory)
@@ -65,7 +65,7 @@ def watch(
         if not quiet:
             from bninspect.reporters.words import printable  # noqa: PLC0415
 
-            there = "" if os.path.isdir(directory) else ", which is not there yet"
+            there = "" if files.is_directory(directory) else ", which is not there yet"
             click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)
         goal = _Goal(config, until_step, fail_fast=fail_fast)
         ended = _follow(watching, writer, goal, asked)
@@ -82,9 +82,13 @@ def _require_directory(path: str) -> None:
         raise UsageProblem(
             "The name of the directory is empty: a variable of a script may be unset."
         )
-    if os.path.exists(path) and not os.path.isdir(path):
+    from bninspect.formats import files  # noqa: PLC0415
+
+    if files.is_directory(path):
+        return
+    if files.exists(path):
         raise UsageProblem(f"watch takes a directory, and {path} is none: use check.")
-    if os.path.exists(f"{path}.index") and not os.path.isdir(path):
+    if files.exists(f"{path}.index"):
         raise UsageProblem(f"watch takes a directory, and {path} is a checkpoint: use check.")
 
 

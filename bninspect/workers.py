@@ -28,6 +28,7 @@ from bninspect.errors import BninspectError
 from bninspect.findings import CheckpointReport, Rule, no_graph
 from bninspect.formats.discover import identity
 from bninspect.formats.locate import Found
+from bninspect.formats.urls import Secrets, secrets, take_over
 from bninspect.rules import RULES, select_rules
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class _Settings(NamedTuple):
     """What a worker is told with each portion.
 
     `codes` are those of the rules, None if layers are only listed. `run` is another for each run: a
-    worker of a cluster outlives them. `version` is that of who asks.
+    worker of a cluster outlives them. `version` is that of who asks. `secrets` open its URLs.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class _Settings(NamedTuple):
     layers: bool
     run: bytes
     version: str
+    secrets: Secrets
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +86,7 @@ def examine_in_pool(
     """
     portions = deque(_portions(found, together=by_itself(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
-    settings = _Settings(config, codes, layers, os.urandom(8), __version__)
+    settings = _Settings(config, codes, layers, os.urandom(8), __version__, secrets())
     pools = _process_pool(min(config.jobs, len(portions)))
     if config.scheduler is not None:
         pools = cluster_pool(config.scheduler)
@@ -105,7 +107,6 @@ def _process_pool(jobs: int) -> Iterator[Pool]:
     context = get_context("forkserver")
     context.set_forkserver_preload(["bninspect.batch"])
     executor = ProcessPoolExecutor(jobs, context)
-
     try:
         yield Pool(executor.submit, lambda: jobs, lambda future, _: future.result())
     except BrokenProcessPool as error:
@@ -147,11 +148,12 @@ def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
 
 
 def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
-    config, codes, layers, run, version = settings
+    config, codes, layers, run, version, told = settings
     if version != __version__:  # a worker that joined a cluster after the others were asked
         raise BninspectError(
             f"A worker has bninspect {__version__}, and this is {version}: install the same."
         )
+    take_over(told)
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     since = _read_since(config, run)
     return [

@@ -881,9 +881,3 @@ def test_a_name_that_is_nearly_right(run: Run, typed: str, meant: str) -> None:
     outcome = run("check", folder / typed)
     assert outcome.exit_code == 2
     assert f"Did you mean {folder / meant}?" in outcome.said
-
-
-def test_a_url_is_told_that_files_are_read_from_disk(run: Run) -> None:
-    outcome = run("check", "gs://bucket/model.ckpt-200")
-    assert outcome.exit_code == 2
-    assert "not by a URL: copy it here first" in outcome.said

@@ -59,12 +59,7 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     largest, if there are several. Raises a `ReadProblem` if it is stored and
     cannot be read.
     """
-    known = checkpoint.known_names
-    names = {
-        stored: name
-        for stored in checkpoint.variables
-        if (name := known.get(stored, stored)).rpartition("/")[2] in _STEPS
-    }
+    names = _named_steps(checkpoint)
     depth = min((name.count("/") for name in names.values()), default=0)
     steps = _counts(
         checkpoint.variables[stored] for stored, name in names.items() if name.count("/") == depth
@@ -73,6 +68,37 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     if not steps and checkpoint.named_by == "object":
         steps = _counts(_matching(checkpoint, "step", _OBJECT_STEP))
     return max(steps, default=None)
+
+
+def _named_steps(checkpoint: Checkpoint) -> dict[str, str]:
+    known = checkpoint.known_names
+    return {
+        stored: name
+        for stored in checkpoint.variables
+        if (name := known.get(stored, stored)).rpartition("/")[2] in _STEPS
+    }
+
+
+def step_variables(checkpoint: Checkpoint) -> Iterator[Variable]:
+    """What `read_step` will most likely read."""
+    names = _named_steps(checkpoint)
+    for stored in names:
+        yield checkpoint.variables[stored]
+    if not names:
+        yield from _matching(checkpoint, "iter", _ITERATIONS)
+
+
+def evidence_variables(checkpoint: Checkpoint, layers: Iterable[BNLayer]) -> Iterator[Variable]:
+    """What `read_optimizer_steps` and `training_evidence` of some layers will read at most."""
+    variables = checkpoint.variables
+    for name in variables:
+        if re.search(r"beta[12]_power(_\d+)?$", name):
+            yield variables[name]
+    for layer in layers:
+        yield from (one for one in layer.helpers.values() if one.shape == ())
+        for role in AFFINE:
+            if role in layer.variables:
+                yield from _slots(layer.variables[role].name, variables)
 
 
 def read_optimizer_steps(checkpoint: Checkpoint) -> tuple[OptimizerSteps, ...]:

@@ -9,9 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bninspect.errors import NotFound, ReadProblem
+from bninspect.errors import NotFound, ReadProblem, Unsupported
+from bninspect.formats import files
 from bninspect.formats.locate import Found, Target, locate
 from bninspect.formats.names import SAVED_MODEL
+from bninspect.formats.urls import given, is_url
 from bninspect.model import Checkpoint, Engine
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     use it as a context manager. `engine` is what reads the files. Raises a `ReadProblem`, also for
     a directory of several models: then one of them has to be named.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
+    [path] = given([os.fspath(path)])
+    files.forget()
+    if files.is_directory(path):
         from bninspect.formats.discover import one_of  # noqa: PLC0415
 
         return open_target(path, one_of(path), engine)
@@ -39,13 +42,13 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
 
 def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
     """All checkpoints that `path` names: see `discover`, which most paths can do without."""
-    if not every and not os.path.isdir(path):
-        try:
+    try:
+        if not every and not files.is_directory(path):
             return [Found(path, locate(path))]
-        except NotFound:
-            pass  # it may be a pattern
-        except ReadProblem as problem:
-            return [Found(path, None, problem)]
+    except NotFound:
+        pass  # it may be a pattern
+    except ReadProblem as problem:
+        return [Found(path, None, problem)]
     from bninspect.formats.discover import discover  # noqa: PLC0415
 
     return discover(path, every=every)
@@ -54,9 +57,16 @@ def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
 def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpoint:
     """Open what was located; `path` is what the user typed. Raises a `ReadProblem`.
 
-    Raises `UsageProblem` if the engine is tensorflow and TensorFlow is not installed.
+    Raises `UsageProblem` if the engine is tensorflow and TensorFlow is not installed, `Unsupported`
+    for a URL.
     """
     if engine == "tensorflow":
+        if is_url(target.path):
+            raise Unsupported(
+                path,
+                "TensorFlow is not asked to read a URL",
+                "Leave --engine away, or copy the files here first.",
+            )
         from bninspect.formats.tensorflow_engine import open_with_tensorflow  # noqa: PLC0415
 
         return _with_graphs(open_with_tensorflow(path, target), target)
@@ -78,7 +88,7 @@ def _read_graphs(target: Target) -> Sequence[Graph]:
         path = os.path.join(target.path, SAVED_MODEL)
     else:
         path = re.sub(_SHARDS, "", target.path) + ".meta"
-    if not os.path.exists(path):
+    if not files.exists(path):
         return ()
     from bninspect.formats.meta_graph import read_graphs  # noqa: PLC0415 - seldom needed
 

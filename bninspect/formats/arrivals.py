@@ -11,11 +11,12 @@ Times of files are held against each other, never against a clock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from bninspect.formats import files
 from bninspect.formats.discover import Candidate, among, entries_of, found_at, leads_out
+from bninspect.formats.files import Stamp
 from bninspect.formats.locate import Found, unreadable_directory
 from bninspect.formats.names import (
     FIRST_KERAS_SHARD,
@@ -31,8 +32,6 @@ from bninspect.formats.names import (
 
 # A directory, and the name that the checkpoints of a training in it share.
 _Training = tuple[str, str]
-# (device, inode, size, time of the last change in nanoseconds) of a file.
-Stamp = tuple[int, int, int, int]
 # Written last, and no part of what is checked: it tells causes if it is there in time. So many
 # seconds are given to it where others of the directory have one; a large graph takes some.
 _GRAPH = ".meta"
@@ -60,7 +59,7 @@ class Arrival:
 
     def has_changed(self) -> bool:
         """Whether a file was written since; one that is gone was not."""
-        with_stamps = ((path, stamp_of(path)) for path in self.stamps)
+        with_stamps = ((path, files.stamp_of(path)) for path in self.stamps)
         return any(stamp is not None and stamp != self.stamps[path] for path, stamp in with_stamps)
 
 
@@ -124,18 +123,18 @@ class Arrivals:
         `now` is in seconds, by any clock that never goes back. Each is given again until `settled`
         or `failed` is told of it, or its files change.
         """
-        files, faults = self._list()
-        whole = _by_checkpoint(files)
+        listed, faults = self._list()
+        whole = _by_checkpoint(listed)
         if not faults:
-            self.missed += self._lost(files, whole)
+            self.missed += self._lost(listed, whole)
         self._waiting = {name: one for name, one in self._waiting.items() if name in whole}
         self._passed = {name: one for name, one in self._passed.items() if name in whole}
         for name, stamps in whole.items():
             self._note(name, stamps, now)
-        self._note_graphs(files)
+        self._note_graphs(listed)
         if self.is_there and not faults:
             # A file may be missed while it gets another name, so one look without it is not enough.
-            present = set(files.values())
+            present = set(listed.values())
             self._known &= present | self._present
             self._present = present
         if self._first and not self._every:
@@ -168,19 +167,21 @@ class Arrivals:
 
         Links to directories are followed last, and never out to what lies around the directory.
         """
-        files: dict[str, Stamp] = {}
+        stamps: dict[str, Stamp] = {}
         faults: dict[str, OSError] = {}
         ahead, links = [self._directory], list[str]()
-        seen: set[tuple[int, int]] = set()
-        home = os.path.realpath(self._directory)
+        seen: set[Hashable] = set()
+        home = files.real_path(self._directory)
         self.is_there = True
+        files.forget()
+        files.list_below(self._directory)
         while ahead or links:
             directory = ahead.pop() if ahead else links.pop(0)
             try:
-                status = os.stat(directory)
-                if (status.st_dev, status.st_ino) in seen:
+                place = files.directory_identity(directory)
+                if place in seen:
                     continue
-                seen.add((status.st_dev, status.st_ino))
+                seen.add(place)
                 names, below, linked = entries_of(directory)
             except OSError as error:
                 # One below that is gone was there a moment ago, and is no longer part of the tree.
@@ -194,11 +195,11 @@ class Arrivals:
             if SAVED_MODEL in names:
                 below = [name for name in below if name not in _ASSETS]
             paths = (os.path.join(directory, name) for name in names)
-            files |= {path: stamp for path in paths if (stamp := stamp_of(path)) is not None}
+            stamps |= {path: stamp for path in paths if (stamp := files.stamp_of(path)) is not None}
             ahead += (os.path.join(directory, name) for name in reversed(below))
             paths = (os.path.join(directory, name) for name in linked)
             links += (path for path in paths if not leads_out(path, home))
-        return files, faults
+        return stamps, faults
 
     def _note(self, name: str, stamps: dict[str, Stamp], now: float) -> None:
         """Remember what is new of one checkpoint."""
@@ -220,15 +221,15 @@ class Arrivals:
             self._waiting.pop(name, None)
             self._passed[name] = stamps
 
-    def _note_graphs(self, files: Mapping[str, Stamp]) -> None:
+    def _note_graphs(self, listed: Mapping[str, Stamp]) -> None:
         """Remember in which directories graphs are stored."""
-        graphs = {os.path.dirname(path) for path in files if path.endswith(_GRAPH)}
+        graphs = {os.path.dirname(path) for path in listed if path.endswith(_GRAPH)}
         # Saver may delete the last graph before it writes the next.
-        self._with_graphs = graphs | self._with_graphs.intersection(map(os.path.dirname, files))
+        self._with_graphs = graphs | self._with_graphs.intersection(map(os.path.dirname, listed))
 
-    def _lost(self, files: Mapping[str, Stamp], whole: Mapping[str, object]) -> int:
+    def _lost(self, listed: Mapping[str, Stamp], whole: Mapping[str, object]) -> int:
         """How many have gone, under every name, since they were seen and before they were given."""
-        present = {stamp[:2]: stamp for stamp in files.values()}
+        present = {stamp[:2]: stamp for stamp in listed.values()}
 
         def is_there(stamp: Stamp) -> bool:
             now = present.get(stamp[:2])
@@ -309,23 +310,15 @@ def require_whole(found: Found) -> None:
     require_shards(prefix)
 
 
-def stamp_of(path: str) -> Stamp | None:
-    """That of a file; None if it is gone or cannot be reached."""
-    with suppress(OSError):
-        status = os.stat(path)
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-    return None
-
-
-def _by_checkpoint(files: Mapping[str, Stamp]) -> dict[str, dict[str, Stamp]]:
+def _by_checkpoint(listed: Mapping[str, Stamp]) -> dict[str, dict[str, Stamp]]:
     """The files by the checkpoint that they are or will be parts of."""
     whole: dict[str, dict[str, Stamp]] = {}
-    for path, stamp in files.items():
-        whole.setdefault(_whole(path, files), {})[path] = stamp
+    for path, stamp in listed.items():
+        whole.setdefault(_whole(path, listed), {})[path] = stamp
     return whole
 
 
-def _whole(path: str, files: Mapping[str, Stamp]) -> str:
+def _whole(path: str, listed: Mapping[str, Stamp]) -> str:
     """One name for all files of a checkpoint.
 
     The map of sharded Keras weights is written after them, and `epoch_00012.weights.h5` is no part
@@ -335,9 +328,9 @@ def _whole(path: str, files: Mapping[str, Stamp]) -> str:
     if os.path.basename(directory) == _VARIABLES and checkpoint_of(name) == _VARIABLES:
         return os.path.join(os.path.dirname(directory), SAVED_MODEL)
     whole = checkpoint_of(path)
-    if whole.endswith(KERAS_MAP) and whole not in files and KERAS_SHARD.fullmatch(path):
+    if whole.endswith(KERAS_MAP) and whole not in listed and KERAS_SHARD.fullmatch(path):
         first = f"{whole.removesuffix(KERAS_MAP)}_{FIRST_KERAS_SHARD}.weights.h5"
-        return whole if first in files else path
+        return whole if first in listed else path
     return whole
 
 

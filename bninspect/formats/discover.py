@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem
-from bninspect.formats import sstable
+from bninspect.formats import files, sstable
 from bninspect.formats.locate import (
     Found,
     Target,
@@ -75,17 +75,24 @@ def discover(path: str, *, every: bool = False) -> list[Found]:
     newest checkpoint; with `every` it stands, as other directories do anyway, for all checkpoints
     below it and all that its state file names. The list is empty if nothing is found.
     """
-    if every and os.path.basename(path) == STATE_FILE and os.path.isfile(path):
+    try:
+        return _discover(path, every=every)
+    except ReadProblem as problem:  # nobody can tell what lies behind a URL
+        return [Found(path, None, problem)]
+
+
+def _discover(path: str, *, every: bool) -> list[Found]:
+    if every and os.path.basename(path) == STATE_FILE and files.is_file(path):
         path = os.path.dirname(path) or "."
     try:
         target = locate(path)
     except ReadProblem as problem:
-        if isinstance(problem, NotFound) and _MAGIC.search(path) and not os.path.lexists(path):
+        if isinstance(problem, NotFound) and _MAGIC.search(path) and not files.is_there(path):
             return _matching(path, every=every)
-        if not (every and os.path.isdir(path)):
+        if not (every and files.is_directory(path)):
             return [Found(path, None, problem)]
         target = Target("directory", path)
-    if not os.path.isdir(path) or (target.kind == "tensor-bundle" and target.path == path):
+    if not files.is_directory(path) or (target.kind == "tensor-bundle" and target.path == path):
         return [Found(path, target)]
     if target.kind == "directory" or every:
         found = list(map(found_at, _walk(path)))
@@ -99,10 +106,10 @@ def identity(found: Found) -> str:
         return f"problem:{found.problem.path if found.problem else found.path}"
     directory, name = os.path.split(found.target.path)
     if found.target.kind != "tensor-bundle":
-        return os.path.realpath(found.target.path)
-    directory = os.path.realpath(directory or ".")
+        return files.real_path(found.target.path)
+    directory = files.real_path(directory or ".")
     around, below = os.path.split(directory)
-    if name == below == "variables" and os.path.exists(os.path.join(around, SAVED_MODEL)):
+    if name == below == "variables" and files.exists(os.path.join(around, SAVED_MODEL)):
         return around
     # Not the real path of the index: a link to that alone is no second name of the whole.
     return os.path.join(directory, name)
@@ -129,7 +136,7 @@ def trainings_in(path: str, found: Iterable[Found]) -> list[str]:
     """
     counts: dict[str, int] = {}
     shown: dict[str, str] = {}
-    home = os.path.realpath(os.path.dirname(path) if os.path.isfile(path) else path)
+    home = files.real_path(os.path.dirname(path) if files.is_file(path) else path)
     written = 0  # what a training writes itself, directly in the directory
     for item in found:
         if item.target is not None:
@@ -148,7 +155,7 @@ def trainings_in(path: str, found: Iterable[Found]) -> list[str]:
 
 def nothing_in(path: str) -> NotFound:
     """What to say of a path that exists, or is a pattern, but names no checkpoint."""
-    if not os.path.isdir(path):
+    if not files.is_directory(path):
         return NotFound(
             path,
             "no checkpoint matches this pattern",
@@ -192,7 +199,7 @@ def _with_named(directory: str, found: list[Found]) -> list[Found]:
     A note on the first says what is named and gone: Saver takes what it deletes out of the file.
     """
     state_file = os.path.join(directory, STATE_FILE)
-    if not os.path.isfile(state_file):
+    if not files.is_file(state_file):
         return found
     try:
         _, names = state_of(state_file)
@@ -251,15 +258,13 @@ def _others_in(directory: str, taken: Target) -> Iterator[str]:
 
 def _matching(pattern: str, *, every: bool) -> list[Found]:
     """What an unexpanded pattern names; its files are judged as those of a walked directory."""
-    from glob import glob  # noqa: PLC0415 - few type one
-
-    paths = {*glob(pattern), *glob(pattern + ".index")}
+    paths = {*files.matching(pattern), *files.matching(pattern + ".index")}
     by_directory: dict[str, set[str]] = {}
     found: list[Found] = []
     for path in sorted(paths, key=natural_order):
-        if os.path.isdir(path):
+        if files.is_directory(path):
             found += discover(path, every=every)
-        elif os.path.isfile(path):
+        elif files.is_file(path):
             directory, name = os.path.split(path)
             by_directory.setdefault(directory, set()).add(name)
     for directory, names in by_directory.items():
@@ -277,7 +282,7 @@ def parts_in(directory: str) -> dict[str, set[str]]:
     """The names in a directory by the checkpoint they are parts of; none if it is unreadable."""
     parts: dict[str, set[str]] = {}
     with suppress(OSError):
-        for name in os.listdir(directory or "."):
+        for name in files.names_in(directory):
             parts.setdefault(checkpoint_of(name), set()).add(name)
     return parts
 
@@ -290,29 +295,31 @@ def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProble
     `most` bounds the number of names that are looked at; then files of other names stay closed.
     """
     ahead, links = [root], list[str]()
-    seen: set[tuple[int, int]] = set()
-    home = os.path.realpath(root)
+    seen: set[Hashable] = set()
+    home = files.real_path(root)
     looked_at = 0
+    if most is None:
+        files.list_below(root)
     while ahead or links:
         directory = ahead.pop() if ahead else links.pop(0)
         try:
-            status = os.stat(directory)
-            if (status.st_dev, status.st_ino) in seen:
+            place = files.directory_identity(directory)
+            if place in seen:
                 continue
-            seen.add((status.st_dev, status.st_ino))
-            files, below, linked = entries_of(directory)
+            seen.add(place)
+            names, below, linked = entries_of(directory)
         except OSError as error:
             # One below that is gone was there a moment ago, and is no longer part of the tree.
             if directory == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
                 yield unreadable_directory(directory, error)
             continue
-        yield from among(directory, files, every=most is None)
-        if SAVED_MODEL in files:
+        yield from among(directory, names, every=most is None)
+        if SAVED_MODEL in names:
             below = [name for name in below if name not in ("variables", "assets", "assets.extra")]
         ahead += (os.path.join(directory, name) for name in reversed(below))
         paths = (os.path.join(directory, name) for name in linked)
         links += (path for path in paths if not leads_out(path, home))
-        looked_at += len(files) + len(below) + len(linked)
+        looked_at += len(names) + len(below) + len(linked)
         if most is not None and looked_at > most:
             return
 
@@ -322,28 +329,21 @@ def entries_of(directory: str) -> tuple[set[str], list[str], list[str]]:
 
     A link that leads nowhere counts as a file: what it should be may be missed.
     """
-    files, below, linked = set[str](), list[str](), list[str]()
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            part = PART.fullmatch(entry.name)
-            if entry.name.startswith(".") and not (part and part[1] == ""):
-                continue  # a prefix may have an empty basename: `.index`
-            if entry.is_dir(follow_symlinks=False):
-                below.append(entry.name)
-            elif entry.is_symlink() and os.path.isdir(entry.path):
-                linked.append(entry.name)
-            elif entry.is_file() if not entry.is_symlink() else _may_be_file(entry.path):
-                files.add(entry.name)
-    return files, sorted(below, key=natural_order), sorted(linked, key=natural_order)
-
-
-def _may_be_file(link: str) -> bool:
-    return os.path.isfile(link) or not os.path.exists(link)
+    names, below, linked = set[str](), list[str](), list[str]()
+    for name, kind in files.entries_in(directory):
+        part = PART.fullmatch(name)
+        if name.startswith(".") and not (part and part[1] == ""):
+            continue  # a prefix may have an empty basename: `.index`
+        if kind == "file":
+            names.add(name)
+        else:
+            (below if kind == "directory" else linked).append(name)
+    return names, sorted(below, key=natural_order), sorted(linked, key=natural_order)
 
 
 def leads_out(link: str, home: str) -> bool:
     """Whether a link leads to a directory around the walk, which would be a walk of all of that."""
-    target = os.path.realpath(link)
+    target = files.real_path(link)
     return os.path.join(home, "").startswith(os.path.join(target, ""))
 
 

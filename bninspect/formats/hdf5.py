@@ -12,7 +12,8 @@ import errno
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import h5py
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
 from bninspect.formats.hdf5_attributes import stored_texts
 from bninspect.formats.signatures import HDF5_SIGNATURE
-from bninspect.formats.source import Budget, Source, Window
+from bninspect.formats.source import Budget, Source, Window, problem_behind
+from bninspect.formats.urls import is_url
 from bninspect.model import Variable
 
 # A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
@@ -53,6 +55,8 @@ def hdf5_faults(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if problem := problem_behind(path, error):
+            raise problem from None
         if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
             raise ReadProblem(
                 path,
@@ -132,7 +136,7 @@ class Hdf5:
             budget.grant(window.size)
         self._budget = budget
         try:
-            if self._source is not None and not live:
+            if self._source is not None and not live and not is_url(path):
                 _require_not_locked(path)
             with hdf5_faults(path):
                 if self._source is not None and live:
@@ -151,6 +155,49 @@ class Hdf5:
     def _close_source(self) -> None:
         if self._source is not None:
             self._source.close()
+
+    def expect_groups(self, path: str) -> None:
+        """Let all groups below one come from afar."""
+        self._seen_ahead: set[Any] = set()
+        self.expect_looks([lambda: self._look_into(self._group(path).id, path)])
+
+    def expect_looks(self, looks: Iterable[Callable[[], Any]]) -> None:
+        """Let come from afar what some looks into the file will read."""
+        if self._window.expect is not None:
+            from bninspect.formats.hdf5_ahead import fetch_for  # noqa: PLC0415 - from afar alone
+
+            fetch_for(looks, self._window)
+
+    def expect(self, paths: Iterable[str]) -> None:
+        """Let the values of some datasets come from afar."""
+        if self._window.expect is not None:
+            places: list[tuple[int, int]] = []
+            self.expect_looks([partial(self._note_values, path, places) for path in paths])
+            self._window.expect(places)
+
+    def _note_values(self, path: str, places: list[tuple[int, int]]) -> None:
+        dataset = self._dataset(path).id
+        offset = dataset.get_offset()  # None if they lie in chunks
+        if offset is not None:
+            places.append((offset, dataset.get_storage_size()))
+
+    def _look_into(self, group: Any, path: str) -> list[Callable[[], Any]]:
+        """What else to look into: what `walk` opens of a group, and the name beside `vars`."""
+        in_vars = path.rpartition("/")[2] == "vars"
+        names = [name for name in group if not (in_vars and name.isdigit())]
+        looks: list[Callable[[], Any]] = [partial(self._look_at, group, path, one) for one in names]
+        return [*looks, partial(self.texts, path, "name")] if in_vars else looks
+
+    def _look_at(self, group: Any, around: str, stored: bytes) -> list[Callable[[], Any]]:
+        if group.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
+            return []
+        found = h5py.h5o.get_info(group, stored)
+        if found.type != h5py.h5o.TYPE_GROUP or found.addr in self._seen_ahead:
+            return []
+        path = join(around, stored.decode("utf-8", "surrogateescape"))
+        looks = self._look_into(h5py.h5o.open(group, stored), path)
+        self._seen_ahead.add(found.addr)
+        return looks
 
     def has(self, path: str) -> bool:
         """Whether the file has anything at `path`."""
@@ -213,6 +260,7 @@ class Hdf5:
         saves most of the time a large file takes. What is asked of the group yielded last costs
         little. Raises `Unsupported` for any link but a hard one.
         """
+        self.expect_groups("")
         seen: set[Any] = set()
         waiting = [("", self._file.id)]
         while waiting:
@@ -352,6 +400,15 @@ class Weights(Mapping[str, Variable]):
 
     def __init__(self, places: Mapping[str, Hdf5]) -> None:
         self._places = places
+
+    def expect(self, variables: Iterable[Variable]) -> None:
+        """Let the values of some variables come from afar."""
+        by_file: dict[Hdf5, list[str]] = {}
+        for variable in variables:
+            if variable.name in self._places:
+                by_file.setdefault(self._places[variable.name], []).append(variable.name)
+        for file, paths in by_file.items():
+            file.expect(paths)
 
     def __getitem__(self, path: str) -> Variable:
         return self._places[path].variable(path)

@@ -16,6 +16,7 @@ order of these attributes, which is the order of the network; only what they nam
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5 import DAMAGED, Hdf5, Weights, hdf5_faults, join
@@ -48,6 +49,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
         named_by="object",
         keras_layers=_configuration(file),
         notes=notes,
+        expect=lambda expected: file.expect([one.name for one in expected]),
         close=file.close,
     )
 
@@ -60,7 +62,11 @@ def _model_weights(file: Hdf5) -> Weights:
     """The model's weights by their path in the file, in the order of the network."""
     prefix = _root(file)
     paths = []
-    for layer_name in _names(file, prefix, "layer_names"):
+    layers = _names(file, prefix, "layer_names")
+    file.expect_looks(
+        [partial(_names, file, join(prefix, name), "weight_names") for name in layers]
+    )
+    for layer_name in layers:
         layer_path = join(prefix, layer_name)
         paths += [join(layer_path, name) for name in _names(file, layer_path, "weight_names")]
     return Weights(dict.fromkeys(paths, file))

@@ -15,6 +15,7 @@ import os
 from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, UnknownFormat
+from bninspect.formats import files
 from bninspect.formats.hdf5 import DAMAGED, Hdf5, join
 from bninspect.formats.keras_weights import Owner, scan, weights_checkpoint
 from bninspect.formats.source import Budget, Source
@@ -34,11 +35,11 @@ def open_keras_shards(
     Raises a `ReadProblem` if the map is none, if a file or a group in it is missing or damaged.
     """
     shards = read_map(map_path)
-    files: list[Hdf5] = []
+    opened: list[Hdf5] = []
     budget = Budget()
 
     def close() -> None:
-        for file in files:
+        for file in opened:
             file.close()
 
     names: dict[str, str] = {}
@@ -47,15 +48,15 @@ def open_keras_shards(
     try:
         for shard, groups in shards.items():
             shard_path = os.path.join(os.path.dirname(map_path), shard)
-            if not os.path.isfile(shard_path):
+            if not files.is_file(shard_path):
                 raise Incomplete(
                     map_path,
                     f"{shard}, which it names, is not there",
                     "Copy all files of the checkpoint.",
                 )
-            budget.grant(os.path.getsize(shard_path))
-            files.append(Hdf5(shard_path, budget=budget, live=live))
-            owners = scan(files[-1])
+            budget.grant(files.size_of(shard_path))
+            opened.append(Hdf5(shard_path, budget=budget, live=live))
+            owners = scan(opened[-1])
             for group, owner in owners.items():
                 if owner.name:
                     names.setdefault(group, owner.name)
@@ -70,7 +71,7 @@ def open_keras_shards(
                     )
                 for member in owners[group].members:
                     members.setdefault(group, []).append(member)
-                    places.setdefault(join(join(group, "vars"), member), files[-1])
+                    places.setdefault(join(join(group, "vars"), member), opened[-1])
         stored = {
             group: Owner(names.get(group, ""), tuple(dict.fromkeys(members.get(group, ()))))
             for group in (*names, *members)

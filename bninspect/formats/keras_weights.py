@@ -17,13 +17,13 @@ are left out without scale and center, which moves the others up.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from bninspect.errors import Incomplete, UnknownFormat
+from bninspect.formats import files
 from bninspect.formats.hdf5 import Hdf5, Weights, hdf5_faults, join
 from bninspect.formats.names import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
 from bninspect.model import AFFINE, STATISTICS, Checkpoint, KerasLayer, Variable
@@ -130,6 +130,7 @@ def weights_checkpoint(
         known_names=known,
         keras_layers=configuration.layers if configuration else None,
         notes=(*notes, *reader.notes),
+        expect=Weights(places).expect,
         close=close,
     )
 
@@ -311,7 +312,7 @@ def _may_be_shard(path: str) -> bool:
     """
     match = KERAS_SHARD.fullmatch(path)
     first = match and f"{match[1]}_{FIRST_KERAS_SHARD}.weights.h5"
-    return bool(match and first and (os.path.exists(first) or os.path.exists(match[1] + KERAS_MAP)))
+    return bool(match and first and (files.exists(first) or files.exists(match[1] + KERAS_MAP)))
 
 
 def _configured_roles(layer: KerasLayer) -> list[str]:

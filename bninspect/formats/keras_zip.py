@@ -24,7 +24,7 @@ from bninspect.formats.keras_weights import (
     stored_paths,
     weights_checkpoint,
 )
-from bninspect.formats.source import Budget, Source, Window
+from bninspect.formats.source import Budget, Source, Window, problem_behind
 from bninspect.model import Checkpoint
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -187,6 +187,8 @@ def _faults(path: str) -> Iterator[None]:
         LookupError,
         OverflowError,
     ) as error:
+        if problem := problem_behind(path, error):
+            raise problem from None
         raise Corrupt(path, f"this zip archive cannot be read ({error})", DAMAGED) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from bninspect.formats import files
 from bninspect.formats.discover import among, found_at, parts_in
 from bninspect.formats.locate import Found
 from bninspect.formats.names import STATE_FILE, checkpoint_of
@@ -23,7 +24,7 @@ def listed_files(paths: Iterable[str]) -> dict[str, list[Found]]:
     by_file: dict[str, list[Found]] = {}
     for path in paths:
         directory, name = os.path.split(path)
-        if name == STATE_FILE or not os.path.isfile(path):
+        if name == STATE_FILE or not files.is_file(path):
             continue
         if directory not in parts:
             parts[directory] = parts_in(directory)

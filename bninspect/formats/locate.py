@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bninspect.errors import Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
-from bninspect.formats import sstable
+from bninspect.formats import files, sstable
 from bninspect.formats.names import (
     ALL_V1_SHARDS,
     BESIDE_SAVED_MODEL,
@@ -31,6 +31,7 @@ from bninspect.formats.names import (
 )
 from bninspect.formats.signatures import HDF5_SIGNATURE, ZIP_SIGNATURES, ends, foreign, is_text
 from bninspect.formats.source import Source
+from bninspect.formats.urls import is_url
 
 # The state file is a CheckpointState as text (tensorflow/python/training/checkpoint_state.proto).
 _NAMED = rb'(?m)^[ \t]*(all_model_checkpoint_paths|model_checkpoint_path):[ \t]*"((?:[^"\\]|\\.)*)"'
@@ -89,17 +90,17 @@ def locate(path: str) -> Target:
         raise NotFound(repr(path), "a path cannot hold a NUL character", "Check the path.")
     if not path:
         raise NotFound("''", "the path is empty", "Give one; a variable of a script may be unset.")
-    if os.path.exists(path + ".index") and not path.endswith(os.sep):
+    if files.exists(path + ".index") and not path.endswith(os.sep):
         return _bundle(path, _namesake(path))
-    if os.path.isdir(path):
+    if files.is_directory(path):
         return _locate_directory(path)
     part = PART.fullmatch(path)
     prefix = part[1] if part else path.removesuffix(".")  # shells complete to `P.`
-    if prefix != path and os.path.exists(prefix + ".index"):
+    if prefix != path and files.exists(prefix + ".index"):
         return _bundle(prefix)
-    if os.path.basename(path) in _STANDING_FOR_DIRECTORY and os.path.isfile(path):
+    if os.path.basename(path) in _STANDING_FOR_DIRECTORY and files.is_file(path):
         return _locate_by_name(path)
-    if os.path.exists(path):
+    if files.exists(path):
         return _locate_file(path)
     if shards := _locate_slices(path):
         return shards
@@ -111,7 +112,7 @@ def _bundle(prefix: str, notes: tuple[str, ...] = ()) -> Target:
     directory, name = os.path.split(prefix)
     if name == "variables" and os.path.basename(directory) == "variables":
         around = os.path.dirname(directory) or "."
-        if os.path.exists(os.path.join(around, SAVED_MODEL)):
+        if files.exists(os.path.join(around, SAVED_MODEL)):
             return Target("saved-model", around, notes)
     return Target("tensor-bundle", prefix, notes)
 
@@ -138,7 +139,7 @@ def shard_counts(directory: str) -> dict[str, set[str]]:
     """How many shards the V1 checkpoints in a directory have, by the prefix; none if unreadable."""
     counts: dict[str, set[str]] = {}
     try:
-        names = os.listdir(directory or ".")
+        names = files.names_in(directory)
     except OSError:
         return counts
     for name in names:
@@ -157,19 +158,28 @@ def locate_named(
     """
     if "\0" in named:
         return None  # no file can be called so
-    for prefix in (os.path.join(directory, named), _beside(directory, named)):
-        if os.path.exists(prefix + ".index"):
+    for prefix in (_named_from(directory, named), _beside(directory, named)):
+        if files.exists(prefix + ".index"):
             return Target("tensor-bundle", prefix)
         if slices := _locate_slices(prefix, shard_counts):
             return slices
-        if os.path.isfile(prefix):
+        if files.is_file(prefix):
             return _locate_file(prefix)
     return None
 
 
-def unreadable_directory(path: str, error: OSError) -> NotFound:
+def _named_from(directory: str, named: str) -> str:
+    """What a state file means by a name; one behind a URL leads nowhere but below its directory."""
+    if not is_url(directory):
+        return os.path.join(directory, named)
+    below = named.removeprefix(os.path.join(directory, ""))
+    leads_away = below.startswith("/") or is_url(below) or ".." in below.split("/")
+    return _beside(directory, named) if leads_away else os.path.join(directory, below)
+
+
+def unreadable_directory(path: str, error: OSError) -> ReadProblem:
     """Why a directory cannot be listed."""
-    return NotFound(
+    return files.problem_of(error) or NotFound(
         path,
         f"this directory cannot be read ({error.strerror or error})",
         "Check its permissions.",
@@ -178,11 +188,13 @@ def unreadable_directory(path: str, error: OSError) -> NotFound:
 
 def _namesake(prefix: str) -> tuple[str, ...]:
     """A note where a prefix is the name of a directory or of another file, too."""
-    if os.path.isdir(prefix):
+    if is_url(prefix):
+        return ()  # it may cost requests, and what has a slash is seen to be a directory
+    if files.is_directory(prefix):
         directory = os.path.join(prefix, "")
         note = f"{prefix} names a checkpoint and a directory; opened the checkpoint {prefix}.index"
         return (f"{note} (for the directory type {directory})",)
-    if os.path.exists(prefix):
+    if files.exists(prefix):
         return (f"{prefix} names a checkpoint and a file; opened the checkpoint {prefix}.index",)
     return ()
 
@@ -190,7 +202,7 @@ def _namesake(prefix: str) -> tuple[str, ...]:
 def _locate_by_name(path: str) -> Target:
     """A file that stands for its directory: the state file, or one of a SavedModel."""
     directory, name = os.path.split(path)
-    if os.path.exists(checkpoint_of(path)) and name != STATE_FILE:
+    if files.exists(checkpoint_of(path)) and name != STATE_FILE:
         return Target("saved-model", directory or ".")
     is_state = name == STATE_FILE and _is_state(path)
     return _locate_latest(directory, path) if is_state else _locate_file(path)
@@ -198,16 +210,16 @@ def _locate_by_name(path: str) -> Target:
 
 def _locate_directory(path: str) -> Target:
     state_file = os.path.join(path, STATE_FILE)
-    if os.path.exists(os.path.join(path, ".index")):
+    if files.exists(os.path.join(path, ".index")):
         return Target("tensor-bundle", os.path.join(path, ""))
     try:
-        if os.path.isfile(state_file) and _is_state(state_file):
+        if files.is_file(state_file) and _is_state(state_file):
             return _locate_latest(path, state_file)
     except NotFetched as problem:
         if problem.path == state_file:
             return _instead(path, "", problem)
         raise
-    if os.path.exists(os.path.join(path, SAVED_MODEL)):
+    if files.exists(os.path.join(path, SAVED_MODEL)):
         return Target("saved-model", path)
     return Target("directory", path)
 
@@ -223,7 +235,7 @@ def _locate_latest(directory: str, state_file: str) -> Target:
     named, _ = state_of(state_file)
     found = None if named is None else locate_named(directory, named)
     if named is not None and found is not None:
-        if found.path == _beside(directory, named) != os.path.join(directory, named):
+        if found.path == _beside(directory, named) != _named_from(directory, named):
             note = f"{state_file} names {named}, which is not there; opened {found.path} instead"
         else:
             note = f"{state_file} names {found.path}"
@@ -256,7 +268,7 @@ def _newest(directory: str, named: str) -> Target | None:
     V1 files are told by their last bytes, and only as many are read as it takes to find the newest.
     """
     try:
-        names = os.listdir(directory or ".")
+        names = files.names_in(directory)
     except OSError as error:
         raise unreadable_directory(directory, error) from error
     stems: dict[str, str] = {}
@@ -282,7 +294,7 @@ def _newest(directory: str, named: str) -> Target | None:
 
 def _is_slices(path: str, *, claimed: bool) -> bool:
     """Whether a file is a V1 checkpoint, or by its name is one that cannot be read."""
-    if not os.path.isfile(path):
+    if not files.is_file(path):
         return False
     try:
         return ends(path)[1] == sstable.MAGIC
@@ -331,7 +343,7 @@ def _locate_slices(prefix: str, shard_counts: _ShardCounts = shard_counts) -> Ta
 
     `prefix` may also end in `-?????-of-0000N`, as a sharded Saver and its state file name it.
     """
-    if os.path.isfile(prefix):
+    if files.is_file(prefix):
         tail = ends(prefix)[1]
         return Target("tensor-slices", all_v1_shards(prefix)) if tail == sstable.MAGIC else None
     pattern = ALL_V1_SHARDS.fullmatch(prefix)
@@ -352,7 +364,7 @@ def _locate_shard(path: str) -> Target | None:
     """The map of weights beside a file that is named like one of several, if there is one."""
     match = KERAS_SHARD.fullmatch(path)
     map_path = match[1] + KERAS_MAP if match else ""
-    if not match or not os.path.isfile(map_path):
+    if not match or not files.is_file(map_path):
         return None
     with Source(map_path) as source:
         listed = source.read(0, min(source.size, _MAX_STATE_FILE), "the map of the weights")
@@ -372,15 +384,15 @@ def _as_in_json(name: str) -> bytes:
 def _missing(path: str) -> ReadProblem:
     """Nothing at `path`: it may be out of reach, or be the prefix of shards without an index."""
     for place in (path, path + ".index"):
-        if (error := _out_of_reach(place)) is not None:
-            return NotFound(
+        if (error := files.out_of_reach(place)) is not None:
+            return files.problem_of(error) or NotFound(
                 place,
                 f"it cannot be reached ({error.strerror or error})",
                 "Check the path, and the permissions of the directories in it.",
             )
     directory, name = os.path.split(path)
     try:
-        entries = os.listdir(directory or ".")
+        entries = files.names_in(directory)
     except OSError:
         entries = []
     if any(entry.startswith(name + ".") and PART.fullmatch(entry) for entry in entries):
@@ -389,8 +401,7 @@ def _missing(path: str) -> ReadProblem:
             "the checkpoint's .index file is missing",
             "Copy all files of the checkpoint.",
         )
-    remote = "Files are read from disk, not by a URL: copy it here first." if "://" in path else ""
-    what_next = remote or _nearest(path, entries) or "Check the path."
+    what_next = _nearest(path, entries) or "Check the path."
     return NotFound(path, "no such checkpoint or file", what_next)
 
 
@@ -405,14 +416,3 @@ def _nearest(path: str, entries: list[str]) -> str | None:
     near = max(begun, key=natural_order, default=None)
     near = near or next(iter(get_close_matches(name, sorted(stems)[:_MOST_COMPARED], 1)), None)
     return None if near is None else f"Did you mean {os.path.join(directory, near)}?"
-
-
-def _out_of_reach(path: str) -> OSError | None:
-    """Why nobody can tell whether there is a file; None where that is known."""
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        return error
-    return None

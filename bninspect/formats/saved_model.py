@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
+from bninspect.formats import files
 from bninspect.formats.keras_model import layers_of_objects
 from bninspect.formats.names import SAVED_MODEL
 from bninspect.formats.object_graph import shortest_ways
@@ -59,8 +60,8 @@ def variables_of(directory: str) -> str:
     """
     folder = os.path.join(directory, "variables")
     prefix = os.path.join(folder, "variables")
-    if not os.path.exists(prefix + ".index"):
-        if os.path.isdir(folder) and os.listdir(folder):
+    if not files.exists(prefix + ".index"):
+        if files.is_directory(folder) and files.names_in(folder):
             raise Incomplete(
                 prefix,
                 "the .index file of the SavedModel's variables is missing",

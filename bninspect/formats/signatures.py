@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bninspect.errors import ReadProblem, UnknownFormat
 from bninspect.formats.source import Source
+from bninspect.formats.urls import is_url
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
@@ -19,6 +20,10 @@ _FOREIGN_HEADS: tuple[tuple[bytes, str], ...] = (
 
 def ends(path: str) -> tuple[bytes, bytes]:
     """The first 64 and the last 8 bytes of a file, or less of a shorter one; raises as `Source`."""
+    if is_url(path):
+        from bninspect.formats.fetched import fetch_ends  # noqa: PLC0415 - brings in much
+
+        fetch_ends(path, _HEAD)
     with Source(path) as source:
         head = source.read(0, min(source.size, _HEAD), "the head of the file")
         tail = min(source.size, _TAIL)

@@ -10,11 +10,12 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
+from bninspect.formats.urls import is_url
 
 # What a file of a repository is until `git lfs` has fetched it: never as large as this
 # (blobSizeCutoff of lfs/pointer.go), and it begins so (docs/spec.md of Git LFS).
@@ -54,7 +55,7 @@ class Budget:
 
 
 class Source:
-    """A local file opened for reads at an offset.
+    """A file opened for reads at an offset, or an object behind a URL.
 
     `path` is the file's name as it is to appear in messages, `size` its length in bytes.
     Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
@@ -63,6 +64,24 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._descriptor = -1
+        self._object = None
+        if is_url(path):
+            from bninspect.formats.fetched import open_object  # noqa: PLC0415 - brings in much
+
+            self._object = open_object(path)
+            self.size = self._object.size
+        else:
+            self._open(path)
+        if self.size < _POINTER_LIMIT and self._is_pointer():
+            self.close()
+            raise NotFetched(
+                path,
+                "this is a Git LFS pointer, not the file itself",
+                "Fetch the file with `git lfs pull`.",
+            )
+
+    def _open(self, path: str) -> None:
         try:
             self._descriptor = os.open(path, _FLAGS)
         except FileNotFoundError as error:
@@ -81,15 +100,11 @@ class Source:
                 path, "this is not a file but a device, a pipe or a directory", "Check the path."
             )
         self.size = status.st_size
-        if self.size < _POINTER_LIMIT and self._is_pointer():
-            self.close()
-            raise NotFetched(
-                path,
-                "this is a Git LFS pointer, not the file itself",
-                "Fetch the file with `git lfs pull`.",
-            )
 
     def _is_pointer(self) -> bool:
+        if self._object is not None:
+            length = min(self.size, len(_POINTER_HEAD))
+            return length > 0 and self._object.read(0, length) == _POINTER_HEAD
         try:
             return os.pread(self._descriptor, len(_POINTER_HEAD), 0) == _POINTER_HEAD
         except OSError:
@@ -111,6 +126,8 @@ class Source:
         Raises `Incomplete` if the file does not reach that far.
         """
         self.require(offset, length, what)
+        if self._object is not None:
+            return self._object.read(offset, length)
         try:
             data = os.pread(self._descriptor, length, offset)
             if len(data) < length:
@@ -129,6 +146,14 @@ class Source:
             )
         return data
 
+    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+        """Tell which bytes will be read, as (offset, length): from afar they come all at once.
+
+        Nothing depends on it but time.
+        """
+        if self._object is not None:
+            self._object.expect((offset, offset + length) for offset, length in places)
+
     def _read_parts(self, data: bytes, offset: int, length: int) -> bytes:
         """Go on after a read that ended early: some file systems serve a long one in parts."""
         parts = [data]
@@ -141,7 +166,12 @@ class Source:
     def window(self, offset: int, size: int, what: str) -> Window:
         """The `size` bytes at `offset` as a file; raises `Incomplete` if they are not all there."""
         self.require(offset, size, what)
-        return Window(lambda at, length: self.read(offset + at, length, what), size)
+        window = Window(lambda at, length: self.read(offset + at, length, what), size)
+        if self._object is not None:
+            here = self._object.has
+            window.expect = lambda places: self.expect((offset + at, n) for at, n in places)
+            window.is_here = lambda at, length: here(offset + at, length)
+        return window
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
@@ -161,12 +191,37 @@ class Source:
         self.close()
 
 
+def problem_behind(path: str, error: BaseException) -> ReadProblem | None:
+    """The `ReadProblem` of fetching `path` that a library took for damage; None if it is no URL."""
+    behind: BaseException | None = error if is_url(path) else None
+    while behind is not None and not isinstance(behind, ReadProblem):
+        behind = behind.__cause__ or behind.__context__
+    return behind
+
+
+def expect_in(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
+    """`Source.expect` for several at the same time."""
+    if len(places) == 1:
+        places[0][0].expect(places[0][1])
+    elif places:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - from afar alone
+
+        with ThreadPoolExecutor(len(places)) as pool:
+            list(pool.map(lambda one: one[0].expect(one[1]), places))
+
+
 class Window(io.RawIOBase):
     """`size` bytes as a file that can only be read; `read` gives those at an offset and a length.
 
     For libraries that want a file: they get a part of one without a copy of it. A `ReadProblem` of
-    `read` comes out as the OSError that such a library expects.
+    `read` comes out as the OSError that such a library expects: see `problem_behind`.
+    `expect` tells what will be read, as that of a `Source`; None where it all is here. While
+    `lacked` is a list, what would have to be fetched goes there instead, and is an OSError.
     """
+
+    expect: Callable[[Iterable[tuple[int, int]]], None] | None = None
+    is_here: Callable[[int, int], bool] | None = None
+    lacked: list[tuple[int, int]] | None = None
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         super().__init__()
@@ -196,6 +251,9 @@ class Window(io.RawIOBase):
         """The `length` bytes at `offset`; raises OSError if the window does not reach that far."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise OSError(f"{length} bytes at offset {offset} lie beyond its end")
+        if self.lacked is not None and self.is_here and not self.is_here(offset, length):
+            self.lacked.append((offset, length))
+            raise OSError("not fetched yet")
         try:
             return self._read_at(offset, length)
         except ReadProblem as problem:

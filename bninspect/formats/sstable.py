@@ -24,6 +24,7 @@ from bninspect.formats.source import Budget, Source
 FOOTER_SIZE = 48
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _TRAILER_SIZE = 5
+_ENDS = 64 << 10  # bytes at the ends of a V1 file, where its contents and its index block are
 _UNCOMPRESSED, _SNAPPY = 0, 1
 
 # Names share prefixes, so all keys together are longer than the file; in a real index less than
@@ -46,6 +47,7 @@ def read_table(source: Source) -> Entries:
     Raises `UnknownFormat` if the file does not end like a table, `Corrupt` if a block fails its
     checksum or contradicts the format, `Incomplete` if a block lies beyond the end of the file.
     """
+    source.expect([(0, source.size)])
     index_handle = _read_footer(source)
     entries: Entries = {}
     room = _MAX_KEY_GROWTH * source.size
@@ -74,6 +76,8 @@ class Table:
         Raises as `read_table` does.
         """
         self._source = source
+        ends = min(_ENDS, source.size)  # the index block stands before the footer
+        source.expect([(0, ends), (source.size - ends, ends)])
         self._room = _MAX_KEY_GROWTH * source.size
         self._budget = Budget()
         self._budget.grant(source.size)
@@ -95,6 +99,14 @@ class Table:
         if number not in self._blocks:
             self._blocks[number] = self._read_block(self._handles[number])
         return self._blocks[number].get(key)
+
+    def places(self, key: bytes) -> list[tuple[int, int]]:
+        """Where the bytes lie that `get` will read for a key: offset and length, if any."""
+        number = bisect_left(self._last_keys, key)
+        if number == len(self._handles) or number in self._blocks:
+            return []
+        offset, size = self._handles[number]
+        return [(offset, size + _TRAILER_SIZE)]
 
     def _read_block(self, handle: tuple[int, int]) -> Entries:
         """A block's entries, which are kept: a layer's variables lie side by side in it."""

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from bninspect.formats.discover import identity
+from bninspect.formats.files import stamp_of
 from bninspect.formats.locate import Found, Target
 from bninspect.formats.names import ALL_V1_SHARDS, SAVED_MODEL
+from bninspect.formats.urls import is_url
 
 
 def state_of(found: Found) -> str | None:
@@ -21,11 +23,10 @@ def state_of(found: Found) -> str | None:
         return None
     stamps = []
     for file in _files(found.target):
-        try:
-            status = os.stat(file)
-        except (OSError, ValueError):
-            continue
-        stamps.append((os.path.basename(file), status.st_size, status.st_mtime_ns))
+        stamp = stamp_of(file)
+        if stamp is not None:
+            # A copy, or a mount of another day, has other inodes; of an object that is its version.
+            stamps.append((os.path.basename(file), stamp[1 if is_url(file) else 2 :]))
     if not stamps:
         return None
     told = repr((identity(found), stamps)).encode("utf-8", "surrogatepass")

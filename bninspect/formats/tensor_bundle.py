@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import (
+    Corrupt,
     Incomplete,
     NotFetched,
     NotFound,
@@ -31,9 +33,10 @@ from bninspect.errors import (
 )
 from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import DecodeError, declare
-from bninspect.formats.source import Budget, Source
+from bninspect.formats.source import Budget, Source, expect_in
 from bninspect.formats.sstable import Entries, masked_crc32c, read_table, read_varint
 from bninspect.formats.tensors import DTYPES, corrupt, read_shape, widened
+from bninspect.formats.urls import is_url
 from bninspect.model import Checkpoint, Variable
 
 BundleHeader, BundleEntry = declare("BundleHeader", "BundleEntry")
@@ -61,6 +64,7 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
         format="tf-v2",
         variables=_Variables(bundle),
         notes=notes,
+        expect=bundle.expect,
         close=bundle.close,
     )
     if OBJECT_GRAPH_KEY not in bundle.entries:
@@ -154,6 +158,32 @@ class _Bundle:
         for number, (offset, size, name) in last.items():
             self._shard(number, name).require(offset, size, name)
             self._shards.pop(number).close()
+
+    def expect(self, variables: Iterable[Variable]) -> None:
+        """Let the bytes of some variables come from afar; what is wrong is told by who reads."""
+        if not is_url(self.prefix):
+            return
+        places: dict[int, list[tuple[int, int]]] = {}
+        for variable in variables:
+            with suppress(Corrupt):
+                for part in self._parts(variable):
+                    places.setdefault(part.shard_id, []).append((part.offset, part.size))
+        there = []
+        for number, wanted in sorted(places.items()):
+            with suppress(Corrupt, Incomplete):
+                there.append((self._shard(number, "a variable"), wanted))
+        expect_in(there)
+
+    def _parts(self, variable: Variable) -> Iterator[Any]:
+        """The entries that say where the bytes of a variable lie."""
+        key = variable.name.encode("utf-8", "surrogateescape")
+        entry = self._entry(BundleEntry, key, variable.name)
+        if not entry.slices:
+            yield entry
+        for stored_slice in entry.slices:
+            place, slice_key = slice_place(key, stored_slice, variable.shape)
+            if place is not None:
+                yield self._entry(BundleEntry, slice_key, variable.name)
 
     def variable(self, name: str, key: bytes) -> Variable:
         """The variable under `key`, its shape and type checked, its bytes not yet read."""

@@ -14,20 +14,22 @@ checksums are those of the table's blocks, so a value costs the block that it li
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.errors import Incomplete, NotFound, UnknownFormat, Unsupported
+from bninspect.errors import Corrupt, Incomplete, NotFound, UnknownFormat, Unsupported
 from bninspect.formats.names import ALL_V1_SHARDS
 from bninspect.formats.ordered_code import slice_place
 from bninspect.formats.protos import DecodeError, declare
-from bninspect.formats.source import Source
+from bninspect.formats.source import Source, expect_in
 from bninspect.formats.sstable import Table
 from bninspect.formats.tensors import DTYPES, corrupt, read_shape, widened
+from bninspect.formats.urls import is_url
 from bninspect.model import Checkpoint, Variable
 
 SavedTensorSlices, TensorSlice = declare("SavedTensorSlices", "TensorSlice")
@@ -75,6 +77,7 @@ def open_tensor_slices(path: str, place: str, notes: tuple[str, ...] = ()) -> Ch
         format="tf-v1",
         variables=variables,
         notes=notes,
+        expect=variables.expect,
         close=variables.close,
     )
 
@@ -114,6 +117,20 @@ class _Variables(Mapping[str, Variable]):
     def close(self) -> None:
         for file in self._files:
             file.close()
+
+    def expect(self, variables: Iterable[Variable]) -> None:
+        """Let the blocks of some variables come from afar; what is wrong is told by who reads."""
+        if not is_url(self._place):
+            return
+        places: dict[Table, tuple[Source, list[tuple[int, int]]]] = {}
+        for variable in variables:
+            stored = self._stored[variable.name]
+            for item in stored.slices:
+                with suppress(Corrupt):
+                    _, key = _place(item, variable.name, stored.key, variable.shape)
+                    wanted = places.setdefault(item.table, (item.file, []))[1]
+                    wanted += item.table.places(key)
+        expect_in(list(places.values()))
 
     def __getitem__(self, name: str) -> Variable:
         stored = self._stored[name]

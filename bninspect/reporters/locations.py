@@ -7,10 +7,13 @@ from pathlib import PurePath
 from urllib.parse import quote
 
 from bninspect.findings import CheckpointReport
+from bninspect.formats.urls import is_url
 from bninspect.reporters.words import printable
 
 # The file that is read first, where `resolved` is the prefix or the directory of several.
 _FIRST_FILE = {"tf-v2": ".index", "tf-object": ".index", "saved-model": "/saved_model.pb"}
+
+_OF_URLS = "%/:@!$&'()*+,;=~"
 
 
 def file_of(item: CheckpointReport) -> str:
@@ -25,6 +28,8 @@ def in_repository(path: str) -> str | None:
 
     The repository is GITHUB_WORKSPACE, else the working directory.
     """
+    if is_url(path):
+        return None
     absolute = os.path.abspath(_possible(path))
     root = os.path.abspath(os.environ.get("GITHUB_WORKSPACE") or ".")
     for around in (root, os.path.realpath(root)):
@@ -34,7 +39,9 @@ def in_repository(path: str) -> str | None:
 
 
 def file_uri(path: str) -> str:
-    """The absolute URI of a path (RFC 8089)."""
+    """The absolute URI of a path (RFC 8089); that of an object is its URL."""
+    if is_url(path):
+        return quote(os.fsencode(_possible(path)), safe=_OF_URLS)
     return PurePath(os.path.abspath(_possible(path))).as_uri()
 
 

@@ -23,6 +23,13 @@ from bninspect.exit_codes import (
     PROBLEM,
     exit_code_of,
 )
+from bninspect.faults import (
+    fail,
+    internal_error,
+    missing_package,
+    system_fault,
+    tell,
+)
 from bninspect.options import (
     PATHS,
     check_options,
@@ -45,8 +52,6 @@ if TYPE_CHECKING:
     from bninspect.config import Config
     from bninspect.findings import Report
 
-_ISSUES = "Please report this as a bug, with the lines above."
-
 
 def run(arguments: list[str] | None = None) -> None:
     """Run the program and exit: problems as one sentence, bugs with a traceback and exit 2.
@@ -68,31 +73,15 @@ def run(arguments: list[str] | None = None) -> None:
             problem.show()
         code = problem.exit_code
     except BninspectError as problem:
-        code = _fail(str(problem))
+        code = fail(str(problem))
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted", INTERRUPTED)
+        code = fail("interrupted", INTERRUPTED)
     except OSError as error:  # readers turn theirs into a ReadProblem
         drop_output()
-        code = _fail(_of_the_system(error))
+        code = fail(system_fault(error))
     except Exception as error:  # a bug of ours must not pass for exit 1, "findings"
-        code = _fail(_missing(error) or _internal_error())
+        code = fail(missing_package(error) or internal_error())
     sys.exit(code)
-
-
-def _missing(error: Exception) -> str:
-    """That a package of another is not installed, if that is what the error says."""
-    name = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
-    if name.partition(".")[0] in ("", "bninspect"):
-        return ""
-    return f"the package {name} is missing: install bninspect with all it needs, by pip."
-
-
-def _internal_error() -> str:
-    import traceback  # noqa: PLC0415
-
-    with suppress(OSError):
-        click.echo(_shown(traceback.format_exc()), nl=False, err=True)
-    return f"{__version__}: internal error. {_ISSUES}"
 
 
 def _without_secrets(arguments: list[str]) -> list[str]:
@@ -102,37 +91,6 @@ def _without_secrets(arguments: list[str]) -> list[str]:
     from bninspect.formats.urls import argument  # noqa: PLC0415 - few read from afar
 
     return [argument(one) for one in arguments]
-
-
-def _shown(text: str) -> str:
-    """A text of a library, which may hold any URL."""
-    if "bninspect.formats.urls" not in sys.modules:
-        return text
-    from bninspect.formats.urls import without_secrets  # noqa: PLC0415
-
-    return without_secrets(text)
-
-
-def _of_the_system(error: OSError) -> str:
-    """What an error that no reader made a sentence of is about."""
-    try:
-        os.getcwd()
-    except OSError:
-        return "the working directory is gone; change to one that exists."
-    return f"the output cannot be written ({error.strerror or error})."
-
-
-def _fail(message: str, code: int = PROBLEM) -> int:
-    from bninspect.reporters.words import printable  # noqa: PLC0415
-
-    _tell(f"bninspect: {printable(message)}")
-    return code
-
-
-def _tell(line: str) -> None:
-    """Write a line to standard error; what becomes of it never changes the exit code."""
-    with suppress(OSError):
-        click.echo(line, err=True)
 
 
 class _Commands(click.Group):
@@ -222,9 +180,9 @@ def check(
         from bninspect.reporters.outcomes import summary  # noqa: PLC0415
         from bninspect.reporters.words import printable  # noqa: PLC0415
 
-        _tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
+        tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
     if report.interrupted:
-        return _fail("interrupted", INTERRUPTED)
+        return fail("interrupted", INTERRUPTED)
     return exit_code_of(report, config.fail_on, allow_empty=allow_empty)
 
 
@@ -312,7 +270,7 @@ def dump(
     ]
     for item in report.checkpoints:
         if item.error is not None:
-            _fail(str(item.error))
+            fail(str(item.error))
     wishes = Wishes(color, quiet, verbose, several=config.all_checkpoints)
     write(dumps, DUMP, targets, (path, *_opened(report)), wishes)
     return PROBLEM if report.unreadable else OK
@@ -394,21 +352,21 @@ def _update_baseline(
         report = check_paths(paths, replace(config, baseline=None), follower)
         follower.end(report, ())
     if report.interrupted:
-        return _fail(f"interrupted; {target} is left as it was.", INTERRUPTED)
+        return fail(f"interrupted; {target} is left as it was.", INTERRUPTED)
     for item in report.checkpoints:
         if item.error is not None:
-            _fail(str(item.error))
+            fail(str(item.error))
     if report.unreadable:
         missing = plural(report.unreadable, "checkpoint")
-        return _fail(f"{target} is left as it was: {missing} could not be read.")
+        return fail(f"{target} is left as it was: {missing} could not be read.")
     if not report.checked and not allow_empty:
         why = "could be compared" if report.layer_count else "is there"
-        return _fail(f"{target} is left as it was: no BN layer {why}.", NOTHING_CHECKED)
+        return fail(f"{target} is left as it was: no BN layer {why}.", NOTHING_CHECKED)
     refuse_input(target, (*paths, *_opened(report)))
     with output_stream(target) as stream:
         count = write_baseline(report.findings, stream)
     if not quiet:
-        _tell(
+        tell(
             f"{plural(count, 'finding')} of {plural(len(report.checkpoints), 'checkpoint')}"
             f" written to {printable(target)}"
         )

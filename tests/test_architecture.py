@@ -19,7 +19,7 @@ ROWS = (
     {"__main__"},
     {"cli", "keras"},
     {"about", "following", "page", "watch"},
-    {"writers"},
+    {"faults", "writers"},
     {"exit_codes", "inspection", "manual", "options", "output", "reporters"},
     {"resuming", "workers"},
     {"batch", "cluster", "watching"},
@@ -43,6 +43,7 @@ ONLY_USER = {
     "click": {
         "about.py",
         "cli.py",
+        "faults.py",
         "following.py",
         "options.py",
         "page.py",

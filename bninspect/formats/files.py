@@ -22,8 +22,8 @@ from bninspect.formats.urls import is_url
 # as a file, since what it should be may be missed. Pipes and devices are none of these.
 Kind = Literal["file", "directory", "linked"]
 
-# (device, inode, size, time of the last change in nanoseconds) of a file; of an object what tells
-# its version, the size, and when it changed.
+# (device, inode, size, time of the last change in nanoseconds) of a file; of an object 0, its URL
+# and what tells its version, the size, and when it changed.
 Stamp = tuple[int, int | str, int, int]
 
 
@@ -145,7 +145,10 @@ def stamp_of(path: str) -> Stamp | None:
     """That of a file; None if it is gone or cannot be reached."""
     if is_url(path):
         found = _listings().lookup(path)
-        return None if found is None else (0, found.etag, found.size, _nanoseconds(found.time))
+        if found is None:
+            return None
+        version = f"{path} {found.etag} {found.time}"  # objects get no other name
+        return 0, version, found.size, _nanoseconds(found.time)
     try:
         status = os.stat(path)
     except OSError:

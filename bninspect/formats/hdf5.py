@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
 from bninspect.formats.hdf5_attributes import stored_texts
-from bninspect.formats.signatures import HDF5_SIGNATURE
+from bninspect.formats.hdf5_superblock import require_closed
 from bninspect.formats.source import Budget, Source, Window, problem_behind
 from bninspect.formats.urls import is_url
 from bninspect.model import Variable
@@ -32,9 +32,6 @@ _MAX_GROWTH = 1032
 _GROWTH_FLOOR = 1 << 20
 _WIDEST_ELEMENT = 8  # bytes
 _MAX_TEXTS = 16 << 20  # bytes of one attribute; the configuration of a ResNet-152 takes 0.5 MB
-# Where the superblock has the address of the file's end, by its version; all fit in so many bytes.
-_END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
-_SUPERBLOCK = 52
 _MAX_DEPTH = 100  # groups within groups; models of models stay far below
 
 # What the machine refuses, not the file.
@@ -81,30 +78,6 @@ def _require_not_locked(path: str) -> None:
         raise
 
 
-def _require_closed(path: str, window: Window) -> None:
-    """Raise `Incomplete` if a file has more bytes than its superblock tells of.
-
-    HDF5 writes what is stored where it belongs, and at last the superblock, with the address where
-    the file ends; it does so when it closes the file, or when it is told to flush it (H5F__flush of
-    H5Fint.c; File Format Specification, II.A). So a longer file is still written.
-    """
-    head = window.read_at(0, min(window.size, _SUPERBLOCK))
-    if len(head) < _SUPERBLOCK or not head.startswith(HDF5_SIGNATURE):
-        return  # HDF5 tells of it
-    version = head[len(HDF5_SIGNATURE)]
-    at = _END_OF_FILE.get(version)
-    address_size = head[9 if version > 1 else 13]
-    if at is None or address_size != 8:
-        return
-    end = int.from_bytes(head[at : at + 8], "little")
-    if window.size > end:
-        raise Incomplete(
-            path,
-            f"who writes it has not closed it: it has {window.size} bytes and counts {end} of them",
-            "If nothing writes it any more, it was left unfinished: use an earlier one.",
-        )
-
-
 class Hdf5:
     """An HDF5 file opened for reading; `path` is its name as it is to appear in messages.
 
@@ -140,7 +113,7 @@ class Hdf5:
                 _require_not_locked(path)
             with hdf5_faults(path):
                 if self._source is not None and live:
-                    _require_closed(path, window)
+                    require_closed(path, window)
                 self._file = h5py.File(window, "r")
         except BaseException:
             self._close_source()

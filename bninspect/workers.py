@@ -26,6 +26,7 @@ from bninspect.cluster import Pool, cluster_pool
 from bninspect.config import Config
 from bninspect.errors import BninspectError
 from bninspect.findings import CheckpointReport, Rule, no_graph
+from bninspect.formats import files
 from bninspect.formats.discover import identity
 from bninspect.formats.locate import Found
 from bninspect.formats.urls import Secrets, secrets, take_over
@@ -71,8 +72,12 @@ class _Settings(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _read_since(config: Config, _run: bytes) -> CheckpointReport | None:
-    """`read_since`, once a run; by a worker, for what is wrong when it starts cannot be told."""
+def _begin(config: Config, _run: bytes) -> CheckpointReport | None:
+    """Begin a run, once in each worker: what is wrong when the worker starts could not be told.
+
+    Returns what `read_since` does.
+    """
+    files.forget()
     return read_since(config)
 
 
@@ -155,7 +160,7 @@ def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
         )
     take_over(told)
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
-    since = _read_since(config, run)
+    since = _begin(config, run)
     return [
         _portable(report) if layers or _is_matched(report, config) else report.without_layers()
         for report in examine_in_turn(portion, config, rules, since)

@@ -13,10 +13,11 @@ from bninspect.errors import ReadProblem
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
 from bninspect.formats.remote import WEB, Info, store_of
 from bninspect.formats.remote_faults import is_denied, is_missing, problem_of, refuse
-from bninspect.formats.urls import scheme_of
+from bninspect.formats.urls import is_opened_by_another, scheme_of
 
 _MOST_NAMES = 1_000_000  # that listings keep
 _MOST_HEADS = 256  # of single names that are kept
+_INDEX = ".index"
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -51,6 +52,9 @@ def lookup(url: str) -> Info | None:
     url = url.rstrip("/")
     around, _, name = url.rpartition("/")
     if _is_top(url):
+        whole = url.removesuffix(_INDEX)
+        if whole != url and url not in _listings and _is_bucket(whole):
+            return None  # a bucket is no prefix, though it is looked up as if it might be one
         return Info(0, directory=True) if _is_bucket(url) else None
     if url in _single:
         return _single[url]
@@ -65,8 +69,10 @@ def lookup(url: str) -> Info | None:
     try:
         found = store_of(url).info(url)
     except Exception as error:  # whatever the library of a scheme raises
-        # Who may not list is told so of what is not there, too (AWS: HeadObject, permissions).
-        if scheme_of(url) in WEB or not is_denied(error):
+        # Who may not list is told so of what is not there, too (AWS: HeadObject, permissions); and
+        # whose signature holds for one object alone, of what lies beside it.
+        alone = scheme_of(url) in WEB and not is_opened_by_another(url)
+        if alone or not is_denied(error):
             refuse(url, error)
         found = None
     if len(_single) >= _MOST_HEADS:

@@ -131,6 +131,11 @@ def opened_by(url: str) -> str:
     return f"{scheme}://{user}{rest}{own.query if own is not None else ''}"
 
 
+def is_opened_by_another(url: str) -> bool:
+    """Whether a query opens it that was given for what lies beside or around it."""
+    return "?" in opened_by(url) and not withdrawn_from(url)["query"]
+
+
 def secrets() -> Secrets:
     """All that was withdrawn, for another process of the same run; see `take_over`."""
     return Secrets((url, *withdrawn) for url, withdrawn in _withdrawn.items())

@@ -17,7 +17,7 @@ from bninspect.errors import UsageProblem
 
 _URL = re.compile(r"(?s)([A-Za-z][A-Za-z0-9+.-]+)://(.*)")
 _ANYWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_WITH_QUERY = ("http", "https")
+WEB = ("http", "https")  # schemes
 # What stands before an @ there is a container or a repository, no user:
 # https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-introduction-abfs-uri
 _NAMED_BEFORE_AT = ("abfs", "abfss", "adl", "az", "hf", "wasb", "wasbs")
@@ -103,14 +103,23 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def argument(text: str) -> str:
-    """An argument of the command line, perhaps `--option=URL`, without secrets."""
+def arguments(texts: Iterable[str]) -> list[str]:
+    """The arguments of a command line, some perhaps `--option=URL`, without secrets; see `given`."""
+    parts = [_before_url(text) for text in texts]
+    known = given(url for _, url in parts)
+    return [before + url for (before, _), url in zip(parts, known, strict=True)]
+
+
+def _before_url(text: str) -> tuple[str, str]:
+    """What stands before the URL in an argument, and the URL; all is one if there is none."""
     found = _ANYWHERE.search(text)
-    if found is None or os.path.lexists(text):
-        return text
-    if not found.start():
-        return given([text])[0]
-    return text[: found.start()] + given([text[found.start() :]])[0]
+    start = 0 if found is None or os.path.lexists(text) else found.start()
+    return text[:start], text[start:]
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in a web URL, where some characters have a meaning."""
+    return name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
 
 def opened_by(url: str) -> str:
@@ -170,18 +179,18 @@ def _parted(path: str) -> tuple[str, _Withdrawn]:
 
 
 def _without_query(scheme: str, rest: str) -> tuple[str, str]:
-    found = re.search(r"[?#]", rest) if scheme in _WITH_QUERY else _QUERY.search(rest)
+    found = re.search(r"[?#]", rest) if scheme in WEB else _QUERY.search(rest)
     if found is None:
         return rest, ""
     query = rest[found.start() :]
-    return rest[: found.start()], query.partition("#")[0] if scheme in _WITH_QUERY else query
+    return rest[: found.start()], query.partition("#")[0] if scheme in WEB else query
 
 
 def _without_user(scheme: str, rest: str) -> tuple[str, str]:
     """`user:password@` and what stands behind it; a password may hold any character, if wrongly."""
     server, slash, path = rest.partition("/")
     is_port = re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", server)
-    if "@" not in server and not is_port and "@" in path and scheme in _WITH_QUERY:
+    if "@" not in server and not is_port and "@" in path and scheme in WEB:
         server, slash, path = rest, "", ""
         user, _, behind = rest.rpartition("@")
         return user + "@", behind

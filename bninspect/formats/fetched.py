@@ -122,7 +122,7 @@ def open_object(url: str) -> Fetched:
     """
     info = listings.lookup(url)
     if info is None:
-        raise NotFound(url, "no such file", "Check the URL.")
+        raise listings.why_not(url) or NotFound(url, "no such file", "Check the URL.")
     if info.directory:
         raise UnknownFormat(url, "this is not a file but a directory", "Check the URL.")
     found = _objects.pop(url, None)

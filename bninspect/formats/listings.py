@@ -11,9 +11,9 @@ import re
 
 from bninspect.errors import ReadProblem
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
-from bninspect.formats.remote import WEB, Info, store_of
+from bninspect.formats.remote import Info, store_of
 from bninspect.formats.remote_faults import is_denied, is_missing, problem_of, refuse
-from bninspect.formats.urls import scheme_of
+from bninspect.formats.urls import WEB, scheme_of
 
 _MOST_NAMES = 1_000_000  # that listings keep
 _MOST_HEADS = 256  # of single names that are kept
@@ -30,6 +30,7 @@ class OutOfReach(OSError):
 
 _listings: dict[str, dict[str, Info]] = {}
 _single: dict[str, Info | None] = {}  # of names that were asked for one by one
+_refused: dict[str, ReadProblem] = {}  # of these, what a web server said
 _unlistable: dict[str, ReadProblem] = {}
 # The objects below the directory that is walked, in about the order in which they will be looked
 # at, and where each stands in it.
@@ -41,6 +42,7 @@ def forget() -> None:
     """Know nothing of what lies where, as when a run begins; connections stay."""
     _listings.clear()
     _single.clear()
+    _refused.clear()
     _unlistable.clear()
     _order.clear()
     _places.clear()
@@ -65,12 +67,17 @@ def lookup(url: str) -> Info | None:
     try:
         found = store_of(url).info(url)
     except Exception as error:  # whatever the library of a scheme raises
-        # Who may not list is told so of what is not there, too (AWS: HeadObject, permissions).
-        if scheme_of(url) in WEB or not is_denied(error):
+        # Who may not list, or has the signature of one object alone, is told so of what is not
+        # there, too (AWS: HeadObject, permissions).
+        if not is_denied(error):
             refuse(url, error)
         found = None
-    if len(_single) >= _MOST_HEADS:
-        del _single[next(iter(_single))]
+        if scheme_of(url) in WEB:
+            _refused[url] = problem_of(url, error)
+    while len(_single) >= _MOST_HEADS:
+        oldest = next(iter(_single))
+        _single.pop(oldest, None)
+        _refused.pop(oldest, None)
     _single[url] = found
     return found
 
@@ -126,8 +133,8 @@ def _no_listing(directory: str, error: Exception) -> ReadProblem:
 def _keep(directory: str, found: dict[str, Info]) -> None:
     _listings[directory] = found
     if len(_listings) % 1000 == 0:
-        while sum(map(len, _listings.values())) > _MOST_NAMES:
-            del _listings[next(iter(_listings))]
+        while sum(map(len, list(_listings.values()))) > _MOST_NAMES:
+            _listings.pop(next(iter(_listings)), None)
 
 
 def list_below(directory: str) -> None:
@@ -150,6 +157,7 @@ def list_below(directory: str) -> None:
         _keep(place, names)
     whole = (path for path in found if not PART.fullmatch(path))
     _order[:] = [f"{directory}/{path}" for path in sorted(whole, key=natural_order)]
+    _places.clear()
     _places.update({url: place for place, url in enumerate(_order)})
 
 
@@ -240,8 +248,7 @@ def why_not(url: str) -> ReadProblem | None:
         found = lookup(url)
     except ReadProblem as problem:
         return problem
-    around = url.rstrip("/").rpartition("/")[0]
-    denied = _unlistable.get(around)
-    if found is None and denied is not None and scheme_of(url) not in WEB:
-        return denied
-    return None
+    if found is not None:
+        return None
+    url = url.rstrip("/")
+    return _refused.get(url) if scheme_of(url) in WEB else _unlistable.get(url.rpartition("/")[0])

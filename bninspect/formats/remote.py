@@ -27,11 +27,10 @@ from bninspect.formats.remote_faults import (
     refuse,
 )
 from bninspect.formats.remote_http import HEAD, Http, is_other
-from bninspect.formats.urls import opened_by, scheme_of, withdrawn_from
+from bninspect.formats.urls import WEB, opened_by, scheme_of, withdrawn_from
 
 _LIMIT = 60.0  # seconds for one request, with all that the library tries anew
 _AT_ONCE = 16  # requests
-WEB = ("http", "https")
 # How the library of a scheme is told to give up, beside the limit of ours.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}},

@@ -26,6 +26,7 @@ from bninspect.cluster import Pool, cluster_pool
 from bninspect.config import Config
 from bninspect.errors import BninspectError
 from bninspect.findings import CheckpointReport, Rule, no_graph
+from bninspect.formats import files
 from bninspect.formats.discover import identity
 from bninspect.formats.locate import Found
 from bninspect.formats.urls import Secrets, secrets, take_over
@@ -68,6 +69,12 @@ class _Settings(NamedTuple):
     run: bytes
     version: str
     secrets: Secrets
+
+
+@lru_cache(maxsize=8)
+def _begin(_run: bytes) -> None:
+    """Ask anew what lies behind URLs; a few runs may share a worker of a cluster."""
+    files.forget()
 
 
 @lru_cache(maxsize=1)
@@ -153,6 +160,7 @@ def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
         raise BninspectError(
             f"A worker has bninspect {__version__}, and this is {version}: install the same."
         )
+    _begin(run)
     take_over(told)
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     since = _read_since(config, run)

@@ -20,6 +20,7 @@ from bninspect import cluster as cluster_
 from bninspect.writers import CHECK
 from tests.clusters import Cluster, cluster
 from tests.conftest import FIXTURES, ROOT, Outcome
+from tests.servers import Folder
 from tests.test_many import make_models
 
 pytest.importorskip("distributed")
@@ -111,6 +112,21 @@ def test_reads_since_anew_in_each_run(run: Run, two_workers: Cluster, tmp_path: 
     assert before["checkpoints"][0]["since"]["step"] == 20
     assert after["checkpoints"][0]["since"]["step"] == 40
     assert after == run(*call).json
+
+
+def test_asks_anew_what_lies_behind_urls(run: Run, two_workers: Cluster, tmp_path: Path) -> None:
+    """The workers outlive a run: an object of the same name may be another one in the next."""
+    pytest.importorskip("fsspec", reason="needs bninspect[remote]")
+    model = tmp_path / "model.h5"
+    with Folder(tmp_path) as server:
+        call = ("check", f"{server.url}/model.h5", "--scheduler", two_workers.address)
+        codes = []
+        for stem in ("keras2_functional_correct", "keras2_training_false") * 3:  # two workers
+            shutil.copy(FIXTURES / stem / "model.h5", model)
+            outcome = run(*call, "--format", "json")
+            assert outcome.json["summary"]["unreadable"] == 0, outcome.out
+            codes.append(outcome.exit_code)
+    assert codes == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_path_that_a_worker_does_not_find_is_an_error_of_its_own(

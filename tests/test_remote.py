@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import bninspect
 from bninspect.errors import ReadProblem, Unsupported, UsageProblem
-from bninspect.formats import fetched, listings, open_checkpoint, remote, urls
+from bninspect.formats import fetched, files, listings, open_checkpoint, remote, urls
 from bninspect.formats.fetched import Fetched
 from bninspect.formats.ranges import Held, Range, merged
 from bninspect.formats.remote import Info
@@ -38,7 +38,7 @@ QUERY = f"?X-Amz-Credential=AKIA{SECRET}&X-Amz-Signature={SECRET}"
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that was given no URL yet."""
     monkeypatch.setattr(urls, "_withdrawn", {})
-    fetched.forget()
+    files.forget()
 
 
 @pytest.fixture
@@ -496,7 +496,9 @@ def test_a_signature_opens_what_it_should(private: Callable[[str], str], run: Ru
     assert SECRET not in repr(found)
 
 
-@pytest.mark.parametrize("path", [H5, "keras2_zip_nested/model.keras", "tf1_v1_correct/model.ckpt-60"])
+@pytest.mark.parametrize(
+    "path", [H5, "keras2_zip_nested/model.keras", "tf1_v1_correct/model.ckpt-60"]
+)
 def test_a_signature_of_one_object(run: Run, path: str) -> None:
     """A store denies access to what the signature is not of, be it there or not."""
     with Folder(FIXTURES) as server:

@@ -111,6 +111,7 @@ class Fetched:
 
 
 _objects: dict[str, Fetched] = {}
+_of_all = Lock()  # several threads may have runs
 _of_thread = local()  # `opened`: the objects that are read in a block of `unchanged`
 
 
@@ -125,11 +126,12 @@ def open_object(url: str) -> Fetched:
         raise listings.why_not(url) or NotFound(url, "no such file", "Check the URL.")
     if info.directory:
         raise UnknownFormat(url, "this is not a file but a directory", "Check the URL.")
-    found = _objects.pop(url, None)
-    if found is None or found.info != info:
-        found = Fetched(url, info)
-    _objects[url] = found
-    _make_room()
+    with _of_all:
+        found = _objects.pop(url, None)
+        if found is None or found.info != info:
+            found = Fetched(url, info)
+        _objects[url] = found
+        _make_room()
     opened = getattr(_of_thread, "opened", None)
     if opened is not None:
         opened.setdefault(url, found)
@@ -165,8 +167,8 @@ def _make_room() -> None:
 
 def forget() -> None:
     """Know nothing of any object, as when a run begins."""
-    _objects.clear()
-    listings.forget()
+    with _of_all:
+        _objects.clear()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def _listings() -> Any:
 
 def forget() -> None:
     """Ask anew what lies behind URLs, as when a run begins."""
-    for room in ("listings", "fetched"):  # what could not be listed was not fetched either
+    for room in ("listings", "fetched"):
         if module := sys.modules.get(f"bninspect.formats.{room}"):
             module.forget()
 

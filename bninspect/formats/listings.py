@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from contextlib import suppress
+from threading import Lock
 
 from bninspect.errors import ReadProblem
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
@@ -28,6 +30,8 @@ class OutOfReach(OSError):
         super().__init__(problem.message)
 
 
+# Runs of several threads may share all this, and any of them may begin meanwhile.
+_of_all = Lock()
 _listings: dict[str, dict[str, Info]] = {}
 _single: dict[str, Info | None] = {}  # of names that were asked for one by one
 _refused: dict[str, ReadProblem] = {}  # of these, what a web server said
@@ -40,12 +44,9 @@ _places: dict[str, int] = {}
 
 def forget() -> None:
     """Know nothing of what lies where, as when a run begins; connections stay."""
-    _listings.clear()
-    _single.clear()
-    _refused.clear()
-    _unlistable.clear()
-    _order.clear()
-    _places.clear()
+    with _of_all:
+        for known in (_listings, _single, _refused, _unlistable, _order, _places):
+            known.clear()
 
 
 def lookup(url: str) -> Info | None:
@@ -54,16 +55,13 @@ def lookup(url: str) -> Info | None:
     around, _, name = url.rpartition("/")
     if _is_top(url):
         return Info(0, directory=True) if _is_bucket(url) else None
-    if url in _single:
+    try:
+        return entries(around).get(name)
+    except OutOfReach as fault:
+        if not isinstance(fault.problem, _Denied):
+            raise fault.problem from None
+    with suppress(KeyError):
         return _single[url]
-    if around not in _listings and around not in _unlistable:
-        try:
-            return entries(around).get(name)
-        except OutOfReach as fault:
-            if not isinstance(fault.problem, _Denied):
-                raise fault.problem from None
-    if around in _listings:
-        return _listings[around].get(name)
     try:
         found = store_of(url).info(url)
     except Exception as error:  # whatever the library of a scheme raises
@@ -74,11 +72,12 @@ def lookup(url: str) -> Info | None:
         found = None
         if scheme_of(url) in WEB:
             _refused[url] = problem_of(url, error)
-    while len(_single) >= _MOST_HEADS:
-        oldest = next(iter(_single))
-        _single.pop(oldest, None)
-        _refused.pop(oldest, None)
-    _single[url] = found
+    with _of_all:
+        while len(_single) >= _MOST_HEADS:
+            oldest = next(iter(_single))
+            del _single[oldest]
+            _refused.pop(oldest, None)
+        _single[url] = found
     return found
 
 
@@ -110,8 +109,8 @@ def entries(directory: str) -> dict[str, Info]:
     directory = directory.rstrip("/")
     found = _listings.get(directory)
     if found is None:
-        if directory in _unlistable:
-            raise OutOfReach(_unlistable[directory])
+        if problem := _unlistable.get(directory):
+            raise OutOfReach(problem)
         try:
             found = store_of(directory).listing(directory)
         except Exception as error:  # whatever the library of a scheme raises
@@ -131,10 +130,11 @@ def _no_listing(directory: str, error: Exception) -> ReadProblem:
 
 
 def _keep(directory: str, found: dict[str, Info]) -> None:
-    _listings[directory] = found
-    if len(_listings) % 1000 == 0:
-        while sum(map(len, list(_listings.values()))) > _MOST_NAMES:
-            _listings.pop(next(iter(_listings)), None)
+    with _of_all:
+        _listings[directory] = found
+        if len(_listings) % 1000 == 0:
+            while sum(map(len, _listings.values())) > _MOST_NAMES:
+                del _listings[next(iter(_listings))]
 
 
 def list_below(directory: str) -> None:

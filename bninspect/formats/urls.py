@@ -104,7 +104,7 @@ def without_secrets(text: str) -> str:
 
 
 def arguments(texts: Iterable[str]) -> list[str]:
-    """The arguments of a command line, some perhaps `--option=URL`, without secrets; see `given`."""
+    """The arguments of a command line, perhaps `--option=URL`, without secrets; see `given`."""
     parts = [_before_url(text) for text in texts]
     known = given(url for _, url in parts)
     return [before + url for (before, _), url in zip(parts, known, strict=True)]

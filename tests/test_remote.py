@@ -371,6 +371,45 @@ def test_a_missing_package_is_told(missing: str) -> None:
     assert not done.stderr
 
 
+def test_a_package_that_the_extra_does_not_bring_is_named() -> None:
+    program = (
+        "import sys; sys.modules['paramiko'] = None\n"
+        "from bninspect.cli import run; run(['check', 'sftp://host/model.ckpt'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2
+    assert "the module paramiko is missing" in " ".join(done.stdout.split())
+    assert "bninspect[remote]" not in done.stdout
+
+
+@pytest.mark.parametrize("url", ["https://", "https:///a.h5", "s3:///a.h5"])
+def test_a_url_without_a_server(url: str) -> None:
+    (found,) = bninspect.check(url).checkpoints
+    assert "this URL names no server and no bucket" in str(found.error)
+
+
+def test_runs_in_threads() -> None:
+    """Each forgets what lies behind URLs when it begins, while others read."""
+    program = (
+        "import sys; sys.setswitchinterval(1e-5)\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import bninspect\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    for report in pool.map(bninspect.check, sys.argv[1:] * 20):\n"
+        "        print(report.unreadable, len(report.findings))\n"
+    )
+    with Folder(FIXTURES) as server:
+        paths = [f"{server.url}/{path}" for path in (GOOD, BAD, H5)]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *paths],
+            capture_output=True, text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["0 0", "0 3", "0 0"] * 20
+
+
 def test_damage_far_away_is_told_as_damage_here(memory: Any, tmp_path: Path) -> None:
     for stem in ("tf1_layers_correct", "keras2_functional_correct", "keras3_functional_correct"):
         if not (FIXTURES / stem).exists():

@@ -37,8 +37,9 @@ def _listings() -> Any:
 def forget() -> None:
     """Ask anew what lies behind URLs, as when a run begins."""
     for room in ("listings", "fetched"):
-        if module := sys.modules.get(f"bninspect.formats.{room}"):
-            module.forget()
+        module = sys.modules.get(f"bninspect.formats.{room}")
+        if tell := getattr(module, "forget", None):  # another thread may just be importing it
+            tell()
 
 
 def unchanged(path: str) -> AbstractContextManager[None]:

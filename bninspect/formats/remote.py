@@ -208,6 +208,9 @@ _stores: dict[tuple[str, str], Store | WebStore] = {}
 
 def store_of(url: str) -> Store | WebStore:
     """Where the objects of a URL's server are; raises a `ReadProblem` if nothing can read them."""
+    if "://" not in url:  # what is left of `s3:///model.h5` above the name
+        fault = "this URL names no server and no bucket"
+        raise NotFound(f"{url.partition(':')[0]}://", fault, "Check the URL.")
     scheme = scheme_of(url)
     server = "" if scheme in WEB else "/".join(opened_by(url).split("/", 3)[:3])
     store = _stores.get((scheme, server))
@@ -234,10 +237,12 @@ def _new_store(scheme: str, url: str) -> Store | WebStore:
     # What no one has awaited would be logged with its URL.
     fsspec.asyn.get_loop().set_exception_handler(lambda _, __: None)
     if scheme in WEB:
-        return WebStore(kind(encoded=True, client_kwargs={"trust_env": True}))
+        web = kind(encoded=True, client_kwargs={"trust_env": True}, skip_instance_cache=True)
+        return WebStore(web)
     told = kind._get_kwargs_from_urls(url)  # noqa: SLF001 - its face
     options = {**_OPTIONS.get(scheme, {}), **{k: v for k, v in told.items() if k != "protocol"}}
-    filesystem = kind(use_listings_cache=False, **options)
+    # One of our own: the program around this one may use the library, too.
+    filesystem = kind(use_listings_cache=False, skip_instance_cache=True, **options)
     if scheme == "s3":
         filesystem.retries = 2  # beside those of botocore
     return Store(filesystem)

@@ -16,17 +16,18 @@ from typing import NamedTuple
 from bninspect.errors import UsageProblem
 
 _URL = re.compile(r"(?s)([A-Za-z][A-Za-z0-9+.-]+)://(.*)")
-_ANYWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Who reads local files does not wait until these are compiled.
+_ANYWHERE = r"[A-Za-z][A-Za-z0-9+.-]+://"
 WEB = ("http", "https")  # schemes
 # What stands before an @ there is a container or a repository, no user:
 # https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-introduction-abfs-uri
 _NAMED_BEFORE_AT = ("abfs", "abfss", "adl", "az", "hf", "wasb", "wasbs")
 # Elsewhere ? is a character of patterns; what is called so behind one is a query all the same.
 # So is a URL in a URL, which is how fsspec chains them.
-_QUERY = re.compile(r"\?[\w.~-]+=|::[A-Za-z][A-Za-z0-9+.-]+://")
+_QUERY = r"\?[\w.~-]+=|::[A-Za-z][A-Za-z0-9+.-]+://"
 # The parts of a query that sign it, beside `X-Amz-…` and `X-Goog-…`: two such URLs are one object.
 # https://learn.microsoft.com/rest/api/storageservices/create-service-sas and CloudFront's.
-_SIGNING = re.compile(
+_SIGNING = (
     r"(?i)x-(amz|goog)-.*|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid"
     r"|(access_)?token|sig|s[evprs]|srt|spr|sip|st|sk(oid|tid|t|e|s|v)"
 )
@@ -112,7 +113,7 @@ def arguments(texts: Iterable[str]) -> list[str]:
 
 def _before_url(text: str) -> tuple[str, str]:
     """What stands before the URL in an argument, and the URL; all is one if there is none."""
-    found = _ANYWHERE.search(text)
+    found = re.search(_ANYWHERE, text)
     start = 0 if found is None or os.path.lexists(text) else found.start()
     return text[:start], text[start:]
 
@@ -179,7 +180,7 @@ def _parted(path: str) -> tuple[str, _Withdrawn]:
 
 
 def _without_query(scheme: str, rest: str) -> tuple[str, str]:
-    found = re.search(r"[?#]", rest) if scheme in WEB else _QUERY.search(rest)
+    found = re.search(r"[?#]" if scheme in WEB else _QUERY, rest)
     if found is None:
         return rest, ""
     query = rest[found.start() :]
@@ -203,7 +204,7 @@ def _without_user(scheme: str, rest: str) -> tuple[str, str]:
 
 def _what_is_meant(query: str) -> str:
     parts = query.lstrip("?").split("&")
-    return "&".join(sorted(p for p in parts if not _SIGNING.fullmatch(p.partition("=")[0])))
+    return "&".join(sorted(p for p in parts if not re.fullmatch(_SIGNING, p.partition("=")[0])))
 
 
 def _local(rest: str) -> str:

@@ -78,8 +78,12 @@ def _begin(_run: bytes) -> None:
 
 
 @lru_cache(maxsize=1)
-def _read_since(config: Config, _run: bytes) -> CheckpointReport | None:
-    """`read_since`, once a run; by a worker, for what is wrong when it starts cannot be told."""
+def _begin(config: Config, _run: bytes) -> CheckpointReport | None:
+    """Begin a run, once in each worker: what is wrong when the worker starts could not be told.
+
+    Returns what `read_since` does.
+    """
+    files.forget()
     return read_since(config)
 
 
@@ -163,7 +167,7 @@ def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
     _begin(run)
     take_over(told)
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
-    since = _read_since(config, run)
+    since = _begin(config, run)
     return [
         _portable(report) if layers or _is_matched(report, config) else report.without_layers()
         for report in examine_in_turn(portion, config, rules, since)

@@ -71,12 +71,6 @@ class _Settings(NamedTuple):
     secrets: Secrets
 
 
-@lru_cache(maxsize=8)
-def _begin(_run: bytes) -> None:
-    """Ask anew what lies behind URLs; a few runs may share a worker of a cluster."""
-    files.forget()
-
-
 @lru_cache(maxsize=1)
 def _begin(config: Config, _run: bytes) -> CheckpointReport | None:
     """Begin a run, once in each worker: what is wrong when the worker starts could not be told.
@@ -164,7 +158,6 @@ def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
         raise BninspectError(
             f"A worker has bninspect {__version__}, and this is {version}: install the same."
         )
-    _begin(run)
     take_over(told)
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     since = _begin(config, run)

@@ -384,12 +384,6 @@ def test_a_package_that_the_extra_does_not_bring_is_named() -> None:
     assert "bninspect[remote]" not in done.stdout
 
 
-@pytest.mark.parametrize("url", ["https://", "https:///a.h5", "s3:///a.h5"])
-def test_a_url_without_a_server(url: str) -> None:
-    (found,) = bninspect.check(url).checkpoints
-    assert "this URL names no server and no bucket" in str(found.error)
-
-
 def test_runs_in_threads() -> None:
     """Each forgets what lies behind URLs when it begins, while others read."""
     program = (

@@ -208,9 +208,6 @@ _stores: dict[tuple[str, str], Store | WebStore] = {}
 
 def store_of(url: str) -> Store | WebStore:
     """Where the objects of a URL's server are; raises a `ReadProblem` if nothing can read them."""
-    if "://" not in url:  # what is left of `s3:///model.h5` above the name
-        fault = "this URL names no server and no bucket"
-        raise NotFound(f"{url.partition(':')[0]}://", fault, "Check the URL.")
     scheme = scheme_of(url)
     server = "" if scheme in WEB else "/".join(opened_by(url).split("/", 3)[:3])
     store = _stores.get((scheme, server))

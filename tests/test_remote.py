@@ -532,14 +532,15 @@ def test_a_signature_opens_what_it_should(private: Callable[[str], str], run: Ru
 @pytest.mark.parametrize(
     "path", [H5, "keras2_zip_nested/model.keras", "tf1_v1_correct/model.ckpt-60"]
 )
-def test_a_signature_of_one_object(run: Run, path: str) -> None:
-    """A store denies access to what the signature is not of, be it there or not."""
+@pytest.mark.parametrize("query", [QUERY, ""])
+def test_one_object_may_be_read(run: Run, path: str, query: str) -> None:
+    """A store denies access to all but what is public or signed, be it there or not."""
     with Folder(FIXTURES) as server:
-        server.faults = [on(f"^(?!/{path}[?])", refusing(403))]
-        outcome = run("check", f"{server.url}/{path}{QUERY}", "--format", "jsonl")
+        server.faults = [on(f"^(?!/{path}([?]|$))", refusing(403))]
+        outcome = run("check", f"{server.url}/{path}{query}", "--format", "jsonl")
         assert outcome.exit_code == 0, outcome.out
         server.faults = [on("", refusing(403))]
-        outcome = run("check", f"{server.url}/{path}{QUERY}", "--format", "json")
+        outcome = run("check", f"{server.url}/{path}{query}", "--format", "json")
     problem = outcome.json["checkpoints"][0]["error"]["message"]
     assert problem == f"{server.url}/{path}: the server denies access (status 403)"
 

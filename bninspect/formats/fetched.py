@@ -58,7 +58,7 @@ class Fetched:
         with self._lock:
             return not self._held.missing(start, start + length)
 
-    def read(self, start: int, length: int, block: int | None = None) -> bytes:
+    def read(self, start: int, length: int) -> bytes:
         """Some bytes, which lie within `size`; raises a `ReadProblem` if they cannot be fetched."""
         end = start + length
         with self._lock:
@@ -66,9 +66,8 @@ class Fetched:
             if missing and self.size <= _SMALL:
                 self._fetch(self._held.missing(0, self.size))
             elif missing:
-                block = block or _BLOCK
-                first = missing[0][0] // block * block
-                last = min(-(-missing[-1][1] // block) * block, self.size)
+                first = missing[0][0] // _BLOCK * _BLOCK
+                last = min(-(-missing[-1][1] // _BLOCK) * _BLOCK, self.size)
                 self._fetch(self._held.missing(first, last))
             return self._held.get(start, end)
 

@@ -144,6 +144,8 @@ def list_below(directory: str) -> None:
         found = store_of(directory).find(directory)
     except Exception:  # the listing of the directory tells why
         return
+    # Keys may have an empty name in them, to which no path leads.
+    found = {path: info for path, info in found.items() if "" not in path.split("/")}
     below: dict[str, dict[str, Info]] = {directory: {}}
     for path, info in found.items():
         around, _, name = path.rpartition("/")

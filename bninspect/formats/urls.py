@@ -3,7 +3,8 @@
 User info, query and fragment of a URL may be secrets (a password, a signature). They are withdrawn
 at the door, by `given`, before anything else has seen the URL: what goes through the program, into
 messages and reports, is the rest. What was withdrawn is kept here alone, and `opened_by` puts it
-back for the one room that sends requests.
+back for the one room that sends requests. It is kept as long as the process: a checkpoint may stay
+open, so a program that reads for several people gives each a process.
 """
 
 from __future__ import annotations

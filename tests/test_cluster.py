@@ -46,6 +46,13 @@ def deadly(item, *rest, **more):
     return examine(item, *rest, **more)
 bninspect.batch.examine = deadly
 """
+BROKEN = """
+import bninspect.batch
+from bninspect import workers
+def broken(*arguments, **more):
+    raise RuntimeError("a bug of ours")
+bninspect.batch.examine = broken
+"""
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +134,20 @@ def test_asks_anew_what_lies_behind_urls(run: Run, two_workers: Cluster, tmp_pat
             assert outcome.json["summary"]["unreadable"] == 0, outcome.out
             codes.append(outcome.exit_code)
     assert codes == [0, 1, 0, 1, 0, 1]
+
+
+def test_no_log_of_a_cluster_holds_a_secret(run: Run, tmp_path: Path) -> None:
+    """Dask logs what has failed, and may log the arguments of that."""
+    pytest.importorskip("fsspec", reason="needs bninspect[remote]")
+    secret = "never5ecret"  # noqa: S105 - of no server
+    with cluster(tmp_path / "cluster") as started, Folder(FIXTURES) as server:
+        started.worker(BROKEN)
+        url = server.url.replace("://", f"://user:{secret}@") + f"/model.h5?sig={secret}"
+        outcome = run("check", url, "--scheduler", started.address)
+        assert "internal error" in outcome.err
+        logs = [log.read_text(encoding="utf-8") for log in started.folder.glob("*.log")]
+    assert any("a bug of ours" in log for log in logs)
+    assert not [text for text in (outcome.out, outcome.err, *logs) if secret in text]
 
 
 def test_a_path_that_a_worker_does_not_find_is_an_error_of_its_own(

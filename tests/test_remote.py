@@ -253,7 +253,7 @@ def test_what_is_not_there(memory: Any) -> None:
         (f"{home}/none*", "not-found"),
         ("memory://runs/**/none*", "not-found"),
         ("gopher://host/model.ckpt", "not-found"),
-        ("zip://a.h5::https://host/b.zip", "corrupt"),
+        ("zip://a.h5::https://host/b.zip", "unreachable"),
         (f"{home}/model.ckpt-60.index?versionId=3", "corrupt"),
     ):
         (found,) = bninspect.check(path).checkpoints
@@ -541,8 +541,9 @@ def test_one_object_may_be_read(run: Run, path: str, query: str) -> None:
         assert outcome.exit_code == 0, outcome.out
         server.faults = [on("", refusing(403))]
         outcome = run("check", f"{server.url}/{path}{query}", "--format", "json")
-    problem = outcome.json["checkpoints"][0]["error"]["message"]
-    assert problem == f"{server.url}/{path}: the server denies access (status 403)"
+    problem = outcome.json["checkpoints"][0]["error"]
+    assert problem["message"] == f"{server.url}/{path}: the server denies access (status 403)"
+    assert problem["kind"] == "unreachable"  # no damage
 
 
 def test_a_shard_that_is_denied(tmp_path: Path, run: Run) -> None:

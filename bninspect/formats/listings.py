@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from threading import Lock
 
-from bninspect.errors import ReadProblem
+from bninspect.errors import ReadProblem, Unreachable
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
 from bninspect.formats.remote import Info, store_of
 from bninspect.formats.remote_faults import is_denied, is_missing, problem_of, refuse
@@ -94,10 +94,8 @@ def _is_top(url: str) -> bool:
     return len(names) == 1
 
 
-class _Denied(ReadProblem):
+class _Denied(Unreachable):
     """Listing is not possible, though objects may be read."""
-
-    kind = "not-found"
 
 
 def _is_bucket(url: str) -> bool:

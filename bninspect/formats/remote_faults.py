@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from bninspect.errors import Incomplete, NotFound, ReadProblem, Unsupported
+from bninspect.errors import Incomplete, NotFound, ReadProblem, Unreachable, Unsupported
 from bninspect.formats.urls import scheme_of
 
 INSTALL = "pip install 'bninspect[remote]'"
@@ -98,7 +98,7 @@ def problem_of(url: str, error: BaseException) -> ReadProblem:
         return NotFound(url, "there is no such bucket", "Check the name of the bucket.")
     if is_missing(error):
         return NotFound(url, "no such object", "Check the URL.")
-    return ReadProblem(url, *_of_access(url, error) or _of_the_way(error))
+    return Unreachable(url, *_of_access(url, error) or _of_the_way(error))
 
 
 def _of_access(url: str, error: BaseException) -> tuple[str, str] | None:

@@ -73,11 +73,11 @@ def examine_in_turn(
 ) -> Iterator[CheckpointReport]:
     """What is in each, compared with `since`, or with the one before it of the same training."""
     alone = by_itself(config, rules)
-    given = since if _compares(rules) else None
+    asked = since if _compares(rules) else None
     latest: dict[tuple[str, str], CheckpointReport] = {}
     for item in found:
         training = _training_of(item) if alone else None
-        earlier = latest.get(training) if training else given
+        earlier = latest.get(training) if training else asked
         state = _state_of(item) if config.states else None  # before: it may change meanwhile
         report = examine(item, config, rules, earlier, certain=since is not None)
         if state is not None:

@@ -88,9 +88,9 @@ def _without_secrets(arguments: list[str]) -> list[str]:
     """The arguments, URLs without what must be in no message and report."""
     if not any("://" in one for one in arguments):
         return arguments
-    from bninspect.formats.urls import argument  # noqa: PLC0415 - few read from afar
+    from bninspect.formats import urls  # noqa: PLC0415 - few read from afar
 
-    return [argument(one) for one in arguments]
+    return urls.arguments(arguments)
 
 
 class _Commands(click.Group):

@@ -1,7 +1,7 @@
 """A Dask cluster that is there already, as a pool: the only place that knows `distributed`.
 
-What travels are the places of checkpoints, the options and our own reports, never what is in a
-file: the workers read the checkpoints themselves, by the same paths.
+What travels are the places of checkpoints with what opens them, the options and our own reports,
+never what is in a file: the workers read the checkpoints themselves, by the same paths.
 """
 
 from __future__ import annotations

@@ -86,3 +86,9 @@ class Unsupported(ReadProblem):
     """The file is what it claims to be, and bninspect does not read that."""
 
     kind = "unsupported"
+
+
+class Unreachable(ReadProblem):
+    """A server gives nobody, or not this one, what lies there; that tells nothing of the file."""
+
+    kind = "unreachable"

@@ -137,6 +137,10 @@ class Suppression(NamedTuple):
     expires: date | None = None
     where: str = "the suppression"
 
+    def holds(self, day: date) -> bool:
+        """Whether it has not expired."""
+        return self.expires is None or day <= self.expires
+
 
 class Finding(NamedTuple):
     """A rule's verdict on one layer of one checkpoint.

@@ -36,7 +36,8 @@ def settings_of(config: Config) -> str:
     Raises `UsageProblem` if the baseline cannot be read.
     """
     since = [] if config.since is None else find_checkpoints(config.since)
-    holding = [one for one in config.suppress if not (one.expires and one.expires < date.today())]
+    today = date.today()  # as `Triage` has it
+    holding = [one for one in config.suppress if one.holds(today)]
     known = {} if config.baseline is None else read_baseline(config.baseline)
     told = {
         "rules": [rule.code for rule in select_rules(config.select, config.ignore)],

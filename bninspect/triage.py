@@ -37,8 +37,8 @@ class Triage:
         self._config = config
         self._known = {} if config.baseline is None else read_baseline(config.baseline)
         today = date.today()  # that of whoever runs this, not UTC's
-        self._expired = [one for one in config.suppress if one.expires and one.expires < today]
-        self._holding = [one for one in config.suppress if one not in self._expired]
+        self._expired = [one for one in config.suppress if not one.holds(today)]
+        self._holding = [one for one in config.suppress if one.holds(today)]
         self._ran = _ran(rules, config)
         self._used: set[Suppression] = set()
         self._seen: set[str] = set()  # fingerprints, suppressed or not

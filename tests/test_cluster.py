@@ -20,6 +20,7 @@ from bninspect import cluster as cluster_
 from bninspect.writers import CHECK
 from tests.clusters import Cluster, cluster
 from tests.conftest import FIXTURES, ROOT, Outcome
+from tests.servers import Folder
 from tests.test_many import make_models
 
 pytest.importorskip("distributed")
@@ -44,6 +45,13 @@ def deadly(item, *rest, **more):
         os._exit(9)
     return examine(item, *rest, **more)
 bninspect.batch.examine = deadly
+"""
+BROKEN = """
+import bninspect.batch
+from bninspect import workers
+def broken(*arguments, **more):
+    raise RuntimeError("a bug of ours")
+bninspect.batch.examine = broken
 """
 
 
@@ -111,6 +119,35 @@ def test_reads_since_anew_in_each_run(run: Run, two_workers: Cluster, tmp_path: 
     assert before["checkpoints"][0]["since"]["step"] == 20
     assert after["checkpoints"][0]["since"]["step"] == 40
     assert after == run(*call).json
+
+
+def test_asks_anew_what_lies_behind_urls(run: Run, two_workers: Cluster, tmp_path: Path) -> None:
+    """The workers outlive a run: an object of the same name may be another one in the next."""
+    pytest.importorskip("fsspec", reason="needs bninspect[remote]")
+    model = tmp_path / "model.h5"
+    with Folder(tmp_path) as server:
+        call = ("check", f"{server.url}/model.h5", "--scheduler", two_workers.address)
+        codes = []
+        for stem in ("keras2_functional_correct", "keras2_training_false") * 3:  # two workers
+            shutil.copy(FIXTURES / stem / "model.h5", model)
+            outcome = run(*call, "--format", "json")
+            assert outcome.json["summary"]["unreadable"] == 0, outcome.out
+            codes.append(outcome.exit_code)
+    assert codes == [0, 1, 0, 1, 0, 1]
+
+
+def test_no_log_of_a_cluster_holds_a_secret(run: Run, tmp_path: Path) -> None:
+    """Dask logs what has failed, and may log the arguments of that."""
+    pytest.importorskip("fsspec", reason="needs bninspect[remote]")
+    secret = "never5ecret"  # noqa: S105 - of no server
+    with cluster(tmp_path / "cluster") as started, Folder(FIXTURES) as server:
+        started.worker(BROKEN)
+        url = server.url.replace("://", f"://user:{secret}@") + f"/model.h5?sig={secret}"
+        outcome = run("check", url, "--scheduler", started.address)
+        assert "internal error" in outcome.err
+        logs = [log.read_text(encoding="utf-8") for log in started.folder.glob("*.log")]
+    assert any("a bug of ours" in log for log in logs)
+    assert not [text for text in (outcome.out, outcome.err, *logs) if secret in text]
 
 
 def test_a_path_that_a_worker_does_not_find_is_an_error_of_its_own(

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 import bninspect
 from bninspect.errors import ReadProblem, Unsupported, UsageProblem
-from bninspect.formats import fetched, listings, open_checkpoint, remote, urls
+from bninspect.formats import fetched, files, listings, open_checkpoint, remote, urls
 from bninspect.formats.fetched import Fetched
 from bninspect.formats.ranges import Held, Range, merged
 from bninspect.formats.remote import Info
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
-from tests.servers import Answer, Folder, Request, on, refusing
+from tests.servers import Answer, Folder, Request, on, refusing, with_headers
 
 fsspec = pytest.importorskip("fsspec", reason="needs bninspect[remote]")
 
@@ -38,7 +38,7 @@ QUERY = f"?X-Amz-Credential=AKIA{SECRET}&X-Amz-Signature={SECRET}"
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that was given no URL yet."""
     monkeypatch.setattr(urls, "_withdrawn", {})
-    fetched.forget()
+    files.forget()
 
 
 @pytest.fixture
@@ -126,8 +126,14 @@ def test_two_signatures_of_one_object_are_one_checkpoint() -> None:
 
 @pytest.mark.parametrize("option", ["", "--since=", "-o", "json="])
 def test_an_argument_loses_its_secrets(option: str) -> None:
-    shown = urls.argument(f"{option}https://user:{SECRET}@host/a.h5{QUERY}")
-    assert shown == f"{option}https://host/a.h5"
+    shown = urls.arguments(["check", f"{option}https://user:{SECRET}@host/a.h5{QUERY}"])
+    assert shown == ["check", f"{option}https://host/a.h5"]
+
+
+def test_two_objects_that_look_like_one_are_refused(run: Run) -> None:
+    outcome = run("check", "https://host/get?id=1", "https://host/get?id=2")
+    assert outcome.exit_code == 2
+    assert "https://host/get is named twice" in outcome.err
 
 
 def test_a_text_of_a_library_loses_its_secrets() -> None:
@@ -247,7 +253,7 @@ def test_what_is_not_there(memory: Any) -> None:
         (f"{home}/none*", "not-found"),
         ("memory://runs/**/none*", "not-found"),
         ("gopher://host/model.ckpt", "not-found"),
-        ("zip://a.h5::https://host/b.zip", "corrupt"),
+        ("zip://a.h5::https://host/b.zip", "unreachable"),
         (f"{home}/model.ckpt-60.index?versionId=3", "corrupt"),
     ):
         (found,) = bninspect.check(path).checkpoints
@@ -257,7 +263,9 @@ def test_what_is_not_there(memory: Any) -> None:
     assert f"Did you mean {home}/model.ckpt-60?" in said
 
 
-def test_a_state_file_leads_nowhere_else(memory: Any, tmp_path: Path) -> None:
+def test_a_state_file_leads_nowhere_else(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = put(memory, "tf1_layers_correct")
     local = load_fixture("tf1_v1_correct").path
     for named in (str(local), f"file://{local}", "memory://else/model", "../else/model"):
@@ -274,6 +282,20 @@ def test_a_state_file_leads_nowhere_else(memory: Any, tmp_path: Path) -> None:
     state = tmp_path / "checkpoint"
     state.write_text(f'model_checkpoint_path: "{home}/model.ckpt-60"\n', encoding="utf-8")
     assert bninspect.check(tmp_path).checkpoints[0].error is not None
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "checkpoint"):
+        assert bninspect.check(path).checkpoints[0].error is not None
+
+
+def test_a_name_in_a_state_file_is_no_part_of_a_request(tmp_path: Path) -> None:
+    with Folder(tmp_path) as server:
+        for named in ("a?b=c", "a#b", "%2e%2e%2fa"):
+            state = f'model_checkpoint_path: "{named}"\n'
+            (tmp_path / "checkpoint").write_text(state, encoding="utf-8")
+            bninspect.check(f"{server.url}/checkpoint?sig=x")
+        asked = {request.path.removesuffix(".index?sig=x") for request in server.requests}
+    assert asked >= {"/a%3Fb=c", "/a%23b", "/%252e%252e%252fa"}
+    assert not [path for path in asked if "?b" in path or path.startswith("/%2e")]
 
 
 def test_a_directory_is_asked_for_once_in_a_run(
@@ -347,6 +369,39 @@ def test_a_missing_package_is_told(missing: str) -> None:
     assert done.returncode == 2
     assert "pip install 'bninspect[remote]'" in " ".join(done.stdout.split())
     assert not done.stderr
+
+
+def test_a_package_that_the_extra_does_not_bring_is_named() -> None:
+    program = (
+        "import sys; sys.modules['paramiko'] = None\n"
+        "from bninspect.cli import run; run(['check', 'sftp://host/model.ckpt'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2
+    assert "the module paramiko is missing" in " ".join(done.stdout.split())
+    assert "bninspect[remote]" not in done.stdout
+
+
+def test_runs_in_threads() -> None:
+    """Each forgets what lies behind URLs when it begins, while others read."""
+    program = (
+        "import sys; sys.setswitchinterval(1e-5)\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import bninspect\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    for report in pool.map(bninspect.check, sys.argv[1:] * 20):\n"
+        "        print(report.unreadable, len(report.findings))\n"
+    )
+    with Folder(FIXTURES) as server:
+        paths = [f"{server.url}/{path}" for path in (GOOD, BAD, H5)]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *paths],
+            capture_output=True, text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["0 0", "0 3", "0 0"] * 20
 
 
 def test_damage_far_away_is_told_as_damage_here(memory: Any, tmp_path: Path) -> None:
@@ -490,6 +545,49 @@ def test_a_signature_of_one_object_alone(run: Run, query: str) -> None:
             assert found["format"] == "keras-h5"
         else:
             assert f"{server.url}/{H5}: the server denies access" in found["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path", [H5, "keras2_zip_nested/model.keras", "tf1_v1_correct/model.ckpt-60"]
+)
+@pytest.mark.parametrize("query", [QUERY, ""])
+def test_one_object_may_be_read(run: Run, path: str, query: str) -> None:
+    """A store denies access to all but what is public or signed, be it there or not."""
+    with Folder(FIXTURES) as server:
+        server.faults = [on(f"^(?!/{path}([?]|$))", refusing(403))]
+        outcome = run("check", f"{server.url}/{path}{query}", "--format", "jsonl")
+        assert outcome.exit_code == 0, outcome.out
+        server.faults = [on("", refusing(403))]
+        outcome = run("check", f"{server.url}/{path}{query}", "--format", "json")
+    problem = outcome.json["checkpoints"][0]["error"]
+    assert problem["message"] == f"{server.url}/{path}: the server denies access (status 403)"
+    assert problem["kind"] == "unreachable"  # no damage
+
+
+def test_a_shard_that_is_denied(tmp_path: Path, run: Run) -> None:
+    with Folder(FIXTURES) as server:
+        server.faults = [on("[.]data-", refusing(403))]
+        outcome = run("check", f"{server.url}/{GOOD}")
+    assert outcome.exit_code == 2
+    assert ".data-00000-of-00001: the server denies access (status 403)" in outcome.said
+
+
+@pytest.mark.parametrize("options", [["--format", "jsonl"], ["--skip-unknown"]])
+def test_what_cannot_be_told_of_one_file_does_not_end_the_run(run: Run, options: Any) -> None:
+    with Folder(FIXTURES) as server:
+        server.faults = [on("[.]meta|/failing", refusing(500))]
+        paths = [f"{server.url}/failing.h5", f"{server.url}/{BAD}.index", f"{server.url}/{H5}"]
+        outcome = run("check", *paths, *options)
+    assert outcome.exit_code == 2
+    assert "the server failed, again and again (status 500)" in outcome.said
+    assert "BN101" in outcome.said
+
+
+def test_a_time_without_end(run: Run) -> None:
+    with Folder(FIXTURES) as server:
+        server.faults = [with_headers(Last_Modified="inf")]
+        outcome = run("check", f"{server.url}/{H5}", "--format", "jsonl")
+    assert outcome.exit_code == 0, outcome.err
 
 
 def test_a_problem_holds_no_secret(private: Callable[[str], str]) -> None:

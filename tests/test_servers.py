@@ -503,6 +503,20 @@ def test_a_signed_url_of_a_bucket(bucket: Place, run: Run) -> None:
     assert "Signature" not in there.out
 
 
+def test_keys_that_are_no_paths(bucket: Place, run: Run) -> None:
+    """An empty name in a key is none of a file beside those that are there."""
+    before = run("check", bucket.url, "--format", "json")
+    client = s3_client(bucket.server.url)
+    odd = ["runs//odd.h5", "runs/deep//odd.h5"]
+    for key in odd:
+        client.put_object(Bucket="bucket", Key=key, Body=b"\x89HDF\r\n\x1a\n")
+    try:
+        assert run("check", bucket.url, "--format", "json") == before
+    finally:
+        for key in odd:
+            client.delete_object(Bucket="bucket", Key=key)
+
+
 def test_what_comes_whole_comes_once(tmp_path: Path, run: Run) -> None:
     """Whether it was replaced meanwhile is told by the head of the answer."""
     prefix = tmp_path / "model.ckpt-1"

@@ -58,7 +58,7 @@ class Fetched:
         with self._lock:
             return not self._held.missing(start, start + length)
 
-    def read(self, start: int, length: int, block: int | None = None) -> bytes:
+    def read(self, start: int, length: int) -> bytes:
         """Some bytes, which lie within `size`; raises a `ReadProblem` if they cannot be fetched."""
         end = start + length
         with self._lock:
@@ -66,9 +66,8 @@ class Fetched:
             if missing and self.size <= _SMALL:
                 self._fetch(self._held.missing(0, self.size))
             elif missing:
-                block = block or _BLOCK
-                first = missing[0][0] // block * block
-                last = min(-(-missing[-1][1] // block) * block, self.size)
+                first = missing[0][0] // _BLOCK * _BLOCK
+                last = min(-(-missing[-1][1] // _BLOCK) * _BLOCK, self.size)
                 self._fetch(self._held.missing(first, last))
             return self._held.get(start, end)
 
@@ -111,6 +110,7 @@ class Fetched:
 
 
 _objects: dict[str, Fetched] = {}
+_of_all = Lock()  # several threads may have runs
 _of_thread = local()  # `opened`: the objects that are read in a block of `unchanged`
 
 
@@ -122,14 +122,15 @@ def open_object(url: str) -> Fetched:
     """
     info = listings.lookup(url)
     if info is None:
-        raise NotFound(url, "no such file", "Check the URL.")
+        raise listings.why_not(url) or NotFound(url, "no such file", "Check the URL.")
     if info.directory:
         raise UnknownFormat(url, "this is not a file but a directory", "Check the URL.")
-    found = _objects.pop(url, None)
-    if found is None or found.info != info:
-        found = Fetched(url, info)
-    _objects[url] = found
-    _make_room()
+    with _of_all:
+        found = _objects.pop(url, None)
+        if found is None or found.info != info:
+            found = Fetched(url, info)
+        _objects[url] = found
+        _make_room()
     opened = getattr(_of_thread, "opened", None)
     if opened is not None:
         opened.setdefault(url, found)
@@ -165,8 +166,8 @@ def _make_room() -> None:
 
 def forget() -> None:
     """Know nothing of any object, as when a run begins."""
-    _objects.clear()
-    listings.forget()
+    with _of_all:
+        _objects.clear()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from bninspect.errors import ReadProblem
-from bninspect.formats.urls import is_url
+from bninspect.formats.urls import WEB, is_url, quoted, scheme_of
 
 # What an entry of a directory is. A link to a directory is "linked"; one that leads nowhere counts
 # as a file, since what it should be may be missed. Pipes and devices are none of these.
@@ -36,9 +36,10 @@ def _listings() -> Any:
 
 def forget() -> None:
     """Ask anew what lies behind URLs, as when a run begins."""
-    for room in ("listings", "fetched"):  # what could not be listed was not fetched either
-        if module := sys.modules.get(f"bninspect.formats.{room}"):
-            module.forget()
+    for room in ("listings", "fetched"):
+        module = sys.modules.get(f"bninspect.formats.{room}")
+        if tell := getattr(module, "forget", None):  # another thread may just be importing it
+            tell()
 
 
 def unchanged(path: str) -> AbstractContextManager[None]:
@@ -125,6 +126,18 @@ def matching(pattern: str) -> list[str]:
     return glob(pattern)
 
 
+def named_in(directory: str, name: str) -> str:
+    """The path of what a file in a directory calls `name`; never of what lies behind a URL.
+
+    Unless the directory does. There what has a meaning in web URLs is escaped, for `name` has none.
+    """
+    if is_url(directory):
+        name = quoted(name) if scheme_of(directory) in WEB else name
+    elif is_url(name):
+        directory = directory or "."  # a file can be called so
+    return os.path.join(directory, name)
+
+
 def real_path(path: str) -> str:
     """The same for every path that leads to one file."""
     if is_url(path):
@@ -144,7 +157,10 @@ def directory_identity(directory: str) -> Hashable:
 def stamp_of(path: str) -> Stamp | None:
     """That of a file; None if it is gone or cannot be reached."""
     if is_url(path):
-        found = _listings().lookup(path)
+        try:
+            found = _listings().lookup(path)
+        except ReadProblem:
+            return None
         if found is None:
             return None
         version = f"{path} {found.etag} {found.time}"  # objects get no other name
@@ -185,5 +201,5 @@ def problem_of(error: OSError) -> ReadProblem | None:
 def _nanoseconds(time: str) -> int:
     try:
         return int(float(time) * 1e9)
-    except ValueError:
+    except (ValueError, OverflowError):  # a server may say "inf"
         return 0

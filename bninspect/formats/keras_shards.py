@@ -47,7 +47,7 @@ def open_keras_shards(
     places: dict[str, Hdf5] = {}
     try:
         for shard, groups in shards.items():
-            shard_path = os.path.join(os.path.dirname(map_path), shard)
+            shard_path = files.named_in(os.path.dirname(map_path), shard)
             if not files.is_file(shard_path):
                 raise Incomplete(
                     map_path,

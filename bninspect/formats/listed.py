@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
+from bninspect.errors import ReadProblem
 from bninspect.formats import files
 from bninspect.formats.discover import among, found_at, parts_in
 from bninspect.formats.locate import Found
@@ -24,7 +26,7 @@ def listed_files(paths: Iterable[str]) -> dict[str, list[Found]]:
     by_file: dict[str, list[Found]] = {}
     for path in paths:
         directory, name = os.path.split(path)
-        if name == STATE_FILE or not files.is_file(path):
+        if name == STATE_FILE or not _is_file(path):
             continue
         if directory not in parts:
             parts[directory] = parts_in(directory)
@@ -34,3 +36,9 @@ def listed_files(paths: Iterable[str]) -> dict[str, list[Found]]:
             found[whole] = [found_at(candidate) for candidate in among(directory, names)]
         by_file[path] = found[whole]
     return by_file
+
+
+def _is_file(path: str) -> bool:
+    with suppress(ReadProblem):  # where nobody can tell, who looks for checkpoints says why
+        return files.is_file(path)
+    return False

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from contextlib import suppress
+from threading import Lock
 
-from bninspect.errors import ReadProblem
+from bninspect.errors import ReadProblem, Unreachable
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
-from bninspect.formats.remote import WEB, Info, store_of
+from bninspect.formats.remote import Info, store_of
 from bninspect.formats.remote_faults import is_denied, is_missing, problem_of, refuse
-from bninspect.formats.urls import is_opened_by_another, scheme_of
+from bninspect.formats.urls import WEB, scheme_of
 
 _MOST_NAMES = 1_000_000  # that listings keep
 _MOST_HEADS = 256  # of single names that are kept
@@ -29,8 +31,11 @@ class OutOfReach(OSError):
         super().__init__(problem.message)
 
 
+# Runs of several threads may share all this, and any of them may begin meanwhile.
+_of_all = Lock()
 _listings: dict[str, dict[str, Info]] = {}
 _single: dict[str, Info | None] = {}  # of names that were asked for one by one
+_refused: dict[str, ReadProblem] = {}  # of these, what a web server said
 _unlistable: dict[str, ReadProblem] = {}
 # The objects below the directory that is walked, in about the order in which they will be looked
 # at, and where each stands in it.
@@ -40,11 +45,9 @@ _places: dict[str, int] = {}
 
 def forget() -> None:
     """Know nothing of what lies where, as when a run begins; connections stay."""
-    _listings.clear()
-    _single.clear()
-    _unlistable.clear()
-    _order.clear()
-    _places.clear()
+    with _of_all:
+        for known in (_listings, _single, _refused, _unlistable, _order, _places):
+            known.clear()
 
 
 def lookup(url: str) -> Info | None:
@@ -56,28 +59,29 @@ def lookup(url: str) -> Info | None:
         if whole != url and url not in _listings and _is_bucket(whole):
             return None  # a bucket is no prefix, though it is looked up as if it might be one
         return Info(0, directory=True) if _is_bucket(url) else None
-    if url in _single:
+    try:
+        return entries(around).get(name)
+    except OutOfReach as fault:
+        if not isinstance(fault.problem, _Denied):
+            raise fault.problem from None
+    with suppress(KeyError):
         return _single[url]
-    if around not in _listings and around not in _unlistable:
-        try:
-            return entries(around).get(name)
-        except OutOfReach as fault:
-            if not isinstance(fault.problem, _Denied):
-                raise fault.problem from None
-    if around in _listings:
-        return _listings[around].get(name)
     try:
         found = store_of(url).info(url)
     except Exception as error:  # whatever the library of a scheme raises
-        # Who may not list is told so of what is not there, too (AWS: HeadObject, permissions); and
-        # whose signature holds for one object alone, of what lies beside it.
-        alone = scheme_of(url) in WEB and not is_opened_by_another(url)
-        if alone or not is_denied(error):
+        # Who may not list, or has the signature of one object alone, is told so of what is not
+        # there, too (AWS: HeadObject, permissions).
+        if not is_denied(error):
             refuse(url, error)
         found = None
-    if len(_single) >= _MOST_HEADS:
-        del _single[next(iter(_single))]
-    _single[url] = found
+        if scheme_of(url) in WEB:
+            _refused[url] = problem_of(url, error)
+    with _of_all:
+        while len(_single) >= _MOST_HEADS:
+            oldest = next(iter(_single))
+            del _single[oldest]
+            _refused.pop(oldest, None)
+        _single[url] = found
     return found
 
 
@@ -94,10 +98,8 @@ def _is_top(url: str) -> bool:
     return len(names) == 1
 
 
-class _Denied(ReadProblem):
+class _Denied(Unreachable):
     """Listing is not possible, though objects may be read."""
-
-    kind = "not-found"
 
 
 def _is_bucket(url: str) -> bool:
@@ -109,8 +111,8 @@ def entries(directory: str) -> dict[str, Info]:
     directory = directory.rstrip("/")
     found = _listings.get(directory)
     if found is None:
-        if directory in _unlistable:
-            raise OutOfReach(_unlistable[directory])
+        if problem := _unlistable.get(directory):
+            raise OutOfReach(problem)
         try:
             found = store_of(directory).listing(directory)
         except Exception as error:  # whatever the library of a scheme raises
@@ -130,10 +132,11 @@ def _no_listing(directory: str, error: Exception) -> ReadProblem:
 
 
 def _keep(directory: str, found: dict[str, Info]) -> None:
-    _listings[directory] = found
-    if len(_listings) % 1000 == 0:
-        while sum(map(len, _listings.values())) > _MOST_NAMES:
-            del _listings[next(iter(_listings))]
+    with _of_all:
+        _listings[directory] = found
+        if len(_listings) % 1000 == 0:
+            while sum(map(len, _listings.values())) > _MOST_NAMES:
+                del _listings[next(iter(_listings))]
 
 
 def list_below(directory: str) -> None:
@@ -143,6 +146,8 @@ def list_below(directory: str) -> None:
         found = store_of(directory).find(directory)
     except Exception:  # the listing of the directory tells why
         return
+    # Keys may have an empty name in them, to which no path leads.
+    found = {path: info for path, info in found.items() if "" not in path.split("/")}
     below: dict[str, dict[str, Info]] = {directory: {}}
     for path, info in found.items():
         around, _, name = path.rpartition("/")
@@ -156,6 +161,7 @@ def list_below(directory: str) -> None:
         _keep(place, names)
     whole = (path for path in found if not PART.fullmatch(path))
     _order[:] = [f"{directory}/{path}" for path in sorted(whole, key=natural_order)]
+    _places.clear()
     _places.update({url: place for place, url in enumerate(_order)})
 
 
@@ -246,8 +252,7 @@ def why_not(url: str) -> ReadProblem | None:
         found = lookup(url)
     except ReadProblem as problem:
         return problem
-    around = url.rstrip("/").rpartition("/")[0]
-    denied = _unlistable.get(around)
-    if found is None and denied is not None and scheme_of(url) not in WEB:
-        return denied
-    return None
+    if found is not None:
+        return None
+    url = url.rstrip("/")
+    return _refused.get(url) if scheme_of(url) in WEB else _unlistable.get(url.rpartition("/")[0])

@@ -171,10 +171,10 @@ def locate_named(
 def _named_from(directory: str, named: str) -> str:
     """What a state file means by a name; one behind a URL leads nowhere but below its directory."""
     if not is_url(directory):
-        return os.path.join(directory, named)
+        return files.named_in(directory, named)
     below = named.removeprefix(os.path.join(directory, ""))
     leads_away = below.startswith("/") or is_url(below) or ".." in below.split("/")
-    return _beside(directory, named) if leads_away else os.path.join(directory, below)
+    return _beside(directory, named) if leads_away else files.named_in(directory, below)
 
 
 def unreadable_directory(path: str, error: OSError) -> ReadProblem:
@@ -259,7 +259,7 @@ def _instead(directory: str, named: str, problem: ReadProblem) -> Target:
 
 
 def _beside(directory: str, named: str) -> str:
-    return os.path.join(directory, re.split(r"[\\/]", named)[-1])
+    return files.named_in(directory, re.split(r"[\\/]", named)[-1])
 
 
 def _newest(directory: str, named: str) -> Target | None:

@@ -27,11 +27,10 @@ from bninspect.formats.remote_faults import (
     refuse,
 )
 from bninspect.formats.remote_http import HEAD, Http, is_other
-from bninspect.formats.urls import opened_by, scheme_of, withdrawn_from
+from bninspect.formats.urls import WEB, opened_by, scheme_of, withdrawn_from
 
 _LIMIT = 60.0  # seconds for one request, with all that the library tries anew
 _AT_ONCE = 16  # requests
-WEB = ("http", "https")
 # How the library of a scheme is told to give up, beside the limit of ours.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}},
@@ -235,10 +234,12 @@ def _new_store(scheme: str, url: str) -> Store | WebStore:
     # What no one has awaited would be logged with its URL.
     fsspec.asyn.get_loop().set_exception_handler(lambda _, __: None)
     if scheme in WEB:
-        return WebStore(kind(encoded=True, client_kwargs={"trust_env": True}))
+        web = kind(encoded=True, client_kwargs={"trust_env": True}, skip_instance_cache=True)
+        return WebStore(web)
     told = kind._get_kwargs_from_urls(url)  # noqa: SLF001 - its face
     options = {**_OPTIONS.get(scheme, {}), **{k: v for k, v in told.items() if k != "protocol"}}
-    filesystem = kind(use_listings_cache=False, **options)
+    # One of our own: the program around this one may use the library, too.
+    filesystem = kind(use_listings_cache=False, skip_instance_cache=True, **options)
     if scheme == "s3":
         filesystem.retries = 2  # beside those of botocore
     return Store(filesystem)

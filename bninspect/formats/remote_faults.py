@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from bninspect.errors import Incomplete, NotFound, ReadProblem, Unsupported
+from bninspect.errors import Incomplete, NotFound, ReadProblem, Unreachable, Unsupported
 from bninspect.formats.urls import scheme_of
 
 INSTALL = "pip install 'bninspect[remote]'"
+
+# The schemes of the packages that this installs.
+_OF_EXTRA = ("abfs", "abfss", "adl", "az", "gcs", "gs", "hf", "http", "https", "s3", "s3a")
 
 _CREDENTIALS = (
     "Set the credentials where the tools of that service look for them (environment, configuration"
@@ -90,12 +93,12 @@ def problem_of(url: str, error: BaseException) -> ReadProblem:
     if isinstance(error, ReadProblem):
         return error
     if isinstance(error, ImportError):
-        return missing_package(url)
+        return missing_package(url, error)
     if _NO_BUCKET & _codes(error):
         return NotFound(url, "there is no such bucket", "Check the name of the bucket.")
     if is_missing(error):
         return NotFound(url, "no such object", "Check the URL.")
-    return ReadProblem(url, *_of_access(url, error) or _of_the_way(error))
+    return Unreachable(url, *_of_access(url, error) or _of_the_way(error))
 
 
 def _of_access(url: str, error: BaseException) -> tuple[str, str] | None:
@@ -133,10 +136,15 @@ def _of_the_way(error: BaseException) -> tuple[str, str]:
     return next(((fault, hint) for holds, fault, hint in faults if holds), other)
 
 
-def missing_package(url: str) -> ReadProblem:
-    """What to say where the library for a scheme is not installed."""
-    scheme = url.partition("://")[0]
-    return Unsupported(url, f"reading {scheme}:// takes more packages", f"Run {INSTALL}.")
+def missing_package(url: str, error: ImportError | None = None) -> ReadProblem:
+    """What to say where the library for a scheme, or without `error` fsspec, is not installed."""
+    scheme = scheme_of(url)
+    hint = f"Run {INSTALL}."
+    if error is not None and scheme not in _OF_EXTRA:
+        missing = next((name for one in _chain(error) if (name := getattr(one, "name", ""))), "")
+        lacked = f" (the module {missing} is missing)" if missing else ""
+        hint = f"Install what fsspec needs for it{lacked}."
+    return Unsupported(url, f"reading {scheme}:// takes more packages", hint)
 
 
 def replaced(url: str) -> ReadProblem:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from bninspect.errors import ReadProblem, Unsupported
+from bninspect.errors import ReadProblem, Unreachable, Unsupported
 from bninspect.formats.ranges import Range
 from bninspect.formats.remote_faults import HttpStatus, is_missing, replaced
 
@@ -146,7 +146,7 @@ def _sent(shown: str, stated: str, wanted: Range) -> tuple[int, int, int]:
         first, last, size = map(int, match.groups())
         if first == wanted[0] and last == min(wanted[1], size) - 1:
             return first, size, last + 1 - first
-    raise ReadProblem(
+    raise Unreachable(
         shown,
         "the server sends other bytes than those that were asked for",
         "It does not serve ranges as HTTP has it: copy the file here first.",

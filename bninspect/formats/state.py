@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from hashlib import sha256
 
+from bninspect.errors import ReadProblem
 from bninspect.formats.discover import identity
 from bninspect.formats.files import stamp_of
 from bninspect.formats.locate import Found, Target
@@ -21,6 +22,10 @@ def state_of(found: Found) -> str | None:
     """
     if found.target is None or found.target.kind == "directory":
         return None
+    try:
+        place = identity(found)
+    except ReadProblem:  # nobody can tell what lies behind a URL
+        return None
     stamps = []
     for file in _files(found.target):
         stamp = stamp_of(file)
@@ -29,7 +34,7 @@ def state_of(found: Found) -> str | None:
             stamps.append((os.path.basename(file), stamp[1 if is_url(file) else 2 :]))
     if not stamps:
         return None
-    told = repr((identity(found), stamps)).encode("utf-8", "surrogatepass")
+    told = repr((place, stamps)).encode("utf-8", "surrogatepass")
     return sha256(told).hexdigest()[:16]
 
 

@@ -3,7 +3,8 @@
 User info, query and fragment of a URL may be secrets (a password, a signature). They are withdrawn
 at the door, by `given`, before anything else has seen the URL: what goes through the program, into
 messages and reports, is the rest. What was withdrawn is kept here alone, and `opened_by` puts it
-back for the one room that sends requests.
+back for the one room that sends requests. It is kept as long as the process: a checkpoint may stay
+open, so a program that reads for several people gives each a process.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from typing import NamedTuple
 from bninspect.errors import UsageProblem
 
 _URL = re.compile(r"(?s)([A-Za-z][A-Za-z0-9+.-]+)://(.*)")
-_ANYWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_WITH_QUERY = ("http", "https")
+# Who reads local files does not wait until these are compiled.
+_ANYWHERE = r"[A-Za-z][A-Za-z0-9+.-]+://"
+WEB = ("http", "https")  # schemes
 # What stands before an @ there is a container or a repository, no user:
 # https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-introduction-abfs-uri
 _NAMED_BEFORE_AT = ("abfs", "abfss", "adl", "az", "hf", "wasb", "wasbs")
 # Elsewhere ? is a character of patterns; what is called so behind one is a query all the same.
 # So is a URL in a URL, which is how fsspec chains them.
-_QUERY = re.compile(r"\?[\w.~-]+=|::[A-Za-z][A-Za-z0-9+.-]+://")
+_QUERY = r"\?[\w.~-]+=|::[A-Za-z][A-Za-z0-9+.-]+://"
 # The parts of a query that sign it, beside `X-Amz-…` and `X-Goog-…`: two such URLs are one object.
 # https://learn.microsoft.com/rest/api/storageservices/create-service-sas and CloudFront's.
-_SIGNING = re.compile(
+_SIGNING = (
     r"(?i)x-(amz|goog)-.*|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid"
     r"|(access_)?token|sig|s[evprs]|srt|spr|sip|st|sk(oid|tid|t|e|s|v)"
 )
@@ -103,14 +105,23 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def argument(text: str) -> str:
-    """An argument of the command line, perhaps `--option=URL`, without secrets."""
-    found = _ANYWHERE.search(text)
-    if found is None or os.path.lexists(text):
-        return text
-    if not found.start():
-        return given([text])[0]
-    return text[: found.start()] + given([text[found.start() :]])[0]
+def arguments(texts: Iterable[str]) -> list[str]:
+    """The arguments of a command line, perhaps `--option=URL`, without secrets; see `given`."""
+    parts = [_before_url(text) for text in texts]
+    known = given(url for _, url in parts)
+    return [before + url for (before, _), url in zip(parts, known, strict=True)]
+
+
+def _before_url(text: str) -> tuple[str, str]:
+    """What stands before the URL in an argument, and the URL; all is one if there is none."""
+    found = re.search(_ANYWHERE, text)
+    start = 0 if found is None or os.path.lexists(text) else found.start()
+    return text[:start], text[start:]
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in a web URL, where some characters have a meaning."""
+    return name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
 
 def opened_by(url: str) -> str:
@@ -129,11 +140,6 @@ def opened_by(url: str) -> str:
     user = user or next((w.user for one, w in _withdrawn.items() if _server(one) == server), "")
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{user}{rest}{own.query if own is not None else ''}"
-
-
-def is_opened_by_another(url: str) -> bool:
-    """Whether a query opens it that was given for what lies beside or around it."""
-    return "?" in opened_by(url) and not withdrawn_from(url)["query"]
 
 
 def secrets() -> Secrets:
@@ -175,18 +181,18 @@ def _parted(path: str) -> tuple[str, _Withdrawn]:
 
 
 def _without_query(scheme: str, rest: str) -> tuple[str, str]:
-    found = re.search(r"[?#]", rest) if scheme in _WITH_QUERY else _QUERY.search(rest)
+    found = re.search(r"[?#]" if scheme in WEB else _QUERY, rest)
     if found is None:
         return rest, ""
     query = rest[found.start() :]
-    return rest[: found.start()], query.partition("#")[0] if scheme in _WITH_QUERY else query
+    return rest[: found.start()], query.partition("#")[0] if scheme in WEB else query
 
 
 def _without_user(scheme: str, rest: str) -> tuple[str, str]:
     """`user:password@` and what stands behind it; a password may hold any character, if wrongly."""
     server, slash, path = rest.partition("/")
     is_port = re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", server)
-    if "@" not in server and not is_port and "@" in path and scheme in _WITH_QUERY:
+    if "@" not in server and not is_port and "@" in path and scheme in WEB:
         server, slash, path = rest, "", ""
         user, _, behind = rest.rpartition("@")
         return user + "@", behind
@@ -199,7 +205,7 @@ def _without_user(scheme: str, rest: str) -> tuple[str, str]:
 
 def _what_is_meant(query: str) -> str:
     parts = query.lstrip("?").split("&")
-    return "&".join(sorted(p for p in parts if not _SIGNING.fullmatch(p.partition("=")[0])))
+    return "&".join(sorted(p for p in parts if not re.fullmatch(_SIGNING, p.partition("=")[0])))
 
 
 def _local(rest: str) -> str:

@@ -31,6 +31,7 @@ from bninspect.formats.urls import WEB, opened_by, scheme_of, withdrawn_from
 
 _LIMIT = 60.0  # seconds for one request, with all that the library tries anew
 _AT_ONCE = 16  # requests
+_WITHOUT_USER = ("s3", "s3a", "gs", "gcs")
 # How the library of a scheme is told to give up, beside the limit of ours.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}},
@@ -135,7 +136,12 @@ class Store:
             fault = f"a URL of {scheme_of(url)}:// has no query and no URL in it"
             hint = "Leave that away: credentials come from the environment."
             raise ReadProblem(url, fault, hint)
-        return str(self._fs._strip_protocol(opened_by(url)))  # noqa: SLF001 - its face
+        opened = opened_by(url)
+        if opened != url and scheme_of(url) in _WITHOUT_USER:
+            fault = f"a URL of {scheme_of(url)}:// has no user or key in it"
+            hint = "Leave that away: credentials come from the environment."
+            raise ReadProblem(url, fault, hint)
+        return str(self._fs._strip_protocol(opened))  # noqa: SLF001 - its face
 
     @staticmethod
     def _below(path: str, found: Iterable[Any]) -> Iterable[tuple[str, Info]]:

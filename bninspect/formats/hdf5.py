@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -149,18 +149,16 @@ class Hdf5:
 
             fetch_for(looks, self._window)
 
-    def expect_variables(self, paths: Iterable[str]) -> None:
-        """Let come from afar what `variable` will read of some datasets."""
-        self.expect_looks([partial(self._note_values, path) for path in paths])
-
     def expect(self, paths: Iterable[str]) -> None:
         """Let the values of some datasets come from afar."""
         if self._window.expect is not None:
             paths = list(paths)
-            self.expect_variables(path for path in paths if path not in self._values)
+            unknown = (path for path in paths if path not in self._values)
+            self.expect_looks([partial(self.look_at, path) for path in unknown])
             self._window.expect([self._values[path] for path in paths if path in self._values])
 
-    def _note_values(self, path: str) -> None:
+    def look_at(self, path: str) -> None:
+        """A look at a dataset: what `variable` reads of it."""
         self._keep_place(path, self._dataset(path))
 
     def _keep_place(self, path: str, dataset: Any) -> None:

@@ -23,6 +23,8 @@ from bninspect.formats.source import Look, Window
 _MOST_ROUNDS = 60
 # Bytes around what is lacked that come with it: HDF5 allocates its structures in blocks of 2 KiB.
 _BLOCK = 8 << 10
+# More of them where little is lacked: the way is only found, and a round costs more than bytes.
+_LARGE_BLOCK, _LITTLE = 32 << 10, 4
 
 _SYMBOL_TABLE = 0x11
 _PLACES = struct.Struct("<QQ")  # addresses of the B-tree and of the heap of names
@@ -62,13 +64,14 @@ def fetch_for(looks: Iterable[Look], window: Window) -> None:
             window.lacked = None
         if not lacked or window.expect is None:
             return
-        window.expect([_with_block(*place, window.size) for place in lacked])
+        block = _BLOCK if len(lacked) > _LITTLE else _LARGE_BLOCK
+        window.expect([_with_block(*place, block, window.size) for place in lacked])
         waiting = again
 
 
-def _with_block(offset: int, length: int, size: int) -> tuple[int, int]:
-    start = offset // _BLOCK * _BLOCK
-    end = min(-(-(offset + length) // _BLOCK) * _BLOCK, size)
+def _with_block(offset: int, length: int, block: int, size: int) -> tuple[int, int]:
+    start = offset // block * block
+    end = min(-(-(offset + length) // block) * block, size)
     return start, end - start
 
 

@@ -60,10 +60,16 @@ def _expect_all(file: Hdf5) -> list[Look]:
     """What else to look into: all that is read here but the variables of an optimizer."""
     root = _root(file)
     texts = [(root, "layer_names"), ("", "model_config"), ("", "keras_version")]
-    if file.has("optimizer_weights"):
-        texts.append(("optimizer_weights", "weight_names"))
     looks: list[Look] = [partial(file.texts, *one) for one in texts]
+    if file.has("optimizer_weights"):
+        looks.append(partial(_expect_steps, file))
     return [*looks, file.groups_below(root, "weight_names")]
+
+
+def _expect_steps(file: Hdf5) -> list[Look]:
+    """What to look into for the number of steps that the optimizer made."""
+    counts = (path for path in _optimizer_weights(file) if "iter" in path.rpartition("/")[2])
+    return [partial(file.look_at, path) for path in counts]
 
 
 def _root(file: Hdf5) -> str:

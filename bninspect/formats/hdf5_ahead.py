@@ -25,6 +25,7 @@ _MOST_ROUNDS = 60
 _BLOCK = 8 << 10
 # More of them where little is lacked: the way is only found, and a round costs more than bytes.
 _LARGE_BLOCK, _LITTLE = 32 << 10, 4
+_MOST_FETCHED = 64 << 20  # bytes; what a file needs beyond comes when it is read
 
 _SYMBOL_TABLE = 0x11
 _PLACES = struct.Struct("<QQ")  # addresses of the B-tree and of the heap of names
@@ -40,6 +41,8 @@ _DESCRIPTOR = struct.Struct("<IQI")  # length of a text, address of a heap, numb
 # heap behind its head, what the library reads at first (H5O_SPEC_READ_SIZE, H5HL_SPEC_READ_SIZE).
 _NODE_SIZE, _SYMBOLS_SIZE, _READ_FIRST = 544, 328, 512
 _TEXTS_SIZE = 4096  # of a heap of texts, at least
+# Bytes: of one part, and of all that is looked at. What a file claims to need beyond is left alone.
+_LARGEST_PART, _MOST_READ = 1 << 20, 256 << 20
 # Nodes of a group of which the datasets are looked at, too: a layer has few, an optimizer many.
 _FEW = 2
 
@@ -47,6 +50,7 @@ _FEW = 2
 def fetch_for(looks: Iterable[Look], window: Window) -> None:
     """Let come what some looks will read; what is damaged is told by who looks in earnest."""
     waiting = list(looks)
+    room = _MOST_FETCHED
     for _ in range(_MOST_ROUNDS):
         lacked: list[tuple[int, int]] = []
         again = []
@@ -62,10 +66,12 @@ def fetch_for(looks: Iterable[Look], window: Window) -> None:
                         again.append(look)
         finally:
             window.lacked = None
-        if not lacked or window.expect is None:
-            return
         block = _BLOCK if len(lacked) > _LITTLE else _LARGE_BLOCK
-        window.expect([_with_block(*place, block, window.size) for place in lacked])
+        places = {_with_block(*place, block, window.size) for place in lacked}
+        room -= sum(length for _, length in places)
+        if not lacked or room < 0 or window.expect is None:
+            return
+        window.expect(places)
         waiting = again
 
 
@@ -84,6 +90,7 @@ class Groups:
     def __init__(self, window: Window, base: int, attribute: bytes) -> None:
         self._window, self._base, self._attribute = window, base, attribute
         self._seen: set[int] = set()
+        self._left = _MOST_READ
 
     def at(self, header: int) -> list[Look]:
         """What to look at for the object whose header lies at an address."""
@@ -91,11 +98,9 @@ class Groups:
 
     def _object(self, header: int) -> list[Look]:
         self._here(header, _READ_FIRST)
-        looks: list[Look] = [partial(self._texts, header)]
-        for kind, _, body in messages(self._read, header):
-            if kind == _SYMBOL_TABLE:
-                looks += self._table(body)
-        return looks
+        found = [body for kind, _, body in messages(self._read, header) if kind == _SYMBOL_TABLE]
+        looks: list[Look] = [partial(self._texts, header)] if found else []
+        return looks + [look for places in found for look in self._table(places)]
 
     def _table(self, places: bytes) -> list[Look]:
         tree, heap = _PLACES.unpack_from(places)
@@ -121,8 +126,8 @@ class Groups:
         looks: list[Look] = []
         for header, kept, places in _SYMBOL.iter_unpack(data):
             if kept == _KEPT_PLACES:
-                looks += self._table(places)
-            if few or kept == _KEPT_PLACES:
+                looks += [*self._first(self._texts, header), *self._table(places)]
+            elif few:
                 looks += self._first(self._object, header)
         return looks
 
@@ -132,6 +137,7 @@ class Groups:
             self._read(place, size)
 
     def _texts(self, header: int) -> list[Look]:
+        self._here(header, _READ_FIRST)
         data = attribute_data(self._read, header, self._attribute) or b""
         whole = data[: len(data) // _DESCRIPTOR.size * _DESCRIPTOR.size]
         heaps = {heap for length, heap, _ in _DESCRIPTOR.iter_unpack(whole) if length}
@@ -148,6 +154,9 @@ class Groups:
         return [partial(look, address)]
 
     def _read(self, address: int, length: int) -> bytes:
+        self._left -= length
+        if length > _LARGEST_PART or self._left < 0:
+            raise ValueError("more than groups take")
         return self._window.read_at(self._base + address, length)
 
     def _here(self, address: int, length: int) -> bytes:

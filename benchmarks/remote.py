@@ -10,9 +10,10 @@ disk), in five ways:
 - `.h5`, `.weights.h5` and `.keras`, written by Keras, with the optimizer's variables as it does.
 
 Serves each by HTTP on loopback, every answer 50 ms late, and runs `bninspect check` on it in a
-fresh process, of a package whose bytecode is there, as pip leaves it. Requests and bytes are those the server counted; the share is that of the bytes of
-all the checkpoint's files. Seconds are the median of the whole processes, beside that of the file
-on the disk.
+fresh process, of a package whose bytecode is there, as pip leaves it. Requests, rounds and bytes
+are those the server counted: a round is what is sent at once, and the next begins when it is
+answered. The share is that of the bytes of all the checkpoint's files. Seconds are the median of
+the whole processes, beside that of the file on the disk.
 """
 
 from __future__ import annotations
@@ -103,10 +104,10 @@ def measure(folder: Path, name: str, files: list[str]) -> None:
             server.forget()
             times.append(seconds_of(f"{server.url}/{name}", compiled))
             local.append(seconds_of(str(folder / name), compiled))
-        requests, sent = len(server.requests), server.sent
+        requests, rounds, sent = len(server.requests), server.rounds, server.sent
     print(
-        f"{name:<18} {size / 1e6:6.1f} MB  {requests:4} requests  {sent / 1e3:8.1f} kB"
-        f"  {sent / size:8.4%}  {statistics.median(times):5.2f} s"
+        f"{name:<18} {size / 1e6:6.1f} MB  {requests:4} requests  {rounds:3} rounds"
+        f"  {sent / 1e3:8.1f} kB  {sent / size:8.4%}  {statistics.median(times):5.2f} s"
         f"  (from the disk {statistics.median(local):.2f} s)"
     )
 

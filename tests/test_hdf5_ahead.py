@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,13 +177,20 @@ def test_looks_end_whatever_they_find(data: bytes, header: int, base: int) -> No
     assert all(0 <= at < len(data) for at in here)
 
 
-def test_groups_that_lead_to_each_other_end() -> None:
-    """A node whose children are itself and the next, as many as one can have."""
-    node = b"TREE\0\x01" + (500).to_bytes(2, "little") + bytes(16)
-    data = (node + b"".join((n * 24).to_bytes(8, "little") for n in range(1000))) * 20
-    window = Window(lambda at, length: data[at : at + length], len(data))
-    window.is_here = lambda _at, _length: True
+def test_nodes_that_lead_to_each_other_end() -> None:
+    """Twenty nodes of a B-tree with five hundred children each: those twenty, again and again."""
+    header = struct.pack("<BxHII4xHHB3xQQ", 1, 1, 1, 24, 0x11, 16, 0, 40, 0)
+    places = [len(header) + number * (24 + 500 * 16) for number in range(20)]
+    children = b"".join(struct.pack("<QQ", 0, places[number % 20]) for number in range(500))
+    data = header + (struct.pack("<4sBBH16x", b"TREE", 0, 1, 500) + children) * 20
+    asked: list[int] = []
+
+    def read(at: int, length: int) -> bytes:
+        asked.append(at)
+        return data[at : at + length]
+
+    window = Window(read, len(data))
     window.expect = lambda _places: None
-    groups = Groups(window, 0, b"name")
-    fetch_for([lambda: groups._node(0)], window)  # noqa: SLF001
-    assert window.lacked is None
+    fetch_for([lambda: Groups(window, 0, b"name").at(0)], window)
+    assert set(places) < set(asked)
+    assert len(asked) < 60

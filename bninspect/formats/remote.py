@@ -33,7 +33,13 @@ _LIMIT = 60.0  # seconds for one request, with all that the library tries anew
 WEB = ("http", "https")
 # How the library of a scheme is told to give up, beside the limit of ours.
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}},
+    "s3": {
+        "config_kwargs": {
+            "connect_timeout": 10,
+            "read_timeout": 30,
+            "max_pool_connections": AT_ONCE,  # else ten
+        }
+    },
 }
 # What these log holds what was asked for, and what a server said of it: nobody sees that unless the
 # program around this one collects logs.

@@ -19,7 +19,7 @@ from bninspect.formats.remote_faults import HttpStatus, is_missing, replaced
 
 _Result = TypeVar("_Result")
 
-AT_ONCE = 32  # requests
+AT_ONCE = 64  # requests
 HEAD = 1 << 16  # bytes that the first request asks for
 # The same of a container whose structure, or the description of the model, begins it.
 LONG_HEAD = 1 << 18

@@ -144,6 +144,9 @@ def fetch_ends(url: str, length: int) -> None:
         return
     following = [one for one in listings.followed_by(url, _AHEAD) if one not in _objects]
     if len(following) < 2:
+        one = open_object(url)
+        if not one.has(0, min(length, one.size)):
+            one.expect([(0, min(remote.head_of(url), one.size)), (one.size - _BLOCK, one.size)])
         return
     there = [open_object(one) for one in following if _is_object(one)]
     if there:

@@ -10,13 +10,15 @@ disk), in five ways:
 - `.h5`, `.weights.h5` and `.keras`, written by Keras, with the optimizer's variables as it does.
 
 Serves each by HTTP on loopback, every answer 50 ms late, and runs `bninspect check` on it in a
-fresh process. Requests and bytes are those the server counted; the share is that of the bytes of
-all the checkpoint's files. Seconds are the median of the whole processes, beside that of the file
-on the disk.
+fresh process, of a package whose bytecode is there, as pip leaves it. Requests, rounds and bytes
+are those the server counted: a round is what is sent at once, and the next begins when it is
+answered. The share is that of the bytes of all the checkpoint's files. Seconds are the median of
+the whole processes, beside that of the file on the disk.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -79,12 +81,14 @@ def keras_files(folder: Path) -> None:
     model.save_weights(folder / "model.weights.h5")
 
 
-def seconds_of(path: str) -> float:
-    """The wall time of a whole process that checks a path."""
+def seconds_of(path: str, compiled: Path) -> float:
+    """The wall time of a whole process that checks a path; `compiled` keeps its bytecode."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "bninspect", "check", path, "--isolated"]
     command += ["--fail-on", "never"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return time.perf_counter() - start
@@ -94,15 +98,16 @@ def measure(folder: Path, name: str, files: list[str]) -> None:
     """Print what a check of the checkpoint `name`, which lies in `files`, costs by URL."""
     size = sum((folder / file).stat().st_size for file in files)
     times, local = [], []
+    compiled = folder / "compiled"
     with Folder(folder, latency=LATENCY) as server:
         for _ in range(RUNS):
             server.forget()
-            times.append(seconds_of(f"{server.url}/{name}"))
-            local.append(seconds_of(str(folder / name)))
-        requests, sent = len(server.requests), server.sent
+            times.append(seconds_of(f"{server.url}/{name}", compiled))
+            local.append(seconds_of(str(folder / name), compiled))
+        requests, rounds, sent = len(server.requests), server.rounds, server.sent
     print(
-        f"{name:<18} {size / 1e6:6.1f} MB  {requests:4} requests  {sent / 1e3:8.1f} kB"
-        f"  {sent / size:8.4%}  {statistics.median(times):5.2f} s"
+        f"{name:<18} {size / 1e6:6.1f} MB  {requests:4} requests  {rounds:3} rounds"
+        f"  {sent / 1e3:8.1f} kB  {sent / size:8.4%}  {statistics.median(times):5.2f} s"
         f"  (from the disk {statistics.median(local):.2f} s)"
     )
 

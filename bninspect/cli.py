@@ -348,7 +348,7 @@ def _update_baseline(
     if files:
         raise UsageProblem(f"--update-baseline writes no report: leave {files[0]} away.")
     refuse_other_file(target)
-    with follow([], Wishes(quiet=quiet)) as follower:
+    with follow([], Wishes(quiet=quiet), kept=True) as follower:
         report = check_paths(paths, replace(config, baseline=None), follower)
         follower.end(report, ())
     if report.interrupted:

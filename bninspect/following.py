@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def follow(targets: Sequence[tuple[str, str | None]], wishes: Wishes) -> Iterator[Follower]:
+def follow(
+    targets: Sequence[tuple[str, str | None]], wishes: Wishes, *, kept: bool = False
+) -> Iterator[Follower]:
     """What follows a check and writes it to `targets`, (format, file or None for standard output).
 
+    `kept` says that the findings are needed once more when the check is done.
     No file appears if the block ends by an exception, but for those that grow (`STREAMED`).
     """
     whole = [path for name, path in targets if path is not None and name not in STREAMED]
@@ -49,6 +52,7 @@ def follow(targets: Sequence[tuple[str, str | None]], wishes: Wishes) -> Iterato
             _writer(printed[0], sys.stdout, wishes) if printed else None,
             whole,
             files.close,
+            kept=kept,
             progress=apart and not wishes.quiet and sys.stderr is not None and sys.stderr.isatty(),
         )
 
@@ -87,6 +91,7 @@ class Follower:
         files: Sequence[str],
         close_files: Callable[[], None],
         *,
+        kept: bool,
         progress: bool,
     ) -> None:
         self._written, self._printed = written, printed
@@ -96,7 +101,7 @@ class Follower:
         everyone = [one for one in (*written, printed) if one is not None]
         self.layers = any(one.layers for one in everyone)
         # A file that is to appear at the end must not be one that was read.
-        self.kept = bool(files) or any(one.kept for one in everyone)
+        self.kept = kept or bool(files) or any(one.kept for one in everyone)
 
     def begin(self, total: int) -> None:
         """Show how far it is, if somebody is there to see it."""

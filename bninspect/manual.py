@@ -15,6 +15,7 @@ PATH may be
   training_dir/       the newest checkpoint that its `checkpoint` file names
   models/             any other directory: every checkpoint below it, once
   'runs/*/model.h5'   a pattern that the shell left alone
+  s3://bucket/run1/   any of these by URL: s3, gs, az, hf, https
 What a file is is told by its content, not by its name.
 """
 

@@ -8,6 +8,9 @@ the order in which they stand, so that one may use what another wrote:
 - ```sh: each line that begins with `bninspect` is run by bash. It must end with exit code 0, or
   with that of a comment behind it that says `exit 1`. What else such a block may hold is listed in
   `NOT_RUN`.
+
+`s3://bucket/` is a bucket that holds the same as the directory, served by moto on loopback for the
+documents that speak of it. Other URLs stand in sentences and tables, where nothing is run.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tests.conftest import FIXTURES, ROOT
+from tests.servers import s3, s3_environment
 from tests.table_writer import write_bundle
 
 README = ROOT / "README.md"
@@ -125,6 +130,15 @@ def make_workplace(folder: Path) -> None:
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bninspect "$@"\n', encoding="utf-8")
     program.chmod(0o755)
+
+
+@contextmanager
+def served_bucket(folder: Path) -> Iterator[dict[str, str]]:
+    """The variables by which a program finds `s3://bucket/`, filled from what goes to `folder`."""
+    make_workplace(folder)
+    with s3({"bucket": folder}) as server:
+        told = s3_environment(server.url).items()
+        yield {name: value for name, value in told if value is not None}
 
 
 def run_in(folder: Path, line: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -53,6 +53,8 @@ class Request:
     body: bytes = b""
     status: int = 0
     sent: int = 0  # bytes of the body
+    begun: float = 0.0  # seconds of a clock, as for the next
+    answered: float = 0.0
 
     @property
     def range(self) -> str:
@@ -181,6 +183,15 @@ class Recorder:
         """Bytes of all bodies."""
         return sum(request.sent for request in self.requests)
 
+    @property
+    def rounds(self) -> int:
+        """How many requests, at most, were each sent after the answer to the one before."""
+        count, before = 0, 0.0
+        for request in sorted(self.requests, key=lambda one: one.answered):
+            if request.begun > before:
+                count, before = count + 1, request.answered
+        return count
+
     def forget(self) -> None:
         """Start with no requests and no faults."""
         self.requests, self.faults = [], []
@@ -215,9 +226,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         request = Request(self.command, self.path, dict(self.headers.items()), body)
+        request.begun = time.monotonic()
         self.recorder.requests.append(request)
         time.sleep(self.recorder.latency)
-        self._send(request, self.recorder.faulty(request))
+        answer = self.recorder.faulty(request)
+        request.answered = time.monotonic()
+        self._send(request, answer)
 
     def _send(self, request: Request, answer: Answer) -> None:
         request.status = answer.status

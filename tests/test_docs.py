@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from bninspect.cli import main
 from bninspect.families import FAMILIES
 from bninspect.reporters.configuration import _KEYS
 from bninspect.writers import CHECK
 from tests.conftest import FIXTURES, ROOT, Outcome, parsed
-from tests.documents import DOCUMENTS, blocks, commands, make_workplace, run_in
+from tests.documents import DOCUMENTS, blocks, commands, make_workplace, run_in, served_bucket
 from tests.test_help import part
 
 if sys.version_info >= (3, 11):
@@ -70,13 +73,31 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    pytest.importorskip("moto", reason="needs moto[server]")
+    with served_bucket(tmp_path_factory.mktemp("bucket")) as variables:
+        yield variables
+
+
+@pytest.fixture
+def variables(document: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Those that the commands of a document need, if it speaks of the bucket."""
+    if "s3://bucket/" not in document.read_text(encoding="utf-8"):
+        return {}
+    told: dict[str, str] = request.getfixturevalue("bucket")
+    return told
+
+
 # --- What is run ----------------------------------------------------------------------------------
 
 
 @each_document
-def test_commands_do_what_is_shown(document: Path, workplace: Path) -> None:
+def test_commands_do_what_is_shown(
+    document: Path, workplace: Path, variables: dict[str, str]
+) -> None:
     for command in commands(document):
-        done = run_in(workplace, command.line)
+        done = run_in(workplace, command.line, **variables)
         assert "Traceback" not in done.stdout, command.line
         if command.output is not None:
             assert timeless(done.stdout.strip("\n")) == timeless(command.output)
@@ -90,7 +111,7 @@ def timeless(text: str) -> str:
 
 
 @each_document
-def test_python_runs(document: Path, workplace: Path) -> None:
+def test_python_runs(document: Path, workplace: Path, variables: dict[str, str]) -> None:
     """Code of a rule's page runs with its tests, all other code here, after the commands.
 
     What has a `model` to train is given one; a test is called.
@@ -99,12 +120,12 @@ def test_python_runs(document: Path, workplace: Path) -> None:
     own = [one.text for one in blocks(document, "python") if one.text not in pages]
     if own:
         for command in commands(document):
-            run_in(workplace, command.line)
+            run_in(workplace, command.line, **variables)
     for text in own:
         whole = (TRAINING if "model.fit(" in text else "") + text
         whole += "".join(f"\n{name}()\n" for name in re.findall(r"^def (test_\w+)", text, re.M))
         (workplace / "example.py").write_text(whole, encoding="utf-8")
-        done = run_in(workplace, f'"{sys.executable}" example.py')
+        done = run_in(workplace, f'"{sys.executable}" example.py', **variables)
         assert done.returncode == 0, f"{text}\n{done.stdout}"
 
 
@@ -142,15 +163,38 @@ def test_the_fix_of_the_guide_is_that_of_the_page() -> None:
 
 
 @each_document
-def test_commands_in_pipelines_run(document: Path, workplace: Path) -> None:
+def test_commands_in_pipelines_run(
+    document: Path, workplace: Path, variables: dict[str, str]
+) -> None:
     """Those of GitHub's and GitLab's YAML, and of Jenkins' Groovy."""
     for block in blocks(document, "yaml", "groovy"):
-        for line in re.findall(r"(?:run: |- |sh ')(bninspect [^'\n]+)", block.text):
-            done = run_in(workplace, line)
+        found = re.findall(r"(?:run: |- )(bninspect .+)|sh '(bninspect [^']+)'", block.text)
+        for line in map("".join, found):
+            done = run_in(workplace, line, **variables)
             assert done.returncode in (0, 1), f"{line}\n{done.stdout}"
-            for name in re.findall(r"=(\S+\.(?:sarif|xml))", line):
+            for name in re.findall(r"=(\S+\.(?:sarif|xml|jsonl))", line):
                 assert block.text.count(name) > 1, f"{name} is written and not used"
                 assert (workplace / name).stat().st_size
+
+
+@each_document
+def test_commands_in_sentences_have_the_options(document: Path) -> None:
+    """They are not run; the command and each option that they name must be there."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for span in re.findall(r"`(bninspect \w[^`]+)`", text):
+        _, name, *words = shlex.split(span)
+        if name != "COMMAND":
+            options = options_of(main.commands[name])
+            used = {one.partition("=")[0] for one in words if re.match("--?[a-z]", one)}
+            assert used <= options, span
+    every = set().union(*map(options_of, main.commands.values()))
+    for option in re.findall(r"`(--[a-z-]+)[^`]*`", text):
+        assert option in every, option
+
+
+def options_of(command: click.Command) -> set[str]:
+    given = [one.opts for one in command.params if isinstance(one, click.Option)]
+    return {"-h", "--help"}.union(*given)
 
 
 def toml_blocks() -> list[str]:

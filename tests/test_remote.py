@@ -591,6 +591,24 @@ def test_a_signature_opens_what_it_should(private: Callable[[str], str], run: Ru
     assert SECRET not in repr(found)
 
 
+@pytest.mark.parametrize("query", [QUERY, "?X-Amz-Signature=old"])
+def test_a_signature_of_one_object_alone(run: Run, query: str) -> None:
+    """It opens that object, though others are asked for first; a wrong one is told as such."""
+
+    def strict(request: Request, answer: Callable[[], Answer]) -> Answer:
+        return answer() if request.path == f"/{H5}{QUERY}" else Answer(403)
+
+    with Folder(FIXTURES) as server:
+        server.faults = [strict]
+        outcome = run("check", f"{server.url}/{H5}{query}", "--format", "json")
+        (found,) = outcome.json["checkpoints"]
+        if query == QUERY:
+            assert found["error"] is None
+            assert found["format"] == "keras-h5"
+        else:
+            assert f"{server.url}/{H5}: the server denies access" in found["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "path", [H5, "keras2_zip_nested/model.keras", "tf1_v1_correct/model.ckpt-60"]
 )

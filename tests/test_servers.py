@@ -285,6 +285,14 @@ def test_a_program(open_place: Callable[[str], Place], run: Run, name: str, jobs
     assert not there.stderr
 
 
+def test_a_whole_bucket(store: Place, run: Run) -> None:
+    whole = store.url if store.url.startswith("hf:") else store.url.removesuffix("/runs")
+    plain, slash = (run("check", whole + end, "--format", "json") for end in ("", "/"))
+    assert plain.json["checkpoints"] == slash.json["checkpoints"]
+    assert len(plain.json["checkpoints"]) >= len(STEMS)
+    assert not plain.json["summary"]["unreadable"]
+
+
 def test_stars_that_stand_for_directories(store: Place, run: Run) -> None:
     found = run("check", f"{store.url}/**/*.h5", "--format", "json").json["checkpoints"]
     h5 = {path.relative_to(store.local).as_posix() for path in store.local.rglob("*.h5")}

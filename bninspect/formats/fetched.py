@@ -144,10 +144,20 @@ def fetch_ends(url: str, length: int) -> None:
         return
     following = [one for one in listings.followed_by(url, _AHEAD) if one not in _objects]
     if len(following) < 2:
+        one = open_object(url)
+        if not one.has(0, min(length, one.size)):
+            one.expect([(0, min(remote.head_of(url), one.size)), (one.size - _BLOCK, one.size)])
         return
-    there = [open_object(one) for one in following]
-    with ThreadPoolExecutor(len(there)) as pool:
-        list(pool.map(lambda one: _fetch_ends(one, length), there))
+    there = [open_object(one) for one in following if _is_object(one)]
+    if there:
+        with ThreadPoolExecutor(len(there)) as pool:
+            list(pool.map(lambda one: _fetch_ends(one, length), there))
+
+
+def _is_object(url: str) -> bool:
+    """Whether it can be read: what has the name of a directory, too, is found as that one."""
+    found = listings.lookup(url)
+    return found is not None and not found.directory
 
 
 def _fetch_ends(one: Fetched, length: int) -> None:

@@ -58,6 +58,11 @@ def exists(path: str) -> bool:
     return os.path.exists(path)
 
 
+def stands_alone(path: str) -> bool:
+    """Whether nothing lies beside it: it is a bucket, a server, a repository."""
+    return is_url(path) and bool(_listings().is_top(path.rstrip("/")))
+
+
 def is_there(path: str) -> bool:
     """Whether anything of that name is there, if only a link that leads nowhere."""
     if is_url(path):

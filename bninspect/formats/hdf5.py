@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
 from bninspect.formats.hdf5_attributes import stored_texts
 from bninspect.formats.hdf5_superblock import require_closed
-from bninspect.formats.source import Budget, Source, Window, problem_behind
+from bninspect.formats.source import Budget, Look, Source, Window, problem_behind
 from bninspect.formats.urls import is_url
 from bninspect.model import Variable
 
@@ -119,6 +119,7 @@ class Hdf5:
             self._close_source()
             raise
         self._last: tuple[str, Any] = ("", self._file)  # a group and its path
+        self._values: dict[str, tuple[int, int]] = {}  # where those of datasets lie, from afar
 
     def close(self) -> None:
         """Close the file; its variables cannot be read any more."""
@@ -129,12 +130,19 @@ class Hdf5:
         if self._source is not None:
             self._source.close()
 
-    def expect_groups(self, path: str) -> None:
-        """Let all groups below one come from afar."""
-        self._seen_ahead: set[Any] = set()
-        self.expect_looks([lambda: self._look_into(self._group(path).id, path)])
+    def groups_below(self, path: str, attribute: str) -> Look:
+        """A look that lets all groups below one come, and of each the texts of an attribute."""
 
-    def expect_looks(self, looks: Iterable[Callable[[], Any]]) -> None:
+        def look() -> list[Look]:
+            from bninspect.formats.hdf5_ahead import Groups  # noqa: PLC0415 - from afar alone
+
+            base = self._file.id.get_create_plist().get_userblock()
+            groups = Groups(self._window, base, attribute.encode())
+            return groups.at(h5py.h5o.get_info(self._group(path).id).addr)
+
+        return look
+
+    def expect_looks(self, looks: Iterable[Look]) -> None:
         """Let come from afar what some looks into the file will read."""
         if self._window.expect is not None:
             from bninspect.formats.hdf5_ahead import fetch_for  # noqa: PLC0415 - from afar alone
@@ -144,33 +152,19 @@ class Hdf5:
     def expect(self, paths: Iterable[str]) -> None:
         """Let the values of some datasets come from afar."""
         if self._window.expect is not None:
-            places: list[tuple[int, int]] = []
-            self.expect_looks([partial(self._note_values, path, places) for path in paths])
-            self._window.expect(places)
+            paths = list(paths)
+            unknown = (path for path in paths if path not in self._values)
+            self.expect_looks([partial(self.look_at, path) for path in unknown])
+            self._window.expect([self._values[path] for path in paths if path in self._values])
 
-    def _note_values(self, path: str, places: list[tuple[int, int]]) -> None:
-        dataset = self._dataset(path).id
-        offset = dataset.get_offset()  # None if they lie in chunks
-        if offset is not None:
-            places.append((offset, dataset.get_storage_size()))
+    def look_at(self, path: str) -> None:
+        """A look at a dataset: what `variable` reads of it."""
+        self._keep_place(path, self._dataset(path))
 
-    def _look_into(self, group: Any, path: str) -> list[Callable[[], Any]]:
-        """What else to look into: what `walk` opens of a group, and the name beside `vars`."""
-        in_vars = path.rpartition("/")[2] == "vars"
-        names = [name for name in group if not (in_vars and name.isdigit())]
-        looks: list[Callable[[], Any]] = [partial(self._look_at, group, path, one) for one in names]
-        return [*looks, partial(self.texts, path, "name")] if in_vars else looks
-
-    def _look_at(self, group: Any, around: str, stored: bytes) -> list[Callable[[], Any]]:
-        if group.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
-            return []
-        found = h5py.h5o.get_info(group, stored)
-        if found.type != h5py.h5o.TYPE_GROUP or found.addr in self._seen_ahead:
-            return []
-        path = join(around, stored.decode("utf-8", "surrogateescape"))
-        looks = self._look_into(h5py.h5o.open(group, stored), path)
-        self._seen_ahead.add(found.addr)
-        return looks
+    def _keep_place(self, path: str, dataset: Any) -> None:
+        """Keep where the values of a dataset lie, unless they lie in chunks."""
+        if self._window.expect is not None and (offset := dataset.id.get_offset()) is not None:
+            self._values[path] = offset, dataset.id.get_storage_size()
 
     def has(self, path: str) -> bool:
         """Whether the file has anything at `path`."""
@@ -233,7 +227,6 @@ class Hdf5:
         saves most of the time a large file takes. What is asked of the group yielded last costs
         little. Raises `Unsupported` for any link but a hard one.
         """
-        self.expect_groups("")
         seen: set[Any] = set()
         waiting = [("", self._file.id)]
         while waiting:
@@ -267,6 +260,7 @@ class Hdf5:
             shape, dtype = tuple(dataset.shape), str(dataset.dtype.name)
             if _is_bfloat16(dataset.dtype):
                 dtype = "bfloat16"
+            self._keep_place(path, dataset)
         # Not even the dataset stays open.
         return Variable(path, shape, dtype, lambda: self._read(path))
 

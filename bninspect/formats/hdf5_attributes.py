@@ -44,7 +44,7 @@ def stored_texts(
     is stored, or all together are more than `limit` bytes.
     """
     read = _bounded(read)
-    data = _attribute_data(read, header, name)
+    data = attribute_data(read, header, name)
     if data is None:
         return None
     heaps: dict[int, dict[int, bytes]] = {}
@@ -81,8 +81,9 @@ def _bounded(read: Read) -> Read:
     return take
 
 
-def _attribute_data(read: Read, header: int, name: bytes) -> bytes | None:
-    for kind, flags, body in _messages(read, header):
+def attribute_data(read: Read, header: int, name: bytes) -> bytes | None:
+    """What an attribute holds, as it is stored; None if none is among the header's messages."""
+    for kind, flags, body in messages(read, header):
         if kind != _ATTRIBUTE or flags & _SHARED_MESSAGE:
             continue
         version, *sizes = _unpack(_SIZES, body, 0)
@@ -96,7 +97,7 @@ def _attribute_data(read: Read, header: int, name: bytes) -> bytes | None:
     return None
 
 
-def _messages(read: Read, header: int) -> Iterator[tuple[int, int, bytes]]:
+def messages(read: Read, header: int) -> Iterator[tuple[int, int, bytes]]:
     """Type, flags and body of each message of an object header."""
     if read(header, 4) == b"OHDR":
         version, flags = read(header + 4, 2)

@@ -21,12 +21,14 @@ from functools import partial
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5 import DAMAGED, Hdf5, Weights, hdf5_faults, join
 from bninspect.formats.keras_model import keras_layers
+from bninspect.formats.source import Look
 from bninspect.model import Checkpoint, KerasLayer
 
 
 def is_keras_h5(file: Hdf5) -> bool:
     """Whether a file has this layout: Keras names the layers of every one that it writes."""
     with hdf5_faults(file.path):
+        file.expect_looks([partial(_expect_all, file)])
         root = _root(file)
         return any(file.has_attribute(root, name) for name in ("layer_names", "layer_names0"))
 
@@ -54,6 +56,22 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
     )
 
 
+def _expect_all(file: Hdf5) -> list[Look]:
+    """What else to look into: all that is read here but the variables of an optimizer."""
+    root = _root(file)
+    texts = [(root, "layer_names"), ("", "model_config"), ("", "keras_version")]
+    looks: list[Look] = [partial(file.texts, *one) for one in texts]
+    if file.has("optimizer_weights"):
+        looks.append(partial(_expect_steps, file))
+    return [*looks, file.groups_below(root, "weight_names")]
+
+
+def _expect_steps(file: Hdf5) -> list[Look]:
+    """What to look into for the number of steps that the optimizer made."""
+    counts = (path for path in _optimizer_weights(file) if "iter" in path.rpartition("/")[2])
+    return [partial(file.look_at, path) for path in counts]
+
+
 def _root(file: Hdf5) -> str:
     return "model_weights" if file.has("model_weights") else ""
 
@@ -62,11 +80,7 @@ def _model_weights(file: Hdf5) -> Weights:
     """The model's weights by their path in the file, in the order of the network."""
     prefix = _root(file)
     paths = []
-    layers = _names(file, prefix, "layer_names")
-    file.expect_looks(
-        [partial(_names, file, join(prefix, name), "weight_names") for name in layers]
-    )
-    for layer_name in layers:
+    for layer_name in _names(file, prefix, "layer_names"):
         layer_path = join(prefix, layer_name)
         paths += [join(layer_path, name) for name in _names(file, layer_path, "weight_names")]
     return Weights(dict.fromkeys(paths, file))

@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from threading import Lock
 
-from bninspect.errors import ReadProblem, Unreachable
+from bninspect.errors import NotFound, ReadProblem, Unreachable, Unsupported
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
 from bninspect.formats.remote import Info, store_of
 from bninspect.formats.remote_faults import is_denied, is_missing, problem_of, refuse
@@ -20,6 +20,7 @@ from bninspect.formats.urls import WEB, scheme_of
 _MOST_NAMES = 1_000_000  # that listings keep
 _MOST_HEADS = 256  # of single names that are kept
 _MAGIC = re.compile(r"[*?[]")
+_SERVED = (*WEB, "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")  # others may need no name there
 
 
 class OutOfReach(OSError):
@@ -51,10 +52,15 @@ def forget() -> None:
 
 def lookup(url: str) -> Info | None:
     """What lies at a URL; None if nothing does. Raises a `ReadProblem` if nobody can tell."""
-    url = url.rstrip("/")
+    _require_server(url)
+    url = _plain(url)
     around, _, name = url.rpartition("/")
-    if _is_top(url):
-        return Info(0, directory=True) if _is_bucket(url) else None
+    if is_top(url):
+        if scheme_of(url) in WEB:
+            return None
+        if _entries(url):
+            return Info(0, directory=True)
+        raise NotFound(url, "there is no such bucket or server, or nothing in it", "Check the URL.")
     try:
         return entries(around).get(name)
     except OutOfReach as fault:
@@ -81,7 +87,24 @@ def lookup(url: str) -> Info | None:
     return found
 
 
-def _is_top(url: str) -> bool:
+def _plain(url: str) -> str:
+    """A URL without the slashes at its end; those of `scheme://` stay."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def _require_server(url: str) -> None:
+    """Raise `Unsupported` unless a URL names the bucket or server that is to be asked."""
+    scheme, _, rest = url.partition("://")
+    server = rest.partition("/")[0]
+    if scheme in _SERVED and not server:
+        raise Unsupported(url, "this URL names no bucket or server", "Check the URL.")
+    if scheme in _SERVED and scheme not in WEB and _MAGIC.search(server):
+        fault = "a pattern stands for what is in a bucket, not for the bucket itself"
+        raise Unsupported(url, fault, "Name the bucket.")
+
+
+def is_top(url: str) -> bool:
     """Whether a URL is that of a bucket, a server or a repository, beside which nothing is listed.
 
     Repositories of Hugging Face have two names, and those of datasets and spaces a kind before
@@ -98,13 +121,9 @@ class _Denied(Unreachable):
     """Listing is not possible, though objects may be read."""
 
 
-def _is_bucket(url: str) -> bool:
-    return scheme_of(url) not in WEB and bool(_entries(url))
-
-
 def entries(directory: str) -> dict[str, Info]:
     """What lies directly in a directory, by name; raises `OutOfReach`."""
-    directory = directory.rstrip("/")
+    directory = _plain(directory)
     found = _listings.get(directory)
     if found is None:
         if problem := _unlistable.get(directory):
@@ -137,7 +156,7 @@ def _keep(directory: str, found: dict[str, Info]) -> None:
 
 def list_below(directory: str) -> None:
     """Ask at once for all that lies below a directory; what cannot be told so is asked later."""
-    directory = directory.rstrip("/")
+    directory = _plain(directory)
     try:
         found = store_of(directory).find(directory)
     except Exception:  # the listing of the directory tells why
@@ -169,6 +188,7 @@ def followed_by(url: str, most: int) -> list[str]:
 
 def is_directory(url: str) -> bool:
     """Whether a URL is that of a directory; by HTTP, whether what marks one lies there."""
+    _require_server(url)
     if scheme_of(url) not in WEB:
         found = lookup(url)
         return found is not None and found.directory

@@ -90,7 +90,8 @@ def locate(path: str) -> Target:
         raise NotFound(repr(path), "a path cannot hold a NUL character", "Check the path.")
     if not path:
         raise NotFound("''", "the path is empty", "Give one; a variable of a script may be unset.")
-    if files.exists(path + ".index") and not path.endswith(os.sep):
+    alone = path.endswith(os.sep) or files.stands_alone(path)
+    if not alone and files.exists(path + ".index"):
         return _bundle(path, _namesake(path))
     if files.is_directory(path):
         return _locate_directory(path)

@@ -26,14 +26,20 @@ from bninspect.formats.remote_faults import (
     missing_package,
     refuse,
 )
-from bninspect.formats.remote_http import HEAD, Http, is_other
+from bninspect.formats.remote_http import AT_ONCE, HEAD, LONG_HEAD, Http, is_other
 from bninspect.formats.urls import WEB, opened_by, scheme_of, withdrawn_from
 
 _LIMIT = 60.0  # seconds for one request, with all that the library tries anew
-_AT_ONCE = 16  # requests
+_WITHOUT_USER = ("s3", "s3a", "gs", "gcs")
 # How the library of a scheme is told to give up, beside the limit of ours.
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30}},
+    "s3": {
+        "config_kwargs": {
+            "connect_timeout": 10,
+            "read_timeout": 30,
+            "max_pool_connections": AT_ONCE,  # else ten
+        }
+    },
 }
 # What these log holds what was asked for, and what a server said of it: nobody sees that unless the
 # program around this one collects logs.
@@ -102,7 +108,7 @@ class Store:
         return [one.result(_LIMIT) for one in waiting]
 
     async def _fetch_all(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
-        limit = asyncio.Semaphore(_AT_ONCE)
+        limit = asyncio.Semaphore(AT_ONCE)
 
         async def one(start: int, end: int) -> bytes:
             async with limit:
@@ -127,7 +133,7 @@ class Store:
     @property
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(_AT_ONCE)
+            self._pool = ThreadPoolExecutor(AT_ONCE)
         return self._pool
 
     def _path(self, url: str) -> str:
@@ -135,7 +141,12 @@ class Store:
             fault = f"a URL of {scheme_of(url)}:// has no query and no URL in it"
             hint = "Leave that away: credentials come from the environment."
             raise ReadProblem(url, fault, hint)
-        return str(self._fs._strip_protocol(opened_by(url)))  # noqa: SLF001 - its face
+        opened = opened_by(url)
+        if opened != url and scheme_of(url) in _WITHOUT_USER:
+            fault = f"a URL of {scheme_of(url)}:// has no user or key in it"
+            hint = "Leave that away: credentials come from the environment."
+            raise ReadProblem(url, fault, hint)
+        return str(self._fs._strip_protocol(opened))  # noqa: SLF001 - its face
 
     @staticmethod
     def _below(path: str, found: Iterable[Any]) -> Iterable[tuple[str, Info]]:
@@ -164,7 +175,7 @@ class WebStore:
 
     def info(self, url: str) -> Info | None:
         """What the object is now, and how it begins; None if there is none."""
-        return self._ask(url, HEAD)
+        return self._ask(url, head_of(url))
 
     def now(self, url: str) -> Info | None:
         """What the object is now; None if there is none."""
@@ -201,6 +212,11 @@ def _moment(told: Any) -> str:
     """A time, which one and the same library gives now as a number, now as a date."""
     seconds = told.timestamp() if isinstance(told, datetime) else told
     return f"{seconds:.6f}" if isinstance(seconds, float | int) else str(seconds)
+
+
+def head_of(url: str) -> int:
+    """How many bytes to ask for at first, by an object's name."""
+    return LONG_HEAD if url.lower().endswith((".h5", ".hdf5", ".keras")) else HEAD
 
 
 _stores: dict[tuple[str, str], Store | WebStore] = {}
@@ -250,7 +266,7 @@ def changed(known: Mapping[str, Info]) -> list[str]:
 
     Raises a `ReadProblem` if nobody can tell.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         now = dict(zip(known, pool.map(_asked, known), strict=True))
     return [url for url, info in known.items() if _differs(now[url], info)]
 

@@ -19,7 +19,10 @@ from bninspect.formats.remote_faults import HttpStatus, is_missing, replaced
 
 _Result = TypeVar("_Result")
 
+AT_ONCE = 64  # requests
 HEAD = 1 << 16  # bytes that the first request asks for
+# The same of a container whose structure, or the description of the model, begins it.
+LONG_HEAD = 1 << 18
 LARGEST_WHOLE = 16 << 20  # bytes of an object that is taken whole
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _EMPTY = re.compile(r"bytes \*/0")
@@ -88,7 +91,7 @@ class Http:
 
         Each request may take so many seconds, with what is tried anew.
         """
-        limit = asyncio.Semaphore(16)
+        limit = asyncio.Semaphore(AT_ONCE)
 
         async def one(wanted: Range) -> bytes:
             async with limit:

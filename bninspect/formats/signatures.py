@@ -19,14 +19,17 @@ _FOREIGN_HEADS: tuple[tuple[bytes, str], ...] = (
 
 
 def ends(path: str) -> tuple[bytes, bytes]:
-    """The first 64 and the last 8 bytes of a file, or less of a shorter one; raises as `Source`."""
+    """The first 64 and the last 8 bytes of a file, or less of a shorter one; raises as `Source`.
+
+    Of what begins as HDF5 does, the end tells nothing and is left out.
+    """
     if is_url(path):
         from bninspect.formats.fetched import fetch_ends  # noqa: PLC0415 - brings in much
 
         fetch_ends(path, _HEAD)
     with Source(path) as source:
         head = source.read(0, min(source.size, _HEAD), "the head of the file")
-        tail = min(source.size, _TAIL)
+        tail = 0 if head.startswith(HDF5_SIGNATURE) else min(source.size, _TAIL)
         return head, source.read(source.size - tail, tail, "the end of the file")
 
 

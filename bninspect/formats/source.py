@@ -25,6 +25,9 @@ _POINTER_HEAD = b"version https://git-lfs"
 # Without O_NONBLOCK a named pipe would be waited for.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
+# A look into a file; it may return others for which it has found the way, among other things.
+Look = Callable[[], Any]
+
 
 class Budget:
     """How many bytes of values may be read from a checkpoint.

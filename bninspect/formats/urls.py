@@ -177,6 +177,8 @@ def _parted(path: str) -> tuple[str, _Withdrawn]:
         return _local(rest), _Withdrawn("", "")
     rest, query = _without_query(scheme, rest)
     user, rest = _without_user(scheme, rest)
+    if rest.endswith("//"):
+        rest = rest.rstrip("/") + "/"
     return f"{scheme}://{rest}", _Withdrawn(user, query)
 
 
@@ -192,15 +194,24 @@ def _without_user(scheme: str, rest: str) -> tuple[str, str]:
     """`user:password@` and what stands behind it; a password may hold any character, if wrongly."""
     server, slash, path = rest.partition("/")
     is_port = re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", server)
-    if "@" not in server and not is_port and "@" in path and scheme in WEB:
-        server, slash, path = rest, "", ""
+    if "@" not in server and not is_port and "@" in path and _may_hold_user(scheme, server):
         user, _, behind = rest.rpartition("@")
         return user + "@", behind
+    if ":" in server.rpartition("@")[0] and "@" in path and scheme not in _NAMED_BEFORE_AT:
+        raise UsageProblem(
+            f"A URL of {scheme}:// has two @, and what is a password in it cannot be told: write"
+            " %2F for a / in a password, and %40 for an @ that does not end one."
+        )
     user, at, server = server.rpartition("@")
     if scheme in _NAMED_BEFORE_AT and at:
         name, colon, password = user.partition(":")
         return (user + "@" if colon and password else ""), f"{name}@{server}{slash}{path}"
     return user + at, f"{server}{slash}{path}"
+
+
+def _may_hold_user(scheme: str, server: str) -> bool:
+    """Whether a password with a / in it may begin there: names of access points have colons."""
+    return scheme not in _NAMED_BEFORE_AT and not server.startswith("arn:")
 
 
 def _what_is_meant(query: str) -> str:

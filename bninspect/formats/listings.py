@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from urllib.parse import urlsplit
 
 from bninspect.errors import NotFound, ReadProblem, Unsupported
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
@@ -75,10 +76,18 @@ def lookup(url: str) -> Info | None:
         if scheme_of(url) in WEB or not is_denied(error):
             refuse(url, error)
         found = None
+    if found is not None and _is_page(name, found.data):
+        found = None
     if len(_single) >= _MOST_HEADS:
         del _single[next(iter(_single))]
     _single[url] = found
     return found
+
+
+def _is_page(name: str, data: bytes) -> bool:
+    """Whether a web page came for a name that was but tried: some servers have one for all."""
+    tried = name.endswith(".index") or name in (STATE_FILE, SAVED_MODEL)
+    return tried and data[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _plain(url: str) -> str:
@@ -93,6 +102,12 @@ def _require_server(url: str) -> None:
     server = rest.partition("/")[0]
     if scheme in _SERVED and not server:
         raise Unsupported(url, "this URL names no bucket or server", "Check the URL.")
+    if scheme in WEB:
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            fault = "the name of the server, or its port, is none"
+            raise Unsupported(url, fault, "Check the URL.") from None
     if scheme in _SERVED and scheme not in WEB and _MAGIC.search(server):
         fault = "a pattern stands for what is in a bucket, not for the bucket itself"
         raise Unsupported(url, fault, "Name the bucket.")

@@ -97,8 +97,8 @@ def _client(address: str) -> Any:
     except (TypeError, ImportError, RuntimeError) as error:
         scheme = address.partition(":")[0]
         raise UsageProblem(
-            f"--scheduler {address}: Dask is not set up for {scheme}:// here. tls:// and wss:// take"
-            " certificates in Dask's configuration (distributed.comm.tls), ucx:// a package."
+            f"--scheduler {address}: Dask is not set up for {scheme}:// here. tls:// and wss://"
+            " take certificates in Dask's configuration (distributed.comm.tls), ucx:// a package."
         ) from error
 
 

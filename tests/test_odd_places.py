@@ -55,6 +55,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         client.put_object(Bucket="bucket", Key="aa/", Body=b"")  # "create folder"
         client.put_object(Bucket="bucket", Key="aa", Body=b"a file of a directory's name")
         client.put_object(Bucket="bucket", Key="aa/x.h5", Body=GOOD.read_bytes())
+        client.create_bucket(Bucket="careless")
+        client.put_object(Bucket="careless", Key="runs//a.h5", Body=GOOD.read_bytes())
         yield server
 
 
@@ -79,6 +81,10 @@ def test_a_whole_bucket(run: Run, url: str) -> None:
         for one in outcome.json["checkpoints"]
     ]
     assert found == ["a.h5", "b.h5", "aa/x.h5", "some/c.h5"]
+
+
+def test_a_key_with_an_empty_part(run: Run) -> None:
+    assert run("check", "s3://careless/runs//a.h5").exit_code == 0
 
 
 def test_a_model_that_is_a_whole_bucket(run: Run) -> None:

@@ -61,7 +61,8 @@ def lookup(url: str) -> Info | None:
         raise NotFound(url, "there is no such bucket or server, or nothing in it", "Check the URL.")
     if url in _single:
         return _single[url]
-    if around not in _listings and around not in _unlistable:
+    nameless = around.endswith("/")  # a key with // in it, which no listing tells by its name
+    if around not in _listings and around not in _unlistable and not nameless:
         try:
             return entries(around).get(name)
         except OutOfReach as fault:

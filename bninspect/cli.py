@@ -388,7 +388,7 @@ def _begins(resume: str, targets: Sequence[tuple[str, str | None]]) -> bool:
 
     refuse_settings((path for name, path in targets if path and name not in STREAMED), (resume,))
     written = any(path is not None and same_file(path, resume) for _, path in targets)
-    return written and not os.path.lexists(resume)
+    return written and not os.path.exists(resume)
 
 
 def _opened(report: Report) -> Iterator[str]:

@@ -94,6 +94,12 @@ def _client(address: str) -> Any:
         raise UsageProblem(
             f"--scheduler {address}: no Dask scheduler answers there. {wanted}"
         ) from error
+    except (TypeError, ImportError, RuntimeError) as error:
+        scheme = address.partition(":")[0]
+        raise UsageProblem(
+            f"--scheduler {address}: Dask is not set up for {scheme}:// here. tls:// and wss://"
+            " take certificates in Dask's configuration (distributed.comm.tls), ucx:// a package."
+        ) from error
 
 
 async def _ask(address: str) -> None:

@@ -153,7 +153,7 @@ def atomic_output(path: str, *, binary: bool = False) -> Iterator[IO[Any]]:
                 os.chmod(temporary, os.stat(target).st_mode)
             os.replace(temporary, target)
     except OSError as error:
-        raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise _cannot_write(path, error) from error
 
 
 @contextmanager
@@ -167,7 +167,18 @@ def growing_output(path: str, *, appends: bool) -> Iterator[IO[str]]:
         with open(path, mode, encoding="utf-8", errors="backslashreplace") as stream:
             yield stream
     except OSError as error:
-        raise UsageProblem(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: str, error: OSError) -> UsageProblem:
+    from bninspect.formats.urls import is_url  # noqa: PLC0415 - only for the error message
+
+    if is_url(path):
+        return UsageProblem(
+            f"Cannot write {path}: it is a URL, and what is written goes to files of this machine."
+            " Give one, and copy it there."
+        )
+    return UsageProblem(f"Cannot write {path}: {error.strerror or error}.")
 
 
 def _open(path: str, *, binary: bool) -> IO[Any]:

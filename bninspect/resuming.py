@@ -63,6 +63,8 @@ class Results:
     def __init__(self, path: str, settings: str) -> None:
         self._path, self._settings = path, settings
         self._places: dict[str, tuple[int, str]] = {}  # by what is checked: where, and its state
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+            raise UsageProblem(f"--resume {path}: this is no file. Give one.")
         refuse_other_file(path, "--resume")
         try:
             self._stream = open(path, "rb")  # noqa: SIM115 - as long as the run

@@ -284,3 +284,10 @@ def test_says_which_package_is_missing(
     outcome = run("check", models, "--scheduler", "tcp://127.0.0.1:1")
     assert outcome.exit_code == 2
     assert "pip install 'bninspect[dask]'" in outcome.err
+
+
+@pytest.mark.parametrize("address", ["tls://127.0.0.1:9", "ucx://127.0.0.1:9"])
+def test_ways_that_dask_is_not_set_up_for(run: Run, models: Path, address: str) -> None:
+    outcome = run("check", models, "--scheduler", address)
+    assert outcome.exit_code == 2
+    assert f"--scheduler {address}: Dask is not set up for" in outcome.err

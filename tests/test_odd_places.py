@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import ssl
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import FIXTURES, Outcome
-from tests.servers import Proxy, s3, s3_client, s3_environment
+from tests.servers import (
+    Answer,
+    Fault,
+    Folder,
+    Proxy,
+    Request,
+    free_port,
+    on,
+    redirecting,
+    refusing,
+    s3,
+    s3_client,
+    s3_environment,
+    with_headers,
+)
 from tests.test_servers import forget_clients
 
 pytest.importorskip("s3fs", reason="needs bninspect[remote]")
@@ -33,6 +55,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         client.put_object(Bucket="bucket", Key="aa/", Body=b"")  # "create folder"
         client.put_object(Bucket="bucket", Key="aa", Body=b"a file of a directory's name")
         client.put_object(Bucket="bucket", Key="aa/x.h5", Body=GOOD.read_bytes())
+        client.create_bucket(Bucket="careless")
+        client.put_object(Bucket="careless", Key="runs//a.h5", Body=GOOD.read_bytes())
         yield server
 
 
@@ -59,6 +83,10 @@ def test_a_whole_bucket(run: Run, url: str) -> None:
     assert found == ["a.h5", "b.h5", "aa/x.h5", "some/c.h5"]
 
 
+def test_a_key_with_an_empty_part(run: Run) -> None:
+    assert run("check", "s3://careless/runs//a.h5").exit_code == 0
+
+
 def test_a_model_that_is_a_whole_bucket(run: Run) -> None:
     (found,) = run("check", "s3://model", "--format", "json").json["checkpoints"]
     assert found["format"] == "saved-model"
@@ -73,6 +101,9 @@ def test_a_model_that_is_a_whole_bucket(run: Run) -> None:
         ("s3:///x.h5", "names no bucket or server"),
         ("https://", "names no bucket or server"),
         ("http:///x.h5", "names no bucket or server"),
+        ("http://[::1/a.h5", "or its port, is none"),
+        ("http://127.0.0.1:99999/a.h5", "or its port, is none"),
+        ("http://127.0.0.1:port/a.h5", "or its port, is none"),
         ("s3://*", "not for the bucket itself"),
         ("s3://buck*/a.h5", "not for the bucket itself"),
         ("memory:///x", "no such checkpoint or file"),
@@ -106,3 +137,120 @@ def test_a_password_that_cannot_be_told(run: Run, scheme: str) -> None:
     assert "write %2F for a / in a password" in outcome.err
     for secret in ("begun", "middle", "end@"):
         assert secret not in outcome.out + outcome.err
+
+
+# --- Web servers that behave oddly ----------------------------------------------------------------
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Folder]:
+    for name in ("bad.h5", "good.h5"):
+        shutil.copy(GOOD, tmp_path / name)
+    with Folder(tmp_path) as server:
+        yield server
+
+
+def new_etags(*names: str) -> Fault:
+    """Servers that share the load and have an ETag of their own each; without names ever more."""
+    number = count()
+
+    def renamed(_request: Request, answer: Callable[[], Answer]) -> Answer:
+        turn = next(number)
+        right = answer()
+        etag = names[turn % len(names)] if names else str(turn)
+        return replace(right, headers={**right.headers, "ETag": f'"{etag}"'})
+
+    return renamed
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c"), ()])
+def test_servers_of_several_names_for_one_file(run: Run, web: Folder, names: tuple[str]) -> None:
+    web.faults = [on("bad[.]h5$", new_etags(*names))]
+    assert run("check", f"{web.url}/bad.h5").exit_code == 0
+
+
+def test_a_new_name_that_stays_is_another_file(run: Run, web: Folder) -> None:
+    web.faults = [on("bad[.]h5$", with_headers(ETag='"new"'), skip=1)]
+    outcome = run("check", f"{web.url}/bad.h5")
+    assert outcome.exit_code == 2
+    assert "was replaced by another object" in outcome.said
+
+
+def test_a_server_that_has_a_page_for_everything(run: Run, web: Folder) -> None:
+    """What is but tried beside a file is not there, then; the file itself is."""
+    page = refusing(200, b"<!DOCTYPE html><html><body>Log in</body></html>")
+    web.faults = [on("[.]index|/checkpoint|saved_model", page)]
+    assert run("check", f"{web.url}/good.h5").exit_code == 0
+    web.faults = [on("bad", page)]
+    outcome = run("check", f"{web.url}/bad.h5", f"{web.url}/good.h5", "--format", "json")
+    bad, good = outcome.json["checkpoints"]
+    assert "this is a text file" in bad["error"]["message"]
+    assert good["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "phrase"),
+    [
+        (refusing(302, Location="file:///etc/passwd"), "redirects for ever, or to what is no web"),
+        (refusing(301, Location="/bad.h5.index"), "redirects for ever, or to what is no web"),
+        (refusing(302, Location="http://[bad"), "redirects for ever, or to what is no web"),
+        (refusing(302), "a status that brings no file"),
+        (refusing(204), "a status that brings no file"),
+        (refusing(999), "a status that brings no file"),
+        (with_headers(Content_Range="bytes 0-65535/" + "9" * 5000), "other bytes than those"),
+        (redirecting(f"http://127.0.0.1:{free_port()}"), "cannot be reached"),
+    ],
+)
+def test_answers_that_bring_nothing(run: Run, web: Folder, fault: Fault, phrase: str) -> None:
+    web.faults = [on("bad", fault)]
+    if phrase.startswith("other"):
+        web.faults = [on("bad[.]h5$", fault)]
+    one_sentence(run, f"{web.url}/bad.h5", f"{web.url}/good.h5", phrase)
+
+
+def one_sentence(run: Run, bad: str, good: str, phrase: str) -> None:
+    outcome = run("check", bad, good, "--format", "json")
+    assert outcome.exit_code == 2
+    first, second = outcome.json["checkpoints"]
+    assert phrase in first["error"]["message"]
+    assert second["error"] is None
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_certificate_of_ones_own(run: Run, web: Folder, tmp_path: Path) -> None:
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", "key.pem", "-out", "certificate.pem"]
+    subprocess.run([*command.split(), *files], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    plain = socket.create_server(("127.0.0.1", 0))
+    with context.wrap_socket(plain, server_side=True) as listening:
+        threading.Thread(target=shake_hands, args=(listening,), daemon=True).start()
+        bad = f"https://127.0.0.1:{listening.getsockname()[1]}/bad.h5"
+        one_sentence(run, bad, f"{web.url}/good.h5", "certificate is not trusted")
+
+
+def shake_hands(listening: ssl.SSLSocket) -> None:
+    while listening.fileno() >= 0:
+        with suppress(OSError):  # whoever does not trust it goes away
+            listening.accept()
+
+
+def test_no_tls_there(run: Run, web: Folder) -> None:
+    secure = web.url.replace("http:", "https:")
+    one_sentence(run, f"{secure}/bad.h5", f"{web.url}/good.h5", "does not speak TLS")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "phrase"),
+    [("http://user:hidden@127.0.0.1:9", "the proxy cannot be reached"), ("odd", "no request")],
+)
+def test_a_proxy_that_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch, proxy: str, phrase: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.delenv("http_proxy", raising=False)
+    outcome = run("check", "http://host.invalid/a.h5")
+    assert outcome.exit_code == 2
+    assert phrase in outcome.said
+    assert "hidden" not in outcome.out + outcome.err

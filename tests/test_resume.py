@@ -212,3 +212,35 @@ def test_other_formats_do_not_overwrite_the_results(run: Run, models: Path, tmp_
     assert results.read_bytes() == before
     baseline = ("--baseline", tmp_path / "known.json", "--update-baseline")
     assert run("check", models, *baseline, "--resume", results).exit_code == 2
+
+
+def test_results_to_go_on_with_are_a_file(run: Run, models: Path, tmp_path: Path) -> None:
+    """A pipe would be waited for, for good."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path, "/dev/null"):
+        for more in ((), ("--format", f"jsonl={path}")):
+            outcome = run("check", models, "--resume", path, *more)
+            assert outcome.exit_code == 2
+            assert f"--resume {path}: this is no file." in outcome.err
+
+
+def test_a_link_that_leads_nowhere_yet(run: Run, models: Path, tmp_path: Path) -> None:
+    link, results = tmp_path / "link.jsonl", tmp_path / "results.jsonl"
+    link.symlink_to(results)
+    for _ in range(2):
+        call = ("check", models / "model_001", "--format", f"jsonl={link}", "--resume", link)
+        assert run(*call).exit_code == 0
+    assert len(written(results)) == 3
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("option", ["--output", "--format", "--baseline"])
+def test_nothing_is_written_to_a_url(run: Run, models: Path, option: str) -> None:
+    url = "https://user:hidden@127.0.0.1:9/results?sig=hidden"
+    given = f"jsonl={url}" if option == "--format" else url
+    more = ["--update-baseline"] if option == "--baseline" else []
+    outcome = run("check", models / "model_001", option, given, *more)
+    assert outcome.exit_code == 2
+    assert "Cannot write https://127.0.0.1:9/results: it is a URL" in outcome.err
+    assert "hidden" not in outcome.out + outcome.err

@@ -10,6 +10,7 @@ import fnmatch
 import re
 from contextlib import suppress
 from threading import Lock
+from urllib.parse import urlsplit
 
 from bninspect.errors import NotFound, ReadProblem, Unreachable, Unsupported
 from bninspect.formats.names import PART, SAVED_MODEL, STATE_FILE, natural_order
@@ -61,11 +62,12 @@ def lookup(url: str) -> Info | None:
         if _entries(url):
             return Info(0, directory=True)
         raise NotFound(url, "there is no such bucket or server, or nothing in it", "Check the URL.")
-    try:
-        return entries(around).get(name)
-    except OutOfReach as fault:
-        if not isinstance(fault.problem, _Denied):
-            raise fault.problem from None
+    if not around.endswith("/"):  # no listing tells a key with // in it by its name
+        try:
+            return entries(around).get(name)
+        except OutOfReach as fault:
+            if not isinstance(fault.problem, _Denied):
+                raise fault.problem from None
     with suppress(KeyError):
         return _single[url]
     try:
@@ -78,6 +80,8 @@ def lookup(url: str) -> Info | None:
         found = None
         if scheme_of(url) in WEB:
             _refused[url] = problem_of(url, error)
+    if found is not None and _is_page(name, found.data):
+        found = None
     with _of_all:
         while len(_single) >= _MOST_HEADS:
             oldest = next(iter(_single))
@@ -85,6 +89,12 @@ def lookup(url: str) -> Info | None:
             _refused.pop(oldest, None)
         _single[url] = found
     return found
+
+
+def _is_page(name: str, data: bytes) -> bool:
+    """Whether a web page came for a name that was but tried: some servers have one for all."""
+    tried = name.endswith(".index") or name in (STATE_FILE, SAVED_MODEL)
+    return tried and data[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _plain(url: str) -> str:
@@ -99,6 +109,12 @@ def _require_server(url: str) -> None:
     server = rest.partition("/")[0]
     if scheme in _SERVED and not server:
         raise Unsupported(url, "this URL names no bucket or server", "Check the URL.")
+    if scheme in WEB:
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            fault = "the name of the server, or its port, is none"
+            raise Unsupported(url, fault, "Check the URL.") from None
     if scheme in _SERVED and scheme not in WEB and _MAGIC.search(server):
         fault = "a pattern stands for what is in a bucket, not for the bucket itself"
         raise Unsupported(url, fault, "Name the bucket.")

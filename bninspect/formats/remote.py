@@ -95,7 +95,10 @@ class Store:
                 return None
             raise
 
-    now = info
+    def differs(self, url: str, known: Info) -> bool:
+        """Whether the object is not `known` any more, or gone."""
+        now = self.info(url)
+        return now is None or is_other(_version(now), _version(known))
 
     def fetch(self, url: str, ranges: Sequence[Range], _: Info) -> list[bytes]:
         """The bytes of each range, all at once."""
@@ -175,23 +178,22 @@ class WebStore:
 
     def info(self, url: str) -> Info | None:
         """What the object is now, and how it begins; None if there is none."""
-        return self._ask(url, head_of(url))
-
-    def now(self, url: str) -> Info | None:
-        """What the object is now; None if there is none."""
-        return self._ask(url, 1)
-
-    def _ask(self, url: str, length: int) -> Info | None:
-        head = fsspec.asyn.sync(self._loop, _limited, self._http.head, opened_by(url), url, length)
+        given = (opened_by(url), url, head_of(url))
+        head = fsspec.asyn.sync(self._loop, _limited, self._http.head, *given)
         if head is None:
             return None
         return Info(head.size, head.etag, head.modified, head.directory, head.data)
 
+    def differs(self, url: str, known: Info) -> bool:
+        """Whether the object is not `known` any more, or gone."""
+        given = (opened_by(url), url, _version(known))
+        found: bool = fsspec.asyn.sync(self._loop, _limited, self._http.differs, *given)
+        return found
+
     def fetch(self, url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
         """The bytes of each range, all at once; a `ReadProblem` if it is not `known` any more."""
-        version = (known.size, known.etag, known.time)
         found: list[bytes] = fsspec.asyn.sync(
-            self._loop, self._http.fetch, opened_by(url), url, ranges, version, _LIMIT
+            self._loop, self._http.fetch, opened_by(url), url, ranges, _version(known), _LIMIT
         )
         return found
 
@@ -206,6 +208,10 @@ def _info(told: dict[str, Any]) -> Info:
     etag = next((str(told[key]) for key in _ETAGS if told.get(key)), "")
     time = next((_moment(told[key]) for key in _TIMES if told.get(key)), "")
     return Info(int(told.get("size") or 0), etag.strip('"'), time)
+
+
+def _version(info: Info) -> tuple[int, str, str]:
+    return info.size, info.etag, info.time
 
 
 def _moment(told: Any) -> str:
@@ -267,21 +273,15 @@ def changed(known: Mapping[str, Info]) -> list[str]:
     Raises a `ReadProblem` if nobody can tell.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        now = dict(zip(known, pool.map(_asked, known), strict=True))
-    return [url for url, info in known.items() if _differs(now[url], info)]
+        others = pool.map(_differs, known.keys(), known.values())
+        return [url for url, differs in zip(known, others, strict=True) if differs]
 
 
-def _asked(url: str) -> Info | None:
+def _differs(url: str, known: Info) -> bool:
     try:
-        return store_of(url).now(url)
+        return store_of(url).differs(url, known)
     except Exception as error:  # whatever the library of a scheme raises
         refuse(url, error)
-
-
-def _differs(now: Info | None, known: Info) -> bool:
-    return now is None or is_other(
-        (now.size, now.etag, now.time), (known.size, known.etag, known.time)
-    )
 
 
 def fetch(url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:

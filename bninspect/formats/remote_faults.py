@@ -57,7 +57,18 @@ _CUT |= {"ConnectionClosedError", "ClientOSError", "ResponseParserError"}
 _UNREACHABLE = {"ConnectionError", "ClientConnectorError", "EndpointConnectionError"}
 _UNREACHABLE |= {"ConnectionRefusedError", "gaierror", "ConnectError", "ServiceRequestError"}
 _UNREACHABLE |= {"ClientConnectorDNSError", "ClientConnectorCertificateError", "SSLError"}
+_NEVER = {"NewConnectionError"}  # urllib3 takes it for one of its timeouts
+_UNTRUSTED = {"ClientConnectorCertificateError", "SSLCertVerificationError"}
+_TLS = {"ClientConnectorSSLError", "SSLError"}
+_PROXY = {"ClientProxyConnectionError", "ProxyConnectionError", "ProxyError"}
+_AWAY = {"TooManyRedirects", "RedirectClientError"}
+_ODD = {"HttpStatus"}  # below 400, or beyond all that there are
+_NO_URL = {"InvalidURL", "InvalidProxyConfigurationError"}
 _NO_HTTP = "HttpProcessingError"
+_CERTIFICATE = (
+    "If it is one of your own, name the certificates to trust in SSL_CERT_FILE (for S3 in"
+    " AWS_CA_BUNDLE)."
+)
 
 
 class HttpStatus(Exception):
@@ -126,11 +137,22 @@ def _of_the_way(error: BaseException) -> tuple[str, str]:
     faults = (
         (status == 429 or "SlowDown" in codes, "the server asks for fewer requests", _LATER),
         (status >= 500, f"the server failed, again and again{_told(status)}", _LATER),
+        (_UNTRUSTED & names, "the server's certificate is not trusted", _CERTIFICATE),
+        (_TLS & names, "the server does not speak TLS", "Is it http:// instead of https://?"),
+        (_PROXY & names, "the proxy cannot be reached", "Check HTTP_PROXY and HTTPS_PROXY."),
+        (_NEVER & names, "the server cannot be reached", _NETWORK),
         (_TIMEOUTS & names, "the server did not answer in time", _NETWORK),
         (_UNREACHABLE & names, "the server cannot be reached", _NETWORK),
         (_CUT & names, "the connection was cut, again and again", _LATER),
         (_NO_HTTP in names, "what the server answers is no HTTP", _NETWORK),
         (status, f"the server refuses the request{_told(status)}", "Check the URL."),
+        (
+            _AWAY & names,
+            "the server redirects for ever, or to what is no web server",
+            "Check the URL.",
+        ),
+        (_NO_URL & names, "no request can be made of it", "Check the URL, and HTTP_PROXY if set."),
+        (_ODD & names, "the server answers with a status that brings no file", "Check the URL."),
     )
     other = f"it cannot be read from there ({type(error).__name__})", "Check the URL and try again."
     return next(((fault, hint) for holds, fault, hint in faults if holds), other)

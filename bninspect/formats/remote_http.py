@@ -24,11 +24,15 @@ HEAD = 1 << 16  # bytes that the first request asks for
 # The same of a container whose structure, or the description of the model, begins it.
 LONG_HEAD = 1 << 18
 LARGEST_WHOLE = 16 << 20  # bytes of an object that is taken whole
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _EMPTY = re.compile(r"bytes \*/0")
 _AGAIN = (408, 429, 500, 502, 503, 504)
 _PAUSES = (0.2, 0.8)  # seconds before a request is sent again
+_LOOKS = 6  # at an object that may have been replaced
 _UNESCAPED = "%!$&'()*+,;=:@/~?#[]"
+
+
+Version = tuple[int, str, str]  # size, ETag, time of the change
 
 
 class Head(NamedTuple):
@@ -53,6 +57,11 @@ class Answer(NamedTuple):
     etag: str
     modified: str
     path: str
+
+    @property
+    def version(self) -> Version:
+        """What tells one version of the object from another."""
+        return self.size, self.etag, self.modified
 
 
 Session = Callable[[], Awaitable[Any]]
@@ -84,7 +93,7 @@ class Http:
         url: str,
         shown: str,
         ranges: Sequence[Range],
-        head: tuple[int, str, str],
+        head: Version,
         seconds: float,
     ) -> list[bytes]:
         """The bytes of each range of the object that is (size, ETag, time of the change).
@@ -97,11 +106,34 @@ class Http:
             async with limit:
                 sent = _again(lambda: self._get(url, shown, wanted))
                 answer = await asyncio.wait_for(sent, seconds)
-            if is_other((answer.size, answer.etag, answer.modified), head):
+            if is_other(answer.version, head) and await self._is_replaced(url, shown, head):
                 raise replaced(shown)
             return answer.data[wanted[0] - answer.start : wanted[1] - answer.start]
 
         return await asyncio.gather(*map(one, ranges))
+
+    async def differs(self, url: str, shown: str, known: Version) -> bool:
+        """Whether the object is not `known` any more, or gone."""
+        head = await self.head(url, shown, 1)
+        if head is None:
+            return True
+        now = (head.size, head.etag, head.modified)
+        return is_other(now, known) and await self._is_replaced(url, shown, known)
+
+    async def _is_replaced(self, url: str, shown: str, known: Version) -> bool:
+        """Whether an object is another one, of which an answer told another version.
+
+        Servers that share the load may each have an ETag of their own for it, as Apache's with
+        inodes do. An object that was replaced has one ETag, which is new.
+        """
+        size, etag, modified = known
+        seen = set()
+        for _ in range(_LOOKS):
+            head = await self.head(url, shown, 1)
+            if head is None or (head.size, head.modified) != (size, modified) or not modified:
+                return True
+            seen.add(head.etag)
+        return len(seen) == 1 and etag not in seen
 
     async def _get(self, url: str, shown: str, wanted: Range) -> Answer:
         session = await self._session()
@@ -123,7 +155,8 @@ class Http:
                 return Answer(first, data, size, *told)
             if answer.status == 200:
                 length = answer.headers.get("Content-Length", "")
-                if end == 1 and length.isdecimal():  # only its version is wanted
+                packed = "Content-Encoding" in answer.headers  # then the length is another
+                if end == 1 and length.isdecimal() and not packed:  # only its version is wanted
                     answer.close()
                     return Answer(0, b"", int(length), *told)
                 data = await _read_whole(answer, shown)
@@ -133,7 +166,7 @@ class Http:
             raise HttpStatus(answer.status)
 
 
-def is_other(now: tuple[int, str, str], before: tuple[int, str, str]) -> bool:
+def is_other(now: Version, before: Version) -> bool:
     """Whether (size, ETag, time) tell of another object; what is "" tells nothing."""
     if now[0] != before[0]:
         return True

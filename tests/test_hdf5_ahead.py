@@ -6,6 +6,7 @@ A round is what is fetched at once; the next can only begin when it is here.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import struct
@@ -194,3 +195,26 @@ def test_nodes_that_lead_to_each_other_end() -> None:
     fetch_for([lambda: Groups(window, 0, b"name").at(0)], window)
     assert set(places) < set(asked)
     assert len(asked) < 60
+
+
+def test_nothing_is_collected_while_hdf5_waits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that collects an object of h5py waits for its lock, and who has that for the thread.
+
+    Held by what is switched off: the two would wait for ever.
+    """
+    states = []
+    send = remote.fetch
+
+    def fetch(url: str, ranges: list[Range], known: remote.Info) -> list[bytes]:
+        states.append(gc.isenabled())
+        return send(url, ranges, known)
+
+    monkeypatch.setattr(remote, "fetch", fetch)
+    fetched.forget()
+    with Folder(folder) as server:
+        report(f"{server.url}/model.h5")
+    assert states
+    assert not any(states)
+    assert gc.isenabled()

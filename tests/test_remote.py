@@ -23,6 +23,7 @@ from bninspect.errors import ReadProblem, Unsupported, UsageProblem
 from bninspect.formats import (
     fetched,
     files,
+    hdf5_ahead,
     listings,
     open_checkpoint,
     remote,
@@ -447,7 +448,9 @@ def test_a_server_that_fails_in_the_middle_is_no_damage(
     run: Run, monkeypatch: pytest.MonkeyPatch, answered: int, stem: str
 ) -> None:
     """HDF5 would call it that: what could not be fetched it takes for unreadable."""
-    monkeypatch.setattr(remote, "head_of", lambda _: 64)
+    monkeypatch.setattr(remote, "head_of", lambda _url: 64)
+    monkeypatch.setattr(hdf5_ahead, "_BLOCK", 64)
+    monkeypatch.setattr(hdf5_ahead, "_LARGE_BLOCK", 64)
     monkeypatch.setattr(fetched, "_SMALL", 0)
     monkeypatch.setattr(fetched, "_BLOCK", 64)
     monkeypatch.setattr(fetched, "_LEAST_WASTE", 0)

@@ -7,6 +7,7 @@ who knows beforehand what will be read tells it by `expect`, and all of that is 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -97,9 +98,9 @@ class Fetched:
     def _fetch(self, ranges: list[Range]) -> None:
         if not ranges:
             return
-        for (start, end), data in zip(
-            ranges, remote.fetch(self._url, ranges, self._info), strict=True
-        ):
+        with _no_collection():
+            parts = remote.fetch(self._url, ranges, self._info)
+        for (start, end), data in zip(ranges, parts, strict=True):
             if len(data) != end - start:
                 raise Incomplete(
                     self._url,
@@ -107,6 +108,23 @@ class Fetched:
                     "The connection was cut, or the object was replaced; try again.",
                 )
             self._held.add(start, data)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage is collected while a thread of fsspec fetches.
+
+    HDF5 may be who waits for it, and h5py's objects take its lock when they go: should that thread
+    collect one, each would wait for the other for ever.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 _objects: dict[str, Fetched] = {}

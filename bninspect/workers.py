@@ -17,7 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bninspect import __version__
@@ -106,15 +107,36 @@ def examine_in_pool(
             yield from pool.result(future, [item.path for item in portion])
 
 
+class _Context(ForkServerContext):
+    """Knows the processes that it started.
+
+    A pool that gives up ends all it knows of and waits for them (`terminate_broken` of
+    concurrent/futures/process.py). It waits for good for one that is starting meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[BaseProcess] = []
+
+    def Process(self, *arguments: Any, **named: Any) -> ForkServerProcess:  # type: ignore[override]  # noqa: N802
+        """One more, as the pool asks for it."""
+        process = ForkServerProcess(*arguments, **named)
+        self.started.append(process)
+        return process
+
+
 @contextmanager
 def _process_pool(jobs: int) -> Iterator[Pool]:
     # A server that forks clean processes: nothing of this one's threads or locks is in them.
-    context = get_context("forkserver")
+    context = _Context()
     context.set_forkserver_preload(["bninspect.batch"])
     executor = ProcessPoolExecutor(jobs, context)
     try:
         yield Pool(executor.submit, lambda: jobs, lambda future, _: future.result())
     except BrokenProcessPool as error:
+        for process in context.started:
+            if process.pid is not None:
+                process.kill()
         raise BninspectError(
             "A process that was reading checkpoints was killed, perhaps for want of memory:"
             " use fewer --jobs."

@@ -446,7 +446,10 @@ def s3_environment(endpoint: str) -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def s3(buckets: Mapping[str, Path]) -> Iterator[Proxy]:
-    """moto's S3 behind a recording proxy, with a bucket for each folder, filled with its files."""
+    """moto's S3 behind a recording proxy, with a bucket for each folder, filled with its files.
+
+    One at a time: what moto holds is the process's.
+    """
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer  # noqa: PLC0415 - seldom
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which prints each request
@@ -462,6 +465,7 @@ def s3(buckets: Mapping[str, Path]) -> Iterator[Proxy]:
         with Proxy(upstream) as proxy:
             yield proxy
     finally:
+        _post(upstream, "/moto-api/reset", b"")
         server.stop()
 
 

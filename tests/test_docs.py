@@ -73,7 +73,7 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     pytest.importorskip("moto", reason="needs moto[server]")
     with served_bucket(tmp_path_factory.mktemp("bucket")) as variables:

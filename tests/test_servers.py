@@ -135,7 +135,7 @@ class Place:
         return outcome.out.replace(str(self.local), self.url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a folder for each stem."""
     folder = tmp_path_factory.mktemp("stored") / "runs"
@@ -146,7 +146,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(
     runs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Recorder]]:

@@ -471,32 +471,32 @@ class TestHalfWritten:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As a network file system that is away: nothing is an error, and nothing is told again."""
-        import bninspect.formats.arrivals as module  # noqa: PLC0415
+        from bninspect.formats import files  # noqa: PLC0415
 
         def away(_: str) -> None:
             raise OSError(116, "Stale file handle")
 
         copy_step(20, tmp_path)
         clock = Clock(tmp_path)
-        entries = module.entries_of
-        clock.at(20, lambda: monkeypatch.setattr(module, "entries_of", away))
-        clock.at(70, lambda: monkeypatch.setattr(module, "entries_of", entries))
+        entries = files.entries_in
+        clock.at(20, lambda: monkeypatch.setattr(files, "entries_in", away))
+        clock.at(70, lambda: monkeypatch.setattr(files, "entries_in", entries))
         clock.at(100, lambda: copy_step(40, tmp_path))
         assert names(clock.run()) == ["model.ckpt-20", "model.ckpt-40"]
 
     def test_a_directory_that_stays_unreadable_is_told_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import bninspect.formats.arrivals as module  # noqa: PLC0415
+        from bninspect.formats import files  # noqa: PLC0415
 
         def refused(_: str) -> None:
             raise PermissionError(13, "Permission denied")
 
         copy_step(20, tmp_path)
         clock = Clock(tmp_path)
-        entries = module.entries_of
-        clock.at(20, lambda: monkeypatch.setattr(module, "entries_of", refused))
-        clock.at(200, lambda: monkeypatch.setattr(module, "entries_of", entries))
+        entries = files.entries_in
+        clock.at(20, lambda: monkeypatch.setattr(files, "entries_in", refused))
+        clock.at(200, lambda: monkeypatch.setattr(files, "entries_in", entries))
         said = clock.run()
         assert [report.error is None for _, report in said] == [True, False]
         assert "Permission denied" in str(said[1][1].error)

@@ -11,11 +11,11 @@ Times of files are held against each other, never against a clock.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bninspect.formats import files
-from bninspect.formats.discover import Candidate, among, entries_of, found_at, leads_out
+from bninspect.formats.discover import Candidate, among, found_at
 from bninspect.formats.files import Stamp
 from bninspect.formats.locate import Found, unreadable_directory
 from bninspect.formats.names import (
@@ -29,6 +29,7 @@ from bninspect.formats.names import (
     natural_order,
     without_numbers,
 )
+from bninspect.formats.walk import walk
 
 # A directory, and the name that the checkpoints of a training in it share.
 _Training = tuple[str, str]
@@ -163,42 +164,19 @@ class Arrivals:
             self._waiting[arrival.whole].since = now
 
     def _list(self) -> tuple[dict[str, Stamp], dict[str, OSError]]:
-        """The stamps of all files below the directory, and what of it cannot be listed.
-
-        Links to directories are followed last, and never out to what lies around the directory.
-        """
+        """The stamps of all files below the directory, and what of it cannot be listed."""
         stamps: dict[str, Stamp] = {}
         faults: dict[str, OSError] = {}
-        ahead, links = [self._directory], list[str]()
-        seen: set[Hashable] = set()
-        home = files.real_path(self._directory)
         self.is_there = True
         files.forget()
         files.list_below(self._directory)
-        while ahead or links:
-            directory = ahead.pop() if ahead else links.pop(0)
-            try:
-                place = files.directory_identity(directory)
-                if place in seen:
-                    continue
-                seen.add(place)
-                names, below, linked = entries_of(directory)
-            except OSError as error:
-                # One below that is gone was there a moment ago, and is no longer part of the tree.
-                gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-                if directory == self._directory:
-                    self.is_there = not isinstance(error, FileNotFoundError)
-                    gone = not self.is_there
-                if not gone:
-                    faults[directory] = error
-                continue
-            if SAVED_MODEL in names:
-                below = [name for name in below if name not in _ASSETS]
-            paths = (os.path.join(directory, name) for name in names)
+        for place, names, _, fault in walk(self._directory, without=_ASSETS):
+            if place == self._directory and isinstance(fault, FileNotFoundError):
+                self.is_there = False
+            elif fault is not None:
+                faults[place] = fault
+            paths = (os.path.join(place, name) for name in names)
             stamps |= {path: stamp for path in paths if (stamp := files.stamp_of(path)) is not None}
-            ahead += (os.path.join(directory, name) for name in reversed(below))
-            paths = (os.path.join(directory, name) for name in linked)
-            links += (path for path in paths if not leads_out(path, home))
         return stamps, faults
 
     def _note(self, name: str, stamps: dict[str, Stamp], now: float) -> None:

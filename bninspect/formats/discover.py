@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -46,8 +46,10 @@ from bninspect.formats.names import (
     V1_SHARD,
     checkpoint_of,
     natural_order,
+    without_numbers,
 )
 from bninspect.formats.signatures import HDF5_SIGNATURE, ZIP_SIGNATURES, ends
+from bninspect.formats.walk import walk
 
 # Where to look, as typed, and what is there: (path to show, path to locate, claimed or not).
 Candidate = tuple[str, str, bool]
@@ -55,6 +57,7 @@ Candidate = tuple[str, str, bool]
 _KERAS_NAMES = (".h5", ".hdf5", ".keras", KERAS_MAP)
 _CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|ckpt([-_.]?[0-9]+)?)")
 _NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
+_OF_SAVED_MODEL = ("variables", "assets", "assets.extra")
 # A save that did not finish leaves its shards in such a directory
 # (tensorflow/python/training/saver.py, tensorflow/python/checkpoint/functional_saver.py).
 _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
@@ -124,7 +127,7 @@ def training_of(found: Found) -> tuple[str, str] | None:
     if found.target is None or found.target.kind == "saved-model":
         return None
     directory, name = os.path.split(identity(found))
-    return directory, re.sub("[0-9]+", "#", name)
+    return directory, without_numbers(name)
 
 
 def trainings_in(path: str, found: Iterable[Found]) -> list[str]:
@@ -147,7 +150,7 @@ def trainings_in(path: str, found: Iterable[Found]) -> list[str]:
     counts.pop(home, None)
     if written > 1 or len(counts) < 2:
         return []
-    alike = len({re.sub("[0-9]+", "#", folder) for folder in counts}) == 1
+    alike = len({without_numbers(folder) for folder in counts}) == 1
     if alike and max(counts.values()) == 1:
         return []
     return [shown[folder] for folder in counts]
@@ -290,61 +293,18 @@ def parts_in(directory: str) -> dict[str, set[str]]:
 def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProblem]:
     """The checkpoints below a directory, and the directories that cannot be read.
 
-    Of one directory first what lies in it, then its sub-directories, in natural order; links to
-    directories come last, so that what they lead to is met by its own name if it has one here.
     `most` bounds the number of names that are looked at; then files of other names stay closed.
     """
-    ahead, links = [root], list[str]()
-    seen: set[Hashable] = set()
-    home = files.real_path(root)
     looked_at = 0
     if most is None:
         files.list_below(root)
-    while ahead or links:
-        directory = ahead.pop() if ahead else links.pop(0)
-        try:
-            place = files.directory_identity(directory)
-            if place in seen:
-                continue
-            seen.add(place)
-            names, below, linked = entries_of(directory)
-        except OSError as error:
-            # One below that is gone was there a moment ago, and is no longer part of the tree.
-            if directory == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
-                yield unreadable_directory(directory, error)
-            continue
-        yield from among(directory, names, every=most is None)
-        if SAVED_MODEL in names:
-            below = [name for name in below if name not in ("variables", "assets", "assets.extra")]
-        ahead += (os.path.join(directory, name) for name in reversed(below))
-        paths = (os.path.join(directory, name) for name in linked)
-        links += (path for path in paths if not leads_out(path, home))
-        looked_at += len(names) + len(below) + len(linked)
+    for directory in walk(root, without=_OF_SAVED_MODEL):
+        if directory.fault is not None:
+            yield unreadable_directory(directory.path, directory.fault)
+        yield from among(directory.path, directory.names, every=most is None)
+        looked_at += directory.total
         if most is not None and looked_at > most:
             return
-
-
-def entries_of(directory: str) -> tuple[set[str], list[str], list[str]]:
-    """Names in a directory: files, directories, links to directories; none that are hidden.
-
-    A link that leads nowhere counts as a file: what it should be may be missed.
-    """
-    names, below, linked = set[str](), list[str](), list[str]()
-    for name, kind in files.entries_in(directory):
-        part = PART.fullmatch(name)
-        if name.startswith(".") and not (part and part[1] == ""):
-            continue  # a prefix may have an empty basename: `.index`
-        if kind == "file":
-            names.add(name)
-        else:
-            (below if kind == "directory" else linked).append(name)
-    return names, sorted(below, key=natural_order), sorted(linked, key=natural_order)
-
-
-def leads_out(link: str, home: str) -> bool:
-    """Whether a link leads to a directory around the walk, which would be a walk of all of that."""
-    target = files.real_path(link)
-    return os.path.join(home, "").startswith(os.path.join(target, ""))
 
 
 def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterator[Candidate]:

@@ -17,6 +17,7 @@ from bninspect import __version__
 from bninspect.comparison import compare_checkpoints
 from bninspect.evidence.history import not_followed
 from bninspect.findings import CheckpointReport, Report, Rule
+from bninspect.formats.names import without_numbers
 from bninspect.reporters.html.layers import layer_views
 from bninspect.reporters.html.rendering import asset, policy, render, write
 from bninspect.reporters.html.trends import times_view
@@ -159,4 +160,4 @@ def _follows(training: Sequence[CheckpointReport], item: CheckpointReport) -> bo
 def _name_of(item: CheckpointReport) -> tuple[str, str, str]:
     """What the checkpoints of one training share: the format, the directory, the name's letters."""
     directory, name = os.path.split(os.path.abspath(item.resolved or item.path))
-    return item.format or "", directory, re.sub("[0-9]+", "#", name)
+    return item.format or "", directory, without_numbers(name)

@@ -82,8 +82,12 @@ def _require_directory(path: str) -> None:
         raise UsageProblem(
             "The name of the directory is empty: a variable of a script may be unset."
         )
-    from bninspect.formats import files  # noqa: PLC0415
+    from bninspect.formats import files, urls  # noqa: PLC0415
 
+    if urls.is_url(path) and urls.scheme_of(path) in urls.WEB:
+        raise UsageProblem(
+            f"watch takes a directory, and a web server does not tell what is in {path}: use check."
+        )
     if files.is_directory(path):
         return
     if files.exists(path):

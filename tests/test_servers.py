@@ -364,6 +364,20 @@ def test_by_http_nobody_tells_what_a_directory_holds(web: Place, run: Run) -> No
         assert phrase in found["error"]["message"], path
 
 
+def test_a_web_server_alone_is_no_checkpoint(web: Place, run: Run) -> None:
+    server = web.url.partition("://")[2].partition("/")[0]
+    outcome = run("check", f"http://{server}", "--format", "json")
+    assert outcome.exit_code == 2
+    (found,) = outcome.json["checkpoints"]
+    assert found["error"]["message"] == f"http://{server}: no such checkpoint or file"
+
+
+def test_by_http_nothing_is_watched(web: Place, run: Run) -> None:
+    outcome = run("watch", f"{web.url}/tf1_history_stopped", "--timeout", "0.1")
+    assert outcome.exit_code == 2
+    assert "a web server does not tell what is in" in outcome.err
+
+
 def test_a_page(place: Place, run: Run, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     path = checkpoint_of("tf1_layers_update_ops_forgotten")

@@ -142,7 +142,8 @@ def open_object(url: str) -> Fetched:
     if info is None:
         raise listings.why_not(url) or NotFound(url, "no such file", "Check the URL.")
     if info.directory:
-        raise UnknownFormat(url, "this is not a file but a directory", "Check the URL.")
+        hint = "Give the URL of a file in it, or a checkpoint's prefix."
+        raise UnknownFormat(url, "this is not a file but a directory", hint)
     with _of_all:
         found = _objects.pop(url, None)
         if found is None or found.info != info:

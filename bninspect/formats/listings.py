@@ -209,7 +209,7 @@ def is_directory(url: str) -> bool:
         found = lookup(url)
         return found is not None and found.directory
     plain = url.rstrip("/")
-    if not url.endswith("/"):
+    if not url.endswith("/") and not is_top(url):
         if lookup(url + ".index") is not None:
             return False
         found = lookup(url)

@@ -384,7 +384,7 @@ def _as_in_json(name: str) -> bytes:
 
 def _missing(path: str) -> ReadProblem:
     """Nothing at `path`: it may be out of reach, or be the prefix of shards without an index."""
-    for place in (path, path + ".index"):
+    for place in (path,) if files.stands_alone(path) else (path, path + ".index"):
         if (error := files.out_of_reach(place)) is not None:
             return files.problem_of(error) or NotFound(
                 place,

@@ -694,6 +694,13 @@ def test_a_bucket_that_is_not_there(store: Place, run: Run) -> None:
     assert error["kind"] == "not-found"
 
 
+def test_each_path_in_a_bucket_that_is_not_there_is_told(store: Place, run: Run) -> None:
+    paths = [store.url.partition("://")[0] + f"://nowhere-at-all/runs/{name}" for name in "ab"]
+    outcome = run("check", *paths, "--format", "json")
+    assert outcome.exit_code == 2
+    assert [one["path"] for one in outcome.json["checkpoints"]] == paths
+
+
 def test_an_object_that_is_not_there(store: Place, run: Run) -> None:
     assert one_fault(store, run, "none/model.h5", "no such")["kind"] == "not-found"
 

@@ -49,6 +49,7 @@ from bninspect.formats.names import (
     without_numbers,
 )
 from bninspect.formats.signatures import HDF5_SIGNATURE, ZIP_SIGNATURES, ends
+from bninspect.formats.urls import is_url
 from bninspect.formats.walk import walk
 
 # Where to look, as typed, and what is there: (path to show, path to locate, claimed or not).
@@ -106,7 +107,11 @@ def _discover(path: str, *, every: bool) -> list[Found]:
 def identity(found: Found) -> str:
     """What is opened: the same for every path that leads to one checkpoint."""
     if found.target is None:
-        return f"problem:{found.problem.path if found.problem else found.path}"
+        # Of URLs: a bucket that is missing is what is wrong with each of them.
+        place = found.path
+        if found.problem is not None and not is_url(place):
+            place = found.problem.path
+        return f"problem:{place}"
     directory, name = os.path.split(found.target.path)
     if found.target.kind != "tensor-bundle":
         return files.real_path(found.target.path)

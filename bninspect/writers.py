@@ -247,7 +247,7 @@ def _compare_text(comparison: Comparison, stream: TextIO, wishes: Wishes) -> Non
 
 
 def _compare_json(comparison: Comparison, stream: TextIO, _: Wishes) -> None:
-    from bninspect.reporters.json_v1 import write_comparison_json  # noqa: PLC0415
+    from bninspect.reporters.json_changes import write_comparison_json  # noqa: PLC0415
 
     write_comparison_json(comparison, stream)
 

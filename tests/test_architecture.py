@@ -188,6 +188,7 @@ SPOKEN = {"outcomes", "words"}
         (["check", str(V2)], {"bninspect.formats.discover", "multiprocessing", "tempfile"}),
         (["check", str(V2)], REPORTERS - {"text", *SPOKEN}),
         (["check", str(V2), "--format", "json"], REPORTERS - {"json_v1"}),
+        (["check", str(V2), "--format", "json"], {"bninspect.comparison"}),
         (
             ["check", str(V2), "--format", "github"],
             REPORTERS - {"github", "locations", "text", *SPOKEN},

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bninspect import __version__
-from bninspect.comparison import Comparison, LayerHistory, Stretch
 from bninspect.config import Config
 from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppressed
 from bninspect.inference import Dump, Inference, columns
-from bninspect.model import ROLES, STATISTICS, BNLayer, Change, Role, Values
+from bninspect.model import ROLES, STATISTICS, BNLayer, Values
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -66,7 +65,7 @@ class JsonReport:
     def _begin(self) -> None:
         if not self._begun:
             self._begun = True
-            head = json.dumps(_head(), indent=1).removesuffix("\n}")
+            head = json.dumps(heading(), indent=1).removesuffix("\n}")
             self._stream.write(f'{head},\n "checkpoints": [')
 
 
@@ -96,7 +95,7 @@ class CheckLines:
         if item.line is None:
             told = {"event": "checkpoint", "settings": self._settings, "state": item.state}
             more = {
-                "known": [_finding(finding) for finding in item.known],
+                "known": [finding_document(finding) for finding in item.known],
                 "names": list(item.without_layers().names),
             }
             _write_line(told | _checkpoint(item, findings=True) | more, self._stream)
@@ -167,122 +166,30 @@ def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = Fa
         }
         for report, layers in dumps
     ]
-    _write(_head() | ({"checkpoints": written} if several else written[0]), stream)
+    write_document(heading() | ({"checkpoints": written} if several else written[0]), stream)
 
 
 def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> None:
     """Write a configuration: `file`, `values` with their `sources`, the codes of `rules`."""
     from bninspect.reporters.configuration import config_document  # noqa: PLC0415 - for this alone
 
-    _write(_head() | config_document(config, rules), stream)
+    write_document(heading() | config_document(config, rules), stream)
 
 
-def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
-    """Write what became of each layer; a document of its own, under the same promise.
-
-    `checkpoints` are those that were compared, oldest first, and `unreadable` the others, as in a
-    report but without layers. Each of `layers` has
-
-    - `name`, and `names`: what each checkpoint calls it, null where it is not;
-    - `family`, `channels`, `dtype`, `trainable` of the newest checkpoint that has it;
-    - `members`: for each of the four `moved` (in any interval; null: nothing to compare),
-      `largest_change` from the first to the last checkpoint that have it, and `intervals`, one from
-      each checkpoint to the next: `{"moved", "largest_change"}`, or null;
-    - `still_since`: the place in `checkpoints` since which no statistic moved, up to the newest,
-      or null; `stretches`: every time they stood still, `{"from", "to", "or_earlier",
-      "never_moved"}`, the first two as such places (see `comparison.Stretch`);
-    - `not_finite_since`: the place since which a member holds NaN or infinity, up to the newest, or
-      null; `not_finite`: every time one did, `{"from", "to", "or_earlier"}`;
-    - `events`: sentences on what happened to the layer itself.
-
-    `largest_change` of the mean is in standard deviations, of the variance the share by which the
-    standard deviation changed, of gamma and beta the number itself (see `evidence.history`); null
-    where nothing is stored to measure it by. `findings` are those of a report, with `from` and
-    `to`: BN107, BN301 and BN302. One that does not last up to the newest checkpoint is a warning at
-    most.
-    `summary.compared` counts the layers of which anything could be compared.
-    `summary.step_goes_back` are the first two stored steps, `[larger, smaller]`, that contradict
-    the order, or null.
-    """
-    layers = comparison.layers
-    findings = [
-        _finding(finding) | {"from": stretch.first, "to": stretch.last}
-        for layer in layers
-        for stretch in layer.judged
-        for finding in stretch.findings
-    ]
-    document = _head() | {
-        "checkpoints": [_opened(item) for item in comparison.checkpoints],
-        "unreadable": [_opened(item) for item in comparison.unreadable],
-        "layers": [_layer_history(layer) for layer in layers],
-        "findings": findings,
-        "notes": list(comparison.notes),
-        "summary": {
-            "checkpoints": len(comparison.checkpoints),
-            "layers": len(layers),
-            "compared": sum(layer.compared for layer in layers),
-            "errors": sum(finding["severity"] == "error" for finding in findings),
-            "warnings": sum(finding["severity"] == "warning" for finding in findings),
-            "notes": sum(finding["severity"] == "note" for finding in findings),
-            "unreadable": len(comparison.unreadable),
-            "step_goes_back": comparison.step_goes_back,
-        },
-    }
-    _write(document, stream)
-
-
-def _layer_history(layer: LayerHistory) -> dict[str, Any]:
-    last = layer.last
-    lost = layer.lasting(layer.not_finite)
-    return {
-        "name": layer.name,
-        "names": [None if one is None else one.name for one in layer.layers],
-        "family": last.family,
-        "channels": last.channels,
-        "dtype": last.dtype,
-        "trainable": last.trainable,
-        "members": {role: _member_history(layer, role) for role in ROLES},
-        "still_since": layer.still_since,
-        "stretches": [_stretch(one) | {"never_moved": one.never_moved} for one in layer.stretches],
-        "not_finite_since": None if lost is None else lost.first,
-        "not_finite": [_stretch(one) for one in layer.not_finite],
-        "events": list(layer.events),
-    }
-
-
-def _stretch(stretch: Stretch) -> dict[str, Any]:
-    return {"from": stretch.first, "to": stretch.last, "or_earlier": stretch.or_earlier}
-
-
-def _member_history(layer: LayerHistory, role: Role) -> dict[str, Any]:
-    intervals = [_change(changes.get(role)) for changes in layer.changes]
-    total = _change(layer.total.get(role))
-    return {
-        "moved": layer.moved(role) if any(intervals) else None,
-        "largest_change": total and total["largest_change"],
-        "intervals": intervals,
-    }
-
-
-def _change(change: Change | None) -> dict[str, Any] | None:
-    if change is None:
-        return None
-    largest = None if change.largest is None else _number(change.largest)
-    return {"moved": change.moved, "largest_change": largest}
-
-
-def _write(document: dict[str, Any], stream: TextIO) -> None:
+def write_document(document: dict[str, Any], stream: TextIO) -> None:
+    """Write a document of its own."""
     json.dump(document, stream, indent=1, allow_nan=False)
     stream.write("\n")
 
 
 def _write_line(document: dict[str, Any], stream: TextIO) -> None:
     """A document in one line, which is there at once for who follows the file."""
-    stream.write(json.dumps(_head() | document, allow_nan=False, separators=(",", ":")) + "\n")
+    stream.write(json.dumps(heading() | document, allow_nan=False, separators=(",", ":")) + "\n")
     stream.flush()
 
 
-def _head() -> dict[str, Any]:
+def heading() -> dict[str, Any]:
+    """What every document begins with."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "bninspect", "version": __version__},
@@ -293,11 +200,11 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
     if item.line is not None:  # of an earlier run, which has not left more
         written = json.loads(item.line)
         return {key: value for key, value in written.items() if key not in _OF_LINE}
-    document = _opened(item)
+    document = opened(item)
     notes, error = document.pop("notes"), document.pop("error")
     document["layers"] = [_layer(layer) for layer in item.layers]
     if findings:
-        document["findings"] = [_finding(finding) for finding in item.findings]
+        document["findings"] = [finding_document(finding) for finding in item.findings]
         since = item.since  # what --since named, and how many layers could be compared with it
         document["since"] = since and {
             "path": since.path,
@@ -308,7 +215,7 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
     return document | {"notes": notes, "error": error}
 
 
-def _opened(item: CheckpointReport) -> dict[str, Any]:
+def opened(item: CheckpointReport) -> dict[str, Any]:
     """What was opened, or why that failed; nothing of its layers."""
     error = item.error
     return {
@@ -347,9 +254,9 @@ def _statistic(values: Values | None) -> dict[str, Any] | None:
     if values is None:
         return None
     return {
-        "min": _number(values.minimum),
-        "max": _number(values.maximum),
-        "mean": _number(values.mean),
+        "min": number(values.minimum),
+        "max": number(values.maximum),
+        "mean": number(values.mean),
         "at_initial": values.at_initial,
     }
 
@@ -361,13 +268,14 @@ def _inference(layer: BNLayer, result: Inference) -> dict[str, Any]:
         "values": {
             name: None
             if array is None
-            else [_number(value) for value in array.astype("f8").tolist()]
+            else [number(value) for value in array.astype("f8").tolist()]
             for name, array in columns(layer, result).items()
         },
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_document(finding: Finding) -> dict[str, Any]:
+    """A finding."""
     return {
         "rule": finding.rule.code,
         "name": finding.rule.name,
@@ -389,7 +297,7 @@ def _suppressed(suppressed: Suppressed) -> dict[str, Any]:
         "layer": layer,
         "rules": list(rules),
     }
-    return _finding(suppressed.finding) | {"suppression": told}
+    return finding_document(suppressed.finding) | {"suppression": told}
 
 
 def _summary(report: Report, *, findings: bool) -> dict[str, Any]:
@@ -410,7 +318,7 @@ def _summary(report: Report, *, findings: bool) -> dict[str, Any]:
     return summary
 
 
-def _number(value: float) -> float | str:
+def number(value: float) -> float | str:
     """A number; NaN and infinities, which JSON lacks, as the strings JavaScript calls them by."""
     if math.isfinite(value):
         return value

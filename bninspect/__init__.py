@@ -20,18 +20,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bninspect.comparison import Comparison
-    from bninspect.errors import BninspectError, ReadProblem, UsageProblem
-    from bninspect.findings import CheckpointReport, Finding, Report, Rule
-    from bninspect.formats import open_checkpoint
-    from bninspect.inspection import check, compare, list_layers
-    from bninspect.layers import find_layers
-    from bninspect.model import BNLayer, Checkpoint, Values, Variable
-    from bninspect.reporters.html.notebook import as_html
-    from bninspect.reporters.text import explain
+from bninspect._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from bninspect.api import check, compare, list_layers
+    from bninspect.batchnorm.find_layers import find_layers
+    from bninspect.errors import BninspectError, ReadProblem, UsageProblem
+    from bninspect.model.checkpoint import Checkpoint, Variable
+    from bninspect.model.layer import BNLayer, Values
+    from bninspect.model.report import CheckpointReport, Finding, Report
+    from bninspect.model.rule import Rule
+    from bninspect.opening import open_checkpoint
+    from bninspect.reporters.check_text import explain
+    from bninspect.reporters.html.notebook import as_html
+    from bninspect.verdicts.comparison import Comparison
+
 __all__ = [
     "BNLayer",
     "BninspectError",
@@ -55,36 +58,48 @@ __all__ = [
     "open_checkpoint",
 ]
 
-_HOMES = {
-    "BNLayer": "bninspect.model",
-    "BninspectError": "bninspect.errors",
-    "Checkpoint": "bninspect.model",
-    "CheckpointReport": "bninspect.findings",
-    "Comparison": "bninspect.comparison",
-    "Finding": "bninspect.findings",
-    "ReadProblem": "bninspect.errors",
-    "Report": "bninspect.findings",
-    "Rule": "bninspect.findings",
-    "UsageProblem": "bninspect.errors",
-    "Values": "bninspect.model",
-    "Variable": "bninspect.model",
-    "as_html": "bninspect.reporters.html.notebook",
-    "check": "bninspect.inspection",
-    "compare": "bninspect.inspection",
-    "explain": "bninspect.reporters.text",
-    "find_layers": "bninspect.layers",
-    "list_layers": "bninspect.inspection",
-    "open_checkpoint": "bninspect.formats",
+# Where each public name is defined.
+_MODULES = {
+    "bninspect.api": ("check", "compare", "list_layers"),
+    "bninspect.batchnorm.find_layers": ("find_layers",),
+    "bninspect.errors": ("BninspectError", "ReadProblem", "UsageProblem"),
+    "bninspect.model.checkpoint": ("Checkpoint", "Variable"),
+    "bninspect.model.layer": ("BNLayer", "Values"),
+    "bninspect.model.report": ("CheckpointReport", "Finding", "Report"),
+    "bninspect.model.rule": ("Rule",),
+    "bninspect.opening": ("open_checkpoint",),
+    "bninspect.reporters.check_text": ("explain",),
+    "bninspect.reporters.html.notebook": ("as_html",),
+    "bninspect.verdicts.comparison": ("Comparison",),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 if not TYPE_CHECKING:  # a type checker would take every name, misspelt ones too, for one there is
 
     def __getattr__(name: str) -> object:
-        if name in _HOMES:
+        if name in _MODULE_OF:
             from importlib import import_module  # noqa: PLC0415 - an unused package costs nothing
 
-            return getattr(import_module(_HOMES[name]), name)
+            _show_in_notebooks()
+            return getattr(import_module(_MODULE_OF[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _show_in_notebooks() -> None:
+    """Let a notebook display a `Report` or a `BNLayer` as `as_html` draws it.
+
+    The data types know no reporter. Whoever has one of them got it through this module.
+    """
+    from bninspect.model.layer import BNLayer  # noqa: PLC0415 - see above
+    from bninspect.model.report import Report  # noqa: PLC0415
+
+    def as_html(shown: Report | BNLayer) -> str:
+        from bninspect.reporters.html.notebook import as_html  # noqa: PLC0415
+
+        return as_html(shown)
+
+    for shown in (BNLayer, Report):
+        shown._repr_html_ = as_html  # type: ignore[union-attr]
 
 
 def __dir__() -> list[str]:

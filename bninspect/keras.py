@@ -24,29 +24,21 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.config import make_config
+from bninspect.batchnorm.families import FAMILIES
+from bninspect.batchnorm.measure import measure
+from bninspect.config.model import make_config
 from bninspect.errors import UsageProblem
-from bninspect.evidence.history import affine_moved, changes_between, facts_of_training
+from bninspect.evidence.changes import affine_moved, changes_between, facts_of_training
 from bninspect.evidence.keras_config import configured
 from bninspect.evidence.progress import training_evidence
-from bninspect.families import FAMILIES
-from bninspect.findings import Finding, RuleContext
-from bninspect.formats.keras_model import keras_layers
-from bninspect.measure import measure
-from bninspect.model import (
-    AFFINE,
-    ROLES,
-    STATISTICS,
-    BNLayer,
-    Change,
-    KerasLayer,
-    Role,
-    Since,
-    TrainingEvidence,
-    Variable,
-)
-from bninspect.reporters.text import entries
-from bninspect.reporters.words import plural, printable
+from bninspect.formats.keras.model_config import keras_layers
+from bninspect.model.checkpoint import KerasLayer, Variable
+from bninspect.model.layer import BNLayer, Change, Since, TrainingEvidence
+from bninspect.model.report import Finding
+from bninspect.model.roles import AFFINE, ROLES, STATISTICS, Role
+from bninspect.model.rule import RuleContext
+from bninspect.reporters.check_text import entries
+from bninspect.reporters.text_utils import plural, printable
 from bninspect.rules import apply_rules, select_rules
 
 Action = Literal["warn", "stop"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-_LOADED = "from bninspect import workers"  # imported before the first work comes
+_LOADED = "from bninspect.runs import parallel"  # imported before the first work comes
 
 
 class Cluster:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from bninspect.batchnorm.measure import measure
 from bninspect.evidence.progress import training_evidence
-from bninspect.findings import Finding, RuleContext
-from bninspect.measure import measure
-from bninspect.model import BNLayer, Checkpoint, KerasLayer, Variable
+from bninspect.model.checkpoint import Checkpoint, KerasLayer, Variable
+from bninspect.model.layer import BNLayer
+from bninspect.model.report import Finding
+from bninspect.model.rule import RuleContext
 from bninspect.rules import RULES, apply_rules
 
 CHANNELS = 3

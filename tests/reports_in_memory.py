@@ -10,11 +10,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from bninspect.cli.formats import CHECK, Wishes
 from bninspect.errors import Corrupt
-from bninspect.findings import CheckpointReport, Finding, Report, Severity
-from bninspect.model import BNLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.report import CheckpointReport, Finding, Report
+from bninspect.model.rule import Severity
 from bninspect.rules import RULES, entry_called
-from bninspect.writers import CHECK, Wishes
 
 # What a log, a shell, a terminal, XML, JSON or a URI could take for its own.
 HOSTILE = (

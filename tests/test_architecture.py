@@ -1,76 +1,83 @@
-"""The house: who may import whom, what a command may import, how large a file may grow."""
+"""Architecture: which package imports which, which library each may use, what a command loads."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+import bninspect
 from tests.conftest import FIXTURES, ROOT
 
 PACKAGE = ROOT / "bninspect"
 
-# A row imports only from rows below it; modules of one row leave each other alone, but for the
-# modules inside one of the packages named here.
+# From the top down: a package imports only from rows below its own.
 ROWS = (
     {"__main__"},
-    {"cli", "keras"},
-    {"about", "following", "page", "watch"},
-    {"faults", "writers"},
-    {"exit_codes", "inspection", "manual", "options", "output", "reporters"},
-    {"resuming", "workers"},
-    {"batch", "cluster", "watching"},
-    {"examine"},
-    {"comparison", "config", "layer_values", "triage"},
-    {"baseline", "formats", "layers", "evidence", "rules", "measure", "inference", "selection"},
-    {"families"},
-    {"findings"},
-    {"graph"},
+    {"cli"},
+    {"keras", "__init__"},  # the public modules
+    {"reporters"},
+    {"api"},
+    {"runs"},
+    {"verdicts"},
+    {"opening"},
+    {"config", "evidence", "formats", "locate"},
+    {"batchnorm", "rules", "storage"},
     {"model"},
     {"errors"},
-    {"__init__"},  # the version, and names that lead elsewhere only when they are used
+    {"_version"},
 )
-# libraries that one room alone may know
+# Each library and the package, or the module, that alone may import it.
 ONLY_USER = {
-    "h5py": {"formats/hdf5.py"},
-    "rich": {"reporters/tables.py"},
-    "cramjam": {"formats/sstable.py"},
-    "tensorflow": {"formats/tensorflow_engine.py"},
-    "google": {"formats/protos.py"},
-    "click": {
-        "about.py",
-        "cli.py",
-        "faults.py",
-        "following.py",
-        "options.py",
-        "page.py",
-        "reporters/words.py",
-        "watch.py",
-    },
-    "tomllib": {"config/toml_file.py"},
-    "tomli": {"config/toml_file.py"},
-    "distributed": {"cluster.py"},
-    "jinja2": {"reporters/html/rendering.py"},
-    "markupsafe": {"reporters/html/page.py", "reporters/html/rendering.py"},
-    "fsspec": {"formats/remote.py"},
-    "xml": {"reporters/junit.py"},
+    "click": ("cli", "reporters/text_utils.py"),
+    "cramjam": ("formats/tensorflow/sstable.py",),
+    "distributed": ("runs/dask.py",),
+    "fsspec": ("storage/remote/stores.py",),
+    "google": ("formats/tensorflow/protos.py",),
+    "google_crc32c": ("formats/tensorflow/sstable.py",),
+    "h5py": ("formats/hdf5",),
+    "jinja2": ("reporters/html",),
+    "markupsafe": ("reporters/html",),
+    "multiprocessing": ("runs/parallel.py",),
+    "rich": ("reporters/list_text.py",),
+    "tensorflow": ("formats/tensorflow/tensorflow_engine.py",),
+    "tomli": ("config/toml_file.py",),
+    "tomllib": ("config/toml_file.py",),
+    "xml": ("reporters/junit.py",),
+    "zipfile": ("formats/keras/archive.py",),
 }
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def test_there_are_modules() -> None:
+    assert len(modules()) > 100
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+@cache
+def modules() -> dict[str, Path]:
+    """Return the file of each module, by the module's dotted name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def imports(path: Path) -> set[str]:
-    """Every module a file imports, at its head or inside a function, but not for typing alone."""
+def row_of(module: str) -> int:
+    package = [*module.split("."), "__init__"][1]
+    return next(i for i, row in enumerate(ROWS) if package in row)
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return every module that a module imports, inside functions too, but not for typing alone."""
     found: set[str] = set()
+    path = modules()[module]
 
     class Visitor(ast.NodeVisitor):
         def visit_If(self, node: ast.If) -> None:
@@ -81,81 +88,112 @@ def imports(path: Path) -> set[str]:
             found.update(alias.name for alias in node.names)
 
         def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-            assert not node.level, f"{path} imports by a relative name"
-            if node.module == "bninspect":
-                found.update(f"bninspect.{alias.name}" for alias in node.names)
-            else:
-                found.add(str(node.module))
+            assert not node.level, f"{path} uses a relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in modules() else str(node.module))
 
     Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path: Path) -> None:
-    level = next(i for i, row in enumerate(ROWS) if room(path) in row)
-    for name in imports(path):
-        if not name.startswith("bninspect"):
-            continue
-        imported = name.split(".")[1] if "." in name else "__init__"
-        imported = "__init__" if imported.startswith("_") else imported
-        if imported == room(path):
-            continue
-        assert any(imported in row for row in ROWS), name
-        below = next(i for i, row in enumerate(ROWS) if imported in row)
-        assert below > level, f"{path.relative_to(ROOT)} imports {name}"
+def own_imports(module: str) -> set[str]:
+    return {name for name in imports(module) if name.split(".")[0] == "bninspect"}
 
 
-@pytest.mark.parametrize("library", sorted(ONLY_USER))
-def test_one_room_knows_a_library(library: str) -> None:
+@pytest.mark.parametrize("module", modules())
+def test_imports_run_down(module: str) -> None:
+    package = module.split(".")[1:2]
+    for name in own_imports(module):
+        assert name in modules(), f"{module} imports {name}, which is no module"
+        if name.split(".")[1:2] != package:
+            assert row_of(name) > row_of(module), f"{module} imports {name}"
+
+
+def test_no_imports_form_a_circle() -> None:
+    try:
+        order = list(
+            TopologicalSorter({name: own_imports(name) for name in modules()}).static_order()
+        )
+    except CycleError as error:
+        raise AssertionError(" imports ".join(error.args[1])) from error
+    assert set(order) == set(modules())
+
+
+@pytest.mark.parametrize("library", ONLY_USER)
+def test_one_package_knows_a_library(library: str) -> None:
     users = {
         path.relative_to(PACKAGE).as_posix()
-        for path in modules()
-        if any(name.split(".")[0] == library for name in imports(path))
+        for name, path in modules().items()
+        if any(imported.split(".")[0] == library for imported in imports(name))
     }
-    assert users == ONLY_USER[library]
+    assert users
+    for place in ONLY_USER[library]:
+        inside = {user for user in users if user == place or user.startswith(f"{place}/")}
+        assert inside, f"{place} does not import {library}"
+        users -= inside
+    assert not users
+
+
+def test_every_public_name_is_where_the_package_says() -> None:
+    for module, names in bninspect._MODULES.items():
+        for name in names:
+            assert getattr(importlib.import_module(module), name) is getattr(bninspect, name)
+            assert name in bninspect.__all__
 
 
 def test_no_code_of_a_model_can_run() -> None:
-    for path in modules():
-        roots = {name.split(".")[0] for name in imports(path)}
-        assert not roots & {"keras", "pickle"}, path
+    for name in modules():
+        roots = {imported.split(".")[0] for imported in imports(name)}
+        assert not roots & {"keras", "pickle"}, name
 
 
 def test_input_is_never_asserted() -> None:
-    for path in modules():
+    for path in modules().values():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], path
 
 
-# what looks at the disk by a name, as `os.path.exists` or `os.listdir`
-_LOOKS = {"exists", "lexists", "isfile", "isdir", "getsize", "realpath", "listdir", "scandir"}
-_LOOKS |= {"stat", "lstat", "walk", "glob", "open"}
+# Functions that look at the disk, as `os.path.exists` or `os.listdir`.
+_DISK = {"exists", "lexists", "isfile", "isdir", "getsize", "realpath", "listdir", "scandir"}
+_DISK |= {"stat", "lstat", "walk", "glob", "open"}
+_DISK_CALLS = {f"os.{name}" for name in _DISK} | {f"os.path.{name}" for name in _DISK}
+# TensorFlow's engine gives paths to TensorFlow; `urls` asks whether a file is called like a URL.
+_MAY_LOOK = {
+    "bninspect.storage.filesystem",
+    "bninspect.storage.source",
+    "bninspect.storage.urls",
+    "bninspect.formats.tensorflow.tensorflow_engine",
+}
 
 
-def test_two_rooms_of_the_formats_alone_look_at_the_disk() -> None:
-    for path in (PACKAGE / "formats").glob("*.py"):
-        if path.name in {"files.py", "source.py", "tensorflow_engine.py", "urls.py"}:
-            continue
-        found = {
+def test_storage_alone_looks_at_the_disk() -> None:
+    packages = ("bninspect.storage", "bninspect.locate", "bninspect.formats", "bninspect.opening")
+    checked = {
+        name: path
+        for name, path in modules().items()
+        if name.startswith(packages) and name not in _MAY_LOOK
+    }
+    assert len(checked) > 30
+    for name, path in checked.items():
+        calls = {
             ast.unparse(node.func)
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.Call)
         }
-        assert not {f"os.{name}" for name in _LOOKS} & found, path
-        assert not {f"os.path.{name}" for name in _LOOKS} & found, path
-        assert not {"open", "glob"} & found, path
+        assert not (_DISK_CALLS | {"open", "glob"}) & calls, name
 
 
-def test_the_picture_of_the_house_shows_every_room() -> None:
-    picture = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes")[0]
-    for path in modules():
-        shown = path.parent.name + "/" if path.name == "__init__.py" else path.name
-        assert shown in picture, path
+def test_contributing_names_every_package() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes")[0]
+    for name, path in modules().items():
+        if path.parent == PACKAGE or path.name == "__init__.py":
+            shown = f"{path.parent.name}/" if path.name == "__init__.py" else path.name
+            assert shown in text, name
 
 
 def test_files_stay_readable() -> None:
-    for path in modules():
+    for path in modules().values():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path
 
 
@@ -166,50 +204,72 @@ H5 = FIXTURES / "keras2_functional_correct"
 
 REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")} | {"jinja2"}
 REPORTERS |= {path.stem for path in (PACKAGE / "reporters/html").glob("[!_]*.py")}
-# what those that write prose share
-SPOKEN = {"outcomes", "words"}
+# The modules that every reporter of prose uses.
+SPOKEN = {"text_utils", "verdict_text"}
+
+
+NEEDED: list[tuple[list[str], set[str]]] = [
+    (
+        ["--version"],
+        {"numpy", "rich", "h5py", "google", "google_crc32c", "bninspect.runs.run"},
+    ),
+    (["rule", "BN101"], {"numpy", "rich", "h5py", "google", "bninspect.formats"}),
+    (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "pathlib", "tensorflow", "keras"}),
+    (
+        ["check", str(V2)],
+        {
+            "bninspect.verdicts.comparison",
+            "bninspect.model.graph",
+            "bninspect.formats.hdf5.file",
+        },
+    ),
+    (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+    (
+        ["check", str(V2)],
+        {
+            "bninspect.runs.dask",
+            "bninspect.runs.parallel",
+            "bninspect.verdicts.baseline",
+            "bninspect.verdicts.triage",
+        },
+    ),
+    (["check", str(V2)], {"bninspect.locate.discover", "multiprocessing", "tempfile"}),
+    (["check", str(V2)], REPORTERS - {"check_text", *SPOKEN}),
+    (["check", str(V2), "--format", "json"], REPORTERS - {"json_v1"}),
+    (["check", str(V2), "--format", "json"], {"bninspect.verdicts.comparison"}),
+    (
+        ["check", str(V2), "--format", "github"],
+        REPORTERS - {"check_text", "ci_locations", "github", *SPOKEN},
+    ),
+    (
+        ["check", str(V2), "--format", "sarif"],
+        REPORTERS - {"ci_locations", "rule_pages", "sarif", *SPOKEN},
+    ),
+    (["check", str(V2), "--format", "junit"], REPORTERS - {"ci_locations", "junit", *SPOKEN}),
+    (
+        ["report", str(V2)],
+        {"rich", "h5py", "cramjam", "tensorflow", "keras", "notebook"},
+    ),
+    (
+        ["watch", str(V2.parent), "--timeout", "0.1", "--interval", "0.05", "-q"],
+        {"rich", "h5py", "cramjam", "tensorflow", "keras", *REPORTERS}
+        - {"check_text", "watch_text", *SPOKEN},
+    ),
+    (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
+    (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
+]
+
+
+def test_the_unwanted_modules_exist() -> None:
+    """A module that was renamed would never be loaded, and its row below never fail."""
+    own = {name for *_, names in NEEDED for name in names if name.startswith("bninspect.")}
+    assert own
+    assert own <= set(modules())
 
 
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
-    [
-        (
-            ["--version"],
-            {"numpy", "rich", "h5py", "google", "google_crc32c", "bninspect.inspection"},
-        ),
-        (["rule", "BN101"], {"numpy", "rich", "h5py", "google", "bninspect.formats"}),
-        (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "pathlib", "tensorflow", "keras"}),
-        (["check", str(V2)], {"bninspect.comparison", "bninspect.graph", "bninspect.formats.hdf5"}),
-        (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
-        (
-            ["check", str(V2)],
-            {f"bninspect.{name}" for name in ("baseline", "cluster", "triage", "workers")},
-        ),
-        (["check", str(V2)], {"bninspect.formats.discover", "multiprocessing", "tempfile"}),
-        (["check", str(V2)], REPORTERS - {"text", *SPOKEN}),
-        (["check", str(V2), "--format", "json"], REPORTERS - {"json_v1"}),
-        (["check", str(V2), "--format", "json"], {"bninspect.comparison"}),
-        (
-            ["check", str(V2), "--format", "github"],
-            REPORTERS - {"github", "locations", "text", *SPOKEN},
-        ),
-        (
-            ["check", str(V2), "--format", "sarif"],
-            REPORTERS - {"sarif", "catalogue", "locations", *SPOKEN},
-        ),
-        (["check", str(V2), "--format", "junit"], REPORTERS - {"junit", "locations", *SPOKEN}),
-        (
-            ["report", str(V2)],
-            {"rich", "h5py", "cramjam", "tensorflow", "keras", "notebook"},
-        ),
-        (
-            ["watch", str(V2.parent), "--timeout", "0.1", "--interval", "0.05", "-q"],
-            {"rich", "h5py", "cramjam", "tensorflow", "keras", *REPORTERS}
-            - {"text", "watched", *SPOKEN},
-        ),
-        (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
-        (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
-    ],
+    NEEDED,
     ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
 )
 def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
@@ -227,5 +287,5 @@ def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: se
     loaded |= {
         name.rpartition(".")[2] for name in loaded if name.startswith("bninspect.reporters.")
     }
-    assert "bninspect.cli" in loaded
+    assert "bninspect.cli.main" in loaded
     assert not loaded & unwanted

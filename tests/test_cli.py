@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.formats.source import Source
-from bninspect.formats.sstable import read_table
+from bninspect.cli.formats import CHECK
+from bninspect.formats.tensorflow.sstable import read_table
 from bninspect.rules import RULES
-from bninspect.writers import CHECK
+from bninspect.storage.source import Source
 from tests.conftest import FIXTURES, Outcome, load_fixture, parsed
 from tests.table_writer import write_bundle, write_index
 
@@ -491,7 +491,7 @@ class TestProgram:
         def explode(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("bninspect.examine.find_layers", explode)
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.find_layers", explode)
         outcome = run("check", CLEAN)
         assert outcome.exit_code == 2
         assert "internal error" in outcome.err
@@ -825,7 +825,7 @@ class TestStreams:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("bninspect.examine.find_layers", interrupt)
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.find_layers", interrupt)
         assert run("check", CLEAN).exit_code == 130
 
     def test_a_terminal_gets_colours_unless_told_otherwise(self) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bninspect import cluster as cluster_
-from bninspect.writers import CHECK
+from bninspect.cli.formats import CHECK
+from bninspect.runs import dask as cluster_
 from tests.clusters import Cluster, cluster
 from tests.conftest import FIXTURES, ROOT, Outcome
 from tests.servers import Folder
@@ -27,31 +27,31 @@ pytest.importorskip("distributed")
 Run = Callable[..., Outcome]
 SLOW = """
 import time
-import bninspect.batch
-from bninspect import workers
+import bninspect.runs.sequential
+from bninspect.runs import parallel
 from bninspect.examine import examine
 def slowly(*arguments, **more):
     time.sleep(0.05)
     return examine(*arguments, **more)
-bninspect.batch.examine = slowly
+bninspect.runs.sequential.examine = slowly
 """
 DEADLY = """
 import os
-import bninspect.batch
-from bninspect import workers
+import bninspect.runs.sequential
+from bninspect.runs import parallel
 from bninspect.examine import examine
 def deadly(item, *rest, **more):
     if "model_003" in item.path:
         os._exit(9)
     return examine(item, *rest, **more)
-bninspect.batch.examine = deadly
+bninspect.runs.sequential.examine = deadly
 """
 BROKEN = """
-import bninspect.batch
-from bninspect import workers
+import bninspect.runs.sequential
+from bninspect.runs import parallel
 def broken(*arguments, **more):
     raise RuntimeError("a bug of ours")
-bninspect.batch.examine = broken
+bninspect.runs.sequential.examine = broken
 """
 
 

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bninspect
-from bninspect.comparison import Comparison, compare_checkpoints
-from bninspect.evidence.history import changes_between, match_layers
-from bninspect.findings import CheckpointReport
-from bninspect.model import ROLES
-from bninspect.reporters.changes import write_comparison
+from bninspect.evidence.changes import changes_between, match_layers
+from bninspect.model.report import CheckpointReport
+from bninspect.model.roles import ROLES
+from bninspect.reporters.compare_text import write_comparison
+from bninspect.verdicts.comparison import Comparison, compare_checkpoints
 from tests.conftest import FIXTURES, Outcome
 from tests.layers_in_memory import bn
 from tests.table_writer import write_bundle
@@ -509,12 +509,12 @@ class TestSince:
         assert "should be the earlier one" in outcome.said
 
     def test_it_is_opened_once(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        from bninspect import examine  # noqa: PLC0415
+        from bninspect.runs import one_checkpoint  # noqa: PLC0415
 
         opened: list[str] = []
-        open_target = examine.open_target
+        open_target = one_checkpoint.open_target
         monkeypatch.setattr(
-            examine,
+            one_checkpoint,
             "open_target",
             lambda path, *rest: opened.append(path) or open_target(path, *rest),
         )

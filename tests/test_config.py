@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bninspect
-from bninspect.cli import run as run_program
+from bninspect.cli.main import run as run_program
 from bninspect.rules import RULES
 from tests.conftest import ROOT, Outcome, load_fixture
 from tests.table_writer import write_bundle

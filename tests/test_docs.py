@@ -16,10 +16,10 @@ import click
 import pytest
 import yaml
 
-from bninspect.cli import main
-from bninspect.families import FAMILIES
-from bninspect.reporters.configuration import _KEYS
-from bninspect.writers import CHECK
+from bninspect.batchnorm.families import FAMILIES
+from bninspect.cli.formats import CHECK
+from bninspect.cli.main import main
+from bninspect.reporters.config_text import _KEYS
 from tests.conftest import FIXTURES, ROOT, Outcome, parsed
 from tests.documents import DOCUMENTS, blocks, commands, make_workplace, run_in, served_bucket
 from tests.test_help import part

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.model import ROLES, STATISTICS
+from bninspect.model.roles import ROLES, STATISTICS
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
 
 # What TensorFlow's own reader opens; where it stores an object graph, that is no variable.

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import bninspect
 from bninspect.errors import ReadProblem
-from bninspect.evidence.graph import graph_evidence
+from bninspect.evidence.graph.updates import graph_evidence
 from bninspect.evidence.progress import read_optimizer_steps
-from bninspect.findings import RuleContext
-from bninspect.formats.meta_graph import read_graphs
-from bninspect.graph import Function, Graph
-from bninspect.model import OptimizerSteps
+from bninspect.formats.tensorflow.graph_def import read_graphs
+from bninspect.model.graph import Function, Graph
+from bninspect.model.layer import OptimizerSteps
+from bninspect.model.rule import RuleContext
 from bninspect.rules import RULES, apply_rules
 from bninspect.rules.causes import why_not_updated
 from tests.conftest import FIXTURES, Outcome
@@ -100,7 +100,7 @@ def test_every_declared_field_is_where_tensorflow_has_it() -> None:
     )
     from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2  # noqa: PLC0415
 
-    from bninspect.formats.protos import _MESSAGES  # noqa: PLC0415
+    from bninspect.formats.tensorflow.protos import _MESSAGES  # noqa: PLC0415
 
     pairs = {
         "SavedModel": saved_model_pb2.SavedModel,
@@ -639,9 +639,9 @@ def test_a_healthy_checkpoint_leaves_its_graph_alone() -> None:
         f"report = bninspect.check({str(CORRECT)!r}, momentum=0.9)\n"
         "assert not report.findings\n"
         "assert not [name for name in opened if name.endswith('.meta')], opened\n"
-        "assert 'bninspect.formats.meta_graph' not in sys.modules\n"
-        "assert 'bninspect.evidence.graph' not in sys.modules\n"
-        "assert 'bninspect.graph' not in sys.modules\n"
+        "assert 'bninspect.formats.tensorflow.graph_def' not in sys.modules\n"
+        "assert 'bninspect.evidence.graph.updates' not in sys.modules\n"
+        "assert 'bninspect.model.graph' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -651,8 +651,8 @@ def test_without_a_graph_nothing_is_imported_for_it() -> None:
     program = (
         "import sys, bninspect\n"
         f"assert bninspect.check({str(stuck)!r}).findings\n"
-        "assert 'bninspect.formats.meta_graph' not in sys.modules\n"
-        "assert 'bninspect.evidence.graph' not in sys.modules\n"
+        "assert 'bninspect.formats.tensorflow.graph_def' not in sys.modules\n"
+        "assert 'bninspect.evidence.graph.updates' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

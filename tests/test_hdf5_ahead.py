@@ -22,11 +22,12 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from bninspect.cli import run as run_program
-from bninspect.formats import fetched, hdf5_ahead, remote
-from bninspect.formats.hdf5_ahead import Groups, fetch_for
-from bninspect.formats.ranges import Range
-from bninspect.formats.source import Window
+from bninspect.cli.main import run as run_program
+from bninspect.formats.hdf5 import prefetch
+from bninspect.formats.hdf5.prefetch import Groups, fetch_for
+from bninspect.storage.remote import cache, stores
+from bninspect.storage.remote.ranges import Range
+from bninspect.storage.source import Window
 from tests.conftest import Outcome, load_fixture
 from tests.servers import Folder
 
@@ -101,16 +102,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Range]]]:
     """The ranges of each round, while a test runs."""
     found: list[list[Range]] = []
-    send = remote.fetch
+    send = stores.fetch
 
-    def fetch(url: str, ranges: list[Range], known: remote.Info) -> list[bytes]:
+    def fetch(url: str, ranges: list[Range], known: stores.Info) -> list[bytes]:
         found.append(ranges)
         return send(url, ranges, known)
 
-    monkeypatch.setattr(remote, "fetch", fetch)
-    fetched.forget()
+    monkeypatch.setattr(stores, "fetch", fetch)
+    cache.forget()
     yield found
-    fetched.forget()
+    cache.forget()
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -155,14 +156,14 @@ def test_damage_is_told_as_of_a_file(
     copy = tmp_path_factory.mktemp("damaged") / path.name
     copy.write_bytes(data)
     fsspec.filesystem("memory").pipe_file(f"/damaged/{path.name}", bytes(data))
-    fetched.forget()
+    cache.forget()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetched, "_SMALL", 0)  # else it comes whole
-        patch.setattr(remote, "head_of", lambda _url: 64)
-        patch.setattr(fetched, "_BLOCK", 512)
-        patch.setattr(hdf5_ahead, "_BLOCK", 512)
-        patch.setattr(hdf5_ahead, "_LARGE_BLOCK", 512)
-        patch.setattr(fetched, "_LEAST_WASTE", 0)
+        patch.setattr(cache, "_SMALL", 0)  # else it comes whole
+        patch.setattr(stores, "head_of", lambda _url: 64)
+        patch.setattr(cache, "_BLOCK", 512)
+        patch.setattr(prefetch, "_BLOCK", 512)
+        patch.setattr(prefetch, "_LARGE_BLOCK", 512)
+        patch.setattr(cache, "_LEAST_WASTE", 0)
         there = report(f"memory://damaged/{path.name}")
     assert there.replace("memory://damaged", str(copy.parent)) == report(str(copy))
 
@@ -205,14 +206,14 @@ def test_nothing_is_collected_while_hdf5_waits(
     Held by what is switched off: the two would wait for ever.
     """
     states = []
-    send = remote.fetch
+    send = stores.fetch
 
-    def fetch(url: str, ranges: list[Range], known: remote.Info) -> list[bytes]:
+    def fetch(url: str, ranges: list[Range], known: stores.Info) -> list[bytes]:
         states.append(gc.isenabled())
         return send(url, ranges, known)
 
-    monkeypatch.setattr(remote, "fetch", fetch)
-    fetched.forget()
+    monkeypatch.setattr(stores, "fetch", fetch)
+    cache.forget()
     with Folder(folder) as server:
         report(f"{server.url}/model.h5")
     assert states

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from bninspect import writers
-from bninspect.cli import main
+from bninspect.cli import formats
+from bninspect.cli.main import main
 from tests.documents import make_workplace, run_in
 
 NAMES = ("", *main.commands)
@@ -87,4 +87,4 @@ def test_says_the_exit_codes(name: str) -> None:
 @pytest.mark.parametrize("name", ["check", "dump", "compare"])
 def test_says_what_each_format_is(name: str) -> None:
     told = [line.split()[0] for line in part(help_of(name), "Formats:")]
-    assert told == list(getattr(writers, name.upper()))
+    assert told == list(getattr(formats, name.upper()))

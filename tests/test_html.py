@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import bninspect
-import bninspect.inspection
-from bninspect.findings import CheckpointReport, Report
-from bninspect.model import BNLayer
+import bninspect.runs.run
+from bninspect.model.layer import BNLayer
+from bninspect.model.report import CheckpointReport, Report
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, histogram, trend
 from bninspect.reporters.html.layers import ABOUT, anchor, layer_view
 from bninspect.reporters.html.page import HtmlReport
 from bninspect.reporters.html.rendering import render
-from bninspect.reporters.words import printable
+from bninspect.reporters.text_utils import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
 from tests.layers_in_memory import bn
@@ -132,7 +132,7 @@ class TestCommand:
         assert outcome.out == ""
 
     def test_a_package_that_is_missing_is_named(self, tmp_path: Path) -> None:
-        call = "sys.modules['jinja2'] = None; from bninspect.cli import run; run(sys.argv[1:])"
+        call = "sys.modules['jinja2'] = None; from bninspect.cli.main import run; run(sys.argv[1:])"
         command = [sys.executable, "-c", f"import sys; {call}", "report", CLEAN, "-o"]
         done = subprocess.run(
             [*command, tmp_path / "page.html"],
@@ -158,12 +158,12 @@ class TestCommand:
     def test_an_interrupted_run_is_no_whole_one(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = bninspect.inspection.check_paths
+        whole = bninspect.runs.run.check_paths
 
         def cut_short(*arguments: Any) -> Report:
             return replace(whole(*arguments), interrupted=True)
 
-        monkeypatch.setattr("bninspect.inspection.check_paths", cut_short)
+        monkeypatch.setattr("bninspect.runs.run.check_paths", cut_short)
         file = tmp_path / "page.html"
         outcome = run("report", CLEAN, "-o", file)
         assert outcome.exit_code == 130

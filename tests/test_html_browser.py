@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.findings import Suppressed, Suppression
+from bninspect.model.report import Suppressed, Suppression
 from bninspect.reporters.html.layers import STATES, anchor
-from bninspect.reporters.words import printable
+from bninspect.reporters.text_utils import printable
 from tests.browser import Browser, browser, find_browser
 from tests.conftest import FIXTURES, ROOT
 from tests.pages import write_resnet

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
-from bninspect.findings import Report
-from bninspect.reporters.words import printable
+from bninspect.model.report import Report
+from bninspect.reporters.text_utils import printable
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.reports_in_memory import (
     checkpoint,

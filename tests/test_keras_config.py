@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bninspect.batchnorm.find_layers import find_layers
 from bninspect.evidence.keras_config import with_keras_config
-from bninspect.formats import open_checkpoint
-from bninspect.formats.keras_model import keras_layers
-from bninspect.layers import find_layers
-from bninspect.model import ROLES
+from bninspect.formats.keras.model_config import keras_layers
+from bninspect.model.roles import ROLES
+from bninspect.opening import open_checkpoint
 from tests.conftest import load_fixture
 from tests.layers_in_memory import bn, checkpoint
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bninspect import check, find_layers, list_layers, open_checkpoint
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, UnknownFormat, Unsupported
-from bninspect.model import ROLES
+from bninspect.model.roles import ROLES
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -18,8 +18,8 @@ import pytest
 
 from bninspect import check, open_checkpoint
 from bninspect.errors import Corrupt, ReadProblem, Unsupported
-from bninspect.formats.hdf5 import Hdf5
-from bninspect.formats.source import Window
+from bninspect.formats.hdf5.file import Hdf5
+from bninspect.storage.source import Window
 from tests.conftest import FIXTURES, ROOT
 
 MEMORY = 200 << 20  # bytes; a check of anything takes some 45 MiB

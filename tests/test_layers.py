@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bninspect.config import make_config
+from bninspect.batchnorm.families import FAMILIES
+from bninspect.batchnorm.find_layers import find_layers
+from bninspect.config.model import make_config
 from bninspect.errors import Unsupported
-from bninspect.families import FAMILIES
-from bninspect.layers import find_layers
-from bninspect.model import ROLES
+from bninspect.model.roles import ROLES
 from tests.layers_in_memory import checkpoint, unread, variable
 
 HDF5 = "keras-h5"

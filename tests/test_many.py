@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bninspect.config import make_config
-from bninspect.findings import CheckpointReport
-from bninspect.inspection import check_paths
-from bninspect.writers import CHECK
+from bninspect.cli.formats import CHECK
+from bninspect.config.model import make_config
+from bninspect.model.report import CheckpointReport
+from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.table_writer import write_bundle
 
@@ -218,10 +218,10 @@ def with_a_slow_one(tmp_path: Path) -> Path:
 SLOW = """
 import sys
 import time
-import bninspect.batch
+import bninspect.runs.sequential
 from bninspect.__main__ import main
 
-examine = bninspect.batch.examine
+examine = bninspect.runs.sequential.examine
 
 def slowly(item, *rest, **more):
     if "z_last" in item.path:
@@ -229,7 +229,7 @@ def slowly(item, *rest, **more):
         time.sleep(60)
     return examine(item, *rest, **more)
 
-bninspect.batch.examine = slowly
+bninspect.runs.sequential.examine = slowly
 main()
 """
 
@@ -272,7 +272,7 @@ class TestInterrupt:
             raise KeyboardInterrupt
 
         whole = run("check", models, "--format", format_).out
-        monkeypatch.setattr("bninspect.examine.apply_rules", interrupt)
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.apply_rules", interrupt)
         outcome = run("check", models, "--format", format_)
         assert outcome.exit_code == 130
         assert "interrupted" in outcome.err
@@ -290,7 +290,7 @@ class TestInterrupt:
             done.append(None)
             return ()
 
-        monkeypatch.setattr("bninspect.examine.apply_rules", interrupt)
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.apply_rules", interrupt)
         sound = ("tf1_layers_correct", "tf1_v1_correct", "keras2_nested")
         out = run("check", *(load_fixture(name).path for name in sound), "--quiet").out
         assert out.startswith("PASS  interrupted after 2 checkpoints: 2 passed\n")
@@ -322,7 +322,7 @@ class TestInterrupt:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("bninspect.examine.apply_rules", interrupt)
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.apply_rules", interrupt)
         with pytest.raises(KeyboardInterrupt):
             check_paths([models], make_config())
 

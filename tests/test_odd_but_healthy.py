@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bninspect.model import STATISTICS
+from bninspect.model.roles import STATISTICS
 from tests.conftest import FIXTURES, Outcome, load_fixture
 
 ODD = {

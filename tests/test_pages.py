@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bninspect.families import FAMILIES
-from bninspect.findings import Cause, Rule
-from bninspect.graph import GraphEvidence
-from bninspect.model import Change, Since
+from bninspect.batchnorm.families import FAMILIES
+from bninspect.model.graph import GraphEvidence
+from bninspect.model.layer import Change, Since
+from bninspect.model.rule import Cause, Rule
 from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
 from tests.conftest import FIXTURES, ROOT, Outcome
 from tests.layers_in_memory import bn, keras_layer

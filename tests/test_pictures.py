@@ -11,15 +11,7 @@ import pytest
 
 from tests.browser import browser, find_browser
 from tests.documents import DOCUMENTS, make_workplace, run_in
-from tests.pictures import (
-    COMMAND,
-    PARTS,
-    PICTURES,
-    TERMINAL,
-    WIDTH,
-    page_picture,
-    terminal_picture,
-)
+from tests.pictures import COMMAND, PARTS, PICTURES, TERMINAL, WIDTH, page_picture, terminal_picture
 
 ALL = sorted(path for path in PICTURES.iterdir() if path.is_file())
 PNG = [path for path in ALL if path.suffix == ".png"]

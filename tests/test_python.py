@@ -35,11 +35,11 @@ REVEALED = [
     "bool",
     "str",
     "bninspect.errors.ReadProblem | None",
-    "bninspect.model.BNLayer",
+    "bninspect.model.layer.BNLayer",
     "float",
     "str",
     "str | None",
-    "bninspect.comparison.Comparison",
+    "bninspect.verdicts.comparison.Comparison",
 ]
 MISTAKES = """\
 import bninspect

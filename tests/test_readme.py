@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from bninspect.cli import main
+from bninspect.cli.formats import CHECK
+from bninspect.cli.main import main
 from bninspect.rules import RULES
-from bninspect.writers import CHECK
 from tests.documents import README
 
 TEXT = README.read_text(encoding="utf-8")

@@ -20,19 +20,13 @@ from hypothesis import strategies as st
 
 import bninspect
 from bninspect.errors import ReadProblem, Unsupported, UsageProblem
-from bninspect.formats import (
-    fetched,
-    files,
-    hdf5_ahead,
-    listings,
-    open_checkpoint,
-    remote,
-    remote_faults,
-    urls,
-)
-from bninspect.formats.fetched import Fetched
-from bninspect.formats.ranges import Held, Range, merged
-from bninspect.formats.remote import Info
+from bninspect.formats.hdf5 import prefetch
+from bninspect.opening import open_checkpoint
+from bninspect.storage import run_caches, urls
+from bninspect.storage.remote import cache, errors, listings, stores
+from bninspect.storage.remote.cache import Fetched
+from bninspect.storage.remote.ranges import Held, Range, merged
+from bninspect.storage.remote.stores import Info
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.servers import Answer, Folder, Request, on, refusing, with_headers
 
@@ -47,7 +41,7 @@ QUERY = f"?X-Amz-Credential=AKIA{SECRET}&X-Amz-Signature={SECRET}"
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that was given no URL yet."""
     monkeypatch.setattr(urls, "_withdrawn", {})
-    files.forget()
+    run_caches.clear_all()
 
 
 @pytest.fixture
@@ -202,7 +196,7 @@ def test_an_object_gives_the_bytes_that_are_stored(asked: list[Any]) -> None:
         return [whole[start:end] for start, end in ranges]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "fetch", fetch)
+        patch.setattr(stores, "fetch", fetch)
         one = Fetched("memory://a", Info(len(whole)))
         for wanted in asked:
             if isinstance(wanted, list):
@@ -222,7 +216,7 @@ def test_nothing_is_fetched_on_a_files_word(monkeypatch: pytest.MonkeyPatch) -> 
         sent.extend(ranges)
         return [b"" for _ in ranges]
 
-    monkeypatch.setattr(remote, "fetch", fetch)
+    monkeypatch.setattr(stores, "fetch", fetch)
     one = Fetched("memory://a", Info(1 << 40))
     one.expect([(0, 1 << 39), (-5, 3), (1 << 40, 1 << 41)])
     assert not sent
@@ -312,13 +306,13 @@ def test_a_directory_is_asked_for_once_in_a_run(
 ) -> None:
     home = put(memory, "tf1_layers_correct")
     listed: list[str] = []
-    listing = remote.Store.listing
+    listing = stores.Store.listing
 
-    def recorded(store: remote.Store, url: str) -> dict[str, Info]:
+    def recorded(store: stores.Store, url: str) -> dict[str, Info]:
         listed.append(url)
         return listing(store, url)
 
-    monkeypatch.setattr(remote.Store, "listing", recorded)
+    monkeypatch.setattr(stores.Store, "listing", recorded)
     bninspect.check(f"{home}/model.ckpt-60")
     assert listed == [home]
     bninspect.check(f"{home}/model.ckpt-60")
@@ -326,15 +320,15 @@ def test_a_directory_is_asked_for_once_in_a_run(
 
 
 def test_many_files_are_told_apart_together(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetched, "_AHEAD", 8)
+    monkeypatch.setattr(cache, "_AHEAD", 8)
     data = load_fixture("keras2_functional_correct").path.read_bytes()
     for number in range(20):
         memory.pipe_file(f"/runs/run_{number}/model.h5", data)
         memory.pipe_file(f"/runs/run_{number}/events", b"no checkpoint")
     at_once: list[int] = []
-    fetch_ends = fetched._fetch_ends
+    fetch_ends = cache._fetch_ends
     monkeypatch.setattr(
-        fetched, "_fetch_ends", lambda one, n: (at_once.append(one.size), fetch_ends(one, n))
+        cache, "_fetch_ends", lambda one, n: (at_once.append(one.size), fetch_ends(one, n))
     )
     report = bninspect.check("memory://runs")
     assert len(report.checkpoints) == 20
@@ -346,14 +340,14 @@ def test_an_object_that_is_replaced_is_noticed(
     memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = put(memory, "tf1_layers_correct")
-    fetch = remote.fetch
+    fetch = stores.fetch
 
     def replacing(url: str, ranges: list[Range], known: Info) -> list[bytes]:
         if ".data" in url:
             put(memory, "tf1_layers_update_ops_forgotten", "tf1_layers_correct")
         return fetch(url, ranges, known)
 
-    monkeypatch.setattr(remote, "fetch", replacing)
+    monkeypatch.setattr(stores, "fetch", replacing)
     (found,) = bninspect.check(f"{home}/model.ckpt-60").checkpoints
     assert found.error is not None
     assert "replaced by another object while it was read" in str(found.error)
@@ -370,7 +364,7 @@ def test_tensorflow_reads_no_url(memory: Any) -> None:
 def test_a_missing_package_is_told(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "from bninspect.cli import run; run(['check', 's3://bucket/model.ckpt'])"
+        "from bninspect.cli.main import run; run(['check', 's3://bucket/model.ckpt'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
@@ -383,7 +377,7 @@ def test_a_missing_package_is_told(missing: str) -> None:
 def test_a_package_that_the_extra_does_not_bring_is_named() -> None:
     program = (
         "import sys; sys.modules['paramiko'] = None\n"
-        "from bninspect.cli import run; run(['check', 'sftp://host/model.ckpt'])"
+        "from bninspect.cli.main import run; run(['check', 'sftp://host/model.ckpt'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
@@ -448,12 +442,12 @@ def test_a_server_that_fails_in_the_middle_is_no_damage(
     run: Run, monkeypatch: pytest.MonkeyPatch, answered: int, stem: str
 ) -> None:
     """HDF5 would call it that: what could not be fetched it takes for unreadable."""
-    monkeypatch.setattr(remote, "head_of", lambda _url: 64)
-    monkeypatch.setattr(hdf5_ahead, "_BLOCK", 64)
-    monkeypatch.setattr(hdf5_ahead, "_LARGE_BLOCK", 64)
-    monkeypatch.setattr(fetched, "_SMALL", 0)
-    monkeypatch.setattr(fetched, "_BLOCK", 64)
-    monkeypatch.setattr(fetched, "_LEAST_WASTE", 0)
+    monkeypatch.setattr(stores, "head_of", lambda _url: 64)
+    monkeypatch.setattr(prefetch, "_BLOCK", 64)
+    monkeypatch.setattr(prefetch, "_LARGE_BLOCK", 64)
+    monkeypatch.setattr(cache, "_SMALL", 0)
+    monkeypatch.setattr(cache, "_BLOCK", 64)
+    monkeypatch.setattr(cache, "_LEAST_WASTE", 0)
     path = load_fixture(stem).path
     with Folder(path.parent) as server:
         server.faults = [on(f"{path.name}$", refusing(403), skip=answered)]
@@ -485,18 +479,18 @@ def test_a_request_that_fails_is_told_or_changes_nothing(
     failing = range(0)
 
     def flaky(real: Any) -> Any:
-        def ask(store: remote.Store, url: str, *more: Any) -> Any:
+        def ask(store: stores.Store, url: str, *more: Any) -> Any:
             nonlocal asked
             if "/bad" in url:
                 asked += 1
                 if asked in failing:
-                    raise remote_faults.HttpStatus(503)
+                    raise errors.HttpStatus(503)
             return real(store, url, *more)
 
         return ask
 
     for name in ("listing", "find", "info", "fetch"):
-        monkeypatch.setattr(remote.Store, name, flaky(getattr(remote.Store, name)))
+        monkeypatch.setattr(stores.Store, name, flaky(getattr(stores.Store, name)))
 
     def verdicts() -> list[tuple[str, int, int]]:
         nonlocal asked
@@ -689,7 +683,7 @@ def test_a_bug_of_ours_holds_no_secret(
 )
 def test_a_local_path_imports_nothing_for_urls(command: list[str]) -> None:
     program = (
-        "import sys\nfrom bninspect.cli import run\n"
+        "import sys\nfrom bninspect.cli.main import run\n"
         "try:\n    run(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
@@ -702,8 +696,7 @@ def test_a_local_path_imports_nothing_for_urls(command: list[str]) -> None:
         check=True,
     )
     loaded = set(done.stderr.split())
-    assert "bninspect.formats.source" in loaded
-    far = {"remote", "remote_http", "remote_faults", "listings", "fetched", "ranges"}
-    assert not loaded & {f"bninspect.formats.{name}" for name in far}
+    assert "bninspect.storage.source" in loaded
+    assert not {name for name in loaded if name.startswith("bninspect.storage.remote")}
     assert not loaded & {"fsspec", "aiohttp", "asyncio", "s3fs", "concurrent.futures"}
-    assert not loaded & {"urllib.request", "bninspect.formats.hdf5_ahead"}
+    assert not loaded & {"urllib.request", "bninspect.formats.hdf5.prefetch"}

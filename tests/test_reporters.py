@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bninspect.findings import Report
-from bninspect.writers import CHECK, COMPARE, DUMP, LIST
+from bninspect.cli.formats import CHECK, COMPARE, DUMP, LIST
+from bninspect.model.report import Report
 from tests.conftest import Outcome, parsed
 from tests.reports_in_memory import HOSTILE, hostile_reports, written
 from tests.table_writer import write_bundle

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-import bninspect.batch
-from bninspect.writers import CHECK
+import bninspect.runs.sequential
+from bninspect.cli.formats import CHECK
 from tests.conftest import FIXTURES, Outcome, parsed
 from tests.table_writer import write_bundle
 from tests.test_many import layer, make_models, start_slow
@@ -38,13 +38,13 @@ def written(file: Path) -> list[Any]:
 def examined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of what is read."""
     paths = []
-    examine = bninspect.batch.examine
+    examine = bninspect.runs.sequential.examine
 
     def noted(item: Any, *rest: Any, **more: Any) -> Any:
         paths.append(item.path)
         return examine(item, *rest, **more)
 
-    monkeypatch.setattr("bninspect.batch.examine", noted)
+    monkeypatch.setattr("bninspect.runs.sequential.examine", noted)
     return paths
 
 

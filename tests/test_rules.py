@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from bninspect.errors import UsageProblem
 from bninspect.evidence.progress import read_step, training_evidence
-from bninspect.findings import SEVERITIES, RuleContext
-from bninspect.model import ROLES, Change, Since
+from bninspect.model.layer import Change, Since
+from bninspect.model.roles import ROLES
+from bninspect.model.rule import SEVERITIES, RuleContext
 from bninspect.rules import RULES, apply_rules, select_rules
 from tests.conftest import load_fixture
 from tests.layers_in_memory import (

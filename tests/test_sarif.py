@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 from sarif_pydantic import Sarif
 
-from bninspect.findings import Report
+from bninspect.model.report import Report
 from bninspect.reporters import sarif
-from bninspect.reporters.words import printable
+from bninspect.reporters.text_utils import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.reports_in_memory import (

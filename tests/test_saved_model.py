@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 
 import bninspect
 from tests.conftest import load_fixture
-from tests.table_writer import (
-    Node,
-    bytes_field,
-    graph_of,
-    number_field,
-    varint,
-    write_bundle,
-)
+from tests.table_writer import Node, bytes_field, graph_of, number_field, varint, write_bundle
 
 VALUES = {
     "gamma": np.float32([1, 1]),
@@ -136,7 +129,7 @@ def test_metadata_of_something_that_is_not_there(saved):
 def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
     objects = [({"layer_with_weights-0": 1}, MODEL), ({}, METADATA)]
     (saved / "saved_model.pb").write_bytes(saved_model(*objects, graph=bytes(10_000_000)))
-    from bninspect.formats.source import Source  # noqa: PLC0415
+    from bninspect.storage.source import Source  # noqa: PLC0415
 
     read = []
     original = Source.read

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from bninspect.errors import ReadProblem
-from bninspect.findings import SEVERITIES
+from bninspect.model.rule import SEVERITIES
 from tests.conftest import FIXTURES, Outcome, load_fixture, parsed, strict_validator
 
 Run = Callable[..., Outcome]

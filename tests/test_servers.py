@@ -104,9 +104,10 @@ def forget_clients() -> None:
     """As in a process that has sent no request yet."""
     from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
 
-    from bninspect.formats import remote, urls  # noqa: PLC0415
+    from bninspect.storage import urls  # noqa: PLC0415
+    from bninspect.storage.remote import stores  # noqa: PLC0415
 
-    remote._stores.clear()
+    stores._stores.clear()
     urls._withdrawn.clear()
     kinds = [AbstractFileSystem]
     for kind in kinds:
@@ -460,9 +461,9 @@ def test_a_server_that_cannot_be_reached(web: Place, run: Run) -> None:
 def test_a_server_that_does_not_answer(
     web: Place, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bninspect.formats import remote  # noqa: PLC0415
+    from bninspect.storage.remote import stores  # noqa: PLC0415
 
-    monkeypatch.setattr(remote, "_LIMIT", 3.0)
+    monkeypatch.setattr(stores, "_LIMIT", 3.0)
     web.server.faults = [on("model.ckpt-60", late(10.0))]
     start = time.monotonic()
     one_fault(web, run, V2, "in time")

@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
-from bninspect.formats.source import Source
-from bninspect.formats.sstable import read_table
+from bninspect.formats.tensorflow.sstable import read_table
+from bninspect.storage.source import Source
 from tests.table_writer import (
     FOOTER_SIZE,
     MAGIC,

@@ -19,7 +19,7 @@ import pytest
 
 import bninspect
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
-from bninspect.formats import source
+from bninspect.storage import source
 from tests.table_writer import (
     DTYPES,
     SNAPPY,
@@ -791,7 +791,7 @@ READ_ALL = """
 import resource, sys
 import cramjam, bninspect
 from bninspect import errors
-from bninspect.formats import tensor_bundle
+from bninspect.formats.tensorflow import v1_slices, v2_bundle
 
 with open("/proc/self/statm") as file:
     taken = int(file.read().split()[0]) * resource.getpagesize()

@@ -11,7 +11,7 @@ import pytest
 
 import bninspect
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
-from bninspect.formats import source
+from bninspect.storage import source
 from tests.conftest import FIXTURES
 from tests.table_writer import (
     DTYPES,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bninspect
-from bninspect.baseline import read_baseline
+from bninspect.verdicts.baseline import read_baseline
 from tests.conftest import FIXTURES, Outcome, load_fixture
 from tests.table_writer import write_bundle
 
@@ -146,7 +146,7 @@ class TestSuppressions:
                 def today(cls) -> date:
                     return date(2030, 6, day)  # noqa: B023
 
-            monkeypatch.setattr("bninspect.triage.date", Today)
+            monkeypatch.setattr("bninspect.verdicts.triage.date", Today)
             configure(entry("*", "BN101", expires="2030-06-29"))
             assert run("check", STUCK).exit_code == exit_code
 
@@ -274,7 +274,7 @@ class TestUpdateOfTheBaseline:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("bninspect.examine.apply_rules", interrupt)
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.apply_rules", interrupt)
         outcome = run("check", STUCK, *UPDATE)
         assert outcome.exit_code == 130
         assert outcome.err == "bninspect: interrupted; known.json is left as it was.\n"
@@ -509,7 +509,7 @@ def test_a_damaged_baseline_is_never_taken_for_whole(
 def _written() -> bytes:
     import io  # noqa: PLC0415
 
-    from bninspect.baseline import write_baseline  # noqa: PLC0415
+    from bninspect.verdicts.baseline import write_baseline  # noqa: PLC0415
 
     stream = io.StringIO()
     write_baseline(bninspect.check(STUCK).findings, stream)

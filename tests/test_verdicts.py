@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.findings import CheckpointReport
+from bninspect.model.report import CheckpointReport
 from tests.table_writer import write_bundle
 
 MEAN = np.array([0.1, -0.2, 0.3], np.float32)

@@ -25,9 +25,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bninspect.config import Config, make_config
-from bninspect.findings import CheckpointReport
-from bninspect.watching import Pace, Watch
+from bninspect.config.model import Config, make_config
+from bninspect.model.report import CheckpointReport
+from bninspect.runs.watch import Pace, Watch
 from tests.conftest import FIXTURES, ROOT, Outcome, parsed
 from tests.table_writer import write_bundle
 from tests.watched_trainings import SAVES
@@ -434,7 +434,7 @@ class TestHalfWritten:
     def test_one_that_is_deleted_between_listing_and_opening(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import bninspect.watching as module  # noqa: PLC0415
+        import bninspect.runs.watch as module  # noqa: PLC0415
 
         def late(found: Any) -> None:
             for path in tmp_path.glob("model.ckpt-20.*"):
@@ -452,7 +452,7 @@ class TestHalfWritten:
     def test_one_that_is_written_while_it_is_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import bninspect.watching as module  # noqa: PLC0415
+        import bninspect.runs.watch as module  # noqa: PLC0415
 
         def slow(*given: Any, **more: Any) -> CheckpointReport:
             report = examine(*given, **more)
@@ -471,32 +471,32 @@ class TestHalfWritten:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As a network file system that is away: nothing is an error, and nothing is told again."""
-        from bninspect.formats import files  # noqa: PLC0415
+        from bninspect.storage import filesystem  # noqa: PLC0415
 
         def away(_: str) -> None:
             raise OSError(116, "Stale file handle")
 
         copy_step(20, tmp_path)
         clock = Clock(tmp_path)
-        entries = files.entries_in
-        clock.at(20, lambda: monkeypatch.setattr(files, "entries_in", away))
-        clock.at(70, lambda: monkeypatch.setattr(files, "entries_in", entries))
+        entries = filesystem.entries_in
+        clock.at(20, lambda: monkeypatch.setattr(filesystem, "entries_in", away))
+        clock.at(70, lambda: monkeypatch.setattr(filesystem, "entries_in", entries))
         clock.at(100, lambda: copy_step(40, tmp_path))
         assert names(clock.run()) == ["model.ckpt-20", "model.ckpt-40"]
 
     def test_a_directory_that_stays_unreadable_is_told_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from bninspect.formats import files  # noqa: PLC0415
+        from bninspect.storage import filesystem  # noqa: PLC0415
 
         def refused(_: str) -> None:
             raise PermissionError(13, "Permission denied")
 
         copy_step(20, tmp_path)
         clock = Clock(tmp_path)
-        entries = files.entries_in
-        clock.at(20, lambda: monkeypatch.setattr(files, "entries_in", refused))
-        clock.at(200, lambda: monkeypatch.setattr(files, "entries_in", entries))
+        entries = filesystem.entries_in
+        clock.at(20, lambda: monkeypatch.setattr(filesystem, "entries_in", refused))
+        clock.at(200, lambda: monkeypatch.setattr(filesystem, "entries_in", entries))
         said = clock.run()
         assert [report.error is None for _, report in said] == [True, False]
         assert "Permission denied" in str(said[1][1].error)

@@ -11,10 +11,9 @@ import os
 import stat
 from collections.abc import Iterator
 
-from bninspect.config import Config
+from bninspect.config.model import OWN_FILE, PROJECT_FILE, Config
 from bninspect.errors import UsageProblem
 
-OWN_FILE, PROJECT_FILE = "bninspect.toml", "pyproject.toml"
 _LARGEST = 1 << 20  # bytes; a configuration that persons write is a thousandth of it
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any, NoReturn, TypeVar
 
-from bninspect.config import Config, checked_momentum, checked_pattern
-from bninspect.config.lookup import PROJECT_FILE
+from bninspect.config.model import PROJECT_FILE, Config, checked_momentum, checked_pattern
 from bninspect.errors import UsageProblem
-from bninspect.findings import SEVERITIES, Severity, Suppression
-from bninspect.model import ROLES, Role
+from bninspect.model.report import Suppression
+from bninspect.model.roles import ROLES, Role
+from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.rules import select_rules
 
 Word = TypeVar("Word", bound=str)

@@ -11,7 +11,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from bninspect.model import BNLayer, Checkpoint, KerasLayer, Role
+from bninspect.model.checkpoint import Checkpoint, KerasLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import Role
 
 _INITIALIZERS: dict[Role, str] = {
     "gamma": "gamma_initializer",

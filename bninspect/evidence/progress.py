@@ -11,15 +11,9 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bninspect.model import (
-    AFFINE,
-    BNLayer,
-    Checkpoint,
-    OptimizerSteps,
-    TrainingEvidence,
-    Values,
-    Variable,
-)
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence, Values
+from bninspect.model.roles import AFFINE
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"

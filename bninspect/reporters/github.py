@@ -13,10 +13,11 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TextIO
 
-from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
-from bninspect.reporters.locations import file_of, in_repository
-from bninspect.reporters.text import TextReport
-from bninspect.reporters.words import plural, printable
+from bninspect.model.report import CheckpointReport, Finding, Report
+from bninspect.model.rule import SEVERITIES, Severity
+from bninspect.reporters.check_text import TextReport
+from bninspect.reporters.ci_locations import file_of, in_repository
+from bninspect.reporters.text_utils import plural, printable
 
 Level = Literal["error", "warning", "notice"]
 _LEVELS: dict[Severity, Level] = {"error": "error", "warning": "warning", "note": "notice"}

@@ -10,16 +10,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bninspect import __version__
-from bninspect.config import Config
-from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppressed
-from bninspect.inference import Dump, Inference, columns
-from bninspect.model import ROLES, STATISTICS, BNLayer, Values
+from bninspect._version import __version__
+from bninspect.batchnorm.inference import Dump, Inference, columns
+from bninspect.config.model import Config
+from bninspect.model.layer import BNLayer, Values
+from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
+from bninspect.model.roles import ROLES, STATISTICS
+from bninspect.model.rule import Rule
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from bninspect.watching import Conclusion
+    from bninspect.runs.watch import Conclusion
 
 SCHEMA_VERSION = 1
 # What a line of a check has besides the checkpoint.
@@ -171,7 +173,7 @@ def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = Fa
 
 def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> None:
     """Write a configuration: `file`, `values` with their `sources`, the codes of `rules`."""
-    from bninspect.reporters.configuration import config_document  # noqa: PLC0415 - for this alone
+    from bninspect.reporters.config_text import config_document  # noqa: PLC0415 - for this alone
 
     write_document(heading() | config_document(config, rules), stream)
 

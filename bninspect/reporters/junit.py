@@ -15,9 +15,10 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 from xml.etree import ElementTree as ET
 
-from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Severity
-from bninspect.reporters.locations import file_of, in_repository
-from bninspect.reporters.words import plural, printable
+from bninspect.model.report import CheckpointReport, Finding, Report
+from bninspect.model.rule import SEVERITIES, Severity
+from bninspect.reporters.ci_locations import file_of, in_repository
+from bninspect.reporters.text_utils import plural, printable
 
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 

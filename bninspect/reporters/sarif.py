@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from bninspect import __version__
+from bninspect._version import __version__
 from bninspect.errors import shortened
-from bninspect.findings import SEVERITIES, CheckpointReport, Finding, Report, Rule
-from bninspect.reporters.catalogue import write_markdown, write_page
-from bninspect.reporters.locations import file_of, file_uri, in_repository, relative_uri
-from bninspect.reporters.words import printable
+from bninspect.model.report import CheckpointReport, Finding, Report
+from bninspect.model.rule import SEVERITIES, Rule
+from bninspect.reporters.ci_locations import file_of, file_uri, in_repository, relative_uri
+from bninspect.reporters.rule_pages import write_markdown, write_page
+from bninspect.reporters.text_utils import printable
 from bninspect.rules import CAUSES, RULES
 
 _SCHEMA = (

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bninspect.errors import UsageProblem
-from bninspect.findings import Cause, Finding, Rule, RuleContext
-from bninspect.model import BNLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.report import Finding
+from bninspect.model.rule import Cause, Rule, RuleContext
 from bninspect.rules import cold, frozen, incomplete, numeric, stuck, untouched
-from bninspect.rules.cause_pages import CAUSES as CAUSES
+from bninspect.rules.cause_catalogue import CAUSES as CAUSES
 
 RULES: tuple[Rule, ...] = (
     *stuck.RULES,

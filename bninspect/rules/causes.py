@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from bninspect.findings import RuleContext
-from bninspect.model import AFFINE, BNLayer, Role
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import AFFINE, Role
+from bninspect.model.rule import RuleContext
 from bninspect.rules.fixes import (
     run_collected_updates,
     run_uncollected_updates,
@@ -21,7 +22,7 @@ from bninspect.rules.fixes import (
 )
 
 if TYPE_CHECKING:
-    from bninspect.graph import GraphEvidence, Update
+    from bninspect.model.graph import GraphEvidence, Update
 
 # Causes: statistics that their layer does not use, a layer called with training=False.
 NEVER_USED, INFERENCE = "batch-statistics-mode", "built-with-training-false"

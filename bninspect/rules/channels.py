@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from bninspect.findings import RuleContext
-from bninspect.model import BNLayer, Values
+from bninspect.model.layer import BNLayer, Values
+from bninspect.model.rule import RuleContext
 
 # Far below every epsilon in use (1e-6 and more) and far above where float32 ends (1e-38).
 COLLAPSED_VARIANCE = 1e-12

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from bninspect.findings import Rule, RuleContext, RuleDoc, Violation
-from bninspect.model import BNLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.rule import Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
 from bninspect.rules.fixes import MOMENTUM_FIXES
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bninspect.findings import Fix
-from bninspect.model import BNLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.rule import Fix
 from bninspect.rules import samples
 
 # The weights may be good, and only the averages missing: see `Without training again` below.

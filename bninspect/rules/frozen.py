@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
-from bninspect.model import AFFINE, STATISTICS, BNLayer, Change, Role
+from bninspect.model.layer import BNLayer, Change
+from bninspect.model.roles import AFFINE, STATISTICS, Role
+from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.causes import (
     INFERENCE,
     NEVER_USED,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
-from bninspect.model import ROLES, STATISTICS, BNLayer, Role, Variable
+from bninspect.model.checkpoint import Variable
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import ROLES, STATISTICS, Role
+from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.causes import left_out_by_saver
 from bninspect.rules.fixes import SAVER_FIXES
 

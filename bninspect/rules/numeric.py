@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
-from bninspect.model import ROLES, STATISTICS, BNLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import ROLES, STATISTICS
+from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import (
     COLLAPSED_VARIANCE,
     counted_by_dead_channels,

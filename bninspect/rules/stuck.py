@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
-from bninspect.model import STATISTICS, BNLayer, Role
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import STATISTICS, Role
+from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.causes import (
     FILLED_LATER,
     INFERENCE,
@@ -26,12 +27,7 @@ from bninspect.rules.channels import (
     momentum_of,
     saw_only_zeros,
 )
-from bninspect.rules.fixes import (
-    FLOAT32_FIXES,
-    REESTIMATE_FIXES,
-    UPDATE_FIXES,
-    run_the_updates,
-)
+from bninspect.rules.fixes import FLOAT32_FIXES, REESTIMATE_FIXES, UPDATE_FIXES, run_the_updates
 
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.findings import Fix, Rule, RuleContext, RuleDoc, Violation
-from bninspect.model import BNLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import channels_in_words, saw_only_zeros, untouched_channels
 from bninspect.rules.fixes import FREEZING_FIXES, REESTIMATE_FIXES
 from bninspect.rules.samples import KERAS_FIT

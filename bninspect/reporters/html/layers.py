@@ -11,11 +11,13 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from bninspect.findings import SEVERITIES, CheckpointReport, Finding, RuleContext
-from bninspect.inference import inference
-from bninspect.model import AFFINE, ROLES, STATISTICS, BNLayer, Role
+from bninspect.batchnorm.inference import inference
+from bninspect.model.layer import BNLayer
+from bninspect.model.report import CheckpointReport, Finding
+from bninspect.model.roles import AFFINE, ROLES, STATISTICS, Role
+from bninspect.model.rule import SEVERITIES, RuleContext
 from bninspect.reporters.html.charts import Histogram, histogram, number
-from bninspect.reporters.words import plural
+from bninspect.reporters.text_utils import plural
 from bninspect.rules.channels import dead_of, untouched_channels
 
 # The members that the findings of a rule are about, by its code; those of the others depend on

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bninspect.findings import CheckpointReport, Report
-from bninspect.model import BNLayer
+from bninspect.model.layer import BNLayer
+from bninspect.model.report import CheckpointReport, Report
 from bninspect.reporters.html.layers import layer_view, layer_views
 from bninspect.reporters.html.rendering import asset, render
 from bninspect.reporters.html.verdicts import checkpoint_view, run_view

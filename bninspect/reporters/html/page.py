@@ -13,16 +13,17 @@ from typing import NamedTuple, TextIO
 
 from markupsafe import Markup
 
-from bninspect import __version__
-from bninspect.comparison import compare_checkpoints
-from bninspect.evidence.history import not_followed
-from bninspect.findings import CheckpointReport, Report, Rule
-from bninspect.formats.names import without_numbers
+from bninspect._version import __version__
+from bninspect.evidence.changes import not_followed
+from bninspect.model.filenames import without_numbers
+from bninspect.model.report import CheckpointReport, Report
+from bninspect.model.rule import Rule
 from bninspect.reporters.html.layers import layer_views
 from bninspect.reporters.html.rendering import asset, policy, render, write
 from bninspect.reporters.html.trends import times_view
 from bninspect.reporters.html.verdicts import CheckpointView, checkpoint_view, leading, run_view
 from bninspect.rules import RULES
+from bninspect.verdicts.comparison import compare_checkpoints
 
 _POINTER = re.compile("`bninspect rule (BN[0-9]{3})`")
 

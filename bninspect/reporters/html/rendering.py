@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from bninspect.errors import shortened
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, number
 from bninspect.reporters.html.layers import STATES
-from bninspect.reporters.words import plural, printable
+from bninspect.reporters.text_utils import plural, printable
 
 _HERE = Path(__file__).parent
 

@@ -6,9 +6,9 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
-from bninspect.comparison import Comparison, LayerHistory
-from bninspect.model import STATISTICS, Role
+from bninspect.model.roles import STATISTICS, Role
 from bninspect.reporters.html.charts import Trend, number, trend
+from bninspect.verdicts.comparison import Comparison, LayerHistory
 
 
 class TrendView(NamedTuple):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bninspect.findings import CheckpointReport, Finding, Report, Rule, Suppression
+from bninspect.model.report import CheckpointReport, Finding, Report, Suppression
+from bninspect.model.rule import Rule
+from bninspect.reporters.check_text import evidence_of
 from bninspect.reporters.html.layers import gravest
-from bninspect.reporters.outcomes import (
+from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     baseline_in_words,
     grouped,
@@ -18,7 +20,6 @@ from bninspect.reporters.outcomes import (
     verdict_on_all,
     worst_of,
 )
-from bninspect.reporters.text import evidence_of
 from bninspect.rules import CAUSES
 
 _CAUSES = {cause.name: cause for cause in CAUSES}

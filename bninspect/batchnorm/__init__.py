@@ -1,0 +1,1 @@
+"""What a BN layer is: naming families, finding layers, measuring them, their inference."""

@@ -1,0 +1,99 @@
+"""The numbers that rules ask of every member, for all members of a checkpoint at once.
+
+A call of numpy costs a microsecond whatever the size of a vector, and BN vectors are short: so
+those of one element type are joined, and each number is taken of all of them in one go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.model.layer import BNLayer, Values, bitwise_equal
+
+Member = tuple[NDArray[Any], tuple[float, ...]]
+
+
+def measure(members: Sequence[Member]) -> list[Values]:
+    """The `Values` of each member, given as its array (of any shape) and what it may start from.
+
+    The initial value of a member is the candidate that all its channels hold bit by bit, else the
+    first candidate; None without candidates.
+    """
+    measured: dict[int, Values] = {}
+    by_type: dict[Any, list[int]] = {}
+    for index, (array, candidates) in enumerate(members):
+        if array.size:
+            by_type.setdefault(array.dtype, []).append(index)
+        else:
+            measured[index] = _empty(array, candidates)
+    for indexes in by_type.values():
+        measured |= zip(indexes, _measure_joined([members[i] for i in indexes]), strict=True)
+    return [measured[index] for index in range(len(members))]
+
+
+def _measure_joined(members: list[Member]) -> list[Values]:
+    """The values of members of one element type, none of them empty."""
+    arrays = [array.reshape(-1) for array, _ in members]
+    sizes = [array.size for array in arrays]
+    joined = np.concatenate(arrays)
+    starts = np.cumsum([0, *sizes[:-1]])
+    lowest = np.minimum.reduceat(joined, starts).tolist()
+    highest = np.maximum.reduceat(joined, starts).tolist()
+    equal = {}
+    for value in {value for _, candidates in members for value in candidates}:
+        places = np.flatnonzero(bitwise_equal(joined, value))
+        owners = np.searchsorted(starts, places, side="right") - 1
+        equal[value] = np.bincount(owners, minlength=len(arrays)).tolist()
+    measured = []
+    for index, (array, size) in enumerate(zip(arrays, sizes, strict=True)):
+        initial = None
+        for candidate in members[index][1]:
+            if initial is None or equal[candidate][index] == size:
+                initial = candidate
+        at_initial = None if initial is None else equal[initial][index]
+        measured.append(
+            Values(array, size, float(lowest[index]), float(highest[index]), initial, at_initial)
+        )
+    return measured
+
+
+def _empty(array: NDArray[Any], candidates: tuple[float, ...]) -> Values:
+    initial = candidates[0] if candidates else None
+    at_initial = None if initial is None else 0
+    return Values(array.reshape(-1), 0, math.nan, math.nan, initial, at_initial)
+
+
+def settle_initial(layers: Sequence[BNLayer]) -> list[BNLayer]:
+    """Decide what variances started from where a family knows several values.
+
+    The rarer one (0) is taken only if all layers of the family are there: the variance of a dead
+    layer ends at 0 too, in the middle of layers that moved.
+    """
+    settled = list(layers)
+    for family in {layer.family for layer in layers}:
+        places = [index for index, layer in enumerate(layers) if layer.family == family]
+        initials = {
+            values.initial
+            for index in places
+            if (values := layers[index].values.get("moving_variance")) and values.channels
+        }
+        if len(initials) > 1:
+            for index in places:
+                settled[index] = _with_usual_initial(layers[index])
+    return settled
+
+
+def _with_usual_initial(layer: BNLayer) -> BNLayer:
+    values = layer.values.get("moving_variance")
+    candidates = layer.initial.get("moving_variance", ())
+    if values is None or not candidates or values.initial == candidates[0]:
+        return layer
+    at_initial = int(values.equal_to(candidates[0]).sum())
+    settled = values._replace(initial=candidates[0], at_initial=at_initial)
+    return replace(layer, values={**layer.values, "moving_variance": settled})

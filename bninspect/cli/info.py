@@ -1,0 +1,83 @@
+"""The commands that read no checkpoint: the rules, the schema, and what `check` goes by here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bninspect.cli import help_texts
+from bninspect.cli.options import OUTPUT, config_options, format_option
+from bninspect.cli.output import output_stream, terminal_width
+
+if TYPE_CHECKING:
+    from bninspect.config.model import Config
+
+
+@click.command(
+    name="config",
+    short_help="Show the configuration and where it comes from.",
+    epilog=help_texts.CONFIG,
+)
+@config_options
+def config_(config: Config, format_: str) -> int:
+    """Show what `check` would go by here, and where each value comes from.
+
+    A value is the default, a key of the configuration file, or an option given here. The file is
+    the nearest from the working directory upward: a bninspect.toml, or a pyproject.toml with
+    [tool.bninspect].
+    """
+    from bninspect.rules import select_rules  # noqa: PLC0415
+
+    rules = select_rules(config.select, config.ignore)
+    with output_stream(None) as stream:
+        if format_ == "json":
+            from bninspect.reporters.json_v1 import write_config_json  # noqa: PLC0415
+
+            write_config_json(config, rules, stream)
+        else:
+            from bninspect.reporters.config_text import write_config  # noqa: PLC0415
+
+            write_config(config, rules, stream, width=terminal_width(stream))
+    return 0
+
+
+@click.command(
+    short_help="Explain the rules and causes: meaning, proof, fix.", epilog=help_texts.RULE
+)
+@click.argument("code", required=False)
+@format_option("text", "markdown")
+@OUTPUT
+def rule(code: str | None, format_: str, output: str | None) -> int:
+    """Show the catalogue of rules and causes, or one page: meaning, causes, fix.
+
+    CODE is a rule's code or name, or the name of a cause. A page says what a finding means, why it
+    is bad, what proves a cause, and how to fix it, with code for TF1 layers, slim, Keras and loops
+    of your own.
+    """
+    from bninspect.reporters import rule_pages  # noqa: PLC0415
+    from bninspect.rules import CAUSES, RULES, entry_called  # noqa: PLC0415
+
+    chosen = entry_called(code) if code else None
+    with output_stream(output) as stream:
+        if format_ == "markdown":
+            rule_pages.write_markdown(RULES, CAUSES, stream, entry=chosen)
+        elif chosen is None:
+            rule_pages.write_catalogue(RULES, CAUSES, stream)
+        else:
+            width = min(terminal_width(stream) or 80, 100)
+            rule_pages.write_page(chosen, RULES, CAUSES, stream, width=width)
+    return 0
+
+
+@click.command(short_help="Print the JSON Schema of --format json.", epilog=help_texts.SCHEMA)
+def schema() -> int:
+    """Print the JSON Schema (draft 2020-12) that every document of --format json follows.
+
+    The JSON is only ever extended: ignore keys that you do not know.
+    """
+    from bninspect.reporters.json_v1 import schema_text  # noqa: PLC0415
+
+    with output_stream(None) as stream:
+        stream.write(schema_text())
+    return 0

@@ -1,0 +1,51 @@
+"""The command `list`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bninspect.cli import help_texts
+from bninspect.cli.exit_codes import OK, PROBLEM
+from bninspect.cli.formats import LIST, Wishes, write
+from bninspect.cli.options import PATHS, common_options
+from bninspect.cli.output import destinations
+
+if TYPE_CHECKING:
+    from bninspect.config.model import Config
+from bninspect.cli.output import keep_settings, opened_paths
+
+
+@click.command(
+    name="list",
+    short_help="List the BN layers and what is stored of them.",
+    epilog=help_texts.LIST,
+)
+@PATHS
+@common_options(
+    LIST,
+    quiet="Only the names of the layers, one per line.",
+    verbose="Add the stored name of each variable.",
+)
+def list_(
+    paths: tuple[str, ...],
+    config: Config,
+    formats: list[tuple[str, str | None]],
+    output: str | None,
+    quiet: bool,
+    verbose: bool,
+    color: str,
+) -> int:
+    """List the BN layers: name, family, channels, what is stored, range of each statistic.
+
+    Nothing is judged. Where no BN layer is found, --verbose shows the names of all variables, from
+    which --pattern can be made.
+    """
+    from bninspect.runs.run import list_paths  # noqa: PLC0415
+
+    targets = destinations(formats, output)
+    keep_settings(targets, config)
+    report = list_paths(paths, config)
+    write(report, LIST, targets, (*paths, *opened_paths(report)), Wishes(color, quiet, verbose))
+    return PROBLEM if report.unreadable else OK

@@ -1,0 +1,284 @@
+"""What became of BN layers between two checkpoints of one training.
+
+Whether a member moved is told bit by bit. How far it went is measured by what inference makes of
+it, channel by channel, and the channel that went farthest counts:
+
+- moving_mean: in standard deviations, sqrt(variance + epsilon) of the earlier checkpoint. That is
+  what inference divides by, so a variance of 0 counts as epsilon (stored, else the family's usual).
+- moving_variance: the change of that standard deviation, as a share of what it was before.
+- gamma and beta: the change itself. They act on normalized values, whose deviation is 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.model.layer import BNLayer, Change, Since, Values
+from bninspect.model.report import CheckpointReport
+from bninspect.model.roles import AFFINE, ROLES, STATISTICS, Role
+
+# No scope is nested deeper; a name of a million parts must not take a million tails.
+_MAX_PARTS = 64
+_NAMED = 3
+
+
+def match_layers(earlier: Sequence[BNLayer], later: Sequence[BNLayer]) -> dict[int, int]:
+    """Which layer was which: the place of a later layer → its place among the earlier ones.
+
+    Layers of one name belong together. Of the others those do of which one's name is the end of
+    the other's (`inner/bn` and `bn`: containers differ in the scopes they write), if they have as
+    many channels and no third layer comes into question.
+    """
+    places = {layer.name: place for place, layer in enumerate(earlier)}
+    matched = {
+        place: places.pop(layer.name) for place, layer in enumerate(later) if layer.name in places
+    }
+    taken = set(matched.values())
+    old = [place for place in range(len(earlier)) if place not in taken]
+    new = [place for place in range(len(later)) if place not in matched]
+    if old and new:
+        pairs = list(_by_tails(earlier, old, later, new))
+        of_old, of_new = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+        matched |= {b: a for a, b in pairs if of_old[a] == of_new[b] == 1}
+    return matched
+
+
+def _by_tails(
+    earlier: Sequence[BNLayer], old: list[int], later: Sequence[BNLayer], new: list[int]
+) -> Iterator[tuple[int, int]]:
+    """Pairs of places whose names may mean one layer: one is the end of the other."""
+    names = {earlier[place].name: place for place in old}
+    by_tail: dict[str, list[int]] = {}
+    for place in old:
+        for tail in _tails(earlier[place].name):
+            by_tail.setdefault(tail, []).append(place)
+    for place in new:
+        layer = later[place]
+        shorter = [names[tail] for tail in _tails(layer.name) if tail in names]
+        for candidate in (*by_tail.get(layer.name, ()), *shorter):
+            if earlier[candidate].channels == layer.channels:
+                yield candidate, place
+
+
+def _tails(name: str) -> list[str]:
+    """What a name ends with, part by part, without the name itself."""
+    parts = name.split("/")
+    first = max(1, len(parts) - _MAX_PARTS)
+    return ["/".join(parts[start:]) for start in range(first, len(parts))]
+
+
+def changes_between(earlier: BNLayer, later: BNLayer) -> dict[Role, Change]:
+    """What became of each member that both layers hold with one type and number of channels.
+
+    A member without channels is none: nothing of it could have moved.
+    """
+    pairs = {
+        role: (earlier.values[role], values)
+        for role, values in later.values.items()
+        if role in earlier.values
+        and earlier.variables[role].dtype == later.variables[role].dtype
+        and earlier.values[role].channels == values.channels > 0
+    }
+    changes = {}
+    with np.errstate(all="ignore"):  # what is not finite is told as that
+        for role, (before, after) in pairs.items():
+            moved = _moved(before.array, after.array)
+            if moved.any():
+                changes[role] = Change(True, _largest(role, moved, pairs, later))
+            else:
+                changes[role] = Change(False, 0.0)
+    return changes
+
+
+def _moved(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+    """Which channels have changed in any bit; a NaN that stays the same has not."""
+    if before.dtype != after.dtype:  # stored in another byte order
+        native = before.dtype.newbyteorder("=")
+        before, after = before.astype(native), after.astype(native)
+    if before.dtype.kind == "f":
+        bits = f"{before.dtype.byteorder}u{before.itemsize}"
+        before, after = before.view(bits), after.view(bits)
+    moved: NDArray[Any] = np.not_equal(before, after)
+    return moved
+
+
+def _largest(
+    role: Role, moved: NDArray[Any], pairs: Mapping[Role, tuple[Values, Values]], layer: BNLayer
+) -> float | None:
+    before, after = (values.array.astype(np.float64) for values in pairs[role])
+    if role in AFFINE:
+        change = np.abs(after - before)
+    else:
+        variances = pairs.get("moving_variance")
+        if variances is None or variances[0].channels != before.size:
+            return None
+        epsilon = layer.usual_epsilon if layer.epsilon is None else layer.epsilon
+        deviation = np.sqrt(variances[0].array.astype(np.float64) + epsilon)
+        if role == "moving_variance":
+            change = np.abs(np.sqrt(after + epsilon) - deviation) / deviation
+        else:
+            change = np.abs(after - before) / deviation
+    return float(np.max(change[moved]))
+
+
+def facts_of_training(steps: Sequence[int | None], changed: int, total: int) -> tuple[str, ...]:
+    """What shows that a network was trained between two checkpoints, as sentences.
+
+    `steps` are those stored in the earlier one, in what lies between, and in the later one, where
+    the count may have started anew. `changed` of `total` layers have another gamma or beta.
+    """
+    facts = []
+    went = [f"from {first} to {last}" for first, last in _rises(steps) if first < last]
+    if went:
+        facts.append(f"the stored step went {', then '.join(went)}")
+    if changed:
+        facts.append(f"gamma or beta moved in {changed} of {total} BN layers")
+    return tuple(facts)
+
+
+def _rises(steps: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The first and the last of each run of stored steps that do not go back."""
+    stored = [step for step in steps if step is not None]
+    backs = [place for place, (a, b) in enumerate(pairwise(stored), 1) if a > b]
+    ends = (*backs, len(stored)) if stored else ()
+    return [(stored[a], stored[b - 1]) for a, b in zip((0, *backs), ends, strict=False)]
+
+
+def differences(before: BNLayer, after: BNLayer, roles: Sequence[Role] = ROLES) -> Iterator[str]:
+    """Which of some members are stored with another type or number of channels, as clauses."""
+    changed: dict[tuple[str, str], list[Role]] = {}
+    for role in roles:
+        pair = _stored(before, role), _stored(after, role)
+        if pair[0] != pair[1]:
+            changed.setdefault(pair, []).append(role)
+    for (old, new), alike in changed.items():
+        yield f"{', '.join(alike)}: from {old} to {new}"
+
+
+def _stored(layer: BNLayer, role: Role) -> str:
+    variable = layer.variables.get(role)
+    if variable is None:
+        return "nothing stored"
+    return f"{variable.size} x {variable.dtype}"
+
+
+def affine_moved(changes: Mapping[Role, Change]) -> bool:
+    """Whether gamma or beta is among what moved."""
+    return any(role in changes and changes[role].moved for role in AFFINE)
+
+
+def stood_still(layer: BNLayer, changes: Mapping[Role, Change]) -> bool:
+    """Whether all statistics that the layer stores could be compared, and none moved."""
+    stored = [role for role in STATISTICS if role in layer.variables]
+    return bool(stored) and all(role in changes and not changes[role].moved for role in stored)
+
+
+def with_since(
+    layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
+) -> tuple[list[BNLayer], tuple[str, ...]]:
+    """The layers with what became of them since `earlier`, and notes on what is not compared."""
+    called = earlier.path if earlier.step is None else f"{earlier.path} (step {earlier.step})"
+    matched = match_layers(earlier.layers, layers)
+    changes = {
+        place: changes_between(earlier.layers[before], layers[place])
+        for place, before in matched.items()
+    }
+    changed = sum(map(affine_moved, changes.values()))
+    facts = facts_of_training((earlier.step, step), changed, len(layers))
+    compared = [
+        replace(layer, since=Since(called, changes[place], facts)) if place in changes else layer
+        for place, layer in enumerate(layers)
+    ]
+    return compared, tuple(_not_compared(compared, earlier, matched))
+
+
+def is_compared(layer: BNLayer) -> bool:
+    """Whether a statistic of the layer could be compared with that of an earlier checkpoint."""
+    return layer.since is not None and any(role in layer.since.changes for role in STATISTICS)
+
+
+def _not_compared(
+    layers: Sequence[BNLayer], earlier: CheckpointReport, matched: Mapping[int, int]
+) -> Iterator[str]:
+    """Which layers, of this checkpoint and of the earlier one, have nothing to be compared with."""
+    new = [layer.name for place, layer in enumerate(layers) if place not in matched]
+    if new:
+        yield (
+            f"{earlier.path} lacks {len(new)} of {len(layers)} BN layers{_some(new)}: BN107 cannot"
+            " be judged there"
+        )
+    taken = {*matched.values()}
+    gone = [layer.name for place, layer in enumerate(earlier.layers) if place not in taken]
+    if gone:
+        total = len(earlier.layers)
+        yield f"{len(gone)} of {total} BN layers of {earlier.path} are not in it{_some(gone)}"
+    other: dict[str, list[str]] = {}
+    for place, before in matched.items():
+        layer = layers[place]
+        changes = layer.since.changes if layer.since is not None else {}
+        roles = [role for role in STATISTICS if role in layer.variables and role not in changes]
+        for told in differences(earlier.layers[before], layer, roles):
+            other.setdefault(told, []).append(layer.name)
+    for told, names in other.items():
+        yield (
+            f"{len(names)} of {len(layers)} BN layers cannot be compared with {earlier.path}"
+            f"{_some(names)}: {told}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f" ({', '.join(names[:_NAMED])}{more})"
+
+
+def contradictions(
+    layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
+) -> Iterator[str]:
+    """What speaks against `earlier`, which the layers have been compared with, being earlier."""
+    changes = [one for layer in layers if layer.since for one in layer.since.changes.values()]
+    if changes and not any(one.moved for one in changes) and step == earlier.step:
+        yield f"nothing of the BN layers differs from {earlier.path}: is it the same?"
+    if step is not None and earlier.step is not None and step < earlier.step:
+        yield (
+            f"its step, {step}, lies before that of {earlier.path}, {earlier.step}, which should be"
+            " the earlier one (an optimizer that was made anew, as by compiling again, counts"
+            " from 0)"
+        )
+
+
+def not_followed(
+    earlier: CheckpointReport, layers: Sequence[BNLayer], step: int | None
+) -> tuple[str, ...] | None:
+    """Why `layers` are not taken for a later state of the training of `earlier`; None if they are.
+
+    The same layers and a later step tell different models in one directory apart whose files differ
+    in numbers alone (`resnet50.h5`, `resnet101.h5`; `fold_1.h5`, `fold_2.h5`). A step that is not
+    later may also be that of an optimizer which was made anew. No file tells which, so that is
+    said where it matters: where statistics stood still.
+    """
+    here, there = ([(one.name, one.channels) for one in some] for some in (layers, earlier.layers))
+    if here != there:
+        return ()
+    if step is None or earlier.step is None or step > earlier.step:
+        return None
+    pairs = zip(earlier.layers, layers, strict=True)
+    compared = ((after, changes_between(before, after)) for before, after in pairs)
+    still = sum(
+        stood_still(layer, changes) and affine_moved(changes) for layer, changes in compared
+    )
+    if not still:
+        return ()
+    told = (
+        f"not compared with {earlier.path} before it, since its step, {step}, is not later than"
+        f" {earlier.step}; but in {still} of {len(layers)} BN layers the statistics are the same,"
+        " gamma or beta are not. If it is one training, whose optimizer was made anew (as by"
+        f" compiling again), BN107 needs --since {earlier.path}"
+    )
+    return (told,)

@@ -1,0 +1,1 @@
+"""Evidence in a stored graph: which updates a training step runs."""

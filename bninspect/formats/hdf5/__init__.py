@@ -1,0 +1,1 @@
+"""Safe access to HDF5 files, whatever they hold."""

@@ -1,0 +1,206 @@
+"""Keras archives, `.keras`: a zip of config.json, metadata.json and model.weights.h5.
+
+Format: keras/src/saving/saving_lib.py. Nothing is unpacked to disk and nothing in the configuration
+is executed or imported. Keras stores its members as they are; of such one only the bytes that are
+needed are read. A member that someone compressed is unpacked into memory, within limits.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
+from bninspect.formats.hdf5.file import DAMAGED, Hdf5
+from bninspect.formats.keras.model_config import keras_layers, layer_groups
+from bninspect.formats.keras.weights_h5 import Configuration, scan, stored_paths, weights_checkpoint
+from bninspect.model.checkpoint import Checkpoint
+from bninspect.storage.source import Budget, Source, Window, problem_behind
+
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+
+
+class _Limit(NamedTuple):
+    """How far a member may unpack: up to `most` bytes, from `floor` on `growth` times its size."""
+
+    most: int
+    growth: int
+    floor: int
+
+
+# The configuration of a ResNet-152 takes 0.5 MB and shrinks to a fiftieth. The objects that Python
+# makes of JSON take up to thirty times as much.
+_JSON = _Limit(most=16 << 20, growth=100, floor=4 << 20)
+# Weights shrink by a tenth; with nine of ten pruned to zero, to a seventh.
+_UNPACKED = _Limit(most=2 << 30, growth=8, floor=64 << 20)
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # PKWARE's APPNOTE 4.3.7
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+_ENCRYPTED = 0x1
+
+
+def open_keras_zip(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the Keras archive at `file_path`; `path` is what the user typed.
+
+    Raises a `ReadProblem` if it is a zip of something else, damaged, encrypted or a zip bomb.
+    """
+    source = Source(file_path)
+    try:
+        archive = _Archive(source)
+        config = archive.json(_CONFIG)
+        version = ""
+        if archive.has(_METADATA):
+            metadata = archive.json(_METADATA)
+            version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+        budget = Budget()
+        budget.grant(source.size)
+        file = Hdf5(file_path, archive.window(_WEIGHTS), budget)
+    except BaseException:
+        source.close()
+        raise
+
+    def close() -> None:
+        file.close()
+        source.close()
+
+    try:
+        owners = scan(file)
+        return weights_checkpoint(
+            path,
+            file_path,
+            "keras-zip",
+            owners,
+            dict.fromkeys(stored_paths(owners), file),
+            configuration=_configuration(file_path, config, version, list(owners)),
+            notes=notes,
+            close=close,
+        )
+    except BaseException:
+        close()
+        raise
+
+
+def _configuration(path: str, config: Any, version: str, groups: list[str]) -> Configuration:
+    try:
+        return Configuration(keras_layers(config, version), layer_groups(config, version, groups))
+    except RecursionError as error:
+        raise Corrupt(path, f"its {_CONFIG} is nested too deep for a model", DAMAGED) from error
+
+
+class _Archive:
+    """The members of a zip, each looked up by its exact name."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._path = source.path
+        with _faults(self._path):
+            self._zip = zipfile.ZipFile(source.window(0, source.size, "the archive"))
+        self._names = [member.filename for member in self._zip.infolist()]
+        for name in (_CONFIG, _METADATA, _WEIGHTS):
+            if self._names.count(name) > 1:
+                raise Corrupt(
+                    self._path,
+                    f"it holds {name} more than once",
+                    "Keras never writes this; save the model again.",
+                )
+        if not (self.has(_WEIGHTS) and self.has(_CONFIG)):
+            raise _not_keras(self._path, self._names)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a member of exactly that name."""
+        return name in self._names
+
+    def json(self, name: str) -> Any:
+        """A member as JSON."""
+        try:
+            return json.loads(self._read(self._member(name), _JSON))
+        except (ValueError, RecursionError) as error:
+            raise Corrupt(self._path, f"its {name} is no JSON ({error})", DAMAGED) from error
+
+    def window(self, name: str) -> Window:
+        """A member as a file: where it lies in the archive, or unpacked if it is compressed."""
+        member = self._member(name)
+        if member.compress_type != zipfile.ZIP_STORED:
+            data = self._read(member, _UNPACKED)
+            return Window(lambda at, length: data[at : at + length], len(data))
+        header = self._source.read(member.header_offset, _LOCAL_HEADER.size, f"the head of {name}")
+        signature, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+        if signature != _LOCAL_SIGNATURE or member.file_size != member.compress_size:
+            raise Corrupt(self._path, f"{name} is not where the archive says", DAMAGED)
+        offset = member.header_offset + _LOCAL_HEADER.size + name_size + extra_size
+        return self._source.window(offset, member.file_size, name)
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        member = self._zip.getinfo(name)
+        if member.flag_bits & _ENCRYPTED:
+            raise Unsupported(
+                self._path, f"its {name} is encrypted", "Unpack it with its password, then check."
+            )
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Unsupported(
+                self._path,
+                f"its {name} is compressed by a method other than deflate",
+                "Keras never writes this; pack the archive again without compression.",
+            )
+        return member
+
+    def _read(self, member: zipfile.ZipInfo, limit: _Limit) -> bytes:
+        """A member's bytes; its checksum is held against them."""
+        what = f"its {member.filename}"
+        # zipfile of Python 3.10 allocates as much as the member claims to take in the archive.
+        self._source.require(member.header_offset, member.compress_size, what)
+        if member.file_size > min(
+            limit.most, max(limit.floor, limit.growth * member.compress_size)
+        ):
+            raise Corrupt(
+                self._path,
+                f"{what} claims to unpack {member.compress_size} bytes to {member.file_size}",
+                "If it is not made to mislead, pack the archive again without compression.",
+            )
+        with _faults(self._path):
+            return self._zip.read(member)
+
+
+@contextmanager
+def _faults(path: str) -> Iterator[None]:
+    """Turn what zipfile raises about a damaged archive into a `Corrupt`."""
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        OverflowError,
+    ) as error:
+        if problem := problem_behind(path, error):
+            raise problem from None
+        raise Corrupt(path, f"this zip archive cannot be read ({error})", DAMAGED) from error
+
+
+def _not_keras(path: str, names: list[str]) -> ReadProblem:
+    """Why an archive without Keras's members is none that can be read."""
+    ends = {name.rpartition("/")[2] for name in names}
+    if "data.pkl" in ends:
+        message, hint = "this is a PyTorch file", "bninspect reads TensorFlow and Keras files."
+    elif "model.weights.npz" in names:
+        message = "this .keras archive keeps its weights as NumPy arrays (model.weights.npz)"
+        return Unsupported(path, message, "Save the model again with weights_format='h5'.")
+    elif any(name.endswith(".npy") for name in names):
+        message, hint = "these are NumPy arrays", "bninspect reads TensorFlow and Keras files."
+    elif inner := next((name for name in names if name.endswith((".keras", ".h5", ".index"))), ""):
+        message = f"this is a zip archive that holds {inner}, but not as a .keras file does"
+        hint = "Unpack it, then check that file."
+    else:
+        message = "this is a zip archive, but no .keras file (it lacks config.json or its weights)"
+        hint = "Check that it is the right file."
+    return UnknownFormat(path, message, hint)

@@ -1,0 +1,216 @@
+"""The stored configuration of a Keras model, as JSON: its layers, by their path in the model.
+
+A model's `config` is {"layers": […]} (Keras 1 and early Keras 2 Sequential: the list itself); a
+wrapper such as TimeDistributed keeps its layer under "layer"; a functional model keeps the calls
+of each layer under "inbound_nodes" (keras/engine/functional.py).
+
+The weights format of Keras 3 knows no names but groups, `layers/batch_normalization_1`: the class
+and how many of it came before, in the order of the configuration (keras/src/saving/saving_lib.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from bninspect.model.checkpoint import KerasLayer
+
+_MAX_DEPTH = 100
+# The oldest Keras whose models TensorFlow saves with their objects.
+_LEAST_OF_OBJECTS = "2.2.4"
+# Keras 2.12 and 2.13 save the layers of a functional model through this attribute.
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+
+
+def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasLayer]:
+    """Every layer below a serialized model by the names of the models around it and its own.
+
+    Raises RecursionError for models nested deeper than any person's.
+    """
+    # Keras 3's fit overrides a training=False of the definition; Keras 2 keeps to it.
+    fixed_mode = keras_version.startswith("2.")
+    updated = _updates_frozen_layers(keras_version)
+    whole = KerasLayer("", True, inference_only=False, config={}, always_updated=updated)
+    return dict(_walk(model, (), whole, fixed_mode=fixed_mode))
+
+
+def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ...], KerasLayer]:
+    """BN layers by name from (name of an object, the JSON stored for it); "" is the whole model.
+
+    A layer's own JSON has no calls; those are in the model's, which names inner layers otherwise.
+    Raises ValueError for what is not JSON, or a model nested deeper than any person's.
+    """
+    whole: dict[tuple[str, ...], KerasLayer] = {}
+    found = {}
+    for name, encoded in stored:
+        if name and b'"momentum"' not in encoded:
+            continue  # no BN layer
+        try:
+            told = json.loads(encoded)
+            whole = whole if name else keras_layers(told, _LEAST_OF_OBJECTS)
+        except (TypeError, RecursionError) as error:
+            raise ValueError from error
+        config = told.get("config") if isinstance(told, dict) else None
+        if name and isinstance(config, dict):
+            trainable = told.get("trainable", config.get("trainable", True))
+            found[tuple(name.split("/"))] = KerasLayer(
+                class_name=str(told.get("class_name")),
+                trainable=trainable is not False,
+                inference_only=False,
+                config=config,
+            )
+    named: dict[str, list[KerasLayer]] = {}
+    for path, layer in whole.items():
+        named.setdefault(path[-1], []).append(layer)
+    return {
+        path: _with_calls(layer, named.get(str(layer.config.get("name")), []))
+        for path, layer in found.items()
+    }
+
+
+def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:
+    """The layer with what the model says of it, if just one layer of the model has its name."""
+    if len(same_name) != 1:
+        return layer
+    (told,) = same_name
+    return layer._replace(
+        trainable=layer.trainable and told.trainable,
+        inference_only=told.inference_only,
+        calls=told.calls,
+    )
+
+
+def _walk(
+    node: Any, path: tuple[str, ...], around: KerasLayer, *, fixed_mode: bool
+) -> Iterator[tuple[tuple[str, ...], KerasLayer]]:
+    """The layer `node` and all below it; what holds for the model `around` it holds for it."""
+    if len(path) > _MAX_DEPTH:
+        raise RecursionError
+    config = node.get("config") if isinstance(node, dict) else None
+    if isinstance(config, list):
+        config = {"layers": config}
+    if not isinstance(config, dict):
+        return
+    calls = node.get("inbound_nodes")
+    layer = KerasLayer(
+        class_name=str(node.get("class_name")),
+        trainable=around.trainable and config.get("trainable", True) is not False,
+        inference_only=around.inference_only or (fixed_mode and _calls_say_inference(calls)),
+        config=config,
+        calls=around.calls * (len(calls) if isinstance(calls, list) and calls else 1),
+        always_updated=around.always_updated,
+    )
+    if path:
+        yield path, layer
+    children = config.get("layers")
+    children = [*children] if isinstance(children, list) else []
+    children.append(config.get("layer"))
+    for child in children:
+        if isinstance(child, dict):
+            yield from _walk(child, (*path, _name(child)), layer, fixed_mode=fixed_mode)
+
+
+def _updates_frozen_layers(version: str) -> bool:
+    """Whether this Keras updates the averages of a layer that is not trainable.
+
+    So did all before 2.1.3 (its release notes; keras/layers/normalization.py, keras/engine/
+    topology.py: `Layer.updates`). Whole models name their version since Keras 1.0.7.
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", version[:20])[:3]]
+    return numbers < [2, 1, 3]
+
+
+def _name(node: dict[str, Any]) -> str:
+    config = node.get("config")
+    name = config.get("name") if isinstance(config, dict) else None
+    return str(name or node.get("name"))
+
+
+def _calls_say_inference(calls: Any) -> bool:
+    """Whether every call, a list of [layer, node, tensor, arguments], passes training=False."""
+    if not isinstance(calls, list) or not calls:
+        return False
+    arguments = [
+        tensor[3] if isinstance(tensor, list) and len(tensor) > 3 else None
+        for call in calls
+        for tensor in (call if isinstance(call, list) else [None])
+    ]
+    return all(isinstance(a, dict) and a.get("training", True) is False for a in arguments)
+
+
+def layer_groups(
+    model: Any, keras_version: str, groups: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Which group of a weights file holds which layer: group → names, as in `keras_layers`.
+
+    `groups` are those of the file. A layer that the file keeps elsewhere (one shared by two
+    models) is left out; so is, up to Keras 2, all of a class whose number is not that of the file.
+    """
+    children: dict[str, list[str]] = {}
+    for group in groups:
+        container, _, name = group.rpartition("/")
+        children.setdefault(container, []).append(name)
+    return dict(_places(model, "", (), children, keras_version.startswith("2.")))
+
+
+def _places(
+    node: Any, group: str, names: tuple[str, ...], children: dict[str, list[str]], keras_2: bool
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The groups of the layers below `node`, which has its own variables at `group`."""
+    if len(names) > _MAX_DEPTH:
+        raise RecursionError
+    config = node.get("config") if isinstance(node, dict) else None
+    if not isinstance(config, dict):
+        return
+    below: list[tuple[str, Any]] = []
+    if isinstance(config.get("layer"), dict):
+        below.append((_below(group, "layer"), config["layer"]))
+    layers = config.get("layers")
+    layers = (
+        [child for child in layers if isinstance(child, dict)] if isinstance(layers, list) else []
+    )
+    for container in (_below(group, name) for name in _CONTAINERS):
+        if container in children:
+            numbered = _ranked if keras_2 else _counted
+            below += [
+                (_below(container, name), child)
+                for name, child in numbered(layers, children[container])
+            ]
+    for place, child in below:
+        path = (*names, _name(child))
+        yield place, path
+        yield from _places(child, place, path, children, keras_2)
+
+
+def _counted(layers: list[Any], _: list[str]) -> Iterator[tuple[str, Any]]:
+    """Keras 3 numbers each layer by those of its class before it."""
+    count: Counter[str] = Counter()
+    for layer in layers:
+        base = _snake_case(layer, "(.)([A-Z][a-z]+)")
+        yield (f"{base}_{count[base]}" if count[base] else base), layer
+        count[base] += 1
+
+
+def _ranked(layers: list[Any], present: list[str]) -> Iterator[tuple[str, Any]]:
+    """Keras 2 leaves numbers out (2.12 and 2.13 count twice), but never a layer's group."""
+    by_class: dict[str, list[Any]] = {}
+    for layer in layers:
+        by_class.setdefault(_snake_case(layer, "(.)([A-Z][a-z0-9]+)"), []).append(layer)
+    for base, of_class in by_class.items():
+        found = [re.fullmatch(rf"{re.escape(base)}(?:_(\d{{1,9}}))?", name) for name in present]
+        ranked = sorted((int(match[1] or 0), match[0]) for match in found if match)
+        if len(ranked) == len(of_class):
+            yield from zip((name for _, name in ranked), of_class, strict=True)
+
+
+def _snake_case(layer: dict[str, Any], words: str) -> str:
+    """A layer's class as its group says it: keras/src/utils/naming.py, Keras 2 generic_utils.py."""
+    name = re.sub(r"\W+", "", str(layer.get("class_name")).rpartition(">")[2])
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub(words, r"\1_\2", name)).lower()
+
+
+def _below(group: str, name: str) -> str:
+    return f"{group}/{name}" if group else name

@@ -1,0 +1,123 @@
+"""The reader that opens a target: each format's module is imported only when it is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bninspect.errors import Unsupported
+from bninspect.model.checkpoint import Checkpoint, Engine
+from bninspect.model.filenames import SAVED_MODEL
+from bninspect.model.target import Found, Target
+from bninspect.storage import filesystem
+from bninspect.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from bninspect.model.graph import Graph
+
+# The graph's name has not the shards of a V1 checkpoint: meta_graph_filename of
+# tensorflow/python/training/checkpoint_management.py.
+_SHARDS = r"-[\d\?]+-of-\d+$"
+
+
+def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpoint:
+    """Open what was located; `path` is what the user typed. Raises a `ReadProblem`.
+
+    Raises `UsageProblem` if the engine is tensorflow and TensorFlow is not installed, `Unsupported`
+    for a URL.
+    """
+    if engine == "tensorflow":
+        if is_url(target.path):
+            raise Unsupported(
+                path,
+                "TensorFlow is not asked to read a URL",
+                "Leave --engine away, or copy the files here first.",
+            )
+        from bninspect.formats.tensorflow.tensorflow_engine import open_with_tensorflow  # noqa: PLC0415
+
+        return _with_graphs(open_with_tensorflow(path, target), target)
+    # Each reader brings its own libraries, so only the one that is needed is imported.
+    if target.kind == "hdf5":
+        return _open_hdf5(path, target)
+    if target.kind in ("keras-zip", "keras-shards"):
+        return _open_keras_3(path, target)
+    return _with_graphs(_open_tensorflow(path, target), target)
+
+
+def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
+    return replace(checkpoint, graphs=partial(_read_graphs, target))
+
+
+def _read_graphs(target: Target) -> Sequence[Graph]:
+    saved_model = target.kind == "saved-model"
+    if saved_model:
+        path = os.path.join(target.path, SAVED_MODEL)
+    else:
+        path = re.sub(_SHARDS, "", target.path) + ".meta"
+    if not filesystem.exists(path):
+        return ()
+    from bninspect.formats.tensorflow.graph_def import read_graphs  # noqa: PLC0415 - seldom needed
+
+    return read_graphs(path, saved_model=saved_model)
+
+
+def _open_tensorflow(path: str, target: Target) -> Checkpoint:
+    if target.kind == "saved-model":
+        from bninspect.formats.tensorflow.saved_model import open_saved_model  # noqa: PLC0415
+
+        return open_saved_model(path, target.path, target.notes)
+    if target.kind == "tensor-slices":
+        from bninspect.formats.tensorflow.v1_slices import open_tensor_slices  # noqa: PLC0415
+
+        return open_tensor_slices(path, target.path, target.notes)
+    from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle  # noqa: PLC0415
+
+    return open_tensor_bundle(path, target.path, target.notes)
+
+
+def _open_keras_3(path: str, target: Target) -> Checkpoint:
+    if target.kind == "keras-zip":
+        from bninspect.formats.keras.archive import open_keras_zip  # noqa: PLC0415
+
+        return open_keras_zip(path, target.path, target.notes)
+    from bninspect.formats.keras.sharded_weights import open_keras_shards  # noqa: PLC0415
+
+    return open_keras_shards(path, target.path, target.notes, live=target.live)
+
+
+def _open_hdf5(path: str, target: Target) -> Checkpoint:
+    """Of the two layouts that Keras gives an HDF5 file, the one this file has."""
+    from bninspect.formats.hdf5.file import Hdf5  # noqa: PLC0415
+    from bninspect.formats.keras.h5 import is_keras_h5, read_keras_h5  # noqa: PLC0415
+
+    file = Hdf5(target.path, live=target.live)
+    try:
+        if is_keras_h5(file):
+            return read_keras_h5(path, file, target.notes)
+        from bninspect.formats.keras.weights_h5 import read_keras_weights  # noqa: PLC0415
+
+        return read_keras_weights(path, file, target.notes)
+    except BaseException:
+        file.close()
+        raise
+
+
+def require_whole(found: Found) -> None:
+    """Raise a `ReadProblem` if a part of a checkpoint is missing that is not read.
+
+    Of V2 those are the bytes of what is no BN variable. All other formats are whole if they open.
+    """
+    if found.target is None or found.target.kind not in ("tensor-bundle", "saved-model"):
+        return
+    from bninspect.formats.tensorflow.v2_bundle import require_shards  # noqa: PLC0415 - not for Keras
+
+    prefix = found.target.path
+    if found.target.kind == "saved-model":
+        from bninspect.formats.tensorflow.saved_model import variables_of  # noqa: PLC0415 - seldom needed
+
+        prefix = variables_of(prefix)
+    require_shards(prefix)

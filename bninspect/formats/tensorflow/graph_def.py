@@ -1,0 +1,213 @@
+"""Graphs: the `.meta` beside a checkpoint, a MetaGraphDef, and a SavedModel's `saved_model.pb`.
+
+Read only when a finding asks for a cause. A graph may have a hundred thousand nodes and constants
+of many megabytes: taken out of the messages are names, operations and inputs, and the attributes
+of a node stay encoded until one is asked for. How inputs are written:
+tensorflow/core/framework/node_def.proto and function.proto.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from bninspect.errors import Corrupt, ReadProblem
+from bninspect.formats.tensorflow.protos import DecodeError, declare
+from bninspect.model.graph import Attribute, Function, Graph
+from bninspect.storage.source import Source
+
+MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
+    "MetaGraph", "SavedModel", "AttributePair", "AttributeValue"
+)
+
+_COLLECTIONS = ("train_op", "update_ops")
+_MISSING = -1
+_ARGUMENT = "_Arg"
+# A node has a name, an operation and attributes, some 150 bytes in all. So few for each means that
+# the file is no graph, and would take many times its size in memory.
+_LEAST_BYTES_OF_NODE = 32
+# No message of protocol buffers is larger: its size is a 32-bit integer.
+_LARGEST_GRAPH = (1 << 31) - 1  # bytes
+# Elements of a constant, by the number of their type (types.proto).
+_FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}
+_LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
+
+
+def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
+    """The graph of a MetaGraphDef, or with `saved_model` those of a SavedModel.
+
+    Raises a `ReadProblem` if the file cannot be read or makes no sense.
+    """
+    try:
+        with Source(path) as source:
+            _refuse_size(source)
+            kind = SavedModel if saved_model else MetaGraph
+            message = kind.FromString(source.read(0, source.size, "the graph"))
+            size = source.size
+        meta_graphs = message.meta_graphs if saved_model else [message]
+        return tuple(_Reader(path, size).read(one) for one in meta_graphs)
+    except (DecodeError, ValueError) as error:
+        raise Corrupt(
+            path, "it is no graph that can be parsed", "Copy it again, or do without it."
+        ) from error
+    except MemoryError as error:
+        raise ReadProblem(
+            path, "reading it takes more memory than there is", "Check it on a larger machine."
+        ) from error
+
+
+def _refuse_size(source: Source) -> None:
+    """Raise `Corrupt` for a file that no graph can be in, before its bytes are asked for."""
+    if 0 < source.size <= _LARGEST_GRAPH:
+        return
+    fault = "it takes more bytes than any graph can" if source.size else "it is empty"
+    raise Corrupt(source.path, fault, "Copy it again, or do without it.")
+
+
+class _Reader:
+    """Numbers the nodes of a graph and its functions."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self._path = path
+        self._room = size // _LEAST_BYTES_OF_NODE
+        self._names: list[str] = []
+        self._operations: list[str] = []
+        self._inputs: list[Sequence[int]] = []
+        self._controls: list[Sequence[int]] = []
+        self._nodes: list[Sequence[Any]] = []  # those of the graph and of each function
+        self._starts: list[int] = []
+
+    def read(self, message: Any) -> Graph:
+        """The graph of a MetaGraphDef; raises ValueError or DecodeError if it makes no sense."""
+        numbers = self._number(message.graph.node)
+        self._connect(message.graph.node, numbers)
+        functions = {
+            _text(one.signature.name): self._function(one) for one in message.graph.library.function
+        }
+        collections = {
+            key: _known(one.value.node_list.value, numbers)
+            for one in message.collections
+            if (key := _text(one.key)) in _COLLECTIONS
+        }
+        return Graph(
+            path=self._path,
+            names=self._names,
+            operations=self._operations,
+            inputs=self._inputs,
+            controls=self._controls,
+            functions=functions,
+            collections=collections,
+            attribute=partial(_attribute, self._starts, self._nodes),
+        )
+
+    def _function(self, message: Any) -> Function:
+        first = len(self._names)
+        arguments = [one.name for one in message.signature.input_arg]
+        for name in arguments:
+            self._add(name, _ARGUMENT)
+        numbers = {name: first + number for number, name in enumerate(arguments)}
+        start = len(self._names)
+        numbers |= self._number(message.node)
+        self._connect(message.node, numbers)
+        returned = chain(message.returned, message.control_returned)
+        return Function(
+            arguments=range(first, start),
+            nodes=range(first, len(self._names)),
+            results=_known((one.value for one in returned), numbers),
+        )
+
+    def _number(self, nodes: Sequence[Any]) -> dict[bytes, int]:
+        if len(self._starts) > self._room:  # a function without a node takes memory, too
+            raise ValueError
+        self._starts.append(len(self._names))
+        self._nodes.append(nodes)
+        numbers = {}
+        for node in nodes:
+            name = node.name
+            numbers[name] = len(self._names)
+            self._add(name, _text(node.op))
+        return numbers
+
+    def _add(self, name: bytes, operation: str) -> None:
+        if len(self._names) >= self._room:
+            raise ValueError
+        self._names.append(_text(name))
+        self._operations.append(sys.intern(operation))
+        self._inputs.append(())
+        self._controls.append(())
+
+    def _connect(self, nodes: Sequence[Any], numbers: dict[bytes, int]) -> None:
+        for number, node in enumerate(nodes, self._starts[-1]):
+            inputs, controls = [], []
+            for name in node.input:
+                if name.startswith(b"^"):
+                    controls.append(numbers.get(name[1:], _MISSING))
+                else:
+                    inputs.append(numbers.get(name.partition(b":")[0], _MISSING))
+            if inputs:
+                self._inputs[number] = tuple(inputs)
+            if controls:
+                self._controls[number] = tuple(one for one in controls if one != _MISSING)
+
+
+def _known(names: Iterable[bytes], numbers: dict[bytes, int]) -> tuple[int, ...]:
+    """The numbers of the nodes that references such as `^a` and `b:0` mean."""
+    nodes = (name.lstrip(b"^").partition(b":")[0] for name in names)
+    return tuple(numbers[name] for name in nodes if name in numbers)
+
+
+def _attribute(
+    starts: Sequence[int], nodes: Sequence[Sequence[Any]], number: int, name: str
+) -> Attribute:
+    """One attribute of a node, None if it has none; the last of two, as protocol buffers have it.
+
+    What cannot be parsed counts as not there, for one node tells nothing of the others.
+    """
+    scope = bisect_right(starts, number) - 1
+    place = number - starts[scope]
+    if place >= len(nodes[scope]):
+        return None  # an argument of the function behind
+    key = name.encode()
+    try:
+        pairs = (AttributePair.FromString(data) for data in nodes[scope][place].attr)
+        values = [one.value for one in pairs if one.key == key]
+        return _decode(values[-1]) if values else None
+    except DecodeError:
+        return None
+
+
+def _decode(data: bytes) -> Attribute:
+    value = AttributeValue.FromString(data)
+    if value.HasField("b"):
+        return bool(value.b)
+    if value.HasField("f"):
+        return float(value.f)
+    if value.HasField("func"):
+        return (_text(value.func.name),)
+    if value.HasField("list"):
+        return tuple(_text(one.name) for one in value.list.func)
+    if value.HasField("tensor") and len(data) <= _LARGEST_SCALAR:
+        return _scalar(value.tensor)
+    return None
+
+
+def _scalar(tensor: Any) -> float | None:
+    """The number that a constant of one element holds (tensorflow/core/framework/tensor.proto)."""
+    if tensor.dtype not in _FLOATS or any(one.size != 1 for one in tensor.tensor_shape.dim):
+        return None
+    code, field = _FLOATS[tensor.dtype]
+    values = getattr(tensor, field)
+    if len(values) == 1:
+        return float(values[0])
+    if len(tensor.tensor_content) == struct.calcsize(code):
+        return float(struct.unpack(code, tensor.tensor_content)[0])
+    return None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

@@ -1,0 +1,194 @@
+"""SavedModel directories: `saved_model.pb` beside a V2 checkpoint in `variables/`.
+
+The variables are an ordinary checkpoint (see `tensor_bundle`): name-based from TF1, TF-Hub modules
+included, object-based from TF2 and Keras. What Keras adds is read too, each layer's configuration:
+
+- TensorFlow 2.5 and later: `keras_metadata.pb`, a SavedMetadata with an entry a layer, its path of
+  attributes among it (tensorflow/python/keras/protobuf/saved_metadata.proto).
+- before: in the object graph of `saved_model.pb`, as metadata of a user object
+  (tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph}.proto).
+
+Of `saved_model.pb` only that object graph is read; the graph itself, which may be large, is not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
+from bninspect.formats.keras.model_config import layers_of_objects
+from bninspect.formats.tensorflow.object_graph import shortest_ways
+from bninspect.formats.tensorflow.protos import DecodeError, declare
+from bninspect.formats.tensorflow.sstable import read_varint
+from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
+from bninspect.model.checkpoint import Checkpoint, KerasLayer
+from bninspect.model.filenames import SAVED_MODEL
+from bninspect.storage import filesystem
+from bninspect.storage.source import Source
+
+SavedMetadata, SavedObjectGraph = declare("SavedMetadata", "SavedObjectGraph")
+
+_METADATA = "keras_metadata.pb"
+_META_GRAPHS, _OBJECT_GRAPH = 2, 7  # fields of SavedModel, of MetaGraphDef
+_MAX_FIELDS = 10_000  # of a message; real ones have a few dozen
+_MAX_METADATA = 1 << 28  # bytes; thousands of layers take a few million
+_MAX_DEPTH = 100  # of objects in objects
+_LONGEST_FIELD_HEAD = 20  # two varints of 64 bits
+
+_DAMAGED = "The file is damaged or was cut short; copy it again or export the model again."
+
+# (path of attributes from the model, the layer's metadata as JSON)
+Metadata = list[tuple[tuple[str, ...], bytes]]
+
+
+def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the SavedModel in `directory`; `path` is what the user typed.
+
+    Raises `Unsupported` if it stores no variables, else a `ReadProblem` as `open_tensor_bundle`
+    does, or if its Keras metadata is damaged.
+    """
+    return with_metadata(open_tensor_bundle(path, variables_of(directory), notes), directory)
+
+
+def variables_of(directory: str) -> str:
+    """The prefix of the checkpoint in a SavedModel.
+
+    Raises `Unsupported` if there is none, `Incomplete` if a part of it is missing.
+    """
+    folder = os.path.join(directory, "variables")
+    prefix = os.path.join(folder, "variables")
+    if not filesystem.exists(prefix + ".index"):
+        if filesystem.is_directory(folder) and filesystem.names_in(folder):
+            raise Incomplete(
+                prefix,
+                "the .index file of the SavedModel's variables is missing",
+                "Copy all files of the SavedModel.",
+            )
+        raise Unsupported(
+            directory,
+            "this SavedModel stores no variables (there is no variables/variables.index)",
+            "Its weights may be constants of the graph; check the checkpoint it was made from.",
+        )
+    return prefix
+
+
+def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
+    """The SavedModel that `checkpoint` holds the variables of, with what Keras says of layers."""
+    try:
+        layers = None
+        if checkpoint.name_at is not None:
+            layers = _keras_layers(directory, checkpoint) or None
+        return replace(checkpoint, resolved=directory, format="saved-model", keras_layers=layers)
+    except BaseException:
+        checkpoint.close()
+        raise
+
+
+def _keras_layers(directory: str, checkpoint: Checkpoint) -> dict[tuple[str, ...], KerasLayer]:
+    """The configuration of each layer by its name in the checkpoint."""
+    name_at = checkpoint.name_at or (lambda _: None)
+    found = [
+        (name, encoded)
+        for path, encoded in _metadata(directory)
+        if (name := name_at(path)) or not path
+    ]
+    try:
+        return layers_of_objects((name or "", encoded) for name, encoded in found)
+    except ValueError as error:
+        raise Corrupt(
+            directory, "the Keras metadata of a layer is not what Keras writes", _DAMAGED
+        ) from error
+
+
+def _metadata(directory: str) -> Metadata:
+    """What Keras stored of each object, if the model is Keras's."""
+    metadata_file = os.path.join(directory, _METADATA)
+    try:
+        with Source(metadata_file) as source:
+            return _from_keras_metadata(source)
+    except NotFound:
+        pass
+    with Source(os.path.join(directory, SAVED_MODEL)) as source:
+        return _from_object_graph(source)
+
+
+def _from_keras_metadata(source: Source) -> Metadata:
+    if not 0 < source.size <= _MAX_METADATA:
+        raise Corrupt(
+            source.path, f"the Keras metadata takes {source.size} bytes, which none does", _DAMAGED
+        )
+    encoded = source.read(0, source.size, "the Keras metadata")
+    try:
+        nodes = SavedMetadata.FromString(encoded).nodes
+    except DecodeError as error:
+        raise Corrupt(source.path, "the Keras metadata cannot be parsed", _DAMAGED) from error
+    return [
+        (tuple(node.node_path.decode("utf-8", "replace").split(".")[1:]), node.metadata)
+        for node in nodes
+    ]
+
+
+def _from_object_graph(source: Source) -> Metadata:
+    if not source.size:
+        raise Corrupt(source.path, "this file is empty", _DAMAGED)
+    try:
+        for start, end in _submessages(source, 0, source.size, _META_GRAPHS):
+            for first, last in _submessages(source, start, end, _OBJECT_GRAPH):
+                encoded = source.read(first, last - first, "the object graph")
+                return _of_objects(SavedObjectGraph.FromString(encoded).nodes)
+    except (DecodeError, ValueError, IndexError) as error:
+        raise Corrupt(source.path, "the SavedModel's graph cannot be parsed", _DAMAGED) from error
+    return []
+
+
+def _of_objects(nodes: Any) -> Metadata:
+    """The metadata in a SavedObjectGraph; raises IndexError if it refers to what is not there."""
+    children = [
+        [(child.node_id, child.local_name.decode("utf-8", "replace")) for child in node.children]
+        for node in nodes
+    ]
+    if any(child < 0 for held in children for child, _ in held):
+        raise IndexError
+    ways = shortest_ways(children)
+    found = []
+    for number, node in enumerate(nodes):
+        metadata = node.user_object.metadata
+        if metadata and number in ways:
+            path: list[str] = []
+            step = number
+            while step and len(path) < _MAX_DEPTH:
+                step, attribute = ways[step]
+                path.append(attribute)
+            found.append((tuple(reversed(path)), metadata))
+    return found
+
+
+def _submessages(source: Source, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:
+    """Where the messages of one field of the message at `start` to `end` lie, start and end each.
+
+    The wire format: https://protobuf.dev/programming-guides/encoding. Nothing else is read.
+    """
+    for _ in range(_MAX_FIELDS):
+        if start >= end:
+            return
+        head = source.read(start, min(_LONGEST_FIELD_HEAD, end - start), "a field")
+        tag, at = read_varint(head, 0)
+        kind = tag & 7
+        if kind == 0:
+            _, at = read_varint(head, at)
+            start += at
+        elif kind in {1, 5}:
+            start += at + (8 if kind == 1 else 4)
+        elif kind == 2:
+            length, at = read_varint(head, at)
+            start += at + length
+            if start > end:
+                raise ValueError
+            if tag >> 3 == number:
+                yield start - length, start
+        else:
+            raise ValueError
+    raise ValueError

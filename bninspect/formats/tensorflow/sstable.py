@@ -1,0 +1,244 @@
+"""The table format: sorted key-value blocks, as V2 indexes and V1 checkpoints use them.
+
+The format is LevelDB's, in TensorFlow's own edition (tensorflow/core/lib/io/format.cc, block.cc,
+table_builder.cc): data blocks, an index block of (last key, block handle), a footer of 48 bytes.
+
+    block    entries, restart offsets (fixed32 each), their number (fixed32)
+    entry    varint shared, varint unshared, varint value length, unshared key bytes, value bytes
+    trailer  1 byte compression (0 none, 1 snappy), fixed32 masked CRC32C of block and that byte
+    footer   two block handles (varint offset, varint size each), zero padding, fixed64 magic
+
+`read_table` reads all of a table, as an index is read; a `Table` reads the blocks it is asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from google_crc32c import value as crc32c
+
+from bninspect.errors import Corrupt, ReadProblem, UnknownFormat
+from bninspect.storage.signatures import TABLE_MAGIC
+from bninspect.storage.source import Budget, Source
+
+FOOTER_SIZE = 48
+
+_TRAILER_SIZE = 5
+_ENDS = 64 << 10  # bytes at the ends of a V1 file, where its contents and its index block are
+_UNCOMPRESSED, _SNAPPY = 0, 1
+
+# Names share prefixes, so all keys together are longer than the file; in a real index less than
+# twentyfold. Snappy cannot expand more than about 21 times (a 64-byte copy takes 3 bytes).
+_MAX_KEY_GROWTH = 100
+_MAX_SNAPPY_GROWTH = 32
+
+Entries = dict[bytes, bytes]
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC32C of `data`, rotated and offset as TensorFlow stores it (lib/hash/crc32c.h)."""
+    crc: int = crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_table(source: Source) -> Entries:
+    """Return all keys and values of the table, in the table's order.
+
+    Raises `UnknownFormat` if the file does not end like a table, `Corrupt` if a block fails its
+    checksum or contradicts the format, `Incomplete` if a block lies beyond the end of the file.
+    """
+    source.expect([(0, source.size)])
+    index_handle = _read_footer(source)
+    entries: Entries = {}
+    room = _MAX_KEY_GROWTH * source.size
+    expected_offset = 0
+    for handle in _parse_block(source, index_handle, room).values():
+        offset, size = _parse_handle(source, handle)
+        if offset < expected_offset:
+            raise _corrupt(source, offset, "two of its blocks overlap")
+        expected_offset = offset + size
+        block = _parse_block(source, (offset, size), room)
+        room -= sum(map(len, block))
+        entries.update(block)
+    return entries
+
+
+class Table:
+    """A table of which only those blocks are read that hold what is asked for.
+
+    TensorFlow gives what takes 512 kB or more a block of its own (TableBuilder::Add of
+    table_builder.cc), so that small values are never read through large ones.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Read footer and index block of `source`, which stays open and the caller's.
+
+        Raises as `read_table` does.
+        """
+        self._source = source
+        ends = min(_ENDS, source.size)  # the index block stands before the footer
+        source.expect([(0, ends), (source.size - ends, ends)])
+        self._room = _MAX_KEY_GROWTH * source.size
+        self._budget = Budget()
+        self._budget.grant(source.size)
+        self._blocks: dict[int, Entries] = {}
+        index = _parse_block(source, _read_footer(source), self._room)
+        self._last_keys = list(index)
+        self._handles = [_parse_handle(source, handle) for handle in index.values()]
+        end = 0
+        for offset, size in self._handles:
+            if offset < end:
+                raise _corrupt(source, offset, "two of its blocks overlap")
+            end = offset + size
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under `key`, or None; raises a `ReadProblem` if its block is damaged."""
+        number = bisect_left(self._last_keys, key)
+        if number == len(self._handles):
+            return None
+        if number not in self._blocks:
+            self._blocks[number] = self._read_block(self._handles[number])
+        return self._blocks[number].get(key)
+
+    def places(self, key: bytes) -> list[tuple[int, int]]:
+        """Where the bytes lie that `get` will read for a key: offset and length, if any."""
+        number = bisect_left(self._last_keys, key)
+        if number == len(self._handles) or number in self._blocks:
+            return []
+        offset, size = self._handles[number]
+        return [(offset, size + _TRAILER_SIZE)]
+
+    def _read_block(self, handle: tuple[int, int]) -> Entries:
+        """A block's entries, which are kept: a layer's variables lie side by side in it."""
+        block = _parse_block(self._source, handle, self._room)
+        self._room -= sum(map(len, block))
+        self._budget.take(sum(map(len, block.values())), self._source.path)
+        return block
+
+
+def _read_footer(source: Source) -> tuple[int, int]:
+    """The handle (offset, size) of the index block."""
+    if source.size < FOOTER_SIZE:
+        raise _not_a_table(source)
+    footer = source.read(source.size - FOOTER_SIZE, FOOTER_SIZE, "the footer")
+    if not footer.endswith(TABLE_MAGIC):
+        raise _not_a_table(source)
+    try:
+        _, position = read_varint(footer, 0)  # the metaindex block's handle: nothing is kept there
+        _, position = read_varint(footer, position)
+        return _parse_handle(source, footer[position:-8])
+    except IndexError as error:
+        raise _corrupt(source, source.size - FOOTER_SIZE, "its footer is damaged") from error
+
+
+def _parse_handle(source: Source, handle: bytes) -> tuple[int, int]:
+    try:
+        offset, position = read_varint(handle, 0)
+        size, _ = read_varint(handle, position)
+    except IndexError as error:
+        raise _corrupt(source, source.size, "a block handle is damaged") from error
+    return offset, size
+
+
+def _parse_block(source: Source, handle: tuple[int, int], room: int) -> Entries:
+    """The entries of the block at `handle`, checked; its keys may take `room` bytes in all."""
+    block = _read_block(source, handle)
+    if len(block) < 4:
+        raise _corrupt(source, handle[0], "a block is too short")
+    restarts = int.from_bytes(block[-4:], "little")
+    end = len(block) - 4 - 4 * restarts
+    if end < 0:
+        raise _corrupt(source, handle[0], "a block's restart table is longer than the block")
+    try:
+        return _parse_entries(block, end, room)
+    except (IndexError, ValueError) as error:
+        raise _corrupt(source, handle[0], "an entry of a block is damaged") from error
+
+
+def _parse_entries(block: bytes, end: int, room: int) -> Entries:
+    """Unpack prefix-compressed entries; raises IndexError or ValueError where they make no sense.
+
+    A name's fields are nearly always below 128, one byte each: that path is written out, since
+    this loop is what reading a large index costs.
+    """
+    entries: Entries = {}
+    key = b""
+    position = 0
+    while position < end:
+        shared, unshared, length = block[position], block[position + 1], block[position + 2]
+        if (shared | unshared | length) < 0x80:
+            start = position + 3
+        else:
+            shared, start = read_varint(block, position)
+            unshared, start = read_varint(block, start)
+            length, start = read_varint(block, start)
+        split = start + unshared
+        position = split + length
+        if shared > len(key) or position > end:
+            raise ValueError
+        key = key[:shared] + block[start:split]
+        room -= len(key)
+        if room < 0:
+            raise ValueError
+        entries[key] = block[split:position]
+    return entries
+
+
+def _read_block(source: Source, handle: tuple[int, int]) -> bytes:
+    offset, size = handle
+    data = source.read(offset, size + _TRAILER_SIZE, "a block of the table")
+    stored = int.from_bytes(data[-4:], "little")
+    if masked_crc32c(data[:-4]) != stored:
+        raise _corrupt(source, offset, "a block of its table fails its checksum")
+    compression = data[size]
+    block = data[:size]
+    if compression == _UNCOMPRESSED:
+        return block
+    if compression == _SNAPPY:
+        return _uncompress(source, offset, block)
+    raise _corrupt(source, offset, f"a block has the unknown compression {compression}")
+
+
+def _uncompress(source: Source, offset: int, block: bytes) -> bytes:
+    import cramjam  # noqa: PLC0415 - TensorFlow rarely writes compressed blocks
+
+    try:
+        length, _ = read_varint(block, 0)  # the uncompressed length leads the data
+        if length > _MAX_SNAPPY_GROWTH * len(block):
+            raise ValueError
+        return bytes(cramjam.snappy.decompress_raw(block))
+    except (IndexError, ValueError, cramjam.DecompressionError) as error:
+        raise _corrupt(source, offset, "a snappy block cannot be uncompressed") from error
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """A base-128 number of at most 64 bits and the position behind it.
+
+    Raises IndexError past the end of `data` or past 64 bits.
+    """
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise IndexError
+
+
+def _not_a_table(source: Source) -> ReadProblem:
+    if not source.size:
+        return UnknownFormat(source.path, "this file is empty", "Copy it again.")
+    return UnknownFormat(
+        source.path,
+        "this is not a TensorFlow checkpoint (it does not end like one)",
+        "Check that the file is complete and was written by TensorFlow's Saver.",
+    )
+
+
+def _corrupt(source: Source, offset: int, what: str) -> ReadProblem:
+    return Corrupt(
+        source.path,
+        f"{what} (offset {offset})",
+        "The file is damaged; copy it again or use another checkpoint of the run.",
+    )

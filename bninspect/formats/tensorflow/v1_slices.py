@@ -1,0 +1,326 @@
+"""V1 checkpoints: one file of any name, or the shards `PREFIX-?????-of-0000N`.
+
+Each file is a table (see `sstable`). Its empty key holds what the file has: of every variable the
+name, the full shape, the element type and the slices that lie here (most variables are one slice).
+Every other key is made from a name and a slice, and its value holds the slice's elements in the
+typed fields of a TensorProto. A variable's slices may lie in several shards. Facts from
+tensorflow/core/util/saved_tensor_slice.proto, saved_tensor_slice_util.{h,cc} and
+tensor_slice_{reader,set,writer}.{h,cc} beside it.
+
+Opening a checkpoint reads what each file says it has; a value is read when its variable is. The
+checksums are those of the table's blocks, so a value costs the block that it lies in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.errors import Corrupt, Incomplete, NotFound, UnknownFormat, Unsupported
+from bninspect.formats.tensorflow.dtypes import DTYPES, corrupt, read_shape, widened
+from bninspect.formats.tensorflow.ordered_code import slice_place
+from bninspect.formats.tensorflow.protos import DecodeError, declare
+from bninspect.formats.tensorflow.sstable import Table
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.filenames import ALL_V1_SHARDS
+from bninspect.storage.source import Source, expect_in
+from bninspect.storage.urls import is_url
+
+SavedTensorSlices, TensorSlice = declare("SavedTensorSlices", "TensorSlice")
+
+_CONTENTS_KEY = b""
+_BUNDLE_HEADER = b"\x08"  # BundleHeader.num_shards, which leads the first value of a V2 index
+_NEWEST_VERSION = 1
+
+# Which field of the TensorProto holds the elements, by their DataType (saved_tensor_slice_util.h).
+# V1 writers know bfloat16 as little as uint32 and uint64, but the fields are there. Others are not
+# read.
+_FIELD_OF = {
+    1: "float_val",
+    2: "double_val",
+    9: "int64_val",
+    10: "bool_val",
+    14: "half_val",
+    19: "half_val",
+    22: "uint32_val",
+    23: "uint64_val",
+} | dict.fromkeys((3, 4, 5, 6, 17), "int_val")
+# What the fields give: of floating-point numbers the bits, of narrow integers wide ones.
+_FIELDS = {
+    "float_val": "u4",
+    "double_val": "u8",
+    "int_val": "i4",
+    "int64_val": "i8",
+    "bool_val": "?",
+    "half_val": "i4",
+    "uint32_val": "u4",
+    "uint64_val": "u8",
+}
+
+
+def open_tensor_slices(path: str, place: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the V1 checkpoint at `place`: a file, or shards as `PREFIX-?????-of-0000N`.
+
+    `path` is what the user typed. Raises a `ReadProblem` if a file is missing, damaged or newer
+    than this format, if two shards disagree, and for the index of a V2 checkpoint.
+    """
+    variables = _Variables(place)
+    return Checkpoint(
+        path=path,
+        resolved=place,
+        format="tf-v1",
+        variables=variables,
+        notes=notes,
+        expect=variables.expect,
+        close=variables.close,
+    )
+
+
+class _StoredSlice(NamedTuple):
+    """A slice that a file says it has; `encoded` is its TensorSlice."""
+
+    file: Source
+    table: Table
+    encoded: bytes
+
+
+class _Stored(NamedTuple):
+    """What the files say of one variable; `shape` is its TensorShape, encoded."""
+
+    key: bytes
+    shape: bytes
+    dtype: int
+    slices: list[_StoredSlice]
+
+
+class _Variables(Mapping[str, Variable]):
+    """The checkpoint's variables by name, gathered from its files; shapes are decoded on demand."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._files: list[Source] = []
+        self._stored: dict[str, _Stored] = {}
+        try:
+            for file in _open_files(place):
+                self._files.append(file)
+                self._gather(file)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def expect(self, variables: Iterable[Variable]) -> None:
+        """Let the blocks of some variables come from afar; what is wrong is told by who reads."""
+        if not is_url(self._place):
+            return
+        places: dict[Table, tuple[Source, list[tuple[int, int]]]] = {}
+        for variable in variables:
+            stored = self._stored[variable.name]
+            for item in stored.slices:
+                with suppress(Corrupt):
+                    _, key = _place(item, variable.name, stored.key, variable.shape)
+                    wanted = places.setdefault(item.table, (item.file, []))[1]
+                    wanted += item.table.places(key)
+        expect_in(list(places.values()))
+
+    def __getitem__(self, name: str) -> Variable:
+        stored = self._stored[name]
+        path = self._path(stored)
+        if stored.dtype not in DTYPES:
+            raise Unsupported(
+                path,
+                f"{name} has the element type {stored.dtype}, which bninspect does not know",
+                "Choose another variable, or update bninspect.",
+            )
+        shape = read_shape(path, stored.shape, name)
+        load = partial(self._read, name, stored, shape)
+        return Variable(name, shape, DTYPES[stored.dtype][0], load)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def _gather(self, file: Source) -> None:
+        """Take in what `file` says it has."""
+        table = Table(file)
+        contents = _contents(file, table)
+        if contents.versions.min_consumer > _NEWEST_VERSION:
+            raise Unsupported(
+                file.path,
+                f"it needs a reader of version {contents.versions.min_consumer} of the format",
+                "It was written by a newer TensorFlow; update bninspect.",
+            )
+        for entry in contents.tensor:
+            name = entry.name.decode("utf-8", "surrogateescape")
+            stored = self._stored.setdefault(name, _Stored(entry.name, entry.shape, entry.type, []))
+            if (entry.shape, entry.type) != (stored.shape, stored.dtype):
+                raise corrupt(
+                    file.path, f"{name} has another shape or element type in another place"
+                )
+            stored.slices.extend(_StoredSlice(file, table, encoded) for encoded in entry.slice)
+
+    def _path(self, stored: _Stored) -> str:
+        """The file to name where a variable as a whole is at fault."""
+        files = {item.file.path for item in stored.slices}
+        return files.pop() if len(files) == 1 else self._place
+
+    def _read(self, name: str, stored: _Stored, shape: tuple[int, ...]) -> NDArray[Any]:
+        dtype, code = DTYPES[stored.dtype]
+        field = _FIELD_OF.get(stored.dtype)
+        if field is None or code is None:
+            raise Unsupported(
+                self._path(stored),
+                f"{name} holds {dtype} elements, which have no numbers to read",
+                "Choose another variable.",
+            )
+        # Every part is read before room for the whole is made: what a file claims allots nothing.
+        parts = self._read_parts(name, stored, shape, field, code)
+        try:
+            array = parts[0][1] if len(parts) == 1 else np.empty(shape, code)
+            array = array.reshape(shape)
+        except ValueError as error:
+            raise Unsupported(
+                self._path(stored),
+                f"{name} of shape {list(shape)} is more than an array can be",
+                "Choose another variable.",
+            ) from error
+        if len(parts) > 1:
+            self._put_together(name, stored, parts, array)
+        return widened(array, dtype)
+
+    def _read_parts(
+        self, name: str, stored: _Stored, shape: tuple[int, ...], field: str, code: str
+    ) -> list[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """The elements of each slice and where they belong; together as many as `shape` has."""
+        # By place: keys hold the whole name, so all of them together could take any room.
+        places: dict[tuple[tuple[int, int], ...], _StoredSlice] = {}
+        total = 0
+        for item in stored.slices:
+            place, _ = _place(item, name, stored.key, shape)
+            bounds = tuple((side.start, side.stop) for side in place)
+            if bounds in places:
+                raise corrupt(item.file.path, f"a slice of {name} is there twice")
+            places[bounds] = item
+            total += _size(place)
+        if total != math.prod(shape):
+            raise Incomplete(
+                self._path(stored),
+                f"the slices of {name} do not add up to its shape {list(shape)}",
+                "The checkpoint is incomplete; use another checkpoint of the run.",
+            )
+        parts = []
+        for item in places.values():
+            place, key = _place(item, name, stored.key, shape)
+            parts.append((place, _read_elements(item, name, key, place, field, code)))
+        return parts
+
+    def _put_together(
+        self,
+        name: str,
+        stored: _Stored,
+        parts: list[tuple[tuple[slice, ...], NDArray[Any]]],
+        whole: NDArray[Any],
+    ) -> None:
+        """Fill `whole` from the slices of a partitioned variable."""
+        covered = np.zeros(whole.shape, bool)
+        for place, elements in parts:
+            whole[place] = elements.reshape(whole[place].shape)
+            covered[place] = True
+        if not covered.all():
+            raise corrupt(self._path(stored), f"the slices of {name} overlap")
+
+
+def _open_files(place: str) -> Iterator[Source]:
+    """The one file, or each of the shards that the pattern stands for."""
+    pattern = ALL_V1_SHARDS.fullmatch(place)
+    if pattern is None:
+        yield Source(place)
+        return
+    prefix, count = pattern.groups()
+    for number in range(int(count)):
+        path = f"{prefix}-{number:05d}-of-{count}"
+        try:
+            yield Source(path)
+        except NotFound as error:
+            raise Incomplete(
+                path,
+                "this shard of the checkpoint is missing",
+                f"All {int(count)} shards are needed; put it beside the others.",
+            ) from error
+
+
+def _contents(file: Source, table: Table) -> Any:
+    """What `file` says it has, a SavedTensorSliceMeta."""
+    encoded = table.get(_CONTENTS_KEY)
+    if encoded is not None and encoded.startswith(_BUNDLE_HEADER):
+        raise Unsupported(
+            file.path,
+            "this is the index of a TensorFlow V2 checkpoint that lost its name",
+            "Call it NAME.index again, beside NAME.data-00000-of-00001.",
+        )
+    message = None if encoded is None else _parse(file.path, "", SavedTensorSlices, encoded)
+    if message is None or not message.HasField("meta"):
+        raise UnknownFormat(
+            file.path,
+            "this is a table, but not one of a TensorFlow checkpoint",
+            "Check that it is the right file.",
+        )
+    return message.meta
+
+
+def _place(
+    item: _StoredSlice, name: str, variable_key: bytes, shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...], bytes]:
+    """Where a slice lies in the whole, and the key of its elements."""
+    place, key = slice_place(
+        variable_key, _parse(item.file.path, name, TensorSlice, item.encoded), shape
+    )
+    if place is None:
+        raise corrupt(item.file.path, f"a slice of {name} lies outside its shape {list(shape)}")
+    return place, key
+
+
+def _read_elements(
+    item: _StoredSlice, name: str, key: bytes, place: tuple[slice, ...], field: str, code: str
+) -> NDArray[Any]:
+    """The elements of one slice, of shape (n,); exactly as many as it has.
+
+    A TensorProto elsewhere may hold one value for many elements; here TensorFlow's own reader
+    takes none that has too few or too many (tensor_slice_reader.h, CopySliceData).
+    """
+    encoded = item.table.get(key)
+    if encoded is None:
+        raise corrupt(item.file.path, f"the values of {name}, or of a slice of it, are missing")
+    message = _parse(item.file.path, name, SavedTensorSlices, encoded)
+    values = getattr(message.data.data, field)
+    if len(values) != _size(place):
+        raise corrupt(
+            item.file.path,
+            f"{name}, or a slice of it, should have {_size(place)} values of its element type,"
+            f" but has {len(values)}",
+        )
+    elements: NDArray[Any] = np.fromiter(values, _FIELDS[field], len(values))
+    return elements.astype(f"u{np.dtype(code).itemsize}", copy=False).view(code)
+
+
+def _size(place: tuple[slice, ...]) -> int:
+    return math.prod(side.stop - side.start for side in place)
+
+
+def _parse(path: str, name: str, message: Any, encoded: bytes) -> Any:
+    try:
+        return message.FromString(encoded)
+    except DecodeError as error:
+        what = f"the entry of {name}" if name else "its table of contents"
+        raise corrupt(path, f"{what} cannot be parsed") from error

@@ -1,0 +1,360 @@
+"""V2 checkpoints: `PREFIX.index` and the shards `PREFIX.data-?????-of-?????`.
+
+The index is a table (see `sstable`): the empty key holds a BundleHeader, every other key a
+variable's name and a BundleEntry that says in which shard its bytes lie. A partitioned variable
+has an entry with slices and one entry more for each slice, under a key made from the name and the
+slice. Facts from tensorflow/core/util/tensor_bundle/tensor_bundle.{cc,proto},
+tensorflow/core/util/saved_tensor_slice_util.cc and tensorflow/core/lib/strings/ordered_code.cc.
+
+Opening a checkpoint reads the index alone; a shard is opened when a variable in it is read, and
+then only that variable's bytes are read, held against their checksum.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, Unsupported
+from bninspect.formats.tensorflow.dtypes import DTYPES, corrupt, read_shape, widened
+from bninspect.formats.tensorflow.ordered_code import slice_place
+from bninspect.formats.tensorflow.protos import DecodeError, declare
+from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_table, read_varint
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.storage.source import Budget, Source, expect_in
+from bninspect.storage.urls import is_url
+
+BundleHeader, BundleEntry = declare("BundleHeader", "BundleEntry")
+
+HEADER_KEY = b""
+_V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file
+OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+_NO_VARIABLES = (HEADER_KEY, OBJECT_GRAPH_KEY)
+_SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
+_BIG_ENDIAN = 1
+_MAX_READ_RANK = 32  # numpy's own limit before 2.0; a BN variable has five at most
+_NEWEST_VERSION = 1
+
+
+def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the V2 checkpoint at `prefix`, name-based or object-based.
+
+    `path` is what the user typed. Raises a `ReadProblem` if the index is missing, damaged or newer
+    than this format, or if the shard that holds the object graph is.
+    """
+    bundle = _Bundle(prefix)
+    checkpoint = Checkpoint(
+        path=path,
+        resolved=prefix,
+        format="tf-v2",
+        variables=_Variables(bundle),
+        notes=notes,
+        expect=bundle.expect,
+        close=bundle.close,
+    )
+    if OBJECT_GRAPH_KEY not in bundle.entries:
+        return checkpoint
+    from bninspect.formats.tensorflow.object_based import with_object_graph  # noqa: PLC0415 - seldom needed
+
+    return with_object_graph(checkpoint, bundle.read_string)
+
+
+def require_shards(prefix: str) -> None:
+    """Raise a `ReadProblem` unless all bytes that the index of `prefix` tells of are there.
+
+    Values are not read: their places in the shards are held against the sizes of those.
+    """
+    bundle = _Bundle(prefix)
+    try:
+        bundle.require_shards()
+    finally:
+        bundle.close()
+
+
+class _Variables(Mapping[str, Variable]):
+    """The bundle's variables by name; each is decoded when it is looked up.
+
+    A large checkpoint has thousands of variables and few of them belong to BN layers, so the
+    entries of the others are never parsed.
+    """
+
+    def __init__(self, bundle: _Bundle) -> None:
+        self._bundle = bundle
+        self._keys = {
+            key.decode("utf-8", "surrogateescape"): key
+            for key in bundle.entries
+            if key not in _NO_VARIABLES and not key.startswith(_SLICE_PREFIX)
+        }
+
+    def __getitem__(self, name: str) -> Variable:
+        return self._bundle.variable(name, self._keys[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class _Bundle:
+    """The index's entries, the header's facts, and the shards opened so far."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.index_path = prefix + ".index"
+        with Source(self.index_path) as source:
+            self.entries: Entries = read_table(source)
+        self._shards: dict[int, Source] = {}
+        self._budget = Budget()
+        self._disk_types: dict[str, np.dtype[Any]] = {}
+        self._shapes: dict[bytes, tuple[int, ...]] = {}
+        header = self._entry(BundleHeader, HEADER_KEY, "the header")
+        if self.entries[HEADER_KEY].startswith(_V1_CONTENTS):
+            raise Unsupported(
+                self.index_path,
+                "this is a V1 checkpoint, though it is called like the index of a V2 checkpoint",
+                "Give it a name that does not end in .index.",
+            )
+        if header.version.min_consumer > _NEWEST_VERSION:
+            raise Unsupported(
+                self.index_path,
+                f"it needs a reader of version {header.version.min_consumer} of the format",
+                "It was written by a newer TensorFlow; update bninspect.",
+            )
+        self._shard_count = header.num_shards
+        self._byte_order = ">" if header.endianness == _BIG_ENDIAN else "<"
+
+    def close(self) -> None:
+        for shard in self._shards.values():
+            shard.close()
+        self._shards.clear()
+
+    def require_shards(self) -> None:
+        """Raise `Incomplete` unless each shard is there and reaches as far as its last entry."""
+        last: dict[int, tuple[int, int, str]] = {}
+        for key, encoded in self.entries.items():
+            name = key.decode("utf-8", "replace")
+            if key == HEADER_KEY:
+                continue
+            entry = self._parse(BundleEntry, encoded, name)
+            end = entry.offset + entry.size
+            if entry.size and end > sum(last.get(entry.shard_id, (0, 0))[:2]):
+                last[entry.shard_id] = entry.offset, entry.size, name
+        for number, (offset, size, name) in last.items():
+            self._shard(number, name).require(offset, size, name)
+            self._shards.pop(number).close()
+
+    def expect(self, variables: Iterable[Variable]) -> None:
+        """Let the bytes of some variables come from afar; what is wrong is told by who reads."""
+        if not is_url(self.prefix):
+            return
+        places: dict[int, list[tuple[int, int]]] = {}
+        for variable in variables:
+            with suppress(Corrupt):
+                for part in self._parts(variable):
+                    places.setdefault(part.shard_id, []).append((part.offset, part.size))
+        there = []
+        for number, wanted in sorted(places.items()):
+            with suppress(Corrupt, Incomplete):
+                there.append((self._shard(number, "a variable"), wanted))
+        expect_in(there)
+
+    def _parts(self, variable: Variable) -> Iterator[Any]:
+        """The entries that say where the bytes of a variable lie."""
+        key = variable.name.encode("utf-8", "surrogateescape")
+        entry = self._entry(BundleEntry, key, variable.name)
+        if not entry.slices:
+            yield entry
+        for stored_slice in entry.slices:
+            place, slice_key = slice_place(key, stored_slice, variable.shape)
+            if place is not None:
+                yield self._entry(BundleEntry, slice_key, variable.name)
+
+    def variable(self, name: str, key: bytes) -> Variable:
+        """The variable under `key`, its shape and type checked, its bytes not yet read."""
+        entry = self._parse(BundleEntry, self.entries[key], name)
+        encoded_shape = entry.shape
+        shape = self._shapes.get(encoded_shape)
+        if shape is None:
+            shape = self._shapes[encoded_shape] = read_shape(self.index_path, encoded_shape, name)
+        number = entry.dtype
+        if number not in DTYPES:
+            raise Unsupported(
+                self.index_path,
+                f"{name} has the element type {number}, which bninspect does not know",
+                "Choose another variable, or update bninspect.",
+            )
+        return Variable(
+            name, shape, DTYPES[number][0], partial(self._read, name, key, shape, entry)
+        )
+
+    def read_string(self, name: str) -> bytes:
+        """The one string of a scalar string tensor.
+
+        Stored as its length (varint), the masked checksum of the lengths, and its bytes; the
+        entry's checksum covers the length as a fixed32 instead (WriteStringTensor).
+        """
+        entry = self._entry(BundleEntry, name.encode(), name)
+        shard = self._shard(entry.shard_id, name)
+        shard.require(entry.offset, entry.size, name)
+        self._budget.take(entry.size, self.index_path)
+        data = shard.read(entry.offset, entry.size, name)
+        try:
+            length, start = read_varint(data, 0)
+        except IndexError:
+            length, start = -1, 0
+        fixed = "<I" if self._byte_order == "<" else ">I"
+        if length != entry.size - start - 4 or length >= 1 << 32:
+            raise self._corrupt(f"{name} should be one string, and is not")
+        if masked_crc32c(struct.pack(fixed, length) + data[start:]) != entry.crc32c:
+            raise self._wrong_checksum(name, entry)
+        return data[start + 4 :]
+
+    def _entry(self, message: Any, key: bytes, name: str) -> Any:
+        if key not in self.entries:
+            raise self._corrupt(f"the entry of {name} is missing from the index")
+        return self._parse(message, self.entries[key], name)
+
+    def _parse(self, message: Any, encoded: bytes, name: str) -> Any:
+        try:
+            return message.FromString(encoded)
+        except DecodeError as error:
+            raise self._corrupt(f"the entry of {name} cannot be parsed") from error
+
+    def _read(self, name: str, key: bytes, shape: tuple[int, ...], entry: Any) -> NDArray[Any]:
+        dtype, code = DTYPES[entry.dtype]
+        if code is None:
+            raise Unsupported(
+                self.index_path,
+                f"{name} holds {dtype} elements, which have no numbers to read",
+                "Choose another variable.",
+            )
+        disk_type = self._disk_types.get(code)
+        if disk_type is None:
+            disk_type = self._disk_types[code] = np.dtype(self._byte_order + code)
+        if len(shape) > _MAX_READ_RANK or (0 in shape and _overflows(shape, disk_type)):
+            raise Unsupported(
+                self.index_path,
+                f"{name} of shape {list(shape)} is more than an array can be",
+                "Choose another variable.",
+            )
+        if entry.slices:
+            array = self._read_slices(name, key, shape, entry, disk_type)
+        else:
+            array = self._read_whole(name, shape, entry, disk_type)
+        if not disk_type.isnative:
+            array = array.astype(disk_type.newbyteorder("="))
+        return widened(array, dtype)
+
+    def _read_whole(
+        self, name: str, shape: tuple[int, ...], entry: Any, disk_type: np.dtype[Any]
+    ) -> NDArray[Any]:
+        size = entry.size
+        if size != math.prod(shape) * disk_type.itemsize:
+            raise self._wrong_size(name, shape, size)
+        data = b""  # an empty variable needs no shard
+        if size:
+            shard = self._shard(entry.shard_id, name)
+            shard.require(entry.offset, size, name)
+            self._budget.take(size, self.index_path)
+            data = shard.read(entry.offset, size, name)
+        if masked_crc32c(data) != entry.crc32c:
+            raise self._wrong_checksum(name, entry)
+        array = np.frombuffer(data, disk_type)
+        return array if len(shape) == 1 else array.reshape(shape)
+
+    def _read_slices(
+        self,
+        name: str,
+        key: bytes,
+        shape: tuple[int, ...],
+        entry: Any,
+        disk_type: np.dtype[Any],
+    ) -> NDArray[Any]:
+        """Put a partitioned variable together from its slices."""
+        parts = []
+        for stored_slice in entry.slices:
+            place, slice_key = slice_place(key, stored_slice, shape)
+            if place is None:
+                raise self._corrupt(f"a slice of {name} lies outside its shape {list(shape)}")
+            part = self._entry(BundleEntry, slice_key, f"a slice of {name}")
+            if part.dtype != entry.dtype:
+                raise self._corrupt(f"a slice of {name} has another element type")
+            part_shape = tuple(side.stop - side.start for side in place)
+            if part.size != math.prod(part_shape) * disk_type.itemsize:
+                raise self._wrong_size(f"a slice of {name}", part_shape, part.size)
+            parts.append((place, part_shape, part))
+        if sum(math.prod(part_shape) for _, part_shape, _ in parts) != math.prod(shape):
+            raise Incomplete(
+                self.index_path,
+                f"the slices of {name} do not add up to its shape {list(shape)}",
+                "The checkpoint is incomplete; use another checkpoint of the run.",
+            )
+        self._require_slices(name, [part for _, part_shape, part in parts if 0 not in part_shape])
+        whole = np.empty(shape, disk_type)
+        covered = np.zeros(shape, bool)
+        for place, part_shape, part in parts:
+            whole[place] = self._read_whole(name, part_shape, part, disk_type)
+            covered[place] = True
+        if not covered.all():
+            raise self._corrupt(f"the slices of {name} overlap")
+        return whole
+
+    def _require_slices(self, name: str, parts: list[Any]) -> None:
+        """Raise unless each slice's bytes are there, and are its own.
+
+        Room for the whole is made only then: slices that share bytes could claim any amount.
+        """
+        ends: dict[int, int] = {}
+        for part in sorted(parts, key=lambda part: (part.shard_id, part.offset)):
+            self._shard(part.shard_id, name).require(part.offset, part.size, f"a slice of {name}")
+            if part.offset < ends.get(part.shard_id, 0):
+                raise self._corrupt(f"the slices of {name} overlap in their shard")
+            ends[part.shard_id] = part.offset + part.size
+
+    def _shard_path(self, number: int) -> str:
+        return f"{self.prefix}.data-{number:05d}-of-{self._shard_count:05d}"
+
+    def _shard(self, number: int, name: str) -> Source:
+        shard = self._shards.get(number)
+        if shard is None:
+            if not 0 <= number < self._shard_count:
+                raise self._corrupt(f"{name} should be in shard {number} of {self._shard_count}")
+            path = self._shard_path(number)
+            try:
+                shard = self._shards[number] = Source(path)
+                self._budget.grant(shard.size)
+            except NotFound as error:
+                raise Incomplete(
+                    path,
+                    "this shard of the checkpoint is missing",
+                    f"Put {os.path.basename(path)} beside {os.path.basename(self.index_path)}.",
+                ) from error
+            except NotFetched as problem:  # the index tells the names all the same
+                raise Incomplete(problem.path, problem.message, problem.hint) from problem
+        return shard
+
+    def _wrong_size(self, name: str, shape: tuple[int, ...], size: int) -> ReadProblem:
+        return self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
+
+    def _wrong_checksum(self, name: str, entry: Any) -> ReadProblem:
+        return corrupt(
+            self._shard_path(entry.shard_id),
+            f"{name} fails its checksum (offset {entry.offset}, {entry.size} bytes)",
+        )
+
+    def _corrupt(self, what: str) -> ReadProblem:
+        return corrupt(self.index_path, what)
+
+
+def _overflows(shape: tuple[int, ...], element: np.dtype[Any]) -> bool:
+    """Whether numpy cannot count the bytes, taking empty dimensions as 1 as it does."""
+    return math.prod(max(size, 1) for size in shape) * element.itemsize >= 2**63

@@ -1,0 +1,58 @@
+"""What tells whether a checkpoint is still what it was, without opening it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+
+from bninspect.errors import ReadProblem
+from bninspect.locate.discover import identity
+from bninspect.model.filenames import ALL_V1_SHARDS, SAVED_MODEL
+from bninspect.model.target import Found, Target
+from bninspect.storage.filesystem import stamp_of
+from bninspect.storage.urls import is_url
+
+
+def state_of(found: Found) -> str | None:
+    """16 hex digits of where it lies and of the sizes and times of change of its files.
+
+    They are the files that every save writes anew: those that lead to the others (an index, a map,
+    a first shard, a graph), and the data where it is one file. None for what cannot be opened.
+    """
+    if found.target is None or found.target.kind == "directory":
+        return None
+    try:
+        place = identity(found)
+    except ReadProblem:  # nobody can tell what lies behind a URL
+        return None
+    stamps = []
+    for file in _files(found.target):
+        stamp = stamp_of(file)
+        if stamp is not None:
+            # A copy, or a mount of another day, has other inodes; of an object that is its version.
+            stamps.append((os.path.basename(file), stamp[1 if is_url(file) else 2 :]))
+    if not stamps:
+        return None
+    told = repr((place, stamps)).encode("utf-8", "surrogatepass")
+    return sha256(told).hexdigest()[:16]
+
+
+def _files(target: Target) -> Iterator[str]:
+    path = target.path
+    if target.kind == "saved-model":
+        yield os.path.join(path, SAVED_MODEL)
+        yield from _of_bundle(os.path.join(path, "variables", "variables"))
+    elif target.kind == "tensor-bundle":
+        yield from _of_bundle(path)
+    elif target.kind == "tensor-slices":
+        shards = ALL_V1_SHARDS.fullmatch(path)
+        yield f"{shards[1]}-00000-of-{shards[2]}" if shards else path
+        yield f"{shards[1] if shards else path}.meta"
+    else:
+        yield path
+
+
+def _of_bundle(prefix: str) -> Iterator[str]:
+    for end in ("index", "data-00000-of-00001", "meta"):
+        yield f"{prefix}.{end}"

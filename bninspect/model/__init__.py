@@ -1,0 +1,1 @@
+"""Immutable data types of checkpoints, layers, graphs, rules and reports. No I/O."""

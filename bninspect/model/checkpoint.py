@@ -1,0 +1,119 @@
+"""Immutable data types of an opened checkpoint and its variables. No I/O but through `load`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bninspect.errors import ReadProblem
+    from bninspect.model.graph import Graph
+
+
+# What reads the files: bninspect itself, or TensorFlow for a second opinion.
+Engine = Literal["native", "tensorflow"]
+ENGINES: tuple[Engine, ...] = ("native", "tensorflow")
+
+
+class Variable(NamedTuple):
+    """One stored variable; its bytes are read only when asked for.
+
+    `name` is the name as stored, `shape` the full shape (of a partitioned variable: of all slices
+    together), `dtype` TensorFlow's name of the element type (`float32`, `bfloat16`, …).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    load: Callable[[], NDArray[Any]]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for dimension in self.shape:
+            count *= dimension
+        return count
+
+    def read(self) -> NDArray[Any]:
+        """The values, of shape `shape`; bfloat16 comes as float32, which holds it exactly.
+
+        Raises a `ReadProblem` if the bytes are missing, cut short or fail their checksum.
+        """
+        return self.load()
+
+
+class KerasLayer(NamedTuple):
+    """What a stored Keras model configuration says about one layer.
+
+    `trainable` counts the models around the layer too: a layer in a frozen model is frozen.
+    `inference_only` says that every stored call of the layer, or of a model around it, passes
+    training=False and that this version of Keras keeps to it while training. `calls` counts how
+    often one pass through the model calls the layer (a shared layer: more than once).
+    `always_updated` says that this version of Keras updates the averages of a layer that is not
+    trainable, too.
+    """
+
+    class_name: str
+    trainable: bool
+    inference_only: bool
+    config: Mapping[str, Any]
+    calls: int = 1
+    always_updated: bool = False
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the layer is not trainable, so that nothing updates its averages."""
+        return not self.trainable and not self.always_updated
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """An opened checkpoint: its variables by stored name, and what else the file says.
+
+    `path` is as typed, `resolved` what was opened. `variables` are the model's (and, where a
+    format does not tell them apart, the optimizer's too); `optimizer` holds those that the file
+    itself sets apart. `in_order` says that the variables come in the order of the network.
+    `keras_layers` maps a layer's path in the model (`("outer", "bn1")`) to its configuration, or
+    is None where no configuration is stored. `notes` are sentences about what was opened.
+
+    `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever
+    scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
+    names (`layer_with_weights-1/…`, `layers/batch_normalization/vars/2`), `known_names` maps each
+    to the name that a person knows; `second_names` has another for those that have two, by the
+    attribute and by the variable's own name. `name_at` gives the name of the object at a path of
+    attributes, or None (the whole is None where there are no objects). `partial` names the layers
+    of which more should be stored. `incomplete` is why the values cannot be read, if that was seen.
+    `graphs` reads the graphs that are stored beside the variables; it raises a `ReadProblem`.
+    `expect` is told which variables will be read, so that from afar they come all at once; nothing
+    but time depends on it.
+
+    A checkpoint keeps its files open: use it as a context manager, or call `close`.
+    """
+
+    path: str
+    resolved: str
+    format: str
+    variables: Mapping[str, Variable]
+    optimizer: Mapping[str, Variable] = field(default_factory=dict)
+    in_order: bool = False
+    named_by: Literal["graph", "object"] = "graph"
+    known_names: Mapping[str, str] = field(default_factory=dict)
+    second_names: Mapping[str, str] = field(default_factory=dict)
+    name_at: Callable[[Sequence[str]], str | None] | None = None
+    partial: frozenset[str] = frozenset()
+    incomplete: ReadProblem | None = None
+    keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
+    notes: tuple[str, ...] = ()
+    graphs: Callable[[], Sequence[Graph]] = field(default=tuple, repr=False)
+    expect: Callable[[Iterable[Variable]], None] = field(default=lambda _: None, repr=False)
+    close: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

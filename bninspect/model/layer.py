@@ -1,0 +1,225 @@
+"""What a file holds: the nouns that readers make and rules read, frozen and without I/O.
+
+Vocabulary: a *checkpoint* holds *variables*; a *BN layer* is up to four of them, its *members*
+(gamma, beta, moving_mean, moving_variance), with C channels each. What is thought of them is in
+`findings`.
+
+The small ones, of which many are made, are named tuples: those cost a third of a frozen dataclass
+to declare and to make, and both show in a program that is done in milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+from bninspect.model.checkpoint import KerasLayer, Variable
+from bninspect.model.roles import Role
+
+# What averages without bias keep besides: TensorFlow's zero-debias, Sonnet 2's moving averages.
+_DEBIAS_HELPERS = ("/biased", "/local_step", "/_hidden", "/hidden")
+
+
+class Values(NamedTuple):
+    """The values of one member, with the numbers every rule asks for (see `measure`).
+
+    `array` has shape (C,), `channels` is C. `minimum` and `maximum` are NaN if any value is, and
+    for no channels. `initial` is the value that training started from, None where that is random
+    or unknown; `at_initial` counts the channels that are bit by bit at it (None with `initial`).
+    """
+
+    array: NDArray[Any]
+    channels: int
+    minimum: float
+    maximum: float
+    initial: float | None
+    at_initial: int | None
+
+    @property
+    def all_initial(self) -> bool:
+        """Whether every channel is bit by bit at the initial value (False for no channels)."""
+        return self.at_initial == self.channels > 0
+
+    @property
+    def constant(self) -> bool:
+        """Whether all channels hold one and the same number (False for no channels)."""
+        return self.minimum == self.maximum
+
+    @property
+    def not_finite(self) -> int:
+        """How many values are NaN or infinite."""
+        if -math.inf < self.minimum <= self.maximum < math.inf:
+            return 0
+        return self.channels - int((abs(self.array) < math.inf).sum())
+
+    @property
+    def mean(self) -> float:
+        """The mean over the channels; NaN if any value is not finite, or for no channels."""
+        if self.not_finite or not self.channels:
+            return math.nan
+        # Divided first, since the sum of finite values need not be finite.
+        return math.fsum(value / self.channels for value in self.array.tolist())
+
+    def equal_to(self, value: float) -> NDArray[Any]:
+        """Which channels hold `value` bit by bit, as booleans."""
+        return bitwise_equal(self.array, value)
+
+
+def bitwise_equal(array: NDArray[Any], value: float) -> NDArray[Any]:
+    """Where `array` holds `value` bit by bit (so -0.0 is not 0.0), as booleans of its shape.
+
+    A value that the array's type cannot hold is nowhere in it.
+    """
+    import numpy as np  # noqa: PLC0415 - the nouns alone do without
+
+    equal: NDArray[Any]
+    if array.dtype.kind != "f":
+        equal = np.equal(array, value)
+        return equal
+    with np.errstate(over="ignore"):
+        element = array.dtype.type(value)
+    if np.isfinite(element):
+        bits = f"u{array.itemsize}"
+        equal = np.equal(array.view(bits), element.view(bits))
+    else:
+        equal = np.zeros(array.shape, bool)
+    return equal
+
+
+class OptimizerSteps(NamedTuple):
+    """How many steps an optimizer took, as its variable `name` shows; at least, if not `exact`."""
+
+    name: str
+    steps: int
+    exact: bool = True
+
+    def __str__(self) -> str:
+        least = "" if self.exact else "at least "
+        return f"`{self.name}` shows {least}{self.steps} optimizer steps"
+
+
+class TrainingEvidence(NamedTuple):
+    """What the file says about whether a layer was trained.
+
+    `facts` are sentences that show training. `testable` is whether anything is stored that could
+    have shown it; without that, the absence of facts proves nothing. `updates` is how many updates
+    of its averages the layer itself has counted, None if it counts none.
+    """
+
+    facts: tuple[str, ...] = ()
+    testable: bool = False
+    updates: int | None = None
+
+
+class Change(NamedTuple):
+    """What became of one member between two checkpoints.
+
+    `moved` says whether any bit of any channel changed, `largest` how far the channel went that
+    went farthest (`evidence.history` says in which unit): NaN where that is not finite, None where
+    nothing is stored to measure it by.
+    """
+
+    moved: bool
+    largest: float | None
+
+
+class Since(NamedTuple):
+    """What became of a layer since an earlier checkpoint of its training.
+
+    `earlier` is what a sentence calls that checkpoint. `changes` holds the members that both store
+    with one type and number of channels. `facts` are sentences that show that the network was
+    trained in between, whatever became of this layer.
+    """
+
+    earlier: str
+    changes: Mapping[Role, Change]
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BNLayer:
+    """A batch-normalization layer as found in one checkpoint.
+
+    `variables` holds the members that are stored, `helpers` the variables that belong to it
+    besides (renorm, zero-debias, counters), by a short name. `initial` gives for each role the
+    values that training may start from, most usual first; empty where it is random or unknown.
+    Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
+    `momentum`, `epsilon` and `keras` are None where nothing stored tells them. `values` and
+    `training` are filled when the members have been read, `since` if there is an earlier
+    checkpoint to compare with.
+    """
+
+    name: str
+    family: str
+    variables: Mapping[Role, Variable]
+    helpers: Mapping[str, Variable] = field(default_factory=dict)
+    initial: Mapping[Role, tuple[float, ...]] = field(default_factory=dict)
+    gamma_offset: float = 0.0
+    usual_epsilon: float = 1e-3
+    momentum: float | None = None
+    epsilon: float | None = None
+    keras: KerasLayer | None = None
+    values: Mapping[Role, Values] = field(default_factory=dict)
+    training: TrainingEvidence = field(default=TrainingEvidence())
+    since: Since | None = None
+
+    @property
+    def channels(self) -> int | None:
+        """Number of channels C: the statistics decide, else gamma or beta."""
+        for role in ("moving_mean", "moving_variance", "gamma", "beta"):
+            if role in self.variables:
+                return self.variables[role].size
+        return None
+
+    @property
+    def dtype(self) -> str | None:
+        """Element type of the statistics, else of gamma or beta."""
+        for role in ("moving_mean", "moving_variance", "gamma", "beta"):
+            if role in self.variables:
+                return self.variables[role].dtype
+        return None
+
+    @cached_property  # every rule asks
+    def statistics(self) -> tuple[Values, Values] | None:
+        """moving_mean and moving_variance, if both were read, fit together and have initials."""
+        mean, variance = self.values.get("moving_mean"), self.values.get("moving_variance")
+        if mean is None or variance is None or not mean.channels == variance.channels > 0:
+            return None
+        if mean.initial is None or variance.initial is None:
+            return None
+        return mean, variance
+
+    @property
+    def all_initial(self) -> bool:
+        """Whether both `statistics` are bit by bit at their initial values, in every channel."""
+        return self.statistics is not None and all(one.all_initial for one in self.statistics)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no member that was read holds NaN or infinity."""
+        return not any(values.not_finite for values in self.values.values())
+
+    @property
+    def has_negative_variance(self) -> bool:
+        """Whether a moving_variance is below 0."""
+        variance = self.values.get("moving_variance")
+        return variance is not None and bool((variance.array < 0.0).any())
+
+    @property
+    def trainable(self) -> bool | None:
+        """What the stored Keras configuration says; None without one."""
+        return None if self.keras is None else self.keras.trainable
+
+    def __repr__(self) -> str:
+        return f"<BNLayer {self.name}: {self.family}, {self.channels} channels, {self.dtype}>"
+
+    @property
+    def zero_debiased(self) -> bool:
+        """Whether the averages forget their initial value with the first update."""
+        return any(name.endswith(_DEBIAS_HELPERS) for name in self.helpers)

@@ -1,0 +1,232 @@
+"""What is thought of a layer: the nouns of rules and reports, frozen and without I/O.
+
+A *rule* looks at one layer and yields *violations*; with its rule's code and fix each is a
+*finding*; a *report* is what was found in all checkpoints of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from bninspect.model.layer import BNLayer
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from bninspect.errors import ReadProblem
+    from bninspect.model.graph import GraphEvidence
+from bninspect.model.rule import SEVERITIES, Rule, Severity, at_least, no_graph
+
+# How many names of variables give an idea of all.
+_NAMES_KEPT = 10
+
+
+class Suppression(NamedTuple):
+    """Findings that a person decided to live with, and why.
+
+    `layer` is a layer's name or a pattern for names, `rules` are codes or their beginnings,
+    `expires` is the last day on which it holds. `where` is what a sentence calls it.
+    """
+
+    layer: str
+    rules: tuple[str, ...]
+    reason: str
+    expires: date | None = None
+    where: str = "the suppression"
+
+    def holds(self, day: date) -> bool:
+        """Whether it has not expired."""
+        return self.expires is None or day <= self.expires
+
+
+class Finding(NamedTuple):
+    """A rule's verdict on one layer of one checkpoint.
+
+    `severity` may be milder than the rule's. `message` says in a sentence what is wrong, `evidence`
+    what else is stored that bears on it, `fix` what to do. `cause` is None unless the files prove
+    it, else one of `update-ops-not-run`, `built-with-training-false`, `layer-frozen`,
+    `too-few-updates`, `saver-omitted-statistics`, `untrained`, `batch-statistics-mode` and
+    `half-precision`.
+    """
+
+    rule: Rule
+    severity: Severity
+    layer: str
+    message: str
+    cause: str | None
+    evidence: tuple[str, ...]
+    fix: str
+
+    @property
+    def fingerprint(self) -> str:
+        """What names this finding whatever the step and the path: rule and layer, 32 hex digits."""
+        return fingerprint(self.rule.code, self.layer)
+
+
+def fingerprint(code: str, layer: str) -> str:
+    """That of the findings of a rule on the layers of one name."""
+    from hashlib import sha256  # noqa: PLC0415 - for baselines and SARIF only
+
+    # A stored name need not be UTF-8; what is not stands in it as surrogates.
+    return sha256(f"{code}\0{layer}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Suppressed(NamedTuple):
+    """A finding that does not count, and the suppression that says so."""
+
+    finding: Finding
+    suppression: Suppression
+
+
+class BaselineCount(NamedTuple):
+    """What became of a baseline in a run.
+
+    `known` counts the findings that are in it and so are not reported, `gone` the entries that no
+    finding has any more: None where that cannot be told, as something could not be read.
+    """
+
+    known: int
+    gone: int | None
+
+
+def any_at_least(severity: str, findings: Iterable[Finding]) -> bool:
+    """Whether one of some findings has that severity or a graver one; none has `never`."""
+    failing = at_least(severity)
+    return any(finding.severity in failing for finding in findings)
+
+
+class Earlier(NamedTuple):
+    """The earlier checkpoint that a comparison was asked for with.
+
+    `layers` counts those of which a statistic could be compared.
+    """
+
+    path: str
+    step: int | None
+    layers: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CheckpointReport:
+    """What was found in one checkpoint, or why it could not be read (`error`).
+
+    `path` is as typed, `resolved` the file that was opened, `format` that of `Checkpoint`; `step`
+    is the stored training step, None without one. `layers` come in the order of `find_layers`,
+    `findings` layer by layer and then by code: those that count, `suppressed` and `known` (by the
+    baseline) are the others. `notes` are sentences about what was opened. `since` is what `--since`
+    named, if BN107 is judged. With an `error` all else is empty.
+
+    `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
+    is that of `RuleContext`. `layers_left_out` counts layers that are
+    not kept any more; then of the names, too, only some are. `state` tells the files of now from
+    those of another time, if it was asked for. `line` is that of an earlier run which this is from.
+    """
+
+    path: str
+    resolved: str | None = None
+    format: str | None = None
+    step: int | None = None
+    variable_count: int = 0
+    names: tuple[str, ...] = ()
+    layers: tuple[BNLayer, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
+    known: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: ReadProblem | None = None
+    since: Earlier | None = None
+    graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
+    layers_left_out: int = 0
+    state: str | None = None
+    line: str | None = None
+
+    @property
+    def layer_count(self) -> int:
+        """How many BN layers it has, also where they are not kept."""
+        return len(self.layers) + self.layers_left_out
+
+    @property
+    def none_compared(self) -> bool:
+        """Whether it has BN layers, was to be compared with `since`, and none of them could be."""
+        return self.layer_count > 0 and self.since is not None and not self.since.layers
+
+    def without_layers(self) -> CheckpointReport:
+        """What is left to say when the layers have been written: a run may be of thousands."""
+        names = self.names[:_NAMES_KEPT]
+        count = self.layer_count
+        light = replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
+        return light if self.line is None else replace(light, line=None)
+
+    def __repr__(self) -> str:
+        told = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"
+        return f"<CheckpointReport {self.path}: {told}>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """What was found in all checkpoints of a run, in the order they were given.
+
+    `rules` are those that were applied, none where layers were only listed. `notes` are sentences
+    about the run. `baseline` is None without one. `interrupted` says that more checkpoints were
+    named than looked at. `bninspect.explain` writes it for a person.
+    """
+
+    checkpoints: tuple[CheckpointReport, ...]
+    rules: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
+    baseline: BaselineCount | None = None
+    interrupted: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether every checkpoint was read and checked, and no finding is an error.
+
+        So it says what `bninspect check --fail-on error` says with exit code 0.
+        """
+        done = self.checked and not self.unreadable and not self.interrupted
+        return done and not self.count("error")
+
+    @property
+    def checked(self) -> bool:
+        """Whether BN layers were found, and compared if that was asked for."""
+        return self.layer_count > 0 and not self.none_compared
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every finding, checkpoint by checkpoint."""
+        return tuple(finding for item in self.checkpoints for finding in item.findings)
+
+    @property
+    def layer_count(self) -> int:
+        """BN layers in all readable checkpoints."""
+        return sum(item.layer_count for item in self.checkpoints)
+
+    @property
+    def unreadable(self) -> int:
+        """Checkpoints that could not be read."""
+        return sum(item.error is not None for item in self.checkpoints)
+
+    @property
+    def none_compared(self) -> bool:
+        """Whether a comparison was asked for and no layer of any checkpoint could be compared."""
+        asked = [item.since for item in self.checkpoints if item.since is not None]
+        return bool(asked) and not any(earlier.layers for earlier in asked)
+
+    @property
+    def suppressed(self) -> int:
+        """Findings that a suppression takes out."""
+        return sum(len(item.suppressed) for item in self.checkpoints)
+
+    def count(self, severity: Severity) -> int:
+        """Findings of one severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.count(severity)} {severity}s" for severity in SEVERITIES)
+        several = "" if len(self.checkpoints) == 1 else "s"
+        return (
+            f"<Report of {len(self.checkpoints)} checkpoint{several}, {self.layer_count} BN layers:"
+            f" {counts}, {self.unreadable} unreadable>"
+        )

@@ -1,0 +1,120 @@
+"""Immutable data types of rules, causes and their documentation. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from bninspect.model.layer import BNLayer, OptimizerSteps
+
+if TYPE_CHECKING:
+    from bninspect.model.graph import GraphEvidence
+
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+def no_graph(_: BNLayer) -> GraphEvidence | None:
+    """What there is to know of a layer without a stored graph: nothing."""
+    return None
+
+
+class RuleContext(NamedTuple):
+    """What a rule knows besides the layer.
+
+    `step` is the stored training step, `momentum` what the user gave. `trained` says that some
+    layer of the checkpoint shows training; `restarted` that some layer has seen more updates than
+    the step counts (a fine-tuned or recompiled model), so that the step tells nothing of any.
+    `least_share` is the smallest of all variances as a share of what it started from, so that no
+    layer of the same momentum holds more of its initial value. `optimizer_steps` are counts of
+    optimizers, read where they matter. `graph` tells what the stored graph proves of a layer, None
+    without one: reading it takes time, so a rule asks only for a finding it has.
+    """
+
+    step: int | None = None
+    momentum: float | None = None
+    trained: bool = False
+    restarted: bool = False
+    least_share: float | None = None
+    optimizer_steps: tuple[OptimizerSteps, ...] = ()
+    graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
+
+
+class Violation(NamedTuple):
+    """What a rule yields for a layer: the sentence, and what it stands on.
+
+    `cause` is None unless the file proves it. `severity` and `fix` are None for the rule's own.
+    """
+
+    message: str
+    evidence: tuple[str, ...] = ()
+    cause: str | None = None
+    severity: Severity | None = None
+    fix: str | None = None
+
+
+class Fix(NamedTuple):
+    """One way to fix it: for what, a sentence, and code. `text` or `code` may be empty.
+
+    What is said in `code` is run by the tests; what cannot be run there belongs into `text`.
+    """
+
+    where: str
+    text: str = ""
+    code: str = ""
+
+
+class RuleDoc(NamedTuple):
+    """A rule's page: what it means, why it is bad, usual causes, how to fix it.
+
+    Paragraphs of a text are parted by an empty line. `arithmetic` has what inference computes:
+    lines of up to 78 characters, columns parted by two spaces, results as `EXPRESSION = NUMBER`.
+    """
+
+    meaning: str
+    why: str
+    arithmetic: str
+    causes: tuple[str, ...]
+    fixes: tuple[Fix, ...]
+
+
+class CauseDoc(NamedTuple):
+    """A cause's page; `proof` is what in the files proves it, `unproved` when it stays null."""
+
+    meaning: str
+    proof: str
+    unproved: str
+    why: str
+    arithmetic: str
+    mistakes: tuple[str, ...]
+    fixes: tuple[Fix, ...]
+
+
+class Cause(NamedTuple):
+    """A reason that files can prove; `rules` are the codes of the rules that may give it."""
+
+    name: str
+    summary: str
+    rules: tuple[str, ...]
+    doc: CauseDoc
+
+
+class Rule(NamedTuple):
+    """One entry of the catalogue: `check` looks at a layer, `fix` says what to do for it."""
+
+    code: str
+    name: str
+    severity: Severity
+    summary: str
+    doc: RuleDoc
+    check: Callable[[BNLayer, RuleContext], Iterator[Violation]]
+    fix: Callable[[BNLayer, Violation], str]
+
+    def __repr__(self) -> str:
+        return f"<Rule {self.code} {self.name}>"
+
+
+def at_least(severity: str) -> tuple[Severity, ...]:
+    """That severity and the graver ones; for `never` none."""
+    return SEVERITIES[: SEVERITIES.index(severity) + 1] if severity in SEVERITIES else ()

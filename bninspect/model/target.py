@@ -1,0 +1,46 @@
+"""Immutable data types of what a typed path names: the files to open. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bninspect.errors import ReadProblem
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be opened, and sentences on how it was chosen.
+
+    `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
+    a SavedModel's directory, a Keras file (hdf5, keras-zip) or the map of sharded Keras weights
+    (keras-shards). A "directory" is none of these: it may hold any number of checkpoints (see
+    `discover`). `live` says that a training may write it at any moment: no lock is asked for.
+    """
+
+    kind: Literal[
+        "tensor-bundle",
+        "tensor-slices",
+        "saved-model",
+        "hdf5",
+        "keras-zip",
+        "keras-shards",
+        "directory",
+    ]
+    path: str
+    notes: tuple[str, ...] = ()
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """One checkpoint that a typed path names: `path` is how a person types it alone.
+
+    `problem` says why there is no `target`. Where `claimed` is False neither its name nor its
+    place says that it is a checkpoint: it is passed over if its content turns out to be none.
+    """
+
+    path: str
+    target: Target | None
+    problem: ReadProblem | None = None
+    claimed: bool = True

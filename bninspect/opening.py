@@ -1,0 +1,43 @@
+"""Opening whatever a path names: the one module that knows both `locate` and `formats`."""
+
+from __future__ import annotations
+
+import os
+
+from bninspect.errors import NotFound, ReadProblem
+from bninspect.formats.opening import open_target
+from bninspect.locate.locate import locate
+from bninspect.model.checkpoint import Checkpoint, Engine
+from bninspect.model.target import Found
+from bninspect.storage import filesystem, run_caches
+from bninspect.storage.urls import given
+
+
+def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
+    """Open whatever `path` means: a prefix, a file of a checkpoint, a directory, a Keras file.
+
+    Only names are read now; values when a variable's `read` is called. Close the checkpoint, or
+    use it as a context manager. `engine` is what reads the files. Raises a `ReadProblem`, also for
+    a directory of several models: then one of them has to be named.
+    """
+    [path] = given([os.fspath(path)])
+    run_caches.clear_all()
+    if filesystem.is_directory(path):
+        from bninspect.locate.discover import one_of  # noqa: PLC0415
+
+        return open_target(path, one_of(path), engine)
+    return open_target(path, locate(path), engine)
+
+
+def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
+    """All checkpoints that `path` names: see `discover`, which most paths can do without."""
+    try:
+        if not every and not filesystem.is_directory(path):
+            return [Found(path, locate(path))]
+    except NotFound:
+        pass  # it may be a pattern
+    except ReadProblem as problem:
+        return [Found(path, None, problem)]
+    from bninspect.locate.discover import discover  # noqa: PLC0415
+
+    return discover(path, every=every)

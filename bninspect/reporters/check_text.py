@@ -1,0 +1,214 @@
+"""`check` for a person: the verdict first, then one entry a rule, its evidence and the fix."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed, Suppression
+from bninspect.reporters.text_utils import paint, plural, printable, prose_width, wrap
+from bninspect.reporters.verdict_text import (
+    CUT_SHORT,
+    baseline_in_words,
+    grouped,
+    notes_on,
+    summary,
+    verdict_line,
+    verdict_on_all,
+)
+
+# How many layers of one entry are named without --verbose.
+_NAMED = 3
+
+
+class TextReport:
+    """Writes a run: `quiet` leaves the verdicts, `verbose` names every layer.
+
+    `width` is None where the stream is no terminal. Of several checkpoints the first line is the
+    verdict on all, so that nothing is written before the end; then each has its own.
+    """
+
+    layers = False
+    kept = True
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        width: int | None = None,
+        color: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._width, self._color, self._quiet, self._verbose = width, color, quiet, verbose
+        self._lines: list[str] = []
+
+    def add(self, item: CheckpointReport) -> None:
+        """Make the lines of one checkpoint."""
+        self._lines.append(verdict_line(item, color=self._color))
+        if not self._quiet:
+            width = prose_width(self._width)
+            self._lines += details(item, width=width, color=self._color, verbose=self._verbose)
+
+    def end(self, report: Report) -> None:
+        """Write them, with what there is to say of all."""
+        several = len(report.checkpoints) > 1
+        lines = self._lines
+        if several:
+            worst, told = verdict_on_all(report)
+            lines = [f"{paint(worst, color=self._color)}  {printable(told)}", "", *lines]
+        if not self._quiet or several or report.interrupted:
+            if several and lines[-1]:
+                lines.append("")
+            lines += _of_the_run(report, width=self._width or 80, quiet=self._quiet)
+            lines.append(summary(report))
+        self._stream.write("\n".join(lines) + "\n")
+
+
+def write_text(report: Report, stream: TextIO, **look: Any) -> None:
+    """Write a whole report; `look` is that of `TextReport`."""
+    writer = TextReport(stream, **look)
+    for item in report.checkpoints:
+        writer.add(item)
+    writer.end(report)
+
+
+def explain(report: Report, *, verbose: bool = False) -> str:
+    """The report as `bninspect check` prints it, for a failing test or a log.
+
+    `verbose` names every layer. Without colours, in 80 columns, without a newline at the end.
+    """
+    stream = io.StringIO()
+    write_text(report, stream, verbose=verbose)
+    return stream.getvalue().rstrip("\n")
+
+
+class ConciseReport:
+    """Writes one line a finding as it comes: `PATH: CODE severity LAYER: message`.
+
+    That is for grep and editors. A checkpoint that cannot be read, has no BN layer, or none that
+    could be compared where that was asked for, has a line that says so.
+    """
+
+    layers = False
+    kept = True
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def add(self, item: CheckpointReport) -> None:
+        """Write the lines of one checkpoint."""
+        for told in _concisely(item):
+            self._stream.write(printable(f"{item.path}: {told}") + "\n")
+        self._stream.flush()
+
+    def end(self, _: Report) -> None:
+        """Nothing is said of all."""
+
+
+def _concisely(item: CheckpointReport) -> Iterator[str]:
+    if item.error:
+        error = item.error
+        told = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
+        yield f"{error.kind}: {told}"
+    elif not item.layer_count:
+        yield f"none: no BN layer among {plural(item.variable_count, 'variable')}"
+    if item.since is not None and item.none_compared:
+        yield f"none: no BN layer could be compared with {item.since.path}"
+    for finding in item.findings:
+        yield f"{finding.rule.code} {finding.severity} {finding.layer}: {finding.message}"
+
+
+def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
+    """What is to be said of the run as a whole, but for the counts."""
+    lines = []
+    if not quiet:
+        lines = [line for note in report.notes for line in wrap("note: ", note, width, 6)]
+        if not (report.layer_count or report.unreadable or report.interrupted):
+            lines.append("nothing was checked, which is exit code 3 without --allow-empty")
+    if report.baseline is not None:
+        lines.append(f"baseline: {baseline_in_words(report.baseline)}")
+    if report.interrupted:
+        lines.append(CUT_SHORT)
+    return lines
+
+
+def details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
+    """The lines below the verdict on a checkpoint."""
+    lines = [line for note in notes_on(item) for line in wrap(" " * 6, f"note: {note}", width, 6)]
+    lines += entries(item.findings, width=width, color=color, verbose=verbose)
+    if verbose:
+        lines += _suppressed_entries(item.suppressed, width)
+    return [*lines, ""] if lines else []
+
+
+def entries(
+    findings: Iterable[Finding],
+    *,
+    width: int,
+    color: bool = False,
+    verbose: bool = False,
+    source: str = "this file",
+) -> list[str]:
+    """The lines that tell findings: an entry for all that say the same, an empty line before it.
+
+    `source` is what a cause that is not proved cannot be told from.
+    """
+    lines = []
+    for group in grouped(findings):
+        lines.append("")
+        lines += _entry(group, width=width, color=color, verbose=verbose, source=source)
+    return lines
+
+
+def _entry(
+    group: list[Finding], *, width: int, color: bool, verbose: bool, source: str
+) -> list[str]:
+    first = group[0]
+    severity = paint(first.severity, color=color)
+    lines = [f"  {severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"]
+    shown = group if verbose else group[:_NAMED]
+    for finding in shown:
+        lines += wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
+    if len(group) > len(shown):
+        lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
+    lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
+    if first.cause or first.severity == "error":
+        lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
+    lines += wrap("    fix       ", first.fix, width, 14)
+    lines += wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
+    return lines
+
+
+def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[str]:
+    """An entry a rule and suppression: the layers, and why their findings do not count."""
+    groups: dict[tuple[str, Suppression], list[Finding]] = {}
+    for finding, why in suppressed:
+        groups.setdefault((finding.rule.code, why), []).append(finding)
+    lines = []
+    for (code, why), group in groups.items():
+        lines += ["", f"  suppressed {code} {group[0].rule.name}: {plural(len(group), 'layer')}"]
+        for finding in group:
+            lines += wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
+        until = "" if why.expires is None else f" (until {why.expires})"
+        lines += wrap("    reason    ", f"{why.reason}{until}", width, 14)
+    return lines
+
+
+def evidence_of(group: list[Finding], *, verbose: bool) -> list[str]:
+    """What the findings of an entry stand on, with the number of layers where not all share it.
+
+    A fact that names its layer needs no number.
+    """
+    counts = Counter(fact for finding in group for fact in finding.evidence)
+    own = {fact for one in group for fact in one.evidence if f"`{one.layer}`" in fact}
+    facts = [
+        fact if count == len(group) or fact in own else f"{fact} ({plural(count, 'layer')})"
+        for fact, count in counts.items()
+    ]
+    if verbose or len(facts) <= _NAMED + 1:
+        return facts
+    return [*facts[:_NAMED], f"and {len(facts) - _NAMED} facts more (--verbose)"]

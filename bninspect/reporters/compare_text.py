@@ -1,0 +1,387 @@
+"""`compare` for a person and for spreadsheets: what became of each layer.
+
+Plain text without rich: rows are as wide as they need to be, and where a terminal is too narrow for
+a name it gets a line of its own. Names are never cut, so that they can be copied.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TextIO
+
+from bninspect.model.layer import BNLayer, Change
+from bninspect.model.report import Finding
+from bninspect.model.roles import ROLES, STATISTICS, Role
+from bninspect.model.rule import SEVERITIES, Severity
+from bninspect.reporters.check_text import entries
+from bninspect.reporters.text_utils import is_unicode, paint, plural, printable, prose_width, wrap
+from bninspect.verdicts.comparison import Comparison, LayerHistory, Stretch
+
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = ".:-=+*#@"
+_STILL, _UNKNOWN, _WRONG = "_", "?", "!"
+# How much is shown without --verbose, and of the trend always.
+_SHOWN_LAYERS = 25
+_SHOWN_CHECKPOINTS = 12
+_SHOWN_EVENTS = 10
+_TREND = 16
+_SHORTEST_NAME = 16
+# What the last column gets beside a long name; where it holds paths, they stand out.
+_LAST_COLUMN = 24
+_HEADS: dict[Role, str] = {
+    "gamma": "gamma",
+    "beta": "beta",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+
+
+def write_comparison(
+    comparison: Comparison,
+    stream: TextIO,
+    *,
+    width: int | None = None,
+    color: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Write the verdict, then a row a layer, then what is wrong and how it is fixed.
+
+    `quiet` leaves the verdict, `verbose` shows every layer and checkpoint. `width` is None where
+    the stream is no terminal: then names are as long as they are.
+    """
+    folded = prose_width(width)
+    status, told = _verdict(comparison)
+    lines = [f"{paint(status, color=color)}  {printable(told)}"]
+    lines += [
+        f"{paint('ERROR', color=color)}  {printable(str(item.error))}"
+        for item in comparison.unreadable
+    ]
+    if not quiet:
+        for note in comparison.notes:
+            lines += wrap("      ", f"note: {note}", folded, 6)
+        lines += ["", *_checkpoints(comparison, verbose=verbose)]
+        if comparison.layers:
+            bars = _BARS if is_unicode(stream) else _ASCII_BARS
+            lines += ["", *_table(comparison, bars, width, verbose=verbose)]
+        lines += _events(comparison, folded, verbose=verbose)
+        lines += entries(comparison.findings, width=folded, color=color, verbose=verbose)
+        lines += ["", summary(comparison)]
+    stream.write("\n".join(lines) + "\n")
+
+
+def write_csv(comparison: Comparison, stream: TextIO) -> None:
+    """Write one row a layer, member and interval; numbers in full precision.
+
+    `moved` is true or false, and `largest_change` empty where there is nothing to measure it by
+    (`evidence.history` says in which unit it is). `finding` and `cause` are those of the member in
+    the interval, several apart by spaces. What could not be compared has no row.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        [
+            *("layer", "member", "from", "to", "from_step", "to_step", "moved", "largest_change"),
+            *("finding", "cause"),
+        ]
+    )
+    for layer in comparison.layers:
+        for interval, changes in enumerate(layer.changes):
+            ends = comparison.checkpoints[interval : interval + 2]
+            places = [printable(item.path) for item in ends]
+            steps = ["" if item.step is None else item.step for item in ends]
+            for role in ROLES:
+                if role in changes:
+                    change = changes[role]
+                    largest = "" if change.largest is None else repr(change.largest)
+                    moved = "true" if change.moved else "false"
+                    judged = list(_judged(layer, role, interval))
+                    codes = " ".join(finding.rule.code for finding in judged)
+                    causes = " ".join(finding.cause for finding in judged if finding.cause)
+                    row = [layer.name, role, *places, *steps, moved, largest, codes, causes]
+                    writer.writerow(row)
+
+
+def _judged(layer: LayerHistory, role: Role, interval: int) -> Iterable[Finding]:
+    """The findings that are about a member in one interval."""
+    for stretch in layer.stretches:
+        if role in STATISTICS and stretch.first <= interval < stretch.last:
+            yield from stretch.findings
+    for stretch in layer.not_finite:
+        if stretch.first <= interval + 1 <= stretch.last and _is_lost(
+            layer.layers[interval + 1], (role,)
+        ):
+            yield from stretch.findings
+    for stretch in layer.negative:
+        if role == "moving_variance" and stretch.first <= interval + 1 <= stretch.last:
+            yield from stretch.findings
+
+
+def _is_nan(layer: BNLayer) -> bool:
+    return any(math.isnan(values.minimum) for values in layer.values.values() if values.channels)
+
+
+def _is_lost(layer: BNLayer | None, roles: Sequence[Role]) -> bool:
+    """Whether one of some members holds NaN or infinity."""
+    return layer is not None and any(
+        role in layer.values and layer.values[role].not_finite for role in roles
+    )
+
+
+def _is_wrong(layer: BNLayer | None) -> bool:
+    """Whether a statistic holds what none can be."""
+    return layer is not None and (_is_lost(layer, STATISTICS) or layer.has_negative_variance)
+
+
+def summary(comparison: Comparison) -> str:
+    """The counts of a comparison in one line."""
+    counts = [
+        plural(sum(finding.severity == severity for finding in comparison.findings), severity)
+        for severity in SEVERITIES
+    ]
+    head = (
+        f"{plural(len(comparison.checkpoints), 'checkpoint')},"
+        f" {plural(len(comparison.layers), 'BN layer')}: {', '.join(counts)}"
+    )
+    unreadable = len(comparison.unreadable)
+    return f"{head}, {unreadable} unreadable" if unreadable else head
+
+
+def _verdict(comparison: Comparison) -> tuple[str, str]:
+    """The answer: a word and a sentence."""
+    first, last = comparison.checkpoints[0], comparison.checkpoints[-1]
+    ends = f"{first.path} to {last.path}{_against_the_steps(comparison)}"
+    layers = comparison.layers
+    total = plural(len(layers), "BN layer")
+    compared = [layer for layer in layers if layer.compared]
+    lost = len(layers) - len(compared)
+    besides = f"; {lost} cannot be compared" if lost else ""
+    if errors := _hit(comparison, "error"):
+        return "FAIL", f"{ends}: {errors}{besides}"
+    if warnings := _hit(comparison, "warning"):
+        return "WARN", f"{ends}: {warnings}{besides}"
+    if not compared:
+        return "NONE", f"{ends}: {_why_not_compared(comparison)}"
+    moved = sum(layer.moved(*STATISTICS) for layer in compared)
+    if not any(layer.moved(*ROLES) for layer in compared):
+        in_all = total if not lost else f"{len(compared)} of {total}"
+        return "SAME", f"{ends}: nothing moved in {in_all}{besides}"
+    notes = sum(bool(layer.findings) for layer in layers)
+    stood = f"; {notes} stood still (BN107, a note)" if notes else ""
+    return "PASS", f"{ends}: the statistics of {moved} of {total} moved{stood}{besides}"
+
+
+def _against_the_steps(comparison: Comparison) -> str:
+    """That the checkpoints come in another order than their stored steps, if they do."""
+    if comparison.step_goes_back is None:
+        return ""
+    steps = [item.step for item in comparison.checkpoints if item.step is not None]
+    if steps == sorted(steps, reverse=True):
+        return f", the later step first ({steps[0]}, then {steps[-1]})"
+    before, after = comparison.step_goes_back
+    return f", where the stored step goes back from {before} to {after}"
+
+
+def _why_not_compared(comparison: Comparison) -> str:
+    layers = comparison.layers
+    if not layers:
+        return "no BN layer"
+    total = plural(len(layers), "BN layer")
+    there = [layer for layer in layers if sum(one is not None for one in layer.layers) > 1]
+    if not there:
+        return f"none of {total} is in two checkpoints to compare"
+    told = f"nothing of {total} can be compared"
+    seen = (one for layer in there for one in layer.layers if one is not None)
+    if not any(values.channels for one in seen for values in one.values.values()):
+        return f"{told}: none has a channel"
+    return f"{told}: of {len(there)} the type or the number of channels changed"
+
+
+def _hit(comparison: Comparison, severity: Severity) -> str:
+    """Each rule with findings of one severity: how many layers, what, when; most layers first."""
+    stretches: dict[str, list[Stretch]] = {}
+    names: dict[str, set[str]] = {}
+    rules = {}
+    for layer in comparison.layers:
+        for stretch in layer.judged:
+            for finding in stretch.findings:
+                if finding.severity == severity:
+                    rules[finding.rule.code] = finding.rule
+                    stretches.setdefault(finding.rule.code, []).append(stretch)
+                    names.setdefault(finding.rule.code, set()).add(layer.name)
+    total = plural(len(comparison.layers), "BN layer")
+    told = []
+    for code in sorted(rules, key=lambda code: (-len(names[code]), code)):
+        called = code if severity == "error" else f"{code}, a {severity}"
+        when = _when(comparison, stretches[code])
+        told.append(f"{len(names[code])} of {total}: {rules[code].summary} ({called}){when}")
+    return "; ".join(told)
+
+
+def _when(comparison: Comparison, stretches: Sequence[Stretch]) -> str:
+    """When all of them were, if that is one time."""
+    if all(one.never_moved and _lasts(comparison, one) for one in stretches):
+        return ", never moved: still initial (BN101)"
+    times = {comparison.when(one) for one in stretches}
+    return f", {times.pop()}" if len(times) == 1 else ""
+
+
+def _lasts(comparison: Comparison, stretch: Stretch) -> bool:
+    return stretch.last == len(comparison.checkpoints) - 1
+
+
+def _checkpoints(comparison: Comparison, *, verbose: bool) -> list[str]:
+    """Which they were; of many the first and the last."""
+    items = list(enumerate(comparison.checkpoints))
+    width = len(str(len(items)))
+    steps = ["" if item.step is None else f"step {item.step}" for _, item in items]
+    room = max(map(len, steps)) + 2 if any(steps) else 0
+    lines = [
+        f"  {number + 1:>{width}}  {steps[number].ljust(room)}{printable(item.path)}"
+        for number, item in items
+    ]
+    half = _SHOWN_CHECKPOINTS // 2
+    if not verbose and len(lines) > _SHOWN_CHECKPOINTS + 1:
+        left_out = f"  ... {len(lines) - 2 * half} more checkpoints (--verbose)"
+        lines = [*lines[:half], left_out, *lines[-half:]]
+    return lines
+
+
+class _Row(NamedTuple):
+    """A layer's name, and the cells beside it."""
+
+    name: str
+    cells: list[str]
+
+
+def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: bool) -> list[str]:
+    """What is wrong first, then what stands still, then the rest, each as the newest has them."""
+    layers = sorted(comparison.layers, key=_rank)
+    shown = layers if verbose else layers[:_SHOWN_LAYERS]
+    trends = len(comparison.checkpoints) > 2
+    heads = [*_HEADS.values(), *(["trend"] if trends else []), "still since"]
+    rows = [_Row("layer", heads)]
+    for layer in shown:
+        cells = [_cell(layer, role) for role in ROLES]
+        if trends:
+            cells.append(_trend(layer, bars))
+        cells.append(printable(_since(comparison, layer)))
+        rows.append(_Row(printable(layer.name), cells))
+    lines = _aligned(rows, width)
+    if len(shown) < len(layers):
+        lines.append(f"... {len(layers) - len(shown)} more layers (--verbose names them)")
+    about = (
+        "first to last checkpoint, the channel that went farthest: mean in standard deviations,"
+        " variance by the share its standard deviation changed, gamma and beta as they are;"
+        " - cannot be compared"
+    )
+    lines += ["", *wrap("", about, prose_width(width), 0)]
+    if trends:
+        told = "trend: the statistics from each checkpoint to the next, _ still, ? not compared"
+        drawn = "".join(row.cells[len(_HEADS)] for row in rows[1:])
+        if _WRONG in drawn:
+            told += f", {_WRONG} from or to NaN, infinity or a variance below 0"
+        lines += wrap("", told, prose_width(width), 0)
+    return lines
+
+
+def _since(comparison: Comparison, layer: LayerHistory) -> str:
+    """Since when its state is what it is, where that is none that training should leave."""
+    lost = layer.lasting(layer.not_finite)
+    if lost is not None:
+        kind = "NaN" if _is_nan(layer.last) else "infinite"
+        return f"{kind} {comparison.when(lost)}"
+    negative = layer.lasting(layer.negative)
+    if negative is not None:
+        return f"negative {comparison.when(negative)}"
+    still = layer.lasting(layer.stretches)
+    if still is None:
+        return ""
+    if still.never_moved:
+        return "never moved"
+    return comparison.when(still).removeprefix("since ")
+
+
+def _aligned(rows: Sequence[_Row], width: int | None) -> list[str]:
+    """Rows with their cells below each other; a name that does not fit gets its own line."""
+    columns = list(zip(*(row.cells for row in rows), strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    beside = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _LAST_COLUMN)
+    longest = max(len(row.name) for row in rows)
+    room = longest if width is None else min(longest, max(width - beside, _SHORTEST_NAME))
+    lines = []
+    for name, cells in rows:
+        padded = "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True))
+        if len(name) > room:
+            lines.append(name)
+            name = ""  # noqa: PLW2901 - it has been written
+        lines.append(f"{name.ljust(room)}  {padded}".rstrip())
+    return lines
+
+
+def _rank(layer: LayerHistory) -> int:
+    """What is wrong with a layer decides where it stands in the table."""
+    severities = [SEVERITIES.index(finding.severity) for finding in layer.findings]
+    if severities:
+        return min(severities)
+    if not layer.compared or layer.still_since is not None:
+        return len(SEVERITIES)
+    return len(SEVERITIES) + (1 if layer.events else 2)
+
+
+def _cell(layer: LayerHistory, role: Role) -> str:
+    """How far a member went, or that it did not."""
+    if _is_lost(layer.last, (role,)):
+        return "NaN" if math.isnan(layer.last.values[role].minimum) else "inf"
+    change = layer.total.get(role)
+    if change is None:
+        return "-"
+    if not change.moved:
+        return "came back" if layer.moved(role) else "still"
+    if change.largest is None or math.isnan(change.largest):  # from NaN, or a negative variance
+        return "moved"
+    return f"{change.largest:.3g}"
+
+
+def _trend(layer: LayerHistory, bars: str) -> str:
+    """A bar an interval, as high as the statistics went far in it; the last of many."""
+    intervals = [
+        [changes[role] for role in STATISTICS if role in changes]
+        for changes in layer.changes[-_TREND:]
+    ]
+    finite = [
+        change.largest
+        for interval in intervals
+        for change in interval
+        if change.largest is not None and math.isfinite(change.largest)
+    ]
+    highest = max(finite, default=0.0)
+    later = layer.layers[-len(intervals) :]
+    return "".join(
+        _WRONG if _is_wrong(one) else _bar(interval, highest, bars)
+        for interval, one in zip(intervals, later, strict=True)
+    )
+
+
+def _bar(interval: Sequence[Change], highest: float, bars: str) -> str:
+    if not interval:
+        return _UNKNOWN
+    if not any(change.moved for change in interval):
+        return _STILL
+    sizes = [change.largest for change in interval if change.moved and change.largest is not None]
+    if not all(map(math.isfinite, sizes)):
+        return _WRONG
+    if not sizes or not highest:
+        return bars[0]
+    return bars[min(int(max(sizes) / highest * len(bars)), len(bars) - 1)]
+
+
+def _events(comparison: Comparison, width: int, *, verbose: bool) -> list[str]:
+    """What happened to the layers themselves, in as many lines."""
+    told = [f"{layer.name}: {event}" for layer in comparison.layers for event in layer.events]
+    shown = told if verbose else told[:_SHOWN_EVENTS]
+    lines = [line for event in shown for line in wrap("  ", event, width, 6)]
+    if len(shown) < len(told):
+        lines.append(f"  ... {len(told) - len(shown)} more (--verbose)")
+    return ["", "the layers themselves:", *lines] if lines else []

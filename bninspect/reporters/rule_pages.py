@@ -1,0 +1,187 @@
+"""`bninspect rule`: the catalogue, and the pages of rules and causes, as text or as Markdown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple, TextIO
+
+from bninspect.model.rule import Cause, Fix, Rule
+
+_CODE_LANGUAGE = "python"
+_INTRODUCTION = (
+    "Every rule that `bninspect check` applies, and every cause that it can prove. The same pages"
+    " are shown by `bninspect rule CODE` and `bninspect rule CAUSE`."
+)
+_SAMPLES = (
+    "Names that the code does not define, such as `images`, `x` (the activations before the layer)"
+    " or `optimizer`, are those of your training; in TF1 code `tf` is TensorFlow 1, or"
+    " `tensorflow.compat.v1`. bninspect's tests run this code as it stands."
+)
+
+
+class _Block(NamedTuple):
+    """A part of a page, before it is known how it is written."""
+
+    kind: Literal["heading", "paragraph", "items", "formulas", "framework", "code"]
+    text: str = ""
+    items: tuple[str, ...] = ()
+
+
+def write_catalogue(rules: Iterable[Rule], causes: Iterable[Cause], stream: TextIO) -> None:
+    """One line a rule, then one a cause."""
+    for rule in rules:
+        stream.write(f"{rule.code}  {rule.severity:<8} {rule.name:<26} {rule.summary}\n")
+    stream.write("\nCauses, where the files prove one:\n")
+    for cause in causes:
+        stream.write(f"{cause.name:<26} {cause.summary}\n")
+    stream.write(
+        "\nbninspect rule CODE shows what a rule means and how to fix what it finds;"
+        "\nbninspect rule CAUSE, what proves a cause.\n"
+    )
+
+
+def write_page(
+    entry: Rule | Cause,
+    rules: Iterable[Rule],
+    causes: Iterable[Cause],
+    stream: TextIO,
+    *,
+    width: int = 80,
+) -> None:
+    """The page of a rule or a cause as text of at most `width` columns."""
+    kind = entry.severity if isinstance(entry, Rule) else "cause"
+    stream.write(f"{_name(entry)} ({kind})\n")
+    for block in _page(entry, _related(entry, rules, causes)):
+        stream.write(_as_text(block, width))
+
+
+def write_markdown(
+    rules: Iterable[Rule],
+    causes: Iterable[Cause],
+    stream: TextIO,
+    *,
+    entry: Rule | Cause | None = None,
+) -> None:
+    """The whole catalogue as Markdown, with a table of contents; or the page of `entry` alone."""
+    rules, causes = tuple(rules), tuple(causes)
+    entries: tuple[Rule | Cause, ...] = (*rules, *causes) if entry is None else (entry,)
+    if entry is None:
+        stream.write(f"# Rules and causes\n\n{_INTRODUCTION}\n")
+        for title, listed in (("Rules", rules), ("Causes", causes)):
+            stream.write(f"\n**{title}**\n\n")
+            for one in listed:
+                stream.write(f"- [{_name(one)}](#{_anchor(one)}): {one.summary}\n")
+    for index, one in enumerate(entries):
+        stream.write("\n" if entry is None or index else "")
+        stream.write(f"## {_name(one)}\n")
+        if isinstance(one, Rule):
+            stream.write(f"\nSeverity: {one.severity}.\n")
+        related = _related(one, rules, causes)
+        for block in _page(one, related, linked=entry is None):
+            stream.write(_as_markdown(block))
+
+
+def _name(entry: Rule | Cause) -> str:
+    return f"{entry.code} {entry.name}" if isinstance(entry, Rule) else entry.name
+
+
+def _anchor(entry: Rule | Cause) -> str:
+    """What GitHub makes of the heading."""
+    return _name(entry).lower().replace(" ", "-")
+
+
+def _related(
+    entry: Rule | Cause, rules: Iterable[Rule], causes: Iterable[Cause]
+) -> tuple[Rule | Cause, ...]:
+    """The causes that a rule may give, the rules that a cause explains."""
+    if isinstance(entry, Rule):
+        return tuple(cause for cause in causes if entry.code in cause.rules)
+    return tuple(rule for rule in rules if rule.code in entry.rules)
+
+
+def _page(
+    entry: Rule | Cause, related: tuple[Rule | Cause, ...], *, linked: bool = False
+) -> Iterator[_Block]:
+    yield _Block("paragraph", f"{entry.summary}.")
+    yield from _prose("What it means", entry.doc.meaning)
+    if isinstance(entry, Cause):
+        yield from _prose("What proves it", entry.doc.proof)
+        yield from _prose("What does not", entry.doc.unproved)
+    yield from _prose("Why it is bad", entry.doc.why)
+    yield _Block("formulas", entry.doc.arithmetic)
+    if isinstance(entry, Cause):
+        yield _Block("heading", "Usual mistakes behind it")
+        yield _Block("items", items=entry.doc.mistakes)
+        yield _Block("heading", "Rules that may give it")
+    else:
+        yield _Block("heading", "Usual causes")
+        yield _Block("items", items=entry.doc.causes)
+        if related:
+            yield _Block("heading", "Causes that the files may prove")
+    yield _Block("items", items=tuple(_reference(one, linked=linked) for one in related))
+    yield from _fixes(entry.doc.fixes)
+
+
+def _reference(entry: Rule | Cause, *, linked: bool) -> str:
+    name = f"[{_name(entry)}](#{_anchor(entry)})" if linked else _name(entry)
+    return f"{name}: {entry.summary}"
+
+
+def _prose(heading: str, text: str) -> Iterator[_Block]:
+    yield _Block("heading", heading)
+    for index, paragraph in enumerate(text.split("\n\n")):
+        yield _Block("paragraph", paragraph if not index else f"\n{paragraph}")
+
+
+def _fixes(fixes: Iterable[Fix]) -> Iterator[_Block]:
+    fixes = tuple(fixes)
+    yield _Block("heading", "How to fix it")
+    if any(fix.code for fix in fixes):
+        yield _Block("paragraph", _SAMPLES)
+    for fix in fixes:
+        yield _Block("framework", fix.where, (fix.text,) if fix.text else ())
+        if fix.code:
+            yield _Block("code", fix.code)
+
+
+def _as_text(block: _Block, width: int) -> str:
+    match block.kind:
+        case "heading":
+            return f"\n{block.text}\n"
+        case "paragraph":
+            gap = "\n" if block.text.startswith("\n") else ""
+            return f"{gap}{_folded(block.text.strip(), width)}\n"
+        case "items":
+            return "".join(
+                textwrap.indent(_folded(item, width - 2), "  ").replace("  ", "- ", 1) + "\n"
+                for item in block.items
+            )
+        case "framework":
+            return f"\n{_folded(' '.join((f'{block.text}:', *block.items)), width)}\n"
+        case "formulas":
+            return f"\n{textwrap.indent(block.text, '  ')}\n"
+        case "code":
+            return f"\n{textwrap.indent(block.text, '    ')}\n"
+
+
+def _folded(text: str, width: int) -> str:
+    # A name such as update-ops-not-run stays whole, to be copied.
+    return textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False)
+
+
+def _as_markdown(block: _Block) -> str:
+    """A block, its paragraphs in one line each: a folded one may begin like a list."""
+    match block.kind:
+        case "heading":
+            return f"\n### {block.text}\n"
+        case "paragraph":
+            return f"\n{block.text.strip()}\n"
+        case "items":
+            return "" if not block.items else "\n" + "".join(f"- {item}\n" for item in block.items)
+        case "framework":
+            return "\n" + " ".join((f"**{block.text}.**", *block.items)) + "\n"
+        case "formulas":
+            return f"\n```text\n{block.text}\n```\n"
+        case "code":
+            return f"\n```{_CODE_LANGUAGE}\n{block.text}\n```\n"

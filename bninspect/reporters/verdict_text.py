@@ -1,0 +1,166 @@
+"""The verdict in words: on a checkpoint, on a run, and what leads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bninspect.errors import shortened
+from bninspect.model.report import BaselineCount, CheckpointReport, Finding, Report
+from bninspect.model.rule import SEVERITIES, Severity
+from bninspect.reporters.text_utils import paint, plural, printable
+
+CUT_SHORT = "interrupted: what was still to be read is not in this report"
+# What became of a checkpoint, gravest first, as the exit codes rank them.
+OUTCOMES = {
+    "ERROR": "unreadable",
+    "FAIL": "failed",
+    "WARN": "with warnings",
+    "NONE": "without BN layers",
+    "PASS": "passed",
+}
+_NAMES_SHOWN = 3
+
+
+def verdict_line(item: CheckpointReport, *, color: bool) -> str:
+    """The answer in one line, however long: that is what is read first, and grepped."""
+    return f"{paint(status(item), color=color)}  {printable(verdict(item))}"
+
+
+def answer(report: Report) -> list[str]:
+    """What leads a report that is told in short: a line, or none where nothing was read."""
+    if len(report.checkpoints) > 1:
+        worst, told = verdict_on_all(report)
+        return [f"{worst}  {printable(told)}"]
+    return [verdict_line(item, color=False) for item in report.checkpoints]
+
+
+def status(item: CheckpointReport) -> str:
+    """What became of a checkpoint, in the word that leads its verdict."""
+    if item.error:
+        return "ERROR"
+    severities = {finding.severity for finding in item.findings}
+    if "error" in severities:
+        return "FAIL"
+    if "warning" in severities:
+        return "WARN"
+    return "PASS" if item.layer_count and not item.none_compared else "NONE"
+
+
+def verdict_on_all(report: Report) -> tuple[str, str]:
+    """The answer for all checkpoints: a word and a sentence."""
+    states = [status(item) for item in report.checkpoints]
+    worst = min(states, key=list(OUTCOMES).index)
+    told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
+    if report.interrupted:
+        told = f"interrupted after {told}"
+    if worst in ("ERROR", "FAIL"):
+        first = report.checkpoints[states.index(worst)].path
+        told += f"; first {OUTCOMES[worst]}: {first}"
+    return worst, told
+
+
+def _outcomes(report: Report, *, codes: bool = False) -> str:
+    """How many checkpoints ended how; with `codes`, by which rules."""
+    told = []
+    for state, word in OUTCOMES.items():
+        items = [item for item in report.checkpoints if status(item) == state]
+        alone = [item for item in items if state == "NONE" and item.none_compared]
+        if len(items) > len(alone):
+            rules = _rules_of(state, items) if codes else ""
+            told.append(f"{len(items) - len(alone)} {word}{rules}")
+        if alone:
+            told.append(f"{len(alone)} with nothing to compare")
+    return ", ".join(told)
+
+
+def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
+    """The rules that made checkpoints fail, or gave them warnings, in brackets."""
+    severity = {"FAIL": "error", "WARN": "warning"}.get(state)
+    hit = {one.rule.code for item in items for one in item.findings if one.severity == severity}
+    return f" ({', '.join(sorted(hit))})" if hit else ""
+
+
+def verdict(item: CheckpointReport) -> str:
+    """The answer in one sentence."""
+    if item.since is not None and item.none_compared:
+        lost = f"none could be compared with {item.since.path} (--since)"
+        return f"{verdict(replace(item, since=None))}; {lost}"
+    if item.error:
+        return str(item.error)
+    if not item.layer_count:
+        return f"{item.path}: no BN layer among {plural(item.variable_count, 'variable')}"
+    total = plural(item.layer_count, "BN layer")
+    worst = worst_of(item.findings)
+    if worst is None:
+        return f"{item.path}: {total}, {_no_finding(item)}"
+    hit = {finding.layer for finding in worst}
+    rule = worst[0].rule
+    told = f"{rule.code}, a note" if worst[0].severity == "note" else rule.code
+    return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({told})"
+
+
+def _no_finding(item: CheckpointReport) -> str:
+    """That nothing counts, and how much there is that does not."""
+    left = [f"{len(item.known)} known"] if item.known else []
+    left += [f"{len(item.suppressed)} suppressed"] if item.suppressed else []
+    if not left:
+        return "no finding"
+    return f"no {'new ' if item.known else ''}finding ({', '.join(left)})"
+
+
+def baseline_in_words(count: BaselineCount) -> str:
+    """What became of the baseline."""
+    known = plural(count.known, "known finding")
+    if count.gone is None:
+        return f"{known}; how many have gone cannot be told, as not everything could be read"
+    return f"{known}, {count.gone} gone{' (--update-baseline)' if count.gone else ''}"
+
+
+def worst_of(findings: Iterable[Finding]) -> list[Finding] | None:
+    """The findings to lead with: of the gravest severity, the rule that hits most layers."""
+    groups: dict[tuple[Severity, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.severity, finding.rule.code), []).append(finding)
+    return min(
+        groups.values(),
+        key=lambda group: (SEVERITIES.index(group[0].severity), -len(group)),
+        default=None,
+    )
+
+
+def notes_on(item: CheckpointReport) -> list[str]:
+    """What is to be said of a checkpoint besides its findings; names may be shortened."""
+    notes = [shortened(note) for note in item.notes]
+    if not item.layer_count and not item.error and item.names:
+        names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))
+        notes.append(
+            f"no variable has the name of a BN statistic known here; names are like {names}."
+            " If there is BN in it, say so with --pattern; `bninspect list -v` shows all names"
+        )
+    return notes
+
+
+def summary(report: Report) -> str:
+    """The counts of a run in one line."""
+    parts = [plural(report.count(severity), severity) for severity in SEVERITIES]
+    head = (
+        f"{plural(len(report.checkpoints), 'checkpoint')},"
+        f" {plural(report.layer_count, 'BN layer')}: {', '.join(parts)}"
+    )
+    if report.suppressed:
+        head += f", {report.suppressed} suppressed"
+    if len(report.checkpoints) > 1:
+        return f"{head}; {_outcomes(report)}"
+    return f"{head}, {report.unreadable} unreadable" if report.unreadable else head
+
+
+def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Findings that say the same: one rule, severity, cause and fix; gravest first."""
+    groups: dict[tuple[Severity, str, str | None, str], list[Finding]] = {}
+    for finding in findings:
+        key = (finding.severity, finding.rule.code, finding.cause, finding.fix)
+        groups.setdefault(key, []).append(finding)
+    return [
+        groups[key] for key in sorted(groups, key=lambda key: (SEVERITIES.index(key[0]), key[1]))
+    ]

@@ -1,0 +1,112 @@
+"""`watch` for a person: a line a checkpoint as it comes, and below it what is new of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING, TextIO
+
+from bninspect.model.filenames import without_numbers
+from bninspect.model.report import CheckpointReport
+from bninspect.model.rule import SEVERITIES
+from bninspect.reporters.check_text import details
+from bninspect.reporters.text_utils import plural, printable, prose_width, wrap
+from bninspect.reporters.verdict_text import OUTCOMES, status, verdict_line
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from bninspect.runs.watch import Conclusion
+
+_ENDS = {
+    "timeout": "no checkpoint came any more (--timeout)",
+    "until-step": "the step was reached (--until-step)",
+    "fail-fast": "there was a finding (--fail-fast)",
+    "interrupted": "it was interrupted",
+    "terminated": "it was told to end",
+}
+_MOST_REMEMBERED = 1000
+# What is said of a checkpoint: rule, severity, layer and cause of each finding, and the notes.
+_Told = frozenset[tuple[str, ...]]
+
+
+class WatchText:
+    """Writes a watch; findings that the checkpoint before had, too, are told if `verbose`.
+
+    `quiet` leaves one line a checkpoint. `width` is None where the stream is no terminal.
+    """
+
+    def __init__(
+        self, stream: TextIO, *, width: int | None, color: bool, quiet: bool, verbose: bool
+    ) -> None:
+        self._stream = stream
+        self._width, self._color = prose_width(width), color
+        self._quiet, self._verbose = quiet, verbose
+        self._told: dict[str, _Told] = {}
+        self._outcomes: Counter[str] = Counter()
+
+    def add(self, item: CheckpointReport, moment: datetime) -> None:
+        """Write what there is to say of one checkpoint."""
+        outcome = status(item)
+        self._outcomes[outcome] += 1
+        step = "no step" if item.step is None else f"step {item.step}"
+        line = f"{moment:%H:%M:%S}  {step:<12}  {verdict_line(item, color=self._color)}"
+        news = self._has_news(item) or self._verbose
+        below = []
+        if news and not self._quiet:
+            below = details(item, width=self._width, color=self._color, verbose=self._verbose)
+        elif item.findings and not news:
+            line += "; as before"
+        self._write([line, *below])
+
+    def end(self, conclusion: Conclusion, _: datetime) -> None:
+        """Write what there is to say of all."""
+        lines = []
+        for note in () if self._quiet else conclusion.notes:
+            lines += wrap("note: ", note, self._width, 6)
+        if conclusion.baseline is not None:
+            known, gone = conclusion.baseline
+            lines.append(
+                f"baseline: {plural(known, 'known finding')}"
+                f"{'' if gone is None else f', {gone} gone'}"
+            )
+        lines += [f"not checked: {printable(path)}" for path in conclusion.unchecked]
+        lines.append(self._summary(conclusion))
+        self._write(lines)
+
+    def _summary(self, conclusion: Conclusion) -> str:
+        tally = conclusion.tally
+        # One that came whole after it had been given up is no unreadable one any more.
+        outcomes = {**self._outcomes, "ERROR": len(tally.unreadable)}
+        parts = [f"{outcomes[one]} {word}" for one, word in OUTCOMES.items() if outcomes.get(one)]
+        counts = [plural(tally.findings[severity], severity) for severity in SEVERITIES]
+        counts += [f"{tally.suppressed} suppressed"] if tally.suppressed else []
+        took = timedelta(seconds=round(conclusion.seconds))
+        total = plural(tally.checkpoints + len(tally.unreadable), "checkpoint")
+        some = f" ({', '.join(parts)})" if parts else ""
+        return (
+            f"watched {printable(conclusion.directory)} for {took}, until"
+            f" {_ENDS[conclusion.ended]}: {total}{some}; {', '.join(counts)}"
+        )
+
+    def _has_news(self, item: CheckpointReport) -> bool:
+        """Whether there is more to say than of the one before it, of names alike but for numbers.
+
+        The numbers in notes grow with every checkpoint.
+        """
+        told: set[tuple[str, ...]] = {
+            (one.rule.code, one.severity, one.layer, one.cause or "") for one in item.findings
+        }
+        told |= {(without_numbers(note),) for note in item.notes}
+        if not item.layer_count:
+            told.add(("no layer",))
+        name = without_numbers(item.path)
+        before = self._told.pop(name, _Told())
+        self._told[name] = _Told(told)
+        if len(self._told) > _MOST_REMEMBERED:
+            del self._told[next(iter(self._told))]
+        return not before.issuperset(told)
+
+    def _write(self, lines: list[str]) -> None:
+        self._stream.write("\n".join(lines) + "\n")
+        self._stream.flush()

@@ -1,0 +1,56 @@
+"""Runs that compare the checkpoints of one training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bninspect.config.model import Config
+from bninspect.errors import UsageProblem
+from bninspect.model.target import Found
+from bninspect.opening import find_checkpoints
+from bninspect.runs.sequential import name_checkpoints, paths_of_run
+
+if TYPE_CHECKING:
+    from bninspect.verdicts.comparison import Comparison
+from bninspect.runs.follower import PathName
+from bninspect.runs.run import examine_all
+
+
+def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
+    """`compare` for options that are already a Config."""
+    from bninspect.verdicts.comparison import compare_checkpoints  # noqa: PLC0415 - other commands do without
+
+    typed = paths_of_run(paths)
+    known = {path: find_checkpoints(path, every=True) for path in typed}
+    for path, found in known.items():
+        _refuse_several_trainings(path, found)
+    everything = replace(config, all_checkpoints=True)
+    reports = tuple(examine_all(name_checkpoints(typed, everything, known), everything, ()))
+    readable = sum(report.error is None for report in reports)
+    problem = next((report.error for report in reports if report.error is not None), None)
+    if readable < 2 and problem is not None:
+        raise problem
+    if readable < 2:
+        given = ", ".join(typed) or "nothing"
+        one = "names the same one" if len(typed) > 1 else "names one"
+        raise UsageProblem(
+            f"compare needs at least two checkpoints of a training, and {given}"
+            f" {one if readable else 'names none'}."
+        )
+    return compare_checkpoints(reports)
+
+
+def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
+    """Raise `UsageProblem` if a directory or pattern stands for more than one training."""
+    from bninspect.locate.discover import trainings_in  # noqa: PLC0415
+
+    folders = trainings_in(path, found)
+    if len(folders) > 1:
+        some = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
+        raise UsageProblem(
+            f"compare takes the checkpoints of one training, and {path} holds those of"
+            f" {len(folders)} folders: {some}. Compare one folder at a time, or name the"
+            " checkpoints, oldest first."
+        )

@@ -1,0 +1,174 @@
+"""One checkpoint → what is in it and what the rules say: opened, found, read, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bninspect.batchnorm.find_layers import find_layers, known_names, unmatched
+from bninspect.config.model import Config
+from bninspect.errors import Incomplete, ReadProblem
+from bninspect.evidence.keras_config import with_keras_config
+from bninspect.evidence.progress import read_optimizer_steps, read_step
+from bninspect.formats.opening import open_target
+from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.layer import BNLayer, OptimizerSteps
+from bninspect.model.report import CheckpointReport, Earlier
+from bninspect.model.rule import Rule, RuleContext
+from bninspect.model.target import Found, Target
+from bninspect.rules import apply_rules, not_judged
+from bninspect.runs.read_layers import (
+    expect_evidence,
+    expect_values,
+    may_be_stuck,
+    read_what_is_there,
+    with_training,
+    with_values,
+)
+from bninspect.storage import filesystem
+
+if TYPE_CHECKING:
+    from bninspect.model.graph import GraphEvidence
+
+
+def examine(
+    found: Found,
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    earlier: CheckpointReport | None = None,
+    *,
+    certain: bool = True,
+) -> CheckpointReport:
+    """What is in one checkpoint; with `rules` None its values may be missing.
+
+    `earlier` is the one to compare with; unless that is `certain`, only if it may be of the same
+    training.
+    """
+    path = found.path
+    try:
+        target = _located(found)
+        # What is not finite is a finding (BN301), not a matter for numpy's warnings.
+        with (
+            filesystem.unchanged(target.path),
+            open_target(path, target, config.engine) as checkpoint,
+            np.errstate(all="ignore"),
+        ):
+            return _inspect(path, checkpoint, config, rules, earlier, certain=certain)
+    except ReadProblem as problem:
+        return CheckpointReport(path=path, error=problem)
+    except MemoryError:
+        message = "reading it takes more memory than there is"
+        return CheckpointReport(
+            path=path, error=ReadProblem(path, message, "Check it on a larger machine.")
+        )
+
+
+def _located(found: Found) -> Target:
+    if found.target is None:
+        raise found.problem or ReadProblem(found.path, "cannot be read", "Check the path.")
+    return found.target
+
+
+def _inspect(
+    path: str,
+    checkpoint: Checkpoint,
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    earlier: CheckpointReport | None,
+    *,
+    certain: bool,
+) -> CheckpointReport:
+    """`examine` for a checkpoint that is open; what cannot be read of it is raised."""
+    layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
+    notes = (*checkpoint.notes, *unmatched(checkpoint, config.patterns))
+    optimizer_steps: tuple[OptimizerSteps, ...] = ()
+    try:
+        if checkpoint.incomplete is not None:
+            raise checkpoint.incomplete
+        expect_values(checkpoint, layers)
+        step = read_step(checkpoint)
+        layers = with_values(layers)
+        if step is None or any(map(may_be_stuck, layers)):
+            expect_evidence(checkpoint, layers)
+            optimizer_steps = read_optimizer_steps(checkpoint)
+        layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
+    except Incomplete as problem:
+        if rules is not None:
+            raise
+        step, layers, missing = read_what_is_there(checkpoint, layers)
+        notes = (*notes, f"{missing}: {problem}")
+    since = None
+    if earlier is not None:
+        layers, told, since = _compared(layers, step, earlier, certain=certain)
+        notes = (*notes, *told)
+    graph = _GraphBeside(checkpoint, layers)
+    context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
+    findings = apply_rules(layers, rules or (), context)
+    notes = (*notes, *not_judged(layers, rules or (), context))
+    return CheckpointReport(
+        path=path,
+        resolved=checkpoint.resolved,
+        format=checkpoint.format,
+        step=step,
+        variable_count=len(checkpoint.variables),
+        names=() if layers else known_names(checkpoint),
+        layers=tuple(layers),
+        findings=findings,
+        notes=(*notes, *graph.notes),
+        since=since,
+        graph=graph,
+    )
+
+
+def _compared(
+    layers: list[BNLayer], step: int | None, earlier: CheckpointReport, *, certain: bool
+) -> tuple[list[BNLayer], tuple[str, ...], Earlier | None]:
+    """The layers with what became of them since `earlier`, notes, and what a person asked for."""
+    from bninspect.evidence import changes  # noqa: PLC0415
+
+    told = None if certain else changes.not_followed(earlier, layers, step)
+    if told is None:
+        layers, told = changes.with_since(layers, step, earlier)
+    if not certain:
+        return layers, told, None
+    compared = sum(map(changes.is_compared, layers))
+    told = (*told, *changes.contradictions(layers, step, earlier))
+    return layers, told, Earlier(earlier.path, earlier.step, compared)
+
+
+class _GraphBeside:
+    """What the graph beside a checkpoint proves of its layers, read when a rule first asks.
+
+    A graph that cannot be read proves nothing, and `notes` say so.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+        self._checkpoint = checkpoint
+        self._layers = layers
+        self._found: dict[str, GraphEvidence] | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self, layer: BNLayer) -> GraphEvidence | None:
+        if self._found is None:
+            self._found = self._read()
+        return self._found.get(layer.name)
+
+    def _read(self) -> dict[str, GraphEvidence]:
+        try:
+            graphs = self._checkpoint.graphs()
+        except ReadProblem as problem:
+            self.notes = (f"the graph beside it cannot be read: {problem}",)
+            return {}
+        if not graphs:
+            return {}
+        from bninspect.evidence.graph.updates import graph_evidence  # noqa: PLC0415 - seldom needed
+
+        found = graph_evidence(graphs, self._layers, self._checkpoint.known_names)
+        beside = graphs[0].path
+        # A SavedModel's graph comes with its variables, under names of its own perhaps.
+        if beside.endswith(".meta") and not any(one.statistics for one in found.values()):
+            told = "has no variable by the name of a BN statistic here and proves nothing"
+            self.notes = (f"the graph beside it, {beside}, {told}: is it of another model?",)
+        return found

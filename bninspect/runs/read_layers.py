@@ -1,0 +1,95 @@
+"""The values of the BN layers of an open checkpoint, and the evidence of training beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from bninspect.batchnorm.measure import measure, settle_initial
+from bninspect.errors import Incomplete
+from bninspect.evidence.progress import (
+    evidence_variables,
+    read_step,
+    step_variables,
+    training_evidence,
+)
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.layer import BNLayer, OptimizerSteps
+
+
+def read_what_is_there(
+    checkpoint: Checkpoint, layers: Sequence[BNLayer]
+) -> tuple[int | None, list[BNLayer], str]:
+    """The step, the layers with what values there are, and what to say of the others."""
+    step = None
+    with suppress(Incomplete):
+        step = read_step(checkpoint)
+    there = [
+        replace(layer, variables={r: v for r, v in layer.variables.items() if _is_there(v)})
+        for layer in layers
+    ]
+    read = [
+        replace(layer, values=part.values)
+        for layer, part in zip(layers, with_values(there), strict=True)
+    ]
+    total = sum(len(layer.variables) for layer in read)
+    missing = total - sum(len(layer.values) for layer in read)
+    if not missing:
+        return step, read, "a part of the checkpoint is missing"
+    of_some = f" of {missing} of {total} BN variables" if missing < total else ""
+    return step, read, f"the values{of_some} are missing"
+
+
+def _is_there(variable: Variable) -> bool:
+    try:
+        variable.read()
+    except Incomplete:
+        return False
+    return True
+
+
+def expect_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+    """Tell the reader what will be read of all layers, and of the step."""
+    members = (variable for layer in layers for variable in layer.variables.values())
+    checkpoint.expect((*members, *step_variables(checkpoint)))
+
+
+def expect_evidence(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+    """Tell the reader what will be read of those layers that may be stuck."""
+    checkpoint.expect(evidence_variables(checkpoint, filter(may_be_stuck, layers)))
+
+
+def may_be_stuck(layer: BNLayer) -> bool:
+    """Whether a statistic of a layer, which has its values, is at its initial value throughout."""
+    return bool(layer.statistics) and any(values.all_initial for values in layer.statistics or ())
+
+
+def with_training(
+    checkpoint: Checkpoint, layer: BNLayer, step: int | None, optimizers: Sequence[OptimizerSteps]
+) -> BNLayer:
+    """A layer, which has its values, with evidence of training where a rule needs it."""
+    if not may_be_stuck(layer):
+        return layer
+    return replace(layer, training=training_evidence(layer, checkpoint.variables, step, optimizers))
+
+
+def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
+    """The layers with the values of all their members; raises a `ReadProblem`."""
+    measured = iter(
+        measure(
+            [
+                (variable.read(), layer.initial.get(role, ()))
+                for layer in layers
+                for role, variable in layer.variables.items()
+            ]
+        )
+    )
+    return list(
+        settle_initial(
+            [
+                replace(layer, values={role: next(measured) for role in layer.variables})
+                for layer in layers
+            ]
+        )
+    )

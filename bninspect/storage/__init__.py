@@ -1,0 +1,1 @@
+"""Bytes and names, local or behind a URL, whatever they mean."""

@@ -1,0 +1,1 @@
+"""Objects behind URLs: listings, ranges, the cache, requests. The only user of fsspec."""

@@ -1,0 +1,288 @@
+"""Requests to where URLs lead: the only user of fsspec, imported only for a URL.
+
+No exception of a library leaves this room: see `remote_faults`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, NamedTuple
+
+try:
+    import fsspec
+    import fsspec.asyn
+except ImportError:  # every use of it tells of the extra
+    fsspec = None
+
+from bninspect.errors import NotFound, ReadProblem
+from bninspect.storage.remote.errors import is_missing, missing_package, refuse
+from bninspect.storage.remote.http import AT_ONCE, HEAD, LONG_HEAD, Http, is_other
+from bninspect.storage.remote.ranges import Range
+from bninspect.storage.urls import WEB, opened_by, scheme_of, withdrawn_from
+
+_LIMIT = 60.0  # seconds for one request, with all that the library tries anew
+_WITHOUT_USER = ("s3", "s3a", "gs", "gcs")
+# How the library of a scheme is told to give up, beside the limit of ours.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {
+        "config_kwargs": {
+            "connect_timeout": 10,
+            "read_timeout": 30,
+            "max_pool_connections": AT_ONCE,  # else ten
+        }
+    },
+}
+# What these log holds what was asked for, and what a server said of it: nobody sees that unless the
+# program around this one collects logs.
+_LOGGING = (
+    *("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs"),
+    *("google", "huggingface_hub", "s3fs", "urllib3"),
+)
+_ETAGS = ("ETag", "etag", "generation", "xet_hash", "blob_id", "md5Hash", "sha256")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+
+
+class Info(NamedTuple):
+    """What a listing tells of an object or directory: `etag` and `time` of the change, "" if none.
+
+    `data` is how the object begins, where that came with it.
+    """
+
+    size: int
+    etag: str = ""
+    time: str = ""
+    directory: bool = False
+    data: bytes = b""
+
+
+class Store:
+    """The objects behind URLs of one scheme, by its class of fsspec.
+
+    Methods take URLs as they are shown; they raise what the library raises.
+    """
+
+    def __init__(self, filesystem: Any) -> None:
+        self._fs = filesystem
+        self._pool: ThreadPoolExecutor | None = None
+
+    def listing(self, url: str) -> dict[str, Info]:
+        """What lies directly in a directory, by name."""
+        path = self._path(url)
+        found = self._call("ls", path, detail=True, refresh=True)
+        return {name: info for name, info in self._below(path, found) if "/" not in name}
+
+    def find(self, url: str) -> dict[str, Info]:
+        """All objects below a directory, by their name from there."""
+        path = self._path(url)
+        found = self._call("find", path, detail=True)
+        return dict(self._below(path, found.values()))
+
+    def info(self, url: str) -> Info | None:
+        """What the object is now; None if there is none."""
+        try:
+            return _info(self._call("info", self._path(url), refresh=True))
+        except Exception as error:
+            if is_missing(error):
+                return None
+            raise
+
+    def differs(self, url: str, known: Info) -> bool:
+        """Whether the object is not `known` any more, or gone."""
+        now = self.info(url)
+        return now is None or is_other(_version(now), _version(known))
+
+    def fetch(self, url: str, ranges: Sequence[Range], _: Info) -> list[bytes]:
+        """The bytes of each range, all at once."""
+        path = self._path(url)
+        if self._fs.async_impl:
+            loop = self._fs.loop
+            found: list[bytes] = fsspec.asyn.sync(loop, self._fetch_all, path, ranges)
+            return found
+        waiting = [self._threads.submit(self._fetch_one, path, *one) for one in ranges]
+        return [one.result(_LIMIT) for one in waiting]
+
+    async def _fetch_all(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def one(start: int, end: int) -> bytes:
+            async with limit:
+                wanted = self._fs._cat_file(path, start=start, end=end)  # noqa: SLF001 - its face
+                data: bytes = await asyncio.wait_for(wanted, _LIMIT)
+                return data
+
+        return await asyncio.gather(*(one(*wanted) for wanted in ranges))
+
+    def _fetch_one(self, path: str, start: int, end: int) -> bytes:
+        with self._fs.open(path, "rb", cache_type="none") as stream:
+            stream.seek(start)
+            data: bytes = stream.read(end - start)
+            return data
+
+    def _call(self, name: str, *given: Any, **options: Any) -> Any:
+        if self._fs.async_impl:
+            method = getattr(self._fs, "_" + name)
+            return fsspec.asyn.sync(self._fs.loop, _limited, method, *given, **options)
+        return self._threads.submit(getattr(self._fs, name), *given, **options).result(_LIMIT)
+
+    @property
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(AT_ONCE)
+        return self._pool
+
+    def _path(self, url: str) -> str:
+        if withdrawn_from(url)["query"]:
+            fault = f"a URL of {scheme_of(url)}:// has no query and no URL in it"
+            hint = "Leave that away: credentials come from the environment."
+            raise ReadProblem(url, fault, hint)
+        opened = opened_by(url)
+        if opened != url and scheme_of(url) in _WITHOUT_USER:
+            fault = f"a URL of {scheme_of(url)}:// has no user or key in it"
+            hint = "Leave that away: credentials come from the environment."
+            raise ReadProblem(url, fault, hint)
+        return str(self._fs._strip_protocol(opened))  # noqa: SLF001 - its face
+
+    @staticmethod
+    def _below(path: str, found: Iterable[Any]) -> Iterable[tuple[str, Info]]:
+        around = path.rstrip("/") + "/"
+        for one in found:
+            name = str(one["name"]).rstrip("/")
+            if name.startswith(around):
+                yield name[len(around) :], _info(one)
+
+
+class WebStore:
+    """The same by HTTP, which has no directories."""
+
+    def __init__(self, filesystem: Any) -> None:
+        self._loop = filesystem.loop
+        self._http = Http(filesystem.set_session, filesystem.encode_url)
+
+    def listing(self, url: str) -> dict[str, Info]:
+        """Nothing can be listed."""
+        hint = "Give the URL of the checkpoint's file, or its prefix."
+        raise NotFound(url, "an HTTP server does not tell what a directory holds", hint)
+
+    def find(self, url: str) -> dict[str, Info]:
+        """Nothing can be found, either."""
+        return self.listing(url)
+
+    def info(self, url: str) -> Info | None:
+        """What the object is now, and how it begins; None if there is none."""
+        given = (opened_by(url), url, head_of(url))
+        head = fsspec.asyn.sync(self._loop, _limited, self._http.head, *given)
+        if head is None:
+            return None
+        return Info(head.size, head.etag, head.modified, head.directory, head.data)
+
+    def differs(self, url: str, known: Info) -> bool:
+        """Whether the object is not `known` any more, or gone."""
+        given = (opened_by(url), url, _version(known))
+        found: bool = fsspec.asyn.sync(self._loop, _limited, self._http.differs, *given)
+        return found
+
+    def fetch(self, url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
+        """The bytes of each range, all at once; a `ReadProblem` if it is not `known` any more."""
+        found: list[bytes] = fsspec.asyn.sync(
+            self._loop, self._http.fetch, opened_by(url), url, ranges, _version(known), _LIMIT
+        )
+        return found
+
+
+async def _limited(method: Callable[..., Awaitable[Any]], *given: Any, **options: Any) -> Any:
+    return await asyncio.wait_for(method(*given, **options), _LIMIT)
+
+
+def _info(told: dict[str, Any]) -> Info:
+    if told.get("type") == "directory":
+        return Info(0, directory=True)
+    etag = next((str(told[key]) for key in _ETAGS if told.get(key)), "")
+    time = next((_moment(told[key]) for key in _TIMES if told.get(key)), "")
+    return Info(int(told.get("size") or 0), etag.strip('"'), time)
+
+
+def _version(info: Info) -> tuple[int, str, str]:
+    return info.size, info.etag, info.time
+
+
+def _moment(told: Any) -> str:
+    """A time, which one and the same library gives now as a number, now as a date."""
+    seconds = told.timestamp() if isinstance(told, datetime) else told
+    return f"{seconds:.6f}" if isinstance(seconds, float | int) else str(seconds)
+
+
+def head_of(url: str) -> int:
+    """How many bytes to ask for at first, by an object's name."""
+    return LONG_HEAD if url.lower().endswith((".h5", ".hdf5", ".keras")) else HEAD
+
+
+_stores: dict[tuple[str, str], Store | WebStore] = {}
+
+
+def store_of(url: str) -> Store | WebStore:
+    """Where the objects of a URL's server are; raises a `ReadProblem` if nothing can read them."""
+    scheme = scheme_of(url)
+    server = "" if scheme in WEB else "/".join(opened_by(url).split("/", 3)[:3])
+    store = _stores.get((scheme, server))
+    if store is None:
+        if fsspec is None:
+            raise missing_package(url)
+        try:
+            store = _stores[scheme, server] = _new_store(scheme, opened_by(url))
+        except Exception as error:  # whatever the library of a scheme raises
+            if isinstance(error, ValueError) and "not known" in str(error):
+                fault = f"{scheme}:// is none of the schemes that can be read"
+                hint = "Those of fsspec are: s3, gs, az, hf, https and others."
+                raise NotFound(url, fault, hint) from None
+            refuse(url, error)
+    return store
+
+
+def _new_store(scheme: str, url: str) -> Store | WebStore:
+    for name in _LOGGING:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Google's: that it will give up an old Python
+        kind = fsspec.get_filesystem_class(scheme)
+    # What no one has awaited would be logged with its URL.
+    fsspec.asyn.get_loop().set_exception_handler(lambda _, __: None)
+    if scheme in WEB:
+        web = kind(encoded=True, client_kwargs={"trust_env": True}, skip_instance_cache=True)
+        return WebStore(web)
+    told = kind._get_kwargs_from_urls(url)  # noqa: SLF001 - its face
+    options = {**_OPTIONS.get(scheme, {}), **{k: v for k, v in told.items() if k != "protocol"}}
+    # One of our own: the program around this one may use the library, too.
+    filesystem = kind(use_listings_cache=False, skip_instance_cache=True, **options)
+    if scheme == "s3":
+        filesystem.retries = 2  # beside those of botocore
+    return Store(filesystem)
+
+
+def changed(known: Mapping[str, Info]) -> list[str]:
+    """The objects that are others now than those that are known, asked for all at once.
+
+    Raises a `ReadProblem` if nobody can tell.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        others = pool.map(_differs, known.keys(), known.values())
+        return [url for url, differs in zip(known, others, strict=True) if differs]
+
+
+def _differs(url: str, known: Info) -> bool:
+    try:
+        return store_of(url).differs(url, known)
+    except Exception as error:  # whatever the library of a scheme raises
+        refuse(url, error)
+
+
+def fetch(url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
+    """The bytes of each range, all requests sent at once; raises a `ReadProblem`."""
+    try:
+        return store_of(url).fetch(url, ranges, known)
+    except Exception as error:  # whatever the library of a scheme raises
+        refuse(url, error)

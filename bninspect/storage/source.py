@@ -1,0 +1,283 @@
+"""Bytes at an offset: the one room that knows where a file's bytes come from.
+
+No more is read than asked for, and nothing is allocated before the request has been held against
+the size of the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
+from bninspect.storage.urls import is_url
+
+# What a file of a repository is until `git lfs` has fetched it: never as large as this
+# (blobSizeCutoff of lfs/pointer.go), and it begins so (docs/spec.md of Git LFS).
+_POINTER_LIMIT = 1024
+_POINTER_HEAD = b"version https://git-lfs"
+
+# Without O_NONBLOCK a named pipe would be waited for.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+# A look into a file; it may return others for which it has found the way, among other things.
+Look = Callable[[], Any]
+
+
+class Budget:
+    """How many bytes of values may be read from a checkpoint.
+
+    Entries of an index may share bytes, and compressed data may unpack to any size, so the claims
+    of single variables do not bound what all of them take. A sound checkpoint stays far below.
+    """
+
+    _FREE = 64 << 20
+    _GROWTH = 4
+
+    def __init__(self) -> None:
+        self._left = self._FREE
+
+    def grant(self, stored: int) -> None:
+        """Allow for `stored` more bytes that are there."""
+        self._left += self._GROWTH * stored
+
+    def take(self, size: int, path: str) -> None:
+        """Use `size` bytes; raises `Corrupt`, naming `path`, if they are not left."""
+        self._left -= size
+        if self._left < 0:
+            raise Corrupt(
+                path,
+                "its variables claim far more bytes than are stored",
+                "The file is damaged or made to mislead; use another one.",
+            )
+
+
+class Source:
+    """A file opened for reads at an offset, or an object behind a URL.
+
+    `path` is the file's name as it is to appear in messages, `size` its length in bytes.
+    Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
+    `NotFetched` if it stands for one (a Git LFS pointer), `ReadProblem` if it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = -1
+        self._object = None
+        if is_url(path):
+            from bninspect.storage.remote.cache import open_object  # noqa: PLC0415 - brings in much
+
+            self._object = open_object(path)
+            self.size = self._object.size
+        else:
+            self._open(path)
+        if self.size < _POINTER_LIMIT and self._is_pointer():
+            self.close()
+            raise NotFetched(
+                path,
+                "this is a Git LFS pointer, not the file itself",
+                "Fetch the file with `git lfs pull`.",
+            )
+
+    def _open(self, path: str) -> None:
+        try:
+            self._descriptor = os.open(path, _FLAGS)
+        except FileNotFoundError as error:
+            raise NotFound(path, "no such file", "Check the path.") from error
+        except OSError as error:
+            kind = NotFound if error.errno == errno.ELOOP else ReadProblem
+            raise kind(
+                path,
+                f"cannot be opened ({error.strerror or error})",
+                "Check the file and its permissions.",
+            ) from error
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise UnknownFormat(
+                path, "this is not a file but a device, a pipe or a directory", "Check the path."
+            )
+        self.size = status.st_size
+
+    def _is_pointer(self) -> bool:
+        if self._object is not None:
+            length = min(self.size, len(_POINTER_HEAD))
+            return length > 0 and self._object.read(0, length) == _POINTER_HEAD
+        try:
+            return os.pread(self._descriptor, len(_POINTER_HEAD), 0) == _POINTER_HEAD
+        except OSError:
+            return False  # whoever reads the file is told
+
+    def require(self, offset: int, length: int, what: str) -> None:
+        """Raise `Incomplete` unless the file has `length` bytes at `offset`."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise Incomplete(
+                self.path,
+                f"{what} should be {length} bytes at offset {offset}, but the file has"
+                f" {self.size} bytes",
+                "The file was cut short or belongs to another checkpoint; copy it again.",
+            )
+
+    def read(self, offset: int, length: int, what: str) -> bytes:
+        """Return `length` bytes from `offset`; `what` names them in the error.
+
+        Raises `Incomplete` if the file does not reach that far.
+        """
+        self.require(offset, length, what)
+        if self._object is not None:
+            return self._object.read(offset, length)
+        try:
+            data = os.pread(self._descriptor, length, offset)
+            if len(data) < length:
+                data = self._read_parts(data, offset, length)
+        except OSError as error:
+            raise ReadProblem(
+                self.path,
+                f"reading {what} at offset {offset} failed ({error.strerror or error})",
+                "Check the disk or the network file system, then try again.",
+            ) from error
+        if len(data) != length:
+            raise Incomplete(
+                self.path,
+                f"{what} at offset {offset} ended after {len(data)} of {length} bytes",
+                "The file changed while it was read; try again when it is complete.",
+            )
+        return data
+
+    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+        """Tell which bytes will be read, as (offset, length): from afar they come all at once.
+
+        Nothing depends on it but time.
+        """
+        if self._object is not None:
+            self._object.expect((offset, offset + length) for offset, length in places)
+
+    def _read_parts(self, data: bytes, offset: int, length: int) -> bytes:
+        """Go on after a read that ended early: some file systems serve a long one in parts."""
+        parts = [data]
+        got = len(data)
+        while got < length and parts[-1]:
+            parts.append(os.pread(self._descriptor, length - got, offset + got))
+            got += len(parts[-1])
+        return b"".join(parts)
+
+    def window(self, offset: int, size: int, what: str) -> Window:
+        """The `size` bytes at `offset` as a file; raises `Incomplete` if they are not all there."""
+        self.require(offset, size, what)
+        window = Window(lambda at, length: self.read(offset + at, length, what), size)
+        if self._object is not None:
+            here = self._object.has
+            window.expect = lambda places: self.expect((offset + at, n) for at, n in places)
+            window.is_here = lambda at, length: here(offset + at, length)
+        return window
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def problem_behind(path: str, error: BaseException) -> ReadProblem | None:
+    """The `ReadProblem` of fetching `path` that a library took for damage; None if it is no URL."""
+    behind: BaseException | None = error if is_url(path) else None
+    while behind is not None and not isinstance(behind, ReadProblem):
+        behind = behind.__cause__ or behind.__context__
+    return behind
+
+
+def expect_in(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
+    """`Source.expect` for several at the same time."""
+    if len(places) == 1:
+        places[0][0].expect(places[0][1])
+    elif places:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - from afar alone
+
+        with ThreadPoolExecutor(len(places)) as pool:
+            list(pool.map(lambda one: one[0].expect(one[1]), places))
+
+
+class Window(io.RawIOBase):
+    """`size` bytes as a file that can only be read; `read` gives those at an offset and a length.
+
+    For libraries that want a file: they get a part of one without a copy of it. A `ReadProblem` of
+    `read` comes out as the OSError that such a library expects: see `problem_behind`.
+    `expect` tells what will be read, as that of a `Source`; None where it all is here. While
+    `lacked` is a list, what would have to be fetched goes there instead, and is an OSError.
+    """
+
+    expect: Callable[[Iterable[tuple[int, int]]], None] | None = None
+    is_here: Callable[[int, int], bool] | None = None
+    lacked: list[tuple[int, int]] | None = None
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__()
+        self.size = size
+        self._read_at = read
+        self._position = 0
+
+    def readable(self) -> bool:
+        """A window can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """A window can be read in any order."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to an offset from the start, the place reached or the end."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        """The place reached."""
+        return self._position
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The `length` bytes at `offset`; raises OSError if the window does not reach that far."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise OSError(f"{length} bytes at offset {offset} lie beyond its end")
+        if self.lacked is not None and self.is_here and not self.is_here(offset, length):
+            self.lacked.append((offset, length))
+            raise OSError("not fetched yet")
+        try:
+            return self._read_at(offset, length)
+        except ReadProblem as problem:
+            cause = problem.__cause__
+            code = cause.errno if isinstance(cause, OSError) else None
+            raise OSError(code, problem.message) from problem
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes; the buffer for them is never larger than what is left."""
+        left = max(self.size - self._position, 0)
+        length = left if size is None or size < 0 else min(size, left)
+        data = self.read_at(self._position, length) if length else b""
+        self._position += length
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the window reaches, behind that with zeros."""
+        length = max(min(len(buffer), self.size - self._position), 0)
+        if length:
+            buffer[:length] = self.read_at(self._position, length)
+        # HDF5 takes what is in its buffer for read, however much was.
+        buffer[length:] = bytes(len(buffer) - length)
+        self._position += length
+        return length

@@ -1,0 +1,1 @@
+"""Which findings count: comparison, own severities, suppressions, the baseline."""

@@ -29,7 +29,7 @@ SLOW = """
 import time
 import bninspect.runs.sequential
 from bninspect.runs import parallel
-from bninspect.examine import examine
+from bninspect.runs.one_checkpoint import examine
 def slowly(*arguments, **more):
     time.sleep(0.05)
     return examine(*arguments, **more)
@@ -39,7 +39,7 @@ DEADLY = """
 import os
 import bninspect.runs.sequential
 from bninspect.runs import parallel
-from bninspect.examine import examine
+from bninspect.runs.one_checkpoint import examine
 def deadly(item, *rest, **more):
     if "model_003" in item.path:
         os._exit(9)

@@ -65,7 +65,7 @@ def tensorflow_checkpoint(prefix: Path, names: str) -> None:
 
 def keras_files(folder: Path) -> None:
     """ResNet-50 as Keras stores it, in each of its formats."""
-    import keras  # noqa: PLC0415 - in a process of its own
+    import keras
 
     model = keras.applications.ResNet50(weights=None)
     model.compile(keras.optimizers.SGD(momentum=0.9), "sparse_categorical_crossentropy")

@@ -79,8 +79,8 @@ print(times[0], min(times[1:]))
 
 def make_checkpoint(prefix: Path) -> None:
     """Write ResNet-50's variables with random values, each trained one with a Momentum slot."""
-    import numpy as np  # noqa: PLC0415
-    import tensorflow as tf  # noqa: PLC0415
+    import numpy as np
+    import tensorflow as tf
 
     random = np.random.default_rng(0)
     variables = {"global_step": np.int64(1000)}

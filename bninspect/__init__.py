@@ -78,7 +78,7 @@ if not TYPE_CHECKING:  # a type checker would take every name, misspelt ones too
 
     def __getattr__(name: str) -> object:
         if name in _MODULE_OF:
-            from importlib import import_module  # noqa: PLC0415 - an unused package costs nothing
+            from importlib import import_module
 
             _show_in_notebooks()
             return getattr(import_module(_MODULE_OF[name]), name)
@@ -90,11 +90,11 @@ def _show_in_notebooks() -> None:
 
     The data types know no reporter. Whoever has one of them got it through this module.
     """
-    from bninspect.model.layer import BNLayer  # noqa: PLC0415 - see above
-    from bninspect.model.report import Report  # noqa: PLC0415
+    from bninspect.model.layer import BNLayer
+    from bninspect.model.report import Report
 
     def as_html(shown: Report | BNLayer) -> str:
-        from bninspect.reporters.html.notebook import as_html  # noqa: PLC0415
+        from bninspect.reporters.html.notebook import as_html
 
         return as_html(shown)
 

@@ -23,7 +23,7 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     [path] = given([os.fspath(path)])
     run_caches.clear_all()
     if filesystem.is_directory(path):
-        from bninspect.locate.discover import one_of  # noqa: PLC0415
+        from bninspect.locate.discover import one_of
 
         return open_target(path, one_of(path), engine)
     return open_target(path, locate(path), engine)
@@ -38,6 +38,6 @@ def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
         pass  # it may be a pattern
     except ReadProblem as problem:
         return [Found(path, None, problem)]
-    from bninspect.locate.discover import discover  # noqa: PLC0415
+    from bninspect.locate.discover import discover
 
     return discover(path, every=every)

@@ -99,7 +99,7 @@ class Outcome:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Call the program in this process, as `run("check", path, "--format", "json")`."""
-    from bninspect.cli.main import run as run_program  # noqa: PLC0415
+    from bninspect.cli.main import run as run_program
 
     def call(*arguments: object) -> Outcome:
         capsys.readouterr()

@@ -93,7 +93,7 @@ class Trainings:
 
     def own_train_step(self):
         """A kind of model that is trained by a loop on TensorFlow, in inference mode."""
-        import tensorflow as tf  # noqa: PLC0415
+        import tensorflow as tf
 
         class Forgetful(self.keras.Model):
             def train_step(self, batch):
@@ -255,7 +255,7 @@ class Trainings:
         return self.watch(self.net(self.own_train_step()))
 
     def _stateless(self, *, keep):
-        import jax  # noqa: PLC0415
+        import jax
 
         model = self.net()
         guard = BatchNormGuard(after_batches=AFTER)

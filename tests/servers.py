@@ -450,7 +450,7 @@ def s3(buckets: Mapping[str, Path]) -> Iterator[Proxy]:
 
     One at a time: what moto holds is the process's.
     """
-    from moto.moto_server.threaded_moto_server import ThreadedMotoServer  # noqa: PLC0415 - seldom
+    from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which prints each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -471,7 +471,7 @@ def s3(buckets: Mapping[str, Path]) -> Iterator[Proxy]:
 
 def s3_client(endpoint: str) -> Any:
     """What puts objects there."""
-    import boto3  # noqa: PLC0415 - for those alone who need it
+    import boto3
 
     return boto3.client(
         "s3",
@@ -497,7 +497,7 @@ def gcs_environment(endpoint: str) -> dict[str, str | None]:
 @contextlib.contextmanager
 def gcs(buckets: Mapping[str, Path]) -> Iterator[Proxy]:
     """An emulator of Google Cloud Storage, filled as `s3` is."""
-    from gcp_storage_emulator.server import create_server  # noqa: PLC0415
+    from gcp_storage_emulator.server import create_server
 
     port = free_port()
     upstream = f"http://127.0.0.1:{port}"
@@ -550,7 +550,7 @@ def azure_environment(endpoint: str) -> dict[str, str | None]:
 @contextlib.contextmanager
 def azure(containers: Mapping[str, Path], scratch: Path) -> Iterator[Proxy]:
     """azurite, filled as `s3` is; what it stores goes to `scratch`."""
-    from azure.storage.blob import BlobServiceClient  # noqa: PLC0415
+    from azure.storage.blob import BlobServiceClient
 
     port = free_port()
     program = azurite_program()

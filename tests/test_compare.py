@@ -116,7 +116,7 @@ class TestRealTrainings:
     def test_the_changes_are_those_of_the_values_that_tensorflow_reads(
         self, run: Run, path: Path
     ) -> None:
-        import tensorflow as tf  # noqa: PLC0415
+        import tensorflow as tf
 
         readers = [tf.train.load_checkpoint(str(path / f"model.ckpt-{n}")) for n in (20, 40, 60)]
         for layer in run("compare", path, "--format", "json").json["layers"]:
@@ -160,8 +160,8 @@ class TestRealTrainings:
         assert [layer.still_since for layer in comparison.layers] == [0, 0, 0]
 
     def test_across_containers(self, run: Run, tmp_path: Path) -> None:
-        import keras  # noqa: PLC0415
-        import tensorflow as tf  # noqa: PLC0415
+        import keras
+        import tensorflow as tf
 
         keras.utils.set_random_seed(1)
         model = keras.Sequential(
@@ -509,7 +509,7 @@ class TestSince:
         assert "should be the earlier one" in outcome.said
 
     def test_it_is_opened_once(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        from bninspect.runs import one_checkpoint  # noqa: PLC0415
+        from bninspect.runs import one_checkpoint
 
         opened: list[str] = []
         open_target = one_checkpoint.open_target

@@ -160,7 +160,7 @@ class TestNotFinite:
         )
 
     def test_a_real_training_that_diverges(self, run: Run, tmp_path: Path) -> None:
-        import keras  # noqa: PLC0415 - TensorFlow is slow to start
+        import keras
 
         keras.utils.set_random_seed(1)
         normalized = keras.layers.BatchNormalization(momentum=0.5, name="bn")
@@ -465,8 +465,8 @@ class TestCsv:
 class TestWidth:
     def on_a_terminal(self, columns: int, *arguments: object) -> list[str]:
         """What the program writes to a terminal of so many columns."""
-        import fcntl  # noqa: PLC0415 - not on every system
-        import termios  # noqa: PLC0415
+        import fcntl
+        import termios
 
         outer, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))

@@ -69,7 +69,7 @@ def test_the_framework_reads_the_same_values(fixture: Fixture) -> None:
 
 def _compare_with_tensorflow(checkpoint: Any) -> None:
     """Name for name and value for value; of strings, which no rule asks for, all but the values."""
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     prefix = checkpoint.resolved
     if checkpoint.format == "saved-model":
@@ -94,7 +94,7 @@ def _compare_with_tensorflow(checkpoint: Any) -> None:
 
 def _restored(place: str, name: str, dtype: Any) -> Any:
     """A variable of a V1 checkpoint as it is restored: the reader refuses partitioned ones."""
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     (tensor,) = tf.raw_ops.RestoreV2(
         prefix=place, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
@@ -113,7 +113,7 @@ def _compare_with_maker(expected: dict[str, Any], checkpoint: Any) -> None:
 
 def _keras_cannot_load(expected: dict[str, Any]) -> bool:
     """Whether this Keras cannot make a model of the file (`oracle_model` null, or too old)."""
-    import keras  # noqa: PLC0415
+    import keras
 
     oldest = tuple(int(part) for part in expected.get("oracle_keras", "0").split("."))
     version = tuple(int(part) for part in keras.__version__.split(".")[:2])
@@ -159,7 +159,7 @@ def _compare_layers(fixture: Fixture, checkpoint: Any) -> None:
 
 
 def _keras_model(fixture: Fixture) -> Any:
-    import keras  # noqa: PLC0415
+    import keras
 
     network = fixture.expected.get("oracle_network")
     if network is not None:

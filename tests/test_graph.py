@@ -90,7 +90,7 @@ def updates_of(drawing, variables, share=0.1):
 
 
 def test_every_declared_field_is_where_tensorflow_has_it() -> None:
-    from tensorflow.core.framework import (  # noqa: PLC0415
+    from tensorflow.core.framework import (
         attr_value_pb2,
         function_pb2,
         graph_pb2,
@@ -98,9 +98,9 @@ def test_every_declared_field_is_where_tensorflow_has_it() -> None:
         op_def_pb2,
         tensor_pb2,
     )
-    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2  # noqa: PLC0415
+    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-    from bninspect.formats.tensorflow.protos import _MESSAGES  # noqa: PLC0415
+    from bninspect.formats.tensorflow.protos import _MESSAGES
 
     pairs = {
         "SavedModel": saved_model_pb2.SavedModel,
@@ -136,7 +136,7 @@ def test_every_declared_field_is_where_tensorflow_has_it() -> None:
 
 @pytest.mark.parametrize("stem", sorted({path.parent.name for path in FIXTURES.glob("*/*.meta")}))
 def test_nodes_are_those_that_tensorflow_reads(stem: str) -> None:
-    from tensorflow.core.protobuf import meta_graph_pb2  # noqa: PLC0415
+    from tensorflow.core.protobuf import meta_graph_pb2
 
     path = max((FIXTURES / stem).glob("*.meta"))
     (graph,) = read_graphs(str(path))

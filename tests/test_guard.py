@@ -87,7 +87,7 @@ def outcome(framework: str, backend: str, name: str) -> dict:
 
 @functools.cache
 def in_this_process(name: str) -> dict:
-    import keras  # noqa: PLC0415
+    import keras
 
     return guard_trainings.run(keras, [name])[name]
 
@@ -155,7 +155,7 @@ def test_frozen_on_purpose_is_a_note(framework: str, backend: str) -> None:
 
 
 def small(**options):
-    import keras  # noqa: PLC0415
+    import keras
 
     x = keras.Input((3,))
     h = keras.layers.BatchNormalization(name="bn", **options)(x)
@@ -248,7 +248,7 @@ def test_initial_values_of_ones_own() -> None:
 
 
 def test_layers_of_one_path_are_numbered() -> None:
-    import keras  # noqa: PLC0415
+    import keras
 
     class Pair(keras.layers.Layer):
         def __init__(self):
@@ -271,7 +271,7 @@ def test_layers_of_one_path_are_numbered() -> None:
 
 
 def test_a_layer_that_a_person_wrote() -> None:
-    import keras  # noqa: PLC0415
+    import keras
 
     class OwnNorm(keras.layers.Layer):
         def __init__(self, size):  # and no get_config that could give it back
@@ -303,8 +303,8 @@ def test_bfloat16_and_renorm_are_read() -> None:
 
 
 def _has_renorm() -> bool:
-    import inspect  # noqa: PLC0415
+    import inspect
 
-    import keras  # noqa: PLC0415
+    import keras
 
     return "renorm" in inspect.signature(keras.layers.BatchNormalization).parameters

@@ -393,13 +393,13 @@ def test_the_mode_of_keras_1_is_kept():
 
 def stored_by_keras(keras_model):
     """The configuration and the paths of the BN layers, as a file would hold them."""
-    import keras  # noqa: PLC0415 - most of this module does without
+    import keras
 
     return json.loads(keras_model.to_json()), keras.__version__
 
 
 def test_models_of_keras():
-    from keras import Input, Model, Sequential, initializers, layers  # noqa: PLC0415
+    from keras import Input, Model, Sequential, initializers, layers
 
     inner = Sequential(
         [Input((4,)), layers.BatchNormalization(name="bn", momentum=0.75)], name="inner"

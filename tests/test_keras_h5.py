@@ -328,7 +328,7 @@ def bn_layers(model, outermost=None):
     Keras stores a weight by its own path (`bn/gamma`, in a Sequential `model/bn/gamma`) in the
     group of the outermost layer; the name of that is not said twice.
     """
-    import keras  # noqa: PLC0415 - a slow import
+    import keras
 
     found = {}
     for layer in model.layers:
@@ -361,7 +361,7 @@ def assert_like_keras(path, model):
 
 
 def functional_model():
-    from keras import Input, Model, layers  # noqa: PLC0415
+    from keras import Input, Model, layers
 
     inputs = Input((5,))
     x = layers.BatchNormalization(name="zz", momentum=0.5)(inputs)
@@ -373,7 +373,7 @@ def functional_model():
 
 
 def nested_model():
-    from keras import Input, Model, Sequential, layers  # noqa: PLC0415
+    from keras import Input, Model, Sequential, layers
 
     def part(name, *inner):
         # Models within share layer names on purpose.
@@ -426,7 +426,7 @@ def test_a_nested_model_saved_by_keras(path):
 
 
 def test_a_model_whose_names_keras_itself_cuts(path):
-    from keras import Input, Sequential, layers  # noqa: PLC0415
+    from keras import Input, Sequential, layers
 
     inner = Sequential(
         [

@@ -650,7 +650,7 @@ def test_a_time_without_end(run: Run) -> None:
 
 
 def test_a_problem_holds_no_secret(private: Callable[[str], str]) -> None:
-    import traceback  # noqa: PLC0415
+    import traceback
 
     for path in ("closed/model.h5", "none.h5"):
         with pytest.raises(ReadProblem) as caught:

@@ -246,7 +246,7 @@ class TestMultitool:
         assert multitool_says(log, "Ghas")
 
     def test_any_name_is_valid(self, tmp_path: Path) -> None:
-        from tests.reports_in_memory import HOSTILE  # noqa: PLC0415
+        from tests.reports_in_memory import HOSTILE
 
         one = report(
             *(checkpoint(name, [finding("BN101", name, name)]) for name in HOSTILE),

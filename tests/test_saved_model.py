@@ -129,7 +129,7 @@ def test_metadata_of_something_that_is_not_there(saved):
 def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
     objects = [({"layer_with_weights-0": 1}, MODEL), ({}, METADATA)]
     (saved / "saved_model.pb").write_bytes(saved_model(*objects, graph=bytes(10_000_000)))
-    from bninspect.storage.source import Source  # noqa: PLC0415
+    from bninspect.storage.source import Source
 
     read = []
     original = Source.read

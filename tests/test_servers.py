@@ -102,10 +102,10 @@ def _nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget_clients() -> None:
     """As in a process that has sent no request yet."""
-    from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
+    from fsspec.spec import AbstractFileSystem
 
-    from bninspect.storage import urls  # noqa: PLC0415
-    from bninspect.storage.remote import stores  # noqa: PLC0415
+    from bninspect.storage import urls
+    from bninspect.storage.remote import stores
 
     stores._stores.clear()
     urls._withdrawn.clear()
@@ -461,7 +461,7 @@ def test_a_server_that_cannot_be_reached(web: Place, run: Run) -> None:
 def test_a_server_that_does_not_answer(
     web: Place, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bninspect.storage.remote import stores  # noqa: PLC0415
+    from bninspect.storage.remote import stores
 
     monkeypatch.setattr(stores, "_LIMIT", 3.0)
     web.server.faults = [on("model.ckpt-60", late(10.0))]

@@ -48,7 +48,7 @@ Y = np.arange(100, 104, dtype=np.int64)
 @pytest.fixture(scope="module")
 def tf():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import tensorflow  # noqa: PLC0415 - slow, so only for the tests that ask it
+    import tensorflow
 
     return tensorflow
 

@@ -53,7 +53,7 @@ NUMBERS = sorted(DTYPES.keys() - {"bfloat16", "uint32", "uint64", "complex64", "
 @pytest.fixture(scope="module")
 def tf():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import tensorflow  # noqa: PLC0415 - slow, so only for the tests that ask it
+    import tensorflow
 
     return tensorflow
 

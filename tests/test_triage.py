@@ -137,7 +137,7 @@ class TestSuppressions:
         assert document["summary"]["suppressed"] == 0
 
     def test_it_holds_on_its_last_day(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        from datetime import date  # noqa: PLC0415
+        from datetime import date
 
         for day, exit_code in ((28, 0), (29, 0), (30, 1)):
 
@@ -507,9 +507,9 @@ def test_a_damaged_baseline_is_never_taken_for_whole(
 
 
 def _written() -> bytes:
-    import io  # noqa: PLC0415
+    import io
 
-    from bninspect.verdicts.baseline import write_baseline  # noqa: PLC0415
+    from bninspect.verdicts.baseline import write_baseline
 
     stream = io.StringIO()
     write_baseline(bninspect.check(STUCK).findings, stream)

@@ -164,7 +164,7 @@ class TestKerasModels:
 
     @pytest.fixture
     def keras(self):
-        import keras  # noqa: PLC0415 - TensorFlow is slow to start
+        import keras
 
         keras.utils.set_random_seed(1)
         return keras

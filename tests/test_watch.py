@@ -434,7 +434,7 @@ class TestHalfWritten:
     def test_one_that_is_deleted_between_listing_and_opening(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import bninspect.runs.watch as module  # noqa: PLC0415
+        import bninspect.runs.watch as module
 
         def late(found: Any) -> None:
             for path in tmp_path.glob("model.ckpt-20.*"):
@@ -452,7 +452,7 @@ class TestHalfWritten:
     def test_one_that_is_written_while_it_is_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import bninspect.runs.watch as module  # noqa: PLC0415
+        import bninspect.runs.watch as module
 
         def slow(*given: Any, **more: Any) -> CheckpointReport:
             report = examine(*given, **more)
@@ -471,7 +471,7 @@ class TestHalfWritten:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As a network file system that is away: nothing is an error, and nothing is told again."""
-        from bninspect.storage import filesystem  # noqa: PLC0415
+        from bninspect.storage import filesystem
 
         def away(_: str) -> None:
             raise OSError(116, "Stale file handle")
@@ -487,7 +487,7 @@ class TestHalfWritten:
     def test_a_directory_that_stays_unreadable_is_told_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from bninspect.storage import filesystem  # noqa: PLC0415
+        from bninspect.storage import filesystem
 
         def refused(_: str) -> None:
             raise PermissionError(13, "Permission denied")

@@ -31,7 +31,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 def tf1(folder: Path) -> None:
     """A Saver that keeps two; the broken one does not run the update ops."""
-    import tensorflow.compat.v1 as tf  # noqa: PLC0415
+    import tensorflow.compat.v1 as tf
 
     tf.disable_eager_execution()
     x, y = data()
@@ -82,7 +82,7 @@ def keras(folder: Path) -> None:
 
     The broken one calls its layer with training=False.
     """
-    import keras as k  # noqa: PLC0415
+    import keras as k
 
     class Telling(k.callbacks.Callback):  # type: ignore[misc]
         def __init__(self, place: Path) -> None:

@@ -50,10 +50,10 @@ def check(
     What holds for a project is best written into a configuration file: rules to leave out, findings
     to live with, own names (`bninspect config`).
     """
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
-    from bninspect.cli.streaming import follow  # noqa: PLC0415
-    from bninspect.runs.run import check_paths  # noqa: PLC0415
+    from bninspect.cli.streaming import follow
+    from bninspect.runs.run import check_paths
 
     targets = destinations(formats, output)
     files = [path for _, path in targets if path is not None]
@@ -68,7 +68,7 @@ def check(
         refuse_input(file, given)
     results = None
     if resume is not None or any(name in STREAMED for name, _ in targets):
-        from bninspect.runs.resume import Results, settings_of  # noqa: PLC0415
+        from bninspect.runs.resume import Results, settings_of
 
         config = replace(config, states=True)
         wishes = wishes._replace(settings=settings_of(config))
@@ -78,8 +78,8 @@ def check(
         report = check_paths(paths, config, follower, results)
         follower.end(report, (*given, *opened_paths(report)))
     if files and not quiet:
-        from bninspect.reporters.text_utils import printable  # noqa: PLC0415
-        from bninspect.reporters.verdict_text import summary  # noqa: PLC0415
+        from bninspect.reporters.text_utils import printable
+        from bninspect.reporters.verdict_text import summary
 
         tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
     if report.interrupted:
@@ -91,12 +91,12 @@ def _update_baseline(
     paths: tuple[str, ...], config: Config, files: list[str], *, quiet: bool, allow_empty: bool
 ) -> int:
     """Write the findings of today to the baseline, or nothing if it would not hold them all."""
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
-    from bninspect.cli.streaming import follow  # noqa: PLC0415
-    from bninspect.reporters.text_utils import plural, printable  # noqa: PLC0415
-    from bninspect.runs.run import check_paths  # noqa: PLC0415
-    from bninspect.verdicts.baseline import refuse_other_file, write_baseline  # noqa: PLC0415
+    from bninspect.cli.streaming import follow
+    from bninspect.reporters.text_utils import plural, printable
+    from bninspect.runs.run import check_paths
+    from bninspect.verdicts.baseline import refuse_other_file, write_baseline
 
     target = config.baseline
     if target is None:
@@ -137,7 +137,7 @@ def _begins(resume: str, targets: Sequence[tuple[str, str | None]]) -> bool:
 
     Raises `UsageProblem` if another format is to be written to it.
     """
-    from bninspect.cli.streaming import same_file  # noqa: PLC0415
+    from bninspect.cli.streaming import same_file
 
     refuse_settings((path for name, path in targets if path and name not in STREAMED), (resume,))
     written = any(path is not None and same_file(path, resume) for _, path in targets)

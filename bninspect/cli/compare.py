@@ -48,8 +48,8 @@ def compare(
     (BN107), NaN or infinity (BN301), a negative variance (BN302). Of what is over by then a warning
     is left.
     """
-    from bninspect.model.report import any_at_least  # noqa: PLC0415
-    from bninspect.runs.compare import compare_paths  # noqa: PLC0415
+    from bninspect.model.report import any_at_least
+    from bninspect.runs.compare import compare_paths
 
     targets = destinations(formats, output)
     keep_settings(targets, config)

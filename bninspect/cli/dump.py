@@ -49,9 +49,9 @@ def dump(
     PATH is what `check` takes and names one checkpoint. With --all-checkpoints it may name
     several; then the values of each are written under its path.
     """
-    from bninspect.batchnorm.inference import inference  # noqa: PLC0415
-    from bninspect.runs.run import read_values  # noqa: PLC0415
-    from bninspect.verdicts.selection import choose_layers  # noqa: PLC0415
+    from bninspect.batchnorm.inference import inference
+    from bninspect.runs.run import read_values
+    from bninspect.verdicts.selection import choose_layers
 
     targets = destinations(formats, output)
     keep_settings(targets, config)

@@ -23,7 +23,7 @@ def missing_package(error: Exception) -> str:
 
 def internal_error() -> str:
     """Show where a bug of ours struck; returns what is said of it."""
-    import traceback  # noqa: PLC0415
+    import traceback
 
     with suppress(OSError):
         click.echo(_shown(traceback.format_exc()), nl=False, err=True)
@@ -32,7 +32,7 @@ def internal_error() -> str:
 
 def _shown(text: str) -> str:
     """A text of a library, which may hold any URL."""
-    from bninspect.storage.urls import without_secrets  # noqa: PLC0415
+    from bninspect.storage.urls import without_secrets
 
     return without_secrets(text)
 
@@ -48,7 +48,7 @@ def system_fault(error: OSError) -> str:
 
 def fail(message: str, code: int = PROBLEM) -> int:
     """Say what went wrong; returns the exit code for it."""
-    from bninspect.reporters.text_utils import printable  # noqa: PLC0415
+    from bninspect.reporters.text_utils import printable
 
     tell(f"bninspect: {printable(message)}")
     return code

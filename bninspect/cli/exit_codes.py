@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 def exit_code_of(report: Report, fail_on: str, *, allow_empty: bool) -> int:
     """That of a run which checked; `fail_on` is the least severity that fails it."""
-    from bninspect.model.report import any_at_least  # noqa: PLC0415 - few commands check
+    from bninspect.model.report import any_at_least
 
     if report.unreadable:
         return PROBLEM

@@ -106,31 +106,31 @@ class _AtTheEnd:
 
 
 def _check_text(stream: TextIO, wishes: Wishes) -> Following:
-    from bninspect.reporters.check_text import TextReport  # noqa: PLC0415
+    from bninspect.reporters.check_text import TextReport
 
     return TextReport(stream, **wishes.look(stream))
 
 
 def _concise(stream: TextIO, _: Wishes) -> Following:
-    from bninspect.reporters.check_text import ConciseReport  # noqa: PLC0415
+    from bninspect.reporters.check_text import ConciseReport
 
     return ConciseReport(stream)
 
 
 def _check_json(stream: TextIO, _: Wishes) -> Following:
-    from bninspect.reporters.json_v1 import JsonReport  # noqa: PLC0415
+    from bninspect.reporters.json_v1 import JsonReport
 
     return JsonReport(stream)
 
 
 def _check_jsonl(stream: TextIO, wishes: Wishes) -> Following:
-    from bninspect.reporters.json_v1 import CheckLines  # noqa: PLC0415
+    from bninspect.reporters.json_v1 import CheckLines
 
     return CheckLines(stream, wishes.settings, appends=wishes.appends)
 
 
 def _github(stream: TextIO, wishes: Wishes) -> Following:
-    from bninspect.reporters.github import GithubReport  # noqa: PLC0415
+    from bninspect.reporters.github import GithubReport
 
     return GithubReport(
         stream,
@@ -141,13 +141,13 @@ def _github(stream: TextIO, wishes: Wishes) -> Following:
 
 
 def _sarif(stream: TextIO, _: Wishes) -> Following:
-    from bninspect.reporters.sarif import write_sarif  # noqa: PLC0415
+    from bninspect.reporters.sarif import write_sarif
 
     return _AtTheEnd(lambda report: write_sarif(report, stream))
 
 
 def _junit(stream: TextIO, wishes: Wishes) -> Following:
-    from bninspect.reporters.junit import JunitReport  # noqa: PLC0415
+    from bninspect.reporters.junit import JunitReport
 
     return JunitReport(stream, fail_on=wishes.fail_on)
 
@@ -174,13 +174,13 @@ class Watching(Protocol):
 
 
 def _watch_text(stream: TextIO, wishes: Wishes) -> Watching:
-    from bninspect.reporters.watch_text import WatchText  # noqa: PLC0415
+    from bninspect.reporters.watch_text import WatchText
 
     return WatchText(stream, **wishes.look(stream))
 
 
 def _watch_jsonl(stream: TextIO, _: Wishes) -> Watching:
-    from bninspect.reporters.json_v1 import JsonLines  # noqa: PLC0415
+    from bninspect.reporters.json_v1 import JsonLines
 
     return JsonLines(stream)
 
@@ -192,13 +192,13 @@ WATCH: Mapping[str, Callable[[TextIO, Wishes], Watching]] = {
 
 
 def _list_text(report: Report, stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.list_text import write_list  # noqa: PLC0415
+    from bninspect.reporters.list_text import write_list
 
     write_list(report, stream, **wishes.look(stream))
 
 
 def _list_json(report: Report, stream: TextIO, _: Wishes) -> None:
-    from bninspect.reporters.json_v1 import write_json  # noqa: PLC0415
+    from bninspect.reporters.json_v1 import write_json
 
     write_json(report, stream, findings=False)
 
@@ -207,7 +207,7 @@ LIST: Mapping[str, Writer] = {"text": _list_text, "json": _list_json}
 
 
 def _dump_text(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.list_text import write_dump  # noqa: PLC0415
+    from bninspect.reporters.list_text import write_dump
 
     asked = wishes.look(stream)
     del asked["width"]  # nothing of it is folded
@@ -215,19 +215,19 @@ def _dump_text(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
 
 
 def _dump_json(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.json_v1 import write_dump_json  # noqa: PLC0415
+    from bninspect.reporters.json_v1 import write_dump_json
 
     write_dump_json(dumps, stream, several=wishes.several)
 
 
 def _dump_csv(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.dump_files import write_csv  # noqa: PLC0415
+    from bninspect.reporters.dump_files import write_csv
 
     write_csv(dumps, stream, several=wishes.several)
 
 
 def _dump_npz(dumps: Sequence[Dump], stream: BinaryIO, wishes: Wishes) -> None:
-    from bninspect.reporters.dump_files import write_npz  # noqa: PLC0415
+    from bninspect.reporters.dump_files import write_npz
 
     write_npz(dumps, stream, several=wishes.several)
 
@@ -241,19 +241,19 @@ DUMP: Mapping[str, Writer] = {
 
 
 def _compare_text(comparison: Comparison, stream: TextIO, wishes: Wishes) -> None:
-    from bninspect.reporters.compare_text import write_comparison  # noqa: PLC0415
+    from bninspect.reporters.compare_text import write_comparison
 
     write_comparison(comparison, stream, **wishes.look(stream))
 
 
 def _compare_json(comparison: Comparison, stream: TextIO, _: Wishes) -> None:
-    from bninspect.reporters.compare_json import write_comparison_json  # noqa: PLC0415
+    from bninspect.reporters.compare_json import write_comparison_json
 
     write_comparison_json(comparison, stream)
 
 
 def _compare_csv(comparison: Comparison, stream: TextIO, _: Wishes) -> None:
-    from bninspect.reporters.compare_text import write_csv  # noqa: PLC0415
+    from bninspect.reporters.compare_text import write_csv
 
     write_csv(comparison, stream)
 

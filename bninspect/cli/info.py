@@ -27,16 +27,16 @@ def config_(config: Config, format_: str) -> int:
     the nearest from the working directory upward: a bninspect.toml, or a pyproject.toml with
     [tool.bninspect].
     """
-    from bninspect.rules import select_rules  # noqa: PLC0415
+    from bninspect.rules import select_rules
 
     rules = select_rules(config.select, config.ignore)
     with output_stream(None) as stream:
         if format_ == "json":
-            from bninspect.reporters.json_v1 import write_config_json  # noqa: PLC0415
+            from bninspect.reporters.json_v1 import write_config_json
 
             write_config_json(config, rules, stream)
         else:
-            from bninspect.reporters.config_text import write_config  # noqa: PLC0415
+            from bninspect.reporters.config_text import write_config
 
             write_config(config, rules, stream, width=terminal_width(stream))
     return 0
@@ -55,8 +55,8 @@ def rule(code: str | None, format_: str, output: str | None) -> int:
     is bad, what proves a cause, and how to fix it, with code for TF1 layers, slim, Keras and loops
     of your own.
     """
-    from bninspect.reporters import rule_pages  # noqa: PLC0415
-    from bninspect.rules import CAUSES, RULES, entry_called  # noqa: PLC0415
+    from bninspect.reporters import rule_pages
+    from bninspect.rules import CAUSES, RULES, entry_called
 
     chosen = entry_called(code) if code else None
     with output_stream(output) as stream:
@@ -76,7 +76,7 @@ def schema() -> int:
 
     The JSON is only ever extended: ignore keys that you do not know.
     """
-    from bninspect.reporters.json_v1 import schema_text  # noqa: PLC0415
+    from bninspect.reporters.json_v1 import schema_text
 
     with output_stream(None) as stream:
         stream.write(schema_text())

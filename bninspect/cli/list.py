@@ -42,7 +42,7 @@ def list_(
     Nothing is judged. Where no BN layer is found, --verbose shows the names of all variables, from
     which --pattern can be made.
     """
-    from bninspect.runs.run import list_paths  # noqa: PLC0415
+    from bninspect.runs.run import list_paths
 
     targets = destinations(formats, output)
     keep_settings(targets, config)

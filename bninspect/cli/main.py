@@ -59,7 +59,7 @@ def _without_secrets(arguments: list[str]) -> list[str]:
     """The arguments, URLs without what must be in no message and report."""
     if not any("://" in one for one in arguments):
         return arguments
-    from bninspect.storage import urls  # noqa: PLC0415 - few read from afar
+    from bninspect.storage import urls
 
     return urls.arguments(arguments)
 

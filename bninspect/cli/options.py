@@ -25,7 +25,7 @@ def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[Co
     `click.Path` would do so, too, but looks at each file before a command does, and ends the run
     over one that may not be read.
     """
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only in a shell's <Tab>
+    from click.shell_completion import CompletionItem
 
     return [CompletionItem(typed, type="file")]
 
@@ -382,8 +382,8 @@ def _configured(command: Command) -> Command:
     @wraps(command)
     def with_config(**given: Any) -> Any:
         # Showing the help does without.
-        from bninspect.config.lookup import base_config  # noqa: PLC0415
-        from bninspect.config.model import make_config  # noqa: PLC0415
+        from bninspect.config.lookup import base_config
+        from bninspect.config.model import make_config
 
         base = base_config(given.pop("file"), isolated=given.pop("isolated"))
         told = {name: given.pop(name) for name in _OF_CONFIG if name in given}

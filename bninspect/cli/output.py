@@ -89,14 +89,14 @@ def terminal_width(stream: TextIO) -> int | None:
     """The terminal's width; None where the stream is no terminal."""
     if not stream.isatty():
         return None
-    from shutil import get_terminal_size  # noqa: PLC0415 - a slow import
+    from shutil import get_terminal_size
 
     return get_terminal_size().columns
 
 
 def refuse_input(path: str, inputs: Iterable[str]) -> None:
     """Raise `UsageProblem` if writing to `path` would destroy a file of a checkpoint to read."""
-    from bninspect.model.filenames import STATE_FILE, checkpoint_of  # noqa: PLC0415 - few do
+    from bninspect.model.filenames import STATE_FILE, checkpoint_of
 
     target = os.path.realpath(path)
     if not os.path.isfile(target):
@@ -120,7 +120,7 @@ def refuse_settings(paths: Iterable[str], settings: Iterable[str | None]) -> Non
 
 def _is_inside(target: str, directory: str) -> bool:
     """Whether a file is one of the SavedModel in `directory`."""
-    from bninspect.model.filenames import SAVED_MODEL  # noqa: PLC0415 - few write to a file
+    from bninspect.model.filenames import SAVED_MODEL
 
     within = target.startswith(os.path.join(directory, ""))
     return within and os.path.exists(os.path.join(directory, SAVED_MODEL))
@@ -134,7 +134,7 @@ def atomic_output(path: str, *, binary: bool = False) -> Iterator[IO[Any]]:
     file that is there keeps its mode; a device or a named pipe is written to directly. Raises
     `UsageProblem` if the file cannot be written.
     """
-    import tempfile  # noqa: PLC0415 - few write to a file
+    import tempfile
 
     if not path:
         raise UsageProblem("The name of the file to write is empty.")
@@ -175,7 +175,7 @@ def growing_output(path: str, *, appends: bool) -> Iterator[IO[str]]:
 
 
 def _cannot_write(path: str, error: OSError) -> UsageProblem:
-    from bninspect.storage.urls import is_url  # noqa: PLC0415 - only for the error message
+    from bninspect.storage.urls import is_url
 
     if is_url(path):
         return UsageProblem(

@@ -35,8 +35,8 @@ def report(
 
     The file needs no network and nothing beside it.
     """
-    from bninspect.reporters.html.page import HtmlReport  # noqa: PLC0415
-    from bninspect.runs.run import check_paths  # noqa: PLC0415
+    from bninspect.reporters.html.page import HtmlReport
+    from bninspect.runs.run import check_paths
 
     if output is None and sys.stdout.isatty():
         raise UsageProblem("A page is not for a terminal: say where it goes with -o FILE.html.")
@@ -52,8 +52,8 @@ def report(
             refuse_input(output, opened)
         page.end(result)
     if output is not None and not quiet:
-        from bninspect.reporters.text_utils import printable  # noqa: PLC0415
-        from bninspect.reporters.verdict_text import answer, summary  # noqa: PLC0415
+        from bninspect.reporters.text_utils import printable
+        from bninspect.reporters.verdict_text import answer, summary
 
         with suppress(OSError):  # what becomes of the lines never changes the exit code
             for line in answer(result):

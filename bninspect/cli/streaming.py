@@ -58,7 +58,7 @@ def follow(
 
 
 def _grown(path: str, wishes: Wishes) -> AbstractContextManager[Any]:
-    from bninspect.runs.resume import drop_unfinished_line, refuse_other_file  # noqa: PLC0415
+    from bninspect.runs.resume import drop_unfinished_line, refuse_other_file
 
     appends = wishes.resume is not None and same_file(path, wishes.resume)
     refuse_other_file(path, "--format jsonl:")

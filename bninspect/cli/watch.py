@@ -55,15 +55,15 @@ def watch(
     written anew under its name, and compared with the one before it (BN107). Half-written,
     renamed and deleted ones are no errors. The training is never hindered: no file is locked.
     """
-    from bninspect.runs.watch import Pace, Watch  # noqa: PLC0415
-    from bninspect.storage import filesystem  # noqa: PLC0415
+    from bninspect.runs.watch import Pace, Watch
+    from bninspect.storage import filesystem
 
     _require_directory(directory)
     with output_stream(None) as stream, _asked_to_end() as asked:
         writer = WATCH[format_](stream, Wishes(color, quiet, verbose))
         watching = Watch(directory, config, Pace(interval, grace, timeout), sleep=asked.sleep)
         if not quiet:
-            from bninspect.reporters.text_utils import printable  # noqa: PLC0415
+            from bninspect.reporters.text_utils import printable
 
             there = "" if filesystem.is_directory(directory) else ", which is not there yet"
             click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)
@@ -82,7 +82,7 @@ def _require_directory(path: str) -> None:
         raise UsageProblem(
             "The name of the directory is empty: a variable of a script may be unset."
         )
-    from bninspect.storage import filesystem, urls  # noqa: PLC0415
+    from bninspect.storage import filesystem, urls
 
     if urls.is_url(path) and urls.scheme_of(path) in urls.WEB:
         raise UsageProblem(
@@ -104,7 +104,7 @@ class _Goal:
 
     def reached(self, item: CheckpointReport) -> str | None:
         """Why it ends with this checkpoint; None if it does not."""
-        from bninspect.model.report import any_at_least  # noqa: PLC0415
+        from bninspect.model.report import any_at_least
 
         if self._fail_fast and any_at_least(self._fail_on, item.findings):
             return "fail-fast"
@@ -179,7 +179,7 @@ def _asked_to_end() -> Iterator[_Asked]:
 
 
 def _now() -> datetime:
-    from datetime import datetime  # noqa: PLC0415 - not for the help
+    from datetime import datetime
 
     return datetime.now().astimezone()
 

@@ -31,7 +31,7 @@ def base_config(file: str | os.PathLike[str] | None = None, *, isolated: bool = 
 
 
 def _named(file: str) -> Config:
-    from bninspect.config.toml_file import parse_config  # noqa: PLC0415
+    from bninspect.config.toml_file import parse_config
 
     text = _content(file)
     if text is None:
@@ -45,7 +45,7 @@ def _named(file: str) -> Config:
 
 def _nearest() -> Config:
     for file, text in _candidates():
-        from bninspect.config.toml_file import parse_config  # noqa: PLC0415 - few have one
+        from bninspect.config.toml_file import parse_config
 
         config = parse_config(text, os.path.relpath(file))
         if config is not None:

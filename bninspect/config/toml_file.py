@@ -63,9 +63,9 @@ def parse_config(content: bytes, file: str) -> Config | None:
 
 def _parse(content: bytes, file: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
-        from tomllib import loads  # noqa: PLC0415
+        from tomllib import loads
     else:
-        from tomli import loads  # noqa: PLC0415
+        from tomli import loads
     try:
         text = content.decode("utf-8-sig")  # editors of Windows begin with a mark
         document: dict[str, Any] = loads(text)
@@ -218,7 +218,7 @@ def _fail(where: str, message: str) -> NoReturn:
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence on a word that is not one of those `known`."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
+    from difflib import get_close_matches
 
     known = list(known)
     near = get_close_matches(word.lower().replace("_", "-"), known, 1, cutoff=0.5)

@@ -37,7 +37,7 @@ def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpo
                 "TensorFlow is not asked to read a URL",
                 "Leave --engine away, or copy the files here first.",
             )
-        from bninspect.formats.tensorflow.tensorflow_engine import open_with_tensorflow  # noqa: PLC0415
+        from bninspect.formats.tensorflow.tensorflow_engine import open_with_tensorflow
 
         return _with_graphs(open_with_tensorflow(path, target), target)
     # Each reader brings its own libraries, so only the one that is needed is imported.
@@ -60,45 +60,45 @@ def _read_graphs(target: Target) -> Sequence[Graph]:
         path = re.sub(_SHARDS, "", target.path) + ".meta"
     if not filesystem.exists(path):
         return ()
-    from bninspect.formats.tensorflow.graph_def import read_graphs  # noqa: PLC0415 - seldom needed
+    from bninspect.formats.tensorflow.graph_def import read_graphs
 
     return read_graphs(path, saved_model=saved_model)
 
 
 def _open_tensorflow(path: str, target: Target) -> Checkpoint:
     if target.kind == "saved-model":
-        from bninspect.formats.tensorflow.saved_model import open_saved_model  # noqa: PLC0415
+        from bninspect.formats.tensorflow.saved_model import open_saved_model
 
         return open_saved_model(path, target.path, target.notes)
     if target.kind == "tensor-slices":
-        from bninspect.formats.tensorflow.v1_slices import open_tensor_slices  # noqa: PLC0415
+        from bninspect.formats.tensorflow.v1_slices import open_tensor_slices
 
         return open_tensor_slices(path, target.path, target.notes)
-    from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle  # noqa: PLC0415
+    from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 
     return open_tensor_bundle(path, target.path, target.notes)
 
 
 def _open_keras_3(path: str, target: Target) -> Checkpoint:
     if target.kind == "keras-zip":
-        from bninspect.formats.keras.archive import open_keras_zip  # noqa: PLC0415
+        from bninspect.formats.keras.archive import open_keras_zip
 
         return open_keras_zip(path, target.path, target.notes)
-    from bninspect.formats.keras.sharded_weights import open_keras_shards  # noqa: PLC0415
+    from bninspect.formats.keras.sharded_weights import open_keras_shards
 
     return open_keras_shards(path, target.path, target.notes, live=target.live)
 
 
 def _open_hdf5(path: str, target: Target) -> Checkpoint:
     """Of the two layouts that Keras gives an HDF5 file, the one this file has."""
-    from bninspect.formats.hdf5.file import Hdf5  # noqa: PLC0415
-    from bninspect.formats.keras.h5 import is_keras_h5, read_keras_h5  # noqa: PLC0415
+    from bninspect.formats.hdf5.file import Hdf5
+    from bninspect.formats.keras.h5 import is_keras_h5, read_keras_h5
 
     file = Hdf5(target.path, live=target.live)
     try:
         if is_keras_h5(file):
             return read_keras_h5(path, file, target.notes)
-        from bninspect.formats.keras.weights_h5 import read_keras_weights  # noqa: PLC0415
+        from bninspect.formats.keras.weights_h5 import read_keras_weights
 
         return read_keras_weights(path, file, target.notes)
     except BaseException:
@@ -113,11 +113,11 @@ def require_whole(found: Found) -> None:
     """
     if found.target is None or found.target.kind not in ("tensor-bundle", "saved-model"):
         return
-    from bninspect.formats.tensorflow.v2_bundle import require_shards  # noqa: PLC0415 - not for Keras
+    from bninspect.formats.tensorflow.v2_bundle import require_shards
 
     prefix = found.target.path
     if found.target.kind == "saved-model":
-        from bninspect.formats.tensorflow.saved_model import variables_of  # noqa: PLC0415 - seldom needed
+        from bninspect.formats.tensorflow.saved_model import variables_of
 
         prefix = variables_of(prefix)
     require_shards(prefix)

@@ -318,7 +318,7 @@ def _locate_shard(path: str) -> Target | None:
 
 
 def _as_in_json(name: str) -> bytes:
-    import json  # noqa: PLC0415 - seldom needed
+    import json
 
     return json.dumps(name)[1:-1].encode()
 
@@ -349,7 +349,7 @@ def _missing(path: str) -> ReadProblem:
 
 def _nearest(path: str, entries: list[str]) -> str | None:
     """A sentence with what lies there under the beginning of the name, or one much like it."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
+    from difflib import get_close_matches
 
     directory, name = os.path.split(path)
     stems = {match[1] if (match := PART.fullmatch(entry)) else entry for entry in entries}

@@ -76,7 +76,7 @@ def bitwise_equal(array: NDArray[Any], value: float) -> NDArray[Any]:
 
     A value that the array's type cannot hold is nowhere in it.
     """
-    import numpy as np  # noqa: PLC0415 - the nouns alone do without
+    import numpy as np
 
     equal: NDArray[Any]
     if array.dtype.kind != "f":

@@ -30,7 +30,7 @@ _OF_LINE = ("schema_version", "tool", "event", "settings", "state", "known", "na
 
 def schema_text() -> str:
     """The JSON Schema (draft 2020-12) of all that is written here: `schema.json` beside this."""
-    from importlib.resources import files  # noqa: PLC0415 - a slow import, for this alone
+    from importlib.resources import files
 
     return files("bninspect.reporters").joinpath("schema.json").read_text(encoding="utf-8")
 
@@ -173,7 +173,7 @@ def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = Fa
 
 def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> None:
     """Write a configuration: `file`, `values` with their `sources`, the codes of `rules`."""
-    from bninspect.reporters.config_text import config_document  # noqa: PLC0415 - for this alone
+    from bninspect.reporters.config_text import config_document
 
     write_document(heading() | config_document(config, rules), stream)
 

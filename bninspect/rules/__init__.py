@@ -67,7 +67,7 @@ def _rules_by_name() -> dict[str, str]:
 
 def _nearest(typed: str, names: dict[str, str]) -> str:
     """A suggestion for a mistyped name, as the end of a sentence; a full stop if none is near."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only for the error message
+    from difflib import get_close_matches
 
     near = [name for name in names if typed and name.lower().startswith(typed.lower())]
     near = near or get_close_matches(typed.upper(), names, 1)

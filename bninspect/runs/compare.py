@@ -20,7 +20,7 @@ from bninspect.runs.run import examine_all
 
 def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     """`compare` for options that are already a Config."""
-    from bninspect.verdicts.comparison import compare_checkpoints  # noqa: PLC0415 - other commands do without
+    from bninspect.verdicts.comparison import compare_checkpoints
 
     typed = paths_of_run(paths)
     known = {path: find_checkpoints(path, every=True) for path in typed}
@@ -44,7 +44,7 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
 
 def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
     """Raise `UsageProblem` if a directory or pattern stands for more than one training."""
-    from bninspect.locate.discover import trainings_in  # noqa: PLC0415
+    from bninspect.locate.discover import trainings_in
 
     folders = trainings_in(path, found)
     if len(folders) > 1:

@@ -76,10 +76,10 @@ def _quiet() -> Iterator[None]:
 
 def _client(address: str) -> Any:
     try:
-        import asyncio  # noqa: PLC0415 - for --scheduler alone
+        import asyncio
 
-        from distributed import Client  # noqa: PLC0415
-        from distributed import TimeoutError as TimedOut  # noqa: PLC0415 - Python 3.10 has two
+        from distributed import Client
+        from distributed import TimeoutError as TimedOut  # Python 3.10 has two
     except ImportError as error:
         raise UsageProblem(
             "--scheduler needs the package `distributed`: pip install 'bninspect[dask]'."
@@ -104,7 +104,7 @@ def _client(address: str) -> Any:
 
 async def _ask(address: str) -> None:
     """Ask a scheduler who it is: `Client` would wait for good for one that says nothing."""
-    from distributed import rpc  # noqa: PLC0415
+    from distributed import rpc
 
     async with rpc(address) as scheduler:
         await scheduler.identity()
@@ -122,7 +122,7 @@ class _Cluster:
 
         The scheduler needs it, too: it unpacks what it hands on.
         """
-        from distributed import TimeoutError as TimedOut  # noqa: PLC0415
+        from distributed import TimeoutError as TimedOut
 
         try:
             self._client.wait_for_workers(1, timeout=_NO_WORKER)
@@ -152,7 +152,7 @@ class _Cluster:
 
     def result(self, future: Future[Any], paths: Sequence[str]) -> Any:
         """What `future` gives, as long as there are workers."""
-        from distributed import KilledWorker  # noqa: PLC0415
+        from distributed import KilledWorker
 
         without = 0.0
         while not wait([future], _LOOK).done:

@@ -126,7 +126,7 @@ def _compared(
     layers: list[BNLayer], step: int | None, earlier: CheckpointReport, *, certain: bool
 ) -> tuple[list[BNLayer], tuple[str, ...], Earlier | None]:
     """The layers with what became of them since `earlier`, notes, and what a person asked for."""
-    from bninspect.evidence import changes  # noqa: PLC0415
+    from bninspect.evidence import changes
 
     told = None if certain else changes.not_followed(earlier, layers, step)
     if told is None:
@@ -163,7 +163,7 @@ class _GraphBeside:
             return {}
         if not graphs:
             return {}
-        from bninspect.evidence.graph.updates import graph_evidence  # noqa: PLC0415 - seldom needed
+        from bninspect.evidence.graph.updates import graph_evidence
 
         found = graph_evidence(graphs, self._layers, self._checkpoint.known_names)
         beside = graphs[0].path

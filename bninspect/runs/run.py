@@ -97,7 +97,7 @@ class _Counts:
 def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
     if not (config.severity or config.suppress or config.baseline is not None):
         return None
-    from bninspect.verdicts.triage import Triage  # noqa: PLC0415 - few have told what they want to hear
+    from bninspect.verdicts.triage import Triage
 
     return Triage(rules, config)
 
@@ -150,7 +150,7 @@ def examine_all(
         found = [item for item, holds in zip(found, holding, strict=True) if not holds]
         done = iter(holding)
     if config.scheduler is not None or (config.jobs > 1 and len(found) > 1):
-        from bninspect.runs.parallel import examine_in_pool  # noqa: PLC0415 - only with --jobs
+        from bninspect.runs.parallel import examine_in_pool
 
         reports = examine_in_pool(found, config, rules, layers=layers)
     else:
@@ -165,6 +165,6 @@ def examine_all(
                 empty = False
                 yield report
         if empty:
-            from bninspect.locate.discover import nothing_in  # noqa: PLC0415
+            from bninspect.locate.discover import nothing_in
 
             yield CheckpointReport(path, error=nothing_in(path))

@@ -59,7 +59,7 @@ def name_checkpoints(
 
 def _unseen(found: Iterable[Found], seen: set[str]) -> list[Found]:
     """The checkpoints that are not in `seen`, where they go."""
-    from bninspect.locate.discover import identity  # noqa: PLC0415 - one alone does without
+    from bninspect.locate.discover import identity
 
     new = []
     for item in found:
@@ -105,7 +105,7 @@ def read_since(config: Config) -> CheckpointReport | None:
     [path] = given([config.since])
     found = find_checkpoints(path)
     if len(found) != 1:
-        from bninspect.locate.discover import nothing_in  # noqa: PLC0415
+        from bninspect.locate.discover import nothing_in
 
         if not found:
             raise nothing_in(path)
@@ -118,18 +118,18 @@ def read_since(config: Config) -> CheckpointReport | None:
 
 
 def _state_of(found: Found) -> str | None:
-    from bninspect.locate.fingerprint import state_of  # noqa: PLC0415
+    from bninspect.locate.fingerprint import state_of
 
     return state_of(found)
 
 
 def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:
-    from bninspect.locate.file_list import listed_files  # noqa: PLC0415
+    from bninspect.locate.file_list import listed_files
 
     return listed_files(paths)
 
 
 def _training_of(found: Found) -> tuple[str, str] | None:
-    from bninspect.locate.discover import training_of  # noqa: PLC0415
+    from bninspect.locate.discover import training_of
 
     return training_of(found)

@@ -28,7 +28,7 @@ Stamp = tuple[int, int | str, int, int]
 
 def _listings() -> Any:
     """What knows URLs; a local path never brings it in."""
-    from bninspect.storage.remote import listings  # noqa: PLC0415
+    from bninspect.storage.remote import listings
 
     return listings
 
@@ -37,7 +37,7 @@ def unchanged(path: str) -> AbstractContextManager[None]:
     """A block in which the objects behind URLs stay what they are: see `fetched.unchanged`."""
     if not is_url(path):
         return nullcontext()
-    from bninspect.storage.remote.cache import unchanged as held_to_it  # noqa: PLC0415
+    from bninspect.storage.remote.cache import unchanged as held_to_it
 
     return held_to_it()
 
@@ -117,7 +117,7 @@ def matching(pattern: str) -> list[str]:
     if is_url(pattern):
         found: list[str] = _listings().matching(pattern)
         return found
-    from glob import glob  # noqa: PLC0415 - few type one
+    from glob import glob
 
     return glob(pattern)
 

@@ -26,7 +26,7 @@ def ends(path: str) -> tuple[bytes, bytes]:
     Of what begins as HDF5 does, the end tells nothing and is left out.
     """
     if is_url(path):
-        from bninspect.storage.remote.cache import fetch_ends  # noqa: PLC0415 - brings in much
+        from bninspect.storage.remote.cache import fetch_ends
 
         fetch_ends(path, _HEAD)
     with Source(path) as source:

@@ -70,7 +70,7 @@ class Source:
         self._descriptor = -1
         self._object = None
         if is_url(path):
-            from bninspect.storage.remote.cache import open_object  # noqa: PLC0415 - brings in much
+            from bninspect.storage.remote.cache import open_object
 
             self._object = open_object(path)
             self.size = self._object.size
@@ -207,7 +207,7 @@ def expect_in(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> Non
     if len(places) == 1:
         places[0][0].expect(places[0][1])
     elif places:
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - from afar alone
+        from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(len(places)) as pool:
             list(pool.map(lambda one: one[0].expect(one[1]), places))

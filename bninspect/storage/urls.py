@@ -221,7 +221,7 @@ def _what_is_meant(query: str) -> str:
 
 def _local(rest: str) -> str:
     """The path of a `file://` URL (RFC 8089)."""
-    from urllib.request import url2pathname  # noqa: PLC0415 - few type one
+    from urllib.request import url2pathname
 
     server, _, path = rest.partition("/")
     if server not in ("", "localhost"):

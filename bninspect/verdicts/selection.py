@@ -26,13 +26,13 @@ def choose_layers(path: str | os.PathLike[str], report: Report, names: Iterable[
 
 def layers_called(name: str, known: Collection[str]) -> list[str]:
     """Which of the `known` layers `name` means: the one of that name, else those it matches."""
-    from fnmatch import fnmatchcase  # noqa: PLC0415
+    from fnmatch import fnmatchcase
 
     return [name] if name in known else [one for one in known if fnmatchcase(one, name)]
 
 
 def _no_such_layer(path: str, name: str, known: list[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415
+    from difflib import get_close_matches
 
     if not known:
         return f"{path} has no BN layer."

@@ -134,7 +134,7 @@ class Hdf5:
         """A look that lets all groups below one come, and of each the texts of an attribute."""
 
         def look() -> list[Look]:
-            from bninspect.formats.hdf5.prefetch import Groups  # noqa: PLC0415 - from afar alone
+            from bninspect.formats.hdf5.prefetch import Groups
 
             base = self._file.id.get_create_plist().get_userblock()
             groups = Groups(self._window, base, attribute.encode())
@@ -145,7 +145,7 @@ class Hdf5:
     def expect_looks(self, looks: Iterable[Look]) -> None:
         """Let come from afar what some looks into the file will read."""
         if self._window.expect is not None:
-            from bninspect.formats.hdf5.prefetch import fetch_for  # noqa: PLC0415 - from afar alone
+            from bninspect.formats.hdf5.prefetch import fetch_for
 
             fetch_for(looks, self._window)
 

@@ -200,7 +200,7 @@ def _read_block(source: Source, handle: tuple[int, int]) -> bytes:
 
 
 def _uncompress(source: Source, offset: int, block: bytes) -> bytes:
-    import cramjam  # noqa: PLC0415 - TensorFlow rarely writes compressed blocks
+    import cramjam
 
     try:
         length, _ = read_varint(block, 0)  # the uncompressed length leads the data

@@ -54,7 +54,7 @@ def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         with _silent_libraries():
-            import tensorflow  # noqa: PLC0415
+            import tensorflow
 
             tensorflow.constant(0)  # looks for devices
     except ImportError as error:

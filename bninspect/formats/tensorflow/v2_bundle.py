@@ -62,7 +62,7 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
     )
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return checkpoint
-    from bninspect.formats.tensorflow.object_based import with_object_graph  # noqa: PLC0415 - seldom needed
+    from bninspect.formats.tensorflow.object_based import with_object_graph
 
     return with_object_graph(checkpoint, bundle.read_string)
 

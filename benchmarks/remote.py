@@ -31,8 +31,8 @@ import numpy as np
 
 from benchmarks.resnet50 import convolutions
 from benchmarks.size import apart
-from tests.servers import Folder
-from tests.table_writer import write_bundle
+from tests.support.servers import Folder
+from tests.support.table_writer import write_bundle
 
 RUNS = 5
 LATENCY = 0.05

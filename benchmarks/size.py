@@ -28,7 +28,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.resnet50 import TENSORFLOW, measure_process
-from tests.table_writer import Entry, Header, masked_crc32c, shard_path, write_bundle, write_index
+from tests.support.table_writer import (
+    Entry,
+    Header,
+    masked_crc32c,
+    shard_path,
+    write_bundle,
+    write_index,
+)
 
 RUNS = 5
 CHECKPOINTS = 1_000

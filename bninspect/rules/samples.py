@@ -3,7 +3,7 @@
 Each sample is a text, since what is printed must be what is run. Names that a sample does not
 define are those of the training it is put into: `images` and `labels` (what is fed), `x` (the
 activations before the layer), `optimizer`, `step`, `session`, `model`, `dataset`, `path`.
-`tests/test_samples.py` trains with each sample and with the mistake that it corrects.
+`tests/rules/test_samples.py` trains with each sample and with the mistake that it corrects.
 """
 
 TF1_UPDATES = """\

@@ -1,4 +1,4 @@
-"""Runs the samples of the rule pages in trainings, for `tests/test_samples.py`.
+"""Runs the samples of the rule pages in trainings, for `tests/rules/test_samples.py`.
 
 A script of this folder trains pairs, once with the mistake and once with the sample, in the
 framework that its environment chooses, and writes where each file is. It knows nothing of what is

@@ -1,0 +1,397 @@
+"""The documents do not rot: what they show runs, what they list is whole, links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from bninspect.batchnorm.families import FAMILIES
+from bninspect.cli.formats import CHECK
+from bninspect.cli.main import main
+from bninspect.reporters.config_text import _KEYS
+from tests.cli.test_help import part
+from tests.conftest import FIXTURES, ROOT, Outcome, parsed
+from tests.support.documents import (
+    DOCUMENTS,
+    blocks,
+    commands,
+    make_workplace,
+    run_in,
+    served_bucket,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FORMATS, IN_CI, STARTED, WATCH = (
+    ROOT / "docs" / f"{name}.md" for name in ("formats", "ci", "getting-started", "watch")
+)
+PAGES = ROOT / "docs" / "rules.md"  # whose code test_samples runs
+LINKED = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", FIXTURES / "README.md")
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+HOOKS: list[dict[str, Any]] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
+
+# What code with a `model` to train speaks of.
+TRAINING = """
+import warnings
+import bninspect.keras, keras, numpy
+warnings.simplefilter("error", bninspect.keras.BatchNormWarning)
+images, labels = numpy.random.default_rng(0).normal(3, 2, (64, 4)), numpy.ones((64, 1))
+layers = [keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+model = keras.Sequential([keras.Input((4,)), *layers])
+model.compile("sgd", "mse")
+"""
+
+# Stands for a training: its checkpoints one after the other, and a mark if nobody stopped it. It
+# takes its time from when the watch has begun, which a slow machine may delay.
+WRITES = """
+import pathlib, shutil, sys, time
+begun = pathlib.Path("begun")
+while not (begun.exists() and begun.stat().st_size):
+    time.sleep(0.1)
+new = pathlib.Path("new_run")
+new.mkdir()
+for path in sorted(pathlib.Path(sys.argv[1]).glob("model.ckpt-*")):
+    shutil.copy(path, new / path.name)
+time.sleep(float(sys.argv[2]))
+pathlib.Path("trained").touch()
+sys.exit(int(sys.argv[3]))
+"""
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    make_workplace(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    pytest.importorskip("moto", reason="needs moto[server]")
+    with served_bucket(tmp_path_factory.mktemp("bucket")) as variables:
+        yield variables
+
+
+@pytest.fixture
+def variables(document: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Those that the commands of a document need, if it speaks of the bucket."""
+    if "s3://bucket/" not in document.read_text(encoding="utf-8"):
+        return {}
+    told: dict[str, str] = request.getfixturevalue("bucket")
+    return told
+
+
+# --- What is run ----------------------------------------------------------------------------------
+
+
+@each_document
+def test_commands_do_what_is_shown(
+    document: Path, workplace: Path, variables: dict[str, str]
+) -> None:
+    for command in commands(document):
+        done = run_in(workplace, command.line, **variables)
+        assert "Traceback" not in done.stdout, command.line
+        if command.output is not None:
+            assert timeless(done.stdout.strip("\n")) == timeless(command.output)
+        if command.exit_code is not None:
+            assert done.returncode == command.exit_code, f"{command.line}\n{done.stdout}"
+
+
+def timeless(text: str) -> str:
+    """An output without the times of day and durations in it (14:02:10, 0:00:01)."""
+    return re.sub(r"\b\d{1,2}:\d\d:\d\d\b", "H:MM:SS", text)
+
+
+@each_document
+def test_python_runs(document: Path, workplace: Path, variables: dict[str, str]) -> None:
+    """Code of a rule's page runs with its tests, all other code here, after the commands.
+
+    What has a `model` to train is given one; a test is called.
+    """
+    pages = PAGES.read_text(encoding="utf-8")
+    own = [one.text for one in blocks(document, "python") if one.text not in pages]
+    if own:
+        for command in commands(document):
+            run_in(workplace, command.line, **variables)
+    for text in own:
+        whole = (TRAINING if "model.fit(" in text else "") + text
+        whole += "".join(f"\n{name}()\n" for name in re.findall(r"^def (test_\w+)", text, re.M))
+        (workplace / "example.py").write_text(whole, encoding="utf-8")
+        done = run_in(workplace, f'"{sys.executable}" example.py', **variables)
+        assert done.returncode == 0, f"{text}\n{done.stdout}"
+
+
+@pytest.mark.parametrize(
+    ("run", "seconds", "own_code", "exit_code"),
+    [
+        ("run2", 30, 0, 1),  # whose statistics are stuck
+        ("run1", 3, 0, 0),
+        ("run1", 3, 7, 7),
+    ],
+    ids=["stopped", "sound", "fails by itself"],
+)
+def test_a_training_is_stopped(
+    workplace: Path, run: str, seconds: float, own_code: int, exit_code: int
+) -> None:
+    """The script that watches beside a training does what is said of it."""
+    (script,) = blocks(WATCH, "bash")
+    assert "python train.py " in script.text
+    line = f'"{sys.executable}" train.py {run} {seconds} {own_code} '
+    text = script.text.replace("python train.py ", line)
+    text = text.replace("bninspect watch ", "bninspect watch --interval 0.5 ")
+    text = text.replace("--fail-fast &", "--fail-fast 2> begun &")
+    assert "2> begun" in text
+    (workplace / "train.py").write_text(WRITES, encoding="utf-8")
+    (workplace / "job").write_text(text, encoding="utf-8")
+    done = run_in(workplace, "bash job")
+    assert done.returncode == exit_code, done.stdout
+    assert (workplace / "trained").exists() == (seconds < 30)
+    assert ("FAIL" in done.stdout) == (run == "run2")
+
+
+def test_the_fix_of_the_guide_is_that_of_the_page() -> None:
+    (code,) = blocks(STARTED, "python")
+    assert code.text in PAGES.read_text(encoding="utf-8")
+
+
+@each_document
+def test_commands_in_pipelines_run(
+    document: Path, workplace: Path, variables: dict[str, str]
+) -> None:
+    """Those of GitHub's and GitLab's YAML, and of Jenkins' Groovy."""
+    for block in blocks(document, "yaml", "groovy"):
+        found = re.findall(r"(?:run: |- )(bninspect .+)|sh '(bninspect [^']+)'", block.text)
+        for line in map("".join, found):
+            done = run_in(workplace, line, **variables)
+            assert done.returncode in (0, 1), f"{line}\n{done.stdout}"
+            for name in re.findall(r"=(\S+\.(?:sarif|xml|jsonl))", line):
+                assert block.text.count(name) > 1, f"{name} is written and not used"
+                assert (workplace / name).stat().st_size
+
+
+@each_document
+def test_commands_in_sentences_have_the_options(document: Path) -> None:
+    """They are not run; the command and each option that they name must be there."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for span in re.findall(r"`(bninspect \w[^`]+)`", text):
+        _, name, *words = shlex.split(span)
+        if name != "COMMAND":
+            options = options_of(main.commands[name])
+            used = {one.partition("=")[0] for one in words if re.match("--?[a-z]", one)}
+            assert used <= options, span
+    every = set().union(*map(options_of, main.commands.values()))
+    for option in re.findall(r"`(--[a-z-]+)[^`]*`", text):
+        assert option in every, option
+
+
+def options_of(command: click.Command) -> set[str]:
+    given = [one.opts for one in command.params if isinstance(one, click.Option)]
+    return {"-h", "--help"}.union(*given)
+
+
+def toml_blocks() -> list[str]:
+    return [block.text for document in DOCUMENTS for block in blocks(document, "toml")]
+
+
+@pytest.mark.parametrize("text", toml_blocks(), ids=lambda text: text.partition("\n")[0])
+def test_configurations_are_loaded(text: str, workplace: Path) -> None:
+    """The first line of an example says what the file is called."""
+    name = text.partition("\n")[0].removeprefix("# ")
+    file = workplace / "settings" / name
+    file.parent.mkdir()
+    file.write_text(text, encoding="utf-8")
+    done = run_in(workplace, f"bninspect config --config settings/{name} --format json")
+    assert done.returncode == 0, done.stdout
+    table = tomllib.loads(text)
+    table = table["tool"]["bninspect"] if "tool" in table else table
+    told = {
+        key
+        for key, value in parsed(done.stdout)["values"].items()
+        if any(source.startswith(f"settings/{name}: ") for source in value["sources"])
+    }
+    assert told == set(table)
+
+
+def test_an_example_has_every_key() -> None:
+    assert set(tomllib.loads(blocks(IN_CI, "toml")[0].text)) == set(_KEYS)
+
+
+# --- YAML -----------------------------------------------------------------------------------------
+
+
+def yaml_blocks() -> list[str]:
+    return [block.text for document in DOCUMENTS for block in blocks(document, "yaml")]
+
+
+@pytest.mark.parametrize("text", yaml_blocks(), ids=range(len(yaml_blocks())))
+def test_pipelines_follow_their_schema(text: str, tmp_path: Path) -> None:
+    example = yaml.safe_load(text)
+    if isinstance(example, list):  # steps alone
+        example = {"on": "push", "jobs": {"one": {"runs-on": "ubuntu-latest", "steps": example}}}
+    if "repos" in example:
+        check_pre_commit(example, tmp_path)
+        return
+    example = {"on" if key is True else key: value for key, value in example.items()}  # YAML 1.1
+    kind = "github-workflows" if "jobs" in example else "gitlab-ci"
+    file = tmp_path / "example.yml"
+    file.write_text(json.dumps(example), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{kind}", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours = [
+        step
+        for job in example.get("jobs", {}).values()
+        for step in job["steps"]
+        if step.get("uses", "").endswith("/bninspect")
+    ]
+    assert all(set(step["with"]) <= set(ACTION["inputs"]) for step in ours)
+    for step, output in re.findall(r"steps\.([\w-]+)\.outputs\.([\w-]+)", text):
+        assert step in [one["id"] for one in ours]
+        assert output in ACTION["outputs"]
+
+
+def check_pre_commit(example: dict[str, Any], folder: Path) -> None:
+    file = folder / ".pre-commit-config.yaml"
+    file.write_text(yaml.safe_dump(example), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pre_commit", "validate-config", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = {hook["id"] for repo in example["repos"] for hook in repo["hooks"]}
+    assert named == {hook["id"] for hook in HOOKS}
+
+
+# --- Links ----------------------------------------------------------------------------------------
+
+
+def anchors(document: Path) -> set[str]:
+    """What GitHub calls the headings: lower case, without punctuation, hyphens for blanks."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("document", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        led_to = (document.parent / path).resolve() if path else document
+        assert led_to.exists(), target
+        if anchor:
+            assert anchor in anchors(led_to), target
+
+
+# --- What is listed -------------------------------------------------------------------------------
+
+
+def test_the_table_of_files_says_what_the_fixtures_prove() -> None:
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| [^|]+ \| ([^|]+) \|$", FORMATS.read_text("utf-8"), re.MULTILINE
+    )
+    proved: dict[str, set[str]] = {}
+    for path in FIXTURES.glob("*.json"):
+        expected = json.loads(path.read_text(encoding="utf-8"))
+        # "keras 3.12.4, tensorflow 2.21.0": who wrote the file comes first.
+        writer = expected["made_with"].partition(",")[0].lower()
+        proved.setdefault(expected["format"], set()).add(writer)
+    told = {name: {one.strip().lower() for one in cell.split(",")} for name, cell in rows}
+    told = {name: versions for name, versions in told.items() if name not in families()}
+    assert told == proved
+
+
+def families() -> set[str]:
+    return {family.name for family in FAMILIES}
+
+
+def test_the_table_of_families_says_what_the_program_knows() -> None:
+    text = FORMATS.read_text("utf-8").partition("## Which variables")[2]
+    rows = {
+        name: set(re.findall(r"`([^`]+)`", cell))
+        for name, cell in re.findall(r"^\| `([^`]+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    }
+    assert set(rows) == families()
+    for family in FAMILIES:
+        usual = {family.mean[0], family.variance[0]}
+        assert usual <= rows[family.name], family.name
+        assert rows[family.name] <= {*family.mean, *family.variance}, family.name
+
+
+def test_the_table_of_formats_is_whole() -> None:
+    section = IN_CI.read_text("utf-8").partition("## Formats")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(CHECK)
+
+
+def test_the_table_of_exit_codes_is_that_of_the_help(run: Callable[..., Outcome]) -> None:
+    told = {line[0] for line in part(run("check", "-h").out, "Exit codes:") if line[0].isdigit()}
+    for document in (IN_CI, ROOT / "README.md"):
+        rows = re.findall(r"^\| (\d) \| ", document.read_text("utf-8"), re.MULTILINE)
+        assert set(rows) == told, document
+
+
+# --- Completion -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_documented_and_printed(shell: str, workplace: Path) -> None:
+    lines = [line for block in blocks(STARTED, "sh") for line in block.text.splitlines()]
+    (line,) = (line for line in lines if f"_BNINSPECT_COMPLETE={shell}_source" in line)
+    command = re.search(r"_BNINSPECT_COMPLETE=\w+ bninspect", line)
+    assert command
+    done = run_in(workplace, command[0])
+    assert done.returncode == 0
+    assert f"_BNINSPECT_COMPLETE={shell}_complete" in done.stdout
+    script = workplace / "completion"
+    script.write_text(done.stdout, encoding="utf-8")
+    program = shutil.which(shell)
+    if program is not None:  # the shell itself, where it is installed, can read it
+        read = subprocess.run([program, "-n", str(script)], capture_output=True, check=False)
+        assert (read.returncode, read.stderr) == (0, b"")
+
+
+def test_completion_works_in_bash(workplace: Path) -> None:
+    script = """
+        eval "$(_BNINSPECT_COMPLETE=bash_source bninspect)"
+        COMP_WORDS=(bninspect ch) COMP_CWORD=1
+        _bninspect_completion bninspect
+        echo "${COMPREPLY[*]}"
+    """
+    assert run_in(workplace, script).stdout == "check\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("check mod", "list mod", "dump mod", "compare mod", "check model.h5 mod"),
+        *(f"check {option} mod" for option in ("-o", "--config", "--baseline", "--since")),
+        *("list --output mod", "rule --output mod", "config --config mod"),
+    ],
+)
+def test_the_names_of_files_are_left_to_the_shell(words: str, workplace: Path) -> None:
+    asked = {"COMP_WORDS": f"bninspect {words}", "COMP_CWORD": str(len(words.split()))}
+    done = run_in(workplace, "bninspect", _BNINSPECT_COMPLETE="bash_complete", **asked)
+    assert done.stdout == "file,mod\n"

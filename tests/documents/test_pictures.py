@@ -1,0 +1,146 @@
+"""The pictures of the documents: they say what the program says, are small, and are shown."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.support.browser import browser, find_browser
+from tests.support.documents import DOCUMENTS, make_workplace, run_in
+from tests.support.pictures import (
+    COMMAND,
+    PARTS,
+    PICTURES,
+    TERMINAL,
+    WIDTH,
+    page_picture,
+    terminal_picture,
+)
+
+ALL = sorted(path for path in PICTURES.iterdir() if path.is_file())
+PNG = [path for path in ALL if path.suffix == ".png"]
+CHROMIUM = find_browser()
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[ElementTree.Element]:
+    """What is written in a picture, in the order in which it is read."""
+    root = ElementTree.fromstring(svg)  # noqa: S314 - made here
+    return sorted(root.iter(f"{SVG}text"), key=lambda one: (float(one.get("y", 0)), _left(one)))
+
+
+def _left(text: ElementTree.Element) -> float:
+    return float(text.get("x", 0))
+
+
+def words(svg: str) -> list[str]:
+    return " ".join(one.text or "" for one in texts(svg)).split()
+
+
+def chunks(png: bytes) -> dict[str, bytes]:
+    """The chunks of a PNG by their types (https://www.w3.org/TR/png-3/#5Chunk-layout)."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    found, at = {}, 8
+    while at < len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        found[png[at + 4 : at + 8].decode("ascii")] = png[at + 8 : at + 8 + length]
+        at += length + 12
+    return found
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", chunks(png)["IHDR"])
+    return width, height
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    make_workplace(tmp_path)
+    return tmp_path
+
+
+# --- The terminal ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["as it is", "made again"])
+def test_the_terminal_shows_what_the_program_says(workplace: Path, again: bool) -> None:
+    said = run_in(workplace, COMMAND).stdout
+    shown = terminal_picture() if again else TERMINAL.read_text("utf-8")
+    assert said.startswith("FAIL ")
+    assert words(shown) == ["$", *COMMAND.split(), *said.split()]
+
+
+def test_what_is_coloured_is_coloured_in_the_picture(workplace: Path) -> None:
+    said = run_in(workplace, f"{COMMAND} --color always").stdout
+    coloured = re.findall(r"(?:\x1b\[\d+m)+(.+?)\x1b\[0m", said)
+    svg = TERMINAL.read_text("utf-8")
+    bold = re.findall(r"^\.([\w-]+) \{[^}]*font-weight: bold", svg, re.MULTILINE)
+    assert [one.text for one in texts(svg) if one.get("class") in bold] == coloured
+    assert "FAIL" in coloured
+
+
+def test_no_line_of_the_terminal_is_cut() -> None:
+    svg = TERMINAL.read_text("utf-8")
+    _, _, width, height = map(float, ElementTree.fromstring(svg).get("viewBox", "").split())  # noqa: S314
+    for one in texts(svg):
+        assert _left(one) + float(one.get("textLength", 0)) < width, one.text
+        assert float(one.get("y", 0)) < height
+
+
+def test_the_terminal_needs_nothing_from_elsewhere() -> None:
+    svg = TERMINAL.read_text("utf-8")
+    assert "//" not in svg.replace("http://www.w3.org/2000/svg", "", 1)
+    assert "@" not in svg
+    assert "url(" not in svg.replace("url(#", "")
+    assert {one.tag for one in ElementTree.fromstring(svg).iter()} == {  # noqa: S314
+        SVG + name for name in ("svg", "style", "defs", "clipPath", "rect", "circle", "g", "text")
+    }
+
+
+# --- All of them ----------------------------------------------------------------------------------
+
+
+def test_there_are_those_that_are_made() -> None:
+    assert {path.name for path in ALL} == {TERMINAL.name, *PARTS}
+
+
+@pytest.mark.parametrize("picture", ALL, ids=lambda path: path.name)
+def test_each_is_shown_with_words_for_who_cannot_see_it(picture: Path) -> None:
+    shown = [
+        alt
+        for document in DOCUMENTS
+        for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", document.read_text("utf-8"))
+        if (document.parent / path).resolve() == picture
+    ]
+    assert shown
+    assert all(len(alt) > 20 for alt in shown)
+
+
+@pytest.mark.parametrize("picture", ALL, ids=lambda path: path.name)
+def test_each_is_small(picture: Path) -> None:
+    assert picture.stat().st_size < 150_000
+
+
+@pytest.mark.parametrize("picture", PNG, ids=lambda path: path.name)
+def test_a_photograph_has_the_width_of_a_page_and_no_text_of_its_own(picture: Path) -> None:
+    """No time, path or program stands in it beside the picture."""
+    content = picture.read_bytes()
+    width, height = size_of(content)
+    assert width == WIDTH
+    assert 200 < height < 900
+    assert set(chunks(content)) <= {"IHDR", "sRGB", "gAMA", "IDAT", "IEND"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_photographs_can_be_made_again(workplace: Path, tmp_path: Path) -> None:
+    """With other fonts a page is a little higher or lower; a part that is missing is no picture."""
+    with browser(CHROMIUM or "", tmp_path / "profile") as chromium:
+        for name, part in PARTS.items():
+            width, height = size_of(page_picture(chromium, part, workplace))
+            before = size_of((PICTURES / name).read_bytes())
+            assert width == before[0]
+            assert 0.7 < height / before[1] < 1.4, name

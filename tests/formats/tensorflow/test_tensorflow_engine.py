@@ -1,0 +1,95 @@
+"""`--engine tensorflow`: the same answer through TensorFlow's own reader."""
+
+from __future__ import annotations
+
+import builtins
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.conftest import FIXTURES, load_fixture, parsed
+from tests.support.table_writer import OBJECT_GRAPH, write_bundle, write_index
+
+TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
+
+
+@pytest.mark.parametrize("command", ["check", "list"])
+def test_both_engines_give_the_same_report(fixture, run, command):
+    native = run(command, fixture.path, "--format", "json")
+    second = run(command, fixture.path, "--format", "json", "--engine", "tensorflow")
+    if fixture.expected["format"] in TENSORFLOW:
+        assert second == native
+    else:
+        assert second.exit_code == 2
+        (checkpoint,) = second.json["checkpoints"]
+        assert checkpoint["error"]["kind"] == "unsupported"
+        assert "no Keras files" in checkpoint["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "stem", ["tf1_layers_correct", "tf1_v1_partitioned", "keras3_ckpt_correct"]
+)
+def test_both_engines_dump_the_same_values(run, stem):
+    path = load_fixture(stem).path
+    native = run("dump", path, "--layer", "*", "--format", "csv")
+    assert native.exit_code == 0
+    assert run("dump", path, "--layer", "*", "--format", "csv", "--engine", "tensorflow") == native
+
+
+def test_what_tensorflow_refuses_is_one_sentence_with_its_words(tmp_path, run):
+    shutil.copytree(load_fixture("tf1_layers_correct").path.parent, tmp_path / "run")
+    (shard,) = (tmp_path / "run").glob("*.data-*")
+    shard.write_bytes(b"\xff" * shard.stat().st_size)
+    prefix = tmp_path / "run" / "model.ckpt-60"
+    outcome = run("check", prefix, "--engine", "tensorflow")
+    assert outcome.exit_code == 2
+    assert "TensorFlow cannot read it (" in outcome.said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": 99}, {"shape": (-3,)}, {"shape": (2,) * 300}, {"shape": (2**62, 2**62)}],
+    ids=["type", "negative", "rank", "overflow"],
+)
+def test_what_would_end_the_process_is_one_sentence(tmp_path, run, change):
+    entries = write_bundle(tmp_path / "model", {"x": np.float32([1, 2]), "y": np.float32([1])})
+    write_index(tmp_path / "model", {**entries, b"x": replace(entries[b"x"], **change)})
+    outcome = run("check", tmp_path / "model", "--engine", "tensorflow")
+    assert outcome.exit_code == 2
+    assert "model.index: " in outcome.out or "is more than a tensor can be" in outcome.said
+
+
+def test_an_object_graph_of_numbers(tmp_path, run):
+    write_bundle(tmp_path / "model", {OBJECT_GRAPH: np.float32([1, 2])})
+    outcome = run("check", tmp_path / "model", "--engine", "tensorflow")
+    assert outcome.exit_code == 2
+    assert "should be one string, and is not" in outcome.said
+
+
+def test_without_tensorflow_the_command_to_install_it_is_told(run, monkeypatch):
+    real_import = builtins.__import__
+
+    def no_tensorflow(name, *rest, **more):
+        if name == "tensorflow":
+            raise ImportError("No module named 'tensorflow'")
+        return real_import(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", no_tensorflow)
+    path = load_fixture("tf1_layers_correct").path
+    outcome = run("check", path, "--engine", "tensorflow")
+    assert outcome.exit_code == 2
+    assert outcome.out == ""
+    assert "pip install 'tensorflow>=2.12'" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_tensorflow_says_nothing_beside_the_report():
+    path = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
+    command = [sys.executable, "-m", "bninspect", "check", str(path), "--engine", "tensorflow"]
+    done = subprocess.run([*command, "--format", "json"], capture_output=True, check=True)
+    assert parsed(done.stdout)["summary"]["checkpoints"] == 1
+    assert done.stderr == b""

@@ -1,0 +1,264 @@
+"""The pages of rules and causes: complete, with arithmetic that is right, and as in docs/."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bninspect.batchnorm.families import FAMILIES
+from bninspect.model.graph import GraphEvidence
+from bninspect.model.layer import Change, Since
+from bninspect.model.rule import Cause, Rule
+from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
+from tests.conftest import FIXTURES, ROOT, Outcome
+from tests.rules.test_samples import MISTAKEN
+from tests.support.layers_in_memory import bn, keras_layer
+
+Run = Callable[..., Outcome]
+
+PAGES: tuple[Rule | Cause, ...] = (*RULES, *CAUSES)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+# --- Which causes there are -----------------------------------------------------------------------
+
+
+def reasoning() -> Iterator[ast.Module]:
+    """The modules that can give a cause, not those that describe it."""
+    for path in (ROOT / "bninspect" / "rules").glob("*.py"):
+        if path.name not in ("cause_pages.py", "samples.py", "fixes.py"):
+            yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_every_cause_that_the_rules_can_give_has_a_page() -> None:
+    """A cause is a text of words and hyphens; so are the names of rules and families."""
+    texts = {
+        node.value
+        for tree in reasoning()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    named = {text for text in texts if re.fullmatch(r"[a-z]+(-[a-z]+)+|untrained", text)}
+    other = {rule.name for rule in RULES} | {family.name for family in FAMILIES}
+    assert named - other == {cause.name for cause in CAUSES}
+
+
+def test_the_pages_name_no_other_rules() -> None:
+    codes = [rule.code for rule in RULES]
+    for cause in CAUSES:
+        assert list(cause.rules) == [code for code in codes if code in cause.rules], cause.name
+        assert cause.rules
+    assert len({page.name for page in PAGES}) == len(PAGES)
+
+
+def foretold() -> Iterator[tuple[str, str]]:
+    """Rule and cause of every finding that a fixture or a training of the samples shows."""
+
+    def inside(value: object) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            if "rule" in value and value.get("cause"):
+                yield value["rule"], value["cause"]
+            value = list(value.values())
+        if isinstance(value, list):
+            for one in value:
+                yield from inside(one)
+
+    for path in FIXTURES.glob("*.json"):
+        yield from inside(json.loads(path.read_text(encoding="utf-8")))
+    for pairs in MISTAKEN.values():
+        for findings in pairs.values():
+            yield from ((one.rule, one.cause) for one in findings if one.cause)
+
+
+STILL = {"moving_mean": Change(False, 0.0), "moving_variance": Change(False, 0.0)}
+# No fixture has one statistic that moved beside a graph without any update op: such a graph is that
+# of a later training. No more has one the second checkpoint of a Keras 1 layer with a mode.
+IN_MEMORY = {
+    ("BN102", "built-with-training-false"): ({"mean": 0.0, "variance": (0.5, 2.0, 3.0)}, True),
+    ("BN103", "built-with-training-false"): ({"mean": 0.5, "variance": 1.0}, True),
+    ("BN102", "layer-frozen"): ({"mean": 0.0, "variance": (0.5, 2.0, 3.0)}, False),
+    ("BN103", "layer-frozen"): ({"mean": 0.5, "variance": 1.0}, False),
+    ("BN107", "batch-statistics-mode"): (
+        {
+            "mean": 0.0,
+            "variance": 1.0,
+            "gamma": 1.5,
+            "family": "keras-1",
+            "keras": keras_layer(mode=2),
+            "since": Since("model-1.h5", {**STILL, "gamma": Change(True, 0.5)}),
+        },
+        True,
+    ),
+}
+
+
+def graph_in_inference_mode(*, optimized: bool) -> GraphEvidence:
+    return GraphEvidence(
+        "model.ckpt.meta",
+        training_ops=("train",),
+        statistics={"moving_mean": "bn/mean", "moving_variance": "bn/variance"},
+        reads=True,
+        optimized=optimized,
+        modes=frozenset({False}),
+    )
+
+
+@pytest.mark.parametrize("pair", IN_MEMORY, ids=" ".join)
+def test_a_rule_gives_a_cause_that_its_page_names(pair: tuple[str, str]) -> None:
+    layer, optimized = IN_MEMORY[pair]
+    graph = graph_in_inference_mode(optimized=optimized)
+    context = RuleContext(step=100, graph=lambda _: graph)
+    found = apply_rules([bn(step=100, **layer)], RULES, context)
+    assert pair in {(one.rule.code, one.cause) for one in found}
+
+
+def test_a_rule_gives_the_causes_that_its_page_names_and_no_other() -> None:
+    claimed = {(code, cause.name) for cause in CAUSES for code in cause.rules}
+    assert {*foretold(), *IN_MEMORY} == claimed
+
+
+# --- What a page says -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
+def test_the_page_of_a_cause_is_complete(cause: Cause) -> None:
+    assert not cause.summary.endswith(".")
+    for text in (cause.doc.meaning, cause.doc.proof, cause.doc.unproved, cause.doc.why):
+        assert len(text) > 40
+        assert text.endswith(".")
+    assert cause.doc.mistakes
+
+
+@each_page
+def test_a_fix_says_something(page: Rule | Cause) -> None:
+    assert page.doc.fixes
+    assert len({fix.where for fix in page.doc.fixes}) == len(page.doc.fixes)
+    for fix in page.doc.fixes:
+        assert fix.text or fix.code
+        assert fix.text == "" or fix.text.endswith((".", ".)"))
+        compile(fix.code, fix.where, "exec")
+
+
+@each_page
+def test_the_arithmetic_shows_what_is_computed(page: Rule | Cause) -> None:
+    assert re.search(r"sqrt\(|m\^n|momentum \*|m \*", page.doc.arithmetic)
+
+
+def results() -> Iterator[tuple[str, str, str]]:
+    """Every line of arithmetic that has a result: the page, the expression, the number."""
+    for page in PAGES:
+        for line in page.doc.arithmetic.splitlines():
+            last = re.split(r"\s{2,}", line)[-1]
+            if found := re.fullmatch(r"(.+) = (-?[\d.]+)", last):
+                yield page.name, found[1], found[2]
+
+
+@pytest.mark.parametrize(("page", "expression", "number"), list(results()))
+def test_the_arithmetic_is_right(page: str, expression: str, number: str) -> None:
+    """To the last digit that is shown."""
+    known = {"__builtins__": {}, "sqrt": math.sqrt, "log": math.log, "inf": math.inf}
+    decimals = len(number.partition(".")[2])
+    assert f"{eval(expression, known):.{decimals}f}" == number  # noqa: S307 - our own text
+
+
+def test_all_pages_but_one_have_a_worked_example() -> None:
+    worked = {page for page, _, _ in results()}
+    assert {page.name for page in PAGES} - worked == {"shape-mismatch"}
+
+
+# --- How it is written ----------------------------------------------------------------------------
+
+
+def test_the_list_has_rules_and_causes(run: Run) -> None:
+    lines = run("rule").out.splitlines()
+    named = [line.split()[0] for line in lines if line and not line.startswith("bninspect")]
+    assert named == [*(rule.code for rule in RULES), "Causes,", *(cause.name for cause in CAUSES)]
+
+
+@each_page
+def test_a_page_fits_into_80_columns(run: Run, page: Rule | Cause) -> None:
+    out = run("rule", page.name).out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    for fix in page.doc.fixes:
+        for line in fix.code.splitlines():
+            assert f"    {line}".rstrip() in out
+
+
+def test_a_cause_by_its_name(run: Run) -> None:
+    page = run("rule", "Update-Ops-Not-Run")
+    assert page.exit_code == 0
+    for heading in ("What it means", "What proves it", "What does not", "Why it is bad"):
+        assert heading in page.out
+    assert "BN101 statistics-never-updated" in page.said
+    assert "update-ops-not-run: the graph has update ops" in run("rule", "BN101").said
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("update-ops-not-ran", "update-ops-not-run"),
+        ("BN110", "BN1"),
+        ("statistics-cool", "BN106"),
+        ("bn2", "BN201"),
+    ],
+)
+def test_a_near_name_is_suggested(run: Run, typed: str, meant: str) -> None:
+    outcome = run("rule", typed)
+    assert outcome.exit_code == 2
+    assert f"did you mean {meant}" in outcome.err
+
+
+def test_a_cause_is_no_rule_to_select(run: Run) -> None:
+    path = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
+    outcome = run("check", path, "--select", "update-ops-not-run")
+    assert outcome.exit_code == 2
+    assert "did you mean update-ops-not-run" not in outcome.err
+
+
+# --- Markdown -------------------------------------------------------------------------------------
+
+
+def test_the_committed_pages_are_those_of_the_program(run: Run, tmp_path: Path) -> None:
+    """If not: bninspect rule --format markdown -o docs/rules.md."""
+    committed = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    assert run("rule", "--format", "markdown").out == committed
+    written = tmp_path / "rules.md"
+    assert run("rule", "--format", "markdown", "-o", written).out == ""
+    assert written.read_text(encoding="utf-8") == committed
+
+
+def test_the_table_of_contents_leads_to_every_page(run: Run) -> None:
+    out = run("rule", "--format", "markdown").out
+    anchors = [line[3:].lower().replace(" ", "-") for line in out.splitlines() if line[:3] == "## "]
+    contents = re.findall(r"^- \[.+?\]\(#(.+?)\)", out.partition("\n## ")[0], re.MULTILINE)
+    assert contents == anchors
+    assert len(anchors) == len(PAGES)
+    assert set(re.findall(r"\]\(#(.+?)\)", out)) == set(anchors)
+
+
+@each_page
+def test_a_page_in_markdown(run: Run, page: Rule | Cause) -> None:
+    out = run("rule", page.name, "--format", "markdown").out
+    heading = f"{page.code} {page.name}" if isinstance(page, Rule) else page.name
+    assert out.startswith(f"## {heading}\n")
+    assert "](#" not in out  # the page that it would lead to is not there
+    for fix in page.doc.fixes:
+        assert not fix.code or f"\n```python\n{fix.code}\n```\n" in out
+    assert f"\n```text\n{page.doc.arithmetic}\n```\n" in out
+    assert set(re.findall(r"^```(.*)$", out, re.MULTILINE)) <= {"text", "python", ""}
+
+
+@each_page
+def test_prose_is_no_markup_by_accident(run: Run, page: Rule | Cause) -> None:
+    out = run("rule", page.name, "--format", "markdown").out
+    fenced = re.sub(r"^```.*?^```$", "", out, flags=re.MULTILINE | re.DOTALL)
+    plain = re.sub(r"`[^`\n]+`", "", fenced)
+    assert not re.search(
+        r"`|<|\*(?![ *])(?!\*)[^*\n]*[^ *]\*(?!\*)|\]\(|__|\b_|_\b", plain.replace("**", "")
+    )

@@ -1,0 +1,399 @@
+"""Runs over many checkpoints: processes, order, memory, interrupts, what is seen meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bninspect.cli.formats import CHECK
+from bninspect.config.model import make_config
+from bninspect.model.report import CheckpointReport
+from bninspect.runs.run import check_paths
+from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
+from tests.support.table_writer import write_bundle
+
+Run = Callable[..., Outcome]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def layer(name: str, *, stuck: bool = False, channels: int = 4) -> dict[str, np.ndarray]:
+    return {
+        f"{name}/gamma": np.linspace(1.1, 1.5, channels, dtype=np.float32),
+        f"{name}/moving_mean": np.full(channels, 0.0 if stuck else 0.5, np.float32),
+        f"{name}/moving_variance": np.full(channels, 1.0 if stuck else 0.7, np.float32),
+    }
+
+
+def make_models(folder: Path, count: int) -> Path:
+    """Checkpoints of which every third is stuck, every seventh damaged, every fifth without BN."""
+    for number in range(count):
+        prefix = folder / f"model_{number:03d}" / "model.ckpt"
+        prefix.parent.mkdir(parents=True)
+        bn = layer(f"net_{number}/bn", stuck=number % 3 == 0)
+        write_bundle(prefix, bn if number % 5 else {"dense/kernel": np.ones(3, np.float32)})
+        if number % 7 == 0:
+            index = Path(f"{prefix}.index")
+            index.write_bytes(index.read_bytes()[:-9])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_models(tmp_path_factory.mktemp("many"), 45)
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 healthy checkpoints of 30 layers and 720 KB, which cost the disk one."""
+    folder = tmp_path_factory.mktemp("long")
+    many = {}
+    for number in range(30):
+        many |= layer(f"bn_{number}", channels=2000)
+    write_bundle(folder / "model.ckpt-0", many)
+    for number in range(1, 400):
+        for end in (".index", ".data-00000-of-00001"):
+            os.link(folder / f"model.ckpt-0{end}", folder / f"model.ckpt-{number}{end}")
+    return folder
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    with suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for t in tasks for child in (t / "children").read_text().split()]
+    return []
+
+
+def is_there(group: int) -> bool:
+    """Whether a process of that group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("format_", sorted(CHECK))
+    def test_write_what_one_writes(self, run: Run, models: Path, format_: str) -> None:
+        alone = run("check", models, "--format", format_)
+        shared = run("check", models, "--format", format_, "--jobs", 3)
+        assert alone.exit_code == shared.exit_code == 2
+        assert alone.out
+        assert shared.out == alone.out
+
+    def test_follow_each_training(self, run: Run, tmp_path: Path) -> None:
+        for name in ("tf1_history_stopped", "tf1_history_correct", "keras2_history_frozen"):
+            shutil.copytree(FIXTURES / name, tmp_path / name)
+        call = ("check", tmp_path, "--all-checkpoints", "--format", "json")
+        alone, shared = run(*call), run(*call, "-j", 2)
+        assert shared.json == alone.json
+        assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} >= {"BN107"}
+
+    def test_follow_trainings_that_are_named_in_turn(self, run: Run) -> None:
+        stopped, correct = FIXTURES / "tf1_history_stopped", FIXTURES / "tf1_history_correct"
+        paths = [f"{run_}/model.ckpt-{step}" for step in (40, 60) for run_ in (stopped, correct)]
+        call = ("check", *paths, "--all-checkpoints", "--format", "json")
+        alone, shared = run(*call), run(*call, "-j", 2)
+        assert shared.json == alone.json
+        assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} == {"BN107"}
+
+    def test_compare_with_the_one_that_is_given(self, run: Run) -> None:
+        run_ = FIXTURES / "tf1_history_stopped"
+        later = [run_ / "model.ckpt-40", run_ / "model.ckpt-60"]
+        call = ("check", *later, "--since", run_ / "model.ckpt-20", "--format", "json")
+        assert run(*call, "--jobs", 2).json == run(*call).json
+        missing = run("check", *later, "--since", run_ / "missing", "--jobs", 2)
+        assert missing.exit_code == 2
+        assert "missing" in missing.err
+
+    def test_know_names_severities_and_suppressions(
+        self, run: Run, tmp_path: Path, models: Path
+    ) -> None:
+        own = {"a/mu": np.zeros(3, np.float32), "a/sigma": np.ones(3, np.float32)}
+        write_bundle(tmp_path / "own.ckpt", own)
+        config = tmp_path / "bninspect.toml"
+        config.write_text(
+            'severity = {BN101 = "note"}\n[[suppress]]\nlayer = "net_3/*"\n'
+            'rules = ["BN101"]\nreason = "known"\n'
+            '[patterns]\nmoving_mean = "/mu$"\nmoving_variance = "/sigma$"\n',
+            encoding="utf-8",
+        )
+        call = ("check", tmp_path / "own.ckpt", models, "--config", config)
+        shared = run(*call, "--format", "json", "--jobs", 2)
+        assert shared.json == run(*call, "--format", "json").json
+        assert shared.json["summary"]["suppressed"] > 0
+        assert shared.json["checkpoints"][0]["layers"]
+        assert "1 suppressed" in run(*call, "--jobs", 2).said  # which needs no layers to be written
+        assert run(*call, "--jobs", 2).out == run(*call).out
+
+    def test_wants_one_at_least(self, run: Run, models: Path) -> None:
+        assert run("check", models, "--jobs", "0").exit_code == 2
+
+    def test_one_that_is_killed_is_no_pass(self, long_run: Path) -> None:
+        """The system ends a process that takes too much memory."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bninspect", "check", str(long_run), "--jobs", "2"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        deadline = time.monotonic() + 20
+        while not (workers := [pid for one in children(process.pid) for pid in children(one)]):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        os.kill(workers[0], signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "was killed" in err
+        assert "Traceback" not in err
+
+
+def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
+    class Watcher:
+        layers = kept = True
+
+        def __init__(self) -> None:
+            self.total, self.items = 0, list[CheckpointReport]()
+
+        def begin(self, total: int) -> None:
+            self.total = total
+
+        def add(self, item: CheckpointReport) -> None:
+            self.items.append(item)
+
+    watcher = Watcher()
+    whole = check_paths([models], make_config())
+    light = check_paths([models], make_config(), watcher)
+    assert watcher.total == len(watcher.items) == len(whole.checkpoints)
+    assert any(item.layers for item in watcher.items)
+    assert not any(item.layers for item in light.checkpoints)
+    assert light.layer_count == whole.layer_count > 0
+    assert light.findings == whole.findings
+
+
+@pytest.mark.parametrize("options", [(), ("--baseline", "known.json", "--update-baseline")])
+def test_memory_does_not_grow_with_the_number_of_checkpoints(
+    long_run: Path, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """What a healthy checkpoint leaves is less than its layers by far."""
+
+    def peak(*paths: Path) -> int:
+        """Peak resident memory of a check, in KB."""
+        command = [sys.executable, "-m", "bninspect", "check", "-q", *map(str, paths), *options]
+        before = {"OPENBLAS_NUM_THREADS": "1", **ENVIRONMENT}
+        process = subprocess.Popen(command, env=before, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        return usage.ru_maxrss
+
+    few = peak(*(long_run / f"model.ckpt-{number}" for number in range(4)))
+    # All together have 288 MB of statistics.
+    assert peak(long_run) - few < 10_000
+
+
+@pytest.fixture
+def with_a_slow_one(tmp_path: Path) -> Path:
+    """Models of which `SLOW` takes a minute for the last."""
+    folder = make_models(tmp_path / "models", 12)
+    (folder / "z_last").mkdir()
+    write_bundle(folder / "z_last" / "model.ckpt", layer("late/bn"))
+    return folder
+
+
+SLOW = """
+import sys
+import time
+import bninspect.runs.sequential
+from bninspect.__main__ import main
+
+examine = bninspect.runs.sequential.examine
+
+def slowly(item, *rest, **more):
+    if "z_last" in item.path:
+        print("asleep", file=sys.stderr, flush=True)
+        time.sleep(60)
+    return examine(item, *rest, **more)
+
+bninspect.runs.sequential.examine = slowly
+main()
+"""
+
+
+def start_slow(*arguments: object) -> subprocess.Popen[str]:
+    """The program, with a last checkpoint that takes a minute; it says so before."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+class TestInterrupt:
+    def test_leaves_what_is_done(self, with_a_slow_one: Path, tmp_path: Path) -> None:
+        folder = with_a_slow_one
+        target = tmp_path / "report.json"
+        process = start_slow("check", folder, "--format", "concise", "--format", f"json={target}")
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(7)]  # as they come
+        assert all(line.startswith(str(folder)) for line in lines)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "asleep\n"  # all others are done
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "interrupted" in err
+        assert "Traceback" not in err
+        document = json.loads(target.read_text(encoding="utf-8"))
+        assert document["summary"]["interrupted"] is True
+        assert document["summary"]["checkpoints"] == len(document["checkpoints"]) == 12
+
+    @pytest.mark.parametrize("format_", sorted(CHECK))
+    def test_is_said_in_every_format(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, models: Path, format_: str
+    ) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        whole = run("check", models, "--format", format_).out
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.apply_rules", interrupt)
+        outcome = run("check", models, "--format", format_)
+        assert outcome.exit_code == 130
+        assert "interrupted" in outcome.err
+        if format_ != "concise":  # which says nothing of the run as a whole
+            assert "interrupted" in outcome.out
+            assert "interrupted" not in whole
+
+    def test_is_said_in_the_first_line(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is done by then may have passed: that is no verdict on all."""
+        done = []
+
+        def interrupt(*_: object) -> tuple[()]:
+            if len(done) == 2:
+                raise KeyboardInterrupt
+            done.append(None)
+            return ()
+
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.apply_rules", interrupt)
+        sound = ("tf1_layers_correct", "tf1_v1_correct", "keras2_nested")
+        out = run("check", *(load_fixture(name).path for name in sound), "--quiet").out
+        assert out.startswith("PASS  interrupted after 2 checkpoints: 2 passed\n")
+
+    def test_ends_the_processes_too(self, long_run: Path) -> None:
+        """All of a terminal's foreground processes get the signal."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bninspect", "check", str(long_run), "--jobs", "2"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 20
+        while not any(children(one) for one in children(process.pid)):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err == "bninspect: interrupted\n"
+        while is_there(process.pid):
+            assert time.monotonic() < deadline
+
+    def test_is_for_the_caller_in_python(
+        self, monkeypatch: pytest.MonkeyPatch, models: Path
+    ) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("bninspect.runs.one_checkpoint.apply_rules", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            check_paths([models], make_config())
+
+
+class TestClosedOutput:
+    def test_files_are_written_all_the_same(self, models: Path, tmp_path: Path) -> None:
+        target = tmp_path / "report.json"
+        command = f"{sys.executable} -m bninspect check {models} --format concise"
+        done = subprocess.run(
+            ["bash", "-c", f"{command} --format json={target} | head -1; exit ${{PIPESTATUS[0]}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=ENVIRONMENT,
+        )
+        assert done.returncode == 2
+        assert len(json.loads(target.read_text(encoding="utf-8"))["checkpoints"]) == 45
+
+    def test_ends_a_run_that_writes_no_file(self, models: Path) -> None:
+        command = f"{sys.executable} -m bninspect check {models} --format concise"
+        done = subprocess.run(
+            ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=ENVIRONMENT,
+        )
+        assert done.returncode == 141
+        assert done.stderr == ""
+
+
+class TestProgress:
+    def bar(self, *arguments: object) -> str:
+        """What a terminal at standard error gets to see."""
+        ours, theirs = pty.openpty()
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "bninspect", "check", *map(str, arguments)],
+                stdout=subprocess.DEVNULL,
+                stderr=theirs,
+                check=False,
+                env={**ENVIRONMENT, "TERM": "xterm"},
+            )
+            os.set_blocking(ours, False)
+            seen = b""
+            with suppress(BlockingIOError):
+                while chunk := os.read(ours, 65536):
+                    seen += chunk
+            return seen.decode()
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    def test_is_for_a_terminal_and_several(self, run: Run, models: Path) -> None:
+        seen = self.bar(models)
+        assert "Checking" in seen
+        assert "45/45" in seen
+        assert "Checking" not in run("check", models).err
+        assert self.bar(models, "--quiet") == ""
+        assert self.bar(FIXTURES / "tf1_layers_correct" / "model.ckpt-60") == ""
+
+
+def test_thousands_of_open_files_are_not_needed(models: Path) -> None:
+    """Each checkpoint is closed before the next is opened."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bninspect", "check", str(models), "-q"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)),
+    )
+    assert done.returncode == 2
+    assert "Too many open files" not in done.stdout + done.stderr

@@ -22,6 +22,7 @@ ROWS = (
     {"__main__"},
     {"cli"},
     {"keras", "__init__"},  # the public modules
+    {"guard"},
     {"reporters"},
     {"api"},
     {"runs"},

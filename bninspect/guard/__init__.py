@@ -1,0 +1,1 @@
+"""The callback that watches the BN layers of a Keras model in training."""

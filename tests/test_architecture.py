@@ -193,11 +193,6 @@ def test_contributing_names_every_package() -> None:
             assert shown in text, name
 
 
-def test_files_stay_readable() -> None:
-    for path in modules().values():
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path
-
-
 V1 = FIXTURES / "tf1_v1_correct" / "model.ckpt-60"
 V2 = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
 H5 = FIXTURES / "keras2_functional_correct"

@@ -1,4 +1,4 @@
-"""The repository's own workflows and forms: valid for GitHub, and clean by zizmor and actionlint."""
+"""The repository's own workflows and forms: valid for GitHub, clean by zizmor and actionlint."""
 
 from __future__ import annotations
 

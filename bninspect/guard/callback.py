@@ -18,17 +18,16 @@ from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import RuleContext
 from bninspect.reporters.check_text import entries
 from bninspect.reporters.text_utils import plural, printable
-from bninspect.rules import apply_rules, select_rules
+from bninspect.rules import RULES, apply_rules, select_rules, stuck
 
 Action = Literal["warn", "stop"]
 
-# The rules that make sense while a model trains. Left out are those about files (BN2), notes
-# (BN303), what only a finished training can be blamed for (BN105: a layer that this training
-# leaves alone; BN106: all averages are cold after a few batches), and BN104: weights that were
-# copied in.
-GUARD_RULES = ("BN101", "BN102", "BN103", "BN107", "BN301", "BN302", "BN304", "BN305")
-# Where one of these was reported for a layer, BN107 adds nothing.
-_IMPLY_BN107 = ("BN101", "BN102", "BN103")
+# The rules that judge a model while it trains. The others are about files, notes, weights that were
+# copied in, or what only a finished training can be blamed for (a layer that this training leaves
+# alone; averages that are cold after a few batches).
+GUARD_RULES = tuple(rule.code for rule in RULES if rule.live)
+# Where one of these was reported for a layer, a comparison with an earlier state adds nothing.
+_NEVER_UPDATED = tuple(rule.code for rule in stuck.RULES)
 # Averages of one and the same batch converge to its statistics, and then rest. If their last move
 # before they stood still was below this (in the units of `Change.largest`), they converged: one
 # bit of a float32 is 1e-7 of it.
@@ -75,7 +74,7 @@ class BatchNormGuard:
             raise UsageProblem(f"action is one of {', '.join(get_args(Action))}, not {action!r}.")
         config = make_config(select, ignore)
         rules = select_rules(config.select, config.ignore)
-        self._rules = tuple(rule for rule in rules if rule.code in GUARD_RULES)
+        self._rules = tuple(rule for rule in rules if rule.live)
         if not self._rules:
             raise UsageProblem(f"No rule is left: a guard judges {', '.join(GUARD_RULES)}.")
         self.after_batches = after_batches
@@ -175,7 +174,7 @@ class BatchNormGuard:
         self.findings = tuple(
             finding
             for finding in findings
-            if finding.rule.code != "BN107"
+            if not finding.rule.needs_earlier
             or not (self._has_converged(finding.layer) or _implied(finding.layer, known))
         )
         self._remember_moves(layers)
@@ -221,5 +220,5 @@ def _key(finding: Finding) -> tuple[str, str]:
 
 
 def _implied(name: str, known: set[tuple[str, str]]) -> bool:
-    """Return whether an error that implies BN107 is known of the layer."""
-    return any((name, code) in known for code in _IMPLY_BN107)
+    """Return whether the layer is known to have statistics that were never updated."""
+    return any((name, code) in known for code in _NEVER_UPDATED)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bninspect.model.layer import BNLayer, OptimizerSteps
+from bninspect.model.roles import ROLES, Role
 
 if TYPE_CHECKING:
     from bninspect.model.graph import GraphEvidence
@@ -100,8 +101,18 @@ class Cause(NamedTuple):
     doc: CauseDoc
 
 
+def every_role(_: BNLayer, __: Role) -> bool:
+    """Return True: the findings of a rule concern all of its `members`."""
+    return True
+
+
 class Rule(NamedTuple):
-    """One entry of the catalogue: `check` looks at a layer, `fix` says what to do for it."""
+    """One entry of the catalogue: `check` judges a layer, `fix` says what to do about a violation.
+
+    `members` are the roles that a finding is about; `concerns` tells for a layer which of them.
+    `needs_earlier` marks a rule that compares with an earlier checkpoint of the training and finds
+    nothing without one. `live` marks a rule that also judges a model while it trains.
+    """
 
     code: str
     name: str
@@ -110,6 +121,15 @@ class Rule(NamedTuple):
     doc: RuleDoc
     check: Callable[[BNLayer, RuleContext], Iterator[Violation]]
     fix: Callable[[BNLayer, Violation], str]
+    members: tuple[Role, ...] = ROLES
+    concerns: Callable[[BNLayer, Role], bool] = every_role
+    needs_earlier: bool = False
+    live: bool = False
+
+    def members_of(self, layer: BNLayer) -> tuple[Role, ...]:
+        """Return the roles of `layer` that a finding is about; all `members` if none stands out."""
+        concerned = tuple(role for role in self.members if self.concerns(layer, role))
+        return concerned or self.members
 
     def __repr__(self) -> str:
         return f"<Rule {self.code} {self.name}>"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from bninspect.model.layer import BNLayer
+from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
 from bninspect.rules.fixes import MOMENTUM_FIXES
@@ -216,5 +217,6 @@ updates to 5%       log(0.05) / log(0.99) = 298.1""",
         ),
         check=statistics_cold,
         fix=_fix_cold,
+        members=STATISTICS,
     ),
 )

@@ -201,5 +201,8 @@ The output has mean 2.333 and deviation 2 instead of 0 and 1.""",
         ),
         check=statistics_frozen,
         fix=_fix_frozen,
+        members=STATISTICS,
+        needs_earlier=True,
+        live=True,
     ),
 )

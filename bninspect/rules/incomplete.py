@@ -51,6 +51,14 @@ def _channels(variable: Variable) -> int:
     return next((size for size in reversed(variable.shape) if size != 1), 1)
 
 
+def _is_stored(layer: BNLayer, role: Role) -> bool:
+    return role in layer.variables
+
+
+def _is_missing(layer: BNLayer, role: Role) -> bool:
+    return role not in layer.variables
+
+
 def _fix_saver(layer: BNLayer, _: Violation) -> str:
     if layer.family in ("keras", "keras-1"):
         return "Save the model again with model.save or model.save_weights."
@@ -114,6 +122,7 @@ RULES: tuple[Rule, ...] = (
         ),
         check=statistics_missing,
         fix=_fix_saver,
+        members=STATISTICS,
     ),
     Rule(
         code="BN202",
@@ -135,6 +144,8 @@ RULES: tuple[Rule, ...] = (
         ),
         check=statistics_half_missing,
         fix=_fix_half,
+        members=STATISTICS,
+        concerns=_is_missing,
     ),
     Rule(
         code="BN203",
@@ -169,5 +180,6 @@ With 16 channels of gamma and 8 of mean there is no mean[8] to mean[15].""",
         ),
         check=shape_mismatch,
         fix=_fix_shapes,
+        concerns=_is_stored,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import ROLES, STATISTICS
+from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import (
     COLLAPSED_VARIANCE,
@@ -94,6 +94,10 @@ def half_precision(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
         yield Violation(f"{' and '.join(halves)}: stored as {layer.variables[halves[0]].dtype}")
 
 
+def _is_not_finite(layer: BNLayer, role: Role) -> bool:
+    return role in layer.values and bool(layer.values[role].not_finite)
+
+
 def _fix_not_finite(_: BNLayer, __: Violation) -> str:
     return (
         "Go back to the last checkpoint that is finite and find what diverged: the learning rate,"
@@ -160,6 +164,8 @@ mean 5, variance infinite, x = 8    (8 - 5) / sqrt(inf + 0.001) = 0.000""",
         ),
         check=not_finite,
         fix=_fix_not_finite,
+        concerns=_is_not_finite,
+        live=True,
     ),
     Rule(
         code="BN302",
@@ -196,6 +202,8 @@ variance -0.5, x = 8       sqrt(-0.5 + 0.001) has no value: NaN""",
         ),
         check=negative_variance,
         fix=_fix_negative,
+        members=("moving_variance",),
+        live=True,
     ),
     Rule(
         code="BN303",
@@ -234,6 +242,7 @@ x = 0.1, if it ever fires    (0.1 - 0) / sqrt(0 + 0.001) = 3.162""",
         ),
         check=dead,
         fix=_fix_dead,
+        members=STATISTICS,
     ),
     Rule(
         code="BN304",
@@ -269,6 +278,8 @@ An x that far from the mean is infinite in float16, and so is the output.""",
         ),
         check=exploding_variance,
         fix=_fix_exploding,
+        members=("moving_variance",),
+        live=True,
     ),
     Rule(
         code="BN305",
@@ -299,5 +310,7 @@ Inference then computes gamma * (x - mean) / sqrt(1 + epsilon) + beta.""",
         ),
         check=half_precision,
         fix=_fix_half,
+        members=STATISTICS,
+        live=True,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer
+from bninspect.model.roles import STATISTICS, Role
 from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
 from bninspect.rules.channels import channels_in_words, saw_only_zeros, untouched_channels
 from bninspect.rules.fixes import FREEZING_FIXES, REESTIMATE_FIXES
@@ -44,6 +45,10 @@ def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
         cause="untrained" if untrained else "layer-frozen" if frozen else None,
         severity="note" if untrained else None,
     )
+
+
+def _is_stored(layer: BNLayer, role: Role) -> bool:
+    return role in layer.variables
 
 
 def _fix_channels(_: BNLayer, __: Violation) -> str:
@@ -105,6 +110,7 @@ one of these, x = 8            (8 - 0) / sqrt(1 + 0.001) = 7.996""",
         ),
         check=channels_never_updated,
         fix=_fix_channels,
+        members=STATISTICS,
     ),
     Rule(
         code="BN105",
@@ -142,5 +148,6 @@ x = 8    1 * (8 - 0) / sqrt(1 + 0.001) + 0 = 7.996""",
         ),
         check=layer_untouched,
         fix=_fix_untouched,
+        concerns=_is_stored,
     ),
 )

@@ -47,8 +47,12 @@ def check_paths(
     rules = select_rules(config.select, config.ignore)
     if not rules:
         raise UsageProblem("No rule is left: all that are selected are ignored, too.")
-    if not config.since and not config.all_checkpoints and [r.code for r in rules] == ["BN107"]:
-        raise UsageProblem("BN107 compares: give an earlier checkpoint with --since CHECKPOINT.")
+    has_earlier = config.since or config.all_checkpoints
+    if not has_earlier and all(rule.needs_earlier for rule in rules):
+        codes = ", ".join(rule.code for rule in rules)
+        raise UsageProblem(
+            f"{codes} needs an earlier checkpoint to compare with: give it with --since CHECKPOINT."
+        )
     named = name_checkpoints(paths_of_run(paths), config)
     triage = _triage(rules, config)
     items: list[CheckpointReport] = []

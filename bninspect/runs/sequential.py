@@ -95,7 +95,7 @@ def by_itself(config: Config, rules: Rules) -> bool:
 
 
 def _compares(rules: Rules) -> bool:
-    return any(rule.code == "BN107" for rule in rules or ())
+    return any(rule.needs_earlier for rule in rules or ())
 
 
 def read_since(config: Config) -> CheckpointReport | None:

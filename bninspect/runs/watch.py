@@ -116,7 +116,7 @@ class Watch:
         self._rules = select_rules(config.select, config.ignore)
         if not self._rules:
             raise UsageProblem("No rule is left: all that are selected are ignored, too.")
-        self._compares = any(rule.code == "BN107" for rule in self._rules)
+        self._compares = any(rule.needs_earlier for rule in self._rules)
         self._triage = Triage(self._rules, config)
         self._settle = min(_SETTLE, pace.interval)
         self._arrivals = Arrivals(

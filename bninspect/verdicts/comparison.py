@@ -23,7 +23,7 @@ from bninspect.model.layer import BNLayer, Change, Since
 from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.roles import STATISTICS, Role
 from bninspect.model.rule import RuleContext
-from bninspect.rules import apply_rules, select_rules
+from bninspect.rules import RULES, apply_rules, select_rules
 
 Changes = Mapping[Role, Change]
 
@@ -325,7 +325,7 @@ def _judge(
         len(run.checkpoints[last].layers),
     )
     since = Since(run.labels[first], changes_between(before, after), facts)
-    rules = select_rules(["BN107"], [])
+    rules = [rule for rule in RULES if rule.needs_earlier]
     context = RuleContext(graph=run.checkpoints[last].graph)
     return _as_of_today(apply_rules([replace(after, since=since)], rules, context), run, last)
 

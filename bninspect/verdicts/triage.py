@@ -117,6 +117,6 @@ def _covers(suppression: Suppression, code: str) -> bool:
 
 
 def _ran(rules: Iterable[Rule], config: Config) -> set[str]:
-    """The codes of the rules that could find something: BN107 needs an earlier checkpoint."""
-    codes = {rule.code for rule in rules}
-    return codes if config.since or config.all_checkpoints else codes - {"BN107"}
+    """Return the codes of the rules that could find something in this run."""
+    has_earlier = config.since is not None or config.all_checkpoints
+    return {rule.code for rule in rules if has_earlier or not rule.needs_earlier}

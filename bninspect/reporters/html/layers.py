@@ -20,25 +20,6 @@ from bninspect.reporters.html.charts import Histogram, histogram, number
 from bninspect.reporters.text_utils import plural
 from bninspect.rules.channels import dead_of, untouched_channels
 
-# The members that the findings of a rule are about, by its code; those of the others depend on
-# what the layer stores (see `_members`).
-ABOUT: dict[str, tuple[Role, ...]] = {
-    "BN101": STATISTICS,
-    "BN102": ("moving_mean",),
-    "BN103": ("moving_variance",),
-    "BN104": STATISTICS,
-    "BN105": ROLES,
-    "BN106": STATISTICS,
-    "BN107": STATISTICS,
-    "BN201": STATISTICS,
-    "BN202": STATISTICS,
-    "BN203": ROLES,
-    "BN301": ROLES,
-    "BN302": ("moving_variance",),
-    "BN303": STATISTICS,
-    "BN304": ("moving_variance",),
-    "BN305": STATISTICS,
-}
 # How a cell of the map looks, gravest first, and its word: by a finding, by one that does
 # not count, without any.
 STATES: dict[str, str] = {
@@ -157,28 +138,14 @@ def _cells(
     """The state of each member: that of the gravest finding that is about it."""
     states: dict[Role, list[str]] = {role: [] for role in ROLES}
     for finding in findings:
-        for role in _concerned(layer, finding):
+        for role in finding.rule.members_of(layer):
             states[role].append(finding.severity)
     for finding in muted:
-        for role in _concerned(layer, finding):
+        for role in finding.rule.members_of(layer):
             states[role].append("muted")
     for role in ROLES:
         states[role].append("fine" if role in layer.variables else "absent")
     return tuple(Cell(role, gravest(states[role])) for role in ROLES)
-
-
-def _concerned(layer: BNLayer, finding: Finding) -> tuple[Role, ...]:
-    """The members of a layer that a finding is about."""
-    code = finding.rule.code
-    roles = ABOUT.get(code, ROLES)
-    if code == "BN301":
-        lost = (role for role in roles if role in layer.values and layer.values[role].not_finite)
-        return tuple(lost) or roles
-    if code == "BN202":
-        return tuple(role for role in roles if role not in layer.variables)
-    if code in ("BN105", "BN203"):
-        return tuple(role for role in roles if role in layer.variables)
-    return roles
 
 
 def _range(layer: BNLayer, role: Role) -> tuple[float | None, float | None]:

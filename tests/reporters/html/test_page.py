@@ -26,7 +26,7 @@ import bninspect.runs.run
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, histogram, trend
-from bninspect.reporters.html.layers import ABOUT, anchor, layer_view
+from bninspect.reporters.html.layers import anchor, layer_view
 from bninspect.reporters.html.page import HtmlReport
 from bninspect.reporters.html.rendering import render
 from bninspect.reporters.text_utils import printable
@@ -292,10 +292,6 @@ def test_the_map_has_every_statistic_of_every_layer(stuck: Page) -> None:
     ]
     cells = [one.classes[0] for one in stuck.all("i") if one.inside[-3:] == ("ol", "li", "a")]
     assert cells == ["fine", "fine", "error", "error"] * 3
-
-
-def test_every_rule_colours_the_map() -> None:
-    assert {rule.code for rule in RULES} == {*ABOUT}
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,14 @@ def table_of(
     return bytes(file) + footer(*ends)
 
 
+def table_of_pairs(
+    pairs: Sequence[tuple[bytes, bytes]], entries_per_block: int, restart_interval: int = 16
+) -> bytes:
+    """A table of keys and values in the order given, repeated keys included."""
+    parts = [pairs[i : i + entries_per_block] for i in range(0, len(pairs), entries_per_block)]
+    return table_of([(part[-1][0], sealed(block(part, restart_interval))) for part in parts])
+
+
 def table(
     entries: Mapping[bytes, bytes],
     *,

@@ -102,6 +102,8 @@ def _finder(graph: ObjectGraph, labels: dict[int, str]) -> Callable[[Sequence[st
     held: dict[int, dict[str, int]] = {}
 
     def name_at(path: Sequence[str]) -> str | None:
+        if not graph.children:
+            return None  # the graph is empty, so there is no root either
         number = ROOT
         for attribute in path:
             if number not in held:

@@ -9,6 +9,8 @@ table_builder.cc): data blocks, an index block of (last key, block handle), a fo
     footer   two block handles (varint offset, varint size each), zero padding, fixed64 magic
 
 `read_table` reads all of a table, as an index is read; a `Table` reads the blocks it is asked for.
+Of two entries with one key TensorFlow reads the first, and where keys are not in order it does not
+find them: seen with tf.train.load_checkpoint of TensorFlow 2.21.
 """
 
 from __future__ import annotations
@@ -52,15 +54,31 @@ def read_table(source: Source) -> Entries:
     entries: Entries = {}
     room = _MAX_KEY_GROWTH * source.size
     expected_offset = 0
-    for handle in _parse_block(source, index_handle, room).values():
+    previous = b""
+    for separator, handle in _parse_block(source, index_handle, room).items():
         offset, size = _parse_handle(source, handle)
         if offset < expected_offset:
             raise _corrupt(source, offset, "two of its blocks overlap")
         expected_offset = offset + size
         block = _parse_block(source, (offset, size), room)
+        _require_order(source, offset, block, previous, separator)
+        previous = separator
         room -= sum(map(len, block))
+        if block and (first := next(iter(block))) in entries:
+            del block[first]
         entries.update(block)
     return entries
+
+
+def _require_order(
+    source: Source, offset: int, block: Entries, previous: bytes, separator: bytes
+) -> None:
+    """Raise `Corrupt` unless the index finds each key of a block that it names `separator`.
+
+    `previous` is the separator of the block before.
+    """
+    if block and not previous <= next(iter(block)) <= next(reversed(block)) <= separator:
+        raise _corrupt(source, offset, "the keys of its table are not in order")
 
 
 class Table:
@@ -97,7 +115,7 @@ class Table:
         if number == len(self._handles):
             return None
         if number not in self._blocks:
-            self._blocks[number] = self._read_block(self._handles[number])
+            self._blocks[number] = self._read_block(number)
         return self._blocks[number].get(key)
 
     def places(self, key: bytes) -> list[tuple[int, int]]:
@@ -108,9 +126,12 @@ class Table:
         offset, size = self._handles[number]
         return [(offset, size + _TRAILER_SIZE)]
 
-    def _read_block(self, handle: tuple[int, int]) -> Entries:
-        """A block's entries, which are kept: a layer's variables lie side by side in it."""
+    def _read_block(self, number: int) -> Entries:
+        """Return a block's entries; `get` keeps them, since a layer's variables lie together."""
+        handle = self._handles[number]
         block = _parse_block(self._source, handle, self._room)
+        previous = self._last_keys[number - 1] if number else b""
+        _require_order(self._source, handle[0], block, previous, self._last_keys[number])
         self._room -= sum(map(len, block))
         self._budget.take(sum(map(len, block.values())), self._source.path)
         return block
@@ -151,12 +172,20 @@ def _parse_block(source: Source, handle: tuple[int, int], room: int) -> Entries:
         raise _corrupt(source, handle[0], "a block's restart table is longer than the block")
     try:
         return _parse_entries(block, end, room)
+    except _NotInOrderError as error:
+        raise _corrupt(source, handle[0], "the keys of its table are not in order") from error
     except (IndexError, ValueError) as error:
         raise _corrupt(source, handle[0], "an entry of a block is damaged") from error
 
 
+class _NotInOrderError(Exception):
+    """A key that is smaller than the key before it."""
+
+
 def _parse_entries(block: bytes, end: int, room: int) -> Entries:
-    """Unpack prefix-compressed entries; raises IndexError or ValueError where they make no sense.
+    """Unpack prefix-compressed entries; of those with one key the first counts.
+
+    Raises IndexError or ValueError where they make no sense, `_NotInOrderError` where keys descend.
 
     A name's fields are nearly always below 128, one byte each: that path is written out, since
     this loop is what reading a large index costs.
@@ -176,11 +205,14 @@ def _parse_entries(block: bytes, end: int, room: int) -> Entries:
         position = split + length
         if shared > len(key) or position > end:
             raise ValueError
-        key = key[:shared] + block[start:split]
+        last, key = key, key[:shared] + block[start:split]
         room -= len(key)
         if room < 0:
             raise ValueError
-        entries[key] = block[split:position]
+        if key > last or not entries:
+            entries[key] = block[split:position]
+        elif key < last:
+            raise _NotInOrderError
     return entries
 
 

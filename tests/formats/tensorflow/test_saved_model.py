@@ -133,6 +133,21 @@ def test_metadata_of_something_that_is_not_there(saved):
     assert told(layer_of(saved)) == (None, None, None)
 
 
+def test_an_empty_object_graph_beside_metadata(saved, run):
+    write_bundle(
+        saved / "variables" / "variables",
+        {f"layer_with_weights-0/{role}": array for role, array in VALUES.items()},
+        object_graph=graph_of([]),
+    )
+    (saved / "keras_metadata.pb").write_bytes(
+        keras_metadata(("root.layer_with_weights-0", METADATA))
+    )
+    report = bninspect.list_layers(saved)
+    assert [layer.name for layer in report.checkpoints[0].layers] == ["layer_with_weights-0"]
+    assert report.checkpoints[0].layers[0].keras is None
+    assert any("go by their keys" in note for note in report.checkpoints[0].notes)
+
+
 def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
     objects = [({"layer_with_weights-0": 1}, MODEL), ({}, METADATA)]
     (saved / "saved_model.pb").write_bytes(saved_model(*objects, graph=bytes(10_000_000)))

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
-from bninspect.formats.tensorflow.sstable import read_table
+from bninspect.formats.tensorflow.sstable import Table, read_table
 from bninspect.storage.source import Source
 from tests.support.table_writer import (
     FOOTER_SIZE,
@@ -22,6 +22,7 @@ from tests.support.table_writer import (
     snappy,
     table,
     table_of,
+    table_of_pairs,
     varint,
 )
 
@@ -32,6 +33,13 @@ SMALL = {b"alpha": b"1", b"alphabet": b"22", b"beta": b"", b"betamax": b"4444"}
 def read(path):
     with Source(str(path)) as source:
         return read_table(source)
+
+
+def look_up(path, keys):
+    """The values of these keys, each looked up by itself as in a V1 checkpoint."""
+    with Source(str(path)) as source:
+        lookup = Table(source)
+        return {key: lookup.get(key) for key in keys}
 
 
 def refused(path, kind, *words):
@@ -212,6 +220,37 @@ def test_blocks_that_overlap(path):
     same_again = {1: handle(0, len(one) - TRAILER_SIZE)}
     path.write_bytes(table_of([(b"a", one), (b"b", two)], same_again))
     refused(path, Corrupt, "overlap", "offset 0")
+
+
+# --- Keys that repeat or are out of order ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("entries_per_block", [1, 2, 3, 8])
+@pytest.mark.parametrize("restart_interval", [1, 16])
+def test_the_first_of_two_entries_with_one_key_counts(path, entries_per_block, restart_interval):
+    pairs = [(b"", b"0"), (b"a", b"1"), (b"b", b"first"), (b"b", b"second"), (b"c", b"3")]
+    path.write_bytes(table_of_pairs(pairs, entries_per_block, restart_interval))
+    expected = {b"": b"0", b"a": b"1", b"b": b"first", b"c": b"3"}
+    assert read(path) == expected
+    assert [*read(path)] == [*expected]
+    assert look_up(path, expected) == expected
+
+
+@pytest.mark.parametrize("entries_per_block", [1, 2, 3, 8])
+@pytest.mark.parametrize("keys", ["acb", "bac", "cba", "abca"])
+def test_keys_out_of_order_are_damage(path, keys, entries_per_block):
+    pairs = [(key.encode(), b"1") for key in keys]
+    path.write_bytes(table_of_pairs(pairs, entries_per_block))
+    refused(path, Corrupt, "keys of its table are not in order")
+    with pytest.raises(Corrupt, match="not in order"):
+        look_up(path, [key.encode() for key in keys])
+
+
+@pytest.mark.parametrize("separator", [b"a", b"d"])
+def test_an_index_that_does_not_lead_to_a_key_is_damage(path, separator):
+    first, second = sealed(block([(b"b", b"1")])), sealed(block([(b"c", b"2")]))
+    path.write_bytes(table_of([(separator, first), (b"e", second)]))
+    refused(path, Corrupt, "keys of its table are not in order")
 
 
 # --- Blocks that are damaged though their checksum is right ---------------------------------------

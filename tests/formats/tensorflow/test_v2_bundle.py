@@ -35,6 +35,7 @@ from tests.support.table_writer import (
     slice_key,
     snappy,
     table_of,
+    table_of_pairs,
     varint,
     write_bundle,
     write_index,
@@ -315,6 +316,33 @@ def test_tensorflow_reads_what_the_writer_writes(
         slices={"cut": cut},
     )
     assert_agrees_with_tensorflow(tf, prefix, len(variables))
+
+
+@pytest.mark.parametrize("entries_per_block", [1, 2, 3, 8])
+@pytest.mark.parametrize("first", ["x", "again"])
+def test_tensorflow_reads_the_first_of_two_entries_with_one_key(
+    tf, prefix, first, entries_per_block
+):
+    entries = write_bundle(prefix, {"x": X, "again": X + 10})
+    pairs = [(b"", entries[b""]), (b"x", entries[first.encode()])]
+    pairs += [(b"x", entries[{"x": b"again", "again": b"x"}[first]])]
+    encoded = [(key, value.encode()) for key, value in pairs]
+    index_path(prefix).write_bytes(table_of_pairs(encoded, entries_per_block))
+    assert_agrees_with_tensorflow(tf, prefix, 1)
+    with bninspect.open_checkpoint(prefix) as checkpoint:
+        assert checkpoint.variables["x"].read()[0, 0] == {"x": 0, "again": 10}[first]
+
+
+@pytest.mark.parametrize("entries_per_block", [1, 8])
+def test_tensorflow_does_not_find_keys_out_of_order(tf, prefix, entries_per_block):
+    entries = write_bundle(prefix, {"a": X, "b": X, "c": X})
+    pairs = [(key.encode(), entries[key.encode()].encode()) for key in ("", "c", "b", "a")]
+    index_path(prefix).write_bytes(table_of_pairs(pairs, entries_per_block))
+    reader = tf.train.load_checkpoint(str(prefix))
+    with pytest.raises(Exception, match="Key a not found in checkpoint"):
+        reader.get_tensor("a")
+    with pytest.raises(Corrupt, match="not in order"):
+        bninspect.open_checkpoint(prefix)
 
 
 def test_a_slice_that_says_it_is_everything(tf, prefix):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.model.layer import BNLayer, Values, bitwise_equal
+from bninspect.model.layer import BNLayer, Values, equals
 
 Member = tuple[NDArray[Any], tuple[float, ...]]
 
@@ -22,8 +22,8 @@ Member = tuple[NDArray[Any], tuple[float, ...]]
 def measure(members: Sequence[Member]) -> list[Values]:
     """The `Values` of each member, given as its array (of any shape) and what it may start from.
 
-    The initial value of a member is the candidate that all its channels hold bit by bit, else the
-    first candidate; None without candidates.
+    The initial value of a member is the candidate that all its channels equal, else the first
+    candidate; None without candidates.
     """
     measured: dict[int, Values] = {}
     by_type: dict[Any, list[int]] = {}
@@ -47,7 +47,7 @@ def _measure_joined(members: list[Member]) -> list[Values]:
     highest = np.maximum.reduceat(joined, starts).tolist()
     equal = {}
     for value in {value for _, candidates in members for value in candidates}:
-        places = np.flatnonzero(bitwise_equal(joined, value))
+        places = np.flatnonzero(equals(joined, value))
         owners = np.searchsorted(starts, places, side="right") - 1
         equal[value] = np.bincount(owners, minlength=len(arrays)).tolist()
     measured = []

@@ -1,7 +1,7 @@
 """What became of BN layers between two checkpoints of one training.
 
-Whether a member moved is told bit by bit. How far it went is measured by what inference makes of
-it, channel by channel, and the channel that went farthest counts:
+A member moved if one of its channels holds another number (-0.0 equals 0). How far it went is
+measured by what inference makes of it, channel by channel; the channel that went farthest counts:
 
 - moving_mean: in standard deviations, sqrt(variance + epsilon) of the earlier checkpoint. That is
   what inference divides by, so a variance of 0 counts as epsilon (stored, else the family's usual).
@@ -98,14 +98,10 @@ def changes_between(earlier: BNLayer, later: BNLayer) -> dict[Role, Change]:
 
 
 def _moved(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
-    """Which channels have changed in any bit; a NaN that stays the same has not."""
-    if before.dtype != after.dtype:  # stored in another byte order
-        native = before.dtype.newbyteorder("=")
-        before, after = before.astype(native), after.astype(native)
-    if before.dtype.kind == "f":
-        bits = f"{before.dtype.byteorder}u{before.itemsize}"
-        before, after = before.view(bits), after.view(bits)
+    """Return which channels hold another number than before; a NaN that stays NaN did not move."""
     moved: NDArray[Any] = np.not_equal(before, after)
+    if before.dtype.kind == "f":
+        moved &= ~(np.isnan(before) & np.isnan(after))
     return moved
 
 

@@ -31,7 +31,7 @@ class Values(NamedTuple):
 
     `array` has shape (C,), `channels` is C. `minimum` and `maximum` are NaN if any value is, and
     for no channels. `initial` is the value that training started from, None where that is random
-    or unknown; `at_initial` counts the channels that are bit by bit at it (None with `initial`).
+    or unknown; `at_initial` counts the channels that equal it (None with `initial`).
     """
 
     array: NDArray[Any]
@@ -43,7 +43,7 @@ class Values(NamedTuple):
 
     @property
     def all_initial(self) -> bool:
-        """Whether every channel is bit by bit at the initial value (False for no channels)."""
+        """Whether every channel equals the initial value (False for no channels)."""
         return self.at_initial == self.channels > 0
 
     @property
@@ -67,28 +67,25 @@ class Values(NamedTuple):
         return math.fsum(value / self.channels for value in self.array.tolist())
 
     def equal_to(self, value: float) -> NDArray[Any]:
-        """Which channels hold `value` bit by bit, as booleans."""
-        return bitwise_equal(self.array, value)
+        """Return which channels equal `value`, as booleans of shape (C,)."""
+        return equals(self.array, value)
 
 
-def bitwise_equal(array: NDArray[Any], value: float) -> NDArray[Any]:
-    """Where `array` holds `value` bit by bit (so -0.0 is not 0.0), as booleans of its shape.
+def equals(array: NDArray[Any], value: float) -> NDArray[Any]:
+    """Return where `array` equals `value`, as booleans of the array's shape.
 
-    A value that the array's type cannot hold is nowhere in it.
+    The comparison is one of numbers, without a tolerance: -0.0 equals 0. `value` is rounded to the
+    type of the array first; a value that is too large for this type equals nothing.
     """
     import numpy as np
 
-    equal: NDArray[Any]
-    if array.dtype.kind != "f":
-        equal = np.equal(array, value)
-        return equal
-    with np.errstate(over="ignore"):
-        element = array.dtype.type(value)
-    if np.isfinite(element):
-        bits = f"u{array.itemsize}"
-        equal = np.equal(array.view(bits), element.view(bits))
-    else:
-        equal = np.zeros(array.shape, bool)
+    element: Any = value
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            element = array.dtype.type(value)
+        if not np.isfinite(element):
+            return np.zeros(array.shape, bool)
+    equal: NDArray[Any] = np.equal(array, element)
     return equal
 
 
@@ -120,7 +117,7 @@ class TrainingEvidence(NamedTuple):
 class Change(NamedTuple):
     """What became of one member between two checkpoints.
 
-    `moved` says whether any bit of any channel changed, `largest` how far the channel went that
+    `moved` says whether any channel holds another number, `largest` how far the channel went that
     went farthest (`evidence.history` says in which unit): NaN where that is not finite, None where
     nothing is stored to measure it by.
     """
@@ -197,7 +194,7 @@ class BNLayer:
 
     @property
     def all_initial(self) -> bool:
-        """Whether both `statistics` are bit by bit at their initial values, in every channel."""
+        """Whether both `statistics` equal their initial values in every channel."""
         return self.statistics is not None and all(one.all_initial for one in self.statistics)
 
     @property

@@ -28,7 +28,7 @@ _SCHEMA = (
 )
 _BASE = "%SRCROOT%"
 _MOST_RESULTS = 25_000  # GitHub refuses a run that has more
-# GitHub's words. Errors are tested bit by bit, warnings stand on thresholds or on what is absent.
+# GitHub's words. Errors test equality of numbers, warnings use thresholds or what is absent.
 _PROBLEM_SEVERITY = {"error": "error", "warning": "warning", "note": "recommendation"}
 _PRECISION = {"error": "very-high", "warning": "high", "note": "medium"}
 _TAGS = ("batch-normalization", "correctness", "keras", "tensorflow")

@@ -31,7 +31,7 @@ Points = list[tuple[float, float]]
 class Histogram(NamedTuple):
     """The values of one member: `bars` and `stuck` are paths, and what is written beside them.
 
-    `stuck` is the part of the bars that is bit by bit at the initial value. `initial` is where that
+    `stuck` is the part of the bars that equals the initial value. `initial` is where that
     lies, None where it is unknown or beyond the axis; then `beyond` is the side (`left`, `right`).
     """
 

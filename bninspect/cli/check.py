@@ -11,7 +11,7 @@ import click
 from bninspect.cli import help_texts
 from bninspect.cli.errors import fail, tell
 from bninspect.cli.exit_codes import INTERRUPTED, NOTHING_CHECKED, OK, exit_code_of
-from bninspect.cli.formats import CHECK, STREAMED, Wishes
+from bninspect.cli.formats import CHECK, STREAMED, OutputOptions
 from bninspect.cli.options import PATHS, check_options, common_options
 from bninspect.cli.output import destinations, output_stream, refuse_input, refuse_settings
 from bninspect.errors import UsageProblem
@@ -52,7 +52,7 @@ def check(
     """
     from dataclasses import replace
 
-    from bninspect.cli.streaming import follow
+    from bninspect.cli.streaming import open_sink
     from bninspect.runs.run import check_paths
 
     targets = destinations(formats, output)
@@ -62,7 +62,7 @@ def check(
     if update_baseline:
         return _update_baseline(paths, config, files, quiet=quiet, allow_empty=allow_empty)
     refuse_settings(files, (config.file, config.baseline))
-    wishes = Wishes(color, quiet, verbose, config.fail_on, allow_empty, resume=resume)
+    options = OutputOptions(color, quiet, verbose, config.fail_on, allow_empty, resume=resume)
     given = paths if config.since is None else (*paths, config.since)
     for file in files:
         refuse_input(file, given)
@@ -71,12 +71,12 @@ def check(
         from bninspect.runs.resume import Results, settings_of
 
         config = replace(config, states=True)
-        wishes = wishes._replace(settings=settings_of(config))
+        options = options._replace(settings=settings_of(config))
         if resume is not None and not _begins(resume, targets):
-            results = Results(resume, wishes.settings)
-    with follow(targets, wishes) as follower:
-        report = check_paths(paths, config, follower, results)
-        follower.end(report, (*given, *opened_paths(report)))
+            results = Results(resume, options.settings)
+    with open_sink(targets, options) as sink:
+        report = check_paths(paths, config, sink, results)
+        sink.end(report, (*given, *opened_paths(report)))
     if files and not quiet:
         from bninspect.reporters.text_utils import printable
         from bninspect.reporters.verdict_text import summary
@@ -93,7 +93,7 @@ def _update_baseline(
     """Write the findings of today to the baseline, or nothing if it would not hold them all."""
     from dataclasses import replace
 
-    from bninspect.cli.streaming import follow
+    from bninspect.cli.streaming import open_sink
     from bninspect.reporters.text_utils import plural, printable
     from bninspect.runs.run import check_paths
     from bninspect.verdicts.baseline import refuse_other_file, write_baseline
@@ -107,9 +107,9 @@ def _update_baseline(
     if files:
         raise UsageProblem(f"--update-baseline writes no report: leave {files[0]} away.")
     refuse_other_file(target)
-    with follow([], Wishes(quiet=quiet), kept=True) as follower:
-        report = check_paths(paths, replace(config, baseline=None), follower)
-        follower.end(report, ())
+    with open_sink([], OutputOptions(quiet=quiet), kept=True) as sink:
+        report = check_paths(paths, replace(config, baseline=None), sink)
+        sink.end(report, ())
     if report.interrupted:
         return fail(f"interrupted; {target} is left as it was.", INTERRUPTED)
     for item in report.checkpoints:

@@ -8,7 +8,7 @@ import click
 
 from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import FINDINGS, NOTHING_CHECKED, OK, PROBLEM
-from bninspect.cli.formats import COMPARE, Wishes, write
+from bninspect.cli.formats import COMPARE, OutputOptions, write
 from bninspect.cli.options import PATHS, common_options, fail_on_option
 from bninspect.cli.output import destinations
 
@@ -55,7 +55,7 @@ def compare(
     keep_settings(targets, config)
     comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
-    write(comparison, COMPARE, targets, (*paths, *opened), Wishes(color, quiet, verbose))
+    write(comparison, COMPARE, targets, (*paths, *opened), OutputOptions(color, quiet, verbose))
     if comparison.unreadable:
         return PROBLEM
     if any_at_least(config.fail_on, comparison.findings):

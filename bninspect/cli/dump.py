@@ -9,7 +9,7 @@ import click
 from bninspect.cli import help_texts
 from bninspect.cli.errors import fail
 from bninspect.cli.exit_codes import OK, PROBLEM
-from bninspect.cli.formats import DUMP, Wishes, write
+from bninspect.cli.formats import DUMP, OutputOptions, write
 from bninspect.cli.options import common_options, complete_files
 from bninspect.cli.output import destinations
 from bninspect.errors import UsageProblem
@@ -70,6 +70,6 @@ def dump(
     for item in report.checkpoints:
         if item.error is not None:
             fail(str(item.error))
-    wishes = Wishes(color, quiet, verbose, several=config.all_checkpoints)
-    write(dumps, DUMP, targets, (path, *opened_paths(report)), wishes)
+    options = OutputOptions(color, quiet, verbose, several=config.all_checkpoints)
+    write(dumps, DUMP, targets, (path, *opened_paths(report)), options)
     return PROBLEM if report.unreadable else OK

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bninspect.verdicts.comparison import Comparison
 
 
-class Wishes(NamedTuple):
+class OutputOptions(NamedTuple):
     """What was asked for besides a format: colour and length of prose, and what else formats show.
 
     `fail_on` is the least severity that fails the run, and without `allow_empty` so does a run
@@ -44,8 +44,8 @@ class Wishes(NamedTuple):
         return look(stream, self.color, quiet=self.quiet, verbose=self.verbose)
 
 
-# (result, stream, wishes); those of BINARY take a stream of bytes.
-Writer = Callable[[Any, Any, Wishes], None]
+# (result, stream, options); those of BINARY take a stream of bytes.
+Writer = Callable[[Any, Any, OutputOptions], None]
 BINARY = ("npz",)
 # Formats whose file grows with each result, and holds what is done if the run breaks.
 STREAMED = ("jsonl",)
@@ -56,7 +56,7 @@ def write(
     writers: Mapping[str, Writer],
     destinations: Sequence[tuple[str, str | None]],
     inputs: Iterable[str],
-    wishes: Wishes,
+    options: OutputOptions,
 ) -> None:
     """Write a result in each format to its file, which is none of `inputs`, or to standard output.
 
@@ -69,18 +69,18 @@ def write(
             refuse_input(path, inputs)
     for name, path in destinations:
         with output_stream(path, binary=name in BINARY) as stream:
-            writers[name](result, stream, wishes)
+            writers[name](result, stream, options)
 
 
-class Following(Protocol):
+class StreamWriter(Protocol):
     """What writes a check in one format: each checkpoint as it comes, then what is said of all.
 
     `layers` says whether it writes the layers themselves, not only how many there are; `kept`
     whether the report at the end is to have the checkpoints again, not only how many.
     """
 
-    layers: bool
-    kept: bool
+    needs_layers: bool
+    needs_checkpoints: bool
 
     def add(self, item: CheckpointReport) -> None:
         """One checkpoint has been checked."""
@@ -92,8 +92,8 @@ class Following(Protocol):
 class _AtTheEnd:
     """A format of which nothing can be written before the end."""
 
-    layers = False
-    kept = True
+    needs_layers = False
+    needs_checkpoints = True
 
     def __init__(self, write: Callable[[Report], None]) -> None:
         self._write = write
@@ -105,54 +105,54 @@ class _AtTheEnd:
         self._write(report)
 
 
-def _check_text(stream: TextIO, wishes: Wishes) -> Following:
+def _check_text(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.check_text import TextReport
 
-    return TextReport(stream, **wishes.look(stream))
+    return TextReport(stream, **options.look(stream))
 
 
-def _concise(stream: TextIO, _: Wishes) -> Following:
+def _concise(stream: TextIO, _: OutputOptions) -> StreamWriter:
     from bninspect.reporters.check_text import ConciseReport
 
     return ConciseReport(stream)
 
 
-def _check_json(stream: TextIO, _: Wishes) -> Following:
+def _check_json(stream: TextIO, _: OutputOptions) -> StreamWriter:
     from bninspect.reporters.json_v1 import JsonReport
 
     return JsonReport(stream)
 
 
-def _check_jsonl(stream: TextIO, wishes: Wishes) -> Following:
+def _check_jsonl(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.json_v1 import CheckLines
 
-    return CheckLines(stream, wishes.settings, appends=wishes.appends)
+    return CheckLines(stream, options.settings, appends=options.appends)
 
 
-def _github(stream: TextIO, wishes: Wishes) -> Following:
+def _github(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.github import GithubReport
 
     return GithubReport(
         stream,
-        quiet=wishes.quiet,
-        verbose=wishes.verbose,
-        allow_empty=wishes.allow_empty,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        allow_empty=options.allow_empty,
     )
 
 
-def _sarif(stream: TextIO, _: Wishes) -> Following:
+def _sarif(stream: TextIO, _: OutputOptions) -> StreamWriter:
     from bninspect.reporters.sarif import write_sarif
 
     return _AtTheEnd(lambda report: write_sarif(report, stream))
 
 
-def _junit(stream: TextIO, wishes: Wishes) -> Following:
+def _junit(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.junit import JunitReport
 
-    return JunitReport(stream, fail_on=wishes.fail_on)
+    return JunitReport(stream, fail_on=options.fail_on)
 
 
-CHECK: Mapping[str, Callable[[TextIO, Wishes], Following]] = {
+CHECK: Mapping[str, Callable[[TextIO, OutputOptions], StreamWriter]] = {
     "text": _check_text,
     "concise": _concise,
     "json": _check_json,
@@ -163,7 +163,7 @@ CHECK: Mapping[str, Callable[[TextIO, Wishes], Following]] = {
 }
 
 
-class Watching(Protocol):
+class WatchWriter(Protocol):
     """What writes a watch in one format: each checkpoint at its moment, at last what is said."""
 
     def add(self, item: CheckpointReport, moment: datetime) -> None:
@@ -173,31 +173,31 @@ class Watching(Protocol):
         """No more will come."""
 
 
-def _watch_text(stream: TextIO, wishes: Wishes) -> Watching:
+def _watch_text(stream: TextIO, options: OutputOptions) -> WatchWriter:
     from bninspect.reporters.watch_text import WatchText
 
-    return WatchText(stream, **wishes.look(stream))
+    return WatchText(stream, **options.look(stream))
 
 
-def _watch_jsonl(stream: TextIO, _: Wishes) -> Watching:
+def _watch_jsonl(stream: TextIO, _: OutputOptions) -> WatchWriter:
     from bninspect.reporters.json_v1 import JsonLines
 
     return JsonLines(stream)
 
 
-WATCH: Mapping[str, Callable[[TextIO, Wishes], Watching]] = {
+WATCH: Mapping[str, Callable[[TextIO, OutputOptions], WatchWriter]] = {
     "text": _watch_text,
     "jsonl": _watch_jsonl,
 }
 
 
-def _list_text(report: Report, stream: TextIO, wishes: Wishes) -> None:
+def _list_text(report: Report, stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.list_text import write_list
 
-    write_list(report, stream, **wishes.look(stream))
+    write_list(report, stream, **options.look(stream))
 
 
-def _list_json(report: Report, stream: TextIO, _: Wishes) -> None:
+def _list_json(report: Report, stream: TextIO, _: OutputOptions) -> None:
     from bninspect.reporters.json_v1 import write_json
 
     write_json(report, stream, findings=False)
@@ -206,30 +206,30 @@ def _list_json(report: Report, stream: TextIO, _: Wishes) -> None:
 LIST: Mapping[str, Writer] = {"text": _list_text, "json": _list_json}
 
 
-def _dump_text(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
+def _dump_text(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.list_text import write_dump
 
-    asked = wishes.look(stream)
+    asked = options.look(stream)
     del asked["width"]  # nothing of it is folded
     write_dump(dumps, stream, **asked)
 
 
-def _dump_json(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
+def _dump_json(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.json_v1 import write_dump_json
 
-    write_dump_json(dumps, stream, several=wishes.several)
+    write_dump_json(dumps, stream, several=options.several)
 
 
-def _dump_csv(dumps: Sequence[Dump], stream: TextIO, wishes: Wishes) -> None:
+def _dump_csv(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.dump_files import write_csv
 
-    write_csv(dumps, stream, several=wishes.several)
+    write_csv(dumps, stream, several=options.several)
 
 
-def _dump_npz(dumps: Sequence[Dump], stream: BinaryIO, wishes: Wishes) -> None:
+def _dump_npz(dumps: Sequence[Dump], stream: BinaryIO, options: OutputOptions) -> None:
     from bninspect.reporters.dump_files import write_npz
 
-    write_npz(dumps, stream, several=wishes.several)
+    write_npz(dumps, stream, several=options.several)
 
 
 DUMP: Mapping[str, Writer] = {
@@ -240,19 +240,19 @@ DUMP: Mapping[str, Writer] = {
 }
 
 
-def _compare_text(comparison: Comparison, stream: TextIO, wishes: Wishes) -> None:
+def _compare_text(comparison: Comparison, stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.compare_text import write_comparison
 
-    write_comparison(comparison, stream, **wishes.look(stream))
+    write_comparison(comparison, stream, **options.look(stream))
 
 
-def _compare_json(comparison: Comparison, stream: TextIO, _: Wishes) -> None:
+def _compare_json(comparison: Comparison, stream: TextIO, _: OutputOptions) -> None:
     from bninspect.reporters.compare_json import write_comparison_json
 
     write_comparison_json(comparison, stream)
 
 
-def _compare_csv(comparison: Comparison, stream: TextIO, _: Wishes) -> None:
+def _compare_csv(comparison: Comparison, stream: TextIO, _: OutputOptions) -> None:
     from bninspect.reporters.compare_text import write_csv
 
     write_csv(comparison, stream)

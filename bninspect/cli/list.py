@@ -8,7 +8,7 @@ import click
 
 from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import OK, PROBLEM
-from bninspect.cli.formats import LIST, Wishes, write
+from bninspect.cli.formats import LIST, OutputOptions, write
 from bninspect.cli.options import PATHS, common_options
 from bninspect.cli.output import destinations
 
@@ -47,5 +47,7 @@ def list_(
     targets = destinations(formats, output)
     keep_settings(targets, config)
     report = list_paths(paths, config)
-    write(report, LIST, targets, (*paths, *opened_paths(report)), Wishes(color, quiet, verbose))
+    write(
+        report, LIST, targets, (*paths, *opened_paths(report)), OutputOptions(color, quiet, verbose)
+    )
     return PROBLEM if report.unreadable else OK

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from bninspect.cli.formats import CHECK, STREAMED, Following, Wishes
+from bninspect.cli.formats import CHECK, STREAMED, OutputOptions, StreamWriter
 from bninspect.cli.output import (
     OUTPUT_CLOSED,
     drop_output,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def follow(
-    targets: Sequence[tuple[str, str | None]], wishes: Wishes, *, kept: bool = False
-) -> Iterator[Follower]:
+def open_sink(
+    targets: Sequence[tuple[str, str | None]], options: OutputOptions, *, kept: bool = False
+) -> Iterator[ResultSink]:
     """What follows a check and writes it to `targets`, (format, file or None for standard output).
 
     `kept` says that the findings are needed once more when the check is done.
@@ -42,38 +42,40 @@ def follow(
         for name, path in targets:
             if path is not None:
                 grows = name in STREAMED
-                stream = files.enter_context(_grown(path, wishes) if grows else output_stream(path))
-                written.append(_writer(name, stream, wishes))
+                stream = files.enter_context(
+                    _grown(path, options) if grows else output_stream(path)
+                )
+                written.append(_writer(name, stream, options))
         printed = [name for name, path in targets if path is None]
         # A bar and results that come line by line would write over each other.
         apart = not (printed in (["concise"], ["jsonl"]) and sys.stdout.isatty())
-        yield Follower(
+        yield ResultSink(
             written,
-            _writer(printed[0], sys.stdout, wishes) if printed else None,
+            _writer(printed[0], sys.stdout, options) if printed else None,
             whole,
             files.close,
             kept=kept,
-            progress=apart and not wishes.quiet and sys.stderr is not None and sys.stderr.isatty(),
+            progress=apart and not options.quiet and sys.stderr is not None and sys.stderr.isatty(),
         )
 
 
-def _grown(path: str, wishes: Wishes) -> AbstractContextManager[Any]:
+def _grown(path: str, options: OutputOptions) -> AbstractContextManager[Any]:
     from bninspect.runs.resume import drop_unfinished_line, refuse_other_file
 
-    appends = wishes.resume is not None and same_file(path, wishes.resume)
+    appends = options.resume is not None and same_file(path, options.resume)
     refuse_other_file(path, "--format jsonl:")
     if appends and os.path.isfile(path):
         drop_unfinished_line(path)
     return growing_output(path, appends=appends)
 
 
-def _writer(name: str, stream: TextIO, wishes: Wishes) -> Following:
+def _writer(name: str, stream: TextIO, options: OutputOptions) -> StreamWriter:
     """What writes a format to a stream, which may be that of the results to go on with."""
-    if name in STREAMED and wishes.resume is not None:
+    if name in STREAMED and options.resume is not None:
         with suppress(OSError, ValueError):  # not every stream is a file
-            there = os.stat(wishes.resume)
-            wishes = wishes._replace(appends=os.path.samestat(os.fstat(stream.fileno()), there))
-    return CHECK[name](stream, wishes)
+            there = os.stat(options.resume)
+            options = options._replace(appends=os.path.samestat(os.fstat(stream.fileno()), there))
+    return CHECK[name](stream, options)
 
 
 def same_file(path: str, other: str) -> bool:
@@ -81,13 +83,13 @@ def same_file(path: str, other: str) -> bool:
     return os.path.realpath(path) == os.path.realpath(other)
 
 
-class Follower:
+class ResultSink:
     """Gets the checkpoints of a check as they come, and the report at its end."""
 
     def __init__(
         self,
-        written: Sequence[Following],
-        printed: Following | None,
+        written: Sequence[StreamWriter],
+        printed: StreamWriter | None,
         files: Sequence[str],
         close_files: Callable[[], None],
         *,
@@ -99,9 +101,11 @@ class Follower:
         self._progress = progress
         self._bar: Any = None
         everyone = [one for one in (*written, printed) if one is not None]
-        self.layers = any(one.layers for one in everyone)
+        self.needs_layers = any(one.needs_layers for one in everyone)
         # A file that is to appear at the end must not be one that was read.
-        self.kept = kept or bool(files) or any(one.kept for one in everyone)
+        self.needs_checkpoints = (
+            kept or bool(files) or any(one.needs_checkpoints for one in everyone)
+        )
 
     def begin(self, total: int) -> None:
         """Show how far it is, if somebody is there to see it."""
@@ -131,7 +135,7 @@ class Follower:
         self._close_files()
         self._print(lambda printed: printed.end(report))
 
-    def _print(self, write: Callable[[Following], None]) -> None:
+    def _print(self, write: Callable[[StreamWriter], None]) -> None:
         """Write to standard output; the program ends if that is closed and is all there is."""
         if self._printed is None:
             return

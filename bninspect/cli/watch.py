@@ -12,7 +12,7 @@ import click
 
 from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import FINDINGS, INTERRUPTED, NOTHING_CHECKED, OK, PROBLEM
-from bninspect.cli.formats import WATCH, Watching, Wishes
+from bninspect.cli.formats import WATCH, OutputOptions, WatchWriter
 from bninspect.cli.options import complete_files, watch_options
 from bninspect.cli.output import output_stream
 from bninspect.errors import UsageProblem
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bninspect.config.model import Config
     from bninspect.model.report import CheckpointReport
-    from bninspect.runs.watch import Conclusion, Watch
+    from bninspect.runs.watch import Conclusion, DirectoryWatch
 
 # By the keyboard, by a scheduler, and by a terminal that is closed.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -55,13 +55,15 @@ def watch(
     written anew under its name, and compared with the one before it (BN107). Half-written,
     renamed and deleted ones are no errors. The training is never hindered: no file is locked.
     """
-    from bninspect.runs.watch import Pace, Watch
+    from bninspect.runs.watch import DirectoryWatch, Pace
     from bninspect.storage import filesystem
 
     _require_directory(directory)
     with output_stream(None) as stream, _asked_to_end() as asked:
-        writer = WATCH[format_](stream, Wishes(color, quiet, verbose))
-        watching = Watch(directory, config, Pace(interval, grace, timeout), sleep=asked.sleep)
+        writer = WATCH[format_](stream, OutputOptions(color, quiet, verbose))
+        watching = DirectoryWatch(
+            directory, config, Pace(interval, grace, timeout), sleep=asked.sleep
+        )
         if not quiet:
             from bninspect.reporters.text_utils import printable
 
@@ -113,7 +115,7 @@ class _Goal:
         return "until-step" if item.step >= self._until_step else None
 
 
-def _follow(watching: Watch, writer: Watching, goal: _Goal, asked: _Asked) -> str:
+def _follow(watching: DirectoryWatch, writer: WatchWriter, goal: _Goal, asked: _Asked) -> str:
     """Write what comes, and return why that has ended."""
     try:
         for item in watching.reports():

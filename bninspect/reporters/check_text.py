@@ -30,8 +30,8 @@ class TextReport:
     verdict on all, so that nothing is written before the end; then each has its own.
     """
 
-    layers = False
-    kept = True
+    needs_layers = False
+    needs_checkpoints = True
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class ConciseReport:
     could be compared where that was asked for, has a line that says so.
     """
 
-    layers = False
-    kept = True
+    needs_layers = False
+    needs_checkpoints = True
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -47,8 +47,8 @@ class GithubReport:
     was checked or compared is an error unless `allow_empty`.
     """
 
-    layers = False
-    kept = True
+    needs_layers = False
+    needs_checkpoints = True
 
     def __init__(
         self,

@@ -42,8 +42,8 @@ class JsonReport:
     `summary.interrupted` is there, and true, if more checkpoints were named than looked at.
     """
 
-    layers = True
-    kept = True
+    needs_layers = True
+    needs_checkpoints = True
 
     def __init__(self, stream: TextIO, *, findings: bool = True) -> None:
         self._stream, self._findings = stream, findings
@@ -86,8 +86,8 @@ class CheckLines:
     it was then; with `appends` it is in the file already.
     """
 
-    layers = True
-    kept = False
+    needs_layers = True
+    needs_checkpoints = False
 
     def __init__(self, stream: TextIO, settings: str, *, appends: bool = False) -> None:
         self._stream, self._settings, self._appends = stream, settings, appends

@@ -31,8 +31,8 @@ class JunitReport:
     compared where that was asked for, is skipped.
     """
 
-    layers = True
-    kept = True
+    needs_layers = True
+    needs_checkpoints = True
 
     def __init__(self, stream: TextIO, *, fail_on: str = "error") -> None:
         self._stream = stream

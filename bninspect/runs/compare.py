@@ -14,7 +14,7 @@ from bninspect.runs.sequential import name_checkpoints, paths_of_run
 
 if TYPE_CHECKING:
     from bninspect.verdicts.comparison import Comparison
-from bninspect.runs.follower import PathName
+from bninspect.runs.observer import PathName
 from bninspect.runs.run import examine_all
 
 

@@ -30,7 +30,7 @@ from bninspect.model.rule import Rule, no_graph
 from bninspect.model.target import Found
 from bninspect.rules import RULES, select_rules
 from bninspect.runs.dask import Pool, cluster_pool
-from bninspect.runs.sequential import Rules, by_itself, examine_in_turn, read_since
+from bninspect.runs.sequential import Rules, compares_with_previous, examine_in_turn, read_since
 from bninspect.storage import run_caches
 from bninspect.storage.urls import Secrets, secrets, take_over
 
@@ -68,7 +68,7 @@ class _Settings(NamedTuple):
 
     config: Config
     codes: tuple[str, ...] | None
-    layers: bool
+    needs_layers: bool
     run: bytes
     version: str
     secrets: Secrets
@@ -92,7 +92,7 @@ def examine_in_pool(
     Raises `BninspectError` if one of them is killed and cannot be done without, a `ReadProblem` if
     `--since` cannot be read.
     """
-    portions = deque(_portions(found, together=by_itself(config, rules)))
+    portions = deque(_portions(found, together=compares_with_previous(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
     settings = _Settings(config, codes, layers, os.urandom(8), __version__, secrets())
     pools = _process_pool(min(config.jobs, len(portions)))

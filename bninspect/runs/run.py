@@ -19,7 +19,7 @@ from bninspect.rules import select_rules
 from bninspect.runs.sequential import (
     Named,
     Rules,
-    by_itself,
+    compares_with_previous,
     examine_in_turn,
     name_checkpoints,
     paths_of_run,
@@ -29,18 +29,18 @@ from bninspect.runs.sequential import (
 if TYPE_CHECKING:
     from bninspect.runs.resume import Results
     from bninspect.verdicts.triage import Triage
-from bninspect.runs.follower import PathName, Watcher
+from bninspect.runs.observer import PathName, RunObserver
 
 
 def check_paths(
     paths: Iterable[PathName],
     config: Config,
-    watcher: Watcher | None = None,
+    observer: RunObserver | None = None,
     results: Results | None = None,
 ) -> Report:
     """`check` for options that are already a Config.
 
-    What `watcher` has been told is not kept whole: the report's checkpoints are then without their
+    What `observer` has been told is not kept whole: the report's checkpoints are then without their
     layers, and an interrupt from the keyboard ends in a report of those that are done. What is
     among the `results` of an earlier run, and has not changed since, is not read again.
     """
@@ -58,18 +58,20 @@ def check_paths(
     items: list[CheckpointReport] = []
     counts = _Counts()
     interrupted = False
-    if watcher is not None:
-        watcher.begin(sum(len(one.found) for one in named))
+    if observer is not None:
+        observer.begin(sum(len(one.found) for one in named))
     try:
-        layers = watcher is None or watcher.layers
+        layers = observer is None or observer.needs_layers
         for item in examine_all(named, config, rules, layers=layers, results=results):
             sorted_ = item if triage is None else triage.sort(item)
-            if watcher is not None:
-                watcher.add(sorted_)
-                sorted_ = sorted_.without_layers() if watcher.kept else counts.of(sorted_)
+            if observer is not None:
+                observer.add(sorted_)
+                sorted_ = (
+                    sorted_.without_layers() if observer.needs_checkpoints else counts.of(sorted_)
+                )
             items.append(sorted_)
     except KeyboardInterrupt:
-        if watcher is None:
+        if observer is None:
             raise
         interrupted = True
     report = Report(tuple(items), rules, interrupted=interrupted)
@@ -150,7 +152,7 @@ def examine_all(
     found = [item for one in named for item in one.found]
     done: Iterator[bool] = repeat(False)
     if results is not None:
-        holding = results.holds(found, together=by_itself(config, rules))
+        holding = results.holds(found, together=compares_with_previous(config, rules))
         found = [item for item, holds in zip(found, holding, strict=True) if not holds]
         done = iter(holding)
     if config.scheduler is not None or (config.jobs > 1 and len(found) > 1):

@@ -74,7 +74,7 @@ def examine_in_turn(
     found: Iterable[Found], config: Config, rules: Rules, since: CheckpointReport | None
 ) -> Iterator[CheckpointReport]:
     """What is in each, compared with `since`, or with the one before it of the same training."""
-    alone = by_itself(config, rules)
+    alone = compares_with_previous(config, rules)
     asked = since if _compares(rules) else None
     latest: dict[tuple[str, str], CheckpointReport] = {}
     for item in found:
@@ -89,7 +89,7 @@ def examine_in_turn(
         yield report
 
 
-def by_itself(config: Config, rules: Rules) -> bool:
+def compares_with_previous(config: Config, rules: Rules) -> bool:
     """Whether each checkpoint is compared with the one before it of its training."""
     return config.all_checkpoints and config.since is None and _compares(rules)
 

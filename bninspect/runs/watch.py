@@ -96,7 +96,7 @@ class Conclusion(NamedTuple):
     baseline: BaselineCount | None
 
 
-class Watch:
+class DirectoryWatch:
     """Follows `directory`, which need not be there yet, by looking at it every now and then.
 
     `clock` gives seconds and never goes back, `sleep` waits for so many. Raises `UsageProblem` if

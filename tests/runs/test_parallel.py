@@ -164,8 +164,8 @@ class TestProcesses:
 
 
 def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
-    class Watcher:
-        layers = kept = True
+    class Observer:
+        needs_layers = needs_checkpoints = True
 
         def __init__(self) -> None:
             self.total, self.items = 0, list[CheckpointReport]()
@@ -176,11 +176,11 @@ def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
         def add(self, item: CheckpointReport) -> None:
             self.items.append(item)
 
-    watcher = Watcher()
+    observer = Observer()
     whole = check_paths([models], make_config())
-    light = check_paths([models], make_config(), watcher)
-    assert watcher.total == len(watcher.items) == len(whole.checkpoints)
-    assert any(item.layers for item in watcher.items)
+    light = check_paths([models], make_config(), observer)
+    assert observer.total == len(observer.items) == len(whole.checkpoints)
+    assert any(item.layers for item in observer.items)
     assert not any(item.layers for item in light.checkpoints)
     assert light.layer_count == whole.layer_count > 0
     assert light.findings == whole.findings

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
-from bninspect.runs.watch import Pace, Watch
+from bninspect.runs.watch import DirectoryWatch, Pace
 from tests.conftest import FIXTURES, ROOT, Outcome, parsed
 from tests.support.table_writer import write_bundle
 from tests.trainings.watched import SAVES
@@ -47,7 +47,7 @@ class Clock:
         self.looks = 0
         self._plan: list[tuple[float, Callable[[], object]]] = []
         pace = {"interval": INTERVAL, "grace": GRACE, "timeout": 500.0, **pace}
-        self.watch = Watch(
+        self.watch = DirectoryWatch(
             str(directory), config or make_config(), Pace(**pace), lambda: self.now, self._sleep
         )
 

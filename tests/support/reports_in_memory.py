@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bninspect.cli.formats import CHECK, Wishes
+from bninspect.cli.formats import CHECK, OutputOptions
 from bninspect.errors import Corrupt
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Finding, Report
@@ -82,13 +82,13 @@ def report(*checkpoints: CheckpointReport) -> Report:
     return Report(checkpoints, RULES)
 
 
-def written(format_: str, one: Report, **wishes: Any) -> str:
+def written(format_: str, one: Report, **options: Any) -> str:
     """What `check --format` writes: each checkpoint as it comes, then the end without layers."""
     stream = io.StringIO()
-    follower = CHECK[format_](stream, Wishes(**wishes))
+    sink = CHECK[format_](stream, OutputOptions(**options))
     for item in one.checkpoints:
-        follower.add(item)
-    follower.end(replace(one, checkpoints=tuple(i.without_layers() for i in one.checkpoints)))
+        sink.add(item)
+    sink.end(replace(one, checkpoints=tuple(i.without_layers() for i in one.checkpoints)))
     return stream.getvalue()
 
 

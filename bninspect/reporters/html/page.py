@@ -45,8 +45,8 @@ class HtmlReport:
     `momentum` is what a person gave, for the channels that are dead.
     """
 
-    layers = True
-    kept = True
+    needs_layers = True
+    needs_checkpoints = True
 
     def __init__(self, stream: TextIO, *, momentum: float | None = None) -> None:
         self._stream = stream

@@ -10,15 +10,15 @@ from bninspect.model.report import CheckpointReport
 PathName = str | os.PathLike[str]
 
 
-class Watcher(Protocol):
+class RunObserver(Protocol):
     """Who follows a check: first how many checkpoints there are at most, then each as it comes.
 
     `layers` says whether the layers are asked for; without, several processes send less. Unless
     `kept`, only counts are left of a checkpoint that has come.
     """
 
-    layers: bool
-    kept: bool
+    needs_layers: bool
+    needs_checkpoints: bool
 
     def begin(self, total: int) -> None:
         """`total` checkpoints at most will come."""

@@ -10,7 +10,7 @@ from bninspect.locate.locate import locate
 from bninspect.model.checkpoint import Checkpoint, Engine
 from bninspect.model.target import Found
 from bninspect.storage import filesystem, run_caches
-from bninspect.storage.urls import given
+from bninspect.storage.urls import strip_credentials
 
 
 def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
@@ -20,7 +20,7 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     use it as a context manager. `engine` is what reads the files. Raises a `ReadProblem`, also for
     a directory of several models: then one of them has to be named.
     """
-    [path] = given([os.fspath(path)])
+    [path] = strip_credentials([os.fspath(path)])
     run_caches.clear_all()
     if filesystem.is_directory(path):
         from bninspect.locate.discover import one_of

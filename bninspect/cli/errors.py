@@ -32,9 +32,9 @@ def internal_error() -> str:
 
 def _shown(text: str) -> str:
     """A text of a library, which may hold any URL."""
-    from bninspect.storage.urls import without_secrets
+    from bninspect.storage.urls import redact
 
-    return without_secrets(text)
+    return redact(text)
 
 
 def system_fault(error: OSError) -> str:

@@ -36,7 +36,7 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         if sys.stdout is None:
             raise UsageProblem("standard output is closed; use --output FILE.")
-        given = _without_secrets(sys.argv[1:] if arguments is None else arguments)
+        given = _strip_credentials(sys.argv[1:] if arguments is None else arguments)
         code = main.main(args=given, prog_name="bninspect", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as problem:
@@ -55,13 +55,13 @@ def run(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _without_secrets(arguments: list[str]) -> list[str]:
+def _strip_credentials(arguments: list[str]) -> list[str]:
     """The arguments, URLs without what must be in no message and report."""
     if not any("://" in one for one in arguments):
         return arguments
     from bninspect.storage import urls
 
-    return urls.arguments(arguments)
+    return urls.strip_arguments(arguments)
 
 
 class _Commands(click.Group):

@@ -88,8 +88,7 @@ class Checkpoint:
     attributes, or None (the whole is None where there are no objects). `partial` names the layers
     of which more should be stored. `incomplete` is why the values cannot be read, if that was seen.
     `graphs` reads the graphs that are stored beside the variables; it raises a `ReadProblem`.
-    `expect` is told which variables will be read, so that from afar they come all at once; nothing
-    but time depends on it.
+    `prefetch` fetches variables that will be read, all at once (remote files only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -109,7 +108,7 @@ class Checkpoint:
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     notes: tuple[str, ...] = ()
     graphs: Callable[[], Sequence[Graph]] = field(default=tuple, repr=False)
-    expect: Callable[[Iterable[Variable]], None] = field(default=lambda _: None, repr=False)
+    prefetch: Callable[[Iterable[Variable]], None] = field(default=lambda _: None, repr=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def __enter__(self) -> Checkpoint:

@@ -20,9 +20,9 @@ from bninspect.model.rule import Rule, RuleContext
 from bninspect.model.target import Found, Target
 from bninspect.rules import apply_rules, not_judged
 from bninspect.runs.read_layers import (
-    expect_evidence,
-    expect_values,
     may_be_stuck,
+    prefetch_evidence,
+    prefetch_values,
     read_what_is_there,
     with_training,
     with_values,
@@ -87,11 +87,11 @@ def _inspect(
     try:
         if checkpoint.incomplete is not None:
             raise checkpoint.incomplete
-        expect_values(checkpoint, layers)
+        prefetch_values(checkpoint, layers)
         step = read_step(checkpoint)
         layers = with_values(layers)
         if step is None or any(map(may_be_stuck, layers)):
-            expect_evidence(checkpoint, layers)
+            prefetch_evidence(checkpoint, layers)
             optimizer_steps = read_optimizer_steps(checkpoint)
         layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
     except Incomplete as problem:

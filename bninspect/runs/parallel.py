@@ -32,7 +32,7 @@ from bninspect.rules import RULES, select_rules
 from bninspect.runs.dask import Pool, cluster_pool
 from bninspect.runs.sequential import Rules, compares_with_previous, examine_in_turn, read_since
 from bninspect.storage import run_caches
-from bninspect.storage.urls import Secrets, secrets, take_over
+from bninspect.storage.urls import Secrets, adopt_secrets, secrets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,7 +182,7 @@ def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
         raise BninspectError(
             f"A worker has bninspect {__version__}, and this is {version}: install the same."
         )
-    take_over(told)
+    adopt_secrets(told)
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     since = _begin(config, run)
     return [

@@ -49,15 +49,15 @@ def _is_there(variable: Variable) -> bool:
     return True
 
 
-def expect_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+def prefetch_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
     """Tell the reader what will be read of all layers, and of the step."""
     members = (variable for layer in layers for variable in layer.variables.values())
-    checkpoint.expect((*members, *step_variables(checkpoint)))
+    checkpoint.prefetch((*members, *step_variables(checkpoint)))
 
 
-def expect_evidence(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
+def prefetch_evidence(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
     """Tell the reader what will be read of those layers that may be stuck."""
-    checkpoint.expect(evidence_variables(checkpoint, filter(may_be_stuck, layers)))
+    checkpoint.prefetch(evidence_variables(checkpoint, filter(may_be_stuck, layers)))
 
 
 def may_be_stuck(layer: BNLayer) -> bool:

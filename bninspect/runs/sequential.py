@@ -15,15 +15,15 @@ from bninspect.model.target import Found
 from bninspect.opening import find_checkpoints
 from bninspect.runs.one_checkpoint import examine
 from bninspect.storage import run_caches
-from bninspect.storage.urls import given
+from bninspect.storage.urls import strip_credentials
 
 Rules = tuple[Rule, ...] | None
 
 
 def paths_of_run(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The paths as a run knows them, with which it begins: see `urls.given`."""
+    """The paths as a run knows them, with which it begins: see `urls.strip_credentials`."""
     run_caches.clear_all()
-    return given([os.fspath(path) for path in paths])
+    return strip_credentials([os.fspath(path) for path in paths])
 
 
 class Named(NamedTuple):
@@ -102,7 +102,7 @@ def read_since(config: Config) -> CheckpointReport | None:
     """The one earlier checkpoint that `--since` names, None without one; raises a `ReadProblem`."""
     if config.since is None:
         return None
-    [path] = given([config.since])
+    [path] = strip_credentials([config.since])
     found = find_checkpoints(path)
     if len(found) != 1:
         from bninspect.locate.discover import nothing_in

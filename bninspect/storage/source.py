@@ -149,13 +149,10 @@ class Source:
             )
         return data
 
-    def expect(self, places: Iterable[tuple[int, int]]) -> None:
-        """Tell which bytes will be read, as (offset, length): from afar they come all at once.
-
-        Nothing depends on it but time.
-        """
+    def prefetch(self, places: Iterable[tuple[int, int]]) -> None:
+        """Prefetch bytes that will be read, given as (offset, length). Does nothing locally."""
         if self._object is not None:
-            self._object.expect((offset, offset + length) for offset, length in places)
+            self._object.prefetch((offset, offset + length) for offset, length in places)
 
     def _read_parts(self, data: bytes, offset: int, length: int) -> bytes:
         """Go on after a read that ended early: some file systems serve a long one in parts."""
@@ -172,8 +169,8 @@ class Source:
         window = Window(lambda at, length: self.read(offset + at, length, what), size)
         if self._object is not None:
             here = self._object.has
-            window.expect = lambda places: self.expect((offset + at, n) for at, n in places)
-            window.is_here = lambda at, length: here(offset + at, length)
+            window.prefetch = lambda places: self.prefetch((offset + at, n) for at, n in places)
+            window.is_fetched = lambda at, length: here(offset + at, length)
         return window
 
     def close(self) -> None:
@@ -202,15 +199,15 @@ def problem_behind(path: str, error: BaseException) -> ReadProblem | None:
     return behind
 
 
-def expect_in(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
-    """`Source.expect` for several at the same time."""
+def prefetch_all(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
+    """Prefetch from several sources at the same time."""
     if len(places) == 1:
-        places[0][0].expect(places[0][1])
+        places[0][0].prefetch(places[0][1])
     elif places:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(len(places)) as pool:
-            list(pool.map(lambda one: one[0].expect(one[1]), places))
+            list(pool.map(lambda one: one[0].prefetch(one[1]), places))
 
 
 class Window(io.RawIOBase):
@@ -218,13 +215,13 @@ class Window(io.RawIOBase):
 
     For libraries that want a file: they get a part of one without a copy of it. A `ReadProblem` of
     `read` comes out as the OSError that such a library expects: see `problem_behind`.
-    `expect` tells what will be read, as that of a `Source`; None where it all is here. While
-    `lacked` is a list, what would have to be fetched goes there instead, and is an OSError.
+    `prefetch` is that of a `Source`, None for a local file. While `misses` is a list, bytes that
+    would have to be fetched are noted there instead, and reading them raises OSError.
     """
 
-    expect: Callable[[Iterable[tuple[int, int]]], None] | None = None
-    is_here: Callable[[int, int], bool] | None = None
-    lacked: list[tuple[int, int]] | None = None
+    prefetch: Callable[[Iterable[tuple[int, int]]], None] | None = None
+    is_fetched: Callable[[int, int], bool] | None = None
+    misses: list[tuple[int, int]] | None = None
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         super().__init__()
@@ -254,8 +251,8 @@ class Window(io.RawIOBase):
         """The `length` bytes at `offset`; raises OSError if the window does not reach that far."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise OSError(f"{length} bytes at offset {offset} lie beyond its end")
-        if self.lacked is not None and self.is_here and not self.is_here(offset, length):
-            self.lacked.append((offset, length))
+        if self.misses is not None and self.is_fetched and not self.is_fetched(offset, length):
+            self.misses.append((offset, length))
             raise OSError("not fetched yet")
         try:
             return self._read_at(offset, length)

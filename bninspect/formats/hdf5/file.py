@@ -144,18 +144,18 @@ class Hdf5:
 
     def expect_looks(self, looks: Iterable[Look]) -> None:
         """Let come from afar what some looks into the file will read."""
-        if self._window.expect is not None:
+        if self._window.prefetch is not None:
             from bninspect.formats.hdf5.prefetch import fetch_for
 
             fetch_for(looks, self._window)
 
-    def expect(self, paths: Iterable[str]) -> None:
+    def prefetch(self, paths: Iterable[str]) -> None:
         """Let the values of some datasets come from afar."""
-        if self._window.expect is not None:
+        if self._window.prefetch is not None:
             paths = list(paths)
             unknown = (path for path in paths if path not in self._values)
             self.expect_looks([partial(self.look_at, path) for path in unknown])
-            self._window.expect([self._values[path] for path in paths if path in self._values])
+            self._window.prefetch([self._values[path] for path in paths if path in self._values])
 
     def look_at(self, path: str) -> None:
         """A look at a dataset: what `variable` reads of it."""
@@ -163,7 +163,7 @@ class Hdf5:
 
     def _keep_place(self, path: str, dataset: Any) -> None:
         """Keep where the values of a dataset lie, unless they lie in chunks."""
-        if self._window.expect is not None and (offset := dataset.id.get_offset()) is not None:
+        if self._window.prefetch is not None and (offset := dataset.id.get_offset()) is not None:
             self._values[path] = offset, dataset.id.get_storage_size()
 
     def has(self, path: str) -> bool:
@@ -368,14 +368,14 @@ class Weights(Mapping[str, Variable]):
     def __init__(self, places: Mapping[str, Hdf5]) -> None:
         self._places = places
 
-    def expect(self, variables: Iterable[Variable]) -> None:
+    def prefetch(self, variables: Iterable[Variable]) -> None:
         """Let the values of some variables come from afar."""
         by_file: dict[Hdf5, list[str]] = {}
         for variable in variables:
             if variable.name in self._places:
                 by_file.setdefault(self._places[variable.name], []).append(variable.name)
         for file, paths in by_file.items():
-            file.expect(paths)
+            file.prefetch(paths)
 
     def __getitem__(self, path: str) -> Variable:
         return self._places[path].variable(path)

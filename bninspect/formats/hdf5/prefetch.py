@@ -21,9 +21,9 @@ from bninspect.formats.hdf5.attributes import attribute_data, messages
 from bninspect.storage.source import Look, Window
 
 _MOST_ROUNDS = 60
-# Bytes around what is lacked that come with it: HDF5 allocates its structures in blocks of 2 KiB.
+# Bytes around what is misses that come with it: HDF5 allocates its structures in blocks of 2 KiB.
 _BLOCK = 8 << 10
-# More of them where little is lacked: the way is only found, and a round costs more than bytes.
+# More of them where little is misses: the way is only found, and a round costs more than bytes.
 _LARGE_BLOCK, _LITTLE = 32 << 10, 4
 _MOST_FETCHED = 64 << 20  # bytes; what a file needs beyond comes when it is read
 
@@ -52,26 +52,26 @@ def fetch_for(looks: Iterable[Look], window: Window) -> None:
     waiting = list(looks)
     room = _MOST_FETCHED
     for _ in range(_MOST_ROUNDS):
-        lacked: list[tuple[int, int]] = []
+        misses: list[tuple[int, int]] = []
         again = []
-        window.lacked = lacked
+        window.misses = misses
         try:
             while waiting:
                 look = waiting.pop()
-                before = len(lacked)
+                before = len(misses)
                 try:
                     waiting += [one for one in look() or () if callable(one)]
                 except Exception:  # whatever HDF5 makes of bytes that are not there
-                    if len(lacked) > before:
+                    if len(misses) > before:
                         again.append(look)
         finally:
-            window.lacked = None
-        block = _BLOCK if len(lacked) > _LITTLE else _LARGE_BLOCK
-        places = {_with_block(*place, block, window.size) for place in lacked}
+            window.misses = None
+        block = _BLOCK if len(misses) > _LITTLE else _LARGE_BLOCK
+        places = {_with_block(*place, block, window.size) for place in misses}
         room -= sum(length for _, length in places)
-        if not lacked or room < 0 or window.expect is None:
+        if not misses or room < 0 or window.prefetch is None:
             return
-        window.expect(places)
+        window.prefetch(places)
         waiting = again
 
 

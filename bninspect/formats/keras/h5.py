@@ -51,7 +51,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
         named_by="object",
         keras_layers=_configuration(file),
         notes=notes,
-        expect=lambda expected: file.expect([one.name for one in expected]),
+        prefetch=lambda expected: file.prefetch([one.name for one in expected]),
         close=file.close,
     )
 

@@ -132,7 +132,7 @@ def weights_checkpoint(
         known_names=known,
         keras_layers=configuration.layers if configuration else None,
         notes=(*notes, *reader.notes),
-        expect=Weights(places).expect,
+        prefetch=Weights(places).prefetch,
         close=close,
     )
 

@@ -49,7 +49,7 @@ def read_table(source: Source) -> Entries:
     Raises `UnknownFormat` if the file does not end like a table, `Corrupt` if a block fails its
     checksum or contradicts the format, `Incomplete` if a block lies beyond the end of the file.
     """
-    source.expect([(0, source.size)])
+    source.prefetch([(0, source.size)])
     index_handle = _read_footer(source)
     entries: Entries = {}
     room = _MAX_KEY_GROWTH * source.size
@@ -95,7 +95,7 @@ class Table:
         """
         self._source = source
         ends = min(_ENDS, source.size)  # the index block stands before the footer
-        source.expect([(0, ends), (source.size - ends, ends)])
+        source.prefetch([(0, ends), (source.size - ends, ends)])
         self._room = _MAX_KEY_GROWTH * source.size
         self._budget = Budget()
         self._budget.grant(source.size)

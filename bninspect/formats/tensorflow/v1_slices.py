@@ -29,7 +29,7 @@ from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.sstable import Table
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.filenames import ALL_V1_SHARDS
-from bninspect.storage.source import Source, expect_in
+from bninspect.storage.source import Source, prefetch_all
 from bninspect.storage.urls import is_url
 
 SavedTensorSlices, TensorSlice = declare("SavedTensorSlices", "TensorSlice")
@@ -77,7 +77,7 @@ def open_tensor_slices(path: str, place: str, notes: tuple[str, ...] = ()) -> Ch
         format="tf-v1",
         variables=variables,
         notes=notes,
-        expect=variables.expect,
+        prefetch=variables.prefetch,
         close=variables.close,
     )
 
@@ -118,7 +118,7 @@ class _Variables(Mapping[str, Variable]):
         for file in self._files:
             file.close()
 
-    def expect(self, variables: Iterable[Variable]) -> None:
+    def prefetch(self, variables: Iterable[Variable]) -> None:
         """Let the blocks of some variables come from afar; what is wrong is told by who reads."""
         if not is_url(self._place):
             return
@@ -130,7 +130,7 @@ class _Variables(Mapping[str, Variable]):
                     _, key = _place(item, variable.name, stored.key, variable.shape)
                     wanted = places.setdefault(item.table, (item.file, []))[1]
                     wanted += item.table.places(key)
-        expect_in(list(places.values()))
+        prefetch_all(list(places.values()))
 
     def __getitem__(self, name: str) -> Variable:
         stored = self._stored[name]

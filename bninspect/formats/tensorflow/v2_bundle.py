@@ -29,7 +29,7 @@ from bninspect.formats.tensorflow.ordered_code import slice_place
 from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_table, read_varint
 from bninspect.model.checkpoint import Checkpoint, Variable
-from bninspect.storage.source import Budget, Source, expect_in
+from bninspect.storage.source import Budget, Source, prefetch_all
 from bninspect.storage.urls import is_url
 
 BundleHeader, BundleEntry = declare("BundleHeader", "BundleEntry")
@@ -57,7 +57,7 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
         format="tf-v2",
         variables=_Variables(bundle),
         notes=notes,
-        expect=bundle.expect,
+        prefetch=bundle.prefetch,
         close=bundle.close,
     )
     if OBJECT_GRAPH_KEY not in bundle.entries:
@@ -152,7 +152,7 @@ class _Bundle:
             self._shard(number, name).require(offset, size, name)
             self._shards.pop(number).close()
 
-    def expect(self, variables: Iterable[Variable]) -> None:
+    def prefetch(self, variables: Iterable[Variable]) -> None:
         """Let the bytes of some variables come from afar; what is wrong is told by who reads."""
         if not is_url(self.prefix):
             return
@@ -165,7 +165,7 @@ class _Bundle:
         for number, wanted in sorted(places.items()):
             with suppress(Corrupt, Incomplete):
                 there.append((self._shard(number, "a variable"), wanted))
-        expect_in(there)
+        prefetch_all(there)
 
     def _parts(self, variable: Variable) -> Iterator[Any]:
         """The entries that say where the bytes of a variable lie."""

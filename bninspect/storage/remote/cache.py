@@ -2,7 +2,7 @@
 
 What was fetched stays until the run ends or room is needed, so that who opens an object anew finds
 it. A small object is fetched whole. Of a larger one what is asked for, to the borders of blocks;
-who knows beforehand what will be read tells it by `expect`, and all of that is fetched at once.
+who knows beforehand what will be read tells it by `prefetch`, and all of that is fetched at once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Fetched:
                 self._fetch(self._held.missing(first, last))
             return self._held.get(start, end)
 
-    def expect(self, ranges: Iterable[Range]) -> None:
+    def prefetch(self, ranges: Iterable[Range]) -> None:
         """Fetch what will be read, neighbours together; what lies beyond the end is left out."""
         wanted = []
         room = _MOST_EXPECTED
@@ -166,7 +166,7 @@ def fetch_ends(url: str, length: int) -> None:
     if len(following) < 2:
         one = open_object(url)
         if not one.has(0, min(length, one.size)):
-            one.expect([(0, min(stores.head_of(url), one.size)), (one.size - _BLOCK, one.size)])
+            one.prefetch([(0, min(stores.head_of(url), one.size)), (one.size - _BLOCK, one.size)])
         return
     there = [open_object(one) for one in following if _is_object(one)]
     if there:
@@ -183,7 +183,7 @@ def _is_object(url: str) -> bool:
 def _fetch_ends(one: Fetched, length: int) -> None:
     with suppress(ReadProblem):  # who reads it is told
         ends = min(length, one.size)
-        one.expect([(0, ends), (one.size - ends, one.size)])
+        one.prefetch([(0, ends), (one.size - ends, one.size)])
 
 
 def _make_room() -> None:

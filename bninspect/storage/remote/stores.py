@@ -23,7 +23,7 @@ from bninspect.errors import NotFound, ReadProblem
 from bninspect.storage.remote.errors import is_missing, missing_package, refuse
 from bninspect.storage.remote.http import AT_ONCE, HEAD, LONG_HEAD, Http, is_other
 from bninspect.storage.remote.ranges import Range
-from bninspect.storage.urls import WEB, opened_by, scheme_of, withdrawn_from
+from bninspect.storage.urls import WEB, credentials_of, scheme_of, url_with_credentials
 
 _LIMIT = 60.0  # seconds for one request, with all that the library tries anew
 _WITHOUT_USER = ("s3", "s3a", "gs", "gcs")
@@ -136,11 +136,11 @@ class Store:
         return self._pool
 
     def _path(self, url: str) -> str:
-        if withdrawn_from(url)["query"]:
+        if credentials_of(url)["query"]:
             fault = f"a URL of {scheme_of(url)}:// has no query and no URL in it"
             hint = "Leave that away: credentials come from the environment."
             raise ReadProblem(url, fault, hint)
-        opened = opened_by(url)
+        opened = url_with_credentials(url)
         if opened != url and scheme_of(url) in _WITHOUT_USER:
             fault = f"a URL of {scheme_of(url)}:// has no user or key in it"
             hint = "Leave that away: credentials come from the environment."
@@ -174,7 +174,7 @@ class WebStore:
 
     def info(self, url: str) -> Info | None:
         """What the object is now, and how it begins; None if there is none."""
-        given = (opened_by(url), url, head_of(url))
+        given = (url_with_credentials(url), url, head_of(url))
         head = fsspec.asyn.sync(self._loop, _limited, self._http.head, *given)
         if head is None:
             return None
@@ -182,14 +182,20 @@ class WebStore:
 
     def differs(self, url: str, known: Info) -> bool:
         """Whether the object is not `known` any more, or gone."""
-        given = (opened_by(url), url, _version(known))
+        given = (url_with_credentials(url), url, _version(known))
         found: bool = fsspec.asyn.sync(self._loop, _limited, self._http.differs, *given)
         return found
 
     def fetch(self, url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
         """The bytes of each range, all at once; a `ReadProblem` if it is not `known` any more."""
         found: list[bytes] = fsspec.asyn.sync(
-            self._loop, self._http.fetch, opened_by(url), url, ranges, _version(known), _LIMIT
+            self._loop,
+            self._http.fetch,
+            url_with_credentials(url),
+            url,
+            ranges,
+            _version(known),
+            _LIMIT,
         )
         return found
 
@@ -227,13 +233,13 @@ _stores: dict[tuple[str, str], Store | WebStore] = {}
 def store_of(url: str) -> Store | WebStore:
     """Where the objects of a URL's server are; raises a `ReadProblem` if nothing can read them."""
     scheme = scheme_of(url)
-    server = "" if scheme in WEB else "/".join(opened_by(url).split("/", 3)[:3])
+    server = "" if scheme in WEB else "/".join(url_with_credentials(url).split("/", 3)[:3])
     store = _stores.get((scheme, server))
     if store is None:
         if fsspec is None:
             raise missing_package(url)
         try:
-            store = _stores[scheme, server] = _new_store(scheme, opened_by(url))
+            store = _stores[scheme, server] = _new_store(scheme, url_with_credentials(url))
         except Exception as error:  # whatever the library of a scheme raises
             if isinstance(error, ValueError) and "not known" in str(error):
                 fault = f"{scheme}:// is none of the schemes that can be read"

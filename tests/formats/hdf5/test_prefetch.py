@@ -172,10 +172,10 @@ def test_damage_is_told_as_of_a_file(
 def test_looks_end_whatever_they_find(data: bytes, header: int, base: int) -> None:
     here: set[int] = set()
     window = Window(lambda at, length: data[at : at + length], len(data))
-    window.is_here = lambda at, length: here >= set(range(at, at + length))
-    window.expect = lambda places: here.update(*(range(at, at + n) for at, n in places))
+    window.is_fetched = lambda at, length: here >= set(range(at, at + length))
+    window.prefetch = lambda places: here.update(*(range(at, at + n) for at, n in places))
     fetch_for([lambda: Groups(window, base, b"name").at(header)], window)
-    assert window.lacked is None
+    assert window.misses is None
     assert all(0 <= at < len(data) for at in here)
 
 
@@ -192,7 +192,7 @@ def test_nodes_that_lead_to_each_other_end() -> None:
         return data[at : at + length]
 
     window = Window(read, len(data))
-    window.expect = lambda _places: None
+    window.prefetch = lambda _places: None
     fetch_for([lambda: Groups(window, 0, b"name").at(0)], window)
     assert set(places) < set(asked)
     assert len(asked) < 60

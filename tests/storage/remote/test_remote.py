@@ -40,7 +40,7 @@ QUERY = f"?X-Amz-Credential=AKIA{SECRET}&X-Amz-Signature={SECRET}"
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that was given no URL yet."""
-    monkeypatch.setattr(urls, "_withdrawn", {})
+    monkeypatch.setattr(urls, "_credentials", {})
     run_caches.clear_all()
 
 
@@ -90,46 +90,49 @@ def put(memory: Any, stem: str, place: str = "") -> str:
         ("C://model.ckpt", "C://model.ckpt", "C://model.ckpt"),
     ],
 )
-def test_what_may_be_secret_is_withdrawn(typed: str, known: str, opens: str) -> None:
-    assert urls.given([typed]) == [known]
-    assert urls.given([known]) == [known]  # at every door
-    assert not urls.is_url(known) or urls.opened_by(known) == opens
+def test_credentials_are_stripped(typed: str, known: str, opens: str) -> None:
+    assert urls.strip_credentials([typed]) == [known]
+    assert urls.strip_credentials([known]) == [known]  # at every door
+    assert not urls.is_url(known) or urls.url_with_credentials(known) == opens
 
 
 def test_a_file_is_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert urls.given([f"file://{tmp_path}/a%20b.h5"]) == [f"{tmp_path}/a b.h5"]
+    assert urls.strip_credentials([f"file://{tmp_path}/a%20b.h5"]) == [f"{tmp_path}/a b.h5"]
     monkeypatch.chdir(tmp_path)
     Path("s3:/bucket").mkdir(parents=True)
     Path("s3:/bucket/a.h5").write_bytes(b"")
-    (there,) = urls.given(["s3://bucket/a.h5"])
+    (there,) = urls.strip_credentials(["s3://bucket/a.h5"])
     assert not urls.is_url(there)
     assert Path(there).samefile("s3:/bucket/a.h5")
     with pytest.raises(UsageProblem, match="another machine"):
-        urls.given(["file://host/a.h5"])
+        urls.strip_credentials(["file://host/a.h5"])
 
 
 def test_one_query_opens_what_lies_beside_and_below() -> None:
-    urls.given([f"https://me:pw@host/runs/model.ckpt{QUERY}", "https://other/runs/a.h5?sig=other"])
+    urls.strip_credentials(
+        [f"https://me:pw@host/runs/model.ckpt{QUERY}", "https://other/runs/a.h5?sig=other"]
+    )
     for name in ("model.ckpt.index", "checkpoint", "model.ckpt/variables/variables.index"):
         assert (
-            urls.opened_by(f"https://host/runs/{name}") == f"https://me:pw@host/runs/{name}{QUERY}"
+            urls.url_with_credentials(f"https://host/runs/{name}")
+            == f"https://me:pw@host/runs/{name}{QUERY}"
         )
-    assert urls.opened_by("https://host/else/a.h5") == "https://me:pw@host/else/a.h5"
-    assert urls.opened_by("https://other/else/a.h5") == "https://other/else/a.h5"
-    assert urls.opened_by("https://host.evil/runs/a.h5") == "https://host.evil/runs/a.h5"
+    assert urls.url_with_credentials("https://host/else/a.h5") == "https://me:pw@host/else/a.h5"
+    assert urls.url_with_credentials("https://other/else/a.h5") == "https://other/else/a.h5"
+    assert urls.url_with_credentials("https://host.evil/runs/a.h5") == "https://host.evil/runs/a.h5"
 
 
 def test_two_signatures_of_one_object_are_one_checkpoint() -> None:
     first, second = (f"https://host/a.h5?X-Amz-Signature={one}&v=1" for one in "ab")
-    assert set(urls.given([first, second])) == {"https://host/a.h5"}
+    assert set(urls.strip_credentials([first, second])) == {"https://host/a.h5"}
     with pytest.raises(UsageProblem, match="twice") as told:
-        urls.given([first, "https://host/a.h5?v=2"])
+        urls.strip_credentials([first, "https://host/a.h5?v=2"])
     assert "v=2" not in str(told.value)
 
 
 @pytest.mark.parametrize("option", ["", "--since=", "-o", "json="])
 def test_an_argument_loses_its_secrets(option: str) -> None:
-    shown = urls.arguments(["check", f"{option}https://user:{SECRET}@host/a.h5{QUERY}"])
+    shown = urls.strip_arguments(["check", f"{option}https://user:{SECRET}@host/a.h5{QUERY}"])
     assert shown == ["check", f"{option}https://host/a.h5"]
 
 
@@ -140,9 +143,9 @@ def test_two_objects_that_look_like_one_are_refused(run: Run) -> None:
 
 
 def test_a_text_of_a_library_loses_its_secrets() -> None:
-    urls.given([f"https://user:pass{SECRET}@host/a.h5{QUERY}"])
+    urls.strip_credentials([f"https://user:pass{SECRET}@host/a.h5{QUERY}"])
     text = f"get('https://user:x@host/b?q={SECRET}'), host/a.h5{QUERY} and pass{SECRET}"
-    shown = urls.without_secrets(text)
+    shown = urls.redact(text)
     assert SECRET not in shown
     assert "https://host/b" in shown
 
@@ -200,7 +203,7 @@ def test_an_object_gives_the_bytes_that_are_stored(asked: list[Any]) -> None:
         one = Fetched("memory://a", Info(len(whole)))
         for wanted in asked:
             if isinstance(wanted, list):
-                one.expect(wanted)
+                one.prefetch(wanted)
                 before = len(sent)
                 assert all(one.read(a, b - a) == whole[a:b] for a, b in wanted)
                 assert len(sent) == before  # all of it was here
@@ -218,7 +221,7 @@ def test_nothing_is_fetched_on_a_files_word(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(stores, "fetch", fetch)
     one = Fetched("memory://a", Info(1 << 40))
-    one.expect([(0, 1 << 39), (-5, 3), (1 << 40, 1 << 41)])
+    one.prefetch([(0, 1 << 39), (-5, 3), (1 << 40, 1 << 41)])
     assert not sent
     with pytest.raises(ReadProblem, match="0 of 16384 bytes"):
         one.read(0, 10)
@@ -666,7 +669,7 @@ def test_a_bug_of_ours_holds_no_secret(
     private: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(url: str) -> Info:
-        raise RuntimeError(f"at {urls.opened_by(url)}")
+        raise RuntimeError(f"at {urls.url_with_credentials(url)}")
 
     monkeypatch.setattr(listings, "lookup", broken)
     outcome = run("check", private(GOOD))

@@ -108,7 +108,7 @@ def forget_clients() -> None:
     from bninspect.storage.remote import stores
 
     stores._stores.clear()
-    urls._withdrawn.clear()
+    urls._credentials.clear()
     kinds = [AbstractFileSystem]
     for kind in kinds:
         kind.clear_instance_cache()

@@ -31,7 +31,7 @@ ROWS = (
     {"config", "evidence", "formats", "locate"},
     {"batchnorm", "rules", "storage"},
     {"model"},
-    {"errors"},
+    {"errors", "wording"},
     {"_version"},
 )
 # Each library and the package, or the module, that alone may import it.

@@ -94,9 +94,10 @@ def _update_baseline(
     from dataclasses import replace
 
     from bninspect.cli.streaming import open_sink
-    from bninspect.reporters.text_utils import plural, printable
+    from bninspect.reporters.text_utils import printable
     from bninspect.runs.run import check_paths
     from bninspect.verdicts.baseline import refuse_other_file, write_baseline
+    from bninspect.wording import plural
 
     target = config.baseline
     if target is None:

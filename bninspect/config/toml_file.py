@@ -18,6 +18,7 @@ from bninspect.model.report import Suppression
 from bninspect.model.roles import ROLES, Role
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.rules import select_rules
+from bninspect.wording import did_you_mean, nearest
 
 Word = TypeVar("Word", bound=str)
 
@@ -52,7 +53,7 @@ def parse_config(content: bytes, file: str) -> Config | None:
     values, sources = {}, {}
     for key, value in table.items():
         if key not in _KEYS:
-            _fail(file, f"{(prefix + key)!r} is no key; {_nearest(key, _KEYS)}")
+            _fail(file, f"{(prefix + key)!r} is no key.{_nearest(key, _KEYS)}")
         where = f"{file}: {prefix}{key}"
         values[key.replace("-", "_")] = _KEYS[key](value, where)
         sources[key] = (where,)
@@ -134,7 +135,7 @@ def _suppression(value: Any, where: str) -> Suppression:
     entry = _table(value, where)
     for key in entry:
         if key not in _ENTRY_KEYS:
-            _fail(where, f"{key!r} is no key; {_nearest(key, _ENTRY_KEYS)}")
+            _fail(where, f"{key!r} is no key.{_nearest(key, _ENTRY_KEYS)}")
     missing = next((key for key in ("layer", "rules", "reason") if key not in entry), None)
     if missing:
         _fail(where, f"{missing} is missing; an entry has layer, rules and reason.")
@@ -173,7 +174,7 @@ def _one_of(value: Any, known: Iterable[Word], where: str) -> Word:
     word = _string(value, where)
     found = next((one for one in known if one == word), None)
     if found is None:
-        _fail(where, f"{word!r} is not known; {_nearest(word, known)}")
+        _fail(where, f"{word!r} is not known.{_nearest(word, known)}")
     return found
 
 
@@ -217,13 +218,9 @@ def _fail(where: str, message: str) -> NoReturn:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence on a word that is not one of those `known`."""
-    from difflib import get_close_matches
-
-    known = list(known)
-    near = get_close_matches(word.lower().replace("_", "-"), known, 1, cutoff=0.5)
-    near = near or get_close_matches(word.lower(), known, 1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+    """Return the sentence after that on an unknown word: the nearest known word, or all of them."""
+    names = list(known)
+    return did_you_mean(nearest(word, names, cutoff=0.5)) or f" Known: {', '.join(names)}."
 
 
 _KEYS: Mapping[str, Callable[[Any, str], Any]] = {

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bninspect.model.layer import BNLayer, Change, Since, Values
 from bninspect.model.report import CheckpointReport
 from bninspect.model.roles import AFFINE, ROLES, STATISTICS, Role
+from bninspect.wording import listed
 
 # No scope is nested deeper; a name of a million parts must not take a million tails.
 _MAX_PARTS = 64
@@ -230,8 +231,7 @@ def _not_compared(
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f" ({', '.join(names[:_NAMED])}{more})"
+    return f" ({listed(names, _NAMED)})"
 
 
 def contradictions(

@@ -45,6 +45,7 @@ from bninspect.storage import filesystem
 from bninspect.storage.signatures import HDF5_SIGNATURE, TABLE_MAGIC, ZIP_SIGNATURES, ends
 from bninspect.storage.urls import is_url
 from bninspect.storage.walk import walk
+from bninspect.wording import listed
 
 # Where to look, as typed, and what is there: (path to show, path to locate, claimed or not).
 Candidate = tuple[str, str, bool]
@@ -176,7 +177,7 @@ def one_of(path: str) -> Target:
     """The checkpoint that the directory `path` stands for; a `ReadProblem` if it is not one."""
     found = discover(path)
     if len(found) > 1:
-        some = ", ".join(item.path for item in found[:3]) + (", ..." if len(found) > 3 else "")
+        some = listed([item.path for item in found])
         raise NotFound(path, f"it holds {len(found)} checkpoints", f"Name one of them: {some}.")
     if not found:
         raise nothing_in(path)
@@ -227,7 +228,7 @@ def _with_named(directory: str, found: list[Found]) -> list[Found]:
 
 
 def _gone(names: list[str]) -> str:
-    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    some = listed(names)
     if len(names) == 1:
         return f"it names {some}, which is not there"
     return f"it names {len(names)} checkpoints that are not there ({some})"

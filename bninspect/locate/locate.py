@@ -40,9 +40,9 @@ from bninspect.storage.signatures import (
 )
 from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url
+from bninspect.wording import did_you_mean, nearest
 
 _STANDING_FOR_DIRECTORY = (STATE_FILE, SAVED_MODEL, *BESIDE_SAVED_MODEL)
-_MOST_COMPARED = 1000  # names that a mistyped one is held against
 
 _ShardCounts = Callable[[str], Mapping[str, set[str]]]
 
@@ -343,18 +343,16 @@ def _missing(path: str) -> ReadProblem:
             "the checkpoint's .index file is missing",
             "Copy all files of the checkpoint.",
         )
-    what_next = _nearest(path, entries) or "Check the path."
+    what_next = _suggestion(path, entries) or "Check the path."
     return NotFound(path, "no such checkpoint or file", what_next)
 
 
-def _nearest(path: str, entries: list[str]) -> str | None:
-    """A sentence with what lies there under the beginning of the name, or one much like it."""
-    from difflib import get_close_matches
-
+def _suggestion(path: str, entries: list[str]) -> str:
+    """Return `Did you mean X?` with a name in the directory that begins so or is similar."""
     directory, name = os.path.split(path)
     stems = {match[1] if (match := PART.fullmatch(entry)) else entry for entry in entries}
     begun = [stem for stem in stems if name and stem.startswith(name)]
     # The newest step of those that begin so, else what a typing error makes of a name.
     near = max(begun, key=natural_order, default=None)
-    near = near or next(iter(get_close_matches(name, sorted(stems)[:_MOST_COMPARED], 1)), None)
-    return None if near is None else f"Did you mean {os.path.join(directory, near)}?"
+    near = near or nearest(name, sorted(stems))
+    return did_you_mean(near and os.path.join(directory, near)).strip()

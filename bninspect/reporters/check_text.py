@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed, Suppression
-from bninspect.reporters.text_utils import paint, plural, printable, prose_width, wrap
+from bninspect.reporters.text_utils import paint, printable, prose_width, wrap
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     baseline_in_words,
@@ -18,6 +18,7 @@ from bninspect.reporters.verdict_text import (
     verdict_line,
     verdict_on_all,
 )
+from bninspect.wording import and_more, plural
 
 # How many layers of one entry are named without --verbose.
 _NAMED = 3
@@ -174,7 +175,7 @@ def _entry(
     for finding in shown:
         lines += wrap("    - ", f"{finding.layer}: {finding.message}", width, 8)
     if len(group) > len(shown):
-        lines.append(f"    - and {len(group) - len(shown)} more (--verbose names them)")
+        lines.append(f"    - {and_more(len(group) - len(shown))} (--verbose names them)")
     lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
     if first.cause or first.severity == "error":
         lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
@@ -211,4 +212,4 @@ def evidence_of(group: list[Finding], *, verbose: bool) -> list[str]:
     ]
     if verbose or len(facts) <= _NAMED + 1:
         return facts
-    return [*facts[:_NAMED], f"and {len(facts) - _NAMED} facts more (--verbose)"]
+    return [*facts[:_NAMED], f"{and_more(len(facts) - _NAMED, 'facts')} (--verbose)"]

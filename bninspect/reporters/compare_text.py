@@ -16,8 +16,9 @@ from bninspect.model.report import Finding
 from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import entries
-from bninspect.reporters.text_utils import is_unicode, paint, plural, printable, prose_width, wrap
+from bninspect.reporters.text_utils import is_unicode, paint, printable, prose_width, wrap
 from bninspect.verdicts.comparison import Comparison, LayerHistory, Stretch
+from bninspect.wording import and_more, plural
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = ".:-=+*#@"
@@ -270,7 +271,7 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
         rows.append(_Row(printable(layer.name), cells))
     lines = _aligned(rows, width)
     if len(shown) < len(layers):
-        lines.append(f"... {len(layers) - len(shown)} more layers (--verbose names them)")
+        lines.append(f"{and_more(len(layers) - len(shown), 'layers')} (--verbose names them)")
     about = (
         "first to last checkpoint, the channel that went farthest: mean in standard deviations,"
         " variance by the share its standard deviation changed, gamma and beta as they are;"
@@ -383,5 +384,5 @@ def _events(comparison: Comparison, width: int, *, verbose: bool) -> list[str]:
     shown = told if verbose else told[:_SHOWN_EVENTS]
     lines = [line for event in shown for line in wrap("  ", event, width, 6)]
     if len(shown) < len(told):
-        lines.append(f"  ... {len(told) - len(shown)} more (--verbose)")
+        lines.append(f"  {and_more(len(told) - len(shown))} (--verbose)")
     return ["", "the layers themselves:", *lines] if lines else []

@@ -17,7 +17,8 @@ from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import TextReport
 from bninspect.reporters.ci_locations import file_of, in_repository
-from bninspect.reporters.text_utils import plural, printable
+from bninspect.reporters.text_utils import printable
+from bninspect.wording import and_more, plural
 
 Level = Literal["error", "warning", "notice"]
 _LEVELS: dict[Severity, Level] = {"error": "error", "warning": "warning", "note": "notice"}
@@ -125,7 +126,7 @@ def _lines(group: Sequence[Finding]) -> Iterator[str]:
     for finding in group[:_NAMED]:
         yield _cut(f"{_cut(finding.layer, _LONGEST_NAME)}: {finding.message}", _LONGEST_LINE)
     if len(group) > _NAMED:
-        yield f"and {len(group) - _NAMED} more"
+        yield and_more(len(group) - _NAMED)
     evidence = _different(fact for finding in group for fact in finding.evidence)
     if evidence:
         yield _cut(f"evidence: {'; '.join(evidence)}", 2 * _LONGEST_LINE)

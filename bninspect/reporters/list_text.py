@@ -17,7 +17,8 @@ from bninspect.errors import shortened
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
-from bninspect.reporters.text_utils import is_unicode, plural, printable
+from bninspect.reporters.text_utils import is_unicode, printable
+from bninspect.wording import plural
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
 _SHOWN_CHANNELS = 16

@@ -29,11 +29,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 layer`, `2 layers`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def is_unicode(stream: TextIO) -> bool:
     """Whether all characters can be written to the stream."""
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower()

@@ -10,8 +10,9 @@ from bninspect.model.filenames import without_numbers
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import SEVERITIES
 from bninspect.reporters.check_text import details
-from bninspect.reporters.text_utils import plural, printable, prose_width, wrap
+from bninspect.reporters.text_utils import printable, prose_width, wrap
 from bninspect.reporters.verdict_text import OUTCOMES, status, verdict_line
+from bninspect.wording import plural
 
 if TYPE_CHECKING:
     from datetime import datetime

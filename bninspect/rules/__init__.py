@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
@@ -13,6 +13,7 @@ from bninspect.model.report import Finding
 from bninspect.model.rule import Cause, Rule, RuleContext
 from bninspect.rules import cold, frozen, incomplete, numeric, stuck, untouched
 from bninspect.rules.cause_catalogue import CAUSES as CAUSES
+from bninspect.wording import did_you_mean, nearest
 
 RULES: tuple[Rule, ...] = (
     *stuck.RULES,
@@ -40,8 +41,8 @@ def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
     for code in codes:
         matching = [rule for rule in RULES if code and rule.code.startswith(code.upper())]
         if not matching:
-            near = _nearest(code, _rules_by_name())
-            raise UsageProblem(f"There is no rule {code!r}{near} `bninspect rule` lists all.")
+            near = _suggestion(code, _codes_by_name())
+            raise UsageProblem(f"There is no rule {code!r}.{near} `bninspect rule` lists all.")
         chosen += matching
     return tuple(chosen)
 
@@ -54,25 +55,19 @@ def entry_called(name: str) -> Rule | Cause:
     for cause in CAUSES:
         if name.lower() == cause.name:
             return cause
-    names = _rules_by_name() | {cause.name: cause.name for cause in CAUSES}
-    raise UsageProblem(
-        f"There is no rule or cause {name!r}{_nearest(name, names)} `bninspect rule` lists all."
-    )
+    known = _codes_by_name() | {cause.name: cause.name for cause in CAUSES}
+    near = _suggestion(name, known)
+    raise UsageProblem(f"There is no rule or cause {name!r}.{near} `bninspect rule` lists all.")
 
 
-def _rules_by_name() -> dict[str, str]:
-    """What a rule may be called by → its code."""
+def _codes_by_name() -> dict[str, str]:
+    """Return the code of each rule by its code and by its name."""
     return {rule.code: rule.code for rule in RULES} | {rule.name: rule.code for rule in RULES}
 
 
-def _nearest(typed: str, names: dict[str, str]) -> str:
-    """A suggestion for a mistyped name, as the end of a sentence; a full stop if none is near."""
-    from difflib import get_close_matches
-
-    near = [name for name in names if typed and name.lower().startswith(typed.lower())]
-    near = near or get_close_matches(typed.upper(), names, 1)
-    near = near or get_close_matches(typed.lower(), names, 1)
-    return f"; did you mean {names[near[0]]}?" if near else "."
+def _suggestion(typed: str, codes: Mapping[str, str]) -> str:
+    near = nearest(typed, codes)
+    return did_you_mean(near and codes[near])
 
 
 def apply_rules(

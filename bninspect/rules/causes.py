@@ -20,6 +20,7 @@ from bninspect.rules.fixes import (
     switched_off,
     train_in_training_mode,
 )
+from bninspect.wording import listed
 
 if TYPE_CHECKING:
     from bninspect.model.graph import GraphEvidence, Update
@@ -186,5 +187,4 @@ def _variables(names: Sequence[str]) -> str:
 
 def _names(names: Sequence[str]) -> str:
     """Some names: `` `a`, `b` ``, and how many more."""
-    told = ", ".join(f"`{name}`" for name in names[:_NAMED])
-    return told if len(names) <= _NAMED else f"{told} and {len(names) - _NAMED} more"
+    return listed([f"`{name}`" for name in names], _NAMED)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bninspect.verdicts.comparison import Comparison
 from bninspect.runs.observer import PathName
 from bninspect.runs.run import examine_all
+from bninspect.wording import listed
 
 
 def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
@@ -48,9 +49,8 @@ def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
 
     folders = trainings_in(path, found)
     if len(folders) > 1:
-        some = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
         raise UsageProblem(
             f"compare takes the checkpoints of one training, and {path} holds those of"
-            f" {len(folders)} folders: {some}. Compare one folder at a time, or name the"
+            f" {len(folders)} folders: {listed(folders)}. Compare one folder at a time, or name the"
             " checkpoints, oldest first."
         )

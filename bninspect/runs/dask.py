@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from bninspect._version import __version__
 from bninspect.errors import BninspectError, UsageProblem
+from bninspect.wording import listed
 
 # Seconds: for a scheduler to answer, and for a cluster that has no worker to get one.
 _CONNECT, _NO_WORKER = 10.0, 60.0
 # Seconds between two looks at who is there.
 _LOOK = 5.0
-_NAMED = 3
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|ucxx)://[^/]+:[0-9]+")
 
 
@@ -162,10 +162,8 @@ class _Cluster:
         try:
             return future.result()
         except KilledWorker as error:
-            names = ", ".join(paths[:_NAMED])
-            more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
             raise BninspectError(
-                f"--scheduler {self._address}: every worker died that was to read {names}{more}:"
+                f"--scheduler {self._address}: every worker died that was to read {listed(paths)}:"
                 " for want of memory, perhaps."
             ) from error
         except CancelledError as error:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 
 from bninspect.errors import UsageProblem
 from bninspect.model.report import Report
+from bninspect.wording import did_you_mean, nearest
 
 
 def choose_layers(path: str | os.PathLike[str], report: Report, names: Iterable[str]) -> set[str]:
@@ -32,10 +33,7 @@ def layers_called(name: str, known: Collection[str]) -> list[str]:
 
 
 def _no_such_layer(path: str, name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
     if not known:
         return f"{path} has no BN layer."
-    near = get_close_matches(name, known, 1, cutoff=0.4)
-    suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{path} has no BN layer {name!r}.{suggestion} `bninspect list {path}` shows them all."
+    near = did_you_mean(nearest(name, known, cutoff=0.4))
+    return f"{path} has no BN layer {name!r}.{near} `bninspect list {path}` shows them all."

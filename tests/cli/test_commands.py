@@ -351,7 +351,7 @@ class TestDump:
 
     def test_a_mistyped_name_gets_a_suggestion(self, run: Run) -> None:
         outcome = run("dump", CLEAN, "--layer", "conv1/batchnormalization")
-        assert "'conv1/batch_normalization'" in outcome.err
+        assert "Did you mean conv1/batch_normalization?" in outcome.err
         assert "bninspect list" in outcome.err
 
 

@@ -326,7 +326,7 @@ class TestMerging:
 @pytest.mark.usefixtures("here")
 def test_every_key_of_a_file_is_shown(run: Run) -> None:
     Path("bninspect.toml").write_text("xyz = 1\n", encoding="utf-8")
-    told = run("check", CLEAN).err.partition("there are ")[2].rstrip(".\n").split(", ")
+    told = run("check", CLEAN).err.partition("Known: ")[2].rstrip(".\n").split(", ")
     shown = run("config", "--isolated", "--format", "json").json["values"]
     assert sorted(told) == sorted(shown)
 

@@ -211,14 +211,14 @@ def test_a_cause_by_its_name(run: Run) -> None:
 def test_a_near_name_is_suggested(run: Run, typed: str, meant: str) -> None:
     outcome = run("rule", typed)
     assert outcome.exit_code == 2
-    assert f"did you mean {meant}" in outcome.err
+    assert f"Did you mean {meant}" in outcome.err
 
 
 def test_a_cause_is_no_rule_to_select(run: Run) -> None:
     path = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
     outcome = run("check", path, "--select", "update-ops-not-run")
     assert outcome.exit_code == 2
-    assert "did you mean update-ops-not-run" not in outcome.err
+    assert "Did you mean update-ops-not-run" not in outcome.err
 
 
 # --- Markdown -------------------------------------------------------------------------------------

@@ -141,14 +141,14 @@ def test_an_unknown_code_is_a_usage_problem(code, option):
     ],
 )
 def test_a_mistyped_code_is_told_the_nearest(code, nearest):
-    with pytest.raises(UsageProblem, match=f"did you mean {nearest}"):
+    with pytest.raises(UsageProblem, match=f"Did you mean {nearest}"):
         chosen([code])
 
 
 def test_a_code_like_none_is_told_no_nearest():
     with pytest.raises(UsageProblem) as caught:
         chosen(["~~~~"])
-    assert "did you mean" not in str(caught.value)
+    assert "Did you mean" not in str(caught.value)
 
 
 # --- Applying rules -------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from bninspect.model.checkpoint import Checkpoint, KerasLayer, Variable
 from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
 from bninspect.model.roles import AFFINE, STATISTICS
 from bninspect.storage import filesystem
+from bninspect.wording import listed
 
 _RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
 # A name no family knows: the variable is not looked at.
@@ -179,18 +180,19 @@ class _Reader:
         found = []
         if self._by_layout:
             found.append(
-                f"{_some(self._by_layout)}: taken for batch normalization by the layout alone, four"
-                " vectors of one length; the file does not say what they are"
+                f"{listed(self._by_layout)}: taken for batch normalization by the layout alone,"
+                " four vectors of one length; the file does not say what they are"
             )
         if self._either:
             found.append(
-                f"{_some(self._either)}: either gamma or beta is stored, and the file does not say"
+                f"{listed(self._either)}: either gamma or beta is stored, and the file does not say"
                 " which, so it is not looked at"
             )
         if self._unclear:
             found.append(
-                f"{_some(self._unclear)}: not checked, since its variables are not those of Keras's"
-                " own batch normalization and nothing tells which of them are the statistics"
+                f"{listed(self._unclear)}: not checked, since its variables are not those of"
+                " Keras's own batch normalization and nothing tells which of them are the"
+                " statistics"
             )
         return tuple(found)
 
@@ -340,7 +342,3 @@ def _is_optimizer(group: str) -> bool:
 
 def _any(expression: str, texts: set[str]) -> bool:
     return any(re.search(expression, text) for text in texts)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

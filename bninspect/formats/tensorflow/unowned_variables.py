@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bninspect.formats.tensorflow.object_graph import ROOT, TRAINED, ObjectGraph
+from bninspect.wording import listed
 
 _MAX_NAMES_IN_NOTE = 3
 _MAX_SLOT_LISTS = 8  # lists of slots that are asked: Adam has two, no optimizer more than four
@@ -80,13 +81,11 @@ def _scope_in_slots(graph: ObjectGraph, slots: list[int], leaf: str) -> str | No
 
 def _note_on_lost(names: list[str]) -> Iterator[str]:
     if names:
-        some = ", ".join(names[:_MAX_NAMES_IN_NOTE])
-        more = ", ..." if len(names) > _MAX_NAMES_IN_NOTE else ""
         yield (
             f"an optimizer trains {len(names)} variables of layers that the checkpoint does not"
-            f" hold ({some}{more}), so their other variables are lost; this happens, for example,"
-            " to Keras 3 layers in a plain Python list or dict: make them attributes, or save with"
-            " model.save_weights"
+            f" hold ({listed(names, _MAX_NAMES_IN_NOTE)}), so their other variables are"
+            " lost; this happens, for example, to Keras 3 layers in a plain Python list or dict:"
+            " make them attributes, or save with model.save_weights"
         )
 
 

@@ -17,8 +17,8 @@ from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.roles import AFFINE, ROLES, STATISTICS, Role
 from bninspect.model.rule import SEVERITIES, RuleContext
 from bninspect.reporters.html.charts import Histogram, histogram, number
-from bninspect.reporters.text_utils import plural
 from bninspect.rules.channels import dead_of, untouched_channels
+from bninspect.wording import plural
 
 # How a cell of the map looks, gravest first, and its word: by a finding, by one that does
 # not count, without any.

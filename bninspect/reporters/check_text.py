@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed, Suppression
-from bninspect.reporters.text_utils import paint, printable, prose_width, wrap
+from bninspect.reporters.text_utils import paint, printable, prose_width, wrap, write_lines
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     baseline_in_words,
@@ -66,7 +66,7 @@ class TextReport:
                 lines.append("")
             lines += _of_the_run(report, width=self._width or 80, quiet=self._quiet)
             lines.append(summary(report))
-        self._stream.write("\n".join(lines) + "\n")
+        write_lines(self._stream, lines)
 
 
 def write_text(report: Report, stream: TextIO, **look: Any) -> None:
@@ -102,8 +102,7 @@ class ConciseReport:
 
     def add(self, item: CheckpointReport) -> None:
         """Write the lines of one checkpoint."""
-        for told in _concisely(item):
-            self._stream.write(printable(f"{item.path}: {told}") + "\n")
+        write_lines(self._stream, (printable(f"{item.path}: {line}") for line in _concisely(item)))
         self._stream.flush()
 
     def end(self, _: Report) -> None:

@@ -16,7 +16,15 @@ from bninspect.model.report import Finding
 from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import entries
-from bninspect.reporters.text_utils import is_unicode, paint, printable, prose_width, wrap
+from bninspect.reporters.text_utils import (
+    csv_text,
+    is_unicode,
+    paint,
+    printable,
+    prose_width,
+    wrap,
+    write_lines,
+)
 from bninspect.verdicts.comparison import Comparison, LayerHistory, Stretch
 from bninspect.wording import and_more, plural
 
@@ -70,7 +78,7 @@ def write_comparison(
         lines += _events(comparison, folded, verbose=verbose)
         lines += entries(comparison.findings, width=folded, color=color, verbose=verbose)
         lines += ["", summary(comparison)]
-    stream.write("\n".join(lines) + "\n")
+    write_lines(stream, lines)
 
 
 def write_csv(comparison: Comparison, stream: TextIO) -> None:
@@ -90,7 +98,7 @@ def write_csv(comparison: Comparison, stream: TextIO) -> None:
     for layer in comparison.layers:
         for interval, changes in enumerate(layer.changes):
             ends = comparison.checkpoints[interval : interval + 2]
-            places = [printable(item.path) for item in ends]
+            places = [csv_text(item.path) for item in ends]
             steps = ["" if item.step is None else item.step for item in ends]
             for role in ROLES:
                 if role in changes:
@@ -100,7 +108,16 @@ def write_csv(comparison: Comparison, stream: TextIO) -> None:
                     judged = list(_judged(layer, role, interval))
                     codes = " ".join(finding.rule.code for finding in judged)
                     causes = " ".join(finding.cause for finding in judged if finding.cause)
-                    row = [layer.name, role, *places, *steps, moved, largest, codes, causes]
+                    row = [
+                        csv_text(layer.name),
+                        role,
+                        *places,
+                        *steps,
+                        moved,
+                        largest,
+                        codes,
+                        causes,
+                    ]
                     writer.writerow(row)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from bninspect.config.model import Config
 from bninspect.model.report import Suppression
 from bninspect.model.rule import Rule
-from bninspect.reporters.text_utils import printable, wrap
+from bninspect.reporters.text_utils import printable, wrap, write_lines
 
 # The keys of a configuration file, as `Config` has them.
 _KEYS = (
@@ -36,7 +36,7 @@ def write_config(
             lines += wrap(f"{head:<10}", f"{text}  ({sources})", width or 100, 12)
     codes = ", ".join(rule.code for rule in rules)
     lines += wrap("rules     ", codes or "none", width or 100, 10)
-    stream.write("\n".join(lines) + "\n")
+    write_lines(stream, lines)
 
 
 def config_document(config: Config, rules: Sequence[Rule]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.text_utils import csv_text, printable
 
 _LONGEST_MEMBER = 65_000
 
@@ -20,16 +20,15 @@ _LONGEST_MEMBER = 65_000
 def write_csv(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
     """Write one row a channel; numbers in full precision, what is not stored left empty.
 
-    Of several checkpoints, the first column is the checkpoint's path. Names and paths are as they
-    are; only on a terminal their control characters are escaped.
+    Of several checkpoints, the first column is the checkpoint's path. Control characters of names
+    and paths are escaped, and what a spreadsheet would take for a formula gets a `'` before it.
     """
-    shown = printable if stream.isatty() else str
     writer = csv.writer(stream, lineterminator="\n")
     first = ["checkpoint"] if several else []
     writer.writerow([*first, "layer", "channel", *ROLES, "scale", "shift"])
     for path, layer, result in _each(dumps):
-        first = [shown(path)] if several else []
-        name = shown(layer.name)
+        first = [csv_text(path)] if several else []
+        name = csv_text(layer.name)
         arrays = columns(layer, result).values()
         total = max((array.size for array in arrays if array is not None), default=0)
         for channel in range(total):

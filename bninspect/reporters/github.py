@@ -2,9 +2,8 @@
 
 A line `::error file=…,title=…::message` is a command. In message and properties `%`, CR and LF are
 escaped, in properties `:` and `,` too (actions/toolkit, packages/core/src/command.ts; unescaped in
-actions/runner, src/Runner.Common/ActionCommand.cs). Any other line that begins with `::` after
-white space, or has `##[` in it, is taken for a command too (the same file), so what a checkpoint
-calls its layers must not put either into the log.
+actions/runner, src/Runner.Common/ActionCommand.cs). `text_utils` sees to it that
+no other line is one.
 """
 
 from __future__ import annotations
@@ -77,8 +76,7 @@ class GithubReport:
         short = self._quiet and shown == annotations
         (self._short if short else self._whole).end(report)
         text = self._short_text if short else self._text
-        for line in text.getvalue().splitlines():
-            self._stream.write(_no_command(line) + "\n")
+        self._stream.write(text.getvalue())
         for annotation in shown:
             self._stream.write(_command(annotation) + "\n")
 
@@ -185,13 +183,6 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return printable(_data(text).replace(":", "%3A").replace(",", "%2C"))
-
-
-def _no_command(line: str) -> str:
-    """A line of the log that the runner takes for no command."""
-    line = line.replace("##[", "## [")
-    start = len(line) - len(line.lstrip())
-    return f"{line[:start]}: {line[start + 1 :]}" if line[start:].startswith("::") else line
 
 
 def _cut(text: str, longest: int) -> str:

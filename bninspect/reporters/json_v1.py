@@ -17,13 +17,17 @@ from bninspect.model.layer import BNLayer, Values
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.model.roles import ROLES, STATISTICS
 from bninspect.model.rule import Rule
+from bninspect.reporters.text_utils import json_text
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from numpy.typing import NDArray
+
     from bninspect.runs.watch import Conclusion
 
 SCHEMA_VERSION = 1
+_PORTION = 1 << 16  # channels that are written at once
 # What a line of a check has besides the checkpoint.
 _OF_LINE = ("schema_version", "tool", "event", "settings", "state", "known", "names")
 
@@ -52,7 +56,7 @@ class JsonReport:
     def add(self, item: CheckpointReport) -> None:
         """Write one checkpoint."""
         self._begin()
-        document = json.dumps(_checkpoint(item, findings=self._findings), indent=1, allow_nan=False)
+        document = json_text(_checkpoint(item, findings=self._findings), indent=1)
         self._stream.write(("" if self._first else ",") + "\n  " + document.replace("\n", "\n  "))
         self._first = False
 
@@ -61,13 +65,13 @@ class JsonReport:
         self._begin()
         document: dict[str, Any] = {"notes": list(report.notes)} if self._findings else {}
         document["summary"] = _summary(report, findings=self._findings)
-        tail = json.dumps(document, indent=1, allow_nan=False).removeprefix("{")
+        tail = json_text(document, indent=1).removeprefix("{")
         self._stream.write(("" if self._first else "\n ") + f"],{tail}\n")
 
     def _begin(self) -> None:
         if not self._begun:
             self._begun = True
-            head = json.dumps(heading(), indent=1).removesuffix("\n}")
+            head = json_text(heading(), indent=1).removesuffix("\n}")
             self._stream.write(f'{head},\n "checkpoints": [')
 
 
@@ -156,19 +160,58 @@ class JsonLines:
 def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
     """Write the values of some layers, with what inference does with them.
 
-    Those of one checkpoint are the document; of several they are its `checkpoints`.
+    Those of one checkpoint are the document; of several they are its `checkpoints`. Each array is
+    one line, written in portions: there may be a million channels.
     """
+    from uuid import uuid4
+
+    arrays: list[NDArray[Any] | None] = []
+    mark = uuid4().hex  # stands for an array, and in no file
+
+    def layer_document(layer: BNLayer, result: Inference) -> dict[str, Any]:
+        values = {}
+        for name, array in columns(layer, result).items():
+            values[name] = f"{mark}{len(arrays)}"
+            arrays.append(array)
+        return _layer(layer) | {
+            "epsilon_used": result.epsilon,
+            "caution": result.caution,
+            "values": values,
+        }
+
     written = [
         {
             "path": report.path,
             "resolved": report.resolved,
             "format": report.format,
             "step": report.step,
-            "layers": [_layer(layer) | _inference(layer, result) for layer, result in layers],
+            "layers": [layer_document(layer, result) for layer, result in layers],
         }
         for report, layers in dumps
     ]
-    write_document(heading() | ({"checkpoints": written} if several else written[0]), stream)
+    document = heading() | ({"checkpoints": written} if several else written[0])
+    frame, *parts = json_text(document, indent=1).split(f'"{mark}')
+    stream.write(frame)
+    for array, part in zip(arrays, parts, strict=True):
+        _write_array(array, stream)
+        stream.write(part.partition('"')[2])
+    stream.write("\n")
+
+
+def _write_array(array: NDArray[Any] | None, stream: TextIO) -> None:
+    """Write the values of an array of shape (C,) as JSON, null for None."""
+    import numpy as np
+
+    if array is None:
+        stream.write("null")
+        return
+    stream.write("[")
+    for start in range(0, array.size, _PORTION):
+        portion = array[start : start + _PORTION].astype("f8")
+        finite = bool(np.isfinite(portion).all())
+        values = portion.tolist() if finite else [number(value) for value in portion.tolist()]
+        stream.write((", " if start else "") + json.dumps(values)[1:-1])
+    stream.write("]")
 
 
 def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> None:
@@ -180,13 +223,12 @@ def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> 
 
 def write_document(document: dict[str, Any], stream: TextIO) -> None:
     """Write a document of its own."""
-    json.dump(document, stream, indent=1, allow_nan=False)
-    stream.write("\n")
+    stream.write(json_text(document, indent=1) + "\n")
 
 
 def _write_line(document: dict[str, Any], stream: TextIO) -> None:
     """A document in one line, which is there at once for who follows the file."""
-    stream.write(json.dumps(heading() | document, allow_nan=False, separators=(",", ":")) + "\n")
+    stream.write(json_text(heading() | document) + "\n")
     stream.flush()
 
 
@@ -260,19 +302,6 @@ def _statistic(values: Values | None) -> dict[str, Any] | None:
         "max": number(values.maximum),
         "mean": number(values.mean),
         "at_initial": values.at_initial,
-    }
-
-
-def _inference(layer: BNLayer, result: Inference) -> dict[str, Any]:
-    return {
-        "epsilon_used": result.epsilon,
-        "caution": result.caution,
-        "values": {
-            name: None
-            if array is None
-            else [number(value) for value in array.astype("f8").tolist()]
-            for name, array in columns(layer, result).items()
-        },
     }
 
 

@@ -1,23 +1,20 @@
-"""`list` and `dump` for a person: tables of layers and of channels. The only user of rich."""
+"""`list` and `dump` for a person: tables of layers and of channels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.errors import shortened
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
-from bninspect.reporters.text_utils import is_unicode, printable
+from bninspect.reporters.text_utils import align, bold, is_unicode, printable, write_lines
 from bninspect.wording import plural
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
@@ -25,7 +22,7 @@ _SHOWN_CHANNELS = 16
 _BARS = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS = " .:-=+*#@"
 _BINS = 24
-_PADDING = 2  # between columns
+_PORTION = 1 << 12  # channels whose rows are made at once
 _FORMATS = {
     "tf-v1": "TensorFlow V1 checkpoint",
     "tf-v2": "TensorFlow V2 checkpoint",
@@ -51,28 +48,27 @@ def write_list(
     `quiet` leaves the names, one a line; `verbose` adds the stored name of each member, and shows
     all names where there is no layer. `width` is that of the terminal, None where there is none.
     """
-    console = _console(stream, color=color)
     for index, item in enumerate(report.checkpoints):
         if quiet and not item.error:
             for layer in item.layers:
-                _line(console, layer.name)
+                _line(stream, layer.name)
             continue
         if index:
-            _line(console, "")
-        _line(console, _headline(item))
+            _line(stream, "")
+        _line(stream, _headline(item))
         for note in item.notes:
-            _line(console, f"  note: {shortened(note)}")
+            _line(stream, f"  note: {shortened(note)}")
         if item.layers:
-            _write_layers(console, item, width)
+            _write_layers(stream, item, width, color=color)
             if verbose:
-                _write_variables(console, item)
+                _write_variables(stream, item)
         elif verbose:
             for name in item.names:
-                _line(console, f"  {name}")
+                _line(stream, f"  {name}")
     if not quiet and any(item.layers for item in report.checkpoints):
-        _line(console, "")
+        _line(stream, "")
         _line(
-            console,
+            stream,
             "stored: g gamma, b beta, m moving_mean, v moving_variance, - no, ? unread",
         )
 
@@ -89,43 +85,27 @@ def write_dump(
 
     `quiet` leaves the tables, `verbose` shows every channel.
     """
-    console = _console(stream, color=color)
     bars = _BARS if is_unicode(stream) else _ASCII_BARS
     every = ((item, layer, result) for item, layers in dumps for layer, result in layers)
     for index, (report, layer, result) in enumerate(every):
         if index:
-            _line(console, "")
+            _line(stream, "")
         if not quiet:
             _line(
-                console, f"{layer.name}  ({layer.family}, {plural(layer.channels or 0, 'channel')})"
+                stream, f"{layer.name}  ({layer.family}, {plural(layer.channels or 0, 'channel')})"
             )
-            _line(console, f"  from {report.path}")
-            _line(console, f"  {_formula(layer, result)}")
+            _line(stream, f"  from {report.path}")
+            _line(stream, f"  {_formula(layer, result)}")
             if result.caution is not None:
-                _line(console, f"  moving_variance: {result.caution}")
+                _line(stream, f"  moving_variance: {result.caution}")
             for name, array in _columns(layer, result).items():
-                _line(console, f"  {name:<16} {_histogram(array, bars)}")
-        _write_channels(console, layer, result, verbose=verbose)
+                _line(stream, f"  {name:<16} {_histogram(array, bars)}")
+        _write_channels(stream, layer, result, color=color, verbose=verbose)
 
 
-def _console(stream: TextIO, *, color: bool) -> Console:
-    """One that folds nothing: names and paths stay in one piece, so they can be copied."""
-    return Console(
-        file=stream,
-        width=10_000,
-        color_system="standard" if color else None,
-        force_terminal=color,
-        no_color=not color,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=False,
-    )
-
-
-def _line(console: Console, text: str) -> None:
-    """One line as it is."""
-    console.file.write(printable(text) + "\n")
+def _line(stream: TextIO, text: str) -> None:
+    """Write one line, without folding it: names and paths stay in one piece, to be copied."""
+    write_lines(stream, [printable(text)])
 
 
 def _headline(item: CheckpointReport) -> str:
@@ -150,16 +130,18 @@ def _dtypes(item: CheckpointReport) -> set[str]:
     return {str(layer.dtype) for layer in item.layers}
 
 
-def _write_variables(console: Console, item: CheckpointReport) -> None:
+def _write_variables(stream: TextIO, item: CheckpointReport) -> None:
     """The stored name of each member and helper, layer by layer."""
     for layer in item.layers:
-        _line(console, "")
-        _line(console, f"{layer.name}:")
+        _line(stream, "")
+        _line(stream, f"{layer.name}:")
         for role, variable in (*layer.variables.items(), *layer.helpers.items()):
-            _line(console, f"  {role:<22}  {variable.name}")
+            _line(stream, f"  {role:<22}  {variable.name}")
 
 
-def _write_layers(console: Console, item: CheckpointReport, width: int | None) -> None:
+def _write_layers(
+    stream: TextIO, item: CheckpointReport, width: int | None, *, color: bool
+) -> None:
     """A row a layer; where that is wider than the terminal, below a line with the layer's name."""
     shown: list[tuple[str, Callable[[BNLayer], str]]] = [
         ("layer", lambda layer: printable(layer.name)),
@@ -172,31 +154,16 @@ def _write_layers(console: Console, item: CheckpointReport, width: int | None) -
         shown.append(("family", lambda layer: layer.family))
     if len(_dtypes(item)) > 1:
         shown.append(("dtype", lambda layer: str(layer.dtype)))
-    table = _layer_table(item.layers, shown)
-    fits = width is None or console.measure(table).maximum - _PADDING <= width
-    lines = _rendered(console, table if fits else _layer_table(item.layers, shown[1:]))
-    if not fits:
-        named = zip(item.layers, lines[1:], strict=True)
-        below = (line for layer, row in named for line in (printable(layer.name), f"  {row}"))
-        lines = [f"  {lines[0]}", *below]
-    console.file.write("\n".join(lines) + "\n")
-
-
-def _layer_table(
-    layers: Sequence[BNLayer], shown: Sequence[tuple[str, Callable[[BNLayer], str]]]
-) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, _PADDING, 0, 0), header_style="bold")
-    for name, _ in shown:
-        table.add_column(name, justify="right" if name == "channels" else "left", no_wrap=True)
-    for layer in layers:
-        table.add_row(*(Text(cell(layer)) for _, cell in shown))
-    return table
-
-
-def _rendered(console: Console, table: Table) -> list[str]:
-    with console.capture() as capture:
-        console.print(table)
-    return [line for row in capture.get().splitlines() if (line := row.rstrip())]
+    named = [name for name, _ in shown]
+    rows = [named, *([cell(layer) for _, cell in shown] for layer in item.layers)]
+    lines = align(rows, right=("channels",))
+    if width is not None and max(map(len, lines)) > width:
+        head, *below = align([row[1:] for row in rows], right=("channels",))
+        lines = [f"  {head}"]
+        for layer, line in zip(item.layers, below, strict=True):
+            lines += [printable(layer.name), f"  {line}"]
+    lines[0] = bold(lines[0], color=color)
+    write_lines(stream, lines)
 
 
 def _stored(layer: BNLayer) -> str:
@@ -247,25 +214,48 @@ def _histogram(array: NDArray[Any], bars: str) -> str:
     return f"|{drawn}|  {low:.4g} to {high:.4g}{lost}"
 
 
-def _write_channels(console: Console, layer: BNLayer, result: Inference, *, verbose: bool) -> None:
+def _write_channels(
+    stream: TextIO, layer: BNLayer, result: Inference, *, color: bool, verbose: bool
+) -> None:
     """A row a channel, the first and the last of many; plain text, since there may be a million."""
     shown = _columns(layer, result)
     total = max((array.size for array in shown.values()), default=0)
     half = _SHOWN_CHANNELS // 2
     if verbose or total <= _SHOWN_CHANNELS + 1:
-        channels = list(range(total))
+        channels: Sequence[int] = range(total)
     else:
         channels = [*range(half), *range(total - half, total)]
-    texts = [["channel", *map(str, channels)]]
-    for name, array in shown.items():
-        values = array.astype(np.float64).tolist()
-        cells = (f"{values[channel]:.6g}" if channel < len(values) else "" for channel in channels)
-        texts.append([name, *cells])
-    widths = [max(map(len, column)) for column in texts]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*texts, strict=True)
-    ]
-    if len(channels) < total:
-        lines.insert(half + 1, f"... {total - len(channels)} more channels (--verbose)")
-    console.file.write("\n".join(lines) + "\n")
+    widths = [len("channel"), *map(len, shown)]
+    for rows in _cells(shown, channels):
+        widths = [max(width, *map(len, cells)) for width, *cells in zip(widths, *rows, strict=True)]
+    head = "  ".join(map(str.rjust, ("channel", *shown), widths))
+    write_lines(stream, [bold(head, color=color)])
+    written = 0
+    for rows in _cells(shown, channels):
+        gap = half if len(channels) < total and written < half <= written + len(rows) else None
+        _write_rows(stream, rows[:gap], widths)
+        if gap is not None:
+            _line(stream, f"... {total - len(channels)} more channels (--verbose)")
+            _write_rows(stream, rows[gap:], widths)
+        written += len(rows)
+
+
+def _cells(
+    shown: Mapping[str, NDArray[Any]], channels: Sequence[int]
+) -> Iterator[list[tuple[str, ...]]]:
+    """Yield the cells of the channels, some thousand rows at a time."""
+    for start in range(0, len(channels), _PORTION):
+        portion = channels[start : start + _PORTION]
+        texts = [list(map(str, portion))]
+        for array in shown.values():
+            values = array[[one for one in portion if one < array.size]].astype(np.float64)
+            cells = [f"{value:.6g}" for value in values.tolist()]
+            texts.append(cells + [""] * (len(portion) - len(cells)))
+        yield list(zip(*texts, strict=True))
+
+
+def _write_rows(stream: TextIO, rows: Iterable[Sequence[str]], widths: Sequence[int]) -> None:
+    write_lines(
+        stream,
+        ("  ".join(map(str.rjust, row, widths)).rstrip() for row in rows),
+    )

@@ -8,7 +8,6 @@ its page "SARIF support for code scanning".
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Rule
 from bninspect.reporters.ci_locations import file_of, file_uri, in_repository, relative_uri
 from bninspect.reporters.rule_pages import write_markdown, write_page
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.text_utils import json_text, printable
 from bninspect.rules import CAUSES, RULES
 
 _SCHEMA = (
@@ -68,8 +67,8 @@ def write_sarif(report: Report, stream: TextIO) -> None:
         "columnKind": "unicodeCodePoints",
         "results": kept,
     }
-    json.dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, stream, indent=1)
-    stream.write("\n")
+    document = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+    stream.write(json_text(document, indent=1) + "\n")
 
 
 def _driver(rules: Sequence[Rule]) -> dict[str, Any]:

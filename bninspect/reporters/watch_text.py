@@ -10,7 +10,7 @@ from bninspect.model.filenames import without_numbers
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import SEVERITIES
 from bninspect.reporters.check_text import details
-from bninspect.reporters.text_utils import printable, prose_width, wrap
+from bninspect.reporters.text_utils import printable, prose_width, wrap, write_lines
 from bninspect.reporters.verdict_text import OUTCOMES, status, verdict_line
 from bninspect.wording import plural
 
@@ -109,5 +109,5 @@ class WatchText:
         return not before.issuperset(told)
 
     def _write(self, lines: list[str]) -> None:
-        self._stream.write("\n".join(lines) + "\n")
+        write_lines(self._stream, lines)
         self._stream.flush()

@@ -659,29 +659,17 @@ class TestOddStates:
         write_stuck_checkpoint(tmp_path / "long.ckpt", [name])
         assert len(run("dump", tmp_path / "long.ckpt", "--layer", "a").err) < 4000
 
-    def test_csv_holds_names_as_they_are(self, run: Run, tmp_path: Path) -> None:
-        name = "x\x1b[2J\ny"
+    def test_csv_never_steers_a_terminal(self, run: Run, tmp_path: Path) -> None:
+        """A pipe may end in a terminal: names are escaped wherever the table goes."""
         for folder in ("a", "b\x1b"):
             (tmp_path / folder).mkdir()
-            write_stuck_checkpoint(tmp_path / folder / "m.ckpt", [name])
+            write_stuck_checkpoint(tmp_path / folder / "m.ckpt", ["x\x1b[2J\ny"])
         arguments = ("dump", tmp_path, "--all-checkpoints", "--layer", "*", "--format", "csv")
         rows = list(csv.reader(io.StringIO(run(*arguments).out, newline="")))
-        assert {row[1] for row in rows[1:]} == {name}
+        assert {row[1] for row in rows[1:]} == {r"x\x1b[2J\ny"}
         assert {row[0] for row in rows[1:]} == {
-            str(tmp_path / folder / "m.ckpt") for folder in ("a", "b\x1b")
+            str(tmp_path / folder / "m.ckpt") for folder in ("a", r"b\x1b")
         }
-
-    def test_csv_never_steers_a_terminal(self, tmp_path: Path) -> None:
-        (tmp_path / "b\x1b").mkdir()
-        write_stuck_checkpoint(tmp_path / "b\x1b" / "m.ckpt", ["x\x1b[2J\ny"])
-        outer, inner = os.openpty()
-        arguments = ("dump", tmp_path, "--all-checkpoints", "--layer", "*", "--format", "csv")
-        subprocess.run([sys.executable, "-m", "bninspect", *arguments], stdout=inner, check=True)
-        os.close(inner)
-        shown = os.read(outer, 1 << 16)
-        os.close(outer)
-        assert b"\x1b" not in shown
-        assert b"b\\x1b/m.ckpt,x\\x1b[2J\\ny,0," in shown
 
     def test_the_smallest_numbers_have_a_histogram(self, run: Run, tmp_path: Path) -> None:
         members = {

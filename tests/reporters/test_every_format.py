@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,3 +99,89 @@ def test_one_run_writes_all(run: Run, hostile_checkpoint: Path, tmp_path: Path) 
             run("check", hostile_checkpoint, "--format", name).out
         )
     assert len(json.loads(files["sarif"].read_text())["runs"][0]["results"]) == len(HOSTILE)
+
+
+COMMANDS = [
+    *(("check", name) for name in CHECK),
+    *(("list", name) for name in LIST),
+    *(("dump", name) for name in DUMP if name != "npz"),
+    *(("compare", name) for name in COMPARE),
+]
+
+
+def output_of(run: Run, command: str, format_: str, checkpoint: Path) -> str:
+    options = {"dump": ("--layer", "*"), "compare": (checkpoint,)}.get(command, ())
+    return run(command, checkpoint, *options, "--format", format_).out
+
+
+@pytest.fixture
+def hostile_training(hostile_checkpoint: Path) -> Path:
+    """The same checkpoint at two steps."""
+    for name in (".index", ".data-00000-of-00001"):
+        copy = hostile_checkpoint.with_name(f"{hostile_checkpoint.name}-2{name}")
+        copy.write_bytes(hostile_checkpoint.with_name(hostile_checkpoint.name + name).read_bytes())
+    return hostile_checkpoint
+
+
+@pytest.mark.parametrize(("command", "format_"), COMMANDS)
+def test_no_log_of_a_ci_system_obeys_a_name(
+    run: Run, hostile_training: Path, command: str, format_: str
+) -> None:
+    if command == "compare":
+        other = hostile_training.with_name(f"{hostile_training.name}-2")
+        out = run("compare", hostile_training, other, "--format", format_).out
+    else:
+        out = output_of(run, command, format_, hostile_training)
+    assert "b" in out
+    assert "##[" not in out
+    assert "##vso[" not in out
+    obeyed = [line for line in out.splitlines() if line.lstrip().startswith("::")]
+    annotations = [line for line in obeyed if re.match("::(error|warning|notice) ", line)]
+    assert obeyed == (annotations if format_ == "github" else [])
+
+
+@pytest.mark.parametrize("command", ["dump", "compare"])
+def test_no_cell_of_a_table_is_a_formula(run: Run, hostile_training: Path, command: str) -> None:
+    if command == "compare":
+        other = hostile_training.with_name(f"{hostile_training.name}-2")
+        out = run("compare", hostile_training, other, "--format", "csv").out
+    else:
+        out = output_of(run, "dump", "csv", hostile_training)
+    assert all(line.isprintable() for line in out.split("\n"))
+    rows = list(csv.DictReader(io.StringIO(out)))
+    names = {row["layer"] for row in rows}
+    assert {"'=cmd|' /C calc'!A0", "'@SUM(A1)"} <= names
+    assert not {name for name in names if name.startswith(("=", "+", "-", "@"))}
+
+
+def test_names_alone_are_no_commands(run: Run, hostile_training: Path) -> None:
+    out = run("list", hostile_training, "--quiet").out
+    assert "\\x3a:stop-commands::x" in out
+    assert not [line for line in out.splitlines() if line.lstrip().startswith("::")]
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_memory_for_many_channels(tmp_path: Path, format_: str) -> None:
+    """What a layer of 400,000 channels takes is a few times its arrays, not a string a cell."""
+    channels = 400_000
+    members = {
+        b"bn/" + role: np.linspace(0.1, 2.0, channels, dtype=np.float32)
+        for role in (b"gamma", b"beta", b"moving_mean", b"moving_variance")
+    }
+    prefix = tmp_path / "wide.ckpt"
+    write_bundle(str(prefix), members)
+    target = tmp_path / f"out.{format_}"
+    program = (
+        "import sys, tracemalloc, bninspect.cli.main as main\n"
+        "tracemalloc.start()\n"
+        "try:\n    main.run(sys.argv[1:])\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        "print(tracemalloc.get_traced_memory()[1])"
+    )
+    options = ["dump", prefix, "--layer", "bn", "-v", "--format", format_, "-o", target]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, options)], capture_output=True, check=True
+    )
+    assert int(done.stdout) < 20 * channels * 8  # bytes: six columns of float64, and some copies
+    text = target.read_text()
+    assert text.count("\n") > channels if format_ == "text" else json.loads(text)

@@ -46,7 +46,6 @@ ONLY_USER = {
     "jinja2": ("reporters/html",),
     "markupsafe": ("reporters/html",),
     "multiprocessing": ("runs/parallel.py",),
-    "rich": ("reporters/list_text.py",),
     "tensorflow": ("formats/tensorflow/tensorflow_engine.py",),
     "tomli": ("config/toml_file.py",),
     "tomllib": ("config/toml_file.py",),
@@ -201,7 +200,7 @@ H5 = FIXTURES / "keras2_functional_correct"
 REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")} | {"jinja2"}
 REPORTERS |= {path.stem for path in (PACKAGE / "reporters/html").glob("[!_]*.py")}
 # The modules that every reporter of prose uses.
-SPOKEN = {"text_utils", "verdict_text"}
+SPOKEN = {"escapes", "text_utils", "verdict_text"}
 
 
 NEEDED: list[tuple[list[str], set[str]]] = [
@@ -231,7 +230,7 @@ NEEDED: list[tuple[list[str], set[str]]] = [
     ),
     (["check", str(V2)], {"bninspect.locate.discover", "multiprocessing", "tempfile"}),
     (["check", str(V2)], REPORTERS - {"check_text", *SPOKEN}),
-    (["check", str(V2), "--format", "json"], REPORTERS - {"json_v1"}),
+    (["check", str(V2), "--format", "json"], REPORTERS - {"escapes", "json_v1"}),
     (["check", str(V2), "--format", "json"], {"bninspect.verdicts.comparison"}),
     (
         ["check", str(V2), "--format", "github"],

@@ -78,7 +78,7 @@ def check(
         report = check_paths(paths, config, sink, results)
         sink.end(report, (*given, *opened_paths(report)))
     if files and not quiet:
-        from bninspect.reporters.text_utils import printable
+        from bninspect.reporters.escapes import printable
         from bninspect.reporters.verdict_text import summary
 
         tell(printable(f"{summary(report)}; written to {', '.join(files)}"))
@@ -94,7 +94,7 @@ def _update_baseline(
     from dataclasses import replace
 
     from bninspect.cli.streaming import open_sink
-    from bninspect.reporters.text_utils import printable
+    from bninspect.reporters.escapes import printable
     from bninspect.runs.run import check_paths
     from bninspect.verdicts.baseline import refuse_other_file, write_baseline
     from bninspect.wording import plural

@@ -48,7 +48,7 @@ def system_fault(error: OSError) -> str:
 
 def fail(message: str, code: int = PROBLEM) -> int:
     """Say what went wrong; returns the exit code for it."""
-    from bninspect.reporters.text_utils import printable
+    from bninspect.reporters.escapes import printable
 
     tell(f"bninspect: {printable(message)}")
     return code

@@ -52,7 +52,7 @@ def report(
             refuse_input(output, opened)
         page.end(result)
     if output is not None and not quiet:
-        from bninspect.reporters.text_utils import printable
+        from bninspect.reporters.escapes import printable
         from bninspect.reporters.verdict_text import answer, summary
 
         with suppress(OSError):  # what becomes of the lines never changes the exit code

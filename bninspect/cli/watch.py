@@ -65,7 +65,7 @@ def watch(
             directory, config, Pace(interval, grace, timeout), sleep=asked.sleep
         )
         if not quiet:
-            from bninspect.reporters.text_utils import printable
+            from bninspect.reporters.escapes import printable
 
             there = "" if filesystem.is_directory(directory) else ", which is not there yet"
             click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)

@@ -17,7 +17,7 @@ from bninspect.model.report import Finding
 from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import RuleContext
 from bninspect.reporters.check_text import entries
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.escapes import printable
 from bninspect.rules import RULES, apply_rules, select_rules, stuck
 from bninspect.wording import plural
 

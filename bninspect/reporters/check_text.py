@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed, Suppression
-from bninspect.reporters.text_utils import paint, printable, prose_width, wrap, write_lines
+from bninspect.reporters.escapes import printable, write_lines
+from bninspect.reporters.text_utils import paint, prose_width, wrap
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     baseline_in_words,

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from urllib.parse import quote
 
 from bninspect.model.report import CheckpointReport
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.escapes import printable
 from bninspect.storage.urls import is_url
 
 # The file that is read first, where `resolved` is the prefix or the directory of several.

@@ -16,15 +16,8 @@ from bninspect.model.report import Finding
 from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import entries
-from bninspect.reporters.text_utils import (
-    csv_text,
-    is_unicode,
-    paint,
-    printable,
-    prose_width,
-    wrap,
-    write_lines,
-)
+from bninspect.reporters.escapes import csv_text, printable, write_lines
+from bninspect.reporters.text_utils import is_unicode, paint, prose_width, wrap
 from bninspect.verdicts.comparison import Comparison, LayerHistory, Stretch
 from bninspect.wording import and_more, plural
 

@@ -8,7 +8,8 @@ from typing import Any, TextIO
 from bninspect.config.model import Config
 from bninspect.model.report import Suppression
 from bninspect.model.rule import Rule
-from bninspect.reporters.text_utils import printable, wrap, write_lines
+from bninspect.reporters.escapes import printable, write_lines
+from bninspect.reporters.text_utils import wrap
 
 # The keys of a configuration file, as `Config` has them.
 _KEYS = (

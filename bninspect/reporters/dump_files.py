@@ -12,7 +12,7 @@ from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES
-from bninspect.reporters.text_utils import csv_text, printable
+from bninspect.reporters.escapes import csv_text, printable
 
 _LONGEST_MEMBER = 65_000
 

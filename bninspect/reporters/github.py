@@ -2,7 +2,7 @@
 
 A line `::error file=…,title=…::message` is a command. In message and properties `%`, CR and LF are
 escaped, in properties `:` and `,` too (actions/toolkit, packages/core/src/command.ts; unescaped in
-actions/runner, src/Runner.Common/ActionCommand.cs). `text_utils` sees to it that
+actions/runner, src/Runner.Common/ActionCommand.cs). `escapes` sees to it that
 no other line is one.
 """
 
@@ -16,7 +16,7 @@ from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import TextReport
 from bninspect.reporters.ci_locations import file_of, in_repository
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.escapes import printable
 from bninspect.wording import and_more, plural
 
 Level = Literal["error", "warning", "notice"]

@@ -17,7 +17,7 @@ from bninspect.model.layer import BNLayer, Values
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.model.roles import ROLES, STATISTICS
 from bninspect.model.rule import Rule
-from bninspect.reporters.text_utils import json_text
+from bninspect.reporters.escapes import json_text
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.ci_locations import file_of, in_repository
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.escapes import printable
 from bninspect.wording import plural
 
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}

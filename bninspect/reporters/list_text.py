@@ -14,7 +14,8 @@ from bninspect.errors import shortened
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
-from bninspect.reporters.text_utils import align, bold, is_unicode, printable, write_lines
+from bninspect.reporters.escapes import printable, write_lines
+from bninspect.reporters.text_utils import align, bold, is_unicode
 from bninspect.wording import plural
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.

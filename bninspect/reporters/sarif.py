@@ -18,8 +18,8 @@ from bninspect.errors import shortened
 from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Rule
 from bninspect.reporters.ci_locations import file_of, file_uri, in_repository, relative_uri
+from bninspect.reporters.escapes import json_text, printable
 from bninspect.reporters.rule_pages import write_markdown, write_page
-from bninspect.reporters.text_utils import json_text, printable
 from bninspect.rules import CAUSES, RULES
 
 _SCHEMA = (

@@ -1,17 +1,15 @@
-"""Text of every reporter: folding, counts, colours, and escapes for what would steer a reader.
-
-Names in a file are untrusted. They reach terminals, logs of CI systems and spreadsheets, each of
-which obeys some texts: control characters, workflow commands, formulas. All escapes are here.
-"""
+"""Text of every reporter: folding, counts, alignment and colours."""
 
 from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from typing import TextIO
 
 import click
+
+from bninspect.reporters.escapes import printable
 
 _COLORS: dict[str, str] = {
     "FAIL": "red",
@@ -25,61 +23,6 @@ _COLORS: dict[str, str] = {
     "note": "cyan",
 }
 _WIDTH, _READABLE_WIDTH = 80, 100
-
-
-# Azure Pipelines obeys `##vso[` and `##[`, GitHub `##[`, anywhere in a line (microsoft/
-# azure-pipelines-agent, src/Agent.Sdk/CommandStringConvertor.cs; actions/runner,
-# src/Runner.Common/ActionCommand.cs).
-_LOG_COMMANDS = ("##[", "##vso[")
-# A cell that begins so is a formula to a spreadsheet (OWASP, CSV Injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def printable(text: str) -> str:
-    r"""Escape what steers a terminal or the log of a CI system, as `\x1b` in a string of Python.
-
-    That is every character that is not printable (bidirectional marks among them), and the second
-    character of a logging command.
-    """
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    for command in _LOG_COMMANDS if "##" in text else ():
-        text = text.replace(command, f"#\\x23{command[2:]}")
-    return text
-
-
-def write_lines(stream: TextIO, lines: Iterable[str]) -> None:
-    """Write lines of prose, none of which is a command to the log of a CI system.
-
-    GitHub takes a line that begins with `::`, after white space, for a workflow command
-    (actions/runner, src/Runner.Common/ActionCommand.cs). Names were escaped by `printable`.
-    """
-    stream.write("".join(f"{_no_command(line)}\n" for line in lines))
-
-
-def _no_command(line: str) -> str:
-    text = line.lstrip()
-    if not text.startswith("::"):
-        return line
-    return f"{line[: len(line) - len(text)]}\\x3a{text[1:]}"
-
-
-def json_text(document: object, *, indent: int | None = None) -> str:
-    """Return a document as JSON in which no text is a logging command; it reads back the same.
-
-    Raises `ValueError` for a float that JSON lacks.
-    """
-    import json
-
-    separators = (",", ":") if indent is None else None
-    text = json.dumps(document, indent=indent, separators=separators, allow_nan=False)
-    return text.replace("##", "#\\u0023")  # two of them stand only within a string
-
-
-def csv_text(text: str) -> str:
-    """Escape a text for a cell of a CSV file: as prose, and never a formula."""
-    text = _no_command(printable(text))
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def is_unicode(stream: TextIO) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from bninspect.errors import shortened
 from bninspect.model.report import BaselineCount, CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
-from bninspect.reporters.text_utils import paint, printable
+from bninspect.reporters.escapes import printable
+from bninspect.reporters.text_utils import paint
 from bninspect.wording import plural
 
 CUT_SHORT = "interrupted: what was still to be read is not in this report"

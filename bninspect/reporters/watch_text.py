@@ -10,7 +10,8 @@ from bninspect.model.filenames import without_numbers
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import SEVERITIES
 from bninspect.reporters.check_text import details
-from bninspect.reporters.text_utils import printable, prose_width, wrap, write_lines
+from bninspect.reporters.escapes import printable, write_lines
+from bninspect.reporters.text_utils import prose_width, wrap
 from bninspect.reporters.verdict_text import OUTCOMES, status, verdict_line
 from bninspect.wording import plural
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from bninspect.model.report import Report
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.escapes import printable
 from tests.conftest import FIXTURES, Outcome, load_fixture
 from tests.support.reports_in_memory import (
     checkpoint,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from bninspect.model.report import Report
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.escapes import printable
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.support.reports_in_memory import (
     checkpoint,

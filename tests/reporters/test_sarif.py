@@ -21,7 +21,7 @@ from sarif_pydantic import Sarif
 
 from bninspect.model.report import Report
 from bninspect.reporters import sarif
-from bninspect.reporters.text_utils import printable
+from bninspect.reporters.escapes import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.support.reports_in_memory import (

@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bninspect.errors import shortened
+from bninspect.reporters.escapes import printable
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, number
 from bninspect.reporters.html.layers import STATES
-from bninspect.reporters.text_utils import printable
 from bninspect.wording import plural
 
 _HERE = Path(__file__).parent

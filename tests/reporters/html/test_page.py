@@ -25,11 +25,11 @@ import bninspect
 import bninspect.runs.run
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
+from bninspect.reporters.escapes import printable
 from bninspect.reporters.html.charts import HEIGHT, WIDTH, histogram, trend
 from bninspect.reporters.html.layers import anchor, layer_view
 from bninspect.reporters.html.page import HtmlReport
 from bninspect.reporters.html.rendering import render
-from bninspect.reporters.text_utils import printable
 from bninspect.rules import RULES
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
 from tests.support.layers_in_memory import bn

@@ -17,8 +17,8 @@ import pytest
 
 import bninspect
 from bninspect.model.report import Suppressed, Suppression
+from bninspect.reporters.escapes import printable
 from bninspect.reporters.html.layers import STATES, anchor
-from bninspect.reporters.text_utils import printable
 from tests.conftest import FIXTURES, ROOT
 from tests.reporters.html.test_page import MARKUP, NAMES, STOPPED, STUCK, page_of
 from tests.support.browser import Browser, browser, find_browser

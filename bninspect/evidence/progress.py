@@ -15,7 +15,7 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence, Values
 from bninspect.model.roles import AFFINE
 
-_STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
+STEP_NAMES = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
 _OBJECT_STEP = r"(^|/)step(/\.ATTRIBUTES/VARIABLE_VALUE)?$"
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
@@ -69,7 +69,7 @@ def _named_steps(checkpoint: Checkpoint) -> dict[str, str]:
     return {
         stored: name
         for stored in checkpoint.variables
-        if (name := known.get(stored, stored)).rpartition("/")[2] in _STEPS
+        if (name := known.get(stored, stored)).rpartition("/")[2] in STEP_NAMES
     }
 
 

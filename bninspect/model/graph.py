@@ -1,19 +1,22 @@
-"""The nouns of a stored graph, frozen and without I/O: its nodes, and what it proves of a layer.
+"""Immutable data types of a stored graph and of what it proves of a BN layer. No I/O.
 
-`formats.meta_graph` makes a `Graph` of a file, `evidence.graph` a `GraphEvidence` of a `Graph`, and
-rules read that.
+`formats/tensorflow/graph_def.py` reads a `Graph`, `evidence/graph/` makes a `GraphEvidence` of it,
+and rules read that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bninspect.model.roles import Role
 
-# What an attribute of a node says, as far as anything here asks: a flag, a number, the names of
-# functions, or None.
-Attribute = bool | float | tuple[str, ...] | None
+# A constant of one element.
+Scalar = bool | int | float
+# The attributes of a node that are read: a flag, a number, names of functions; None for others.
+Attribute = Scalar | tuple[str, ...] | None
+# The operation of a function's argument in a `Graph`.
+ARGUMENT = "_Arg"
 
 
 class Function(NamedTuple):
@@ -25,12 +28,12 @@ class Function(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A stored graph; all that is called a node is a number, those of all functions included.
+    """A stored graph. A node is a number; the nodes of all functions are numbered too.
 
     `names` and `operations` are by node. `inputs` are the nodes whose outputs a node takes, in
-    their order, and -1 for one that is not there; `controls` those that only have to run before.
-    `collections` holds the nodes of the collections that anything here asks for. `attribute` gives
-    one attribute of a node, decoded when it is asked for.
+    their order, and -1 for one that is missing; `controls` those that only have to run before.
+    `collections` holds the nodes of the collections train_op and update_ops. `attribute` decodes
+    one attribute of a node.
     """
 
     path: str
@@ -55,22 +58,41 @@ class Update(NamedTuple):
     in_loop: bool = False
 
 
+class Condition(NamedTuple):
+    """What decides whether an update changes a statistic.
+
+    `kind` and `name` say what the condition reads: a placeholder, a variable, the training step,
+    the output of another op; or that its predicate `name` is a constant which is not known to be
+    True. `value` is the default of a placeholder or the stored value of a variable, None if there
+    is none. `bound` is the constant that it is compared with.
+    """
+
+    kind: Literal["placeholder", "variable", "step", "op", "constant"]
+    name: str
+    value: Scalar | None = None
+    bound: Scalar | None = None
+
+
 class GraphEvidence(NamedTuple):
     """What the graph beside a checkpoint proves of one layer; without training ops, nothing.
 
-    `training_ops` are what a training step may run, by the names a user knows.
-    `updates` are those of the layer's statistics; of the `total` in the graph, of all its BN
-    layers, training ops depend on `total_run`. `complete` is False where some assignment could
-    not be followed to its variable, so that the lack of an update proves nothing.
-
-    `statistics` maps the statistics that are variables of the graph to their names. `reads` says
-    that training computes with them, `optimized` that an optimizer changes gamma or beta, or that
-    there are none. `modes` are the is_training of the layer's fused nodes. `collected` says that
-    UPDATE_OPS has its updates, `stored` that something else which keeps a result depends on them,
-    `chosen` that a condition takes or leaves the statistics, `moments` that training computes those
-    of batches, of this layer or another, outside of fused nodes. `switches` are the placeholders
-    that choose whether the updates change anything. `momentum` is None unless all updates have the
-    same constant one.
+    - `training_ops`: what a training step may run, under the names that a user knows.
+    - `updates`: the updates of the layer's statistics. Of the `total` updates of all BN layers in
+      the graph, training ops depend on `total_run`. `complete` is False where a write could not be
+      followed to its variable, so that the lack of an update proves nothing.
+    - `conditions`: what decides whether the updates change anything.
+    - `collected`: UPDATE_OPS has the updates. `stored`: something else that keeps a result depends
+      on them.
+    - `momentum`: that of all updates, None unless it is one constant. `one_pass`: an update takes
+      the variance as the mean of squares minus the square of the mean.
+    - `statistics`: the names of the statistics that are variables of the graph.
+    - `reads`: training computes with the statistics. `modes`: the is_training of the layer's fused
+      nodes in training. `chosen`: training takes or leaves the statistics by a condition.
+      `moments`: training computes moments of a batch outside of fused nodes, for this layer or
+      another.
+    - `optimized`: an optimizer changes gamma or beta, or there are none. `optimizer_writes`: the
+      optimizers' nodes that write a statistic.
+    - `copied_from`: for each member that the graph assigns from another variable, that variable.
     """
 
     path: str
@@ -79,13 +101,16 @@ class GraphEvidence(NamedTuple):
     total: int = 0
     total_run: int = 0
     complete: bool = True
-    statistics: Mapping[Role, str] = {}
-    reads: bool = False
-    optimized: bool = False
-    modes: frozenset[bool] = frozenset()
+    conditions: tuple[Condition, ...] = ()
     collected: bool = False
     stored: bool = False
+    momentum: float | None = None
+    one_pass: bool = False
+    statistics: Mapping[Role, str] = {}
+    reads: bool = False
+    modes: frozenset[bool] = frozenset()
     chosen: bool = False
     moments: bool = False
-    switches: tuple[str, ...] = ()
-    momentum: float | None = None
+    optimized: bool = False
+    optimizer_writes: Mapping[Role, tuple[str, ...]] = {}
+    copied_from: Mapping[Role, str] = {}

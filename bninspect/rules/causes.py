@@ -70,7 +70,7 @@ def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role])
         return Proof(facts=(f"{none}: what a training step runs cannot be told from that",))
     updates = [update for update in graph.updates if update.role in roles]
     if any(update.run_by for update in updates):
-        return Proof(facts=_facts_of_run(graph, roles), fix=switched_off(graph.switches))
+        return Proof(facts=_facts_of_run(graph, roles), fix=switched_off(_placeholders(graph)))
     if updates:
         return _updates_not_run(layer, graph, updates)
     if not graph.complete or graph.updates or not all(role in graph.statistics for role in roles):
@@ -107,13 +107,18 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
 
 def _switched(graph: GraphEvidence) -> tuple[str, ...]:
     """What else keeps updates from changing anything, even if they are run by hand."""
-    if not graph.switches:
+    placeholders = _placeholders(graph)
+    if not placeholders:
         return ()
-    one = len(graph.switches) == 1
-    switch = f"the {'placeholder' if one else 'placeholders'} {_names(graph.switches)}"
+    one = len(placeholders) == 1
+    switch = f"the {'placeholder' if one else 'placeholders'} {_names(placeholders)}"
     return (
         f"{switch} can switch them off; what {'it was' if one else 'they were'} fed is not stored",
     )
+
+
+def _placeholders(graph: GraphEvidence) -> tuple[str, ...]:
+    return tuple(one.name for one in graph.conditions if one.kind == "placeholder")
 
 
 def _never_built(layer: BNLayer, graph: GraphEvidence) -> Proof:

@@ -163,9 +163,10 @@ class _GraphBeside:
             return {}
         if not graphs:
             return {}
-        from bninspect.evidence.graph.updates import graph_evidence
+        from bninspect.evidence.graph.layer_evidence import graph_evidence
 
-        found = graph_evidence(graphs, self._layers, self._checkpoint.known_names)
+        checkpoint = self._checkpoint
+        found = graph_evidence(graphs, self._layers, checkpoint.known_names, checkpoint.variables)
         beside = graphs[0].path
         # A SavedModel's graph comes with its variables, under names of its own perhaps.
         if beside.endswith(".meta") and not any(one.statistics for one in found.values()):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import bninspect
 from bninspect.errors import ReadProblem
-from bninspect.evidence.graph.updates import graph_evidence
+from bninspect.evidence.graph.layer_evidence import graph_evidence
 from bninspect.evidence.progress import read_optimizer_steps
 from bninspect.formats.tensorflow.graph_def import read_graphs
 from bninspect.model.graph import Function, Graph
@@ -493,7 +493,8 @@ def test_the_placeholder_that_switches_updates_is_named(way: str) -> None:
     drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train")
     found = drawing.evidence()
     assert len(found.updates) == 2
-    assert found.switches == (() if way == "dropout alone" else ("training",))
+    conditions = [(one.kind, one.name) for one in found.conditions]
+    assert conditions == ([] if way == "dropout alone" else [("placeholder", "training")])
 
 
 def test_functions_that_call_each_other_come_to_an_end() -> None:
@@ -640,7 +641,7 @@ def test_a_healthy_checkpoint_leaves_its_graph_alone() -> None:
         "assert not report.findings\n"
         "assert not [name for name in opened if name.endswith('.meta')], opened\n"
         "assert 'bninspect.formats.tensorflow.graph_def' not in sys.modules\n"
-        "assert 'bninspect.evidence.graph.updates' not in sys.modules\n"
+        "assert 'bninspect.evidence.graph.layer_evidence' not in sys.modules\n"
         "assert 'bninspect.model.graph' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -652,7 +653,7 @@ def test_without_a_graph_nothing_is_imported_for_it() -> None:
         "import sys, bninspect\n"
         f"assert bninspect.check({str(stuck)!r}).findings\n"
         "assert 'bninspect.formats.tensorflow.graph_def' not in sys.modules\n"
-        "assert 'bninspect.evidence.graph.updates' not in sys.modules\n"
+        "assert 'bninspect.evidence.graph.layer_evidence' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -1,10 +1,10 @@
-"""The training ops of a graph: what a training step may run, and by which names a user knows them.
+"""Training ops of a graph: what a training step may run, under the names that a user knows.
 
-A step may run whatever an optimizer's nodes (Apply…) end in, and what `apply_gradients` puts into
-the train_op collection. Among the ends are nodes that nobody runs: an optimizer's reads of its own
-variables. Updates are looked for behind all of them; named are the ops of the collection, what a
-script made of these (tf.group, an average of the weights), and of the others only those that an
-optimizer's node would be nameless without.
+A step may run any op downstream of an optimizer's nodes (Apply…), and the ops that
+`apply_gradients` adds to the train_op collection. Among the ops downstream are some that nobody
+runs: an optimizer's reads of its own variables. So updates are searched for behind all of them, but
+only these are named: the ops of the collection, the ops that a script made of them (tf.group, an
+average of the weights), and the others that alone run some optimizer's node.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from bninspect.evidence.graph.traversal import Walk
+from bninspect.evidence.graph.operations import READS
+from bninspect.evidence.graph.traversal import GraphTraversal
 
-_MAX_NAMED = 7  # each is walked from by itself; real graphs have one to three
-_READ = "ReadVariableOp"
+_MAX_NAMED = 7  # each is traversed by itself; real graphs have one to three
 
 
 class TrainingOps(NamedTuple):
-    """The nodes to walk back from, by the name of the op: those a user knows, and all others.
+    """The training ops of a graph, by name, each with the nodes to start from.
 
-    `optimizing` are the nodes that are an optimizer's work: what comes after it (an average of the
-    weights, an evaluation) is no part of what the weights are trained with.
+    `named` are those that a user knows, `unnamed` all others. `optimizing` are the nodes of
+    optimizers; what runs after them (an average of the weights, an evaluation) is no part of what
+    the weights are trained with.
     """
 
     named: dict[str, tuple[int, ...]]
@@ -31,79 +32,79 @@ class TrainingOps(NamedTuple):
     optimizing: tuple[int, ...]
 
 
-def find_training_ops(walk: Walk) -> TrainingOps:
-    """The training ops; none in a graph without an optimizer's node."""
-    functions, outside = _optimizers(walk)
-    collected = dict.fromkeys(walk.graph.collections.get("train_op", ())) if outside else {}
-    sinks = _sinks(walk, outside)
-    # What a script puts behind the collected ops, it runs instead of them.
-    final = [node for node in _sinks(walk, collected) if walk.graph.operations[node] != _READ]
+def find_training_ops(traversal: GraphTraversal) -> TrainingOps:
+    """Find the training ops; none in a graph without an optimizer's node."""
+    names, operations = traversal.graph.names, traversal.graph.operations
+    functions, optimizers = _optimizers(traversal)
+    collected = traversal.graph.collections.get("train_op", ()) if optimizers else ()
+    # A script runs what it made of the collected ops instead of them.
+    final = [node for node in _sinks(traversal, collected) if operations[node] != READS]
     chief = [*dict.fromkeys([*collected, *final])]
-    chief += _uncovered(walk, outside, chief, [node for node in sinks if node not in chief])
-    rest = [node for node in sinks if node not in chief]
-    names = walk.graph.names
+    sinks = _sinks(traversal, optimizers)
+    chief += _uncovered(traversal, optimizers, chief, [one for one in sinks if one not in chief])
     named = functions | {names[node]: (node,) for node in sorted(chief)}
     if not named:
-        named = {names[node]: (node,) for node in outside}
+        named = {names[node]: (node,) for node in optimizers}
     few = dict([*named.items()][:_MAX_NAMED])
     return TrainingOps(
-        {**few, **_together({name: one for name, one in named.items() if name not in few})},
-        _together({names[node]: (node,) for node in rest}),
-        (*outside, *chain.from_iterable(functions.values())),
+        {**few, **_merged({name: nodes for name, nodes in named.items() if name not in few})},
+        _merged({names[node]: (node,) for node in sinks if node not in chief}),
+        (*optimizers, *chain.from_iterable(functions.values())),
     )
 
 
-def _optimizers(walk: Walk) -> tuple[dict[str, tuple[int, ...]], list[int]]:
-    """Functions that optimize and are run from Python, with their results; and the graph's nodes.
+def _optimizers(traversal: GraphTraversal) -> tuple[dict[str, tuple[int, ...]], list[int]]:
+    """Find the functions that optimize and are run from Python, and the graph's optimizer nodes.
 
-    A call of a function that optimizes is an optimizer's node.
+    Each function comes with its results. A node that calls a function that optimizes is an
+    optimizer's node.
     """
-    optimizers = set(walk.optimizers)
-    functions = walk.graph.functions
+    optimizers = set(traversal.optimizers)
+    functions = traversal.graph.functions
     uncalled: dict[str, tuple[int, ...]] = {}
     waiting, training = [*optimizers], set()
     while waiting:
-        name = walk.owner.get(waiting.pop())
+        name = traversal.owner.get(waiting.pop())
         if name is None or name in training:
             continue
         training.add(name)
-        callers = walk.callers.get(name, [])
+        callers = traversal.callers.get(name, [])
         if not callers:
             uncalled[name] = tuple(functions[name].results)
         waiting += [node for node in callers if node not in optimizers]
         optimizers.update(callers)
-    return uncalled, sorted(node for node in optimizers if node not in walk.owner)
+    return uncalled, sorted(node for node in optimizers if node not in traversal.owner)
 
 
-def _sinks(walk: Walk, starts: Iterable[int]) -> list[int]:
-    """The nodes downstream of `starts` whose outputs nothing takes."""
-    return sorted(node for node in walk.downstream(starts) if walk.consumers[node] is None)
+def _sinks(traversal: GraphTraversal, starts: Iterable[int]) -> list[int]:
+    """Find the nodes downstream of `starts` whose outputs no other node takes."""
+    return sorted(node for node in traversal.downstream(starts) if not traversal.consumers[node])
 
 
 def _uncovered(
-    walk: Walk, optimizers: Sequence[int], chief: Sequence[int], sinks: Sequence[int]
+    traversal: GraphTraversal, optimizers: Sequence[int], chief: Sequence[int], sinks: Sequence[int]
 ) -> list[int]:
-    """Those of `sinks` that run optimizer's nodes which the training ops `chief` do not run.
+    """Choose those of `sinks` that run optimizer's nodes which no op of `chief` runs.
 
-    What groups others was made after them, so that the last are asked first.
+    An op that groups others is made after them, so the last ones are tried first.
     """
     found: list[int] = []
-    reached = walk.ancestors(chief)
+    reached = traversal.ancestors(chief)
     left = {node for node in optimizers if not reached[node]}
-    reads_last = sorted(sinks, key=lambda node: (walk.graph.operations[node] == _READ, -node))
+    reads_last = sorted(sinks, key=lambda node: (traversal.graph.operations[node] == READS, -node))
     while left and len(found) <= _MAX_NAMED:
-        behind = walk.downstream(left)
-        node = next((one for one in reads_last if one in behind), None)
+        behind = traversal.downstream(left)
+        node = next((sink for sink in reads_last if sink in behind), None)
         if node is None:
             break
         found.append(node)
-        reached = walk.ancestors([node])
-        left = {one for one in left if not reached[one]}
+        reached = traversal.ancestors([node])
+        left = {optimizer for optimizer in left if not reached[optimizer]}
     return found
 
 
-def _together(ops: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Several ops as one, with the name of the first and how many there are."""
+def _merged(ops: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Merge several ops into one, with the name of the first and the count of the others."""
     if len(ops) < 2:
         return ops
     first = next(iter(ops))

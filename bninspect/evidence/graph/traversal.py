@@ -1,44 +1,39 @@
-"""A stored graph with what is asked of every node: its consumers, its variable, what it runs.
+"""Traversal of a stored graph: consumers, called functions, variables and ancestors of nodes.
 
-All walks are loops over numbered nodes, each of which is looked at a bounded number of times.
+Every traversal is a loop over numbered nodes and looks at each a bounded number of times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
-from bninspect.model.graph import Function, Graph
+from bninspect.evidence.graph.operations import (
+    APPLIES,
+    ASSIGNS,
+    BRANCHES,
+    CALLS,
+    ENTERS,
+    FUNCTION_ATTRIBUTES,
+    LOOPS,
+    PASSES,
+    VARIABLES,
+)
+from bninspect.model.graph import ARGUMENT, Function, Graph
 
-# tensorflow/core/ops/{state_ops,resource_variable_ops,control_flow_ops,training_ops,
-# functional_ops}.cc
-VARIABLES = {"Variable", "VariableV2", "VarHandleOp"}
-RELATIVE = {"AssignSub", "AssignAdd", "AssignSubVariableOp", "AssignAddVariableOp"}
-ASSIGNS = {"Assign", "AssignVariableOp"} | RELATIVE
-# What passes on the variable, or its value, that is its first input; an assignment to a reference
-# returns it.
-_ENTERS = {"Enter", "RefEnter"}  # into the frame of a loop
-PASSES = {"Identity", "RefIdentity", "Switch", "RefSwitch", "ReadVariableOp"} | _ENTERS
-PASSES |= {"Assign", "AssignSub", "AssignAdd"}
-APPLIES = ("Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
-BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}  # their first input is the choice
-_LOOPS = {"While", "StatelessWhile", "For"}
-_CALLS = {
-    *("PartitionedCall", "StatefulPartitionedCall", "TPUPartitionedCall", "RemoteCall"),
-    *("SymbolicGradient", *BRANCHES, *_LOOPS),
-}
-_FUNCTION_ATTRIBUTES = ("f", "then_branch", "else_branch", "cond", "body", "branches")
-ARGUMENT = "_Arg"
 _NONE, _SEVERAL = -1, -2
-_LONGEST_WAY = 32  # from a write to its variable
+_LONGEST_PATH = 32  # nodes from a write to its variable
+_MOST_NODES = 500  # of one traversal backwards
 
 
-class Walk:
-    """`graph` with its `calls` of functions, its `consumers` and the `variables` nodes pass on.
+class GraphTraversal:
+    """A graph with an index of its edges: `calls`, `callers`, `owner`, `consumers`, `variables`.
 
-    All are by the number of a node; `variables` is negative for a node that passes on none, or one
-    that depends on who calls. `owner` names the function that a node lies in, and `callers` are the
-    nodes that call it, by that name.
+    All are by the number of a node. `calls` holds the functions that a node calls, `owner` the name
+    of the function that a node is part of, `callers` the nodes that call a function, by its name.
+    `variables` is the variable whose reference or value a node passes on; negative for a node that
+    passes on none, or different ones for different callers. `optimizers` are the nodes of
+    optimizers (Apply…).
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -46,7 +41,7 @@ class Walk:
         self.calls = {
             node: functions
             for node, operation in enumerate(graph.operations)
-            if (operation in _CALLS or operation in graph.functions)
+            if (operation in CALLS or operation in graph.functions)
             and (functions := self._called(node, operation))
         }
         self.owner = {node: name for name, one in graph.functions.items() for node in one.nodes}
@@ -58,7 +53,10 @@ class Walk:
         ]
 
     def ancestors(self, starts: Iterable[int]) -> bytearray:
-        """Which nodes run so that `starts` can, those of called functions included."""
+        """Mark the nodes that run so that `starts` can, nodes of called functions included.
+
+        The result has one byte for each node of the graph: 1 if it runs.
+        """
         reached = bytearray(len(self.graph.names))
         entered: set[tuple[int, bool]] = set()
         waiting = [*starts]
@@ -79,7 +77,7 @@ class Walk:
         return reached
 
     def downstream(self, starts: Iterable[int]) -> set[int]:
-        """`starts` and all nodes that depend on them, outside of functions that are called."""
+        """Return `starts` and the nodes that depend on them, without those of called functions."""
         seen = set(starts)
         waiting = [*seen]
         while waiting:
@@ -88,23 +86,73 @@ class Walk:
             seen.update(consumers)
         return seen
 
+    def backwards(self, starts: Iterable[int], through: Collection[str]) -> tuple[list[int], bool]:
+        """Return the nodes that `starts` depend on, and whether these are all.
+
+        `starts` are among them. Inputs and control inputs are followed from nodes whose operation
+        is one of `through`, and an argument of a function to what its callers give.
+        """
+        seen: dict[int, None] = {}
+        waiting = [*starts]
+        while waiting and len(seen) < _MOST_NODES:
+            node = waiting.pop()
+            if node < 0 or node in seen:
+                continue
+            seen[node] = None
+            if self.graph.operations[node] in through:
+                waiting += self.graph.inputs[node]
+                waiting += self.graph.controls[node]
+            elif self.graph.operations[node] == ARGUMENT:
+                waiting += self.given_to(node)
+        return [*seen], not waiting
+
+    def given_to(self, argument: int) -> Iterator[int]:
+        """Yield the nodes that callers give to an argument of a function."""
+        name = self._owner_of_argument.get(argument)
+        if name is None:
+            return
+        place = argument - self.graph.functions[name].arguments[0]
+        for caller in self.callers.get(name, ()):
+            first = 1 if self.graph.operations[caller] in BRANCHES else 0
+            inputs = self.graph.inputs[caller][first:]
+            if place < len(inputs):
+                yield inputs[place]
+
+    def calls_around(self, node: int) -> list[int]:
+        """Return the nodes that call the function of a node, and those that call theirs."""
+        found: dict[int, None] = {}
+        waiting = [node]
+        while waiting and len(found) < _MOST_NODES:
+            callers = self.callers.get(self.owner.get(waiting.pop(), ""), ())
+            waiting += [caller for caller in callers if caller not in found]
+            found |= dict.fromkeys(callers)
+        return [*found]
+
+    @cached_property
+    def _owner_of_argument(self) -> dict[int, str]:
+        return {
+            argument: name
+            for name, function in self.graph.functions.items()
+            for argument in function.arguments
+        }
+
     def in_loop(self, node: int) -> bool:
-        """Whether a node that writes a variable is in a loop: of frames, or a function of one."""
+        """Whether a node that writes a variable lies in a loop's frame or a loop's function."""
         if any(node in nodes for nodes in self._looped):
             return True
-        for _ in range(_LONGEST_WAY):
+        for _ in range(_LONGEST_PATH):
             node = self.graph.inputs[node][0] if self.graph.inputs[node] else _NONE
             if node < 0 or self.graph.operations[node] not in PASSES:
                 return False
-            if self.graph.operations[node] in _ENTERS:
+            if self.graph.operations[node] in ENTERS:
                 return True
-        return True  # too far to follow: it is not known to be in none
+        return True  # the path is too long to follow, so a loop cannot be ruled out
 
     @cached_property
     def _looped(self) -> list[Sequence[int]]:
-        """The nodes of each function that a loop runs, by itself or through others."""
+        """The nodes of each function that a loop calls, directly or through other functions."""
         found: dict[int, Sequence[int]] = {}
-        waiting = [one for one in self.calls if self.graph.operations[one] in _LOOPS]
+        waiting = [one for one in self.calls if self.graph.operations[one] in LOOPS]
         while waiting:
             for function in self.calls.get(waiting.pop(), ()):
                 if id(function) not in found:
@@ -113,16 +161,16 @@ class Walk:
         return [*found.values()]
 
     def _runs_all_writes(self, node: int) -> bool:
-        """Whether the functions that a node calls run all that writes in them, needed or not.
+        """Whether the functions that a node calls run all their writes, needed or not.
 
-        So do functions in the way of TensorFlow before 1.14 and branches and loops that the runtime
-        does not turn into switches (seen in TensorFlow 1.15 and 2.15). Calls of the newer ways run
-        what the results need, by data or by control.
+        Functions of TensorFlow before 1.14 do, and branches and loops that the runtime does not
+        lower to switches (seen in TensorFlow 1.15 and 2.15). Other calls run only what the results
+        need, by data or by control.
         """
         operation = self.graph.operations[node]
-        if operation in BRANCHES or operation in _LOOPS:
+        if operation in BRANCHES or operation in LOOPS:
             return self.graph.attribute(node, "_lower_using_switch_merge") is not True
-        return operation in ("RemoteCall", "SymbolicGradient") or operation not in _CALLS
+        return operation in ("RemoteCall", "SymbolicGradient") or operation not in CALLS
 
     def _writes(self, node: int) -> bool:
         operation = self.graph.operations[node]
@@ -130,9 +178,9 @@ class Walk:
 
     def _called(self, node: int, operation: str) -> tuple[Function, ...]:
         functions = self.graph.functions
-        if operation in functions:  # the way of TensorFlow before 1.14
+        if operation in functions:  # a call as TensorFlow before 1.14 stores it
             return (functions[operation],)
-        values = (self.graph.attribute(node, name) for name in _FUNCTION_ATTRIBUTES)
+        values = (self.graph.attribute(node, name) for name in FUNCTION_ATTRIBUTES)
         names = (name for value in values if isinstance(value, tuple) for name in value)
         return tuple(functions[name] for name in names if name in functions)
 
@@ -159,7 +207,7 @@ class Walk:
         return consumers
 
     def _find_variables(self) -> list[int]:
-        """For each node the variable that it is or passes on, _SEVERAL if callers give others."""
+        """Find for each node the variable that it is or passes on, _SEVERAL if there are more."""
         found = [_NONE] * len(self.graph.names)
         waiting = []
         places: dict[int, dict[int, list[int]]] = {}
@@ -177,9 +225,9 @@ class Walk:
         return found
 
     def _passed_on(self, source: int, places: dict[int, dict[int, list[int]]]) -> Iterator[int]:
-        """The nodes that stand for what `source` gives, the arguments of functions among them.
+        """Yield the nodes that pass on what `source` gives, arguments of functions among them.
 
-        `places` keeps, for each call, where its inputs stand.
+        `places` caches, for each call, the places of each node among its inputs.
         """
         for node in self.consumers[source] or ():
             inputs = self.graph.inputs[node]

@@ -1,263 +1,162 @@
-"""What a stored graph proves of BN layers: whether training runs the updates of their statistics.
+"""Writes to the variables of BN layers: updates of statistics, copies, results kept elsewhere.
 
-- A node updates a statistic if it assigns the variable, through whatever passes a variable on
-  (Identity, Switch, Enter, ReadVariableOp, the arguments of functions). Names of nodes tell
-  nothing: they are AssignMovingAvg, update_moving_mean, mean_ema_op, AssignNewValue, ….
-- An update runs with a step if a training op depends on it, by data or by control.
-
-What does not run by the graph may be run by hand, so nothing here is a finding by itself; and a
-graph without an optimizer says nothing about training.
+A node updates a statistic if it assigns a computed value to the variable, through whatever passes a
+variable on (Identity, Switch, Enter, ReadVariableOp, the arguments of functions). The names of
+nodes prove nothing: they are AssignMovingAvg, update_moving_mean, mean_ema_op, AssignNewValue, ….
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Container, Iterator
+from typing import NamedTuple
 
-from bninspect.batchnorm.families import FAMILIES
-from bninspect.evidence.graph.momentum import common_momentum
-from bninspect.evidence.graph.switches import switches
-from bninspect.evidence.graph.training_ops import find_training_ops
-from bninspect.evidence.graph.traversal import (
-    APPLIES,
-    ARGUMENT,
+from bninspect.evidence.graph.operations import (
+    ARITHMETIC,
     ASSIGNS,
+    DIFFERENCES,
+    NO_UPDATES,
+    OTHER_WRITES,
     PASSES,
-    RELATIVE,
+    PRODUCTS,
+    RELATIVE_ASSIGNS,
+    RESHAPES,
+    SAME_VALUES,
+    STORES,
     VARIABLES,
-    Walk,
 )
-from bninspect.model.graph import Graph, GraphEvidence, Update
-from bninspect.model.layer import BNLayer
-from bninspect.model.roles import AFFINE, STATISTICS, Role
+from bninspect.evidence.graph.traversal import GraphTraversal
+from bninspect.model.graph import ARGUMENT, Graph
 
-# tensorflow/core/ops/{array_ops,math_ops,io_ops,nn_ops,data_flow_ops}.cc
-_RESHAPES = {"Identity", "Switch", "Enter", "Cast", "Reshape", "ReadVariableOp"}
-# Where a value ends that is no new statistic: a constant or random start, a restored checkpoint,
-# a placeholder by which Keras sets weights, a copy of another variable.
-_NO_UPDATE = VARIABLES | {
-    *("Const", "Fill", "ZerosLike", "OnesLike", "Placeholder", "PlaceholderWithDefault"),
-    *("Restore", "RestoreSlice", "RestoreV2"),
-}
-_FUSED = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
-# What also writes to a variable, in ways that are not followed.
-_OTHER_WRITES: tuple[str, ...] = (
-    *("Scatter", "ResourceScatter", "StridedSliceAssign", "ResourceStridedSliceAssign"),
-    *("CountUpTo", "ResourceCountUpTo", *APPLIES),
-)
-# Where a training step may leave what it computed: gradients that are accumulated, a queue.
-_STORES = ("Accumulator", "SparseAccumulator", "ResourceAccumulator", "QueueEnqueue")
-_CHOICES = {"Merge", "RefMerge", "Select", "SelectV2", "If", "StatelessIf"}
-_LONGEST_CHAIN = 32
-_MOST_GRAPHS = 8
-
-Names = Mapping[str, str]
+_LONGEST_PATH = 32
+_UPDATE = PASSES | ARITHMETIC | RESHAPES | RELATIVE_ASSIGNS | {"AssignVariableOp"}
 
 
-def graph_evidence(
-    graphs: Sequence[Graph], layers: Sequence[BNLayer], known_names: Names
-) -> dict[str, GraphEvidence]:
-    """What the graphs of one file prove of each layer, by its name; nothing without graphs.
+class Updates(NamedTuple):
+    """The nodes that update a statistic, with its variable; `complete` if these are all."""
 
-    Of several graphs (a SavedModel's) the first counts that trains. `known_names` is that of the
-    checkpoint.
-    """
-    if not graphs:
-        return {}
-    found = [_Evidence(Walk(graph)) for graph in graphs[:_MOST_GRAPHS]]
-    return next((one for one in found if one.ops.named), found[0]).of(layers, known_names)
+    nodes: dict[int, int]
+    complete: bool
 
 
-class _Evidence:
-    """What is asked of one graph, for all layers at once."""
-
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
-        self.graph = walk.graph
-        self.variables = walk.variables
-        self.ops = find_training_ops(walk)
-
-    def of(self, layers: Sequence[BNLayer], known: Names) -> dict[str, GraphEvidence]:
-        """The evidence of each layer by its name."""
-        by_name = self._variables_by_name()
-        members = {layer.name: _members(layer, known, by_name) for layer in layers}
-        roles = {
-            variable: (name, role)
-            for name, found in members.items()
-            for role, variable in found.items()
-            if role in STATISTICS
-        }
-        updates, complete = self._find_updates(roles)
-        run_by: dict[int, list[str]] = {node: [] for node in updates}
-        for name, starts in chain(self.ops.named.items(), self.ops.unnamed.items()):
-            reached = self.walk.ancestors(starts)
-            for node, ops in run_by.items():
-                if reached[node] and (name in self.ops.named or not ops):
-                    ops.append(name)
-        needed = self.walk.ancestors(self.ops.optimizing)
-        in_training = [node for node, runs in enumerate(needed) if runs]
-        reads, modes = self._reads(in_training)
-        chosen, moments = self._chosen(in_training), self._has_moments(in_training)
-        stored = self.walk.ancestors(self._other_writes(updates))
-        optimized = {
-            self.variables[self.graph.inputs[node][0]]
-            for node in self.walk.optimizers
-            if self.graph.inputs[node]
-        }
-        collected = self.walk.ancestors(self.graph.collections.get("update_ops", ()))
-        owned: dict[str, list[int]] = {layer.name: [] for layer in layers}
-        for node, variable in updates.items():
-            owned[roles[variable][0]].append(node)
-        found = {}
-        for layer in layers:
-            mine, own = members[layer.name], owned[layer.name]
-            affine = [mine[role] for role in AFFINE if role in mine]
-            found[layer.name] = GraphEvidence(
-                path=self.graph.path,
-                training_ops=tuple(self.ops.named),
-                updates=tuple(
-                    Update(
-                        self.graph.names[node],
-                        roles[updates[node]][1],
-                        tuple(run_by[node]),
-                        self.walk.in_loop(node),
-                    )
-                    for node in own
-                ),
-                total=len(updates),
-                total_run=sum(map(bool, run_by.values())),
-                complete=complete,
-                statistics={
-                    role: self.graph.names[mine[role]] for role in STATISTICS if role in mine
-                },
-                reads=any(mine[role] in reads for role in STATISTICS if role in mine),
-                optimized=not affine or not optimized.isdisjoint(affine),
-                modes=frozenset().union(*(modes.get(one, ()) for one in mine.values())),
-                stored=any(stored[node] and not run_by[node] for node in own),
-                chosen=any(mine[role] in chosen for role in STATISTICS if role in mine),
-                moments=moments,
-                collected=any(collected[node] for node in own),
-                switches=switches(self.walk, own),
-                momentum=common_momentum(self.graph, self.variables, own),
-            )
-        return found
-
-    def _other_writes(self, updates: Mapping[int, int]) -> Iterator[int]:
-        """What keeps a result besides the updates and the optimizers: what runs it is not known.
-
-        Gradients that are accumulated, a training by assignments of one's own: a step may run the
-        updates with these.
-        """
-        for node, operation in enumerate(self.graph.operations):
-            inputs = self.graph.inputs[node]
-            if operation.startswith(_STORES):
-                yield node
-            elif operation in ASSIGNS and len(inputs) > 1 and inputs[0] >= 0:
-                variable = self.variables[inputs[0]]
-                computed = operation in RELATIVE or self._is_new(
-                    node, max(variable, 0), self._origin(inputs[1])
-                )
-                if node not in updates and computed:
-                    yield node
-
-    def _has_moments(self, in_training: Iterable[int]) -> bool:
-        """Whether training computes moments of a batch, as tf.nn.moments does (nn_impl.py)."""
-        operations = self.graph.operations
-        return any(
-            operations[node] == "SquaredDifference"
-            and any(
-                operations[one] == "StopGradient" for one in self.graph.inputs[node] if one >= 0
-            )
-            for node in in_training
-        )
-
-    def _chosen(self, in_training: Iterable[int]) -> set[int]:
-        """The variables whose value training takes or leaves, by a condition."""
-        return {
-            self.variables[one]
-            for node in in_training
-            if self.graph.operations[node] in _CHOICES
-            for one in self.graph.inputs[node]
-            if one >= 0
-        }
-
-    def _find_updates(self, roles: Mapping[int, object]) -> tuple[dict[int, int], bool]:
-        """The nodes that update one of the variables `roles`; and whether these are all."""
-        updates: dict[int, int] = {}
-        complete = True
-        for node, operation in enumerate(self.graph.operations):
-            inputs = self.graph.inputs[node]
-            if operation.startswith(_OTHER_WRITES) and inputs and inputs[0] >= 0:
-                variable = self.variables[inputs[0]]
-                complete = complete and variable >= 0 and variable not in roles
-            if operation not in ASSIGNS or len(inputs) < 2 or inputs[0] < 0:
-                continue
-            variable = self.variables[inputs[0]]
-            if variable in roles:
-                value = self._origin(inputs[1])
-                if operation in RELATIVE or self._is_new(node, variable, value):
-                    updates[node] = variable
-                elif value == ARGUMENT:
-                    complete = False
-            elif variable < 0:
+def find_updates(traversal: GraphTraversal, statistics: Container[int]) -> Updates:
+    """Find the nodes that update one of the variables `statistics`."""
+    nodes: dict[int, int] = {}
+    complete = True
+    for node, operation in enumerate(traversal.graph.operations):
+        inputs = traversal.graph.inputs[node]
+        if not inputs or inputs[0] < 0:
+            continue
+        variable = traversal.variables[inputs[0]]
+        if operation.startswith(OTHER_WRITES):
+            complete = complete and variable >= 0 and variable not in statistics
+        elif operation in ASSIGNS and len(inputs) > 1:
+            if variable in statistics and is_computed(traversal, node):
+                nodes[node] = variable
+            elif variable < 0 or (variable in statistics and _is_given(traversal.graph, node)):
                 complete = False
-        return updates, complete
-
-    def _is_new(self, node: int, variable: int, origin: str | None) -> bool:
-        """Whether an assigned value is computed, not started from, restored or set by hand."""
-        names = self.graph.names
-        if names[node] == f"{names[variable]}/Assign":
-            return False  # the initialiser
-        return origin is not None and origin not in _NO_UPDATE and origin != ARGUMENT
-
-    def _origin(self, node: int) -> str | None:
-        """The operation that computed a value, before it was passed on or reshaped."""
-        for _ in range(_LONGEST_CHAIN):
-            if node < 0:
-                return None
-            inputs = self.graph.inputs[node]
-            if self.graph.operations[node] not in _RESHAPES or not inputs:
-                return self.graph.operations[node]
-            node = inputs[0]
-        return None
-
-    def _reads(self, in_training: Iterable[int]) -> tuple[set[int], dict[int, set[bool]]]:
-        """The variables that training computes with, and the is_training of the fused nodes."""
-        reads: set[int] = set()
-        modes: dict[int, set[bool]] = {}
-        for node in in_training:
-            operation = self.graph.operations[node]
-            if operation in PASSES or operation in ASSIGNS or node in self.walk.calls:
-                continue
-            taken = {self.variables[one] for one in self.graph.inputs[node] if one >= 0}
-            reads |= taken
-            if operation in _FUSED:
-                # Left out where it has its default, true (SavedModels strip defaults).
-                mode = self.graph.attribute(node, "is_training") is not False
-                for variable in taken:
-                    modes.setdefault(variable, set()).add(mode)
-        return reads, modes
-
-    def _variables_by_name(self) -> dict[str, int]:
-        return {
-            self.graph.names[node]: node for node, one in enumerate(self.variables) if one == node
-        }
+    return Updates(nodes, complete)
 
 
-def _members(layer: BNLayer, known: Names, by_name: Mapping[str, int]) -> dict[Role, int]:
-    """The variables of the graph that a layer's members are, stored or not."""
-    found: dict[Role, int] = {}
-    scope = ""
-    for role, variable in layer.variables.items():
-        name = known.get(variable.name, variable.name)
-        scope = name.rpartition("/")[0]
-        if name in by_name:
-            found[role] = by_name[name]
-    for role in STATISTICS:
-        if role not in layer.variables:
-            leaves = (one.leaves[role] for one in FAMILIES if one.name == layer.family)
-            names = (f"{scope}/{leaf}" for row in leaves for leaf in row)
-            node = next((by_name[name] for name in names if name in by_name), None)
-            if node is not None:
-                found[role] = node
-    return found
+def find_other_results(traversal: GraphTraversal, updates: Container[int]) -> Iterator[int]:
+    """Yield the nodes that keep a result, besides `updates` and the optimizers.
+
+    These accumulate gradients, or train by assignments of their own. What runs them is not stored,
+    so a training step may run the updates with them.
+    """
+    for node, operation in enumerate(traversal.graph.operations):
+        inputs = traversal.graph.inputs[node]
+        if operation.startswith(STORES) or (
+            operation in ASSIGNS
+            and len(inputs) > 1
+            and inputs[0] >= 0
+            and node not in updates
+            and is_computed(traversal, node)
+        ):
+            yield node
+
+
+def find_copies(traversal: GraphTraversal, variables: Collection[int]) -> dict[int, int]:
+    """Find those of `variables` that the graph assigns from another variable, and that variable.
+
+    Its initialiser is no copy.
+    """
+    graph = traversal.graph
+    copies: dict[int, int] = {}
+    for node, operation in enumerate(graph.operations):
+        if operation not in ASSIGNS - RELATIVE_ASSIGNS or len(graph.inputs[node]) < 2:
+            continue
+        target, value = graph.inputs[node][:2]
+        if target < 0 or value < 0 or traversal.variables[target] not in variables:
+            continue
+        variable, source = traversal.variables[target], _origin(graph, value)
+        if source is None or source == variable or graph.operations[source] not in VARIABLES:
+            continue
+        if not _is_initialiser(graph, node, variable):
+            copies[variable] = source
+    return copies
+
+
+def is_computed(traversal: GraphTraversal, node: int) -> bool:
+    """Whether an assigned value is computed, not initial, restored, copied or set by hand."""
+    graph = traversal.graph
+    target, value = graph.inputs[node][:2]
+    if graph.operations[node] in RELATIVE_ASSIGNS:
+        return True
+    if _is_initialiser(graph, node, traversal.variables[target]):
+        return False
+    origin = _origin(graph, value)
+    return origin is not None and graph.operations[origin] not in NO_UPDATES | {ARGUMENT}
+
+
+def takes_one_pass_variance(traversal: GraphTraversal, update: int) -> bool:
+    """Whether an update takes E[x^2] - E[x]^2 as the variance, which loses digits in float32."""
+    graph = traversal.graph
+    nodes, _ = traversal.backwards([update], _UPDATE)
+    differences = (graph.inputs[node] for node in nodes if graph.operations[node] in DIFFERENCES)
+    return any(
+        len(inputs) == 2
+        and _is_chain(graph, inputs[0], ("Mean", "square"))
+        and _is_chain(graph, inputs[1], ("square", "Mean"))
+        for inputs in differences
+    )
+
+
+def _is_chain(graph: Graph, node: int, operations: tuple[str, ...]) -> bool:
+    """Whether a value is computed by these operations, the last one first to run."""
+    for wanted in operations:
+        origin = _origin(graph, node)
+        if origin is None or wanted != _kind(graph, origin) or not graph.inputs[origin]:
+            return False
+        node = graph.inputs[origin][0]
+    return True
+
+
+def _kind(graph: Graph, node: int) -> str:
+    """Return the operation of a node, `square` for every way to square a value."""
+    operation, inputs = graph.operations[node], graph.inputs[node]
+    is_square = operation in {"Square", "Pow"} or (
+        operation in PRODUCTS and len(inputs) == 2 and inputs[0] == inputs[1]
+    )
+    return "square" if is_square else operation
+
+
+def _is_initialiser(graph: Graph, node: int, variable: int) -> bool:
+    return variable >= 0 and graph.names[node] == f"{graph.names[variable]}/Assign"
+
+
+def _is_given(graph: Graph, node: int) -> bool:
+    """Whether the assigned value is an argument of a function."""
+    origin = _origin(graph, graph.inputs[node][1])
+    return origin is not None and graph.operations[origin] == ARGUMENT
+
+
+def _origin(graph: Graph, node: int) -> int | None:
+    """Return the node that computed a value, before it was passed on or reshaped."""
+    for _ in range(_LONGEST_PATH):
+        if node < 0:
+            return None
+        inputs = graph.inputs[node]
+        if graph.operations[node] not in SAME_VALUES or not inputs:
+            return node
+        node = inputs[0]
+    return None

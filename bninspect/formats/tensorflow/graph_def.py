@@ -18,7 +18,7 @@ from typing import Any
 
 from bninspect.errors import Corrupt, ReadProblem
 from bninspect.formats.tensorflow.protos import DecodeError, declare
-from bninspect.model.graph import Attribute, Function, Graph
+from bninspect.model.graph import ARGUMENT, Attribute, Function, Graph, Scalar
 from bninspect.storage.source import Source
 
 MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
@@ -27,14 +27,19 @@ MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
 
 _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
-_ARGUMENT = "_Arg"
 # A node has a name, an operation and attributes, some 150 bytes in all. So few for each means that
 # the file is no graph, and would take many times its size in memory.
 _LEAST_BYTES_OF_NODE = 32
 # No message of protocol buffers is larger: its size is a 32-bit integer.
 _LARGEST_GRAPH = (1 << 31) - 1  # bytes
 # Elements of a constant, by the number of their type (types.proto).
-_FLOATS = {1: ("<f", "float_val"), 2: ("<d", "double_val")}
+_SCALARS = {
+    1: ("<f", "float_val"),
+    2: ("<d", "double_val"),
+    3: ("<i", "int_val"),
+    9: ("<q", "int64_val"),
+    10: ("<?", "bool_val"),
+}
 _LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
 
 
@@ -109,7 +114,7 @@ class _Reader:
         first = len(self._names)
         arguments = [one.name for one in message.signature.input_arg]
         for name in arguments:
-            self._add(name, _ARGUMENT)
+            self._add(name, ARGUMENT)
         numbers = {name: first + number for number, name in enumerate(arguments)}
         start = len(self._names)
         numbers |= self._number(message.node)
@@ -196,16 +201,17 @@ def _decode(data: bytes) -> Attribute:
     return None
 
 
-def _scalar(tensor: Any) -> float | None:
-    """The number that a constant of one element holds (tensorflow/core/framework/tensor.proto)."""
-    if tensor.dtype not in _FLOATS or any(one.size != 1 for one in tensor.tensor_shape.dim):
+def _scalar(tensor: Any) -> Scalar | None:
+    """Return the constant of one element (tensorflow/core/framework/tensor.proto), else None."""
+    if tensor.dtype not in _SCALARS or any(dim.size != 1 for dim in tensor.tensor_shape.dim):
         return None
-    code, field = _FLOATS[tensor.dtype]
-    values = getattr(tensor, field)
+    code, field = _SCALARS[tensor.dtype]
+    values: Sequence[Scalar] = getattr(tensor, field)
     if len(values) == 1:
-        return float(values[0])
+        return values[0]
     if len(tensor.tensor_content) == struct.calcsize(code):
-        return float(struct.unpack(code, tensor.tensor_content)[0])
+        content: tuple[Scalar] = struct.unpack(code, tensor.tensor_content)
+        return content[0]
     return None
 
 

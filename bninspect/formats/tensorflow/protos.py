@@ -109,6 +109,9 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("tensor_content", 4, "bytes", False),
         ("float_val", 5, "float", True),
         ("double_val", 6, "double", True),
+        ("int_val", 7, "int32", True),
+        ("int64_val", 10, "int64", True),
+        ("bool_val", 11, "bool", True),
     ),
     "SavedTensorSlices": (
         ("meta", 1, "SavedTensorSliceMeta", False),

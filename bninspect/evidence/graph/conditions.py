@@ -1,0 +1,115 @@
+"""Conditions that decide whether an update changes a statistic: the training mode, a step.
+
+A condition stands between an update and the statistics of the batch, or around the update:
+tf.cond as Switch and Merge or as If with its branches, tf.where as Select
+(tensorflow/python/ops/control_flow_ops.py, cond_v2.py), or a factor of the update that is fed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from bninspect.evidence.graph.operations import (
+    ARITHMETIC,
+    BRANCHES,
+    COMPARISONS,
+    CONSTANT,
+    LOGIC,
+    MERGES,
+    PASSES,
+    PLACEHOLDERS,
+    PREDICATES,
+    RELATIVE_ASSIGNS,
+    RESHAPES,
+    SELECTS,
+    VARIABLES,
+)
+from bninspect.evidence.graph.traversal import GraphTraversal
+from bninspect.evidence.progress import STEP_NAMES
+from bninspect.model.graph import Condition, Scalar
+
+# The statistics of the batch are computed by other operations, so the traversal ends there. A
+# constant that was made inside of a tf.cond waits for the branch, by a control input.
+_UPDATE = PASSES | ARITHMETIC | RESHAPES | MERGES | set(SELECTS) | {CONSTANT, "AssignVariableOp"}
+_UPDATE |= RELATIVE_ASSIGNS
+_PREDICATE = PASSES | LOGIC | RESHAPES
+_WITH_DEFAULT = "PlaceholderWithDefault"
+
+# The value of a stored variable of one element, None if it is not stored.
+StoredScalar = Callable[[str], Scalar | None]
+
+
+def find_conditions(
+    traversal: GraphTraversal, updates: Iterable[int], stored: StoredScalar
+) -> tuple[Condition, ...]:
+    """Find what decides whether `updates` change anything, each by its placeholder or variable.
+
+    A constant that lets them change it is no condition.
+    """
+    updates = [*updates]
+    predicates = [*_predicates(traversal, updates)]
+    found = [_condition(traversal, node, stored) for node in _fed_factors(traversal, updates)]
+    for predicate in predicates:
+        found += _conditions_of(traversal, predicate, stored)
+    return tuple({(one.kind, one.name): one for one in found}.values())
+
+
+def _predicates(traversal: GraphTraversal, updates: Iterable[int]) -> Iterator[int]:
+    """Yield the nodes whose values choose what the updates compute with, or whether they run."""
+    updates = [*updates]
+    graph = traversal.graph
+    nodes, complete = traversal.backwards(updates, _UPDATE)
+    for node in nodes:
+        place = PREDICATES.get(graph.operations[node])
+        if place is not None and place < len(graph.inputs[node]):
+            yield graph.inputs[node][place]
+    if not complete:
+        yield nodes[-1]
+    for update in updates:
+        for call in traversal.calls_around(update):
+            if graph.operations[call] in BRANCHES and graph.inputs[call]:
+                yield graph.inputs[call][0]
+
+
+def _fed_factors(traversal: GraphTraversal, updates: Iterable[int]) -> Iterator[int]:
+    """Yield the placeholders that stand in the arithmetic of the updates themselves."""
+    nodes, _ = traversal.backwards(updates, _UPDATE)
+    return (node for node in nodes if traversal.graph.operations[node] in PLACEHOLDERS)
+
+
+def _conditions_of(
+    traversal: GraphTraversal, predicate: int, stored: StoredScalar
+) -> Iterator[Condition]:
+    """Yield the conditions that a predicate is computed from."""
+    graph = traversal.graph
+    if predicate < 0:
+        return
+    nodes, _ = traversal.backwards([predicate], _PREDICATE)
+    leaves = [node for node in nodes if graph.operations[node] not in _PREDICATE]
+    constants = [node for node in leaves if graph.operations[node] == CONSTANT]
+    values = {graph.attribute(node, "value") for node in constants}
+    if len(constants) == len(leaves):
+        if values != {True} or any(graph.operations[node] in LOGIC for node in nodes):
+            yield Condition("constant", graph.names[predicate])
+        return
+    is_compared = any(graph.operations[node] in COMPARISONS for node in nodes)
+    bounds = [value for value in values if isinstance(value, int | float)] if is_compared else []
+    for node in leaves:
+        if node not in constants:
+            condition = _condition(traversal, node, stored)
+            yield condition._replace(bound=bounds[0] if len(bounds) == 1 else None)
+
+
+def _condition(traversal: GraphTraversal, node: int, stored: StoredScalar) -> Condition:
+    """Name what a predicate or a factor reads: a placeholder, a variable, the step, another op."""
+    graph = traversal.graph
+    name, operation = graph.names[node], graph.operations[node]
+    if operation == _WITH_DEFAULT:
+        default = graph.attribute(graph.inputs[node][0], "value") if graph.inputs[node] else None
+        return Condition("placeholder", name, default if isinstance(default, int | float) else None)
+    if operation in PLACEHOLDERS:
+        return Condition("placeholder", name)
+    if operation in VARIABLES:
+        is_step = name.rpartition("/")[2] in STEP_NAMES
+        return Condition("step" if is_step else "variable", name, stored(name))
+    return Condition("op", name)

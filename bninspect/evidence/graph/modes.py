@@ -1,0 +1,52 @@
+"""Mode in which training computes a BN layer: with its statistics, or with those of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bninspect.evidence.graph.operations import ASSIGNS, CHOICES, FUSED_BATCH_NORMS, PASSES
+from bninspect.evidence.graph.traversal import GraphTraversal
+
+
+class TrainingModes(NamedTuple):
+    """How training computes with variables, each by its node.
+
+    `reads` are the variables that training computes with, `fused` the values of is_training of the
+    fused nodes that take a variable, `chosen` the variables whose value training takes or leaves by
+    a condition. `moments` says that training computes the moments of a batch, as tf.nn.moments does
+    (tensorflow/python/ops/nn_impl.py).
+    """
+
+    reads: frozenset[int]
+    fused: dict[int, set[bool]]
+    chosen: frozenset[int]
+    moments: bool
+
+
+def find_modes(traversal: GraphTraversal, optimizing: Iterable[int]) -> TrainingModes:
+    """Find how training computes with variables: in the nodes that optimizers depend on."""
+    operations, inputs = traversal.graph.operations, traversal.graph.inputs
+    needed = traversal.ancestors(optimizing)
+    in_training = [node for node, runs in enumerate(needed) if runs]
+    reads: set[int] = set()
+    fused: dict[int, set[bool]] = {}
+    chosen: set[int] = set()
+    for node in in_training:
+        taken = {traversal.variables[source] for source in inputs[node] if source >= 0}
+        if operations[node] in CHOICES:
+            chosen |= taken
+        if operations[node] in PASSES | ASSIGNS or node in traversal.calls:
+            continue
+        reads |= taken
+        if operations[node] in FUSED_BATCH_NORMS:
+            # Left out where it has its default, true (SavedModels strip defaults).
+            is_training = traversal.graph.attribute(node, "is_training") is not False
+            for variable in taken:
+                fused.setdefault(variable, set()).add(is_training)
+    moments = any(
+        operations[node] == "SquaredDifference"
+        and any(operations[source] == "StopGradient" for source in inputs[node] if source >= 0)
+        for node in in_training
+    )
+    return TrainingModes(frozenset(reads), fused, frozenset(chosen), moments)

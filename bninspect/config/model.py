@@ -7,16 +7,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bninspect.errors import UsageProblem
 from bninspect.model.checkpoint import ENGINES, Engine
 from bninspect.model.report import Suppression
 from bninspect.model.roles import ROLES, Role
 from bninspect.model.rule import Severity
+
+if TYPE_CHECKING:
+    from bninspect.batchnorm.name_patterns import NamePattern, Patterns
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Config:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     momentum: float | None = None
-    patterns: tuple[tuple[Role, re.Pattern[str]], ...] = ()
+    patterns: Patterns = ()
     all_checkpoints: bool = False
     engine: Engine = "native"
     since: str | None = None
@@ -138,12 +140,11 @@ def checked_momentum(value: float, where: str) -> float:
     return float(value)
 
 
-def checked_pattern(role: Role, expression: str, where: str) -> tuple[Role, re.Pattern[str]]:
-    """A pattern for names; raises `UsageProblem`, which calls its place `where`, if it is none."""
-    try:
-        return role, re.compile(expression)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageProblem(f"{where}: {expression!r} is no expression ({error})") from error
+def checked_pattern(role: Role, expression: str, where: str) -> NamePattern:
+    """Return a pattern for names; raises `UsageProblem`, naming `where`, if it does not compile."""
+    from bninspect.batchnorm.name_patterns import compile_pattern
+
+    return compile_pattern(role, expression, where)
 
 
 def _strings(values: str | Iterable[str]) -> Iterable[str]:
@@ -156,7 +157,7 @@ def _codes(values: str | Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _pattern(text: str) -> tuple[Role, re.Pattern[str]]:
+def _pattern(text: str) -> NamePattern:
     name, equals, expression = text.partition("=")
     role = next((role for role in ROLES if role == name.strip()), None)
     if role is None or not equals or not expression:

@@ -10,15 +10,18 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from bninspect.config.model import PROJECT_FILE, Config, checked_momentum, checked_pattern
 from bninspect.errors import UsageProblem
 from bninspect.model.report import Suppression
-from bninspect.model.roles import ROLES, Role
+from bninspect.model.roles import ROLES
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.rules import select_rules
 from bninspect.wording import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from bninspect.batchnorm.name_patterns import NamePattern, Patterns
 
 Word = TypeVar("Word", bound=str)
 
@@ -107,11 +110,11 @@ def _momentum(value: Any, where: str) -> float:
     return checked_momentum(value, where)
 
 
-def _patterns(value: Any, where: str) -> tuple[tuple[Role, re.Pattern[str]], ...]:
+def _patterns(value: Any, where: str) -> Patterns:
     return tuple(_each_pattern(_table(value, where), where))
 
 
-def _each_pattern(table: Mapping[str, Any], where: str) -> Iterator[tuple[Role, re.Pattern[str]]]:
+def _each_pattern(table: Mapping[str, Any], where: str) -> Iterator[NamePattern]:
     for name, expressions in table.items():
         role = _one_of(name, ROLES, where)
         place = f"{where}.{role}"

@@ -144,18 +144,20 @@ class BNLayer:
     """A batch-normalization layer as found in one checkpoint.
 
     `variables` holds the members that are stored, `helpers` the variables that belong to it
-    besides (renorm, zero-debias, counters), by a short name. `initial` gives for each role the
+    besides (renorm, zero-debias, counters), by a short name. `shadows` holds the averages that
+    tf.train.ExponentialMovingAverage keeps of the statistics. `initial` gives for each role the
     values that training may start from, most usual first; empty where it is random or unknown.
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
-    `momentum`, `epsilon` and `keras` are None where nothing stored tells them. `values` and
-    `training` are filled when the members have been read, `since` if there is an earlier
-    checkpoint to compare with.
+    `momentum`, `epsilon` and `keras` are None where nothing stored tells them. `values`,
+    `shadow_values` and `training` are filled when the variables have been read, `since` if there is
+    an earlier checkpoint to compare with.
     """
 
     name: str
     family: str
     variables: Mapping[Role, Variable]
     helpers: Mapping[str, Variable] = field(default_factory=dict)
+    shadows: Mapping[Role, Variable] = field(default_factory=dict)
     initial: Mapping[Role, tuple[float, ...]] = field(default_factory=dict)
     gamma_offset: float = 0.0
     usual_epsilon: float = 1e-3
@@ -163,6 +165,7 @@ class BNLayer:
     epsilon: float | None = None
     keras: KerasLayer | None = None
     values: Mapping[Role, Values] = field(default_factory=dict)
+    shadow_values: Mapping[Role, Values] = field(default_factory=dict)
     training: TrainingEvidence = field(default=TrainingEvidence())
     since: Since | None = None
 

@@ -207,6 +207,7 @@ def _closed(layer: BNLayer) -> BNLayer:
         layer,
         variables={role: _unreadable(one) for role, one in layer.variables.items()},
         helpers={name: _unreadable(one) for name, one in layer.helpers.items()},
+        shadows={role: _unreadable(one) for role, one in layer.shadows.items()},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ from bninspect.evidence.progress import (
 )
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, OptimizerSteps
+from bninspect.model.roles import Role
 
 
 def read_what_is_there(
@@ -26,11 +27,11 @@ def read_what_is_there(
     with suppress(Incomplete):
         step = read_step(checkpoint)
     there = [
-        replace(layer, variables={r: v for r, v in layer.variables.items() if _is_there(v)})
+        replace(layer, variables=_there(layer.variables), shadows=_there(layer.shadows))
         for layer in layers
     ]
     read = [
-        replace(layer, values=part.values)
+        replace(layer, values=part.values, shadow_values=part.shadow_values)
         for layer, part in zip(layers, with_values(there), strict=True)
     ]
     total = sum(len(layer.variables) for layer in read)
@@ -39,6 +40,11 @@ def read_what_is_there(
         return step, read, "a part of the checkpoint is missing"
     of_some = f" of {missing} of {total} BN variables" if missing < total else ""
     return step, read, f"the values{of_some} are missing"
+
+
+def _there(variables: Mapping[Role, Variable]) -> dict[Role, Variable]:
+    """Return those of some variables whose values can be read."""
+    return {role: variable for role, variable in variables.items() if _is_there(variable)}
 
 
 def _is_there(variable: Variable) -> bool:
@@ -51,8 +57,12 @@ def _is_there(variable: Variable) -> bool:
 
 def prefetch_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
     """Tell the reader what will be read of all layers, and of the step."""
-    members = (variable for layer in layers for variable in layer.variables.values())
-    checkpoint.prefetch((*members, *step_variables(checkpoint)))
+    read = (
+        variable
+        for layer in layers
+        for variable in (*layer.variables.values(), *layer.shadows.values())
+    )
+    checkpoint.prefetch((*read, *step_variables(checkpoint)))
 
 
 def prefetch_evidence(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
@@ -75,20 +85,25 @@ def with_training(
 
 
 def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
-    """The layers with the values of all their members; raises a `ReadProblem`."""
+    """Return the layers with the values of their members and shadows; raises a `ReadProblem`."""
     measured = iter(
         measure(
             [
                 (variable.read(), layer.initial.get(role, ()))
                 for layer in layers
-                for role, variable in layer.variables.items()
+                for stored in (layer.variables, layer.shadows)
+                for role, variable in stored.items()
             ]
         )
     )
     return list(
         settle_initial(
             [
-                replace(layer, values={role: next(measured) for role in layer.variables})
+                replace(
+                    layer,
+                    values={role: next(measured) for role in layer.variables},
+                    shadow_values={role: next(measured) for role in layer.shadows},
+                )
                 for layer in layers
             ]
         )

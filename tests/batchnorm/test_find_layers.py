@@ -665,6 +665,23 @@ def test_slots_and_shadows_are_no_second_layer(scope, extra):
     assert len(alone) == 1
 
 
+@pytest.mark.parametrize("scope", ["net/BatchNorm/", "conv/bn/", ""])
+@pytest.mark.parametrize("around", ["", "train/"])
+def test_the_shadows_of_statistics_belong_to_their_layer(scope, around):
+    members = [scope + role for role in ROLES]
+    shadows = {role: f"{around}{scope}{role}/ExponentialMovingAverage" for role in ROLES}
+    [layer] = find_layers(checkpoint([*shadows.values(), *members]))
+    assert {role: variable.name for role, variable in layer.shadows.items()} == {
+        role: shadows[role] for role in ("moving_mean", "moving_variance")
+    }
+
+
+def test_a_shadow_of_an_average_of_moments_belongs_to_its_layer():
+    names = [f"bn/moments/{name}/ExponentialMovingAverage" for name in ("Squeeze", "Squeeze_1")]
+    [layer] = find_layers(checkpoint([*names, f"{names[0]}/ExponentialMovingAverage"]))
+    assert list(layer.shadows) == ["moving_mean"]
+
+
 def test_look_alikes_beside_a_layer_do_not_change_it():
     members = [f"net/bn/{role}" for role in ROLES]
     others = [

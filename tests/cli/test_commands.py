@@ -600,6 +600,16 @@ class TestWhatAPersonTypes:
         assert outcome.exit_code == 2
         assert "Traceback" not in outcome.err
 
+    @pytest.mark.parametrize("expression", [r"^(\w|[a-z]|/)+\d$", r"(.|\w|[a-z_])*\d\d"])
+    def test_a_pattern_that_never_ends(
+        self, run: Run, expression: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bninspect.batchnorm.name_patterns._SECONDS", 0.2)
+        outcome = run("check", CLEAN, "--pattern", f"gamma={expression}")
+        assert outcome.exit_code == 2
+        assert f"The pattern gamma={expression} takes more than 0.2 seconds" in outcome.err
+        assert "Traceback" not in outcome.err
+
     def test_notes_are_no_clean_bill(self, run: Run) -> None:
         untrained = load_fixture("tf1_layers_untrained").path
         first = run("check", untrained).out.splitlines()[0]

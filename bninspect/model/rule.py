@@ -1,4 +1,4 @@
-"""Immutable data types of rules, causes and their documentation. No I/O."""
+"""Immutable data types of rules and causes. No I/O."""
 
 from __future__ import annotations
 
@@ -55,50 +55,12 @@ class Violation(NamedTuple):
     fix: str | None = None
 
 
-class Fix(NamedTuple):
-    """One way to fix it: for what, a sentence, and code. `text` or `code` may be empty.
-
-    What is said in `code` is run by the tests; what cannot be run there belongs into `text`.
-    """
-
-    where: str
-    text: str = ""
-    code: str = ""
-
-
-class RuleDoc(NamedTuple):
-    """A rule's page: what it means, why it is bad, usual causes, how to fix it.
-
-    Paragraphs of a text are parted by an empty line. `arithmetic` has what inference computes:
-    lines of up to 78 characters, columns parted by two spaces, results as `EXPRESSION = NUMBER`.
-    """
-
-    meaning: str
-    why: str
-    arithmetic: str
-    causes: tuple[str, ...]
-    fixes: tuple[Fix, ...]
-
-
-class CauseDoc(NamedTuple):
-    """A cause's page; `proof` is what in the files proves it, `unproved` when it stays null."""
-
-    meaning: str
-    proof: str
-    unproved: str
-    why: str
-    arithmetic: str
-    mistakes: tuple[str, ...]
-    fixes: tuple[Fix, ...]
-
-
 class Cause(NamedTuple):
     """A reason that files can prove; `rules` are the codes of the rules that may give it."""
 
     name: str
     summary: str
     rules: tuple[str, ...]
-    doc: CauseDoc
 
 
 def every_role(_: BNLayer, __: Role) -> bool:
@@ -118,7 +80,6 @@ class Rule(NamedTuple):
     name: str
     severity: Severity
     summary: str
-    doc: RuleDoc
     check: Callable[[BNLayer, RuleContext], Iterator[Violation]]
     fix: Callable[[BNLayer, Violation], str]
     members: tuple[Role, ...] = ROLES

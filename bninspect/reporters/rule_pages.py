@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TextIO
 
-from bninspect.model.rule import Cause, Fix, Rule
+from bninspect.model.rule import Cause, Rule
+from bninspect.rules.pages import Fix, page_of
 
 _CODE_LANGUAGE = "python"
 _INTRODUCTION = (
@@ -103,24 +104,22 @@ def _related(
 def _page(
     entry: Rule | Cause, related: tuple[Rule | Cause, ...], *, linked: bool = False
 ) -> Iterator[_Block]:
+    page = page_of(entry)
+    is_cause = isinstance(entry, Cause)
     yield _Block("paragraph", f"{entry.summary}.")
-    yield from _prose("What it means", entry.doc.meaning)
-    if isinstance(entry, Cause):
-        yield from _prose("What proves it", entry.doc.proof)
-        yield from _prose("What does not", entry.doc.unproved)
-    yield from _prose("Why it is bad", entry.doc.why)
-    yield _Block("formulas", entry.doc.arithmetic)
-    if isinstance(entry, Cause):
-        yield _Block("heading", "Usual mistakes behind it")
-        yield _Block("items", items=entry.doc.mistakes)
-        yield _Block("heading", "Rules that may give it")
-    else:
-        yield _Block("heading", "Usual causes")
-        yield _Block("items", items=entry.doc.causes)
-        if related:
-            yield _Block("heading", "Causes that the files may prove")
+    yield from _prose("What it means", page.meaning)
+    if is_cause:
+        yield from _prose("What proves it", page.proof)
+        yield from _prose("What does not", page.unproved)
+    yield from _prose("Why it is bad", page.why)
+    yield _Block("formulas", page.arithmetic)
+    yield _Block("heading", "Usual mistakes behind it" if is_cause else "Usual causes")
+    yield _Block("items", items=page.causes)
+    if related:
+        title = "Rules that may give it" if is_cause else "Causes that the files may prove"
+        yield _Block("heading", title)
     yield _Block("items", items=tuple(_reference(one, linked=linked) for one in related))
-    yield from _fixes(entry.doc.fixes)
+    yield from _fixes(page.fixes)
 
 
 def _reference(entry: Rule | Cause, *, linked: bool) -> str:

@@ -21,6 +21,7 @@ from bninspect.reporters.ci_locations import file_of, file_uri, in_repository, r
 from bninspect.reporters.escapes import json_text, printable
 from bninspect.reporters.rule_pages import write_markdown, write_page
 from bninspect.rules import CAUSES, RULES
+from bninspect.rules.pages import page_of
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -91,11 +92,12 @@ def _rule(rule: Rule) -> dict[str, Any]:
     page, markdown = io.StringIO(), io.StringIO()
     write_page(rule, RULES, CAUSES, page)
     write_markdown(RULES, CAUSES, markdown, entry=rule)
+    described = page_of(rule)
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": f"{rule.summary}."},
-        "fullDescription": {"text": f"{rule.doc.meaning} {rule.doc.why}"},
+        "fullDescription": {"text": f"{described.meaning} {described.why}"},
         "help": {"text": page.getvalue(), "markdown": markdown.getvalue()},
         "defaultConfiguration": {"level": rule.severity},
         "properties": {

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS
-from bninspect.model.rule import Rule, RuleContext, RuleDoc, Violation
+from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
-from bninspect.rules.fixes import MOMENTUM_FIXES
 
 # The share of the initial value above which the averages count as cold.
 COLD_SHARE = 0.05
@@ -179,42 +178,6 @@ RULES: tuple[Rule, ...] = (
         name="statistics-cold",
         severity="warning",
         summary="the averages are still partly their initial values",
-        doc=RuleDoc(
-            meaning=(
-                "After n updates with momentum m (slim calls it decay) an average holds"
-                f" m^n of its initial value. That share is above {COLD_SHARE:.0%}. The momentum"
-                " comes from the stored configuration, from --momentum, or from the graph beside"
-                " the checkpoint; n from the stored step, or the count of TF1's Adam, or from what"
-                " is left of the variance of dead channels, which is m^n."
-                " Not with zero-debias, and not where a variance shows more updates than that."
-            ),
-            why=(
-                "What is stored is a mixture of the statistics and of where they started from."
-                " With momentum 0.999 and 1000 steps 37% of the variance is the 1 it started from,"
-                " with 0.9997 it is 74%: inference normalises by numbers that are mostly made up."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-mean        m^n * 0 + (1 - m^n) * mean
-variance    m^n * 1 + (1 - m^n) * variance
-
-Momentum 0.99, 100 updates, activations of mean 5 and deviation 3:
-initial share       0.99 ** 100 = 0.366
-moving_mean         0.366 * 0 + 0.634 * 5 = 3.17
-moving_variance     0.366 * 1 + 0.634 * 9 = 6.072
-training, x = 8     (8 - 5) / sqrt(9 + 0.001) = 1.000
-inference, x = 8    (8 - 3.17) / sqrt(6.072 + 0.001) = 1.960
-updates to 5%       log(0.05) / log(0.99) = 298.1""",
-            causes=(
-                (
-                    "a momentum of 0.99 (Keras), 0.999 (slim) or 0.9997 (slim's inception) and a"
-                    " short training"
-                ),
-                "large batches: few steps an epoch",
-                "a checkpoint from early in the training: later ones will be fine",
-            ),
-            fixes=MOMENTUM_FIXES,
-        ),
         check=statistics_cold,
         fix=_fix_cold,
         members=STATISTICS,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer, Change
 from bninspect.model.roles import AFFINE, STATISTICS, Role
-from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.causes import (
     INFERENCE,
     NEVER_USED,
@@ -17,8 +17,7 @@ from bninspect.rules.causes import (
     why_not_updated,
 )
 from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
-from bninspect.rules.fixes import FLOAT32_FIXES, REESTIMATE_FIXES, UPDATE_FIXES, run_the_updates
-from bninspect.rules.samples import KERAS_PRETRAINED
+from bninspect.rules.fixes import run_the_updates
 
 _HALF_PRECISION = ("float16", "bfloat16")
 _FROZEN = "layer-frozen"
@@ -135,70 +134,6 @@ RULES: tuple[Rule, ...] = (
         name="statistics-frozen",
         severity="error",
         summary="moving_mean and moving_variance stood still while training went on",
-        doc=RuleDoc(
-            meaning=(
-                "This checkpoint is compared with an earlier one of the same training: the one"
-                " given by --since, with --all-checkpoints the one before it, in `bninspect"
-                " compare` each with the next. moving_mean and moving_variance are bit by bit the"
-                " same in both, and training went on. For a layer with gamma or beta that means"
-                " that one of them moved; for a layer without, that the stored step went up or that"
-                " gamma or beta of another layer moved."
-                "\n\n"
-                "What is no finding: a layer whose gamma and beta stood still too, since training"
-                " left it out as a whole (unless its stored configuration says trainable=false,"
-                " see below); and statistics that no update can move any more, because the input"
-                " is constant or they are NaN."
-                "\n\n"
-                "It is an error, and a note where the files say that the statistics are meant to"
-                " stay: a stored configuration with trainable=false (whether gamma and beta moved"
-                " or not), a stored model that calls the layer with training=False, a graph that"
-                " trains it in inference mode with statistics other than the initial ones, mode=1"
-                " or 2 of Keras 1, and compare_gan's accumulators, which are filled before"
-                " evaluation."
-                "\n\n"
-                "The graph beside the later checkpoint may prove the cause: update ops that no"
-                " training op depends on, or none at all and a layer in inference mode. Where it"
-                " runs the updates, the reason is not stored and no cause is named."
-            ),
-            why=(
-                "The statistics are those of earlier weights, while training normalised by those of"
-                " each batch. The weights before the layer have moved on, so that its input is"
-                " neither centred nor scaled any more; the longer training goes on, the worse the"
-                " model predicts, although its training loss falls."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-
-Statistics of mean 5 and deviation 3 stayed; by now the activations have
-mean 12 and deviation 6. With gamma 1, beta 0, epsilon 0.001:
-training, x = 18     (18 - 12) / sqrt(36 + 0.001) = 1.000
-inference, x = 18    (18 - 5) / sqrt(9 + 0.001) = 4.333
-The output has mean 2.333 and deviation 2 instead of 0 and 1.""",
-            causes=(
-                "UPDATE_OPS never run: no control_dependencies(update_ops) around minimize",
-                (
-                    "UPDATE_OPS collected before the layers were built: get_collection returns an"
-                    " empty list, silently"
-                ),
-                "a training that was resumed by a script that forgets the update ops",
-                "the mode switched to training=False at some step, with gamma and beta trained on",
-                "Keras: model(x) in a loop or train_step of one's own, without training=True",
-                "Keras layers in a hand-written TF1 loop that ignores model.updates",
-                "a Keras 3 stateless loop that drops the updated non-trainable variables",
-                "statistics in float16 or bfloat16, which a high momentum cannot move",
-                "frozen on purpose: fine-tuning with the statistics of a pretrained model",
-            ),
-            fixes=(
-                *UPDATE_FIXES,
-                *FLOAT32_FIXES,
-                Fix(
-                    "Frozen on purpose, Keras",
-                    "Freeze gamma and beta with the statistics. That leaves a note, no error.",
-                    KERAS_PRETRAINED,
-                ),
-                *REESTIMATE_FIXES,
-            ),
-        ),
         check=statistics_frozen,
         fix=_fix_frozen,
         members=STATISTICS,

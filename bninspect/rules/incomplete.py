@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from bninspect.model.checkpoint import Variable
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
-from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.causes import left_out_by_saver
-from bninspect.rules.fixes import SAVER_FIXES
 
 
 def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -85,41 +84,12 @@ def _fix_shapes(_: BNLayer, __: Violation) -> str:
     )
 
 
-_WHY_MISSING = (
-    "Inference needs both statistics. Without them a restored model either fails (a NotFoundError"
-    " for moving_mean, or a NoneType error in quantization and BN folding) or runs with the 0 and 1"
-    " it was built with, which normalise nothing."
-)
-_ARITHMETIC_MISSING = """\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-
-Activations of mean 5 and deviation 3, gamma 1, beta 0, epsilon 0.001:
-training, x = 8                     (8 - 5) / sqrt(9 + 0.001) = 1.000
-with an initial mean, x = 8         (8 - 0) / sqrt(9 + 0.001) = 2.667
-with an initial variance, x = 8     (8 - 5) / sqrt(1 + 0.001) = 2.999
-with both as they started, x = 8    (8 - 0) / sqrt(1 + 0.001) = 7.996"""
-
 RULES: tuple[Rule, ...] = (
     Rule(
         code="BN201",
         name="statistics-missing",
         severity="error",
         summary="gamma or beta is stored, the moving statistics are not",
-        doc=RuleDoc(
-            meaning=(
-                "A layer whose name leaves no doubt that it is BN (slim's BatchNorm,"
-                " batch_normalization, …) has gamma or beta in the file, but neither moving_mean"
-                " nor moving_variance. Where the graph lies beside the checkpoint (.meta), it"
-                " proves that the layer had them."
-            ),
-            why=_WHY_MISSING,
-            arithmetic=_ARITHMETIC_MISSING,
-            causes=(
-                "tf.train.Saver(tf.trainable_variables()): the statistics are not trainable",
-                "a var_list filtered by a collection that does not hold them",
-            ),
-            fixes=SAVER_FIXES,
-        ),
         check=statistics_missing,
         fix=_fix_saver,
         members=STATISTICS,
@@ -129,19 +99,6 @@ RULES: tuple[Rule, ...] = (
         name="statistics-half-missing",
         severity="error",
         summary="only one of the two moving statistics is stored",
-        doc=RuleDoc(
-            meaning="moving_mean is in the file without moving_variance, or the other way round.",
-            why=_WHY_MISSING,
-            arithmetic=_ARITHMETIC_MISSING,
-            causes=(
-                "a var_list that names only one of them",
-                (
-                    "a conversion that dropped one, or gave it a name that is not known here:"
-                    " see --pattern"
-                ),
-            ),
-            fixes=SAVER_FIXES,
-        ),
         check=statistics_half_missing,
         fix=_fix_half,
         members=STATISTICS,
@@ -152,32 +109,6 @@ RULES: tuple[Rule, ...] = (
         name="shape-mismatch",
         severity="error",
         summary="members of one layer disagree on the number of channels",
-        doc=RuleDoc(
-            meaning=(
-                "gamma, beta, moving_mean and moving_variance each have a value a channel, but"
-                " their numbers of values differ."
-            ),
-            why=(
-                "Inference takes one value of each member for every channel. Where one of them has"
-                " fewer, the file cannot be restored, or goes into a layer it does not belong to;"
-                " a single value would be used for all channels."
-            ),
-            arithmetic="""\
-channel c  gamma[c] * (x[c] - mean[c]) / sqrt(variance[c] + epsilon) + beta[c]
-
-With 16 channels of gamma and 8 of mean there is no mean[8] to mean[15].""",
-            causes=(
-                "weights of different layers or models merged into one file",
-                "a layer pruned by gamma and beta, its statistics forgotten",
-            ),
-            fixes=(
-                Fix(
-                    "Any framework",
-                    "Load each variable again from where it came from, layer by layer, and compare"
-                    " the shapes before saving.",
-                ),
-            ),
-        ),
         check=shape_mismatch,
         fix=_fix_shapes,
         concerns=_is_stored,

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
-from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.channels import (
-    COLLAPSED_VARIANCE,
     counted_by_dead_channels,
     dead_of,
     momentum_of,
 )
-from bninspect.rules.fixes import FLOAT32_FIXES
-from bninspect.rules.samples import KERAS_SET_WEIGHTS
 
 # The square of float16's largest number: beyond it one standard deviation of the activations
 # is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
@@ -136,32 +133,6 @@ RULES: tuple[Rule, ...] = (
         name="not-finite",
         severity="error",
         summary="NaN or infinity in a member",
-        doc=RuleDoc(
-            meaning="gamma, beta, moving_mean or moving_variance holds a NaN or an infinity.",
-            why=(
-                "Every prediction that passes the channel is NaN, or 0 behind an infinite variance."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-
-A NaN in any of the four makes every output of the channel NaN.
-mean 5, variance infinite, x = 8    (8 - 5) / sqrt(inf + 0.001) = 0.000""",
-            causes=(
-                "training diverged",
-                (
-                    "fused GPU batch normalization with one value a channel (a batch of 1 after"
-                    " global pooling)"
-                ),
-                "float16 statistics that overflowed",
-            ),
-            fixes=(
-                Fix(
-                    "Any framework",
-                    "Go back to the last finite checkpoint; lower the learning rate, clip the"
-                    " gradients, and keep batches larger than one sample.",
-                ),
-            ),
-        ),
         check=not_finite,
         fix=_fix_not_finite,
         concerns=_is_not_finite,
@@ -172,34 +143,6 @@ mean 5, variance infinite, x = 8    (8 - 5) / sqrt(inf + 0.001) = 0.000""",
         name="negative-variance",
         severity="error",
         summary="a moving_variance is below 0",
-        doc=RuleDoc(
-            meaning="At least one channel's moving_variance is negative, which no variance is.",
-            why=(
-                "Below -epsilon the square root is NaN; above it the channel is scaled up by a"
-                " number that means nothing."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-
-With mean 5, gamma 1, beta 0, epsilon 0.001:
-variance -0.0005, x = 8    (8 - 5) / sqrt(-0.0005 + 0.001) = 134.2
-variance -0.5, x = 8       sqrt(-0.5 + 0.001) has no value: NaN""",
-            causes=(
-                "set_weights in the wrong order: the means lie where the variances belong",
-                (
-                    "Keras 2.1.5 to 2.3.1, which multiply by n / (n - (1 + epsilon)): n = 1 turns"
-                    " the sign"
-                ),
-                "a conversion that mixed up the members",
-            ),
-            fixes=(
-                Fix("Keras", "The order in which Keras keeps the members.", KERAS_SET_WEIGHTS),
-                Fix(
-                    "A batch of one sample",
-                    "If nothing was converted, train with batches of more than one sample.",
-                ),
-            ),
-        ),
         check=negative_variance,
         fix=_fix_negative,
         members=("moving_variance",),
@@ -210,36 +153,6 @@ variance -0.5, x = 8       sqrt(-0.5 + 0.001) has no value: NaN""",
         name="dead-channels",
         severity="note",
         summary="channels whose input is always 0",
-        doc=RuleDoc(
-            meaning=(
-                "A channel's mean is exactly 0 and its variance has decayed: below"
-                f" {COLLAPSED_VARIANCE:g}, or to momentum^steps, or to the same number as in other"
-                " such channels, or still 0 where it started there, while other channels moved."
-                " That is what updates with nothing but zeros leave."
-            ),
-            why=(
-                "The statistics are right, so this is no error: the channel gives beta, whatever"
-                " the input. It costs computation and capacity."
-            ),
-            arithmetic="""\
-inference   gamma * (x - 0) / sqrt(0 + epsilon) + beta
-
-With gamma 1, beta 0, epsilon 0.001:
-x = 0, as in training        (0 - 0) / sqrt(0 + 0.001) = 0.000
-x = 0.1, if it ever fires    (0.1 - 0) / sqrt(0 + 0.001) = 3.162""",
-            causes=(
-                "ReLUs that never fire, after a learning rate that was too high",
-                "weight decay or L1 that drove the filters before it to 0",
-                "inputs that are always 0, such as padding: harmless",
-            ),
-            fixes=(
-                Fix(
-                    "Any framework",
-                    "Nothing, or prune the channels. If there are many: a lower learning rate,"
-                    " LeakyReLU instead of ReLU, less weight decay on gamma.",
-                ),
-            ),
-        ),
         check=dead,
         fix=_fix_dead,
         members=STATISTICS,
@@ -249,33 +162,6 @@ x = 0.1, if it ever fires    (0.1 - 0) / sqrt(0 + 0.001) = 3.162""",
         name="exploding-variance",
         severity="warning",
         summary="a moving_variance beyond what activations should have",
-        doc=RuleDoc(
-            meaning=(
-                f"A moving_variance is above {EXPLODING_VARIANCE:.3g}, the square of float16's"
-                " largest number: the standard deviation itself is out of float16's range."
-            ),
-            why=(
-                "Such activations overflow in float16 inference and drown everything else in"
-                " float32."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-
-The largest float16 is 65504.
-one deviation of a variance of 4.3e9    sqrt(4.3e9) = 65574
-An x that far from the mean is infinite in float16, and so is the output.""",
-            causes=(
-                "training that diverges",
-                "inputs on a scale that nobody meant (timestamps, ids, unnormalised sums)",
-            ),
-            fixes=(
-                Fix(
-                    "Any framework",
-                    "Normalise the inputs, lower the learning rate; keep the layer in float32 when"
-                    " the rest runs in float16.",
-                ),
-            ),
-        ),
         check=exploding_variance,
         fix=_fix_exploding,
         members=("moving_variance",),
@@ -286,28 +172,6 @@ An x that far from the mean is infinite in float16, and so is the output.""",
         name="half-precision-statistics",
         severity="warning",
         summary="moving statistics kept in float16 or bfloat16",
-        doc=RuleDoc(
-            meaning="moving_mean or moving_variance is stored as float16 or bfloat16.",
-            why=(
-                "An update changes an average by (1 - momentum) of the difference. Just below 1 a"
-                " bfloat16 has steps of 0.004, a float16 of 0.0005: with momentum 0.999 (bfloat16)"
-                " or 0.9998 (float16) the change is rounded away, and a variance of 0 to 2 never"
-                " leaves 1."
-            ),
-            arithmetic="""\
-update   variance = momentum * variance + (1 - momentum) * batch_variance
-
-From 1, with a batch variance of 0.25 and momentum 0.999:
-float32           0.999 * 1 + (1 - 0.999) * 0.25 = 0.99925
-bfloat16          the next number below 1:  1 - 2 ** -8 = 0.99609
-to the nearest    0.99925 is rounded to 1, in every step
-Inference then computes gamma * (x - mean) / sqrt(1 + epsilon) + beta.""",
-            causes=(
-                "the whole model built in half precision instead of a mixed-precision policy",
-                "a checkpoint cast to half precision for deployment: fine there, not for training",
-            ),
-            fixes=FLOAT32_FIXES,
-        ),
         check=half_precision,
         fix=_fix_half,
         members=STATISTICS,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS, Role
-from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.causes import (
     FILLED_LATER,
     INFERENCE,
@@ -27,7 +27,7 @@ from bninspect.rules.channels import (
     momentum_of,
     saw_only_zeros,
 )
-from bninspect.rules.fixes import FLOAT32_FIXES, REESTIMATE_FIXES, UPDATE_FIXES, run_the_updates
+from bninspect.rules.fixes import run_the_updates
 
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
@@ -185,73 +185,12 @@ def _fix_variance(layer: BNLayer, _: Violation) -> str:
     return run_the_updates(layer)
 
 
-_WHY_STUCK = (
-    "In training BN normalises by the batch's own mean and variance; at inference by the stored"
-    " ones. With mean 0 and variance 1 nothing is normalised, every later layer sees a scale it was"
-    " never trained on, and a model that trained well predicts nonsense. Only where training ran in"
-    " inference mode too are the two consistent, and then the layer was never more than a scale and"
-    " a shift."
-)
-_BY_GRAPH = (
-    "The graph that TensorFlow 1 stores beside a checkpoint (.meta) or in a SavedModel may prove"
-    " why. Without one, or where it runs the updates, no cause is named."
-)
-_ONE_UPDATE = "only one of the two updates is run, as with update_ops[1:] instead of update_ops"
-_CAUSES_STUCK = (
-    "UPDATE_OPS never run: no control_dependencies(update_ops) around minimize",
-    (
-        "UPDATE_OPS collected before the layers were built: get_collection returns an empty list,"
-        " silently, and control_dependencies([]) is no error either"
-    ),
-    "slim: a plain optimizer.minimize where create_train_op is wanted",
-    "the layer built or called with training=False, which is the default of tf.layers",
-    "Keras: model(x) in a loop or train_step of one's own, without training=True",
-    "Keras layers in a hand-written TF1 loop that ignores model.updates",
-    "a Keras 3 stateless loop that drops the updated non-trainable variables",
-    "a training placeholder that was fed False while training",
-    "Keras 1 layers with mode=1 or 2, which never update by design",
-    "compare_gan's accumulators before they are filled for an evaluation",
-)
-
 RULES: tuple[Rule, ...] = (
     Rule(
         code="BN101",
         name="statistics-never-updated",
         severity="error",
         summary="moving_mean and moving_variance are still at their initial values",
-        doc=RuleDoc(
-            meaning=(
-                "Every channel's moving_mean is bit by bit the initial 0 and every"
-                " moving_variance the initial 1 (0 where a framework starts there), although the"
-                " file shows that training ran (a step above 0, gamma or beta moved, optimizer"
-                f" slots moved), or stores nothing that could show it. {_BY_GRAPH}"
-                "\n\n"
-                "It is a note where that is by design and no defect of the training: a stored"
-                " mode=1 or 2 of Keras 1 (such layers normalise by the sample or the batch, at"
-                " inference too), or compare_gan's accumulators, which are filled before"
-                " evaluation."
-            ),
-            why=_WHY_STUCK,
-            arithmetic="""\
-training    gamma * (x - batch_mean) / sqrt(batch_variance + epsilon) + beta
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-here        gamma * (x - 0) / sqrt(1 + epsilon) + beta
-
-Activations of mean 5 and deviation 3, gamma 1, beta 0, epsilon 0.001:
-training, x = 8    (8 - 5) / sqrt(9 + 0.001) = 1.000
-here, x = 8        (8 - 0) / sqrt(1 + 0.001) = 7.996
-The output has mean 5 and deviation 3 instead of 0 and 1.""",
-            causes=_CAUSES_STUCK,
-            fixes=(
-                *UPDATE_FIXES,
-                Fix(
-                    "Keras 1",
-                    "Build the layer with mode=0: modes 1 and 2 never use the averages. Or predict"
-                    " in batches as large as in training.",
-                ),
-                *REESTIMATE_FIXES,
-            ),
-        ),
         check=statistics_never_updated,
         fix=_fix_updates,
         members=STATISTICS,
@@ -262,31 +201,6 @@ The output has mean 5 and deviation 3 instead of 0 and 1.""",
         name="mean-never-updated",
         severity="error",
         summary="moving_mean is still at its initial value while moving_variance moved",
-        doc=RuleDoc(
-            meaning=(
-                "Every channel's moving_mean is bit by bit 0, but the variances moved and do not"
-                f" look like those of dead channels (BN303). {_BY_GRAPH}"
-            ),
-            why=(
-                "The scale is right, but the mean that training subtracted is not subtracted: every"
-                " output is off by gamma * mean / sqrt(variance + epsilon), a different number in"
-                " every channel."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-here        gamma * (x - 0) / sqrt(moving_variance + epsilon) + beta
-
-Activations of mean 5 and deviation 3, gamma 1, beta 0, epsilon 0.001:
-training, x = 8    (8 - 5) / sqrt(9 + 0.001) = 1.000
-here, x = 8        (8 - 0) / sqrt(9 + 0.001) = 2.667
-The output has mean 1.667 instead of 0, and deviation 1.""",
-            causes=(
-                _ONE_UPDATE,
-                "a hand-written layer that assigns only the variance",
-                "weights copied from another framework without the means, or in the wrong order",
-            ),
-            fixes=(*UPDATE_FIXES, *REESTIMATE_FIXES),
-        ),
         check=mean_never_updated,
         fix=_fix_updates,
         members=("moving_mean",),
@@ -297,33 +211,6 @@ The output has mean 1.667 instead of 0, and deviation 1.""",
         name="variance-never-updated",
         severity="error",
         summary="moving_variance is still at its initial value while moving_mean moved",
-        doc=RuleDoc(
-            meaning=(
-                f"Every channel's moving_variance is bit by bit 1, but the means moved. {_BY_GRAPH}"
-            ),
-            why=(
-                "The output is centred, but its scale is that of the raw activations: each channel"
-                " is too large or too small by its own standard deviation."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-here        gamma * (x - moving_mean) / sqrt(1 + epsilon) + beta
-
-Activations of mean 5 and deviation 3, gamma 1, beta 0, epsilon 0.001:
-training, x = 8    (8 - 5) / sqrt(9 + 0.001) = 1.000
-here, x = 8        (8 - 5) / sqrt(1 + 0.001) = 2.999
-The output has mean 0, and deviation 3 instead of 1.""",
-            causes=(
-                _ONE_UPDATE,
-                "a hand-written layer that assigns only the mean",
-                (
-                    "statistics in bfloat16 or float16 with a high momentum: an update smaller than"
-                    " half a step of the type is rounded away"
-                ),
-                "weights copied from another framework without the variances",
-            ),
-            fixes=(*UPDATE_FIXES, *FLOAT32_FIXES, *REESTIMATE_FIXES),
-        ),
         check=variance_never_updated,
         fix=_fix_variance,
         members=("moving_variance",),

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS, Role
-from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.channels import channels_in_words, saw_only_zeros, untouched_channels
-from bninspect.rules.fixes import FREEZING_FIXES, REESTIMATE_FIXES
-from bninspect.rules.samples import KERAS_FIT
 
 
 def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
@@ -78,36 +76,6 @@ RULES: tuple[Rule, ...] = (
         name="channels-never-updated",
         severity="warning",
         summary="some channels are exactly at their initial values while others moved",
-        doc=RuleDoc(
-            meaning=(
-                "Some channels have both mean 0 and variance 1, bit by bit, in a layer whose other"
-                " channels moved. Training updates all channels of a layer together."
-            ),
-            why=(
-                "These channels are not normalised at inference; what the rest of the network"
-                " makes of them has nothing to do with training."
-            ),
-            arithmetic="""\
-other channels   gamma * (x - mean) / sqrt(variance + epsilon) + beta
-these channels   gamma * (x - 0) / sqrt(1 + epsilon) + beta
-
-Activations of mean 5 and deviation 3, gamma 1, beta 0, epsilon 0.001:
-a channel that moved, x = 8    (8 - 5) / sqrt(9 + 0.001) = 1.000
-one of these, x = 8            (8 - 0) / sqrt(1 + 0.001) = 7.996""",
-            causes=(
-                "a layer widened after training (channels added with fresh statistics)",
-                "weights of a smaller layer copied into a larger one",
-                "padding of channels to a hardware multiple: harmless if they are cut off again",
-            ),
-            fixes=(
-                Fix(
-                    "Any framework",
-                    "Train on after channels were added, or re-estimate the statistics. Channels"
-                    " that only pad the layer to a size need nothing.",
-                ),
-                *REESTIMATE_FIXES[1:],
-            ),
-        ),
         check=channels_never_updated,
         fix=_fix_channels,
         members=STATISTICS,
@@ -117,35 +85,6 @@ one of these, x = 8            (8 - 0) / sqrt(1 + 0.001) = 7.996""",
         name="layer-untouched",
         severity="warning",
         summary="everything stored of the layer is at its initial value",
-        doc=RuleDoc(
-            meaning=(
-                "Statistics, gamma and beta are all bit by bit what a new layer has, and nothing"
-                " stored (step, optimizer slots) shows that it was trained. At step 0 this is a"
-                " note, since every model looks like this before training."
-            ),
-            why=(
-                "Such a layer passes its input through, divided by sqrt(1 + epsilon). In a trained"
-                " model it was left out of training; in an untrained one there is nothing to"
-                " predict with."
-            ),
-            arithmetic="""\
-inference   gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
-here        1 * (x - 0) / sqrt(1 + epsilon) + 0
-
-With epsilon 0.001:
-x = 8    1 * (8 - 0) / sqrt(1 + 0.001) + 0 = 7.996""",
-            causes=(
-                "the model was saved before training",
-                "the layer is frozen (trainable=False) and no pretrained weights were loaded",
-                "the layer is not part of the network that was trained",
-                "batch normalization was folded into the layer before, which leaves an identity",
-            ),
-            fixes=(
-                Fix("Saved before training, Keras", "Train first.", KERAS_FIT),
-                *(fix._replace(where=f"Frozen, {fix.where}") for fix in FREEZING_FIXES[:2]),
-                FREEZING_FIXES[2],
-            ),
-        ),
         check=layer_untouched,
         fix=_fix_untouched,
         concerns=_is_stored,

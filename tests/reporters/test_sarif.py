@@ -23,6 +23,7 @@ from bninspect.model.report import Report
 from bninspect.reporters import sarif
 from bninspect.reporters.escapes import printable
 from bninspect.rules import RULES
+from bninspect.rules.pages import page_of
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.support.reports_in_memory import (
     checkpoint,
@@ -86,8 +87,9 @@ class TestOnFixtures:
         for rule, source in zip(rules, RULES, strict=True):
             page = run("rule", source.code).out
             assert " ".join(rule["help"]["text"].split()) == " ".join(page.split())
-            told = (source.doc.meaning, source.doc.why, *source.doc.causes)
-            for part in (*told, *(part for fix in source.doc.fixes for part in fix)):
+            page = page_of(source)
+            told = (page.meaning, page.why, *page.causes)
+            for part in (*told, *(part for fix in page.fixes for part in fix)):
                 assert part in rule["help"]["markdown"]
             for block in re.findall(r"```python\n(.*?)```", rule["help"]["markdown"], re.DOTALL):
                 ast.parse(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ import bninspect
 from bninspect.config.model import make_config
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import Role
-from bninspect.model.rule import Fix, Rule, RuleContext, RuleDoc, Violation
+from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.reporters.html.layers import layer_view
+from bninspect.rules import pages
 from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Outcome
 
@@ -33,18 +35,34 @@ def _beta_alone(_: BNLayer, role: Role) -> bool:
     return role == "beta"
 
 
+PAGE = """\
+# BN901 made-up
+
+## What it means
+
+The layer was there before, as far as anybody can tell.
+
+## Why it is bad
+
+It is not bad at all.
+
+```text
+1 + 1 = 2
+```
+
+## Usual causes
+
+- a test
+
+## How to fix it
+
+- Any framework: Nothing.
+"""
 MADE_UP = Rule(
     code="BN901",
     name="made-up",
     severity="warning",
     summary="a layer has an earlier state",
-    doc=RuleDoc(
-        meaning="The layer was there before, as far as anybody can tell.",
-        why="It is not bad at all.",
-        arithmetic="1 + 1 = 2",
-        causes=("a test",),
-        fixes=(Fix("Any framework", "Nothing."),),
-    ),
     check=_moved_up,
     fix=lambda _, __: "Do nothing.",
     members=("gamma", "beta"),
@@ -55,8 +73,11 @@ MADE_UP = Rule(
 
 
 @pytest.fixture(autouse=True)
-def catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add the rule to the catalogue, in every module that has imported it."""
+def catalogue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Add the rule to the catalogue, in every module that has imported it, and its page."""
+    shutil.copytree(pages.DIRECTORY, tmp_path / "pages")
+    (tmp_path / "pages" / "BN901.md").write_text(PAGE, encoding="utf-8")
+    monkeypatch.setattr(pages, "DIRECTORY", tmp_path / "pages")
     importlib.import_module("bninspect.reporters.html.page")  # else it would keep what it imports
     known = sys.modules["bninspect.rules"].RULES
     holding = [

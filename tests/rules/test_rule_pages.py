@@ -16,6 +16,7 @@ from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import Change, Since
 from bninspect.model.rule import Cause, Rule
 from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
+from bninspect.rules.pages import page_of
 from tests.conftest import FIXTURES, ROOT, Outcome
 from tests.rules.test_samples import MISTAKEN
 from tests.support.layers_in_memory import bn, keras_layer
@@ -32,7 +33,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def reasoning() -> Iterator[ast.Module]:
     """The modules that can give a cause, not those that describe it."""
     for path in (ROOT / "bninspect" / "rules").glob("*.py"):
-        if path.name not in ("cause_pages.py", "samples.py", "fixes.py"):
+        if path.name not in ("cause_catalogue.py", "fixes.py"):
             yield ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -129,17 +130,18 @@ def test_a_rule_gives_the_causes_that_its_page_names_and_no_other() -> None:
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
 def test_the_page_of_a_cause_is_complete(cause: Cause) -> None:
     assert not cause.summary.endswith(".")
-    for text in (cause.doc.meaning, cause.doc.proof, cause.doc.unproved, cause.doc.why):
+    page = page_of(cause)
+    for text in (page.meaning, page.proof, page.unproved, page.why):
         assert len(text) > 40
         assert text.endswith(".")
-    assert cause.doc.mistakes
+    assert page.causes
 
 
 @each_page
 def test_a_fix_says_something(page: Rule | Cause) -> None:
-    assert page.doc.fixes
-    assert len({fix.where for fix in page.doc.fixes}) == len(page.doc.fixes)
-    for fix in page.doc.fixes:
+    assert page_of(page).fixes
+    assert len({fix.where for fix in page_of(page).fixes}) == len(page_of(page).fixes)
+    for fix in page_of(page).fixes:
         assert fix.text or fix.code
         assert fix.text == "" or fix.text.endswith((".", ".)"))
         compile(fix.code, fix.where, "exec")
@@ -147,13 +149,13 @@ def test_a_fix_says_something(page: Rule | Cause) -> None:
 
 @each_page
 def test_the_arithmetic_shows_what_is_computed(page: Rule | Cause) -> None:
-    assert re.search(r"sqrt\(|m\^n|momentum \*|m \*", page.doc.arithmetic)
+    assert re.search(r"sqrt\(|m\^n|momentum \*|m \*", page_of(page).arithmetic)
 
 
 def results() -> Iterator[tuple[str, str, str]]:
     """Every line of arithmetic that has a result: the page, the expression, the number."""
     for page in PAGES:
-        for line in page.doc.arithmetic.splitlines():
+        for line in page_of(page).arithmetic.splitlines():
             last = re.split(r"\s{2,}", line)[-1]
             if found := re.fullmatch(r"(.+) = (-?[\d.]+)", last):
                 yield page.name, found[1], found[2]
@@ -185,7 +187,7 @@ def test_the_list_has_rules_and_causes(run: Run) -> None:
 def test_a_page_fits_into_80_columns(run: Run, page: Rule | Cause) -> None:
     out = run("rule", page.name).out
     assert max(len(line) for line in out.splitlines()) <= 80
-    for fix in page.doc.fixes:
+    for fix in page_of(page).fixes:
         for line in fix.code.splitlines():
             assert f"    {line}".rstrip() in out
 
@@ -248,9 +250,9 @@ def test_a_page_in_markdown(run: Run, page: Rule | Cause) -> None:
     heading = f"{page.code} {page.name}" if isinstance(page, Rule) else page.name
     assert out.startswith(f"## {heading}\n")
     assert "](#" not in out  # the page that it would lead to is not there
-    for fix in page.doc.fixes:
+    for fix in page_of(page).fixes:
         assert not fix.code or f"\n```python\n{fix.code}\n```\n" in out
-    assert f"\n```text\n{page.doc.arithmetic}\n```\n" in out
+    assert f"\n```text\n{page_of(page).arithmetic}\n```\n" in out
     assert set(re.findall(r"^```(.*)$", out, re.MULTILINE)) <= {"text", "python", ""}
 
 

@@ -16,6 +16,7 @@ from bninspect.model.layer import Change, Since
 from bninspect.model.roles import ROLES
 from bninspect.model.rule import SEVERITIES, RuleContext
 from bninspect.rules import RULES, apply_rules, select_rules
+from bninspect.rules.pages import page_of
 from tests.conftest import load_fixture
 from tests.support.layers_in_memory import (
     bn,
@@ -87,11 +88,12 @@ def test_the_page_of_a_rule_is_complete(rule):
     assert rule.severity in SEVERITIES
     assert rule.summary.strip()
     assert not rule.summary.endswith(".")
-    for text in (rule.doc.meaning, rule.doc.why):
+    page = page_of(rule)
+    for text in (page.meaning, page.why):
         assert len(text) > 40
         assert text.endswith(".")
-    assert rule.doc.causes
-    for text in (*rule.doc.causes, *(fix.where for fix in rule.doc.fixes)):
+    assert page.causes
+    for text in (*page.causes, *(fix.where for fix in page.fixes)):
         assert text.strip()
 
 

@@ -92,7 +92,7 @@ def resume(**more: Any) -> dict[str, Any]:
 def fit_sample(*mistake: tuple[str, str]) -> Any:
     def training(folder: Path, right: bool) -> dict[str, str]:
         scope = network(path=str(folder / f"model{SUFFIX}"))
-        run_sample("KERAS_FIT", scope) if right else run_mistaken("KERAS_FIT", scope, *mistake)
+        run_sample("keras-fit", scope) if right else run_mistaken("keras-fit", scope, *mistake)
         return {"path": scope["path"]}
 
     return training
@@ -101,9 +101,9 @@ def fit_sample(*mistake: tuple[str, str]) -> Any:
 def loop(folder: Path, right: bool) -> dict[str, str]:
     scope = with_layer()
     if right:
-        run_sample("KERAS_LOOP", scope)
+        run_sample("keras-loop", scope)
     else:
-        run_mistaken("KERAS_LOOP", scope, (", training=True)", ")"))
+        run_mistaken("keras-loop", scope, (", training=True)", ")"))
     return save(scope, folder)
 
 
@@ -111,19 +111,19 @@ def resumed(folder: Path, right: bool) -> dict[str, str]:
     """fit first, then a loop of one's own."""
     scope = resume()
     if right:
-        run_sample("KERAS_LOOP", scope)
+        run_sample("keras-loop", scope)
     else:
-        run_mistaken("KERAS_LOOP", scope, (", training=True)", ")"))
+        run_mistaken("keras-loop", scope, (", training=True)", ")"))
     return save(scope, folder, since=trained()["path"])
 
 
 def reestimate(folder: Path, right: bool) -> dict[str, str]:
     scope = with_layer(path=str(folder / f"model{SUFFIX}"))
-    run_mistaken("KERAS_LOOP", scope, (", training=True)", ")"))
+    run_mistaken("keras-loop", scope, (", training=True)", ")"))
     if not right:
         return save(scope, folder)
     before = [v.numpy() for v in scope["model"].trainable_variables]
-    run_sample("KERAS_REESTIMATE", scope)
+    run_sample("keras-reestimate", scope)
     after = [v.numpy() for v in scope["model"].trainable_variables]
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
     return {"path": scope["path"]}
@@ -133,9 +133,9 @@ def pretrained(folder: Path, right: bool) -> dict[str, str]:
     """A frozen layer needs the statistics of a model that was trained."""
     scope = with_layer(pretrained=trained()["weights"])
     if right:
-        run_sample("KERAS_PRETRAINED", scope)
+        run_sample("keras-pretrained", scope)
     else:
-        run_mistaken("KERAS_PRETRAINED", scope, ("model.load_weights(pretrained)", "pass"))
+        run_mistaken("keras-pretrained", scope, ("model.load_weights(pretrained)", "pass"))
     scope["model"].fit(IMAGES, LABELS, batch_size=16, epochs=1, verbose=0)
     return save(scope, folder)
 
@@ -144,20 +144,20 @@ def frozen(folder: Path, right: bool) -> dict[str, str]:
     """Freezing the statistics alone: gamma and beta go on without them."""
     scope = resume(pretrained=trained()["weights"])
     if right:
-        run_sample("KERAS_PRETRAINED", scope)
+        run_sample("keras-pretrained", scope)
         # More steps than before: a new optimizer counts from 0.
         scope["model"].fit(IMAGES, LABELS, batch_size=16, epochs=3, verbose=0)
     else:
-        run_mistaken("KERAS_LOOP", scope, (", training=True)", ")"))
+        run_mistaken("keras-loop", scope, (", training=True)", ")"))
     return save(scope, folder, since=trained()["path"])
 
 
 def momentum(folder: Path, right: bool) -> dict[str, str]:
     scope = network()
     if right:
-        run_sample("KERAS_MOMENTUM", scope)
+        run_sample("keras-momentum", scope)
     else:
-        run_mistaken("KERAS_MOMENTUM", scope, ("momentum=0.9", ""))
+        run_mistaken("keras-momentum", scope, ("momentum=0.9", ""))
     fit(build(scope), epochs=1)
     return save(scope, folder)
 
@@ -167,7 +167,7 @@ def saved(folder: Path, right: bool) -> dict[str, str]:
     path = str(folder / f"model{SUFFIX}")
     scope = resume(path=path)
     if right:
-        run_sample("KERAS_SAVE", scope)
+        run_sample("keras-save", scope)
         return {"path": path}
     variables = {
         f"{name}/{v.name.partition(':')[0].rpartition('/')[2]}": v
@@ -188,10 +188,10 @@ def set_weights(folder: Path, right: bool) -> dict[str, str]:
     scope.update(zip(names, layer.get_weights(), strict=True))
     scope["moving_mean"] = -abs(scope["moving_mean"])  # some mean is negative
     if right:
-        run_sample("KERAS_SET_WEIGHTS", scope)
+        run_sample("keras-set-weights", scope)
     else:
         wrong = "moving_variance, moving_mean"
-        run_mistaken("KERAS_SET_WEIGHTS", scope, ("moving_mean, moving_variance", wrong))
+        run_mistaken("keras-set-weights", scope, ("moving_mean, moving_variance", wrong))
     return save(scope, folder)
 
 
@@ -201,9 +201,9 @@ def mixed(folder: Path, right: bool) -> dict[str, str]:
     scope = {"keras": keras}
     try:
         if right:
-            run_sample("KERAS_MIXED", scope)
+            run_sample("keras-mixed", scope)
         else:
-            run_mistaken("KERAS_MIXED", scope, ("mixed_bfloat16", "bfloat16"))
+            run_mistaken("keras-mixed", scope, ("mixed_bfloat16", "bfloat16"))
         scope = network()
         scope["x"] = NORMALIZATION(momentum=0.999, name="bn")(scope["x"])
         model = build(scope)["model"]
@@ -218,16 +218,16 @@ def mixed(folder: Path, right: bool) -> dict[str, str]:
 
 
 with recording():
-    pair("KERAS_FIT untrained", fit_sample(("model.fit(images, labels, epochs=25)", "")))
+    pair("keras-fit untrained", fit_sample(("model.fit(images, labels, epochs=25)", "")))
     if not KERAS_3:  # whose fit overrides what the layer was called with
-        pair("KERAS_FIT", fit_sample(("()(x)", "()(x, training=False)")))
-    pair("KERAS_LOOP", loop)
-    pair("KERAS_LOOP resumed", resumed)
-    pair("KERAS_REESTIMATE", reestimate)
-    pair("KERAS_PRETRAINED", pretrained)
-    pair("KERAS_PRETRAINED frozen", frozen)
-    pair("KERAS_MOMENTUM", momentum)
-    pair("KERAS_SAVE", saved)
-    pair("KERAS_SET_WEIGHTS", set_weights)
+        pair("keras-fit", fit_sample(("()(x)", "()(x, training=False)")))
+    pair("keras-loop", loop)
+    pair("keras-loop resumed", resumed)
+    pair("keras-reestimate", reestimate)
+    pair("keras-pretrained", pretrained)
+    pair("keras-pretrained frozen", frozen)
+    pair("keras-momentum", momentum)
+    pair("keras-save", saved)
+    pair("keras-set-weights", set_weights)
     if KERAS_3:  # Keras 2 keeps the statistics in float32 by itself
-        pair("KERAS_MIXED", mixed)
+        pair("keras-mixed", mixed)

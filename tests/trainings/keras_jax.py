@@ -25,13 +25,13 @@ def stateless(folder: Path, right: bool) -> dict[str, str]:
         "dataset": BATCHES,
     }
     if right:
-        run_sample("KERAS_STATELESS", scope)
+        run_sample("keras-stateless", scope)
     else:
-        run_mistaken("KERAS_STATELESS", scope, ("(loss, state), grads", "(loss, _), grads"))
+        run_mistaken("keras-stateless", scope, ("(loss, state), grads", "(loss, _), grads"))
     path = str(folder / "model.keras")
     model.save(path)
     return {"path": path}
 
 
 with recording():
-    pair("KERAS_STATELESS", stateless)
+    pair("keras-stateless", stateless)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bninspect.rules import samples
+from bninspect.rules.pages import DIRECTORY
 
 STEPS = 30
 BATCH = 16
@@ -33,16 +34,23 @@ _executed: list[str] = []
 _pairs: dict[str, dict[str, dict[str, str]]] = {}
 
 
+def sample(name: str) -> str:
+    """Return the code of `rules/pages/fixes/NAME.md`."""
+    text = (DIRECTORY / "fixes" / f"{name}.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    return str(code)
+
+
 def run_sample(name: str, scope: dict[str, Any]) -> None:
     """Run the sample as it is printed; `scope` has the names it does not define."""
-    code = getattr(samples, name)
+    code = sample(name)
     exec(compile(code, name, "exec"), scope)  # noqa: S102 - this is what the module is for
     _executed.append(code)
 
 
 def run_mistaken(name: str, scope: dict[str, Any], *changes: tuple[str, str]) -> None:
     """Run the sample with a mistake: each of `changes` is what stands there and what should not."""
-    code = getattr(samples, name)
+    code = sample(name)
     for right, wrong in changes:
         assert right in code, f"{name} has no {right!r}"
         code = code.replace(right, wrong)

@@ -72,7 +72,7 @@ def updates(*mistakes: tuple[str, str]) -> Any:
 
     def training(folder: Path, right: bool) -> dict[str, str]:
         scope = start()
-        run_sample("TF1_UPDATES", scope) if right else run_mistaken("TF1_UPDATES", scope, *mistakes)
+        run_sample("tf1-updates", scope) if right else run_mistaken("tf1-updates", scope, *mistakes)
         return train_and_save(scope, folder, times=10)
 
     return training
@@ -83,10 +83,10 @@ def resumed(mistake: tuple[str, str]) -> Any:
 
     def training(folder: Path, right: bool) -> dict[str, str]:
         first = start()
-        run_sample("TF1_UPDATES", first)
+        run_sample("tf1-updates", first)
         earlier = train_and_save(first, folder, times=10)["path"]
         scope = start()
-        run_sample("TF1_UPDATES", scope) if right else run_mistaken("TF1_UPDATES", scope, mistake)
+        run_sample("tf1-updates", scope) if right else run_mistaken("tf1-updates", scope, mistake)
         with tf.Session() as session:
             saver = tf.train.Saver()
             saver.restore(session, earlier)
@@ -112,9 +112,9 @@ def mode(folder: Path, right: bool) -> dict[str, str]:
             "batches": BATCHES * 10,
         }
         if right:
-            run_sample("TF1_MODE", scope)
+            run_sample("tf1-mode", scope)
         else:
-            run_mistaken("TF1_MODE", scope, (", training=is_training)", ")"))
+            run_mistaken("tf1-mode", scope, (", training=is_training)", ")"))
         saver = tf.train.Saver()
         return {"path": saver.save(session, str(folder / "model.ckpt"), global_step=scope["step"])}
 
@@ -122,10 +122,10 @@ def mode(folder: Path, right: bool) -> dict[str, str]:
 def keras_layers(folder: Path, right: bool) -> dict[str, str]:
     scope = start()
     if right:
-        run_sample("TF1_KERAS", scope)
+        run_sample("tf1-keras", scope)
     else:
         collected = "tf.get_collection(tf.GraphKeys.UPDATE_OPS)"
-        run_mistaken("TF1_KERAS", scope, ("(model.updates)", f"({collected})"))
+        run_mistaken("tf1-keras", scope, ("(model.updates)", f"({collected})"))
     return train_and_save(scope, folder, times=10)
 
 
@@ -142,10 +142,10 @@ def hand_written(depended_on: str) -> Any:
                 initial = tf.constant_initializer(value)
                 scope[name] = tf.get_variable(name, (4,), initializer=initial, trainable=trainable)
         if right:
-            run_sample("TF1_HAND_WRITTEN", scope)
+            run_sample("tf1-hand-written", scope)
         else:
             both = "([update_mean, update_variance])"
-            run_mistaken("TF1_HAND_WRITTEN", scope, (both, f"([{depended_on}])"))
+            run_mistaken("tf1-hand-written", scope, (both, f"([{depended_on}])"))
         return train_and_save(scope, folder)
 
     return training
@@ -167,7 +167,7 @@ def reestimate(folder: Path, right: bool) -> dict[str, str]:
             path = scope["saver"].save(session, str(folder / "model.ckpt"), scope["step"])
             return {"path": path}
         weights = session.run(tf.trainable_variables())
-        run_sample("TF1_REESTIMATE", {**scope, "session": session})
+        run_sample("tf1-reestimate", {**scope, "session": session})
         after = session.run(tf.trainable_variables())
         assert all((a == b).all() for a, b in zip(weights, after, strict=True))
     return {"path": f"{scope['path']}-{len(BATCHES)}"}
@@ -180,10 +180,10 @@ def pretrained(folder: Path, right: bool) -> dict[str, str]:
     earlier = train_and_save(scope, folder / "pretrained")["path"]
     scope = start(pretrained=earlier)
     if right:
-        run_sample("TF1_PRETRAINED", scope)
+        run_sample("tf1-pretrained", scope)
     else:
         restored = 'tf.train.init_from_checkpoint(pretrained, {"bn/": "bn/"})'
-        run_mistaken("TF1_PRETRAINED", scope, (restored, ""))
+        run_mistaken("tf1-pretrained", scope, (restored, ""))
     finish(scope)
     return train_and_save(scope, folder)
 
@@ -222,11 +222,11 @@ def slim_updates(folder: Path, right: bool) -> dict[str, str]:
     scope = start()
     with slim.arg_scope([slim.batch_norm], decay=0.9):
         if right:
-            run_sample("SLIM_UPDATES", scope)
+            run_sample("slim-updates", scope)
         else:
             create = "slim.learning.create_train_op(loss, optimizer)"
             minimize = "optimizer.minimize(loss, global_step=step)"
-            run_mistaken("SLIM_UPDATES", scope, (create, minimize))
+            run_mistaken("slim-updates", scope, (create, minimize))
     return train_and_save(scope, folder)
 
 
@@ -242,23 +242,23 @@ SECOND_ONLY = ("(update_ops)", "(update_ops[1:])")
 FIRST_ONLY = ("(update_ops)", "(update_ops[:1])")
 
 with recording():
-    pair("TF1_UPDATES", updates(DEPENDENT))
-    pair("TF1_UPDATES collected first", updates(*COLLECTED_FIRST))
-    pair("TF1_UPDATES variance only", updates(SECOND_ONLY))
-    pair("TF1_UPDATES mean only", updates(FIRST_ONLY))
-    pair("TF1_UPDATES resumed", resumed(DEPENDENT))
-    pair("TF1_UPDATES resumed in inference mode", resumed(("training=True", "training=False")))
-    pair("TF1_MODE", mode)
-    pair("TF1_KERAS", keras_layers)
-    pair("TF1_HAND_WRITTEN", hand_written(""))
-    pair("TF1_HAND_WRITTEN variance only", hand_written("update_variance"))
-    pair("TF1_HAND_WRITTEN mean only", hand_written("update_mean"))
-    pair("TF1_REESTIMATE", reestimate)
-    pair("TF1_PRETRAINED", pretrained)
-    pair("TF1_MOMENTUM", shorter("TF1_MOMENTUM", ("momentum=0.9, ", "")))
-    pair("SLIM_DECAY", shorter("SLIM_DECAY", ("decay=0.9, ", "")))
-    pair("TF1_SAVER", saver("TF1_SAVER", TRAINABLE))
-    pair("TF1_SAVER_CHOICE", saver("TF1_SAVER_CHOICE", TRAINABLE))
-    pair("TF1_SAVER_CHOICE mean only", saver("TF1_SAVER_CHOICE", ONLY_MEAN))
-    pair("SLIM_SAVER", saver("SLIM_SAVER", TRAINABLE))
-    pair("SLIM_UPDATES", slim_updates)
+    pair("tf1-updates", updates(DEPENDENT))
+    pair("tf1-updates collected first", updates(*COLLECTED_FIRST))
+    pair("tf1-updates variance only", updates(SECOND_ONLY))
+    pair("tf1-updates mean only", updates(FIRST_ONLY))
+    pair("tf1-updates resumed", resumed(DEPENDENT))
+    pair("tf1-updates resumed in inference mode", resumed(("training=True", "training=False")))
+    pair("tf1-mode", mode)
+    pair("tf1-keras", keras_layers)
+    pair("tf1-hand-written", hand_written(""))
+    pair("tf1-hand-written variance only", hand_written("update_variance"))
+    pair("tf1-hand-written mean only", hand_written("update_mean"))
+    pair("tf1-reestimate", reestimate)
+    pair("tf1-pretrained", pretrained)
+    pair("tf1-momentum", shorter("tf1-momentum", ("momentum=0.9, ", "")))
+    pair("slim-decay", shorter("slim-decay", ("decay=0.9, ", "")))
+    pair("tf1-saver", saver("tf1-saver", TRAINABLE))
+    pair("tf1-saver-choice", saver("tf1-saver-choice", TRAINABLE))
+    pair("tf1-saver-choice mean only", saver("tf1-saver-choice", ONLY_MEAN))
+    pair("slim-saver", saver("slim-saver", TRAINABLE))
+    pair("slim-updates", slim_updates)

@@ -23,6 +23,7 @@ from bninspect.reporters.html.rendering import asset, policy, render, write
 from bninspect.reporters.html.trends import times_view
 from bninspect.reporters.html.verdicts import CheckpointView, checkpoint_view, leading, run_view
 from bninspect.rules import RULES
+from bninspect.rules.pages import page_of
 from bninspect.verdicts.comparison import compare_checkpoints
 
 _POINTER = re.compile("`bninspect rule (BN[0-9]{3})`")
@@ -77,7 +78,7 @@ class HtmlReport:
             run=run_view(report),
             first=leading(views),
             sections=self._sections,
-            rules=_explained(views),
+            rules=[(rule, page_of(rule)) for rule in _explained(views)],
             filters=any(section.full for section in self._sections),
         )
         self._stream.write("\n")

@@ -1,0 +1,146 @@
+"""The pages of rules and causes: Markdown files beside this module, read when they are asked for.
+
+`CODE.md` is the page of a rule, `causes/NAME.md` that of a cause. Pages link to `fixes/NAME.md`, a
+fix that several of them share. The sections of a page and their order are fixed; a file that has
+others is a `ValueError`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from bninspect.model.rule import Cause, Rule
+
+DIRECTORY = Path(__file__).parent
+
+_RULE_SECTIONS = ("What it means", "Why it is bad", "Usual causes", "How to fix it")
+_CAUSE_SECTIONS = (
+    "What it means",
+    "What proves it",
+    "What does not",
+    "Why it is bad",
+    "Usual mistakes behind it",
+    "How to fix it",
+)
+# A fenced block, or lines up to the next empty one.
+_BLOCK = re.compile(r"```[a-z]+\n.*?\n```(?=\n|\Z)|(?:[^\n]+(?:\n|\Z))+", re.DOTALL)
+_FENCE = re.compile(r"```(?P<language>[a-z]+)\n(?P<text>.*)\n```", re.DOTALL)
+_ITEM = re.compile(r"^- ", re.MULTILINE)
+_LINKED_FIX = re.compile(r"\[(?P<where>[^\]]+)\]\((?P<file>[^)]+\.md)\)(?:: (?P<text>.+))?")
+_OWN_FIX = re.compile(r"(?P<where>[^:`]+): (?P<text>.+)")
+
+
+class Fix(NamedTuple):
+    """One way to fix a finding: for what, a sentence, and Python code that the tests run.
+
+    `text` or `code` may be empty, not both.
+    """
+
+    where: str
+    text: str = ""
+    code: str = ""
+
+
+class Page(NamedTuple):
+    """The documentation of a rule or a cause. Paragraphs are separated by an empty line.
+
+    `proof` says what in the files proves a cause and `unproved` what does not; both are empty for a
+    rule. `arithmetic` is what inference computes: lines of up to 78 characters, columns separated
+    by two spaces, results as `EXPRESSION = NUMBER`. `causes` are those of a rule, or the mistakes
+    behind a cause.
+    """
+
+    meaning: str
+    proof: str
+    unproved: str
+    why: str
+    arithmetic: str
+    causes: tuple[str, ...]
+    fixes: tuple[Fix, ...]
+
+
+@cache
+def page_of(entry: Rule | Cause) -> Page:
+    """Read the page of a rule or a cause; raise `ValueError` if the file is not written as one."""
+    if isinstance(entry, Rule):
+        path, title = DIRECTORY / f"{entry.code}.md", f"{entry.code} {entry.name}"
+        headings: tuple[str, ...] = _RULE_SECTIONS
+    else:
+        path, title = DIRECTORY / "causes" / f"{entry.name}.md", entry.name
+        headings = _CAUSE_SECTIONS
+    sections = _sections(path, title, headings)
+    *why, arithmetic = sections["Why it is bad"]
+    return Page(
+        meaning=_prose(path, sections["What it means"]),
+        proof=_prose(path, sections.get("What proves it", ())),
+        unproved=_prose(path, sections.get("What does not", ())),
+        why=_prose(path, why),
+        arithmetic=_fenced(path, arithmetic, "text"),
+        causes=_items(path, sections[headings[-2]]),
+        fixes=tuple(_fix(path, item) for item in _items(path, sections["How to fix it"])),
+    )
+
+
+def _sections(path: Path, title: str, headings: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the blocks of text under each heading, which must be `headings` in this order."""
+    first, *blocks = _blocks(path)
+    if first != f"# {title}":
+        raise ValueError(f"{path}: expected the title '# {title}', got {first!r}")
+    sections: dict[str, list[str]] = {}
+    for block in blocks:
+        if block.startswith("#"):
+            sections[block.removeprefix("## ")] = []
+        elif not sections:
+            raise ValueError(f"{path}: text before the first section")
+        else:
+            [*sections.values()][-1].append(block)
+    if tuple(sections) != headings:
+        raise ValueError(f"{path}: expected the sections {headings}, got {tuple(sections)}")
+    for heading, content in sections.items():
+        if not content:
+            raise ValueError(f"{path}: the section {heading!r} is empty")
+    return sections
+
+
+def _blocks(path: Path) -> list[str]:
+    return [block.rstrip("\n") for block in _BLOCK.findall(path.read_text(encoding="utf-8"))]
+
+
+def _prose(path: Path, blocks: list[str] | tuple[()]) -> str:
+    """Return paragraphs, each in one line, separated by empty lines."""
+    for block in blocks:
+        if block.startswith("- ") or "```" in block:
+            raise ValueError(f"{path}: expected a paragraph, got {block!r}")
+    return "\n\n".join(" ".join(block.split()) for block in blocks)
+
+
+def _items(path: Path, blocks: list[str]) -> tuple[str, ...]:
+    """Return the items of a list, each in one line."""
+    if len(blocks) != 1 or not blocks[0].startswith("- "):
+        raise ValueError(f"{path}: expected one list, got {blocks}")
+    return tuple(" ".join(item.split()) for item in _ITEM.split(blocks[0])[1:])
+
+
+def _fix(page: Path, item: str) -> Fix:
+    """Return a fix that is linked, with the item's own text if it has one, or written out."""
+    if linked := _LINKED_FIX.fullmatch(item):
+        path = page.parent / linked["file"]
+        *text, last = _blocks(path)
+        if last.startswith("```"):
+            code = _fenced(path, last, "python")
+        else:
+            text, code = [*text, last], ""
+        return Fix(linked["where"], linked["text"] or _prose(path, text), code)
+    if own := _OWN_FIX.fullmatch(item):
+        return Fix(own["where"], own["text"])
+    raise ValueError(f"{page}: expected '[WHERE](fixes/NAME.md)' or 'WHERE: TEXT', got {item!r}")
+
+
+def _fenced(path: Path, block: str, language: str) -> str:
+    fence = _FENCE.fullmatch(block)
+    if fence is None or fence["language"] != language:
+        raise ValueError(f"{path}: expected a block of {language}, got {block!r}")
+    return fence["text"]

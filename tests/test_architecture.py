@@ -47,6 +47,7 @@ ONLY_USER = {
     "markupsafe": ("reporters/html",),
     "multiprocessing": ("runs/parallel.py",),
     "regex": ("batchnorm/name_patterns.py",),
+    "rich": ("reporters/rule_pages.py",),
     "tensorflow": ("formats/tensorflow/tensorflow_engine.py",),
     "tomli": ("config/toml_file.py",),
     "tomllib": ("config/toml_file.py",),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bninspect.cli import help_texts
-from bninspect.cli.options import OUTPUT, config_options, format_option
-from bninspect.cli.output import output_stream, terminal_width
+from bninspect.cli.options import COLOR, OUTPUT, config_options, format_option
+from bninspect.cli.output import is_colored, output_stream, terminal_width
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
@@ -48,7 +48,8 @@ def config_(config: Config, format_: str) -> int:
 @click.argument("code", required=False)
 @format_option("text", "markdown")
 @OUTPUT
-def rule(code: str | None, format_: str, output: str | None) -> int:
+@COLOR
+def rule(code: str | None, format_: str, output: str | None, color: str) -> int:
     """Show the catalogue of rules and causes, or one page: meaning, causes, fix.
 
     CODE is a rule's code or name, or the name of a cause. A page says what a finding means, why it
@@ -66,7 +67,8 @@ def rule(code: str | None, format_: str, output: str | None) -> int:
             rule_pages.write_catalogue(RULES, CAUSES, stream)
         else:
             width = min(terminal_width(stream) or 80, 100)
-            rule_pages.write_page(chosen, RULES, CAUSES, stream, width=width)
+            colored = is_colored(stream, color)
+            rule_pages.write_page(chosen, RULES, CAUSES, stream, width=width, color=colored)
     return 0
 
 

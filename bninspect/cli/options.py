@@ -57,7 +57,7 @@ _PATTERN = click.option(
     " moving_variance (ROLE) of a layer. The layer is called by the group (?P<layer>...), else by"
     " what stands before the match. Repeatable.",
 )
-_COLOR = click.option(
+COLOR = click.option(
     "--color",
     type=click.Choice(("auto", "always", "never")),
     default="auto",
@@ -190,7 +190,7 @@ def common_options(
                 *_CONFIGURATION,
                 click.option("-q", "--quiet", is_flag=True, help=quiet),
                 click.option("-v", "--verbose", is_flag=True, help=verbose),
-                _COLOR,
+                COLOR,
             ),
         )
 
@@ -351,7 +351,7 @@ def watch_options(command: Command) -> Command:
                 help="Findings below each checkpoint, also if they are the same as before, and"
                 " every layer of them.",
             ),
-            _COLOR,
+            COLOR,
         )
     ):
         command = option(command)

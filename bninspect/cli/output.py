@@ -76,13 +76,17 @@ def drop_output() -> None:
 
 def look(stream: TextIO, color: str, *, quiet: bool, verbose: bool) -> dict[str, Any]:
     """How a reporter for persons is to write; `color` is what was asked for."""
-    if color == "auto":
-        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        colored = terminal and "NO_COLOR" not in os.environ
-    else:
-        colored = color == "always"
     width = terminal_width(stream)
+    colored = is_colored(stream, color)
     return {"width": width, "color": colored, "quiet": quiet, "verbose": verbose}
+
+
+def is_colored(stream: TextIO, color: str) -> bool:
+    """Return whether a stream gets colours: `color` is auto, always or never."""
+    if color != "auto":
+        return color == "always"
+    terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return terminal and "NO_COLOR" not in os.environ
 
 
 def terminal_width(stream: TextIO) -> int | None:

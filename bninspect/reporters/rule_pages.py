@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TextIO
 
 from bninspect.model.rule import Cause, Rule
+from bninspect.reporters.text_utils import bold
 from bninspect.rules.pages import Fix, page_of
 
 _CODE_LANGUAGE = "python"
@@ -49,12 +50,32 @@ def write_page(
     stream: TextIO,
     *,
     width: int = 80,
+    color: bool = False,
 ) -> None:
-    """The page of a rule or a cause as text of at most `width` columns."""
+    """Write the page of a rule or a cause as text of at most `width` columns.
+
+    With `color`, headings are bold and code is highlighted.
+    """
     kind = entry.severity if isinstance(entry, Rule) else "cause"
-    stream.write(f"{_name(entry)} ({kind})\n")
+    stream.write(bold(f"{_name(entry)} ({kind})", color=color) + "\n")
     for block in _page(entry, _related(entry, rules, causes)):
-        stream.write(_as_text(block, width))
+        if color and block.kind == "code":
+            stream.write(f"\n{textwrap.indent(_highlighted(block.text), '    ')}\n")
+        else:
+            text = _as_text(block, width)
+            stream.write(bold(text, color=color and block.kind == "heading"))
+
+
+def _highlighted(code: str) -> str:
+    """Return code with the colours of its syntax, as long lines as it has."""
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    console = Console(width=1000, force_terminal=True, color_system="standard")
+    with console.capture() as capture:
+        highlighted = Syntax("", _CODE_LANGUAGE, theme="ansi_dark").highlight(code)
+        console.print(highlighted, soft_wrap=True, end="")
+    return capture.get().rstrip("\n")
 
 
 def write_markdown(

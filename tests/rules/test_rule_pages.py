@@ -264,3 +264,15 @@ def test_prose_is_no_markup_by_accident(run: Run, page: Rule | Cause) -> None:
     assert not re.search(
         r"`|<|\*(?![ *])(?!\*)[^*\n]*[^ *]\*(?!\*)|\]\(|__|\b_|_\b", plain.replace("**", "")
     )
+
+
+def test_colours_change_no_word_of_a_page(run: Run) -> None:
+    """On a terminal headings are bold and code is highlighted; the text is that of a pipe."""
+    plain = run("rule", "BN101", "--color", "never").out
+    coloured = run("rule", "BN101", "--color", "always").out
+    assert "\x1b[" not in plain
+    assert run("rule", "BN101").out == plain
+    assert "\x1b[1mHow to fix it" in re.sub(r"\n", "", coloured)
+    escapes = re.findall(r"\x1b\[[0-9;]*m", coloured)
+    assert len(set(escapes)) > 5  # the syntax of code has several colours
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain

@@ -50,6 +50,7 @@ class KerasLayer(NamedTuple):
     """What a stored Keras model configuration says about one layer.
 
     `trainable` counts the models around the layer too: a layer in a frozen model is frozen.
+    `built_in` says that its class is one of Keras's, not a subclass or one of the user's own.
     `inference_only` says that every stored call of the layer, or of a model around it, passes
     training=False and that this version of Keras keeps to it while training. `calls` counts how
     often one pass through the model calls the layer (a shared layer: more than once).
@@ -63,11 +64,23 @@ class KerasLayer(NamedTuple):
     config: Mapping[str, Any]
     calls: int = 1
     always_updated: bool = False
+    built_in: bool = False
 
     @property
     def frozen(self) -> bool:
         """Whether the layer is not trainable, so that nothing updates its averages."""
         return not self.trainable and not self.always_updated
+
+
+class UncheckedGroup(NamedTuple):
+    """Variables that may be those of a BN layer and are not judged, and why.
+
+    `variables` are their names as stored. `reason` is a clause that begins in lower case.
+    """
+
+    name: str
+    variables: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +100,9 @@ class Checkpoint:
     attribute and by the variable's own name. `name_at` gives the name of the object at a path of
     attributes, or None (the whole is None where there are no objects). `partial` names the layers
     of which more should be stored. `incomplete` is why the values cannot be read, if that was seen.
-    `graphs` reads the graphs that are stored beside the variables; it raises a `ReadProblem`.
-    `prefetch` fetches variables that will be read, all at once (remote files only).
+    `unchecked` are the groups of variables of which nothing proves whether, or how, they make a BN
+    layer. `graphs` reads the graphs that are stored beside the variables; it raises a
+    `ReadProblem`. `prefetch` fetches variables that will be read, all at once (remote files only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -104,6 +118,7 @@ class Checkpoint:
     second_names: Mapping[str, str] = field(default_factory=dict)
     name_at: Callable[[Sequence[str]], str | None] | None = None
     partial: frozenset[str] = frozenset()
+    unchecked: tuple[UncheckedGroup, ...] = ()
     incomplete: ReadProblem | None = None
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     notes: tuple[str, ...] = ()

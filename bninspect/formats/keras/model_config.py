@@ -21,6 +21,7 @@ from bninspect.model.checkpoint import KerasLayer
 _MAX_DEPTH = 100
 # The oldest Keras whose models TensorFlow saves with their objects.
 _LEAST_OF_OBJECTS = "2.2.4"
+_KERAS_MODULES = ("keras", "tf_keras")
 # Keras 2.12 and 2.13 save the layers of a functional model through this attribute.
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
@@ -57,7 +58,7 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
         if name and isinstance(config, dict):
             trainable = told.get("trainable", config.get("trainable", True))
             found[tuple(name.split("/"))] = KerasLayer(
-                class_name=str(told.get("class_name")),
+                class_name=_class_name(told),
                 trainable=trainable is not False,
                 inference_only=False,
                 config=config,
@@ -96,12 +97,13 @@ def _walk(
         return
     calls = node.get("inbound_nodes")
     layer = KerasLayer(
-        class_name=str(node.get("class_name")),
+        class_name=_class_name(node),
         trainable=around.trainable and config.get("trainable", True) is not False,
         inference_only=around.inference_only or (fixed_mode and _calls_say_inference(calls)),
         config=config,
         calls=around.calls * (len(calls) if isinstance(calls, list) and calls else 1),
         always_updated=around.always_updated,
+        built_in=_is_built_in(node),
     )
     if path:
         yield path, layer
@@ -111,6 +113,16 @@ def _walk(
     for child in children:
         if isinstance(child, dict):
             yield from _walk(child, (*path, _name(child)), layer, fixed_mode=fixed_mode)
+
+
+def _is_built_in(node: dict[str, Any]) -> bool:
+    """Return whether the class of a layer is Keras's own.
+
+    Only `.keras` files store this: the module that exports the class, and no registered name
+    (`serialize_keras_object` of keras/src/saving/serialization_lib.py, as in Keras 2.12).
+    """
+    module = str(node.get("module")).partition(".")[0]
+    return module in _KERAS_MODULES and node.get("registered_name") is None
 
 
 def _updates_frozen_layers(version: str) -> bool:
@@ -189,7 +201,7 @@ def _counted(layers: list[Any], _: list[str]) -> Iterator[tuple[str, Any]]:
     """Keras 3 numbers each layer by those of its class before it."""
     count: Counter[str] = Counter()
     for layer in layers:
-        base = _snake_case(layer, "(.)([A-Z][a-z]+)")
+        base = snake_case(_class_name(layer))
         yield (f"{base}_{count[base]}" if count[base] else base), layer
         count[base] += 1
 
@@ -198,7 +210,8 @@ def _ranked(layers: list[Any], present: list[str]) -> Iterator[tuple[str, Any]]:
     """Keras 2 leaves numbers out (2.12 and 2.13 count twice), but never a layer's group."""
     by_class: dict[str, list[Any]] = {}
     for layer in layers:
-        by_class.setdefault(_snake_case(layer, "(.)([A-Z][a-z0-9]+)"), []).append(layer)
+        base = snake_case(_class_name(layer), "(.)([A-Z][a-z0-9]+)")
+        by_class.setdefault(base, []).append(layer)
     for base, of_class in by_class.items():
         found = [re.fullmatch(rf"{re.escape(base)}(?:_(\d{{1,9}}))?", name) for name in present]
         ranked = sorted((int(match[1] or 0), match[0]) for match in found if match)
@@ -206,9 +219,16 @@ def _ranked(layers: list[Any], present: list[str]) -> Iterator[tuple[str, Any]]:
             yield from zip((name for _, name in ranked), of_class, strict=True)
 
 
-def _snake_case(layer: dict[str, Any], words: str) -> str:
-    """A layer's class as its group says it: keras/src/utils/naming.py, Keras 2 generic_utils.py."""
-    name = re.sub(r"\W+", "", str(layer.get("class_name")).rpartition(">")[2])
+def _class_name(layer: dict[str, Any]) -> str:
+    return str(layer.get("class_name")).rpartition(">")[2]
+
+
+def snake_case(class_name: str, words: str = "(.)([A-Z][a-z]+)") -> str:
+    """Return a class's name as its group has it: keras/src/utils/naming.py.
+
+    Keras 2 takes other `words` (generic_utils.py).
+    """
+    name = re.sub(r"\W+", "", class_name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub(words, r"\1_\2", name)).lower()
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, UnknownFormat
 from bninspect.formats.hdf5.file import DAMAGED, Hdf5, join
-from bninspect.formats.keras.weights_h5 import Owner, scan, weights_checkpoint
+from bninspect.formats.keras.bn_groups import Owner
+from bninspect.formats.keras.weights_h5 import scan, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage import filesystem
 from bninspect.storage.source import Budget, Source

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -24,9 +24,10 @@ from bninspect.batchnorm.name_groups import (
     split_name,
 )
 from bninspect.errors import Unsupported
-from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.checkpoint import Checkpoint, UncheckedGroup, Variable
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import AFFINE, STATISTICS, Role
+from bninspect.wording import listed
 
 if TYPE_CHECKING:
     from bninspect.batchnorm.name_patterns import Patterns
@@ -93,6 +94,28 @@ def _split_by_patterns(names: Mapping[str, str], patterns: Patterns) -> dict[str
     return {
         stored: place for stored, name in names.items() if (place := search.split(name)) is not None
     }
+
+
+def unchecked_groups(
+    checkpoint: Checkpoint, layers: Iterable[BNLayer]
+) -> tuple[UncheckedGroup, ...]:
+    """Return the groups that may be BN layers and of which no layer that was found has variables.
+
+    The user's patterns may have made layers of some.
+    """
+    taken = {variable.name for layer in layers for variable in layer.variables.values()}
+    return tuple(one for one in checkpoint.unchecked if taken.isdisjoint(one.variables))
+
+
+def notes_on_unchecked(groups: Iterable[UncheckedGroup]) -> list[str]:
+    """Return a sentence for each reason for which groups are not checked."""
+    names: dict[str, list[str]] = {}
+    for one in groups:
+        names.setdefault(one.reason, []).append(one.name)
+    return [
+        f"not checked: {listed(some)}: {reason} (--pattern can name them)"
+        for reason, some in names.items()
+    ]
 
 
 def _known(checkpoint: Checkpoint) -> dict[str, str]:

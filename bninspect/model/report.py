@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class CheckpointReport:
     `path` is as typed, `resolved` the file that was opened, `format` that of `Checkpoint`; `step`
     is the stored training step, None without one. `layers` come in the order of `find_layers`,
     `findings` layer by layer and then by code: those that count, `suppressed` and `known` (by the
-    baseline) are the others. `notes` are sentences about what was opened. `since` is what `--since`
+    baseline) are the others. `notes` are sentences about what was opened; those on the `unchecked`
+    groups, which may be BN layers and were not judged, are among them. `since` is what `--since`
     named, if BN107 is judged. With an `error` all else is empty.
 
     `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
@@ -135,6 +137,7 @@ class CheckpointReport:
     suppressed: tuple[Suppressed, ...] = ()
     known: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    unchecked: tuple[UncheckedGroup, ...] = ()
     error: ReadProblem | None = None
     since: Earlier | None = None
     graph: Callable[[BNLayer], GraphEvidence | None] = no_graph

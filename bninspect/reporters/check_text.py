@@ -15,6 +15,7 @@ from bninspect.reporters.verdict_text import (
     baseline_in_words,
     grouped,
     notes_on,
+    nothing_checked,
     summary,
     verdict_line,
     verdict_on_all,
@@ -92,7 +93,8 @@ class ConciseReport:
     """Writes one line a finding as it comes: `PATH: CODE severity LAYER: message`.
 
     That is for grep and editors. A checkpoint that cannot be read, has no BN layer, or none that
-    could be compared where that was asked for, has a line that says so.
+    could be compared where that was asked for, has a line that says so; so has each group that may
+    be a BN layer and was not checked.
     """
 
     needs_layers = False
@@ -116,9 +118,11 @@ def _concisely(item: CheckpointReport) -> Iterator[str]:
         told = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
         yield f"{error.kind}: {told}"
     elif not item.layer_count:
-        yield f"none: no BN layer among {plural(item.variable_count, 'variable')}"
+        yield f"none: {nothing_checked(item)}"
     if item.since is not None and item.none_compared:
         yield f"none: no BN layer could be compared with {item.since.path}"
+    for one in item.unchecked:
+        yield f"unchecked: {one.name}: {one.reason}"
     for finding in item.findings:
         yield f"{finding.rule.code} {finding.severity} {finding.layer}: {finding.message}"
 

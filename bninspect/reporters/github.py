@@ -92,13 +92,30 @@ def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
     for severity in SEVERITIES:
         for item in report.checkpoints:
             yield from _of_checkpoint(item, severity)
+    for item in report.checkpoints:
+        if item.layer_count and item.unchecked:
+            yield _on_unchecked(item)
     if not report.checked and not report.unreadable:
         level: Level = "notice" if allow_empty else "error"
         code = "That is exit code 3, with --allow-empty 0."
         yield _Annotation(level, "nothing was checked", (_why_not_checked(report), code))
 
 
+def _on_unchecked(item: CheckpointReport) -> _Annotation:
+    """Return the notice of the groups that may be BN layers and were not judged."""
+    groups = (
+        _cut(f"{_cut(one.name, _LONGEST_NAME)}: {one.reason}", _LONGEST_LINE)
+        for one in item.unchecked[:_NAMED]
+    )
+    title = f"{plural(len(item.unchecked), 'group')} not checked"
+    return _Annotation("notice", title, (_cut(item.path, _LONGEST_LINE), *groups), _place(item))
+
+
 def _why_not_checked(report: Report) -> str:
+    unchecked = [one.name for item in report.checkpoints for one in item.unchecked]
+    if not report.layer_count and unchecked:
+        names = ", ".join(_cut(name, _LONGEST_NAME) for name in unchecked[:_NAMED])
+        return f"No BN layer could be checked; what may be one: {names}."
     if not report.layer_count:
         return "No file had a batch-normalization layer. `bninspect list -v` shows all names."
     since = next(item.since.path for item in report.checkpoints if item.since is not None)

@@ -256,6 +256,10 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
             "compared": since.layers,
         }
         document["suppressed"] = [_suppressed(one) for one in item.suppressed]
+    document["unchecked"] = [
+        {"name": one.name, "variables": list(one.variables), "reason": one.reason}
+        for one in item.unchecked
+    ]
     return document | {"notes": notes, "error": error}
 
 

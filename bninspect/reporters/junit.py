@@ -19,7 +19,7 @@ from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.ci_locations import file_of, in_repository
 from bninspect.reporters.escapes import printable
-from bninspect.wording import plural
+from bninspect.reporters.verdict_text import nothing_checked
 
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
@@ -81,7 +81,7 @@ def _suite(item: CheckpointReport, failing: Sequence[Severity]) -> ET.Element:
         _add(case, "error", item.error.message, item.error.kind, [str(item.error)])
     elif not item.layers:
         case = _case(suite, item, "the checkpoint has BN layers")
-        told = f"no BN layer among {plural(item.variable_count, 'variable')}"
+        told = nothing_checked(item)
         _add(case, "skipped", told, None, [told])
     by_layer: dict[str, list[Finding]] = {}
     for finding in item.findings:
@@ -100,6 +100,8 @@ def _suite(item: CheckpointReport, failing: Sequence[Severity]) -> ET.Element:
         case = _case(suite, item, "the checkpoint can be compared")
         told = f"no BN layer could be compared with {item.since.path}"
         _add(case, "skipped", told, None, [told])
+    for one in item.unchecked:
+        _add(_case(suite, item, one.name), "skipped", "not checked", None, [one.reason])
     if item.notes:
         _output(suite, [f"note: {note}" for note in item.notes])
     _count(suite)

@@ -16,6 +16,7 @@ from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
 from bninspect.reporters.escapes import printable, write_lines
 from bninspect.reporters.text_utils import align, bold, is_unicode
+from bninspect.reporters.verdict_text import nothing_checked
 from bninspect.wording import plural
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
@@ -118,9 +119,11 @@ def _headline(item: CheckpointReport) -> str:
         facts.append(f"step {item.step}")
     for shared in (_families(item), _dtypes(item)):
         facts += shared if len(shared) == 1 else ()
-    found = plural(len(item.layers), "BN layer") if item.layers else "no BN layer"
-    among = plural(item.variable_count, "variable")
-    return f"{item.path}: {found} among {among} ({', '.join(facts)})"
+    found = nothing_checked(item)
+    if item.layers:
+        among = plural(item.variable_count, "variable")
+        found = f"{plural(len(item.layers), 'BN layer')} among {among}"
+    return f"{item.path}: {found} ({', '.join(facts)})"
 
 
 def _families(item: CheckpointReport) -> set[str]:
@@ -133,6 +136,11 @@ def _dtypes(item: CheckpointReport) -> set[str]:
 
 def _write_variables(stream: TextIO, item: CheckpointReport) -> None:
     """The stored name of each member and helper, layer by layer."""
+    for group in item.unchecked:
+        _line(stream, "")
+        _line(stream, f"{group.name} (not checked):")
+        for name in group.variables:
+            _line(stream, f"  {name}")
     for layer in item.layers:
         _line(stream, "")
         _line(stream, f"{layer.name}:")

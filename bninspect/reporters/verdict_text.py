@@ -10,7 +10,7 @@ from bninspect.model.report import BaselineCount, CheckpointReport, Finding, Rep
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.text_utils import paint
-from bninspect.wording import plural
+from bninspect.wording import listed, plural
 
 CUT_SHORT = "interrupted: what was still to be read is not in this report"
 # What became of a checkpoint, gravest first, as the exit codes rank them.
@@ -84,14 +84,19 @@ def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
 
 
 def verdict(item: CheckpointReport) -> str:
-    """The answer in one sentence."""
+    """Return the answer in one sentence, with the names of what was not checked."""
+    names = [shortened(one.name) for one in item.unchecked]
+    return f"{_verdict(item)}; not checked: {listed(names)}" if names else _verdict(item)
+
+
+def _verdict(item: CheckpointReport) -> str:
     if item.since is not None and item.none_compared:
         lost = f"none could be compared with {item.since.path} (--since)"
-        return f"{verdict(replace(item, since=None))}; {lost}"
+        return f"{_verdict(replace(item, since=None))}; {lost}"
     if item.error:
         return str(item.error)
     if not item.layer_count:
-        return f"{item.path}: no BN layer among {plural(item.variable_count, 'variable')}"
+        return f"{item.path}: {nothing_checked(item)}"
     total = plural(item.layer_count, "BN layer")
     worst = worst_of(item.findings)
     if worst is None:
@@ -100,6 +105,12 @@ def verdict(item: CheckpointReport) -> str:
     rule = worst[0].rule
     told = f"{rule.code}, a note" if worst[0].severity == "note" else rule.code
     return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({told})"
+
+
+def nothing_checked(item: CheckpointReport) -> str:
+    """Return the words for a checkpoint without a BN layer, or with none whose roles are proved."""
+    among = plural(item.variable_count, "variable")
+    return f"no BN layer{' that can be checked' if item.unchecked else ''} among {among}"
 
 
 def _no_finding(item: CheckpointReport) -> str:
@@ -134,7 +145,7 @@ def worst_of(findings: Iterable[Finding]) -> list[Finding] | None:
 def notes_on(item: CheckpointReport) -> list[str]:
     """What is to be said of a checkpoint besides its findings; names may be shortened."""
     notes = [shortened(note) for note in item.notes]
-    if not item.layer_count and not item.error and item.names:
+    if not (item.layer_count or item.unchecked or item.error) and item.names:
         names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))
         notes.append(
             f"no variable has the name of a BN statistic known here; names are like {names}."

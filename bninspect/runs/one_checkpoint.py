@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bninspect.batchnorm.find_layers import find_layers, known_names, unmatched
+from bninspect.batchnorm.find_layers import (
+    find_layers,
+    known_names,
+    notes_on_unchecked,
+    unchecked_groups,
+    unmatched,
+)
 from bninspect.config.model import Config
 from bninspect.errors import Incomplete, ReadProblem
 from bninspect.evidence.keras_config import with_keras_config
@@ -82,7 +88,12 @@ def _inspect(
 ) -> CheckpointReport:
     """`examine` for a checkpoint that is open; what cannot be read of it is raised."""
     layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
-    notes = (*checkpoint.notes, *unmatched(checkpoint, config.patterns))
+    unchecked = unchecked_groups(checkpoint, layers)
+    notes = (
+        *checkpoint.notes,
+        *notes_on_unchecked(unchecked),
+        *unmatched(checkpoint, config.patterns),
+    )
     optimizer_steps: tuple[OptimizerSteps, ...] = ()
     try:
         if checkpoint.incomplete is not None:
@@ -117,6 +128,7 @@ def _inspect(
         layers=tuple(layers),
         findings=findings,
         notes=(*notes, *graph.notes),
+        unchecked=unchecked,
         since=since,
         graph=graph,
     )

@@ -18,6 +18,7 @@ from bninspect.config.model import Config
 from bninspect.errors import UsageProblem
 from bninspect.locate.discover import training_of
 from bninspect.locate.fingerprint import state_of
+from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Earlier, Finding
 from bninspect.model.target import Found
@@ -196,6 +197,10 @@ def _report(document: Mapping[str, Any], line: str) -> CheckpointReport:
             _finding(one) for key in ("findings", "suppressed", "known") for one in document[key]
         ),
         notes=tuple(map(str, document["notes"])),
+        unchecked=tuple(
+            UncheckedGroup(str(one["name"]), tuple(map(str, one["variables"])), str(one["reason"]))
+            for one in document["unchecked"]
+        ),
         since=since and Earlier(since["path"], since["step"], int(since["compared"])),
         state=document["state"],
         line=line,

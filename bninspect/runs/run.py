@@ -96,7 +96,9 @@ class _Counts:
             item.none_compared,
         )
         if key not in self._known:
-            self._known[key] = replace(item.without_layers(), path="", resolved=None, notes=())
+            self._known[key] = replace(
+                item.without_layers(), path="", resolved=None, notes=(), unchecked=()
+            )
         return self._known[key]
 
 

@@ -88,9 +88,6 @@ def test_the_number_of_variables_tells_their_roles(path, count, roles):
     [
         ("layers/layer_normalization", 2),
         ("layers/group_normalization_3", 2),
-        ("bn1", 2),
-        ("norm", 2),
-        ("norm", 3),
         ("metrics/auc", 4),
         ("layers/dense", 5),
         ("layers/lstm/cell", 3),
@@ -98,10 +95,11 @@ def test_the_number_of_variables_tells_their_roles(path, count, roles):
 )
 def test_vectors_that_need_not_be_of_bn(path, group, count):
     assert layers(write(path, {group: count})) == {}
+    assert not check(path).checkpoints[0].unchecked
 
 
-@pytest.mark.parametrize("group", ["norm", "layers/my_bn", "blocks/block/bn", "head", "vars"])
-def test_four_equal_vectors_are_bn_whatever_holds_them(path, group):
+@pytest.mark.parametrize("group", ["norm", "bn", "head", "vars"])
+def test_four_equal_vectors_are_bn_whatever_attribute_holds_them(path, group):
     assert list(layers(write(path, {group: 4}))[group]) == ["gamma", "beta", *STATISTICS]
 
 
@@ -132,14 +130,96 @@ def test_an_attribute_called_bn_that_holds_another_norm(path):
 
 
 def test_a_bn_of_ones_own_with_a_counter(path):
-    write(path, {"layers/my_batch_norm": [*map(vector, range(4)), np.float32(3)]})
-    assert list(layers(path)["layers/my_batch_norm"].values()) == [0, 1, 2, 3]
+    members = [vector(0), vector(1), -vector(2), vector(3), np.float32(3)]
+    write(path, {"layers/my_batch_norm": members})
+    assert layers(path) == {"layers/my_batch_norm": {"moving_mean": 2, "moving_variance": 3}}
 
 
-def test_a_bn_of_ones_own_that_nobody_can_tell(path):
-    write(path, {"layers/my_batch_norm": 9})
+def test_a_bn_of_ones_own_whose_roles_nothing_proves(path):
+    write(path, {"layers/my_batch_norm": 9, BN: 4})
+    assert list(layers(path)) == [BN]
+    (group,) = check(path).checkpoints[0].unchecked
+    assert group.name == "layers/my_batch_norm"
+    assert group.variables == tuple(f"layers/my_batch_norm/vars/{i}" for i in range(9))
+    assert "layers/my_batch_norm" in notes(path)
+
+
+def test_patterns_name_what_nothing_proves(path):
+    write(path, {"layers/my_batch_norm": 4})
+    patterns = [f"{role}=/vars/{i}$" for role, i in zip(STATISTICS, (3, 2), strict=True)]
+    (report,) = check(path, patterns=patterns).checkpoints
+    assert not report.unchecked
+    (layer,) = report.layers
+    assert layer.variables["moving_variance"].name == "layers/my_batch_norm/vars/2"
+
+
+def test_vectors_of_several_lengths_that_are_called_batch_norm(path):
+    write(path, {"layers/my_batch_norm": [vector(0), vector(1, size=5)]})
     assert layers(path) == {}
-    assert "not checked" in notes(path)
+    assert [one.name for one in check(path).checkpoints[0].unchecked] == ["layers/my_batch_norm"]
+
+
+def test_the_class_proves_its_order_once(path):
+    """A layer whose mean is nowhere below 0 is read as the others of its class are."""
+    groups = {
+        "layers/my_batch_norm": [vector(0), vector(1), -vector(2), vector(3)],
+        "layers/my_batch_norm_1": 4,
+        "layers/other_batch_norm": 4,
+    }
+    assert list(layers(write(path, groups))) == ["layers/my_batch_norm", "layers/my_batch_norm_1"]
+    (group,) = check(path).checkpoints[0].unchecked
+    assert group.name == "layers/other_batch_norm"
+
+
+def trained_by_adam(model):
+    """An optimizer that has two slots for each of these variables."""
+    return [np.int64(7), np.float32(1e-3), *(np.zeros_like(one) for one in model for _ in "mv")]
+
+
+KERNEL = np.ones((2, 3), "float32")
+
+
+@pytest.mark.parametrize("called", ["norm", "bn1", "wrapper/layer"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_slots_prove_what_so_few_vectors_do_not(path, called, count):
+    """In Keras's order the last two vectors are the statistics, and nothing trains those."""
+    members = [vector(0)] * (count - 2) + [-vector(1), vector(2)]
+    model = {"dense": [KERNEL, vector(9)], called: members, "wrapper": 0}
+    trained = [KERNEL, vector(9), *members[:-2]]
+    write(path, {**model, "optimizer": trained_by_adam(trained)})
+    expected = dict(zip(STATISTICS, (count - 2, count - 1), strict=True))
+    assert layers(path) == {called: expected}
+    write(path, {**model, "optimizer": trained_by_adam([KERNEL, vector(9), *members])})
+    assert layers(path) == {}
+
+
+def test_slots_of_a_network_that_is_frozen_in_part_prove_nothing(path):
+    model = {"dense": [KERNEL], "frozen": [KERNEL[:1]], "norm": [-vector(1), vector(2)]}
+    write(path, {**model, "optimizer": trained_by_adam([KERNEL])})
+    assert layers(path) == {}
+    assert [one.name for one in check(path).checkpoints[0].unchecked] == ["norm"]
+
+
+def test_a_file_of_what_may_be_bn_is_no_pass(path, run):
+    write(path, {"norm1": 3, "norm2": 3, "dense": [KERNEL]})
+    outcome = run("check", path)
+    assert outcome.exit_code == 3
+    assert "PASS" not in outcome.out
+    assert "norm1, norm2" in outcome.out
+    assert "norm1, norm2" in run("check", path, "--quiet").out
+    assert "norm1/vars/2" in run("list", path, "--verbose").out
+    (checkpoint,) = run("check", path, "--format", "json").json["checkpoints"]
+    assert [group["name"] for group in checkpoint["unchecked"]] == ["norm1", "norm2"]
+
+
+def test_what_is_not_checked_is_said_beside_what_passes(path, run):
+    write(path, {"norm1": 3, BN: 4})
+    for options in ((), ("--quiet",), *(("--format", one) for one in ("concise", "junit"))):
+        outcome = run("check", path, *options)
+        assert outcome.exit_code == 0
+        assert "norm1" in outcome.out, options
+    assert "norm1" in run("check", path, "--format", "github").out
+    assert "norm1" in run("check", path, "--format", "sarif").out
 
 
 def test_names_of_models_around_and_names_said_twice(path):

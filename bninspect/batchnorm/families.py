@@ -1,7 +1,8 @@
 """The naming families of BN variables, in one table.
 
-Each row says how one framework, or one habit of public code, names the members of a BN layer and
-what they start from. Adding a framework is adding a row and a fixture; `layers` does the grouping.
+Each row has the names that one framework, or one convention of public code, gives to the members of
+a BN layer, and their initial values. To add a framework, add a row and a fixture. `name_groups`
+groups variables by scope, `find_layers` applies the table.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ _RANDOM: tuple[float, ...] = ()
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """One way of naming BN variables.
+    """The names and initial values of the BN variables of one framework.
 
-    `mean`, `variance`, `gamma` and `beta` list the possible last parts of the names, the most
-    usual first; `scope` is what the last part of the layer's own name must match; `named_by` is who
+    `mean`, `variance`, `gamma` and `beta` list the possible last parts of names, most usual first.
+    `scope` is an expression that the last part of the layer's name must match. `named_by` says who
     gives such names: the graph, or the object that owns the variables (HDF5, object-based files).
-    `certain` says that the scope alone proves BN, so that statistics which are not stored are
-    missing (BN201), not absent by design. The initial values are those of the framework's
-    `source`, most usual first; none where they are random. Inference multiplies by
-    gamma + `gamma_offset`; `epsilon` is the framework's default. Where mean and variance are sums
-    over batches, `counter` is the variable that says over how many.
+    `certain` says that the scope alone proves BN: then statistics that are not stored are missing
+    (BN201), not absent by design. The initial values are those of the framework's `source`, most
+    usual first; none where they are random. Inference multiplies by gamma + `gamma_offset`;
+    `epsilon` is the framework's default. Where mean and variance are sums over batches, `counter`
+    is the variable with the number of batches.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Family:
         object.__setattr__(self, "statistics", (frozenset(self.mean), frozenset(self.variance)))
 
     def members(self, group: Group) -> dict[Role, str]:
-        """The members among the names of one scope."""
+        """Return the members among the names of one scope."""
         return {
             role: group[leaf]
             for role in ROLES
@@ -68,11 +69,11 @@ class Family:
         }
 
 
-# The first row that fits wins, so a row with a scope of its own stands before a general one.
+# The first matching row wins, so a row with a scope of its own stands before a general one.
 FAMILIES: tuple[Family, ...] = (
     Family(
         "keras",
-        # … and modules of one's own whose attributes are called so, or scale and offset.
+        # … and modules of the user's own with the same attributes, or with scale and offset.
         "keras/layers/normalization/batch_normalization.py",
         named_by="object",
         gamma=("gamma", "scale"),
@@ -80,17 +81,17 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "keras",
-        "keras/src/utils/naming.py: what Keras calls a layer that got no name",
+        "keras/src/utils/naming.py: the default names of layers",
         named_by="object",
         scope=r"(.*_)?batch_normalization(_\d+)?",
         certain=True,
     ),
     Family(
         "keras-1",
-        # keras/layers/normalization.py, keras/backend/*_backend.py, read in 1.0.0 to 1.2.2. What
-        # running_std holds is a true standard deviation up to 1.0.5 (and in 1.0.6 on Theano), a
-        # variance from then on. The first release that stores its version, in whole models, is
-        # 1.0.7: where a version is stored, it is a variance.
+        # keras/layers/normalization.py, keras/backend/*_backend.py, read in 1.0.0 to 1.2.2.
+        # running_std holds a standard deviation up to 1.0.5 (on Theano up to 1.0.6), later a
+        # variance. Whole models store their Keras version from 1.0.7 on: where a version is stored,
+        # running_std is a variance.
         "Keras 1: keras/layers/normalization.py; running_std holds a variance from 1.0.7 on",
         named_by="any",
         mean=("running_mean",),

@@ -1,4 +1,4 @@
-"""What inference makes of a layer's members: one scale and one shift a channel."""
+"""Scale and shift of BN layers: what inference multiplies and adds in each channel."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bninspect.model.roles import ROLES
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """What inference does with one layer: `y = x * scale + shift`, a value a channel.
+    """Inference of one layer: `y = x * scale + shift`, with one value for each channel.
 
-    `scale = gamma / sqrt(variance + epsilon)`, `shift = beta - mean * scale`, both of shape (C,)
-    in float64; None where a statistic is missing. `assumed` says that `epsilon` is the family's
-    usual one, not a stored one; `caution` what else the file leaves open.
+    `scale = gamma / sqrt(variance + epsilon)`, `shift = beta - mean * scale`, both of shape (C,) in
+    float64; None where a statistic is missing. `assumed` says that `epsilon` is the family's usual
+    one, not a stored one. `caution` is a sentence on what else the file does not store, or None.
     """
 
     epsilon: float
@@ -37,16 +37,16 @@ _MAY_BE_A_STD = (
 )
 
 
-# The layers chosen of one checkpoint, and what inference makes of each.
+# The selected layers of one checkpoint, each with its inference.
 Dump = tuple[CheckpointReport, list[tuple[BNLayer, Inference]]]
 
 
 def inference(layer: BNLayer) -> Inference:
-    """Scale and shift of a layer whose values have been read.
+    """Return scale and shift of a layer whose values have been read.
 
-    A missing gamma is 1, a missing beta 0. A channel whose variance lies below -epsilon gets NaN,
-    as it would at inference. None for both where a statistic is missing or the members disagree
-    on the number of channels.
+    A missing gamma counts as 1, a missing beta as 0. A channel with a variance below -epsilon gets
+    NaN, as at inference. Both are None where a statistic is missing or the members differ in their
+    number of channels.
     """
     epsilon = layer.usual_epsilon if layer.epsilon is None else layer.epsilon
     assumed = layer.epsilon is None
@@ -64,7 +64,7 @@ def inference(layer: BNLayer) -> Inference:
 
 
 def columns(layer: BNLayer, result: Inference) -> dict[str, NDArray[Any] | None]:
-    """The members, the scale and the shift of a layer by name, None for what is missing."""
+    """Return the members, scale and shift of a layer by name; None for a missing one."""
     shown: dict[str, NDArray[Any] | None] = {}
     for role in ROLES:
         shown[role] = layer.values[role].array if role in layer.values else None

@@ -1,7 +1,7 @@
-"""The numbers that rules ask of every member, for all members of a checkpoint at once.
+"""Minimum, maximum and initial values of all members of a checkpoint, computed together.
 
-A call of numpy costs a microsecond whatever the size of a vector, and BN vectors are short: so
-those of one element type are joined, and each number is taken of all of them in one go.
+A call of numpy takes a microsecond for a vector of any size, and BN vectors are short. So vectors
+of one element type are concatenated, and each number is computed for all of them in one call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Member = tuple[NDArray[Any], tuple[float, ...]]
 
 
 def measure(members: Sequence[Member]) -> list[Values]:
-    """The `Values` of each member, given as its array (of any shape) and what it may start from.
+    """Return the `Values` of each member, given as array (of any shape) and initial candidates.
 
     The initial value of a member is the candidate that all its channels equal, else the first
     candidate; None without candidates.
@@ -38,7 +38,7 @@ def measure(members: Sequence[Member]) -> list[Values]:
 
 
 def _measure_joined(members: list[Member]) -> list[Values]:
-    """The values of members of one element type, none of them empty."""
+    """Return the values of members of one element type, none of them empty."""
     arrays = [array.reshape(-1) for array, _ in members]
     sizes = [array.size for array in arrays]
     joined = np.concatenate(arrays)
@@ -70,10 +70,10 @@ def _empty(array: NDArray[Any], candidates: tuple[float, ...]) -> Values:
 
 
 def settle_initial(layers: Sequence[BNLayer]) -> list[BNLayer]:
-    """Decide what variances started from where a family knows several values.
+    """Return the layers with one initial variance where their family has several.
 
-    The rarer one (0) is taken only if all layers of the family are there: the variance of a dead
-    layer ends at 0 too, in the middle of layers that moved.
+    The rarer value (0) is taken only if the variances of all layers of the family equal it: the
+    variance of a dead layer ends at 0 too, among layers that moved.
     """
     settled = list(layers)
     for family in {layer.family for layer in layers}:

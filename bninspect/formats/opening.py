@@ -1,4 +1,4 @@
-"""The reader that opens a target: each format's module is imported only when it is needed."""
+"""Opening of a located target by the reader of its format, which is imported only then."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _SHARDS = r"-[\d\?]+-of-\d+$"
 
 
 def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpoint:
-    """Open what was located; `path` is what the user typed. Raises a `ReadProblem`.
+    """Return the open checkpoint of a located target; `path` is what the user typed.
 
-    Raises `UsageProblem` if the engine is tensorflow and TensorFlow is not installed, `Unsupported`
-    for a URL.
+    Raises a `ReadProblem` if it cannot be read. With the engine tensorflow, raises `UsageProblem`
+    if TensorFlow is not installed and `Unsupported` for a URL.
     """
     if engine == "tensorflow":
         if is_url(target.path):
             raise Unsupported(
                 path,
-                "TensorFlow is not asked to read a URL",
-                "Leave --engine away, or copy the files here first.",
+                "--engine tensorflow reads local files only",
+                "Omit --engine, or copy the files here first.",
             )
         from bninspect.formats.tensorflow.tensorflow_engine import open_with_tensorflow
 
@@ -90,7 +90,7 @@ def _open_keras_3(path: str, target: Target) -> Checkpoint:
 
 
 def _open_hdf5(path: str, target: Target) -> Checkpoint:
-    """Of the two layouts that Keras gives an HDF5 file, the one this file has."""
+    """Return the open HDF5 file, read in that of Keras's two layouts which it has."""
     from bninspect.formats.hdf5.file import Hdf5
     from bninspect.formats.keras.h5 import is_keras_h5, read_keras_h5
 
@@ -107,9 +107,9 @@ def _open_hdf5(path: str, target: Target) -> Checkpoint:
 
 
 def require_whole(found: Found) -> None:
-    """Raise a `ReadProblem` if a part of a checkpoint is missing that is not read.
+    """Raise a `ReadProblem` if any byte of a checkpoint is missing, also of variables without BN.
 
-    Of V2 those are the bytes of what is no BN variable. All other formats are whole if they open.
+    Only V2 checkpoints (and SavedModels, which hold one) need it: other formats do not open then.
     """
     if found.target is None or found.target.kind not in ("tensor-bundle", "saved-model"):
         return

@@ -557,7 +557,9 @@ def test_a_damaged_graph_leaves_the_checkpoint_readable(damage, tmp_path, run) -
     assert note.startswith(f"the graph beside it cannot be read: {meta}")
 
 
-@pytest.mark.parametrize(("size", "why"), [(0, "it is empty"), (1 << 31, "more bytes than any")])
+@pytest.mark.parametrize(
+    ("size", "why"), [(0, "the file is empty"), (1 << 31, "larger than any graph")]
+)
 def test_a_file_that_no_graph_fits_in_is_not_read(size, why, tmp_path, run) -> None:
     prefix = copied(STUCK, tmp_path)
     os.truncate(f"{prefix}.meta", 0)
@@ -584,7 +586,7 @@ def test_functions_without_a_node_take_no_memory_each(tmp_path) -> None:
     library = b"\x12" + _varint(len(functions)) + functions
     meta.write_bytes(b"\x12" + _varint(len(library)) + library)
     tracemalloc.start()
-    with pytest.raises(ReadProblem, match="no graph that can be parsed"):
+    with pytest.raises(ReadProblem, match="the graph cannot be parsed"):
         read_graphs(str(meta))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

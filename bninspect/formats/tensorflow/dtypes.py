@@ -44,7 +44,7 @@ DTYPES: dict[int, tuple[str, str | None]] = {
 
 
 def read_shape(path: str, encoded: bytes, name: str) -> tuple[int, ...]:
-    """The shape in a TensorShapeProto of the variable `name`; raises `Corrupt`, naming `path`."""
+    """Return the shape in the TensorShapeProto of a variable; raises `Corrupt`, naming `path`."""
     try:
         stored = TensorShape.FromString(encoded)
     except DecodeError as error:
@@ -58,7 +58,7 @@ def read_shape(path: str, encoded: bytes, name: str) -> tuple[int, ...]:
 
 
 def widened(array: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """`array` as numpy can compute with it: bfloat16 as float32, which holds it exactly."""
+    """Return bfloat16 numbers as float32, which holds them exactly; other arrays as they are."""
     if dtype != "bfloat16":
         return array
     wide: NDArray[Any] = (array.astype(np.uint32) << 16).view(np.float32)
@@ -66,7 +66,7 @@ def widened(array: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def corrupt(path: str, what: str) -> ReadProblem:
-    """A `Corrupt` for a file of a checkpoint."""
+    """Return the error for a damaged file of a checkpoint."""
     return Corrupt(
         path, what, "The file is damaged; copy it again or use another checkpoint of the run."
     )

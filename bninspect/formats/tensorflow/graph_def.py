@@ -1,8 +1,8 @@
-"""Graphs: the `.meta` beside a checkpoint, a MetaGraphDef, and a SavedModel's `saved_model.pb`.
+"""Graphs: the MetaGraphDef beside a checkpoint (`.meta`) and those of a `saved_model.pb`.
 
-Read only when a finding asks for a cause. A graph may have a hundred thousand nodes and constants
-of many megabytes: taken out of the messages are names, operations and inputs, and the attributes
-of a node stay encoded until one is asked for. How inputs are written:
+A graph is read only when something needs it. It may have a hundred thousand nodes and constants of
+many megabytes, so only names, operations and inputs are decoded. The attributes of a node stay
+encoded until one is asked for. The notation of inputs is that of
 tensorflow/core/framework/node_def.proto and function.proto.
 """
 
@@ -27,10 +27,10 @@ MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
 
 _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
-# A node has a name, an operation and attributes, some 150 bytes in all. So few for each means that
-# the file is no graph, and would take many times its size in memory.
+# A node takes some 150 bytes: a name, an operation, attributes. A file with so few bytes for each
+# is no graph, and would take many times its size in memory.
 _LEAST_BYTES_OF_NODE = 32
-# No message of protocol buffers is larger: its size is a 32-bit integer.
+# The size of a protocol buffer is a signed 32-bit integer.
 _LARGEST_GRAPH = (1 << 31) - 1  # bytes
 # Elements of a constant, by the number of their type (types.proto).
 _SCALARS = {
@@ -44,9 +44,9 @@ _LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
 
 
 def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
-    """The graph of a MetaGraphDef, or with `saved_model` those of a SavedModel.
+    """Return the graph of a MetaGraphDef, or with `saved_model` those of a SavedModel.
 
-    Raises a `ReadProblem` if the file cannot be read or makes no sense.
+    Raises a `ReadProblem` if the file cannot be read or parsed.
     """
     try:
         with Source(path) as source:
@@ -58,7 +58,7 @@ def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
         return tuple(_Reader(path, size).read(one) for one in meta_graphs)
     except (DecodeError, ValueError) as error:
         raise Corrupt(
-            path, "it is no graph that can be parsed", "Copy it again, or do without it."
+            path, "the graph cannot be parsed", "Copy the file again, or remove it."
         ) from error
     except MemoryError as error:
         raise ReadProblem(
@@ -67,28 +67,29 @@ def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
 
 
 def _refuse_size(source: Source) -> None:
-    """Raise `Corrupt` for a file that no graph can be in, before its bytes are asked for."""
+    """Raise `Corrupt` for a file without a graph by its size, before it is read."""
     if 0 < source.size <= _LARGEST_GRAPH:
         return
-    fault = "it takes more bytes than any graph can" if source.size else "it is empty"
-    raise Corrupt(source.path, fault, "Copy it again, or do without it.")
+    fault = f"the file is larger than any graph ({source.size} bytes)"
+    hint = "Copy the file again, or remove it."
+    raise Corrupt(source.path, fault if source.size else "the file is empty", hint)
 
 
 class _Reader:
-    """Numbers the nodes of a graph and its functions."""
+    """Decoder of one graph, which numbers its nodes and those of its functions."""
 
     def __init__(self, path: str, size: int) -> None:
         self._path = path
-        self._room = size // _LEAST_BYTES_OF_NODE
+        self._max_nodes = size // _LEAST_BYTES_OF_NODE
         self._names: list[str] = []
         self._operations: list[str] = []
         self._inputs: list[Sequence[int]] = []
         self._controls: list[Sequence[int]] = []
-        self._nodes: list[Sequence[Any]] = []  # those of the graph and of each function
+        self._nodes: list[Sequence[Any]] = []  # of the graph, then of each function
         self._starts: list[int] = []
 
     def read(self, message: Any) -> Graph:
-        """The graph of a MetaGraphDef; raises ValueError or DecodeError if it makes no sense."""
+        """Return the graph of a MetaGraphDef; raises ValueError or DecodeError if it is damaged."""
         numbers = self._number(message.graph.node)
         self._connect(message.graph.node, numbers)
         functions = {
@@ -127,7 +128,7 @@ class _Reader:
         )
 
     def _number(self, nodes: Sequence[Any]) -> dict[bytes, int]:
-        if len(self._starts) > self._room:  # a function without a node takes memory, too
+        if len(self._starts) > self._max_nodes:  # a function without a node takes memory, too
             raise ValueError
         self._starts.append(len(self._names))
         self._nodes.append(nodes)
@@ -139,7 +140,7 @@ class _Reader:
         return numbers
 
     def _add(self, name: bytes, operation: str) -> None:
-        if len(self._names) >= self._room:
+        if len(self._names) >= self._max_nodes:
             raise ValueError
         self._names.append(_text(name))
         self._operations.append(sys.intern(operation))
@@ -161,7 +162,7 @@ class _Reader:
 
 
 def _known(names: Iterable[bytes], numbers: dict[bytes, int]) -> tuple[int, ...]:
-    """The numbers of the nodes that references such as `^a` and `b:0` mean."""
+    """Return the numbers of the nodes that references such as `^a` and `b:0` name."""
     nodes = (name.lstrip(b"^").partition(b":")[0] for name in names)
     return tuple(numbers[name] for name in nodes if name in numbers)
 
@@ -169,9 +170,9 @@ def _known(names: Iterable[bytes], numbers: dict[bytes, int]) -> tuple[int, ...]
 def _attribute(
     starts: Sequence[int], nodes: Sequence[Sequence[Any]], number: int, name: str
 ) -> Attribute:
-    """One attribute of a node, None if it has none; the last of two, as protocol buffers have it.
+    """Return one attribute of a node, or None; of two the last, as protocol buffers do.
 
-    What cannot be parsed counts as not there, for one node tells nothing of the others.
+    An attribute that cannot be parsed counts as missing: it says nothing about other nodes.
     """
     scope = bisect_right(starts, number) - 1
     place = number - starts[scope]

@@ -1,7 +1,7 @@
-"""Object-based checkpoints: a bundle of variables with an object graph among its values.
+"""Object-based checkpoints: V2 checkpoints that store an object graph beside their variables.
 
-Written by tf.train.Checkpoint and by Keras's save_weights in TensorFlow's format; whoever reads the
-bundle hands the checkpoint over, and a way to read its strings.
+tf.train.Checkpoint and Keras's save_weights write them. The reader of the V2 checkpoint passes it
+on, with a function that reads its strings.
 """
 
 from __future__ import annotations
@@ -9,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bninspect.errors import Corrupt, Incomplete
+from bninspect.errors import Incomplete
 from bninspect.formats.keras.model_config import layers_of_objects
+from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
+from bninspect.formats.tensorflow.dtypes import corrupt
 from bninspect.formats.tensorflow.object_names import ObjectNames, name_by_keys, name_objects
 from bninspect.model.checkpoint import Checkpoint, KerasLayer
 
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-
-_DAMAGED = "The file is damaged; copy it again or use another checkpoint of the run."
-
 
 def with_object_graph(checkpoint: Checkpoint, read_string: Callable[[str], bytes]) -> Checkpoint:
-    """The checkpoint with the names and configurations that its object graph tells.
+    """Return the checkpoint with the names and configurations of its object graph.
 
-    `read_string` gives the string stored under a key. If the shard that holds the graph is missing
-    the layers go by their keys, so that they can be listed. Raises a `ReadProblem` if the graph is
-    damaged.
+    `read_string` reads the string stored under a key. If the shard of the object graph is missing,
+    layers are named by their keys, so that they can be listed. Raises a `ReadProblem` if the object
+    graph is damaged.
     """
     try:
         names = _names(checkpoint, read_string)
@@ -48,26 +46,24 @@ def with_object_graph(checkpoint: Checkpoint, read_string: Callable[[str], bytes
 
 def _names(checkpoint: Checkpoint, read_string: Callable[[str], bytes]) -> ObjectNames:
     try:
-        return name_objects(read_string(OBJECT_GRAPH), checkpoint.variables)
+        return name_objects(read_string(OBJECT_GRAPH_KEY), checkpoint.variables)
     except Incomplete as problem:
         return name_by_keys(checkpoint.variables)._replace(incomplete=problem)
     except ValueError as error:
-        raise Corrupt(
-            checkpoint.resolved,
-            "its object graph, which holds the layers' names, makes no sense",
-            _DAMAGED,
+        raise corrupt(
+            checkpoint.resolved, "the object graph, which holds the layers' names, cannot be parsed"
         ) from error
 
 
 def _keras_layers(
     checkpoint: Checkpoint, names: ObjectNames, read_string: Callable[[str], bytes]
 ) -> dict[tuple[str, ...], KerasLayer]:
-    """The layers' configurations, which TensorFlow up to 1.13 stores as strings beside them."""
+    """Return the layers' configurations, which TensorFlow up to 1.13 stores as strings."""
     try:
         return layers_of_objects(
             (name, read_string(key)) for name, key in names.configurations.items()
         )
     except ValueError as error:
-        raise Corrupt(
-            checkpoint.resolved, "the stored configuration of a layer makes no sense", _DAMAGED
+        raise corrupt(
+            checkpoint.resolved, "the stored configuration of a layer cannot be parsed"
         ) from error

@@ -1,11 +1,11 @@
-"""The object graph of an object-based checkpoint: who holds whom, and which are variables.
+"""The object graph of an object-based checkpoint: objects, their attributes, their variables.
 
 tf.train.Checkpoint stores variables under paths through Python objects
 (`model/layer_with_weights-11/gamma/.ATTRIBUTES/VARIABLE_VALUE`) and, beside them, a
 TrackableObjectGraph: the objects by number, what each holds under what attribute name, and the full
 name of every variable (tensorflow/core/protobuf/trackable_object_graph.proto,
-tensorflow/python/checkpoint/util.py). What the variables are called follows from it:
-`object_names`, and `loose_variables` for those that no object holds.
+tensorflow/python/checkpoint/util.py). `object_names` gives names to the variables,
+`unowned_variables` to those that no object holds.
 """
 
 from __future__ import annotations
@@ -21,42 +21,41 @@ ROOT = 0
 TRAINED = "_trainable_variables"  # an optimizer's list of what it trains
 _VALUE, _CONFIGURATION = "VARIABLE_VALUE", "OBJECT_CONFIG_JSON"
 
-# What tells an optimizer from other objects that count (tf_keras, Keras 2 and 3).
+# Attributes that distinguish an optimizer from other objects that count steps (Keras 2 and 3).
 _ITERATIONS = {"iter", "iterations", "_iterations"}
 _OPTIMIZERS_OWN = {"learning_rate", "_learning_rate", "_variables", TRAINED}
 
-# All names together are longer than the graph, which says each part once; in real files less than
-# threefold.
+# All names together are longer than the graph, which stores each part once: less than threefold in
+# real files.
 _MAX_NAME_GROWTH = 100
 
 
 class Stored(NamedTuple):
-    """A variable: its key in the checkpoint and its full name."""
+    """A variable of the object graph: its key in the checkpoint and its full name."""
 
     key: str
     full_name: str
 
     @property
     def scope(self) -> str:
-        """The full name without its last part."""
+        """Return the full name without its last part."""
         return self.full_name.rpartition("/")[0]
 
     @property
     def leaf(self) -> str:
-        """The last part of the full name."""
+        """Return the last part of the full name."""
         return self.full_name.rpartition("/")[2]
 
 
 class ObjectGraph:
-    """The objects by number; number 0 is the root.
+    """A TrackableObjectGraph; objects are numbers, and the root is 0.
 
-    `children` has for each the numbers and attribute names of those it holds. `variables` are those
-    that are variables, `configurations` the keys of stored configurations, `optimizers` those that
-    are optimizers, `slots` the variables that only these keep for themselves, `keys` all that any
-    object has in the checkpoint. `ways` has the object before each on the shortest way from the
-    root.
+    `children` lists for each object the numbers and attribute names of its children. `variables`
+    maps variables to their names, `configurations` layers to the keys of their configurations.
+    `optimizers` are the objects that are optimizers, `slots` the variables of optimizers, `keys`
+    all keys of any object. `parents` is that of `shortest_paths`.
 
-    Raises ValueError if `encoded` cannot be parsed or refers to objects it does not have.
+    Raises ValueError if `encoded` cannot be parsed or refers to a missing object.
     """
 
     def __init__(self, encoded: bytes) -> None:
@@ -64,7 +63,7 @@ class ObjectGraph:
             nodes = TrackableObjectGraph.FromString(encoded).nodes
         except DecodeError as error:
             raise ValueError from error
-        self._room = _MAX_NAME_GROWTH * len(encoded)
+        self._name_budget = _MAX_NAME_GROWTH * len(encoded)
         self.children: list[list[tuple[int, str]]] = []
         self.variables: dict[int, Stored] = {}
         self.configurations: dict[int, str] = {}
@@ -87,10 +86,10 @@ class ObjectGraph:
             number for number, children in enumerate(self.children) if _is_optimizer(children)
         }
         self.slots |= self._slots_in_lists()
-        self.ways = shortest_ways(self.children)
+        self.parents = shortest_paths(self.children)
 
     def _slots_in_lists(self) -> set[int]:
-        """What optimizers hold in lists, but for the lists of what they train."""
+        """Return the variables in the lists of optimizers, except the lists of what they train."""
         lists = {
             child
             for optimizer in self.optimizers
@@ -100,10 +99,10 @@ class ObjectGraph:
         return {variable for number in lists for variable, _ in self.children[number]}
 
     def join(self, scope: str, name: str) -> str:
-        """The name in the scope; raises ValueError if all names grow beyond any file's."""
+        """Return scope and name joined; raises ValueError if all names together are too long."""
         joined = f"{scope}/{name}" if scope else name
-        self._room -= len(joined)
-        if self._room < 0:
+        self._name_budget -= len(joined)
+        if self._name_budget < 0:
             raise ValueError
         return joined
 
@@ -113,22 +112,22 @@ def _is_optimizer(children: list[tuple[int, str]]) -> bool:
     return not names.isdisjoint(_ITERATIONS) and not names.isdisjoint(_OPTIMIZERS_OWN)
 
 
-def shortest_ways(children: Sequence[Sequence[tuple[int, str]]]) -> dict[int, tuple[int, str]]:
-    """The object before each on the shortest way from the root, in order of distance.
+def shortest_paths(children: Sequence[Sequence[tuple[int, str]]]) -> dict[int, tuple[int, str]]:
+    """Return the parent of each object on the shortest path from the root, and its attribute there.
 
-    `children` is as in `ObjectGraph`; what cannot be reached from the root is left out. Raises
-    IndexError for a number beyond the objects.
+    The objects come in order of distance; `children` is that of `ObjectGraph`. Objects without a
+    path from the root are left out. Raises IndexError for the number of a missing object.
     """
-    ways = {ROOT: (ROOT, "")} if children else {}
-    queue = [*ways]
+    parents = {ROOT: (ROOT, "")} if children else {}
+    queue = [*parents]
     for number in queue:
         for child, name in children[number]:
-            if child not in ways:
-                ways[child] = (number, name)
+            if child not in parents:
+                parents[child] = (number, name)
                 queue.append(child)
-    return ways
+    return parents
 
 
 def text_of(raw: bytes) -> str:
-    """A name of the graph, as the keys of the index are shown."""
+    """Return a name of the object graph as text; bytes that are not UTF-8 become surrogates."""
     return raw.decode("utf-8", "surrogateescape")

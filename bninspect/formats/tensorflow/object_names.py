@@ -1,10 +1,10 @@
-"""From an object graph to the names that people know its variables by.
+"""Names for the variables of an object graph.
 
-Variables belong together if one object holds them as its attributes. Keys do not tell that: Keras 3
-stores gamma and beta of a layer under its optimizer. An object goes by the scope of its variables'
-full names (`bn1` of `bn1/gamma`) where that is its alone. In Keras 3 subclassed models every layer
-says `net/gamma`; then the attributes on the way from the root say which is which. No two objects
-that hold variables get the same name, so none hides another.
+Variables form a layer if one object holds them as its attributes. Their keys do not show that:
+Keras 3 stores gamma and beta of a layer under its optimizer. The name of an object is the scope of
+its variables' full names (`bn1` of `bn1/gamma`), if no other object has that scope. In subclassed
+models of Keras 3 all layers have the scope `net`; there the name is the path of attributes from the
+root. No two objects with variables get the same name.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import NamedTuple
 
 from bninspect.errors import Incomplete
 from bninspect.formats.tensorflow.object_graph import ROOT, ObjectGraph, Stored
-from bninspect.formats.tensorflow.unowned_variables import name_listed, name_lost
+from bninspect.formats.tensorflow.unowned_variables import name_listed, name_trained_only
 
 _KEY_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT = "/.OPTIMIZER_SLOT/"
 
-# The attributes that Keras makes up for layers whose real names are elsewhere: one a layer in
-# Keras 2, lists in Keras 3.
-_MADE_UP = r"layer(_with_weights)?-\d+"
-_MADE_UP_LISTS = {"_operations", "_layers", "_functional"}
+# Attributes that Keras generates for layers: one for each layer in Keras 2, lists in Keras 3. The
+# names of these layers are elsewhere.
+_GENERATED = r"layer(_with_weights)?-\d+"
+_GENERATED_LISTS = {"_operations", "_layers", "_functional"}
 
 
 class ObjectNames(NamedTuple):
-    """What the graph says of names.
+    """Names of variables and objects by an object graph.
 
-    `known` maps the keys of variables to names, of the holder and the attribute; `second` to names
-    with the last part of the full name, where that is another (an optimizer's slots have neither).
-    `name_at` takes an object's path of attributes (`["layer_with_weights-1"]`) and gives its name,
-    or None if there is none. `configurations` maps layers, "" for the whole, to the keys of their
-    stored configurations. `partial` names layers of which the graph shows that more should be
-    there, `notes` are sentences on that; `incomplete` is why there is no graph.
+    `known` maps keys of variables to names made of the owner's name and the attribute. `second`
+    maps them to names with the last part of the full name, where that is another. The slots of
+    optimizers have no names. `name_at` takes the path of attributes of an object
+    (`["layer_with_weights-1"]`) and returns its name, or None. `configurations` maps layers, and ""
+    for the whole model, to the keys of their configurations. `partial` has the layers that lack
+    variables by the graph, `notes` are sentences on that; `incomplete` is why there is no graph.
     """
 
     known: dict[str, str]
@@ -48,28 +48,28 @@ class ObjectNames(NamedTuple):
 
 
 def name_objects(encoded: bytes, stored: Iterable[str]) -> ObjectNames:
-    """The names in a serialized TrackableObjectGraph; `stored` are all keys of the checkpoint.
+    """Return the names by a serialized TrackableObjectGraph; `stored` are all keys.
 
-    Raises ValueError if it cannot be parsed, refers to objects it does not have, or spells names
-    that are longer than any file's.
+    Raises ValueError if it cannot be parsed, refers to a missing object, or gives names that are
+    longer than those of any real file.
     """
     graph = ObjectGraph(encoded)
     owners = _find_owners(graph)
-    lost = name_lost(graph, owners)
-    labels = _label_objects(graph, owners, lost.names)
+    trained = name_trained_only(graph, owners)
+    labels = _label_objects(graph, owners, trained.names)
     known, second = {}, {}
     for number, (owner, attribute) in owners.items():
         key, leaf = graph.variables[number].key, graph.variables[number].leaf
-        # What the root does not lead to has no label of its own.
+        # Objects without a path from the root have no label.
         label = labels.get(owner, graph.variables[number].scope)
         known[key] = graph.join(label, attribute)
         if leaf not in ("", attribute):
             second[key] = graph.join(label, leaf)
-    listed = name_listed(graph, {*owners, *lost.names, *graph.slots}, {*labels.values()})
-    for number, name in {**lost.names, **listed.names}.items():
+    listed = name_listed(graph, {*owners, *trained.names, *graph.slots}, {*labels.values()})
+    for number, name in {**trained.names, **listed.names}.items():
         known[graph.variables[number].key] = name
-    strangers = [key for key in stored if key not in graph.keys]
-    known |= name_by_keys(strangers).known
+    outside = [key for key in stored if key not in graph.keys]
+    known |= name_by_keys(outside).known
     configurations = {
         labels[number]: key for number, key in graph.configurations.items() if number in labels
     }
@@ -78,23 +78,23 @@ def name_objects(encoded: bytes, stored: Iterable[str]) -> ObjectNames:
         second,
         _finder(graph, labels),
         configurations,
-        frozenset(name.rpartition("/")[0] for name in lost.names.values()),
-        (*lost.notes, *listed.notes, *_note_on_strangers(strangers)),
+        frozenset(name.rpartition("/")[0] for name in trained.names.values()),
+        (*trained.notes, *listed.notes, *_note_on_keys_outside(outside)),
     )
 
 
-def _note_on_strangers(keys: list[str]) -> Iterator[str]:
+def _note_on_keys_outside(keys: list[str]) -> Iterator[str]:
     if keys:
         yield (
-            f"{len(keys)} variables are of no object of the graph ({keys[0]}"
-            f"{', ...' if len(keys) > 1 else ''}); they go by their keys"
+            f"{len(keys)} variables are not in the object graph ({keys[0]}"
+            f"{', ...' if len(keys) > 1 else ''}); their keys are shown as names"
         )
 
 
 def name_by_keys(keys: Iterable[str]) -> ObjectNames:
-    """What the keys alone tell, where the graph is not there: paths of attributes for names."""
+    """Return the names by the keys alone, where there is no graph: paths of attributes."""
     known = {key: key.removesuffix(_KEY_SUFFIX) for key in keys if _SLOT not in key}
-    note = "the object graph is missing, so layers go by their keys"
+    note = "the object graph is missing, so the keys are shown as names"
     return ObjectNames(known, {}, lambda _: None, {}, frozenset(), (note,))
 
 
@@ -117,10 +117,10 @@ def _finder(graph: ObjectGraph, labels: dict[int, str]) -> Callable[[Sequence[st
 
 
 def _find_owners(graph: ObjectGraph) -> dict[int, tuple[int, str]]:
-    """Which object holds each variable, and under what attribute; a list holds none.
+    """Return the owner of each variable, and the attribute; lists are no owners.
 
-    Of several that one whose attribute is the variable's own name, else the one with most
-    variables of its scope: `trainer.reg = bn.gamma` does not take gamma from its layer.
+    Of several objects, the owner is the one whose attribute is the variable's own name, else the
+    one with most variables of its scope: `trainer.reg = bn.gamma` does not take gamma from `bn`.
     """
     holders: dict[int, list[tuple[int, str]]] = {}
     of_scope: Counter[tuple[int, str]] = Counter()
@@ -141,7 +141,7 @@ def _find_owners(graph: ObjectGraph) -> dict[int, tuple[int, str]]:
 
 
 def _scopes(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) -> dict[int, str]:
-    """The scope of each object that all its variables' full names agree on."""
+    """Return the scope of each object, if the full names of all its variables have the same."""
     held: dict[int, list[Stored]] = {}
     for number, (owner, _) in owners.items():
         held.setdefault(owner, []).append(graph.variables[number])
@@ -154,27 +154,30 @@ def _scopes(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) -> dict[int,
 
 
 def _label_objects(
-    graph: ObjectGraph, owners: dict[int, tuple[int, str]], lost: Iterable[int]
+    graph: ObjectGraph, owners: dict[int, tuple[int, str]], trained_only: Iterable[int]
 ) -> dict[int, str]:
-    """A name for each object: its scope if that is its alone, else its way from the root."""
+    """Return a name for each object: its scope if that is unique, else its path from the root."""
     scopes = _scopes(graph, owners)
     users = Counter(scopes.values())
-    users.update({graph.variables[number].scope for number in lost})
+    users.update({graph.variables[number].scope for number in trained_only})
     own = {number: scope for number, scope in scopes.items() if scope and users[scope] == 1}
-    beside = Counter((graph.ways[n][0], scope) for n, scope in scopes.items() if n in graph.ways)
+    siblings = Counter(
+        (graph.parents[n][0], scope) for n, scope in scopes.items() if n in graph.parents
+    )
     holding = {owner for owner, _ in owners.values()}
     taken = set(own.values())
     labels: dict[int, str] = {}
-    for number, (before, attribute) in graph.ways.items():
-        around = labels.get(before, "")
+    for number, (parent, attribute) in graph.parents.items():
+        around = labels.get(parent, "")
         if number in own:
             labels[number] = own[number]
-        elif number == ROOT or (attribute in _MADE_UP_LISTS and number not in holding):
+        elif number == ROOT or (attribute in _GENERATED_LISTS and number not in holding):
             labels[number] = around
         else:
             scope = scopes.get(number, "")
-            made_up = graph.ways[before][1] in _MADE_UP_LISTS or re.fullmatch(_MADE_UP, attribute)
-            by_scope = made_up and scope and beside[before, scope] == 1
+            in_list = graph.parents[parent][1] in _GENERATED_LISTS
+            is_generated = in_list or re.fullmatch(_GENERATED, attribute)
+            by_scope = is_generated and scope and siblings[parent, scope] == 1
             label = graph.join(around, scope if by_scope else attribute)
             if number in holding:
                 if label in taken:
@@ -185,10 +188,10 @@ def _label_objects(
 
 
 def _distinct(graph: ObjectGraph, number: int, taken: set[str]) -> str:
-    """The whole path to an object, with a number if even that is another's name."""
+    """Return the whole path to an object, with a number if another object has that name."""
     path: list[str] = []
     while number != ROOT:
-        number, attribute = graph.ways[number]
+        number, attribute = graph.parents[number]
         path.append(attribute)
     whole = ""
     for attribute in reversed(path):

@@ -1,4 +1,4 @@
-"""OrderedCode: numbers and strings as bytes that sort as they do; keys of tensor slices use it.
+"""OrderedCode: the encoding of numbers and strings in the keys of tensor slices; it keeps order.
 
 Facts from tensorflow/core/lib/strings/ordered_code.cc, and for the keys of slices, which V1 and V2
 share, from tensorflow/core/util/saved_tensor_slice_util.cc.
@@ -10,18 +10,18 @@ from typing import Any
 
 
 def encode_bytes(text: bytes) -> bytes:
-    """OrderedCode::WriteString: bytes 0 and 255 escaped, an end mark behind."""
+    """Encode as OrderedCode::WriteString: bytes 0 and 255 are escaped, an end mark follows."""
     return b"\0\xff".join(part.replace(b"\xff", b"\xff\0") for part in text.split(b"\0")) + b"\0\1"
 
 
 def encode_unsigned(number: int) -> bytes:
-    """OrderedCode::WriteNumIncreasing: a length byte, then the big-endian bytes."""
+    """Encode as OrderedCode::WriteNumIncreasing: a length byte, then the big-endian bytes."""
     size = (number.bit_length() + 7) // 8
     return bytes([size]) + number.to_bytes(size, "big")
 
 
 def encode_signed(number: int) -> bytes:
-    """OrderedCode::WriteSignedNumIncreasing: n bytes for [-2^(7n-1), 2^(7n-1)).
+    """Encode as OrderedCode::WriteSignedNumIncreasing: n bytes for [-2^(7n-1), 2^(7n-1)).
 
     The first n bits are ones (zeros for a negative number), then the number in two's complement.
     """
@@ -34,7 +34,7 @@ def encode_signed(number: int) -> bytes:
 def slice_place(
     name: bytes, stored_slice: Any, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...] | None, bytes]:
-    """Where a slice of a variable lies in the whole (None if outside), and its own entry's key.
+    """Return the position of a slice in its variable (None if outside) and the key of its entry.
 
     `stored_slice` is a TensorSlice. An extent without a length stands for all of its dimension
     (tensor_slice.proto); in the key it is written as start 0, length -1

@@ -1,6 +1,6 @@
-"""The few protocol-buffer messages that are read, declared for the protobuf library.
+"""Declarations of the protocol-buffer messages that are read.
 
-They live in a descriptor pool of their own, so they never clash with an installed TensorFlow's.
+They are in a descriptor pool of their own, so they never clash with those of TensorFlow.
 Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto,
 tensorflow/core/protobuf/{trackable_object_graph,saved_object_graph}.proto,
 tensorflow/python/keras/protobuf/saved_metadata.proto (whose SavedObject is SavedLayer here),
@@ -144,7 +144,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 
 
 def declare(*names: str) -> tuple[Any, ...]:
-    """The classes of the messages `names`; no others are declared, since that takes time."""
+    """Return the classes of the messages `names`; no others are declared, since that takes time."""
     # proto2, so that an absent field can be told from a zero (an extent without a length).
     file = descriptor_pb2.FileDescriptorProto(
         name="bninspect.proto", package=_PACKAGE, syntax="proto2"

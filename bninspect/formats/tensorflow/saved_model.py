@@ -1,14 +1,14 @@
 """SavedModel directories: `saved_model.pb` beside a V2 checkpoint in `variables/`.
 
-The variables are an ordinary checkpoint (see `tensor_bundle`): name-based from TF1, TF-Hub modules
-included, object-based from TF2 and Keras. What Keras adds is read too, each layer's configuration:
+The variables are a V2 checkpoint (see `v2_bundle`): name-based if TF1 or TF-Hub wrote it,
+object-based if TF2 or Keras did. Keras adds the configuration of each layer:
 
-- TensorFlow 2.5 and later: `keras_metadata.pb`, a SavedMetadata with an entry a layer, its path of
-  attributes among it (tensorflow/python/keras/protobuf/saved_metadata.proto).
-- before: in the object graph of `saved_model.pb`, as metadata of a user object
+- since TensorFlow 2.5 in `keras_metadata.pb`: a SavedMetadata with an entry for each layer, with
+  its path of attributes (tensorflow/python/keras/protobuf/saved_metadata.proto),
+- before in the object graph of `saved_model.pb`, as metadata of a user object
   (tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph}.proto).
 
-Of `saved_model.pb` only that object graph is read; the graph itself, which may be large, is not.
+Only that object graph of `saved_model.pb` is read here, not the graph, which may be large.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
 from bninspect.formats.keras.model_config import layers_of_objects
-from bninspect.formats.tensorflow.object_graph import shortest_ways
+from bninspect.formats.tensorflow.object_graph import shortest_paths
 from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.sstable import read_varint
 from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
@@ -35,7 +35,7 @@ _METADATA = "keras_metadata.pb"
 _META_GRAPHS, _OBJECT_GRAPH = 2, 7  # fields of SavedModel, of MetaGraphDef
 _MAX_FIELDS = 10_000  # of a message; real ones have a few dozen
 _MAX_METADATA = 1 << 28  # bytes; thousands of layers take a few million
-_MAX_DEPTH = 100  # of objects in objects
+_MAX_DEPTH = 100  # attributes from the root to a layer
 _LONGEST_FIELD_HEAD = 20  # two varints of 64 bits
 
 _DAMAGED = "The file is damaged or was cut short; copy it again or export the model again."
@@ -45,16 +45,16 @@ Metadata = list[tuple[tuple[str, ...], bytes]]
 
 
 def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> Checkpoint:
-    """Open the SavedModel in `directory`; `path` is what the user typed.
+    """Return the open SavedModel in `directory`; `path` is what the user typed.
 
-    Raises `Unsupported` if it stores no variables, else a `ReadProblem` as `open_tensor_bundle`
-    does, or if its Keras metadata is damaged.
+    Raises `Unsupported` if it stores no variables, and a `ReadProblem` as `open_tensor_bundle` does
+    or if its Keras metadata is damaged.
     """
     return with_metadata(open_tensor_bundle(path, variables_of(directory), notes), directory)
 
 
 def variables_of(directory: str) -> str:
-    """The prefix of the checkpoint in a SavedModel.
+    """Return the prefix of the checkpoint in a SavedModel.
 
     Raises `Unsupported` if there is none, `Incomplete` if a part of it is missing.
     """
@@ -76,7 +76,7 @@ def variables_of(directory: str) -> str:
 
 
 def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
-    """The SavedModel that `checkpoint` holds the variables of, with what Keras says of layers."""
+    """Return the SavedModel with the variables of `checkpoint` and Keras's configurations."""
     try:
         layers = None
         if checkpoint.name_at is not None:
@@ -88,7 +88,7 @@ def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
 
 
 def _keras_layers(directory: str, checkpoint: Checkpoint) -> dict[tuple[str, ...], KerasLayer]:
-    """The configuration of each layer by its name in the checkpoint."""
+    """Return the configuration of each layer by its name in the checkpoint."""
     name_at = checkpoint.name_at or (lambda _: None)
     found = [
         (name, encoded)
@@ -99,12 +99,12 @@ def _keras_layers(directory: str, checkpoint: Checkpoint) -> dict[tuple[str, ...
         return layers_of_objects((name or "", encoded) for name, encoded in found)
     except ValueError as error:
         raise Corrupt(
-            directory, "the Keras metadata of a layer is not what Keras writes", _DAMAGED
+            directory, "the Keras metadata of a layer cannot be parsed", _DAMAGED
         ) from error
 
 
 def _metadata(directory: str) -> Metadata:
-    """What Keras stored of each object, if the model is Keras's."""
+    """Return the metadata that Keras stored for each object; none for other models."""
     metadata_file = os.path.join(directory, _METADATA)
     try:
         with Source(metadata_file) as source:
@@ -118,7 +118,9 @@ def _metadata(directory: str) -> Metadata:
 def _from_keras_metadata(source: Source) -> Metadata:
     if not 0 < source.size <= _MAX_METADATA:
         raise Corrupt(
-            source.path, f"the Keras metadata takes {source.size} bytes, which none does", _DAMAGED
+            source.path,
+            f"expected metadata of 1 to {_MAX_METADATA} bytes, got {source.size}",
+            _DAMAGED,
         )
     encoded = source.read(0, source.size, "the Keras metadata")
     try:
@@ -145,31 +147,31 @@ def _from_object_graph(source: Source) -> Metadata:
 
 
 def _of_objects(nodes: Any) -> Metadata:
-    """The metadata in a SavedObjectGraph; raises IndexError if it refers to what is not there."""
+    """Return the metadata in a SavedObjectGraph; raises IndexError for a missing object."""
     children = [
         [(child.node_id, child.local_name.decode("utf-8", "replace")) for child in node.children]
         for node in nodes
     ]
     if any(child < 0 for held in children for child, _ in held):
         raise IndexError
-    ways = shortest_ways(children)
+    parents = shortest_paths(children)
     found = []
     for number, node in enumerate(nodes):
         metadata = node.user_object.metadata
-        if metadata and number in ways:
+        if metadata and number in parents:
             path: list[str] = []
-            step = number
-            while step and len(path) < _MAX_DEPTH:
-                step, attribute = ways[step]
+            holder = number
+            while holder and len(path) < _MAX_DEPTH:
+                holder, attribute = parents[holder]
                 path.append(attribute)
             found.append((tuple(reversed(path)), metadata))
     return found
 
 
 def _submessages(source: Source, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:
-    """Where the messages of one field of the message at `start` to `end` lie, start and end each.
+    """Yield start and end of each submessage of field `number` in the message at `start` to `end`.
 
-    The wire format: https://protobuf.dev/programming-guides/encoding. Nothing else is read.
+    Nothing else is read. The wire format: https://protobuf.dev/programming-guides/encoding.
     """
     for _ in range(_MAX_FIELDS):
         if start >= end:

@@ -1,4 +1,4 @@
-"""The table format: sorted key-value blocks, as V2 indexes and V1 checkpoints use them.
+"""Tables: sorted key-value blocks, the format of V2 indexes and of V1 checkpoints.
 
 The format is LevelDB's, in TensorFlow's own edition (tensorflow/core/lib/io/format.cc, block.cc,
 table_builder.cc): data blocks, an index block of (last key, block handle), a footer of 48 bytes.
@@ -8,7 +8,7 @@ table_builder.cc): data blocks, an index block of (last key, block handle), a fo
     trailer  1 byte compression (0 none, 1 snappy), fixed32 masked CRC32C of block and that byte
     footer   two block handles (varint offset, varint size each), zero padding, fixed64 magic
 
-`read_table` reads all of a table, as an index is read; a `Table` reads the blocks it is asked for.
+`read_table` reads a whole table, as an index is read. A `Table` reads only the blocks of its keys.
 Of two entries with one key TensorFlow reads the first, and where keys are not in order it does not
 find them: seen with tf.train.load_checkpoint of TensorFlow 2.21.
 """
@@ -19,7 +19,8 @@ from bisect import bisect_left
 
 from google_crc32c import value as crc32c
 
-from bninspect.errors import Corrupt, ReadProblem, UnknownFormat
+from bninspect.errors import ReadProblem, UnknownFormat
+from bninspect.formats.tensorflow.dtypes import corrupt
 from bninspect.storage.signatures import TABLE_MAGIC
 from bninspect.storage.source import Budget, Source
 
@@ -38,7 +39,7 @@ Entries = dict[bytes, bytes]
 
 
 def masked_crc32c(data: bytes) -> int:
-    """CRC32C of `data`, rotated and offset as TensorFlow stores it (lib/hash/crc32c.h)."""
+    """Return the CRC32C of `data`, rotated and offset as TensorFlow does (lib/hash/crc32c.h)."""
     crc: int = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -52,18 +53,18 @@ def read_table(source: Source) -> Entries:
     source.prefetch([(0, source.size)])
     index_handle = _read_footer(source)
     entries: Entries = {}
-    room = _MAX_KEY_GROWTH * source.size
+    key_budget = _MAX_KEY_GROWTH * source.size
     expected_offset = 0
     previous = b""
-    for separator, handle in _parse_block(source, index_handle, room).items():
+    for separator, handle in _parse_block(source, index_handle, key_budget).items():
         offset, size = _parse_handle(source, handle)
         if offset < expected_offset:
             raise _corrupt(source, offset, "two of its blocks overlap")
         expected_offset = offset + size
-        block = _parse_block(source, (offset, size), room)
+        block = _parse_block(source, (offset, size), key_budget)
         _require_order(source, offset, block, previous, separator)
         previous = separator
-        room -= sum(map(len, block))
+        key_budget -= sum(map(len, block))
         if block and (first := next(iter(block))) in entries:
             del block[first]
         entries.update(block)
@@ -82,25 +83,25 @@ def _require_order(
 
 
 class Table:
-    """A table of which only those blocks are read that hold what is asked for.
+    """A table that reads only the blocks of the keys it is asked for.
 
-    TensorFlow gives what takes 512 kB or more a block of its own (TableBuilder::Add of
-    table_builder.cc), so that small values are never read through large ones.
+    TensorFlow gives a value of 512 kB or more a block of its own (TableBuilder::Add of
+    table_builder.cc), so a small value never costs the bytes of a large one.
     """
 
     def __init__(self, source: Source) -> None:
-        """Read footer and index block of `source`, which stays open and the caller's.
+        """Read footer and index block of `source`, which the caller closes.
 
         Raises as `read_table` does.
         """
         self._source = source
         ends = min(_ENDS, source.size)  # the index block stands before the footer
         source.prefetch([(0, ends), (source.size - ends, ends)])
-        self._room = _MAX_KEY_GROWTH * source.size
+        self._key_budget = _MAX_KEY_GROWTH * source.size
         self._budget = Budget()
         self._budget.grant(source.size)
         self._blocks: dict[int, Entries] = {}
-        index = _parse_block(source, _read_footer(source), self._room)
+        index = _parse_block(source, _read_footer(source), self._key_budget)
         self._last_keys = list(index)
         self._handles = [_parse_handle(source, handle) for handle in index.values()]
         end = 0
@@ -110,7 +111,7 @@ class Table:
             end = offset + size
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under `key`, or None; raises a `ReadProblem` if its block is damaged."""
+        """Return the value under `key`, or None; raises a `ReadProblem` if its block is damaged."""
         number = bisect_left(self._last_keys, key)
         if number == len(self._handles):
             return None
@@ -119,7 +120,7 @@ class Table:
         return self._blocks[number].get(key)
 
     def places(self, key: bytes) -> list[tuple[int, int]]:
-        """Where the bytes lie that `get` will read for a key: offset and length, if any."""
+        """Return (offset, length) of the bytes that `get` will read for a key; none if kept."""
         number = bisect_left(self._last_keys, key)
         if number == len(self._handles) or number in self._blocks:
             return []
@@ -129,16 +130,16 @@ class Table:
     def _read_block(self, number: int) -> Entries:
         """Return a block's entries; `get` keeps them, since a layer's variables lie together."""
         handle = self._handles[number]
-        block = _parse_block(self._source, handle, self._room)
+        block = _parse_block(self._source, handle, self._key_budget)
         previous = self._last_keys[number - 1] if number else b""
         _require_order(self._source, handle[0], block, previous, self._last_keys[number])
-        self._room -= sum(map(len, block))
+        self._key_budget -= sum(map(len, block))
         self._budget.take(sum(map(len, block.values())), self._source.path)
         return block
 
 
 def _read_footer(source: Source) -> tuple[int, int]:
-    """The handle (offset, size) of the index block."""
+    """Return the handle (offset, size) of the index block."""
     if source.size < FOOTER_SIZE:
         raise _not_a_table(source)
     footer = source.read(source.size - FOOTER_SIZE, FOOTER_SIZE, "the footer")
@@ -161,8 +162,8 @@ def _parse_handle(source: Source, handle: bytes) -> tuple[int, int]:
     return offset, size
 
 
-def _parse_block(source: Source, handle: tuple[int, int], room: int) -> Entries:
-    """The entries of the block at `handle`, checked; its keys may take `room` bytes in all."""
+def _parse_block(source: Source, handle: tuple[int, int], key_budget: int) -> Entries:
+    """Return the entries of the block at `handle`; its keys may take `key_budget` bytes in all."""
     block = _read_block(source, handle)
     if len(block) < 4:
         raise _corrupt(source, handle[0], "a block is too short")
@@ -171,7 +172,7 @@ def _parse_block(source: Source, handle: tuple[int, int], room: int) -> Entries:
     if end < 0:
         raise _corrupt(source, handle[0], "a block's restart table is longer than the block")
     try:
-        return _parse_entries(block, end, room)
+        return _parse_entries(block, end, key_budget)
     except _NotInOrderError as error:
         raise _corrupt(source, handle[0], "the keys of its table are not in order") from error
     except (IndexError, ValueError) as error:
@@ -182,7 +183,7 @@ class _NotInOrderError(Exception):
     """A key that is smaller than the key before it."""
 
 
-def _parse_entries(block: bytes, end: int, room: int) -> Entries:
+def _parse_entries(block: bytes, end: int, key_budget: int) -> Entries:
     """Unpack prefix-compressed entries; of those with one key the first counts.
 
     Raises IndexError or ValueError where they make no sense, `_NotInOrderError` where keys descend.
@@ -206,8 +207,8 @@ def _parse_entries(block: bytes, end: int, room: int) -> Entries:
         if shared > len(key) or position > end:
             raise ValueError
         last, key = key, key[:shared] + block[start:split]
-        room -= len(key)
-        if room < 0:
+        key_budget -= len(key)
+        if key_budget < 0:
             raise ValueError
         if key > last or not entries:
             entries[key] = block[split:position]
@@ -244,7 +245,7 @@ def _uncompress(source: Source, offset: int, block: bytes) -> bytes:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """A base-128 number of at most 64 bits and the position behind it.
+    """Return a base-128 number of at most 64 bits and the position behind it.
 
     Raises IndexError past the end of `data` or past 64 bits.
     """
@@ -269,8 +270,4 @@ def _not_a_table(source: Source) -> ReadProblem:
 
 
 def _corrupt(source: Source, offset: int, what: str) -> ReadProblem:
-    return Corrupt(
-        source.path,
-        f"{what} (offset {offset})",
-        "The file is damaged; copy it again or use another checkpoint of the run.",
-    )
+    return corrupt(source.path, f"{what} (offset {offset})")

@@ -1,9 +1,10 @@
-"""The same Checkpoint through TensorFlow's own reader: a second opinion. Only user of tensorflow.
+"""Checkpoints read by TensorFlow (`--engine tensorflow`), as a second opinion.
 
-The files are located and the layers named as ever; names, shapes, element types, values and the
-object graph come from TensorFlow. Variables are listed by tf.train.load_checkpoint and read by the
-restore op, which reads the partitioned variables of V1 checkpoints too, as the former does not.
-The index is looked over by ours first: TensorFlow ends the process on shapes that no tensor has.
+This is the only module that imports TensorFlow. TensorFlow gives names, shapes, element types,
+values and the object graph; files are located and layers are found as with the native engine.
+tf.train.load_checkpoint lists the variables. RestoreV2 reads them, since only RestoreV2 reads the
+partitioned variables of V1 checkpoints. The native reader checks the index before: TensorFlow ends
+the process on shapes that no tensor can have.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, ReadProblem, Unsupported, UsageProblem
-from bninspect.formats.tensorflow.object_based import OBJECT_GRAPH, with_object_graph
+from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
+from bninspect.formats.tensorflow.object_based import with_object_graph
 from bninspect.formats.tensorflow.saved_model import variables_of, with_metadata
 from bninspect.formats.tensorflow.v1_slices import open_tensor_slices
 from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.target import Target
 
-_CLUE = "Leave out --engine to let bninspect read it."
+_HINT = "Omit --engine, so that bninspect reads it itself."
 
 
 def open_with_tensorflow(path: str, target: Target) -> Checkpoint:
-    """Open what was located with TensorFlow's reader; `path` is what the user typed.
+    """Return the checkpoint of a located target, read by TensorFlow; `path` is what the user typed.
 
-    Raises `UsageProblem` if TensorFlow is not installed, `Unsupported` for Keras files, which it
-    does not read, and `ReadProblem` for what it refuses.
+    Raises `UsageProblem` if TensorFlow is not installed, `Unsupported` for Keras files and
+    `ReadProblem` for files that TensorFlow refuses.
     """
     tensorflow = _import_tensorflow()
     if target.kind == "saved-model":
@@ -42,21 +44,21 @@ def open_with_tensorflow(path: str, target: Target) -> Checkpoint:
     if target.kind not in {"tensor-bundle", "tensor-slices"}:
         raise Unsupported(
             target.path,
-            "TensorFlow's reader reads TensorFlow checkpoints and SavedModels, no Keras files",
-            _CLUE,
+            "--engine tensorflow reads TensorFlow checkpoints and SavedModels, no Keras files",
+            _HINT,
         )
     return _open(tensorflow, path, target.path, target)
 
 
 def _import_tensorflow() -> Any:
-    # TensorFlow tells of CUDA and of the CPU on import, which is no part of the report.
+    # On import, TensorFlow logs lines about CUDA and the CPU, which are no part of the report.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         with _silent_libraries():
             import tensorflow
 
-            tensorflow.constant(0)  # looks for devices
+            tensorflow.constant(0)  # initializes the devices, which logs more lines
     except ImportError as error:
         raise UsageProblem(
             f"--engine tensorflow needs TensorFlow, which cannot be imported ({error})."
@@ -67,24 +69,24 @@ def _import_tensorflow() -> Any:
 
 @contextmanager
 def _silent_libraries() -> Iterator[None]:
-    """Keep what libraries write to standard error before any setting reaches them from there."""
+    """Discard standard error: libraries log there before any setting can reach them."""
     try:
         standard_error = os.dup(2)
-    except OSError:  # it is closed
+    except OSError:  # standard error is closed
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    discarded = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(discarded, 2)
         yield
     finally:
         os.dup2(standard_error, 2)
         os.close(standard_error)
-        os.close(nowhere)
+        os.close(discarded)
 
 
-def _look_over(path: str, place: str, target: Target) -> None:
-    """Raise a `ReadProblem` for shapes and types on which TensorFlow would end the process."""
+def _check_shapes(path: str, place: str, target: Target) -> None:
+    """Raise a `ReadProblem` for shapes and types on which TensorFlow ends the process."""
     opened = (
         open_tensor_slices(path, place)
         if target.kind == "tensor-slices"
@@ -95,14 +97,14 @@ def _look_over(path: str, place: str, target: Target) -> None:
             if math.prod(max(size, 1) for size in variable.shape) >= 1 << 63:
                 raise Corrupt(
                     place,
-                    f"{variable.name} of shape {list(variable.shape)} is more than a tensor can be",
-                    "The file is damaged; use another one.",
+                    f"{variable.name} of shape {list(variable.shape)} is larger than any tensor",
+                    "The file is damaged; use another checkpoint of the run.",
                 )
 
 
 def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
-    _look_over(path, place, target)
-    with _faults(tensorflow, place):
+    _check_shapes(path, place, target)
+    with _as_read_problem(tensorflow, place):
         reader = tensorflow.train.load_checkpoint(place)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     variables: Mapping[str, Variable] = {
@@ -113,7 +115,7 @@ def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
             partial(_read, tensorflow, place, name, dtypes[name]),
         )
         for name in sorted(shapes, key=os.fsencode)
-        if name != OBJECT_GRAPH
+        if name != OBJECT_GRAPH_KEY
     }
     checkpoint = Checkpoint(
         path=path,
@@ -122,21 +124,21 @@ def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
         variables=variables,
         notes=target.notes,
     )
-    if OBJECT_GRAPH not in shapes:
+    if OBJECT_GRAPH_KEY not in shapes:
         return checkpoint
 
     def read_string(name: str) -> bytes:
-        with _faults(tensorflow, place):
+        with _as_read_problem(tensorflow, place):
             text = reader.get_tensor(name)
         if not isinstance(text, bytes):
-            raise Corrupt(place, f"{name} should be one string, and is not", _CLUE)
+            raise Corrupt(place, f"expected one string under {name}, got something else", _HINT)
         return text
 
     return with_object_graph(checkpoint, read_string)
 
 
 def _read(tensorflow: Any, place: str, name: str, dtype: Any) -> NDArray[Any]:
-    with _faults(tensorflow, place):
+    with _as_read_problem(tensorflow, place):
         (tensor,) = tensorflow.raw_ops.RestoreV2(
             prefix=place, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
         )
@@ -145,10 +147,10 @@ def _read(tensorflow: Any, place: str, name: str, dtype: Any) -> NDArray[Any]:
 
 
 @contextmanager
-def _faults(tensorflow: Any, place: str) -> Iterator[None]:
-    """Turn what TensorFlow raises about a file into a `ReadProblem` with its own words."""
+def _as_read_problem(tensorflow: Any, place: str) -> Iterator[None]:
+    """Raise TensorFlow's errors about a file as a `ReadProblem` with TensorFlow's words."""
     try:
         yield
     except (tensorflow.errors.OpError, ValueError, RuntimeError, TypeError) as error:
         message = getattr(error, "message", str(error)).strip().splitlines() or ["no reason"]
-        raise ReadProblem(place, f"TensorFlow cannot read it ({message[0]})", _CLUE) from error
+        raise ReadProblem(place, f"TensorFlow cannot read it ({message[0]})", _HINT) from error

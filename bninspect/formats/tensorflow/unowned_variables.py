@@ -1,8 +1,8 @@
-"""Variables of an object graph that no object holds as an attribute: what they are called.
+"""Names for the variables of an object graph that no object holds as an attribute.
 
-There are two kinds. Keras 3's optimizers list what they train, and tf.train.Checkpoint does not
-store Keras 3 layers that a model keeps in a plain Python list: of those the optimizer's list is all
-that is left. And Keras's `model.export` stores variables in lists alone.
+There are two kinds. tf.train.Checkpoint does not store the layers of a Keras 3 model that are in a
+plain Python list: of these only the list of variables that the optimizer trains is stored. And
+Keras's `model.export` stores variables in lists only.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from bninspect.formats.tensorflow.object_graph import ROOT, TRAINED, ObjectGraph
 from bninspect.wording import listed
 
 _MAX_NAMES_IN_NOTE = 3
-_MAX_SLOT_LISTS = 8  # lists of slots that are asked: Adam has two, no optimizer more than four
+_MAX_SLOT_LISTS = 8  # Adam has two lists of slots, no optimizer more than four
 
 
 class Named(NamedTuple):
-    """Names of variables by their number in the graph, and sentences on them."""
+    """Names of variables by their numbers in the object graph, and sentences on them."""
 
     names: dict[int, str]
     notes: tuple[str, ...]
 
 
-def name_lost(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) -> Named:
-    """Variables that an optimizer trains and nothing else holds, though it trains others that are.
+def name_trained_only(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) -> Named:
+    """Return names for variables that only an optimizer's list of what it trains holds.
 
-    (An optimizer all of whose variables are elsewhere trains a model that was not stored, on
-    purpose.) Their slots tell whose they are: Keras 3 calls that of `net/bn/gamma`
-    `adam/net_bn_gamma_momentum`, so the layer's name is there even where the variable itself is
-    called `net/gamma` (keras/src/optimizers/base_optimizer.py).
+    Optimizers none of whose variables are owned are passed over: their model was not stored, on
+    purpose. The names of slots show the layer: Keras 3 calls the slot of `net/bn/gamma`
+    `adam/net_bn_gamma_momentum`, even where the variable itself is called `net/gamma`
+    (keras/src/optimizers/base_optimizer.py).
     """
     names: dict[int, str] = {}
     for optimizer, trained in _trained_lists(graph):
@@ -40,16 +40,16 @@ def name_lost(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) -> Named:
             continue
         slots = _slot_lists(graph, optimizer, trained)
         for place, (number, _) in enumerate(graph.children[trained]):
-            loose = number in graph.variables and number not in owners and number not in names
-            if loose and number not in graph.slots:
+            unowned = number in graph.variables and number not in owners and number not in names
+            if unowned and number not in graph.slots:
                 variable = graph.variables[number]
                 scope = _scope_in_slots(graph, [held[place] for held in slots], variable.leaf)
                 names[number] = graph.join(scope, variable.leaf) if scope else variable.full_name
-    return Named(names, tuple(_note_on_lost([*names.values()])))
+    return Named(names, tuple(_note_on_trained_only([*names.values()])))
 
 
 def _trained_lists(graph: ObjectGraph) -> Iterator[tuple[int, int]]:
-    """(optimizer, list) for each list of what an optimizer trains, each list once."""
+    """Yield (optimizer, list) for each list of what an optimizer trains, each list once."""
     seen: set[int] = set()
     for optimizer in sorted(graph.optimizers):
         for child, name in graph.children[optimizer]:
@@ -59,7 +59,7 @@ def _trained_lists(graph: ObjectGraph) -> Iterator[tuple[int, int]]:
 
 
 def _slot_lists(graph: ObjectGraph, optimizer: int, trained: int) -> list[list[int]]:
-    """The lists of an optimizer that are as long as that of what it trains: a slot for each."""
+    """Return the lists of slots: those as long as the list of what the optimizer trains."""
     length = len(graph.children[trained])
     lists = {
         child
@@ -79,7 +79,7 @@ def _scope_in_slots(graph: ObjectGraph, slots: list[int], leaf: str) -> str | No
     return None
 
 
-def _note_on_lost(names: list[str]) -> Iterator[str]:
+def _note_on_trained_only(names: list[str]) -> Iterator[str]:
     if names:
         yield (
             f"an optimizer trains {len(names)} variables of layers that the checkpoint does not"
@@ -90,9 +90,10 @@ def _note_on_lost(names: list[str]) -> Iterator[str]:
 
 
 def name_listed(graph: ObjectGraph, named: set[int], taken: set[str]) -> Named:
-    """What only lists hold, by full names; `named` is what has a name, `taken` are others' scopes.
+    """Return names for variables that only lists hold, made of their full names.
 
-    A second list of copies adds nothing: those keep their keys.
+    `named` are the variables with names, `taken` the scopes of other layers. Variables of a second
+    list of copies keep their keys as names.
     """
     names: dict[int, str] = {}
     notes: list[str] = []
@@ -106,15 +107,16 @@ def name_listed(graph: ObjectGraph, named: set[int], taken: set[str]) -> Named:
             for scope, leaves in _by_scope(graph, listed).items():
                 names |= _name_scope(graph, scope, leaves, taken)
                 if any(len(numbers) > 1 for numbers in leaves.values()):
+                    name = f"the name {scope}" if scope else "no name"
                     notes.append(
-                        f"several layers are called {scope or 'nothing'} in this file: they are"
-                        " numbered in its order, and what not all of them have is left out"
+                        f"several layers have {name} in this file: they are numbered in its order,"
+                        " without the variables that only some of them have"
                     )
     return Named(names, tuple(dict.fromkeys(notes)))
 
 
 def _by_scope(graph: ObjectGraph, listed: list[int]) -> dict[str, dict[str, list[int]]]:
-    """Scope → last part of the name → variables, in the list's order, each once."""
+    """Return scope → last part of the name → variables, in the order of the list, each once."""
     found: dict[str, dict[str, list[int]]] = {}
     for number in dict.fromkeys(listed):
         variable = graph.variables[number]
@@ -125,11 +127,11 @@ def _by_scope(graph: ObjectGraph, listed: list[int]) -> dict[str, dict[str, list
 def _name_scope(
     graph: ObjectGraph, scope: str, leaves: dict[str, list[int]], taken: set[str]
 ) -> dict[int, str]:
-    """Names for the variables of one scope, which may be several layers'.
+    """Return names for the variables of one scope, which several layers may share.
 
-    The first gamma belongs to the first moving_mean if there are as many of both, whatever the
-    order of the list: layer by layer (Keras 3) or all that is trainable first (Keras 2). What there
-    is another number of cannot be told to belong to any, and gets a scope of its own.
+    If there are as many gammas as moving_means, the first belongs to the first, whether the list
+    has layer after layer (Keras 3) or all trainable variables first (Keras 2). If the numbers
+    differ, each kind gets scopes of its own.
     """
     names = {}
     for leaf, numbers in leaves.items():

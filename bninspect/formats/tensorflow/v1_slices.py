@@ -1,14 +1,15 @@
 """V1 checkpoints: one file of any name, or the shards `PREFIX-?????-of-0000N`.
 
-Each file is a table (see `sstable`). Its empty key holds what the file has: of every variable the
-name, the full shape, the element type and the slices that lie here (most variables are one slice).
-Every other key is made from a name and a slice, and its value holds the slice's elements in the
-typed fields of a TensorProto. A variable's slices may lie in several shards. Facts from
+Each file is a table (see `sstable`). Its empty key holds the table of contents: the name, full
+shape and element type of each variable, and which of its slices this file has (most variables are
+one slice). Every other key is made from a name and a slice; its value holds the elements of the
+slice in the typed fields of a TensorProto. The slices of a variable may be in several shards. Facts
+from
 tensorflow/core/util/saved_tensor_slice.proto, saved_tensor_slice_util.{h,cc} and
 tensor_slice_{reader,set,writer}.{h,cc} beside it.
 
-Opening a checkpoint reads what each file says it has; a value is read when its variable is. The
-checksums are those of the table's blocks, so a value costs the block that it lies in.
+Opening a checkpoint reads the tables of contents. Values are read when a variable is read. The
+blocks of the table have the checksums, so reading a value reads its whole block.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _BUNDLE_HEADER = b"\x08"  # BundleHeader.num_shards, which leads the first value
 _NEWEST_VERSION = 1
 
 # Which field of the TensorProto holds the elements, by their DataType (saved_tensor_slice_util.h).
-# V1 writers know bfloat16 as little as uint32 and uint64, but the fields are there. Others are not
-# read.
+# V1 writers do not support bfloat16, uint32 and uint64, but the fields for them exist. Other types
+# are not read.
 _FIELD_OF = {
     1: "float_val",
     2: "double_val",
@@ -51,7 +52,7 @@ _FIELD_OF = {
     22: "uint32_val",
     23: "uint64_val",
 } | dict.fromkeys((3, 4, 5, 6, 17), "int_val")
-# What the fields give: of floating-point numbers the bits, of narrow integers wide ones.
+# The types of the fields: the bits of floating-point numbers, wider integers for narrow ones.
 _FIELDS = {
     "float_val": "u4",
     "double_val": "u8",
@@ -64,16 +65,16 @@ _FIELDS = {
 }
 
 
-def open_tensor_slices(path: str, place: str, notes: tuple[str, ...] = ()) -> Checkpoint:
-    """Open the V1 checkpoint at `place`: a file, or shards as `PREFIX-?????-of-0000N`.
+def open_tensor_slices(path: str, location: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Return the open V1 checkpoint at `location`: a file, or shards as `PREFIX-?????-of-0000N`.
 
-    `path` is what the user typed. Raises a `ReadProblem` if a file is missing, damaged or newer
-    than this format, if two shards disagree, and for the index of a V2 checkpoint.
+    `path` is what the user typed. Raises a `ReadProblem` if a file is missing, damaged or of a
+    newer version of the format, if two shards disagree, and for the index of a V2 checkpoint.
     """
-    variables = _Variables(place)
+    variables = _Variables(location)
     return Checkpoint(
         path=path,
-        resolved=place,
+        resolved=location,
         format="tf-v1",
         variables=variables,
         notes=notes,
@@ -83,7 +84,7 @@ def open_tensor_slices(path: str, place: str, notes: tuple[str, ...] = ()) -> Ch
 
 
 class _StoredSlice(NamedTuple):
-    """A slice that a file says it has; `encoded` is its TensorSlice."""
+    """A slice in the table of contents of a file; `encoded` is its TensorSlice."""
 
     file: Source
     table: Table
@@ -91,7 +92,7 @@ class _StoredSlice(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """What the files say of one variable; `shape` is its TensorShape, encoded."""
+    """One variable in the tables of contents; `shape` is its TensorShape, encoded."""
 
     key: bytes
     shape: bytes
@@ -100,16 +101,16 @@ class _Stored(NamedTuple):
 
 
 class _Variables(Mapping[str, Variable]):
-    """The checkpoint's variables by name, gathered from its files; shapes are decoded on demand."""
+    """The variables of all files by name; a shape is decoded when its variable is looked up."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, location: str) -> None:
+        self._location = location
         self._files: list[Source] = []
         self._stored: dict[str, _Stored] = {}
         try:
-            for file in _open_files(place):
+            for file in _open_files(location):
                 self._files.append(file)
-                self._gather(file)
+                self._add_contents(file)
         except BaseException:
             self.close()
             raise
@@ -119,8 +120,11 @@ class _Variables(Mapping[str, Variable]):
             file.close()
 
     def prefetch(self, variables: Iterable[Variable]) -> None:
-        """Let the blocks of some variables come from afar; what is wrong is told by who reads."""
-        if not is_url(self._place):
+        """Prefetch the blocks of these variables (remote files only).
+
+        Errors are ignored here; reading raises them.
+        """
+        if not is_url(self._location):
             return
         places: dict[Table, tuple[Source, list[tuple[int, int]]]] = {}
         for variable in variables:
@@ -151,8 +155,8 @@ class _Variables(Mapping[str, Variable]):
     def __len__(self) -> int:
         return len(self._stored)
 
-    def _gather(self, file: Source) -> None:
-        """Take in what `file` says it has."""
+    def _add_contents(self, file: Source) -> None:
+        """Add the variables and slices in the table of contents of `file`."""
         table = Table(file)
         contents = _contents(file, table)
         if contents.versions.min_consumer > _NEWEST_VERSION:
@@ -166,14 +170,14 @@ class _Variables(Mapping[str, Variable]):
             stored = self._stored.setdefault(name, _Stored(entry.name, entry.shape, entry.type, []))
             if (entry.shape, entry.type) != (stored.shape, stored.dtype):
                 raise corrupt(
-                    file.path, f"{name} has another shape or element type in another place"
+                    file.path, f"{name} has another shape or element type in another entry"
                 )
             stored.slices.extend(_StoredSlice(file, table, encoded) for encoded in entry.slice)
 
     def _path(self, stored: _Stored) -> str:
-        """The file to name where a variable as a whole is at fault."""
+        """Return the file to name in an error about a whole variable."""
         files = {item.file.path for item in stored.slices}
-        return files.pop() if len(files) == 1 else self._place
+        return files.pop() if len(files) == 1 else self._location
 
     def _read(self, name: str, stored: _Stored, shape: tuple[int, ...]) -> NDArray[Any]:
         dtype, code = DTYPES[stored.dtype]
@@ -184,7 +188,7 @@ class _Variables(Mapping[str, Variable]):
                 f"{name} holds {dtype} elements, which have no numbers to read",
                 "Choose another variable.",
             )
-        # Every part is read before room for the whole is made: what a file claims allots nothing.
+        # All parts are read before memory for the whole is allocated: a claim allocates nothing.
         parts = self._read_parts(name, stored, shape, field, code)
         try:
             array = parts[0][1] if len(parts) == 1 else np.empty(shape, code)
@@ -192,25 +196,25 @@ class _Variables(Mapping[str, Variable]):
         except ValueError as error:
             raise Unsupported(
                 self._path(stored),
-                f"{name} of shape {list(shape)} is more than an array can be",
+                f"{name} of shape {list(shape)} is larger than any array",
                 "Choose another variable.",
             ) from error
         if len(parts) > 1:
-            self._put_together(name, stored, parts, array)
+            self._fill(name, stored, parts, array)
         return widened(array, dtype)
 
     def _read_parts(
         self, name: str, stored: _Stored, shape: tuple[int, ...], field: str, code: str
     ) -> list[tuple[tuple[slice, ...], NDArray[Any]]]:
-        """The elements of each slice and where they belong; together as many as `shape` has."""
-        # By place: keys hold the whole name, so all of them together could take any room.
+        """Return the position and elements of each slice; together as many as `shape` has."""
+        # By position: keys hold the whole name, so all keys together could take any memory.
         places: dict[tuple[tuple[int, int], ...], _StoredSlice] = {}
         total = 0
         for item in stored.slices:
             place, _ = _place(item, name, stored.key, shape)
             bounds = tuple((side.start, side.stop) for side in place)
             if bounds in places:
-                raise corrupt(item.file.path, f"a slice of {name} is there twice")
+                raise corrupt(item.file.path, f"a slice of {name} is listed twice")
             places[bounds] = item
             total += _size(place)
         if total != math.prod(shape):
@@ -225,14 +229,14 @@ class _Variables(Mapping[str, Variable]):
             parts.append((place, _read_elements(item, name, key, place, field, code)))
         return parts
 
-    def _put_together(
+    def _fill(
         self,
         name: str,
         stored: _Stored,
         parts: list[tuple[tuple[slice, ...], NDArray[Any]]],
         whole: NDArray[Any],
     ) -> None:
-        """Fill `whole` from the slices of a partitioned variable."""
+        """Fill `whole` with the slices of a partitioned variable."""
         covered = np.zeros(whole.shape, bool)
         for place, elements in parts:
             whole[place] = elements.reshape(whole[place].shape)
@@ -241,11 +245,11 @@ class _Variables(Mapping[str, Variable]):
             raise corrupt(self._path(stored), f"the slices of {name} overlap")
 
 
-def _open_files(place: str) -> Iterator[Source]:
-    """The one file, or each of the shards that the pattern stands for."""
-    pattern = ALL_V1_SHARDS.fullmatch(place)
+def _open_files(location: str) -> Iterator[Source]:
+    """Yield the one file, or each shard of `PREFIX-?????-of-0000N`."""
+    pattern = ALL_V1_SHARDS.fullmatch(location)
     if pattern is None:
-        yield Source(place)
+        yield Source(location)
         return
     prefix, count = pattern.groups()
     for number in range(int(count)):
@@ -261,7 +265,7 @@ def _open_files(place: str) -> Iterator[Source]:
 
 
 def _contents(file: Source, table: Table) -> Any:
-    """What `file` says it has, a SavedTensorSliceMeta."""
+    """Return the table of contents of `file`, a SavedTensorSliceMeta."""
     encoded = table.get(_CONTENTS_KEY)
     if encoded is not None and encoded.startswith(_BUNDLE_HEADER):
         raise Unsupported(
@@ -282,22 +286,22 @@ def _contents(file: Source, table: Table) -> Any:
 def _place(
     item: _StoredSlice, name: str, variable_key: bytes, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], bytes]:
-    """Where a slice lies in the whole, and the key of its elements."""
+    """Return the position of a slice in its variable, and the key of its elements."""
     place, key = slice_place(
         variable_key, _parse(item.file.path, name, TensorSlice, item.encoded), shape
     )
     if place is None:
-        raise corrupt(item.file.path, f"a slice of {name} lies outside its shape {list(shape)}")
+        raise corrupt(item.file.path, f"a slice of {name} is outside its shape {list(shape)}")
     return place, key
 
 
 def _read_elements(
     item: _StoredSlice, name: str, key: bytes, place: tuple[slice, ...], field: str, code: str
 ) -> NDArray[Any]:
-    """The elements of one slice, of shape (n,); exactly as many as it has.
+    """Return the elements of one slice, of shape (n,); raises `Corrupt` if there are not n.
 
-    A TensorProto elsewhere may hold one value for many elements; here TensorFlow's own reader
-    takes none that has too few or too many (tensor_slice_reader.h, CopySliceData).
+    Elsewhere a TensorProto may hold one value for many elements. TensorFlow's reader of slices
+    refuses a TensorProto with too few or too many (tensor_slice_reader.h, CopySliceData).
     """
     encoded = item.table.get(key)
     if encoded is None:

@@ -6,8 +6,8 @@ has an entry with slices and one entry more for each slice, under a key made fro
 slice. Facts from tensorflow/core/util/tensor_bundle/tensor_bundle.{cc,proto},
 tensorflow/core/util/saved_tensor_slice_util.cc and tensorflow/core/lib/strings/ordered_code.cc.
 
-Opening a checkpoint reads the index alone; a shard is opened when a variable in it is read, and
-then only that variable's bytes are read, held against their checksum.
+Opening a checkpoint reads only the index. A shard is opened when a variable in it is read; then
+only the bytes of that variable are read and compared with their checksum.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, Unsupported
+from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
 from bninspect.formats.tensorflow.dtypes import DTYPES, corrupt, read_shape, widened
 from bninspect.formats.tensorflow.ordered_code import slice_place
 from bninspect.formats.tensorflow.protos import DecodeError, declare
@@ -34,10 +35,9 @@ from bninspect.storage.urls import is_url
 
 BundleHeader, BundleEntry = declare("BundleHeader", "BundleEntry")
 
-HEADER_KEY = b""
+_HEADER_KEY = b""
 _V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file
-OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
-_NO_VARIABLES = (HEADER_KEY, OBJECT_GRAPH_KEY)
+_NO_VARIABLES = (_HEADER_KEY, OBJECT_GRAPH_KEY.encode())
 _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
 _BIG_ENDIAN = 1
 _MAX_READ_RANK = 32  # numpy's own limit before 2.0; a BN variable has five at most
@@ -45,10 +45,10 @@ _NEWEST_VERSION = 1
 
 
 def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> Checkpoint:
-    """Open the V2 checkpoint at `prefix`, name-based or object-based.
+    """Return the open V2 checkpoint at `prefix`, name-based or object-based.
 
-    `path` is what the user typed. Raises a `ReadProblem` if the index is missing, damaged or newer
-    than this format, or if the shard that holds the object graph is.
+    `path` is what the user typed. Raises a `ReadProblem` if the index, or the shard that holds the
+    object graph, is missing, damaged or of a newer version of the format.
     """
     bundle = _Bundle(prefix)
     checkpoint = Checkpoint(
@@ -60,7 +60,7 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
         prefetch=bundle.prefetch,
         close=bundle.close,
     )
-    if OBJECT_GRAPH_KEY not in bundle.entries:
+    if OBJECT_GRAPH_KEY.encode() not in bundle.entries:
         return checkpoint
     from bninspect.formats.tensorflow.object_based import with_object_graph
 
@@ -68,9 +68,9 @@ def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> C
 
 
 def require_shards(prefix: str) -> None:
-    """Raise a `ReadProblem` unless all bytes that the index of `prefix` tells of are there.
+    """Raise a `ReadProblem` unless the shards hold all bytes that the index of `prefix` lists.
 
-    Values are not read: their places in the shards are held against the sizes of those.
+    No values are read: the offsets and sizes of the index are compared with the sizes of the files.
     """
     bundle = _Bundle(prefix)
     try:
@@ -80,10 +80,9 @@ def require_shards(prefix: str) -> None:
 
 
 class _Variables(Mapping[str, Variable]):
-    """The bundle's variables by name; each is decoded when it is looked up.
+    """The variables of a checkpoint by name; the entry of each is parsed when it is looked up.
 
-    A large checkpoint has thousands of variables and few of them belong to BN layers, so the
-    entries of the others are never parsed.
+    A large checkpoint has thousands of variables, and few of them belong to BN layers.
     """
 
     def __init__(self, bundle: _Bundle) -> None:
@@ -105,7 +104,7 @@ class _Variables(Mapping[str, Variable]):
 
 
 class _Bundle:
-    """The index's entries, the header's facts, and the shards opened so far."""
+    """The entries of an index, the facts of its header, and the shards opened so far."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -116,8 +115,8 @@ class _Bundle:
         self._budget = Budget()
         self._disk_types: dict[str, np.dtype[Any]] = {}
         self._shapes: dict[bytes, tuple[int, ...]] = {}
-        header = self._entry(BundleHeader, HEADER_KEY, "the header")
-        if self.entries[HEADER_KEY].startswith(_V1_CONTENTS):
+        header = self._entry(BundleHeader, _HEADER_KEY, "the header")
+        if self.entries[_HEADER_KEY].startswith(_V1_CONTENTS):
             raise Unsupported(
                 self.index_path,
                 "this is a V1 checkpoint, though it is called like the index of a V2 checkpoint",
@@ -138,11 +137,11 @@ class _Bundle:
         self._shards.clear()
 
     def require_shards(self) -> None:
-        """Raise `Incomplete` unless each shard is there and reaches as far as its last entry."""
+        """Raise `Incomplete` unless each shard exists and is as long as its last entry needs."""
         last: dict[int, tuple[int, int, str]] = {}
         for key, encoded in self.entries.items():
             name = key.decode("utf-8", "replace")
-            if key == HEADER_KEY:
+            if key == _HEADER_KEY:
                 continue
             entry = self._parse(BundleEntry, encoded, name)
             end = entry.offset + entry.size
@@ -153,7 +152,10 @@ class _Bundle:
             self._shards.pop(number).close()
 
     def prefetch(self, variables: Iterable[Variable]) -> None:
-        """Let the bytes of some variables come from afar; what is wrong is told by who reads."""
+        """Prefetch the bytes of these variables (remote files only).
+
+        Errors are ignored here; reading raises them.
+        """
         if not is_url(self.prefix):
             return
         places: dict[int, list[tuple[int, int]]] = {}
@@ -161,14 +163,14 @@ class _Bundle:
             with suppress(Corrupt):
                 for part in self._parts(variable):
                     places.setdefault(part.shard_id, []).append((part.offset, part.size))
-        there = []
+        ranges = []
         for number, wanted in sorted(places.items()):
             with suppress(Corrupt, Incomplete):
-                there.append((self._shard(number, "a variable"), wanted))
-        prefetch_all(there)
+                ranges.append((self._shard(number, "a variable"), wanted))
+        prefetch_all(ranges)
 
     def _parts(self, variable: Variable) -> Iterator[Any]:
-        """The entries that say where the bytes of a variable lie."""
+        """Yield the entries of a variable's bytes: one, or one for each slice."""
         key = variable.name.encode("utf-8", "surrogateescape")
         entry = self._entry(BundleEntry, key, variable.name)
         if not entry.slices:
@@ -179,7 +181,7 @@ class _Bundle:
                 yield self._entry(BundleEntry, slice_key, variable.name)
 
     def variable(self, name: str, key: bytes) -> Variable:
-        """The variable under `key`, its shape and type checked, its bytes not yet read."""
+        """Return the variable under `key`; checks shape and type, reads no values."""
         entry = self._parse(BundleEntry, self.entries[key], name)
         encoded_shape = entry.shape
         shape = self._shapes.get(encoded_shape)
@@ -197,10 +199,10 @@ class _Bundle:
         )
 
     def read_string(self, name: str) -> bytes:
-        """The one string of a scalar string tensor.
+        """Return the string of a scalar string tensor.
 
-        Stored as its length (varint), the masked checksum of the lengths, and its bytes; the
-        entry's checksum covers the length as a fixed32 instead (WriteStringTensor).
+        Its length (varint), the masked checksum of the length, and its bytes are stored. The
+        checksum of the entry covers the length as a fixed32 instead (WriteStringTensor).
         """
         entry = self._entry(BundleEntry, name.encode(), name)
         shard = self._shard(entry.shard_id, name)
@@ -213,7 +215,7 @@ class _Bundle:
             length, start = -1, 0
         fixed = "<I" if self._byte_order == "<" else ">I"
         if length != entry.size - start - 4 or length >= 1 << 32:
-            raise self._corrupt(f"{name} should be one string, and is not")
+            raise self._corrupt(f"expected one string under {name}, got something else")
         if masked_crc32c(struct.pack(fixed, length) + data[start:]) != entry.crc32c:
             raise self._wrong_checksum(name, entry)
         return data[start + 4 :]
@@ -243,7 +245,7 @@ class _Bundle:
         if len(shape) > _MAX_READ_RANK or (0 in shape and _overflows(shape, disk_type)):
             raise Unsupported(
                 self.index_path,
-                f"{name} of shape {list(shape)} is more than an array can be",
+                f"{name} of shape {list(shape)} is larger than any array",
                 "Choose another variable.",
             )
         if entry.slices:
@@ -279,12 +281,12 @@ class _Bundle:
         entry: Any,
         disk_type: np.dtype[Any],
     ) -> NDArray[Any]:
-        """Put a partitioned variable together from its slices."""
+        """Return a partitioned variable, joined from its slices."""
         parts = []
         for stored_slice in entry.slices:
             place, slice_key = slice_place(key, stored_slice, shape)
             if place is None:
-                raise self._corrupt(f"a slice of {name} lies outside its shape {list(shape)}")
+                raise self._corrupt(f"a slice of {name} is outside its shape {list(shape)}")
             part = self._entry(BundleEntry, slice_key, f"a slice of {name}")
             if part.dtype != entry.dtype:
                 raise self._corrupt(f"a slice of {name} has another element type")
@@ -309,9 +311,9 @@ class _Bundle:
         return whole
 
     def _require_slices(self, name: str, parts: list[Any]) -> None:
-        """Raise unless each slice's bytes are there, and are its own.
+        """Raise a `ReadProblem` unless each slice has bytes of its own in the shards.
 
-        Room for the whole is made only then: slices that share bytes could claim any amount.
+        Memory for the whole is allocated only then: slices that share bytes could claim any amount.
         """
         ends: dict[int, int] = {}
         for part in sorted(parts, key=lambda part: (part.shard_id, part.offset)):
@@ -338,12 +340,12 @@ class _Bundle:
                     "this shard of the checkpoint is missing",
                     f"Put {os.path.basename(path)} beside {os.path.basename(self.index_path)}.",
                 ) from error
-            except NotFetched as problem:  # the index tells the names all the same
+            except NotFetched as problem:  # the index alone still gives the names
                 raise Incomplete(problem.path, problem.message, problem.hint) from problem
         return shard
 
     def _wrong_size(self, name: str, shape: tuple[int, ...], size: int) -> ReadProblem:
-        return self._corrupt(f"{name} of shape {list(shape)} is said to take {size} bytes")
+        return self._corrupt(f"{name} of shape {list(shape)} has the wrong size of {size} bytes")
 
     def _wrong_checksum(self, name: str, entry: Any) -> ReadProblem:
         return corrupt(
@@ -356,5 +358,5 @@ class _Bundle:
 
 
 def _overflows(shape: tuple[int, ...], element: np.dtype[Any]) -> bool:
-    """Whether numpy cannot count the bytes, taking empty dimensions as 1 as it does."""
+    """Return whether the bytes exceed numpy's limit, which counts empty dimensions as 1."""
     return math.prod(max(size, 1) for size in shape) * element.itemsize >= 2**63

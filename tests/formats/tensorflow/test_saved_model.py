@@ -145,7 +145,7 @@ def test_an_empty_object_graph_beside_metadata(saved, run):
     report = bninspect.list_layers(saved)
     assert [layer.name for layer in report.checkpoints[0].layers] == ["layer_with_weights-0"]
     assert report.checkpoints[0].layers[0].keras is None
-    assert any("go by their keys" in note for note in report.checkpoints[0].notes)
+    assert any("keys are shown as names" in note for note in report.checkpoints[0].notes)
 
 
 def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
@@ -169,18 +169,18 @@ def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [
-        ("keras_metadata.pb", b"", "the Keras metadata takes 0 bytes"),
+        ("keras_metadata.pb", b"", "expected metadata of 1 to 268435456 bytes, got 0"),
         ("saved_model.pb", b"", "this file is empty"),
         ("keras_metadata.pb", b"\xff\xff", "the Keras metadata cannot be parsed"),
         (
             "keras_metadata.pb",
             keras_metadata(("root.layer_with_weights-0", b'{"momentum": ')),
-            "is not what Keras writes",
+            "metadata of a layer cannot be parsed",
         ),
         (
             "keras_metadata.pb",
             keras_metadata(("root", b"[" * 100_000)),
-            "is not what Keras writes",
+            "metadata of a layer cannot be parsed",
         ),
         ("saved_model.pb", b"\xff" * 30, "the SavedModel's graph cannot be parsed"),
         (

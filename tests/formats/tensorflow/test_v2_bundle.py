@@ -787,7 +787,7 @@ def test_a_slice_listed_twice(prefix, sliced):
 )
 def test_a_slice_outside_the_shape(prefix, sliced, part):
     write_index(prefix, with_slices(sliced, LEFT, part))
-    refused(prefix, Corrupt, index_path(prefix), "a slice of x lies outside its shape [2, 3]")
+    refused(prefix, Corrupt, index_path(prefix), "a slice of x is outside its shape [2, 3]")
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,21 @@ def _locate_file(path: str) -> Target:
             f"{os.path.basename(path)} is there, but the checkpoint's .index file is not",
             "Copy all files of the checkpoint.",
         )
+    if _has_user_block(path):
+        return Target("hdf5", path)
     raise foreign(path, head)
+
+
+def _has_user_block(path: str) -> bool:
+    """Return whether an HDF5 file begins behind bytes of another program (MATLAB puts 512 there).
+
+    On a server each place to look at is a request, so there the name must claim HDF5.
+    """
+    if is_url(path) and not path.lower().endswith((".h5", ".hdf5")):
+        return False
+    with Source(path) as source:
+        offset = hdf5_offset(source.size, lambda at, length: source.read(at, length, "its head"))
+    return offset is not None
 
 
 def _locate_slices(prefix: str, shard_counts: _ShardCounts = shard_counts) -> Target | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from bninspect.errors import ReadProblem, UnknownFormat
 from bninspect.storage.source import Source
@@ -11,6 +12,7 @@ from bninspect.storage.urls import is_url
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
 _HEAD, _TAIL = 64, 8  # bytes
+_SMALLEST_USER_BLOCK = 512  # bytes
 
 _OURS = "bninspect reads TensorFlow checkpoints and Keras files."
 _FOREIGN_HEADS: tuple[tuple[bytes, str], ...] = (
@@ -33,6 +35,20 @@ def ends(path: str) -> tuple[bytes, bytes]:
         head = source.read(0, min(source.size, _HEAD), "the head of the file")
         tail = 0 if head.startswith(HDF5_SIGNATURE) else min(source.size, _TAIL)
         return head, source.read(source.size - tail, tail, "the end of the file")
+
+
+def hdf5_offset(size: int, read: Callable[[int, int], bytes]) -> int | None:
+    """Return where the HDF5 file in `size` bytes begins, None if there is none.
+
+    A user block of 512 bytes, or of twice as many and so on, may precede it (File Format
+    Specification of HDF5, II.A). `read` returns bytes by offset and length.
+    """
+    offset = 0
+    while offset + len(HDF5_SIGNATURE) <= size:
+        if read(offset, len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
+            return offset
+        offset = max(2 * offset, _SMALLEST_USER_BLOCK)
+    return None
 
 
 def foreign(path: str, head: bytes) -> ReadProblem:

@@ -7,6 +7,7 @@ the size of the file.
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import stat
@@ -173,6 +174,23 @@ class Source:
             window.is_fetched = lambda at, length: here(offset + at, length)
         return window
 
+    def is_being_written(self) -> bool:
+        """Return whether another program has the file locked for writing, as HDF5 locks it.
+
+        To learn that, the file is locked for a moment: a program that opens it for writing then
+        fails. False for remote files, and on file systems without locks.
+        """
+        if self._object is not None:
+            return False
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return False
+
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
         if self._descriptor >= 0:
@@ -208,6 +226,10 @@ def prefetch_all(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> 
 
         with ThreadPoolExecutor(len(places)) as pool:
             list(pool.map(lambda one: one[0].prefetch(one[1]), places))
+
+
+class NotFetchedYet(OSError):
+    """Bytes of a remote file that are not here; raised only while a prefetch collects such."""
 
 
 class Window(io.RawIOBase):
@@ -253,7 +275,7 @@ class Window(io.RawIOBase):
             raise OSError(f"{length} bytes at offset {offset} lie beyond its end")
         if self.misses is not None and self.is_fetched and not self.is_fetched(offset, length):
             self.misses.append((offset, length))
-            raise OSError("not fetched yet")
+            raise NotFetchedYet
         try:
             return self._read_at(offset, length)
         except ReadProblem as problem:

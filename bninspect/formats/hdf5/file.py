@@ -1,93 +1,51 @@
-"""Safe access to HDF5: groups, attribute texts, datasets as variables. The only user of h5py.
+"""Safe access to an HDF5 file by paths: groups, the texts of attributes, datasets as variables.
 
-Only what is asked for is opened, only through hard links of this very file: soft and external
-links, external storage and virtual datasets would make the library open other places, so they are
-refused. Which groups and attributes a layout has is the matter of keras_h5.py and keras_weights.py.
+The files that Keras writes are read here without the HDF5 library. That believes what a file says:
+it allocates the length that a text claims, follows the nodes of a damaged tree for ever, and opens
+other files. Here every read is bounded, and only hard links of this very file are followed; soft
+and external links, external storage and virtual datasets are refused. Keras refuses them, too.
+
+Which groups and attributes a layout has is the matter of h5.py and weights_h5.py of formats/keras.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import math
-import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from typing import Any
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
-import h5py
-from numpy.typing import NDArray
-
-from bninspect.errors import Corrupt, Incomplete, ReadProblem, Unsupported
-from bninspect.formats.hdf5.attributes import stored_texts
-from bninspect.formats.hdf5.superblock import require_closed
+from bninspect.errors import Corrupt, ReadProblem, Unsupported
+from bninspect.formats.hdf5.attributes import parse_attribute, read_attributes, read_texts
+from bninspect.formats.hdf5.dataset import (
+    Dataset,
+    parse_dataset,
+    read_values,
+    require_sound_claim,
+)
+from bninspect.formats.hdf5.group import Link, is_group, read_links
+from bninspect.formats.hdf5.object_header import read_header
+from bninspect.formats.hdf5.structure import DAMAGED, SAVE_AGAIN, Damage, NotRead, Structure
+from bninspect.formats.hdf5.superblock import open_for_writing, read_superblock
 from bninspect.model.checkpoint import Variable
-from bninspect.storage.source import Budget, Look, Source, Window, problem_behind
-from bninspect.storage.urls import is_url
+from bninspect.storage.source import Budget, Look, Source, Window
 
-# A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
-# that from its stored bytes is not read. Datasets below the floor are, whatever they claim.
-_MAX_GROWTH = 1032
-_GROWTH_FLOOR = 1 << 20
-_WIDEST_ELEMENT = 8  # bytes
-_MAX_TEXTS = 16 << 20  # bytes of one attribute; the configuration of a ResNet-152 takes 0.5 MB
-_MAX_DEPTH = 100  # groups within groups; models of models stay far below
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-# What the machine refuses, not the file.
-_NOT_THE_FILE = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO}
-
-DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
-
-_SAVE_AGAIN = "Save the model again with Keras, then check that."
-
-
-@contextlib.contextmanager
-def hdf5_faults(path: str) -> Iterator[None]:
-    """Turn what h5py raises about a damaged file into a `Corrupt`.
-
-    h5py reports one and the same damage as any of these, by where the library noticed it. What is
-    no fault of the file (no permission, too many open files) is a plain `ReadProblem`.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        if problem := problem_behind(path, error):
-            raise problem from None
-        if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
-            raise ReadProblem(
-                path,
-                f"cannot be read ({os.strerror(error.errno)})",
-                "Check its permissions, the disk and the limit of open files, then try again.",
-            ) from error
-        raise Corrupt(path, f"HDF5 cannot read it ({error})", DAMAGED) from error
-
-
-def _require_not_locked(path: str) -> None:
-    """HDF5 locks a file that it writes; only its own way of opening one tells."""
-    try:
-        with hdf5_faults(path):
-            h5py.File(path, "r").close()
-    except Corrupt as problem:
-        if isinstance(problem.__cause__, BlockingIOError):
-            raise Incomplete(
-                path,
-                "it is open for writing in another program",
-                "Try again when that has closed it.",
-            ) from problem
-        raise
+_MOST_LEVELS = 100  # groups within groups; models of models stay far below
 
 
 class Hdf5:
-    """An HDF5 file opened for reading; `path` is its name as it is to appear in messages.
+    """An HDF5 file opened for reading; `path` is its name in messages.
 
     With a `window` its bytes are taken from there: the HDF5 file is a part of the one at `path`.
     Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt`
-    if HDF5 cannot open it, `Incomplete` if another program is writing it. The files
+    if it is none, `Incomplete` if it was cut short or another program is writing it. The files
     of one checkpoint share a `budget`; without one the file has its own.
 
-    To tell that, the file is locked for a moment, in which no other program can open it to write:
-    a training would fail. One that is `live` is opened without; there its size has to tell.
+    To learn whether another program writes it, the file is locked for a moment, in which no program
+    can open it to write: a training would fail. One that is `live` is not locked; its size tells.
     """
 
     def __init__(
@@ -109,257 +67,247 @@ class Hdf5:
             budget.grant(window.size)
         self._budget = budget
         try:
-            if self._source is not None and not live and not is_url(path):
-                _require_not_locked(path)
-            with hdf5_faults(path):
-                if self._source is not None and live:
-                    require_closed(path, window)
-                self._file = h5py.File(window, "r")
+            if self._source is not None and not live and self._source.is_being_written():
+                raise open_for_writing(path)
+            superblock = read_superblock(path, window, live=self._source is not None and live)
         except BaseException:
-            self._close_source()
+            self.close()
             raise
-        self._last: tuple[str, Any] = ("", self._file)  # a group and its path
-        self._values: dict[str, tuple[int, int]] = {}  # where those of datasets lie, from afar
+        self._structure = Structure(window, superblock.base)
+        self._objects: dict[int, _Object] = {}
+        self._root = superblock.root
+        self._addresses = {"": superblock.root}  # of groups, by path
+        self._datasets: dict[str, Dataset] = {}
 
     def close(self) -> None:
         """Close the file; its variables cannot be read any more."""
-        self._file.close()
-        self._close_source()
-
-    def _close_source(self) -> None:
         if self._source is not None:
             self._source.close()
 
+    # --- Prefetching remote files -----------------------------------------------------------------
+
     def groups_below(self, path: str, attribute: str) -> Look:
-        """A look that lets all groups below one come, and of each the texts of an attribute."""
+        """Return a look that prefetches all groups below one, and an attribute's texts of each."""
 
         def look() -> list[Look]:
-            from bninspect.formats.hdf5.prefetch import Groups
+            from bninspect.formats.hdf5.prefetch import GroupLooks
 
-            base = self._file.id.get_create_plist().get_userblock()
-            groups = Groups(self._window, base, attribute.encode())
-            return groups.at(h5py.h5o.get_info(self._group(path).id).addr)
+            looks = GroupLooks(self._structure, self._object, attribute)
+            return looks.at(self._address(path))
 
         return look
 
-    def expect_looks(self, looks: Iterable[Look]) -> None:
-        """Let come from afar what some looks into the file will read."""
+    def prefetch_looks(self, looks: Iterable[Look]) -> None:
+        """Prefetch what some looks into the file will read (remote files only)."""
         if self._window.prefetch is not None:
             from bninspect.formats.hdf5.prefetch import fetch_for
 
+            left = self._structure.left
             fetch_for(looks, self._window)
+            self._structure.left = left
 
     def prefetch(self, paths: Iterable[str]) -> None:
-        """Let the values of some datasets come from afar."""
+        """Prefetch the values of some datasets (remote files only)."""
         if self._window.prefetch is not None:
             paths = list(paths)
-            unknown = (path for path in paths if path not in self._values)
-            self.expect_looks([partial(self.look_at, path) for path in unknown])
-            self._window.prefetch([self._values[path] for path in paths if path in self._values])
+            self.prefetch_looks([partial(self.look_at, path) for path in paths])
+            found = [self._datasets[path] for path in paths if path in self._datasets]
+            pieces = [piece for dataset in found for piece in dataset.pieces]
+            self._window.prefetch(
+                [self._structure.place(piece.address, piece.size) for piece in pieces]
+            )
 
     def look_at(self, path: str) -> None:
-        """A look at a dataset: what `variable` reads of it."""
-        self._keep_place(path, self._dataset(path))
+        """Read what `variable` reads of a dataset."""
+        self._dataset(path)
 
-    def _keep_place(self, path: str, dataset: Any) -> None:
-        """Keep where the values of a dataset lie, unless they lie in chunks."""
-        if self._window.prefetch is not None and (offset := dataset.id.get_offset()) is not None:
-            self._values[path] = offset, dataset.id.get_storage_size()
+    # --- Groups and attributes --------------------------------------------------------------------
 
     def has(self, path: str) -> bool:
-        """Whether the file has anything at `path`."""
-        return path in self._file
+        """Return whether the root group has a member of this name."""
+        return path in self._links("")
 
     def has_attribute(self, path: str, name: str) -> bool:
-        """Whether the group at `path` has an attribute of that name."""
-        return name in self._group(path).attrs
+        """Return whether the group at `path` has an attribute of that name."""
+        return name in self._attributes(path)
 
     def text_list(self, path: str, attribute: str) -> list[str]:
-        """The strings of an attribute that must be a list of them."""
-        group = self._group(path)
-        shape = group.attrs.get_id(attribute).shape
-        if shape is None or len(shape) != 1:
-            raise Corrupt(self.path, f"{attribute} of {group.name} is no list of names", DAMAGED)
-        return self.texts(path, attribute)
+        """Return the strings of an attribute that must be a list of them."""
+        return self._texts(path, attribute, must_be_list=True)
 
     def texts(self, path: str, attribute: str) -> list[str]:
-        """The strings of an attribute, one or a list of them; none if it is empty or absent."""
-        group = self._group(path)
-        if attribute not in group.attrs:
+        """Return the strings of an attribute, one or several; none if it is empty or absent."""
+        if not self.has_attribute(path, attribute):
             return []
-        stored = group.attrs.get_id(attribute)
-        if stored.shape is None or not math.prod(stored.shape):
-            return []
-        # Anything else that is said to be of variable length crashes the library when it is read.
-        if not isinstance(stored.get_type(), h5py.h5t.TypeStringID):
-            raise Corrupt(self.path, f"{attribute} of {group.name} is no text", DAMAGED)
-        if stored.get_storage_size() > _MAX_TEXTS:
-            raise Corrupt(self.path, f"{attribute} of {group.name} is too large", DAMAGED)
-        if stored.get_type().is_variable_str():
-            return self._variable_texts(group, attribute, math.prod(stored.shape))
-        value = group.attrs[attribute]
-        return [_decoded(text) for text in ([value] if isinstance(value, bytes) else list(value))]
+        return self._texts(path, attribute, must_be_list=False)
 
-    def _variable_texts(self, group: Any, attribute: str, count: int) -> list[str]:
-        """Strings of variable length; of these HDF5 would believe any length."""
-        with hdf5_faults(self.path):
-            creation = self._file.id.get_create_plist()
-            base = creation.get_userblock()
-            if creation.get_sizes() != (8, 8):
-                raise Unsupported(self.path, "it has no addresses of eight bytes", _SAVE_AGAIN)
-            found = stored_texts(
-                lambda at, length: self._window.read_at(base + at, length),
-                h5py.h5o.get_info(group.id).addr,
-                attribute.encode("utf-8", "surrogateescape"),
-                count,
-                _MAX_TEXTS,
-            )
-        if found is None:
-            raise Unsupported(
-                self.path, f"{attribute} of {group.name} is not stored as Keras does", _SAVE_AGAIN
-            )
-        return [_decoded(text) for text in found]
+    def _texts(self, path: str, attribute: str, *, must_be_list: bool) -> list[str]:
+        with self._faults_of(f"{attribute} of {_named(path)}"):
+            found = parse_attribute(self._structure, self._attributes(path)[attribute])
+            if must_be_list and (found.shape is None or len(found.shape) != 1):
+                raise Damage("it is no list of names")
+            texts = read_texts(self._structure, found)
+            # Each may become a path below this group.
+            self._structure.count(len(texts) * len(path))
+            return texts
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
-        """Every group once: its path, and the names of what in it is no group.
+        """Yield every group once: its path, and the names of what in it is no group.
 
-        Datasets are not opened; a number in a group called `vars` is taken for one unseen, which
-        saves most of the time a large file takes. What is asked of the group yielded last costs
-        little. Raises `Unsupported` for any link but a hard one.
+        A number in a group called `vars` is taken for a dataset without a look at it, which saves
+        most of the time that a large file takes. Raises `Unsupported` for any link but a hard one.
         """
-        seen: set[Any] = set()
-        waiting = [("", self._file.id)]
+        seen = {self._root}
+        waiting = [("", self._root)]
         while waiting:
-            path, group = waiting.pop()
-            if path.count("/") >= _MAX_DEPTH:
-                raise Corrupt(self.path, f"its groups lie deeper than {_MAX_DEPTH}", DAMAGED)
-            self._last = (path, h5py.Group(group))
-            in_vars = path.rpartition("/")[2] == "vars"
+            path, address = waiting.pop()
+            if path.count("/") >= _MOST_LEVELS:
+                raise Corrupt(self.path, f"its groups lie deeper than {_MOST_LEVELS}", DAMAGED)
+            self._addresses[path] = address
             others = []
-            for stored in group:
-                name = stored.decode("utf-8", "surrogateescape")
-                if group.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
-                    raise self._a_link(join(path, name))
-                if in_vars and name.isdecimal():
+            for name, link in self._links(path).items():
+                below = join(path, name)
+                if self._leads_to_group(path, name, link):
+                    if link.address not in seen:
+                        seen.add(link.address)
+                        waiting.append((below, link.address))
+                else:
                     others.append(name)
-                    continue
-                found = h5py.h5o.get_info(group, stored)
-                if found.type != h5py.h5o.TYPE_GROUP:
-                    others.append(name)
-                elif (found.fileno, found.addr) not in seen:
-                    seen.add((found.fileno, found.addr))
-                    waiting.append((join(path, name), h5py.h5o.open(group, stored)))
             yield path, others
-        # With many files open, every object that is open too makes closing one slower.
-        self._last = ("", self._file)
 
-    def variable(self, path: str) -> Variable:
-        """The dataset at `path`, its values not yet read."""
-        with hdf5_faults(self.path):
-            dataset = self._dataset(path)
-            shape, dtype = tuple(dataset.shape), str(dataset.dtype.name)
-            if _is_bfloat16(dataset.dtype):
-                dtype = "bfloat16"
-            self._keep_place(path, dataset)
-        # Not even the dataset stays open.
-        return Variable(path, shape, dtype, lambda: self._read(path))
+    def _leads_to_group(self, path: str, name: str, link: Link) -> bool:
+        if link.kind != "hard":
+            raise self._a_link(join(path, name), link)
+        if name.isdecimal() and path.rpartition("/")[2] == "vars":
+            return False
+        with self._faults_of(join(path, name)):
+            self._structure.count(len(path))  # the paths of all may be longer than the file
+            return link.table is not None or is_group(self._object(link.address).messages)
 
-    def _dataset(self, path: str) -> Any:
-        head, _, name = path.rpartition("/")
-        dataset = self._step(self._group(head), name, path)
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-            raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
-        if dataset.is_virtual or dataset.external:
-            raise Unsupported(
-                self.path,
-                f"the values of {path} lie in another file (external or virtual dataset)",
-                "Keras never writes this; copy the values into one file to check them.",
-            )
-        return dataset
+    def _links(self, path: str) -> Mapping[str, Link]:
+        """Return the links of the group at a path."""
+        address = self._address(path)
+        with self._faults_of(path):
+            links = self._object(address).links
+        if links is None:
+            raise Corrupt(self.path, f"{_named(path)} should be a group", DAMAGED)
+        return links
 
-    def _group(self, path: str) -> Any:
-        # Several things are asked of one group, then of the next.
-        if path and path != self._last[0]:
-            node: Any = self._file
-            for part in path.split("/"):
-                node = self._step(node, part, path)
-            if not isinstance(node, h5py.Group):
-                raise Corrupt(self.path, f"{path} should be a group", DAMAGED)
-            self._last = (path, node)
-        return self._last[1] if path else self._file
+    def _attributes(self, path: str) -> Mapping[str, bytes]:
+        """Return the attributes of the group at a path."""
+        address = self._address(path)
+        with self._faults_of(path):
+            found = self._object(address)
+            if is_group(found.messages):
+                return found.attributes
+        raise Corrupt(self.path, f"{_named(path)} should be a group", DAMAGED)
 
-    def _step(self, group: Any, name: str, path: str) -> Any:
-        """The object of that name in a group, on the way to `path`, reached by a hard link."""
-        stored = name.encode("utf-8", "surrogateescape")
-        if not name or not isinstance(group, h5py.Group) or not group.id.links.exists(stored):
-            raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
-        if group.id.links.get_info(stored).type != h5py.h5l.TYPE_HARD:
-            raise self._a_link(path)
-        return group[stored]
+    def _address(self, path: str) -> int:
+        """Return the address of the object at a path, reached by hard links alone."""
+        if path not in self._addresses:
+            head, _, name = path.rpartition("/")
+            link = self._links(head).get(name)
+            if link is None:
+                raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
+            if link.kind != "hard":
+                raise self._a_link(path, link)
+            with self._faults_of(path):
+                self._structure.count(len(path))
+            self._addresses[path] = link.address
+        return self._addresses[path]
 
-    def _a_link(self, path: str) -> ReadProblem:
+    def _object(self, address: int) -> _Object:
+        found = self._objects.get(address)
+        if found is None:
+            found = self._objects[address] = _Object(self._structure, address)
+        return found
+
+    def _a_link(self, path: str, link: Link) -> ReadProblem:
+        """Return the error for a link that is not followed."""
+        if link.kind == "external":
+            message = f"{path} is a link to {link.target} in another file, {link.file}"
+        elif link.kind == "soft":
+            missing = "" if self._is_there(path, link.target) else ", which is not there"
+            message = f"{path} is a link to {link.target}{missing}"
+        else:
+            message = f"{path} is a link of a kind that HDF5 does not define"
         return Unsupported(
             self.path,
-            f"{path} is a link to another place or file",
-            "Keras never writes this; store the values themselves to check them.",
+            message,
+            "Keras never writes links; save the model again, so that the file itself holds"
+            " the values.",
         )
 
-    def _read(self, path: str) -> NDArray[Any]:
-        with hdf5_faults(self.path):
-            dataset = self._dataset(path)
-            # HDF5 unpacks whole chunks, which may be larger than what they are chunks of.
-            elements = max(dataset.size, math.prod(dataset.chunks or ()))
-            claimed = elements * dataset.dtype.itemsize
-            stored = dataset.id.get_storage_size()
-            if claimed > max(_GROWTH_FLOOR, _MAX_GROWTH * stored):
-                raise Corrupt(
-                    self.path,
-                    f"{path} claims {claimed} bytes, but {stored} are stored",
-                    DAMAGED,
-                )
-            self._budget.take(claimed, self.path)
-            if not _unpacks_within(dataset):
-                raise Corrupt(self.path, f"a chunk of {path} unpacks to too much", DAMAGED)
-            if _is_bfloat16(dataset.dtype):
-                upper: NDArray[Any] = dataset[()].view("<u2")
-                return (upper.astype("u4") << 16).view("f4")
-            if dataset.dtype.kind not in "fiub" or dataset.dtype.itemsize > _WIDEST_ELEMENT:
-                raise Unsupported(
-                    self.path,
-                    f"{path} holds {dataset.dtype} elements, which are no numbers of Keras",
-                    "Check that the file was written by Keras.",
-                )
-            values: NDArray[Any] = dataset[()]
-            return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
-def _unpacks_within(dataset: Any) -> bool:
-    """Whether no deflated chunk is longer than a chunk: HDF5 unpacks each to its end, however far.
-
-    The order of filters is that of writing: one deflates, others leave the size or add a checksum.
-    """
-    filters = dataset.id.get_create_plist()
-    kinds = [filters.get_filter(number)[0] for number in range(filters.get_nfilters())]
-    if h5py.h5z.FILTER_DEFLATE not in kinds:
+    def _is_there(self, path: str, target: str) -> bool:
+        """Return whether a soft link's target is there; a target without / begins at its group."""
+        start = "" if target.startswith("/") else path.rpartition("/")[0]
+        parts = [part for part in f"{start}/{target}".split("/") if part not in ("", ".")]
+        try:
+            self._address("/".join(parts))
+        except ReadProblem:
+            return False
         return True
-    if kinds.count(h5py.h5z.FILTER_DEFLATE) > 1:
-        return False
-    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    size += 4 * kinds.count(h5py.h5z.FILTER_FLETCHER32)
-    skipped = 1 << kinds.index(h5py.h5z.FILTER_DEFLATE)
-    chunks: list[Any] = []
-    dataset.id.chunk_iter(chunks.append)
-    for chunk in chunks:
-        if not chunk.filter_mask & skipped:
-            _, data = dataset.id.read_direct_chunk(chunk.chunk_offset)
-            with contextlib.suppress(zlib.error):  # HDF5 tells of it
-                if len(zlib.decompressobj().decompress(data, size + 1)) > size:
-                    return False
-    return True
+
+    # --- Datasets --------------------------------------------------------------------------------
+
+    def variable(self, path: str) -> Variable:
+        """Return the dataset at `path` as a variable; its values are not yet read."""
+        dataset = self._dataset(path)
+        return Variable(path, dataset.shape, dataset.type.name, partial(self._read, path, dataset))
+
+    def _dataset(self, path: str) -> Dataset:
+        found = self._datasets.get(path)
+        if found is None:
+            address = self._address(path)
+            with self._faults_of(path):
+                found = parse_dataset(self._structure, self._object(address).messages)
+            if found is None:
+                raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
+            self._datasets[path] = found
+        return found
+
+    def _read(self, path: str, dataset: Dataset) -> NDArray[Any]:
+        if not dataset.type.number:
+            raise Unsupported(
+                self.path,
+                f"{path} holds {dataset.type.name} elements, which are no numbers of Keras",
+                "Check that the file was written by Keras.",
+            )
+        with self._faults_of(path):
+            require_sound_claim(dataset)
+            stored = sum(piece.size for piece in dataset.pieces) if dataset.chunk else 0
+            self._budget.take(dataset.claimed + stored, self.path)
+            return read_values(self._structure, dataset)
+
+    @contextmanager
+    def _faults_of(self, path: str) -> Iterator[None]:
+        """Name the object at fault in errors."""
+        try:
+            yield
+        except Damage as error:
+            raise Corrupt(
+                self.path, f"the HDF5 structure of {_named(path)} is damaged ({error})", DAMAGED
+            ) from error
+        except NotRead as error:
+            raise Unsupported(self.path, f"{_named(path)}: {error}", SAVE_AGAIN) from error
 
 
-def _decoded(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")
+class _Object:
+    """An object of the file, a group or a dataset: read as far as it was asked for."""
+
+    def __init__(self, structure: Structure, address: int) -> None:
+        self._structure = structure
+        self.messages = read_header(structure, address)
+
+    @cached_property
+    def links(self) -> dict[str, Link] | None:
+        """What is in the group, by name; None if it is no group."""
+        return read_links(self._structure, self.messages)
+
+    @cached_property
+    def attributes(self) -> dict[str, bytes]:
+        """The attribute messages by the attribute's name."""
+        return read_attributes(self._structure, self.messages)
 
 
 class Weights(Mapping[str, Variable]):
@@ -369,7 +317,7 @@ class Weights(Mapping[str, Variable]):
         self._places = places
 
     def prefetch(self, variables: Iterable[Variable]) -> None:
-        """Let the values of some variables come from afar."""
+        """Prefetch the values of some variables (remote files only)."""
         by_file: dict[Hdf5, list[str]] = {}
         for variable in variables:
             if variable.name in self._places:
@@ -387,11 +335,16 @@ class Weights(Mapping[str, Variable]):
         return len(self._places)
 
 
+@contextmanager
+def hdf5_faults(path: str) -> Iterator[None]:  # noqa: ARG001
+    """Do nothing: `Hdf5` raises a `ReadProblem` for every damage by itself."""
+    yield
+
+
 def join(prefix: str, name: str) -> str:
-    """The path of `name` in the group at `prefix`."""
+    """Return the path of `name` in the group at `prefix`."""
     return f"{prefix}/{name}" if prefix else name
 
 
-def _is_bfloat16(dtype: Any) -> bool:
-    """Whether a dataset is bfloat16, which HDF5 lacks: Keras 3 stores it as two opaque bytes."""
-    return bool(dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None)
+def _named(path: str) -> str:
+    return path or "the root group"

@@ -1,35 +1,79 @@
-"""What the first bytes of an HDF5 file say of the rest (File Format Specification, II.A)."""
+"""The superblock of an HDF5 file (Specification, II.A): where its structure begins and ends."""
 
 from __future__ import annotations
 
-from bninspect.errors import Incomplete
-from bninspect.storage.signatures import HDF5_SIGNATURE
+import struct
+from typing import NamedTuple
+
+from bninspect.errors import Corrupt, Incomplete, Unsupported
+from bninspect.formats.hdf5.checksum import lookup3
+from bninspect.formats.hdf5.structure import DAMAGED, SAVE_AGAIN
+from bninspect.storage.signatures import HDF5_SIGNATURE, hdf5_offset
 from bninspect.storage.source import Window
 
-# Where the superblock has the address of the file's end, by its version; all fit in so many bytes.
-_END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}
-_SUPERBLOCK = 52
+_SIZE = 100  # bytes, of the longest version
+_WRITING = 0x1 | 0x4  # consistency flags of version 3: open for writing, for one writer
+_FIELDS = {  # version → where the sizes, the end of the file and the root's header stand
+    0: (13, struct.Struct("<40xQ16xQ")),
+    1: (13, struct.Struct("<44xQ16xQ")),
+    2: (9, struct.Struct("<28xQQI")),
+    3: (9, struct.Struct("<28xQQI")),
+}
 
 
-def require_closed(path: str, window: Window) -> None:
-    """Raise `Incomplete` if a file has more bytes than its superblock tells of.
+class Superblock(NamedTuple):
+    """Where the structure begins: `base` in the window, the root group's header from there."""
 
-    HDF5 writes what is stored where it belongs, and at last the superblock, with the address where
-    the file ends; it does so when it closes the file, or when it is told to flush it (H5F__flush of
-    H5Fint.c; File Format Specification, II.A). So a longer file is still written.
+    base: int
+    root: int
+
+
+def read_superblock(path: str, window: Window, *, live: bool) -> Superblock:
+    """Return the superblock of the HDF5 file in a window; `path` names it in messages.
+
+    Raises `Corrupt` if there is none, `Incomplete` if the file was cut short or is open for
+    writing, `Unsupported` if its addresses do not have eight bytes.
+
+    Of a file that is `live`, one longer than the superblock says is still written. HDF5 writes what
+    is stored where it belongs, and at last the superblock, with the address where the file ends; it
+    does so when it closes the file, or when it is told to flush it (H5F__flush of H5Fint.c).
     """
-    head = window.read_at(0, min(window.size, _SUPERBLOCK))
-    if len(head) < _SUPERBLOCK or not head.startswith(HDF5_SIGNATURE):
-        return  # HDF5 tells of it
-    version = head[len(HDF5_SIGNATURE)]
-    at = _END_OF_FILE.get(version)
-    address_size = head[9 if version > 1 else 13]
-    if at is None or address_size != 8:
-        return
-    end = int.from_bytes(head[at : at + 8], "little")
-    if window.size > end:
+    base = hdf5_offset(window.size, window.read_at)
+    head = window.read_at(base or 0, min(window.size - (base or 0), _SIZE))
+    version = head[len(HDF5_SIGNATURE)] if base is not None and len(head) > 8 else -1
+    if base is None or version not in _FIELDS:
+        raise Corrupt(path, "it has no HDF5 superblock", DAMAGED)
+    sizes, fields = _FIELDS[version]
+    if len(head) < fields.size:
+        raise _cut_short(path, window.size)
+    end, root, *checksum = fields.unpack_from(head)
+    if head[sizes : sizes + 2] != b"\x08\x08":
+        raise Unsupported(path, "it has no addresses of eight bytes", SAVE_AGAIN)
+    if checksum and lookup3(head[: fields.size - 4]) != checksum[0]:
+        raise Corrupt(path, "its HDF5 superblock fails its checksum", DAMAGED)
+    if window.size < end:
+        raise _cut_short(path, window.size, end)
+    if version == 3 and head[11] & _WRITING:
+        raise open_for_writing(path)
+    if live and window.size > end:
         raise Incomplete(
             path,
-            f"who writes it has not closed it: it has {window.size} bytes and counts {end} of them",
+            f"the HDF5 file is still open for writing ({window.size} bytes on disk, {end} recorded"
+            " in its header)",
             "If nothing writes it any more, it was left unfinished: use an earlier one.",
         )
+    return Superblock(base, root)
+
+
+def open_for_writing(path: str) -> Incomplete:
+    """Return the error for a file that another program writes."""
+    return Incomplete(
+        path,
+        "it is open for writing in another program",
+        "Try again when that program has closed it.",
+    )
+
+
+def _cut_short(path: str, size: int, end: int | None = None) -> Incomplete:
+    recorded = "" if end is None else f" of the {end} that its header records"
+    return Incomplete(path, f"it was cut short: it has {size} bytes{recorded}", DAMAGED)

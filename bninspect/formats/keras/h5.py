@@ -19,7 +19,8 @@ import json
 from functools import partial
 
 from bninspect.errors import Corrupt
-from bninspect.formats.hdf5.file import DAMAGED, Hdf5, Weights, hdf5_faults, join
+from bninspect.formats.hdf5.file import Hdf5, Weights, hdf5_faults, join
+from bninspect.formats.hdf5.structure import DAMAGED
 from bninspect.formats.keras.model_config import keras_layers
 from bninspect.model.checkpoint import Checkpoint, KerasLayer
 from bninspect.storage.source import Look
@@ -28,7 +29,7 @@ from bninspect.storage.source import Look
 def is_keras_h5(file: Hdf5) -> bool:
     """Whether a file has this layout: Keras names the layers of every one that it writes."""
     with hdf5_faults(file.path):
-        file.expect_looks([partial(_expect_all, file)])
+        file.prefetch_looks([partial(_looks_at_all, file)])
         root = _root(file)
         return any(file.has_attribute(root, name) for name in ("layer_names", "layer_names0"))
 
@@ -56,17 +57,17 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
     )
 
 
-def _expect_all(file: Hdf5) -> list[Look]:
+def _looks_at_all(file: Hdf5) -> list[Look]:
     """What else to look into: all that is read here but the variables of an optimizer."""
     root = _root(file)
     texts = [(root, "layer_names"), ("", "model_config"), ("", "keras_version")]
     looks: list[Look] = [partial(file.texts, *one) for one in texts]
     if file.has("optimizer_weights"):
-        looks.append(partial(_expect_steps, file))
+        looks.append(partial(_looks_at_steps, file))
     return [*looks, file.groups_below(root, "weight_names")]
 
 
-def _expect_steps(file: Hdf5) -> list[Look]:
+def _looks_at_steps(file: Hdf5) -> list[Look]:
     """What to look into for the number of steps that the optimizer made."""
     counts = (path for path in _optimizer_weights(file) if "iter" in path.rpartition("/")[2])
     return [partial(file.look_at, path) for path in counts]

@@ -15,7 +15,8 @@ import os
 from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, UnknownFormat
-from bninspect.formats.hdf5.file import DAMAGED, Hdf5, join
+from bninspect.formats.hdf5.file import Hdf5, join
+from bninspect.formats.hdf5.structure import DAMAGED
 from bninspect.formats.keras.bn_groups import Owner
 from bninspect.formats.keras.weights_h5 import scan, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint

@@ -45,7 +45,7 @@ def scan(file: Hdf5) -> dict[str, Owner]:
     """The objects with variables in a file, by their group."""
     owners = {}
     with hdf5_faults(file.path):
-        file.expect_looks([file.groups_below("", "name")])
+        file.prefetch_looks([file.groups_below("", "name")])
         for path, members in file.walk():
             group, _, last = path.rpartition("/")
             if last == "vars":

@@ -1,0 +1,172 @@
+"""The links in a group of HDF5: what it holds by name, in all ways that HDF5 stores it.
+
+Old files have a symbol table: a B-tree, whose leaves hold names in a local heap (Specification,
+III.A to III.D). Newer ones have link messages in the header, or in a fractal heap where they are
+many (IV.A.2.c and g).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from bninspect.formats.hdf5.btree import GROUP_NODES, read_leaves, read_records
+from bninspect.formats.hdf5.heap import FractalHeap, LocalHeap
+from bninspect.formats.hdf5.object_header import LINK, LINK_INFO, SYMBOL_TABLE, Message
+from bninspect.formats.hdf5.structure import UNDEFINED, Damage, Structure
+
+_TABLE = struct.Struct("<QQ")  # addresses of the B-tree and of the heap of names
+_KEY_SIZE = 8
+_SYMBOLS = struct.Struct("<4sBxH")  # signature, version, symbols
+_SYMBOLS_READ_FIRST = 328  # bytes, with the sizes that HDF5 has by default
+_SYMBOL = struct.Struct("<QQI4x16s")  # name, address of the object's header, kind, what it keeps
+_GROUP_SYMBOL, _SOFT_SYMBOL = 1, 2
+
+_LINK_INFO = struct.Struct("<QQ")  # addresses of the heap and of the B-tree by name
+_LINKS_BY_NAME = 5  # type of a B-tree of version 2
+_ID_AT = 4  # in its records, behind the hash of the name
+_HARD, _SOFT, _EXTERNAL = 0, 1, 64
+_LENGTH = struct.Struct("<H")
+_ADDRESS = struct.Struct("<Q")
+
+
+class Table(NamedTuple):
+    """Where the symbol table of an old group lies: its B-tree and its heap of names."""
+
+    tree: int
+    heap: int
+
+
+class Link(NamedTuple):
+    """A link in a group: the address of an object's header if it is hard, else where it leads.
+
+    `table` is the symbol table of the group that it leads to, where the link keeps that.
+    """
+
+    kind: Literal["hard", "soft", "external", "other"]
+    address: int = UNDEFINED
+    target: str = ""
+    file: str = ""
+    table: Table | None = None
+
+
+def read_links(structure: Structure, messages: Sequence[Message]) -> dict[str, Link] | None:
+    """Return the links of the group with these messages, by name and in the order of names.
+
+    None if the object is no group. Raises `Damage`.
+    """
+    if not is_group(messages):
+        return None
+    links: list[tuple[str, Link]] = []
+    for message in messages:
+        if message.kind == SYMBOL_TABLE:
+            links += read_table(structure, Table(*structure.unpack(_TABLE, message.body)))
+        elif message.kind == LINK_INFO:
+            links += _dense_links(structure, message.body)
+        elif message.kind == LINK:
+            links.append(_link(structure, message.body))
+    names = [name for name, _ in links]
+    if len({*names}) < len(names):
+        raise Damage("a group with two objects of one name")
+    return dict(sorted(links, key=_name))
+
+
+def is_group(messages: Sequence[Message]) -> bool:
+    """Return whether the object with these messages is a group."""
+    return any(message.kind in (SYMBOL_TABLE, LINK_INFO, LINK) for message in messages)
+
+
+def read_table(structure: Structure, table: Table) -> list[tuple[str, Link]]:
+    """Return the links in a symbol table; raises `Damage`."""
+    nodes = read_nodes(structure, table.tree)
+    heap = read_heap(structure, table.heap)
+    return [found for node in nodes for found in _symbols(structure, node, heap)]
+
+
+class Node(NamedTuple):
+    """A node of a symbol table: its address, and its first bytes."""
+
+    address: int
+    head: bytes
+
+
+def read_nodes(structure: Structure, tree: int) -> list[Node]:
+    """Return the nodes that the B-tree of a symbol table leads to; raises `Damage`."""
+    nodes = [leaf.child for leaf in read_leaves(structure, tree, GROUP_NODES, _KEY_SIZE)]
+    if len({*nodes}) < len(nodes):
+        raise Damage("two leaves of a group that are one")
+    heads = structure.read_each((node, _SYMBOLS_READ_FIRST) for node in nodes)
+    return [Node(*found) for found in zip(nodes, heads, strict=True)]
+
+
+def read_heap(structure: Structure, address: int) -> LocalHeap:
+    """Return the heap that has the names of a symbol table; raises `Damage`."""
+    return LocalHeap(structure, address)
+
+
+def _symbols(structure: Structure, node: Node, heap: LocalHeap) -> Iterator[tuple[str, Link]]:
+    signature, _, count = structure.unpack(_SYMBOLS, node.head)
+    if signature != b"SNOD":
+        raise Damage(f"no names of a group at {node.address}")
+    size = count * _SYMBOL.size
+    data = node.head[_SYMBOLS.size : _SYMBOLS.size + size]
+    if len(data) < size:
+        data = structure.read(node.address + _SYMBOLS.size, size)
+    for offset, header, kind, kept in _SYMBOL.iter_unpack(data):
+        name = _decoded(heap.name(offset))
+        if kind == _SOFT_SYMBOL:
+            (target,) = struct.unpack_from("<I", kept)
+            yield name, Link("soft", target=_decoded(heap.name(target)))
+        else:
+            table = Table(*_TABLE.unpack(kept)) if kind == _GROUP_SYMBOL else None
+            yield name, Link("hard", header, table=table)
+
+
+def _dense_links(structure: Structure, message: bytes) -> list[tuple[str, Link]]:
+    """Return the links that a link info message leads to; none if they are in the header."""
+    # Version, flags, and the highest creation order where that is tracked.
+    at = 2 + (8 if message[1:2] and message[1] & 0x01 else 0)
+    heap_at, tree = structure.unpack(_LINK_INFO, message, at)
+    if heap_at == UNDEFINED:
+        return []
+    heap = FractalHeap(structure, heap_at)
+    records = read_records(structure, tree, _LINKS_BY_NAME)
+    return [_link(structure, heap.object(record[_ID_AT:])) for record in records]
+
+
+def _link(structure: Structure, message: bytes) -> tuple[str, Link]:
+    """Return the name and the link in a link message."""
+    if len(message) < 3 or message[0] != 1:
+        raise Damage("a link that cannot be")
+    flags = message[1]
+    kind, at = (message[2], 3) if flags & 0x08 else (_HARD, 2)
+    at += (8 if flags & 0x04 else 0) + (1 if flags & 0x10 else 0)  # creation order, encoding
+    width = 1 << (flags & 0x03)
+    length = int.from_bytes(message[at : at + width], "little")
+    at += width
+    name, rest = message[at : at + length], message[at + length :]
+    if not name or len(name) < length:
+        raise Damage("a link without a name")
+    return _decoded(name), _leading(structure, kind, rest)
+
+
+def _leading(structure: Structure, kind: int, rest: bytes) -> Link:
+    if kind == _HARD:
+        return Link("hard", *structure.unpack(_ADDRESS, rest))
+    (length,) = structure.unpack(_LENGTH, rest)
+    value = rest[_LENGTH.size : _LENGTH.size + length]
+    if kind == _SOFT:
+        return Link("soft", target=_decoded(value))
+    if kind == _EXTERNAL:
+        file, _, target = value[1:].rstrip(b"\0").partition(b"\0")
+        return Link("external", target=_decoded(target), file=_decoded(file))
+    return Link("other")
+
+
+def _name(named: tuple[str, Link]) -> str:
+    return named[0]
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

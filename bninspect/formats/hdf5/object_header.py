@@ -1,0 +1,100 @@
+"""The header of an HDF5 object, a group or a dataset: a list of messages (Specification, IV.A)."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from bninspect.formats.hdf5.structure import Damage, Structure
+
+DATASPACE, LINK_INFO, DATATYPE, OLD_FILL_VALUE, FILL_VALUE, LINK = (
+    0x01,
+    0x02,
+    0x03,
+    0x04,
+    0x05,
+    0x06,
+)
+EXTERNAL_FILES, LAYOUT, FILTERS, ATTRIBUTE = 0x07, 0x08, 0x0B, 0x0C
+CONTINUATION, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x10, 0x11, 0x15
+
+_SHARED = 0x02
+_MOST_BLOCKS = 1000  # of one header
+_READ_FIRST = 512  # bytes, as H5O_SPEC_READ_SIZE of HDF5
+
+_VERSION_1 = struct.Struct("<BxHII4x")  # version, messages, references, size
+_MESSAGE_1 = struct.Struct("<HHB3x")  # type, size, flags
+_MESSAGE_2 = struct.Struct("<BHB")
+_PLACE = struct.Struct("<QQ")  # address, length
+
+
+class Message(NamedTuple):
+    """One message: its type, and its body. `shared` says that the body stands elsewhere."""
+
+    kind: int
+    shared: bool
+    body: bytes
+
+
+def read_header(structure: Structure, address: int) -> list[Message]:
+    """Return the messages of the object whose header lies at an address; raises `Damage`."""
+    head = structure.read_up_to(address, _READ_FIRST)
+    if head.startswith(b"OHDR"):
+        return _version_2(structure, address, head)
+    version, _, _, size = structure.unpack(_VERSION_1, head)
+    if version != 1:
+        raise Damage(f"no object header at {address}")
+    block = head[_VERSION_1.size : _VERSION_1.size + size]
+    if len(block) < size:
+        block = structure.read(address + _VERSION_1.size, size)
+    found: list[Message] = []
+    waiting = _messages(structure, block, _MESSAGE_1, 0, found)
+    for number, (start, length) in enumerate(waiting):  # which grows
+        _require_few(number)
+        block = structure.read(start, length)
+        waiting += _messages(structure, block, _MESSAGE_1, 0, found)
+    return found
+
+
+def _version_2(structure: Structure, address: int, head: bytes) -> list[Message]:
+    if len(head) < 8 or head[4] != 2:
+        raise Damage(f"no object header that is known at {address}")
+    flags = head[5]
+    at = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)  # times, phase change values
+    width = 1 << (flags & 3)
+    size = int.from_bytes(head[at : at + width], "little")
+    order = 2 if flags & 0x04 else 0  # bytes of the creation order of each message
+    block = structure.read_sealed(address, at + width + size + 4, b"OHDR")
+    found: list[Message] = []
+    waiting = _messages(structure, block[at + width :], _MESSAGE_2, order, found)
+    for number, (start, length) in enumerate(waiting):  # which grows
+        _require_few(number)
+        block = structure.read_sealed(start, length, b"OCHK")
+        waiting += _messages(structure, block[4:], _MESSAGE_2, order, found)
+    return found
+
+
+def _messages(
+    structure: Structure, block: bytes, layout: struct.Struct, order: int, found: list[Message]
+) -> list[tuple[int, int]]:
+    """Append the messages in a block to `found`; return the places of the blocks that go on."""
+    continued = []
+    at, head = 0, layout.size + order
+    while at + head <= len(block):
+        kind, size, flags = layout.unpack_from(block, at)
+        at += head
+        body = block[at : at + size]
+        if len(body) < size:
+            raise Damage("a message is longer than its header")
+        at += size
+        if kind == CONTINUATION:
+            start, length = structure.unpack(_PLACE, body)
+            continued.append((start, length))
+        else:
+            found.append(Message(kind, bool(flags & _SHARED), body))
+    return continued
+
+
+def _require_few(block: int) -> None:
+    if block >= _MOST_BLOCKS:
+        raise Damage("an object header without end")

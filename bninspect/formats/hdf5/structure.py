@@ -1,0 +1,126 @@
+"""Bounded reads of the structure of an HDF5 file, by address, and the errors of that structure.
+
+What describes a file (headers, trees, heaps) is led to by addresses, and a damaged or hostile file
+can lead to the same bytes again and again. So all bytes of structure that are read are counted, and
+a file that asks for many times its own size is refused. HDF5 itself does not count: a B-tree node
+whose right sibling is itself makes it loop for ever.
+
+Format: HDF5 File Format Specification, version 3.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import Any
+
+from bninspect.errors import ReadProblem
+from bninspect.formats.hdf5.checksum import lookup3
+from bninspect.storage.source import NotFetchedYet, Window
+
+# What to do about a file, for a person.
+DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
+SAVE_AGAIN = "Save the model again with Keras, then check that."
+
+UNDEFINED = (1 << 64) - 1  # the address of what is not stored
+
+# Bytes of structure that may be read of a file of n bytes: _FREE + _GROWTH * n, but at most _MOST.
+# A sound file is read once. The structure of a ResNet-50 with its optimizer takes 1 MB.
+_FREE, _GROWTH, _MOST = 1 << 20, 4, 64 << 20
+_CHECKSUM_SIZE = 4
+
+
+class Damage(ValueError):
+    """A structure that contradicts the format; the text says how."""
+
+
+class NotRead(ValueError):
+    """A structure that Keras never writes and bninspect does not read; the text says which."""
+
+
+class Structure:
+    """The structure of an HDF5 file: its bytes by address, counted from the superblock.
+
+    `base` is where the superblock lies in the window: a user block may precede it. `texts` are the
+    global heaps that were read, by their address.
+    """
+
+    def __init__(self, window: Window, base: int = 0) -> None:
+        self._window = window
+        self._base = base
+        self.texts: dict[int, dict[int, bytes]] = {}
+        self.left = min(_FREE + _GROWTH * window.size, _MOST)
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return the `length` bytes at an address.
+
+        Raises `Damage` if the file ends before, or if more was read than a sound file has.
+        """
+        self.count(length)
+        return self.read_values(address, length)
+
+    def read_up_to(self, address: int, length: int) -> bytes:
+        """Return the `length` bytes at an address, or fewer at the end of the file."""
+        return self.read(address, max(min(length, self._window.size - self._base - address), 0))
+
+    def read_each(self, places: Iterable[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes at several places, as `read_up_to`; a prefetch learns of all at once."""
+        found = []
+        missing: NotFetchedYet | None = None
+        for address, length in places:
+            try:
+                found.append(self.read_up_to(address, length))
+            except NotFetchedYet as error:  # noqa: PERF203 - the others are asked for all the same
+                missing = error
+        if missing:
+            raise missing
+        return found
+
+    def read_sealed(self, address: int, length: int, signature: bytes) -> bytes:
+        """Return a block of `length` bytes that begins with a signature and ends with a checksum.
+
+        The checksum is verified and left out. Raises `Damage` if either is wrong.
+        """
+        block = self.read(address, length)
+        if not block.startswith(signature):
+            raise Damage(f"no {signature.decode()} block at {address}")
+        self.verify(block)
+        return block[:-_CHECKSUM_SIZE]
+
+    def verify(self, block: bytes) -> None:
+        """Raise `Damage` unless the last four bytes of a block are the checksum of the others."""
+        stored = int.from_bytes(block[-_CHECKSUM_SIZE:], "little")
+        if lookup3(block[:-_CHECKSUM_SIZE]) != stored:
+            raise Damage(f"a {block[:4].decode('latin-1')} block fails its checksum")
+
+    def read_values(self, address: int, length: int) -> bytes:
+        """Return `length` bytes at an address that are values: they are not counted here."""
+        try:
+            return self._window.read_at(self._base + address, length)
+        except NotFetchedYet:
+            raise
+        except OSError as error:
+            if isinstance(problem := error.__cause__, ReadProblem):
+                raise problem from None
+            raise Damage(f"the file has no {length} bytes at {address}") from error
+
+    def place(self, address: int, length: int) -> tuple[int, int]:
+        """Return the offset in the window and the length of some bytes at an address."""
+        return self._base + address, length
+
+    def count(self, length: int) -> None:
+        """Count bytes of structure; raises `Damage` if a sound file of this size has fewer."""
+        self.left -= max(length, 1)
+        if self.left < 0:
+            raise Damage("its parts lead to each other, or overlap, without end")
+
+    def unpack(self, layout: Struct, data: bytes, at: int = 0) -> tuple[Any, ...]:
+        """Return the fields of a part of some bytes; raises `Damage` if they end before."""
+        if at + layout.size > len(data):
+            raise Damage("a part of its structure is missing")
+        return layout.unpack_from(data, at)
+
+
+def integers(data: bytes, width: int) -> list[int]:
+    """Return the unsigned little-endian integers of `width` bytes each."""
+    return [int.from_bytes(data[at : at + width], "little") for at in range(0, len(data), width)]

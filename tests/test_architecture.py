@@ -42,7 +42,6 @@ ONLY_USER = {
     "fsspec": ("storage/remote/stores.py",),
     "google": ("formats/tensorflow/protos.py",),
     "google_crc32c": ("formats/tensorflow/sstable.py",),
-    "h5py": ("formats/hdf5",),
     "jinja2": ("reporters/html",),
     "markupsafe": ("reporters/html",),
     "multiprocessing": ("runs/parallel.py",),
@@ -208,20 +207,32 @@ SPOKEN = {"escapes", "text_utils", "verdict_text"}
 NEEDED: list[tuple[list[str], set[str]]] = [
     (
         ["--version"],
-        {"numpy", "rich", "h5py", "google", "google_crc32c", "bninspect.runs.run"},
+        {
+            "numpy",
+            "rich",
+            "bninspect.formats.hdf5",
+            "google",
+            "google_crc32c",
+            "bninspect.runs.run",
+        },
     ),
-    (["rule", "BN101"], {"numpy", "rich", "h5py", "google", "bninspect.formats"}),
-    (["check", str(V2)], {"rich", "h5py", "cramjam", "json", "pathlib", "tensorflow", "keras"}),
+    (["rule", "BN101"], {"numpy", "rich", "bninspect.formats.hdf5", "google", "bninspect.formats"}),
+    (
+        ["check", str(V2)],
+        {"rich", "bninspect.formats.hdf5", "cramjam", "json", "pathlib", "tensorflow", "keras"},
+    ),
     (
         ["check", str(V2)],
         {
             "bninspect.verdicts.comparison",
             "bninspect.model.graph",
-            "bninspect.formats.hdf5.file",
             "regex",
         },
     ),
-    (["check", str(V1)], {"rich", "h5py", "cramjam", "json", "tensorflow", "keras"}),
+    (
+        ["check", str(V1)],
+        {"rich", "bninspect.formats.hdf5", "cramjam", "json", "tensorflow", "keras"},
+    ),
     (
         ["check", str(V2)],
         {
@@ -246,15 +257,15 @@ NEEDED: list[tuple[list[str], set[str]]] = [
     (["check", str(V2), "--format", "junit"], REPORTERS - {"ci_locations", "junit", *SPOKEN}),
     (
         ["report", str(V2)],
-        {"rich", "h5py", "cramjam", "tensorflow", "keras", "notebook"},
+        {"rich", "bninspect.formats.hdf5", "cramjam", "tensorflow", "keras", "notebook"},
     ),
     (
         ["watch", str(V2.parent), "--timeout", "0.1", "--interval", "0.05", "-q"],
-        {"rich", "h5py", "cramjam", "tensorflow", "keras", *REPORTERS}
+        {"rich", "bninspect.formats.hdf5", "cramjam", "tensorflow", "keras", *REPORTERS}
         - {"check_text", "watch_text", *SPOKEN},
     ),
-    (["list", str(V2)], {"h5py", "cramjam", "tensorflow"}),
-    (["check", str(next(H5.iterdir(), H5))], {"rich", "google", "cramjam", "tensorflow"}),
+    (["list", str(V2)], {"bninspect.formats.hdf5", "cramjam", "tensorflow"}),
+    (["check", str(next(H5.iterdir(), H5))], {"rich", "h5py", "google", "cramjam", "tensorflow"}),
 ]
 
 

@@ -36,6 +36,7 @@ from bninspect.storage.signatures import (
     ZIP_SIGNATURES,
     ends,
     foreign,
+    hdf5_offset,
     is_text,
 )
 from bninspect.storage.source import Source
@@ -263,15 +264,15 @@ def _locate_file(path: str) -> Target:
     if head.startswith(ZIP_SIGNATURES):
         return Target("keras-zip", path)
     if tail == TABLE_MAGIC:  # which no text ends in, whatever a compressed block begins with
-        if path.endswith(".index"):
-            return Target("tensor-bundle", path.removesuffix(".index"))
-        return Target("tensor-slices", all_v1_shards(path))
+        index = path.removesuffix(".index")
+        slices = Target("tensor-slices", all_v1_shards(path))
+        return slices if index == path else Target("tensor-bundle", index)
     if head.lstrip().startswith(b"{"):
         return Target("keras-shards", path)
     if part := PART.fullmatch(path):
         prefix = part[1]
-        if path.endswith(".meta") and (slices := _locate_slices(prefix)):
-            return slices
+        if path.endswith(".meta") and (found := _locate_slices(prefix)):
+            return found
         raise Incomplete(
             prefix,
             f"{os.path.basename(path)} is there, but the checkpoint's .index file is not",

@@ -290,13 +290,3 @@ class Window(io.RawIOBase):
         data = self.read_at(self._position, length) if length else b""
         self._position += length
         return data
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as the window reaches, behind that with zeros."""
-        length = max(min(len(buffer), self.size - self._position), 0)
-        if length:
-            buffer[:length] = self.read_at(self._position, length)
-        # HDF5 takes what is in its buffer for read, however much was.
-        buffer[length:] = bytes(len(buffer) - length)
-        self._position += length
-        return length

@@ -41,8 +41,8 @@ class Hdf5:
 
     With a `window` its bytes are taken from there: the HDF5 file is a part of the one at `path`.
     Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt`
-    if it is none, `Incomplete` if it was cut short or another program is writing it. The files
-    of one checkpoint share a `budget`; without one the file has its own.
+    if it is none or was cut short, `Incomplete` if another program is writing it. The files of one
+    checkpoint share a `budget`; without one the file has its own.
 
     To learn whether another program writes it, the file is locked for a moment, in which no program
     can open it to write: a training would fail. One that is `live` is not locked; its size tells.

@@ -31,7 +31,7 @@ class Superblock(NamedTuple):
 def read_superblock(path: str, window: Window, *, live: bool) -> Superblock:
     """Return the superblock of the HDF5 file in a window; `path` names it in messages.
 
-    Raises `Corrupt` if there is none, `Incomplete` if the file was cut short or is open for
+    Raises `Corrupt` if there is none or the file was cut short, `Incomplete` if it is open for
     writing, `Unsupported` if its addresses do not have eight bytes.
 
     Of a file that is `live`, one longer than the superblock says is still written. HDF5 writes what
@@ -74,6 +74,6 @@ def open_for_writing(path: str) -> Incomplete:
     )
 
 
-def _cut_short(path: str, size: int, end: int | None = None) -> Incomplete:
+def _cut_short(path: str, size: int, end: int | None = None) -> Corrupt:
     recorded = "" if end is None else f" of the {end} that its header records"
-    return Incomplete(path, f"it was cut short: it has {size} bytes{recorded}", DAMAGED)
+    return Corrupt(path, f"it was cut short: it has {size} bytes{recorded}", DAMAGED)

@@ -7,7 +7,6 @@ who knows beforehand what will be read tells it by `prefetch`, and all of that i
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -99,8 +98,7 @@ class Fetched:
     def _fetch(self, ranges: list[Range]) -> None:
         if not ranges:
             return
-        with _no_collection():
-            parts = stores.fetch(self._url, ranges, self._info)
+        parts = stores.fetch(self._url, ranges, self._info)
         for (start, end), data in zip(ranges, parts, strict=True):
             if len(data) != end - start:
                 raise Incomplete(
@@ -109,23 +107,6 @@ class Fetched:
                     "The connection was cut, or the object was replaced; try again.",
                 )
             self._held.add(start, data)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage is collected while a thread of fsspec fetches.
-
-    HDF5 may be who waits for it, and h5py's objects take its lock when they go: should that thread
-    collect one, each would wait for the other for ever.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 _objects: dict[str, Fetched] = {}

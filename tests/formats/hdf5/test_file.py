@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bninspect.errors import Corrupt, Incomplete, ReadProblem, UnknownFormat, Unsupported
+from bninspect.errors import Unsupported
 from bninspect.formats.hdf5.file import Hdf5, join
 from bninspect.storage.source import Window
 from tests.conftest import FIXTURES

@@ -6,10 +6,8 @@ A round is what is fetched at once; the next can only begin when it is here.
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import json
-import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +21,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from bninspect.cli.main import run as run_program
+from bninspect.errors import ReadProblem
 from bninspect.formats.hdf5 import prefetch
-from bninspect.formats.hdf5.prefetch import Groups, fetch_for
+from bninspect.formats.hdf5.file import Hdf5
 from bninspect.storage.remote import cache, stores
 from bninspect.storage.remote.ranges import Range
 from bninspect.storage.source import Window
@@ -168,54 +167,17 @@ def test_damage_is_told_as_of_a_file(
     assert there.replace("memory://damaged", str(copy.parent)) == report(str(copy))
 
 
-@drawn(st.binary(max_size=4000), st.integers(0, 4000), st.integers(0, 600))
-def test_looks_end_whatever_they_find(data: bytes, header: int, base: int) -> None:
+@drawn(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=8))
+def test_looks_end_whatever_they_find(damage: list[tuple[int, int]]) -> None:
+    data = bytearray(load_fixture("keras3_history_weights").path.read_bytes())
+    for at, byte in damage:
+        data[at % len(data)] = byte
     here: set[int] = set()
-    window = Window(lambda at, length: data[at : at + length], len(data))
+    window = Window(lambda at, length: bytes(data[at : at + length]), len(data))
     window.is_fetched = lambda at, length: here >= set(range(at, at + length))
     window.prefetch = lambda places: here.update(*(range(at, at + n) for at, n in places))
-    fetch_for([lambda: Groups(window, base, b"name").at(header)], window)
+    with contextlib.suppress(ReadProblem):
+        file = Hdf5("model.weights.h5", window)
+        file.prefetch_looks([file.groups_below("", "name")])
     assert window.misses is None
     assert all(0 <= at < len(data) for at in here)
-
-
-def test_nodes_that_lead_to_each_other_end() -> None:
-    """Twenty nodes of a B-tree with five hundred children each: those twenty, again and again."""
-    header = struct.pack("<BxHII4xHHB3xQQ", 1, 1, 1, 24, 0x11, 16, 0, 40, 0)
-    places = [len(header) + number * (24 + 500 * 16) for number in range(20)]
-    children = b"".join(struct.pack("<QQ", 0, places[number % 20]) for number in range(500))
-    data = header + (struct.pack("<4sBBH16x", b"TREE", 0, 1, 500) + children) * 20
-    asked: list[int] = []
-
-    def read(at: int, length: int) -> bytes:
-        asked.append(at)
-        return data[at : at + length]
-
-    window = Window(read, len(data))
-    window.prefetch = lambda _places: None
-    fetch_for([lambda: Groups(window, 0, b"name").at(0)], window)
-    assert set(places) < set(asked)
-    assert len(asked) < 60
-
-
-def test_nothing_is_collected_while_hdf5_waits(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thread that collects an object of h5py waits for its lock, and who has that for the thread.
-
-    Held by what is switched off: the two would wait for ever.
-    """
-    states = []
-    send = stores.fetch
-
-    def fetch(url: str, ranges: list[Range], known: stores.Info) -> list[bytes]:
-        states.append(gc.isenabled())
-        return send(url, ranges, known)
-
-    monkeypatch.setattr(stores, "fetch", fetch)
-    cache.forget()
-    with Folder(folder) as server:
-        report(f"{server.url}/model.h5")
-    assert states
-    assert not any(states)
-    assert gc.isenabled()

@@ -209,14 +209,6 @@ class Source:
         self.close()
 
 
-def problem_behind(path: str, error: BaseException) -> ReadProblem | None:
-    """The `ReadProblem` of fetching `path` that a library took for damage; None if it is no URL."""
-    behind: BaseException | None = error if is_url(path) else None
-    while behind is not None and not isinstance(behind, ReadProblem):
-        behind = behind.__cause__ or behind.__context__
-    return behind
-
-
 def prefetch_all(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
     """Prefetch from several sources at the same time."""
     if len(places) == 1:
@@ -235,8 +227,8 @@ class NotFetchedYet(OSError):
 class Window(io.RawIOBase):
     """`size` bytes as a file that can only be read; `read` gives those at an offset and a length.
 
-    For libraries that want a file: they get a part of one without a copy of it. A `ReadProblem` of
-    `read` comes out as the OSError that such a library expects: see `problem_behind`.
+    For code that wants a file: it gets a part of one without a copy of it. A `ReadProblem` of
+    `read` comes through; a read beyond the end is an OSError.
     `prefetch` is that of a `Source`, None for a local file. While `misses` is a list, bytes that
     would have to be fetched are noted there instead, and reading them raises OSError.
     """
@@ -276,12 +268,7 @@ class Window(io.RawIOBase):
         if self.misses is not None and self.is_fetched and not self.is_fetched(offset, length):
             self.misses.append((offset, length))
             raise NotFetchedYet
-        try:
-            return self._read_at(offset, length)
-        except ReadProblem as problem:
-            cause = problem.__cause__
-            code = cause.errno if isinstance(cause, OSError) else None
-            raise OSError(code, problem.message) from problem
+        return self._read_at(offset, length)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """At most `size` bytes; the buffer for them is never larger than what is left."""

@@ -384,7 +384,7 @@ class TestHalfWritten:
         target.write_bytes(unfinished)
         ((_, report),) = Clock(target.parent).run()
         assert report.error is not None
-        assert "has not closed it" in str(report.error)
+        assert "still open for writing" in str(report.error)
 
     def test_grace_begins_anew_with_every_change(self, tmp_path: Path) -> None:
         target = tmp_path / "model.keras"

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import Any
 
-from bninspect.errors import ReadProblem
 from bninspect.formats.hdf5.checksum import lookup3
 from bninspect.storage.source import NotFetchedYet, Window
 
@@ -100,8 +99,6 @@ class Structure:
         except NotFetchedYet:
             raise
         except OSError as error:
-            if isinstance(problem := error.__cause__, ReadProblem):
-                raise problem from None
             raise Damage(f"the file has no {length} bytes at {address}") from error
 
     def place(self, address: int, length: int) -> tuple[int, int]:

@@ -54,14 +54,9 @@ def read_superblock(path: str, window: Window, *, live: bool) -> Superblock:
     if window.size < end:
         raise _cut_short(path, window.size, end)
     if version == 3 and head[11] & _WRITING:
-        raise open_for_writing(path)
+        raise _unfinished(path, "its header says so")
     if live and window.size > end:
-        raise Incomplete(
-            path,
-            f"the HDF5 file is still open for writing ({window.size} bytes on disk, {end} recorded"
-            " in its header)",
-            "If nothing writes it any more, it was left unfinished: use an earlier one.",
-        )
+        raise _unfinished(path, f"{window.size} bytes on disk, {end} recorded in its header")
     return Superblock(base, root)
 
 
@@ -71,6 +66,14 @@ def open_for_writing(path: str) -> Incomplete:
         path,
         "it is open for writing in another program",
         "Try again when that program has closed it.",
+    )
+
+
+def _unfinished(path: str, sign: str) -> Incomplete:
+    return Incomplete(
+        path,
+        f"the HDF5 file is still open for writing ({sign})",
+        "If nothing writes it any more, it was left unfinished: use an earlier one.",
     )
 
 

@@ -22,7 +22,7 @@ from bninspect.formats.keras.bn_groups import Configuration
 from bninspect.formats.keras.model_config import keras_layers, layer_groups
 from bninspect.formats.keras.weights_h5 import scan, stored_paths, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.storage.source import Budget, Source, Window, problem_behind
+from bninspect.storage.source import Budget, Source, Window
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
@@ -184,8 +184,6 @@ def _faults(path: str) -> Iterator[None]:
         LookupError,
         OverflowError,
     ) as error:
-        if problem := problem_behind(path, error):
-            raise problem from None
         raise Corrupt(path, f"this zip archive cannot be read ({error})", DAMAGED) from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bninspect import check, open_checkpoint
-from bninspect.errors import Corrupt, ReadProblem, Unsupported
+from bninspect.errors import Corrupt, ReadProblem
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.storage.source import Window
 from tests.conftest import FIXTURES, ROOT

@@ -335,12 +335,6 @@ class Weights(Mapping[str, Variable]):
         return len(self._places)
 
 
-@contextmanager
-def hdf5_faults(path: str) -> Iterator[None]:  # noqa: ARG001
-    """Do nothing: `Hdf5` raises a `ReadProblem` for every damage by itself."""
-    yield
-
-
 def join(prefix: str, name: str) -> str:
     """Return the path of `name` in the group at `prefix`."""
     return f"{prefix}/{name}" if prefix else name

@@ -102,7 +102,7 @@ class StoredObjects(NamedTuple):
         paths = {group: self.paths(group) for group in groups}
         for file in {*self.places.values()}:
             mine = (path for one in paths.values() for path in one if self.places[path] is file)
-            file.expect_looks([partial(file.look_at, path) for path in mine])
+            file.prefetch_looks([partial(file.look_at, path) for path in mine])
         found = {}
         for group, stored in paths.items():
             variables = [self.places[path].variable(path) for path in stored]

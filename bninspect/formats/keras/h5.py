@@ -19,7 +19,7 @@ import json
 from functools import partial
 
 from bninspect.errors import Corrupt
-from bninspect.formats.hdf5.file import Hdf5, Weights, hdf5_faults, join
+from bninspect.formats.hdf5.file import Hdf5, Weights, join
 from bninspect.formats.hdf5.structure import DAMAGED
 from bninspect.formats.keras.model_config import keras_layers
 from bninspect.model.checkpoint import Checkpoint, KerasLayer
@@ -28,10 +28,9 @@ from bninspect.storage.source import Look
 
 def is_keras_h5(file: Hdf5) -> bool:
     """Whether a file has this layout: Keras names the layers of every one that it writes."""
-    with hdf5_faults(file.path):
-        file.prefetch_looks([partial(_looks_at_all, file)])
-        root = _root(file)
-        return any(file.has_attribute(root, name) for name in ("layer_names", "layer_names0"))
+    file.prefetch_looks([partial(_looks_at_all, file)])
+    root = _root(file)
+    return any(file.has_attribute(root, name) for name in ("layer_names", "layer_names0"))
 
 
 def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -40,8 +39,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
     Raises a `ReadProblem` if the file's attributes name weights that are not there, or if it
     refers to other files. Closing the checkpoint closes the file.
     """
-    with hdf5_faults(file.path):
-        variables, optimizer = _model_weights(file), _optimizer_weights(file)
+    variables, optimizer = _model_weights(file), _optimizer_weights(file)
     return Checkpoint(
         path=path,
         resolved=file.path,
@@ -98,11 +96,10 @@ def _optimizer_weights(file: Hdf5) -> Weights:
 
 def _configuration(file: Hdf5) -> dict[tuple[str, ...], KerasLayer] | None:
     """The layers of the stored model configuration by path; None without one."""
-    with hdf5_faults(file.path):
-        config = file.texts("", "model_config")
-        version = file.texts("", "keras_version")
-        if not config and not file.has_attribute("", "model_config"):
-            return None
+    config = file.texts("", "model_config")
+    version = file.texts("", "keras_version")
+    if not config and not file.has_attribute("", "model_config"):
+        return None
     try:
         return keras_layers(json.loads(config[0]), version[0] if version else "")
     except (IndexError, TypeError, ValueError, RecursionError) as error:

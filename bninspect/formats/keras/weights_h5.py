@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bninspect.errors import UnknownFormat
-from bninspect.formats.hdf5.file import Hdf5, Weights, hdf5_faults, join
+from bninspect.formats.hdf5.file import Hdf5, Weights, join
 from bninspect.formats.keras.bn_groups import (
     Configuration,
     Owner,
@@ -44,13 +44,12 @@ def read_keras_weights(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Ch
 def scan(file: Hdf5) -> dict[str, Owner]:
     """The objects with variables in a file, by their group."""
     owners = {}
-    with hdf5_faults(file.path):
-        file.prefetch_looks([file.groups_below("", "name")])
-        for path, members in file.walk():
-            group, _, last = path.rpartition("/")
-            if last == "vars":
-                names = file.texts(path, "name")
-                owners[group] = Owner(names[0] if names else "", tuple(members))
+    file.prefetch_looks([file.groups_below("", "name")])
+    for path, members in file.walk():
+        group, _, last = path.rpartition("/")
+        if last == "vars":
+            names = file.texts(path, "name")
+            owners[group] = Owner(names[0] if names else "", tuple(members))
     if not owners:
         raise UnknownFormat(
             file.path,

@@ -1,14 +1,20 @@
 """The program's entry, also as `python -m bninspect`."""
 
 import os
+import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     # numpy starts a thread pool for linear algebra, half of its import time; nothing here uses it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from bninspect.cli.main import run  # after the variable is set
-
+    try:
+        from bninspect.cli.main import run  # after the variable is set
+    except (ImportError, MemoryError, OSError) as error:
+        # Python would exit with 1, "findings". The modules that word messages may be missing, too.
+        reason = "there is too little memory" if isinstance(error, MemoryError) else str(error)
+        os.write(2, f"bninspect: cannot start: {reason}.\n".encode(errors="backslashreplace"))
+        sys.exit(2)
     run()
 
 

@@ -35,7 +35,9 @@ def compile_pattern(role: Role, expression: str, where: str) -> NamePattern:
     try:
         return NamePattern(role, regex.compile(expression))
     except (regex.error, OverflowError, RecursionError) as error:
-        raise UsageProblem(f"{where}: {expression!r} is no expression ({error})") from error
+        raise UsageProblem(
+            f"{where}: {expression!r} is not a regular expression: {error}."
+        ) from error
 
 
 class NameSearch:

@@ -10,11 +10,10 @@ from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import FINDINGS, NOTHING_CHECKED, OK, PROBLEM
 from bninspect.cli.formats import COMPARE, OutputOptions, write
 from bninspect.cli.options import PATHS, common_options, fail_on_option
-from bninspect.cli.output import destinations
+from bninspect.cli.output import destinations, refuse_to_overwrite_config
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
-from bninspect.cli.output import keep_settings
 
 
 @click.command(
@@ -25,7 +24,7 @@ from bninspect.cli.output import keep_settings
 @common_options(
     COMPARE,
     all_checkpoints=False,
-    quiet="Only the verdict.",
+    quiet="Print only the verdict.",
     verbose="Show every layer and checkpoint.",
 )
 @fail_on_option
@@ -38,24 +37,25 @@ def compare(
     verbose: bool,
     color: str,
 ) -> int:
-    """Say what moved and what stood still in a training, layer by layer.
+    """Show what moved and what stood still in a training, layer by layer.
 
-    PATH names two checkpoints of one training or more, oldest first. A directory stands for all
-    that it keeps. Layers belong together by name, also across containers (a .keras file and a
+    PATH names two or more checkpoints of one training, oldest first. A directory stands for all
+    checkpoints in it. Layers are matched by name, also between formats (a .keras file and a
     TensorFlow checkpoint).
 
-    An error is what the newest checkpoint shows: statistics that stand still while training goes on
-    (BN107), NaN or infinity (BN301), a negative variance (BN302). Of what is over by then a warning
-    is left.
+    An error is a defect of the newest checkpoint: statistics that stand still while training goes
+    on (BN107), NaN or infinity (BN301), a negative variance (BN302). If it ended before the newest
+    checkpoint, it is a warning.
     """
     from bninspect.model.report import any_at_least
     from bninspect.runs.compare import compare_paths
 
     targets = destinations(formats, output)
-    keep_settings(targets, config)
+    refuse_to_overwrite_config(targets, config)
     comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
-    write(comparison, COMPARE, targets, (*paths, *opened), OutputOptions(color, quiet, verbose))
+    options = OutputOptions(color, quiet, verbose)
+    write(comparison, COMPARE, targets, (*paths, *opened), options)
     if comparison.unreadable:
         return PROBLEM
     if any_at_least(config.fail_on, comparison.findings):

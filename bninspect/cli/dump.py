@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from bninspect.cli import help_texts
-from bninspect.cli.errors import fail
+from bninspect.cli.errors import fail, tell
 from bninspect.cli.exit_codes import OK, PROBLEM
 from bninspect.cli.formats import DUMP, OutputOptions, write
 from bninspect.cli.options import common_options, complete_files
-from bninspect.cli.output import destinations
+from bninspect.cli.output import (
+    Destination,
+    destinations,
+    opened_paths,
+    refuse_to_overwrite_config,
+)
 from bninspect.errors import UsageProblem
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
-from bninspect.cli.output import keep_settings, opened_paths
+    from bninspect.model.report import Report
 
 
 @click.command(short_help="Show the values of layers, channel by channel.", epilog=help_texts.DUMP)
@@ -25,14 +31,13 @@ from bninspect.cli.output import keep_settings, opened_paths
     "--layer",
     "names",
     multiple=True,
-    required=True,
     metavar="NAME",
-    help="The layer's name, exact or as a glob ('conv*', '*' for all); repeatable.",
+    help="The layer's name, exact or as a glob ('conv*', '*' for all). Repeatable.",
 )
 @common_options(
     DUMP,
-    quiet="Only the tables, no histograms.",
-    verbose="Every channel of every layer.",
+    quiet="Print only the tables, no histograms.",
+    verbose="Show every channel of every layer.",
 )
 def dump(
     path: str,
@@ -54,13 +59,11 @@ def dump(
     from bninspect.verdicts.selection import choose_layers
 
     targets = destinations(formats, output)
-    keep_settings(targets, config)
-    for name, file in targets:
-        if name == "npz" and file is None:
-            raise UsageProblem("--format npz is binary: give a file with --format npz=FILE.")
-        if name != "npz" and file is not None and file.endswith(".npz"):
-            raise UsageProblem(f"{file} looks like NumPy's archive: use --format npz.")
+    refuse_to_overwrite_config(targets, config)
+    _require_format_of_archives(targets)
     report = read_values(path, config)
+    if not names:
+        return _ask_for_layer(path, report)
     chosen = choose_layers(path, report, names)
     dumps = [
         (item, [(layer, inference(layer)) for layer in item.layers if layer.name in chosen])
@@ -73,3 +76,25 @@ def dump(
     options = OutputOptions(color, quiet, verbose, several=config.all_checkpoints)
     write(dumps, DUMP, targets, (path, *opened_paths(report)), options)
     return PROBLEM if report.unreadable else OK
+
+
+def _require_format_of_archives(targets: Sequence[Destination]) -> None:
+    """Raise `UsageProblem` if the format npz has no file, or an .npz file another format."""
+    for name, file in targets:
+        if name == "npz" and file is None:
+            raise UsageProblem("--format npz is binary: give a file with --format npz=FILE.")
+        if name != "npz" and file is not None and file.endswith(".npz"):
+            raise UsageProblem(f"{file} looks like a NumPy archive: use --format npz.")
+
+
+def _ask_for_layer(path: str, report: Report) -> int:
+    """Name the layers that --layer can choose from; returns the exit code of wrong usage."""
+    from bninspect.reporters.escapes import printable
+
+    names = dict.fromkeys(layer.name for item in report.checkpoints for layer in item.layers)
+    if not names:
+        return fail(f"{path} has no BN layer.")
+    code = fail(f"--layer NAME is missing. {path} has these BN layers ('*' stands for all):")
+    for name in names:
+        tell(f"  {printable(name)}")
+    return code

@@ -1,9 +1,4 @@
-"""What the program's exit code says, and that of a check.
-
-0 nothing at or above --fail-on, 1 findings, 2 something could not be read or was asked for wrongly,
-3 nothing was checked: no file had a BN layer, or none that could be compared where a comparison was
-asked for. 2 wins over 1, 1 over 3.
-"""
+"""Exit codes of the program, and which of them a finished check has."""
 
 from __future__ import annotations
 
@@ -12,13 +7,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bninspect.model.report import Report
 
+# Nothing at or above --fail-on; findings; something could not be read, or wrong usage; nothing was
+# checked (no BN layer, or none that could be compared where that was asked for).
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
-# What a shell reports of a program that SIGINT ended.
-INTERRUPTED = 130
+# A shell reports 128 + the number of the signal for a program that SIGINT or SIGPIPE ended.
+INTERRUPTED, OUTPUT_CLOSED = 130, 141
 
 
 def exit_code_of(report: Report, fail_on: str, *, allow_empty: bool) -> int:
-    """That of a run which checked; `fail_on` is the least severity that fails it."""
+    """Return the exit code of a finished check.
+
+    It is 1 if a finding is at least as severe as `fail_on`. 2 wins over 1, 1 over 3.
+    """
     from bninspect.model.report import any_at_least
 
     if report.unreadable:

@@ -1,7 +1,7 @@
-"""What is written of a result: the formats each command has, and how one run writes several.
+"""Output formats of each command: a table from a format's name to its writer.
 
-A table from a format's name to what writes it: `--format` offers its keys, the first is the usual
-one. A reporter is imported when its format is asked for.
+`--format` offers the keys of a table; the first one is the default. A reporter is imported when its
+format is used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TextIO
 
-from bninspect.cli.output import look, output_stream, refuse_input
+from bninspect.cli.output import (
+    Destination,
+    output_stream,
+    refuse_to_overwrite_inputs,
+    text_style,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class OutputOptions(NamedTuple):
-    """What was asked for besides a format: colour and length of prose, and what else formats show.
+    """The options that change what formats write.
 
-    `fail_on` is the least severity that fails the run, and without `allow_empty` so does a run
-    without a BN layer; `several` says that a dump may be of more than one checkpoint. `settings`
-    name the options that results depend on, and `resume` is the file of an earlier run's; with
-    `appends` it is the one that is written to.
+    A check fails by findings of at least the severity `fail_on`, and without `allow_empty` if no
+    BN layer was checked. With `several` a dump has the shape of a dump of several checkpoints.
+    `settings` is the fingerprint of the options that results depend on; `resume` is the results
+    file of an earlier run, and with `appends` the one that is written to.
     """
 
     color: str = "auto"
@@ -39,58 +44,58 @@ class OutputOptions(NamedTuple):
     resume: str | None = None
     appends: bool = False
 
-    def look(self, stream: TextIO) -> dict[str, Any]:
-        """How a reporter for persons is to write to a stream."""
-        return look(stream, self.color, quiet=self.quiet, verbose=self.verbose)
+    def text_style(self, stream: TextIO) -> dict[str, Any]:
+        """Return the keyword arguments of a text reporter that writes to `stream`."""
+        return text_style(stream, self.color, quiet=self.quiet, verbose=self.verbose)
 
 
-# (result, stream, options); those of BINARY take a stream of bytes.
+# (result, stream, options); the formats of BINARY take a stream of bytes.
 Writer = Callable[[Any, Any, OutputOptions], None]
 BINARY = ("npz",)
-# Formats whose file grows with each result, and holds what is done if the run breaks.
+# Formats whose file grows with each result: if the run breaks off, it holds those before.
 STREAMED = ("jsonl",)
 
 
 def write(
     result: Any,
     writers: Mapping[str, Writer],
-    destinations: Sequence[tuple[str, str | None]],
+    targets: Sequence[Destination],
     inputs: Iterable[str],
     options: OutputOptions,
 ) -> None:
-    """Write a result in each format to its file, which is none of `inputs`, or to standard output.
+    """Write a result in each format to its destination.
 
-    Nothing is written if one of the files is an input. Raises `UsageProblem` for such a file, and
-    for one that cannot be written.
+    Raises `UsageProblem` before anything is written if a file to write is one of `inputs`, and
+    for a file that cannot be written.
     """
     inputs = tuple(inputs)
-    for _, path in destinations:
+    for _, path in targets:
         if path is not None:
-            refuse_input(path, inputs)
-    for name, path in destinations:
+            refuse_to_overwrite_inputs(path, inputs)
+    for name, path in targets:
         with output_stream(path, binary=name in BINARY) as stream:
             writers[name](result, stream, options)
 
 
 class StreamWriter(Protocol):
-    """What writes a check in one format: each checkpoint as it comes, then what is said of all.
+    """A writer of a check in one format: each checkpoint as it is done, then the end.
 
-    `layers` says whether it writes the layers themselves, not only how many there are; `kept`
-    whether the report at the end is to have the checkpoints again, not only how many.
+    `needs_layers` says that it writes the layers, not only their number. `needs_checkpoints` says
+    that the report at the end must have the checkpoints again, not only their number.
     """
 
     needs_layers: bool
     needs_checkpoints: bool
 
     def add(self, item: CheckpointReport) -> None:
-        """One checkpoint has been checked."""
+        """Write one checkpoint."""
 
     def end(self, report: Report) -> None:
-        """All have; of their layers `report` has only the number."""
+        """Write the end; the checkpoints of `report` are without their layers."""
 
 
-class _AtTheEnd:
-    """A format of which nothing can be written before the end."""
+class _WriterAtTheEnd:
+    """A writer of a format of which nothing can be written before the end."""
 
     needs_layers = False
     needs_checkpoints = True
@@ -108,10 +113,10 @@ class _AtTheEnd:
 def _check_text(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.check_text import TextReport
 
-    return TextReport(stream, **options.look(stream))
+    return TextReport(stream, **options.text_style(stream))
 
 
-def _concise(stream: TextIO, _: OutputOptions) -> StreamWriter:
+def _check_concise(stream: TextIO, _: OutputOptions) -> StreamWriter:
     from bninspect.reporters.check_text import ConciseReport
 
     return ConciseReport(stream)
@@ -129,7 +134,7 @@ def _check_jsonl(stream: TextIO, options: OutputOptions) -> StreamWriter:
     return CheckLines(stream, options.settings, appends=options.appends)
 
 
-def _github(stream: TextIO, options: OutputOptions) -> StreamWriter:
+def _check_github(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.github import GithubReport
 
     return GithubReport(
@@ -140,13 +145,13 @@ def _github(stream: TextIO, options: OutputOptions) -> StreamWriter:
     )
 
 
-def _sarif(stream: TextIO, _: OutputOptions) -> StreamWriter:
+def _check_sarif(stream: TextIO, _: OutputOptions) -> StreamWriter:
     from bninspect.reporters.sarif import write_sarif
 
-    return _AtTheEnd(lambda report: write_sarif(report, stream))
+    return _WriterAtTheEnd(lambda report: write_sarif(report, stream))
 
 
-def _junit(stream: TextIO, options: OutputOptions) -> StreamWriter:
+def _check_junit(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.junit import JunitReport
 
     return JunitReport(stream, fail_on=options.fail_on)
@@ -154,29 +159,29 @@ def _junit(stream: TextIO, options: OutputOptions) -> StreamWriter:
 
 CHECK: Mapping[str, Callable[[TextIO, OutputOptions], StreamWriter]] = {
     "text": _check_text,
-    "concise": _concise,
+    "concise": _check_concise,
     "json": _check_json,
     "jsonl": _check_jsonl,
-    "github": _github,
-    "sarif": _sarif,
-    "junit": _junit,
+    "github": _check_github,
+    "sarif": _check_sarif,
+    "junit": _check_junit,
 }
 
 
 class WatchWriter(Protocol):
-    """What writes a watch in one format: each checkpoint at its moment, at last what is said."""
+    """A writer of a watch in one format: each checkpoint when it was checked, then the end."""
 
     def add(self, item: CheckpointReport, moment: datetime) -> None:
-        """One checkpoint has come."""
+        """Write one checkpoint."""
 
     def end(self, conclusion: Conclusion, moment: datetime) -> None:
-        """No more will come."""
+        """Write the end."""
 
 
 def _watch_text(stream: TextIO, options: OutputOptions) -> WatchWriter:
     from bninspect.reporters.watch_text import WatchText
 
-    return WatchText(stream, **options.look(stream))
+    return WatchText(stream, **options.text_style(stream))
 
 
 def _watch_jsonl(stream: TextIO, _: OutputOptions) -> WatchWriter:
@@ -194,7 +199,7 @@ WATCH: Mapping[str, Callable[[TextIO, OutputOptions], WatchWriter]] = {
 def _list_text(report: Report, stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.list_text import write_list
 
-    write_list(report, stream, **options.look(stream))
+    write_list(report, stream, **options.text_style(stream))
 
 
 def _list_json(report: Report, stream: TextIO, _: OutputOptions) -> None:
@@ -209,9 +214,9 @@ LIST: Mapping[str, Writer] = {"text": _list_text, "json": _list_json}
 def _dump_text(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.list_text import write_dump
 
-    asked = options.look(stream)
-    del asked["width"]  # nothing of it is folded
-    write_dump(dumps, stream, **asked)
+    style = options.text_style(stream)
+    del style["width"]  # a dump is not folded
+    write_dump(dumps, stream, **style)
 
 
 def _dump_json(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
@@ -243,7 +248,7 @@ DUMP: Mapping[str, Writer] = {
 def _compare_text(comparison: Comparison, stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.compare_text import write_comparison
 
-    write_comparison(comparison, stream, **options.look(stream))
+    write_comparison(comparison, stream, **options.text_style(stream))
 
 
 def _compare_json(comparison: Comparison, stream: TextIO, _: OutputOptions) -> None:

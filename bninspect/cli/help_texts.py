@@ -1,6 +1,6 @@
-"""The manual: what stands below the options in the help of each command.
+"""The text below the options in the help of each command: paths, exit codes, examples.
 
-What PATH may be, exit codes, examples. The tests run every example.
+The tests run every example.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ PATH may be
   export/1/           a SavedModel, a TF-Hub module
   training_dir/       the newest checkpoint that its `checkpoint` file names
   models/             any other directory: every checkpoint below it, once
-  'runs/*/model.h5'   a pattern that the shell left alone
-  s3://bucket/run1/   any of these by URL: s3, gs, az, hf, https
-What a file is is told by its content, not by its name.
+  'runs/*/model.h5'   a quoted pattern; ** matches any number of directories
+  s3://bucket/run1/   the URL of any of these: s3, gs, az, hf, https
+The format is detected from the file's content, not its name.
 """
 
 MAIN = f"""{_PATHS}
@@ -26,9 +26,9 @@ Examples:
   bninspect list model.h5              # which BN layers are in it?
   bninspect dump model.h5 --layer bn1  # what are the values of this one?
   bninspect compare training_dir/      # what moved between checkpoints?
-  bninspect report model.h5 -o a.html  # the same to look at, in a browser
+  bninspect report model.h5 -o a.html  # the same as a page for a browser
   bninspect watch run2/ --fail-fast    # stop when a training goes wrong
-  bninspect rule BN101                 # what does a finding mean? the fix?
+  bninspect rule BN101                 # what does a finding mean? how to fix?
 
 `bninspect COMMAND --help` shows the options of a command, its exit codes and more examples.
 """
@@ -36,11 +36,11 @@ Examples:
 CHECK = f"""{_PATHS}
 \b
 Formats:
-  text      the report for people
-  concise   a line a finding
+  text      a report for people
+  concise   one line per finding
   json      for programs; `bninspect schema` describes it
-  jsonl     the same, a line a checkpoint as it is done, for long runs
-  github    annotations of a GitHub workflow
+  jsonl     the same, one line per checkpoint when it is done, for long runs
+  github    annotations for a GitHub workflow
   sarif     SARIF 2.1.0, for code scanning
   junit     JUnit XML, for the test reports of GitLab and Jenkins
 
@@ -51,9 +51,9 @@ Exit codes:
   2  something could not be read, or the call was wrong
   3  nothing was checked: no file had a BN layer, or none could be compared
      with --since
-2 wins over 1, 1 over 3; a run goes on after what cannot be read. No format
-changes the exit code. An interrupted run ends with 130 and writes what is
-done by then.
+2 wins over 1, 1 over 3. A checkpoint that cannot be read does not end the
+run. No format changes the exit code. An interrupted run writes the results
+so far and exits with 130.
 
 \b
 Examples:
@@ -72,7 +72,7 @@ Examples:
 LIST = f"""{_PATHS}
 \b
 Exit codes:
-  0  the list is whole, even if there is no BN layer
+  0  every file was read, even if there is no BN layer
   2  something could not be read, or the call was wrong
 
 \b
@@ -88,13 +88,13 @@ DUMP = """
 Formats:
   text   the values with a histogram of each
   json   for programs; `bninspect schema` describes it
-  csv    a line a channel
-  npz    NumPy's archive, an array a layer and member
+  csv    one line per channel
+  npz    a NumPy archive with one array per variable
 
 \b
 Exit codes:
   0  the values are shown
-  2  something could not be read, no layer has such a name, or the call was
+  2  something could not be read, no layer has that name, or the call was
      wrong
 
 \b
@@ -108,9 +108,9 @@ Examples:
 COMPARE = """
 \b
 Formats:
-  text   the report for people
+  text   a report for people
   json   for programs; `bninspect schema` describes it
-  csv    a line a layer, member and pair of checkpoints
+  csv    one line per variable and pair of consecutive checkpoints
 
 \b
 Exit codes:
@@ -148,9 +148,9 @@ WATCH = """
 Exit codes, when it ends by itself or by SIGTERM, are those of `check`:
   0  nothing at or above --fail-on
   1  findings at or above --fail-on
-  2  something stayed unreadable, or the call was wrong
-  3  no BN layer came
-Ctrl-C ends it with a summary and 130.
+  2  a checkpoint stayed unreadable, or the call was wrong
+  3  no checkpoint with a BN layer arrived
+Ctrl-C ends it with a summary and exit code 130.
 
 \b
 Examples:
@@ -163,11 +163,11 @@ RULE = """
 \b
 Exit codes:
   0  the page is shown
-  2  there is no such rule or cause, or the call was wrong
+  2  the rule or cause is unknown, or the call was wrong
 
 \b
 Examples:
-  bninspect rule                       # all rules and causes, a line each
+  bninspect rule                       # all rules and causes, one per line
   bninspect rule BN101
   bninspect rule statistics-frozen     # by name
   bninspect rule update-ops-not-run    # a cause
@@ -177,7 +177,7 @@ Examples:
 CONFIG = """
 \b
 Exit codes:
-  0  the configuration is sound
+  0  the configuration is valid
   2  it is not (the message names the file and the key), or the call was
      wrong
 

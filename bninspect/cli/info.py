@@ -1,4 +1,4 @@
-"""The commands that read no checkpoint: the rules, the schema, and what `check` goes by here."""
+"""The commands that read no checkpoint: `config`, `rule` and `schema`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bninspect.cli import help_texts
+from bninspect.cli.exit_codes import OK
 from bninspect.cli.options import COLOR, OUTPUT, config_options, format_option
 from bninspect.cli.output import is_colored, output_stream, terminal_width
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 )
 @config_options
 def config_(config: Config, format_: str) -> int:
-    """Show what `check` would go by here, and where each value comes from.
+    """Show the settings that `check` uses in this directory, and the source of each.
 
-    A value is the default, a key of the configuration file, or an option given here. The file is
-    the nearest from the working directory upward: a bninspect.toml, or a pyproject.toml with
-    [tool.bninspect].
+    A value is the default, a key of the configuration file, or an option of this command. The file
+    is the nearest bninspect.toml, or pyproject.toml with [tool.bninspect], in this directory or one
+    above it.
     """
     from bninspect.rules import select_rules
 
@@ -39,7 +40,7 @@ def config_(config: Config, format_: str) -> int:
             from bninspect.reporters.config_text import write_config
 
             write_config(config, rules, stream, width=terminal_width(stream))
-    return 0
+    return OK
 
 
 @click.command(
@@ -53,8 +54,8 @@ def rule(code: str | None, format_: str, output: str | None, color: str) -> int:
     """Show the catalogue of rules and causes, or one page: meaning, causes, fix.
 
     CODE is a rule's code or name, or the name of a cause. A page says what a finding means, why it
-    is bad, what proves a cause, and how to fix it, with code for TF1 layers, slim, Keras and loops
-    of your own.
+    is bad, what proves a cause, and how to fix it, with code for TF1 layers, slim, Keras and custom
+    training loops.
     """
     from bninspect.reporters import rule_pages
     from bninspect.rules import CAUSES, RULES, entry_called
@@ -69,7 +70,7 @@ def rule(code: str | None, format_: str, output: str | None, color: str) -> int:
             width = min(terminal_width(stream) or 80, 100)
             colored = is_colored(stream, color)
             rule_pages.write_page(chosen, RULES, CAUSES, stream, width=width, color=colored)
-    return 0
+    return OK
 
 
 @click.command(short_help="Print the JSON Schema of --format json.", epilog=help_texts.SCHEMA)
@@ -82,4 +83,4 @@ def schema() -> int:
 
     with output_stream(None) as stream:
         stream.write(schema_text())
-    return 0
+    return OK

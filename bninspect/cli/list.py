@@ -10,11 +10,10 @@ from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import OK, PROBLEM
 from bninspect.cli.formats import LIST, OutputOptions, write
 from bninspect.cli.options import PATHS, common_options
-from bninspect.cli.output import destinations
+from bninspect.cli.output import destinations, opened_paths, refuse_to_overwrite_config
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
-from bninspect.cli.output import keep_settings, opened_paths
 
 
 @click.command(
@@ -25,7 +24,7 @@ from bninspect.cli.output import keep_settings, opened_paths
 @PATHS
 @common_options(
     LIST,
-    quiet="Only the names of the layers, one per line.",
+    quiet="Print only the names of the layers, one per line.",
     verbose="Add the stored name of each variable.",
 )
 def list_(
@@ -39,15 +38,14 @@ def list_(
 ) -> int:
     """List the BN layers: name, family, channels, what is stored, range of each statistic.
 
-    Nothing is judged. Where no BN layer is found, --verbose shows the names of all variables, from
+    Nothing is judged. If no BN layer is found, --verbose shows the names of all variables, from
     which --pattern can be made.
     """
     from bninspect.runs.run import list_paths
 
     targets = destinations(formats, output)
-    keep_settings(targets, config)
+    refuse_to_overwrite_config(targets, config)
     report = list_paths(paths, config)
-    write(
-        report, LIST, targets, (*paths, *opened_paths(report)), OutputOptions(color, quiet, verbose)
-    )
+    options = OutputOptions(color, quiet, verbose)
+    write(report, LIST, targets, (*paths, *opened_paths(report)), options)
     return PROBLEM if report.unreadable else OK

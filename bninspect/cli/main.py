@@ -1,11 +1,11 @@
-"""The program: the group of commands, and what becomes of errors they raise."""
+"""The program: the group of commands, and how each kind of exception ends it."""
 
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import sys
-from contextlib import suppress
 
 import click
 
@@ -14,50 +14,60 @@ from bninspect.cli import help_texts
 from bninspect.cli.check import check
 from bninspect.cli.compare import compare
 from bninspect.cli.dump import dump
-from bninspect.cli.errors import fail, internal_error, missing_package, system_fault
+from bninspect.cli.errors import fail, unexpected_message, usage_message
 from bninspect.cli.exit_codes import INTERRUPTED
 from bninspect.cli.info import config_, rule, schema
 from bninspect.cli.list import list_
-from bninspect.cli.output import drop_output
+from bninspect.cli.output import discard_output
 from bninspect.cli.report import report
 from bninspect.cli.watch import watch
-from bninspect.errors import BninspectError, UsageProblem
+from bninspect.errors import BninspectError
+from bninspect.wording import did_you_mean, nearest
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Run the program and exit: problems as one sentence, bugs with a traceback and exit 2.
+    """Run the program and exit: problems as one sentence, bugs with a traceback and exit code 2.
 
-    `arguments` are those of the command line if None. What the terminal's encoding lacks is
-    written as an escape.
+    `arguments` are those of the command line if None. Characters that the terminal's encoding
+    lacks are written as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        if sys.stdout is None:
-            raise UsageProblem("standard output is closed; use --output FILE.")
-        given = _strip_credentials(sys.argv[1:] if arguments is None else arguments)
-        code = main.main(args=given, prog_name="bninspect", standalone_mode=False)
-        sys.stdout.flush()
+        _reserve_standard_streams()
+        typed = _strip_credentials(sys.argv[1:] if arguments is None else arguments)
+        code = main.main(args=typed, prog_name="bninspect", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as problem:
-        with suppress(OSError):
-            problem.show()
-        code = problem.exit_code
+        code = fail(usage_message(problem))
     except BninspectError as problem:
         code = fail(str(problem))
     except (click.Abort, KeyboardInterrupt):
         code = fail("interrupted", INTERRUPTED)
     except OSError as error:  # readers turn theirs into a ReadProblem
-        drop_output()
-        code = fail(system_fault(error))
-    except Exception as error:  # a bug of ours must not pass for exit 1, "findings"
-        code = fail(missing_package(error) or internal_error())
+        discard_output()
+        code = fail(unexpected_message(error))
+    except Exception as error:  # exit code 1 would mean "findings"
+        code = fail(unexpected_message(error))
     sys.exit(code)
 
 
+def _reserve_standard_streams() -> None:
+    """Open /dev/null for each standard stream that is closed.
+
+    Otherwise the next file to be opened would get its number, and what a library prints to
+    standard output would go into that file.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
 def _strip_credentials(arguments: list[str]) -> list[str]:
-    """The arguments, URLs without what must be in no message and report."""
-    if not any("://" in one for one in arguments):
+    """Return the arguments without the credentials of URLs, which no message may show."""
+    if not any("://" in argument for argument in arguments):
         return arguments
     from bninspect.storage import urls
 
@@ -65,16 +75,26 @@ def _strip_credentials(arguments: list[str]) -> list[str]:
 
 
 class _Commands(click.Group):
-    """The commands; whoever gives a path without one learns which takes it."""
+    """The commands. A path in the place of a command gets the call that was meant."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the call that was meant where a path stands for the command."""
-        if args[0] not in self.commands and any(mark in args[0] for mark in "./"):
-            given = shlex.quote(args[0])
-            raise click.UsageError(f"A command is missing: `bninspect check {given}`?", ctx)
+        """Return the command as click does; raises `UsageError` with a suggestion if unknown."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            if _names_a_path(name):
+                meant = f"`bninspect check {shlex.quote(name)}`"
+                raise click.UsageError(f"A command is missing. Did you mean {meant}?", ctx)
+            near = did_you_mean(nearest(name, self.commands))
+            raise click.UsageError(f"There is no command {name!r}.{near}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _names_a_path(word: str) -> bool:
+    """Return whether a word is a file, directory, checkpoint prefix, URL or pattern."""
+    is_there = any(os.path.lexists(word.replace("\0", "") + end) for end in ("", ".index"))
+    return is_there or any(mark in word for mark in "./*")
 
 
 @click.group(

@@ -1,6 +1,6 @@
-"""The options that commands share, and those of `check`, which are many.
+"""The options of the commands.
 
-What tells a run what to do reaches the command as one `Config`, the rest as it was typed.
+Options that configure a run reach the command as one `Config`, the others as they were typed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bninspect.model.checkpoint import ENGINES
+from bninspect.wording import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -19,11 +20,26 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
-    """Leave it to the shell to complete the name of a file.
+class Choice(click.Choice):  # type: ignore[type-arg] # click 8.1 takes no parameter
+    """A choice that suggests the nearest value for a mistyped one."""
 
-    `click.Path` would do so, too, but looks at each file before a command does, and ends the run
-    over one that may not be read.
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value; raises `BadParameter` if it is none of the choices."""
+        if value not in self.choices:
+            self.fail(_unknown_choice(value, self.choices), param, ctx)
+        return value
+
+
+def _unknown_choice(value: str, choices: Sequence[str]) -> str:
+    near = did_you_mean(nearest(value, choices))
+    return f"{value!r} is not one of {', '.join(choices)}.{near}"
+
+
+def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a file.
+
+    `click.Path` does so, too, but it also opens each file before the command starts, and ends the
+    run if one may not be read.
     """
     from click.shell_completion import CompletionItem
 
@@ -33,7 +49,7 @@ def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[Co
 PATHS = click.argument(
     "paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_files
 )
-# The options that a command gets as its `config`.
+# The options that reach a command in its `config`.
 _OF_CONFIG = (
     "select",
     "ignore",
@@ -53,18 +69,18 @@ _PATTERN = click.option(
     "patterns",
     multiple=True,
     metavar="ROLE=REGEX",
-    help="Names of your own: a variable that REGEX matches is the gamma, beta, moving_mean or"
-    " moving_variance (ROLE) of a layer. The layer is called by the group (?P<layer>...), else by"
-    " what stands before the match. Repeatable.",
+    help="For variable names of your own: a variable that REGEX matches is the gamma, beta,"
+    " moving_mean or moving_variance (ROLE) of a layer. The layer's name is the group"
+    " (?P<layer>...), else the text before the match. Repeatable.",
 )
 COLOR = click.option(
     "--color",
-    type=click.Choice(("auto", "always", "never")),
+    type=Choice(("auto", "always", "never")),
     default="auto",
     show_default=True,
-    help="Colours; auto honours NO_COLOR and uses none in a pipe or file.",
+    help="Use colours; auto honours NO_COLOR and uses none in a pipe or file.",
 )
-# Of what is given in seconds: below, a look would follow a look; above is more than a month.
+# Limits of options in seconds: less would poll without a pause, more is over a month.
 _SHORTEST, _LONGEST = 0.05, 3e6
 _CONFIGURATION = (
     click.option(
@@ -72,70 +88,69 @@ _CONFIGURATION = (
         "file",
         metavar="FILE",
         shell_complete=complete_files,
-        help="The configuration to use, in the place of the nearest bninspect.toml or"
-        " pyproject.toml with [tool.bninspect], from here upward.",
+        help="Use this configuration file instead of the nearest bninspect.toml, or"
+        " pyproject.toml with [tool.bninspect], in this directory or one above it.",
     ),
     click.option("--isolated", is_flag=True, help="Use no configuration file."),
 )
 fail_on_option = click.option(
     "--fail-on",
-    type=click.Choice(("error", "warning", "note", "never")),
-    help="The least severity that makes the exit code 1; error, if nothing else is configured.",
+    type=Choice(("error", "warning", "note", "never")),
+    help="The least severity that makes the exit code 1; error unless configured.",
 )
-# What `check` can be told in a configuration file, too.
+# The options of `check` that a configuration file can hold, too.
 _OF_RULES = (
     click.option(
         "--select",
         multiple=True,
         metavar="CODES",
-        help="Only these rules (BN101,BN2), whatever is configured; repeatable.",
+        help="Apply only these rules (BN101,BN2), whatever is configured. Repeatable.",
     ),
     click.option(
         "--ignore",
         multiple=True,
         metavar="CODES",
-        help="Not these rules, nor those that are configured; repeatable.",
+        help="Skip these rules, in addition to those ignored in the configuration. Repeatable.",
     ),
     fail_on_option,
     click.option(
         "--momentum",
         type=float,
         metavar="M",
-        help="The layers' momentum (slim: decay), where nothing stored tells it; for"
+        help="The layers' momentum (slim: decay), used where the files do not store it; for"
         " BN106 and BN303.",
     ),
     click.option(
         "--baseline",
         metavar="FILE",
         shell_complete=complete_files,
-        help="A file of the findings that are known: only others are reported, and fail.",
+        help="A file of known findings: only new ones are reported, and fail.",
     ),
 )
 _ALL_CHECKPOINTS = click.option(
     "--all-checkpoints",
     is_flag=True,
-    help="Of a training directory all checkpoints, oldest first, not the newest alone.",
+    help="In a training directory, check every checkpoint (oldest first), not only the newest.",
 )
 _ENGINE = click.option(
     "--engine",
-    type=click.Choice(ENGINES),
+    type=Choice(ENGINES),
     default=ENGINES[0],
     show_default=True,
-    help="What reads the files: bninspect itself, or an installed TensorFlow, for"
-    " a second opinion on its checkpoints and SavedModels.",
+    help="Read the files with bninspect itself, or with an installed TensorFlow, for a second"
+    " opinion on its checkpoints and SavedModels.",
 )
 _ALLOW_EMPTY = click.option(
     "--allow-empty",
     is_flag=True,
-    help="Exit with 0, not 3, where there was nothing to check or compare.",
+    help="Exit with 0 instead of 3 if there was nothing to check or compare.",
 )
 _SINCE = click.option(
     "--since",
     metavar="CHECKPOINT",
     shell_complete=complete_files,
-    help="An earlier checkpoint of the training: what stood still since then is"
-    " BN107. With --all-checkpoints each is compared with the one before it unless this"
-    " is given.",
+    help="An earlier checkpoint of the training: statistics that stood still since then are"
+    " BN107. Without it, --all-checkpoints compares each checkpoint with the one before it.",
 )
 _JOBS = click.option(
     "-j",
@@ -144,7 +159,7 @@ _JOBS = click.option(
     default=1,
     metavar="N",
     show_default=True,
-    help="Read checkpoints in N processes; the report is the same.",
+    help="Read checkpoints in N processes. The report is the same.",
 )
 
 
@@ -158,24 +173,25 @@ OUTPUT = click.option(
 
 
 def format_option(*formats: str) -> Callable[[Command], Command]:
-    """How the result is written; the first of `formats` unless another is asked for."""
+    """Return the option --format, whose default is the first of `formats`."""
     return click.option(
         "--format",
         "format_",
-        type=click.Choice(formats),
+        type=Choice(formats),
         default=formats[0],
         show_default=True,
-        help="How to write the result.",
+        help="The format of the result.",
     )
 
 
 def common_options(
     formats: Iterable[str], *, quiet: str, verbose: str, all_checkpoints: bool = True
 ) -> Callable[[Command], Command]:
-    """The options that every command on checkpoints has; `quiet` and `verbose` say what they do.
+    """Return a decorator that adds the options of every command on checkpoints.
 
-    `formats` are those the command writes, the usual one first.
-    Without `all_checkpoints` there is no such option: the command takes all of them anyway.
+    `formats` are those of the command, the default first; `quiet` and `verbose` are the help texts
+    of these options. Without `all_checkpoints` the option is left out: the command always takes
+    all checkpoints.
     """
     known = tuple(formats)
 
@@ -198,7 +214,7 @@ def common_options(
 
 
 def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command], Command]]:
-    """The formats to write, and where to."""
+    """Return the options --format and --output."""
     return (
         click.option(
             "--format",
@@ -209,7 +225,7 @@ def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command],
             shell_complete=lambda _, __, typed: [f for f in formats if f.startswith(typed)],
             default=(formats[0],),
             show_default=True,
-            help="How to write the result, and the file to write it to (else --output, or"
+            help="The format of the result, and the file to write it to (else --output, or"
             " standard output). Repeatable: --format json=report.json --format text.",
         ),
         click.option(
@@ -217,14 +233,14 @@ def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command],
             "--output",
             metavar="FILE",
             shell_complete=complete_files,
-            help="Write to FILE, whole or not at all, instead of standard output; with"
-            " several formats, the one that names no file.",
+            help="Write to FILE, whole or not at all, instead of standard output. With several"
+            " formats, this is the file of the one that names none.",
         ),
     )
 
 
 def check_options(command: Command) -> Command:
-    """The options of `check` alone."""
+    """Add the options that only `check` has."""
     return _with_options(
         command,
         (
@@ -233,7 +249,7 @@ def check_options(command: Command) -> Command:
             click.option(
                 "--skip-unknown",
                 is_flag=True,
-                help="Pass over a file that is no checkpoint, as in a directory: for tools that"
+                help="Skip a file that is not a checkpoint, instead of reporting it: for tools that"
                 " list files.",
             ),
             _SINCE,
@@ -241,28 +257,28 @@ def check_options(command: Command) -> Command:
             click.option(
                 "--scheduler",
                 metavar="ADDRESS",
-                help="Read checkpoints by the workers of a Dask cluster, tcp://HOST:PORT; the"
-                " report is the same. They must find each PATH under the same name.",
+                help="Read checkpoints with the workers of a Dask cluster, tcp://HOST:PORT. The"
+                " report is the same. Each worker must have every PATH under the same name.",
             ),
             click.option(
                 "--resume",
                 metavar="FILE",
                 shell_complete=complete_files,
-                help="Go on with FILE, from --format jsonl: a checkpoint that has a result there"
-                " is not read again, unless its files have changed or could not be read. Earlier"
-                " results count. If FILE is what this run writes, results are added to it.",
+                help="Go on with FILE, a result of --format jsonl: a checkpoint that has a result"
+                " there is not read again, unless its files have changed or could not be read."
+                " Earlier results count. If this run writes to FILE, results are added to it.",
             ),
             click.option(
                 "--update-baseline",
                 is_flag=True,
-                help="Write today's findings to the file of --baseline, and report nothing.",
+                help="Write the findings of this run to the --baseline file, and report nothing.",
             ),
         ),
     )
 
 
 def report_options(command: Command) -> Command:
-    """The options of `report`: what is judged, as for `check`, and where the page goes."""
+    """Add the options of `report`: those of `check` that choose what is judged, and --output."""
     return _with_options(
         _configured(command),
         (
@@ -275,13 +291,13 @@ def report_options(command: Command) -> Command:
             _ENGINE,
             _JOBS,
             *_CONFIGURATION,
-            click.option("-q", "--quiet", is_flag=True, help="Say nothing when it is written."),
+            click.option("-q", "--quiet", is_flag=True, help="Do not print the verdict."),
         ),
     )
 
 
 def config_options(command: Command) -> Command:
-    """The options of `config`: what a configuration file can hold, and how to show it."""
+    """Add the options of `config`: those that a configuration file can hold, and --format."""
     return _with_options(
         _configured(command),
         (
@@ -294,23 +310,23 @@ def config_options(command: Command) -> Command:
 
 
 def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    """The command with options that its help shows in this order."""
+    """Add options to a command; its help shows them in this order."""
     for option in reversed(options):
         command = option(command)
     return command
 
 
 def watch_options(command: Command) -> Command:
-    """The options of `watch`: those of `check` that are about one checkpoint, and its own."""
-    command = _configured(command)
-    for option in reversed(
+    """Add the options of `watch`: those of `check` for one checkpoint, and its own."""
+    return _with_options(
+        _configured(command),
         (
             format_option("text", "jsonl"),
-            _seconds("--interval", "How long to wait between two looks at the directory.", 10.0),
+            _seconds("--interval", "Time between two listings of the directory.", 10.0),
             _seconds(
                 "--timeout",
-                "End when no checkpoint has come for so long; one that is half written is waited"
-                " for first (up to --grace).",
+                "End when no checkpoint has arrived for this time. A half-written one is waited for"
+                " first (up to --grace).",
                 None,
             ),
             click.option(
@@ -326,36 +342,37 @@ def watch_options(command: Command) -> Command:
             ),
             _seconds(
                 "--grace",
-                "How long what looks like a checkpoint and cannot be read may stay as it is, before"
-                " it is reported: it may still be written.",
+                "Report a file that looks like a checkpoint and cannot be read only when it has not"
+                " changed for this time: it may still be written.",
                 60.0,
             ),
             click.option(
                 "--all-checkpoints",
                 is_flag=True,
-                help="Begin with all checkpoints that are there already, oldest first, not with"
-                " the newest alone.",
+                help="Start with every checkpoint that exists already (oldest first), not only the"
+                " newest.",
             ),
             *_OF_RULES,
-            click.option("--allow-empty", is_flag=True, help="Nothing to check is exit 0, not 3."),
+            _ALLOW_EMPTY,
             _PATTERN,
             _ENGINE,
             *_CONFIGURATION,
             click.option(
-                "-q", "--quiet", is_flag=True, help="One line a checkpoint, no findings below."
+                "-q",
+                "--quiet",
+                is_flag=True,
+                help="Print one line per checkpoint, without findings.",
             ),
             click.option(
                 "-v",
                 "--verbose",
                 is_flag=True,
-                help="Findings below each checkpoint, also if they are the same as before, and"
-                " every layer of them.",
+                help="Print the findings of each checkpoint even if they are the same as before,"
+                " with every layer.",
             ),
             COLOR,
-        )
-    ):
-        command = option(command)
-    return command
+        ),
+    )
 
 
 def _seconds(name: str, text: str, default: float | None) -> Callable[[Command], Command]:
@@ -377,26 +394,26 @@ def _checked_seconds(value: float) -> float:
 
 
 def _configured(command: Command) -> Command:
-    """The command that gets `config` in the place of the options that make it."""
+    """Return the command with its options of `_OF_CONFIG` merged into one argument, `config`."""
 
     @wraps(command)
-    def with_config(**given: Any) -> Any:
-        # Showing the help does without.
+    def with_config(**options: Any) -> Any:
+        # Imported here: --help needs neither.
         from bninspect.config.lookup import base_config
         from bninspect.config.model import make_config
 
-        base = base_config(given.pop("file"), isolated=given.pop("isolated"))
-        told = {name: given.pop(name) for name in _OF_CONFIG if name in given}
-        return command(config=make_config(base=base, **told), **given)
+        base = base_config(options.pop("file"), isolated=options.pop("isolated"))
+        merged = {name: options.pop(name) for name in _OF_CONFIG if name in options}
+        return command(config=make_config(base=base, **merged), **options)
 
     return with_config  # type: ignore[return-value]
 
 
 def _format_and_file(value: str, formats: Sequence[str]) -> tuple[str, str | None]:
-    """`FORMAT` or `FORMAT=FILE` as (format, file or None); raises for what is neither."""
+    """Split `FORMAT` or `FORMAT=FILE` into (format, file or None); raises `BadParameter`."""
     name, equals, path = value.partition("=")
     if name not in formats:
-        raise click.BadParameter(f"{name!r} is not one of {', '.join(formats)}.")
+        raise click.BadParameter(_unknown_choice(name, formats))
     if equals and not path:
         raise click.BadParameter(f"{value!r} names no file.")
     return name, path or None

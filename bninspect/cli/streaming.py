@@ -1,7 +1,7 @@
-"""A check that is written while it runs: in every format at once, with a bar for who waits for it.
+"""Writing a check while it runs: every format at once, and a progress bar.
 
-Files appear when the run has ended. Whoever reads standard output may stop reading: the files are
-written all the same.
+Files appear when the run has ended. They are written even if the reader of standard output closes
+it early.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from bninspect.cli.exit_codes import OUTPUT_CLOSED
 from bninspect.cli.formats import CHECK, STREAMED, OutputOptions, StreamWriter
 from bninspect.cli.output import (
-    OUTPUT_CLOSED,
-    drop_output,
+    Destination,
+    discard_output,
     growing_output,
     output_stream,
-    refuse_input,
+    refuse_to_overwrite_inputs,
+    standard_output,
 )
 
 if TYPE_CHECKING:
@@ -29,40 +31,39 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_sink(
-    targets: Sequence[tuple[str, str | None]], options: OutputOptions, *, kept: bool = False
+    targets: Sequence[Destination], options: OutputOptions, *, needs_checkpoints: bool = False
 ) -> Iterator[ResultSink]:
-    """What follows a check and writes it to `targets`, (format, file or None for standard output).
+    """Open the sink that writes a check to `targets`.
 
-    `kept` says that the findings are needed once more when the check is done.
-    No file appears if the block ends by an exception, but for those that grow (`STREAMED`).
+    `needs_checkpoints` says that the caller needs the checkpoints again when the check is done.
+    No file appears if the block ends with an exception, except those that grow (`STREAMED`).
     """
-    whole = [path for name, path in targets if path is not None and name not in STREAMED]
+    atomic = [path for name, path in targets if path is not None and name not in STREAMED]
     with ExitStack() as files:
-        written = []
+        writers = []
         for name, path in targets:
             if path is not None:
-                grows = name in STREAMED
-                stream = files.enter_context(
-                    _grown(path, options) if grows else output_stream(path)
-                )
-                written.append(_writer(name, stream, options))
+                opened = _grown(path, options) if name in STREAMED else output_stream(path)
+                writers.append(_writer(name, files.enter_context(opened), options))
         printed = [name for name, path in targets if path is None]
-        # A bar and results that come line by line would write over each other.
-        apart = not (printed in (["concise"], ["jsonl"]) and sys.stdout.isatty())
+        printer = _writer(printed[0], standard_output(), options) if printed else None
+        # A progress bar and results that come line by line would overwrite each other.
+        is_mixed = printed in (["concise"], ["jsonl"]) and standard_output().isatty()
+        has_terminal = sys.stderr is not None and sys.stderr.isatty()
         yield ResultSink(
-            written,
-            _writer(printed[0], sys.stdout, options) if printed else None,
-            whole,
+            writers,
+            printer,
+            atomic,
             files.close,
-            kept=kept,
-            progress=apart and not options.quiet and sys.stderr is not None and sys.stderr.isatty(),
+            needs_checkpoints=needs_checkpoints,
+            shows_progress=has_terminal and not is_mixed and not options.quiet,
         )
 
 
 def _grown(path: str, options: OutputOptions) -> AbstractContextManager[Any]:
     from bninspect.runs.resume import drop_unfinished_line, refuse_other_file
 
-    appends = options.resume is not None and same_file(path, options.resume)
+    appends = options.resume is not None and is_same_file(path, options.resume)
     refuse_other_file(path, "--format jsonl:")
     if appends and os.path.isfile(path):
         drop_unfinished_line(path)
@@ -70,80 +71,84 @@ def _grown(path: str, options: OutputOptions) -> AbstractContextManager[Any]:
 
 
 def _writer(name: str, stream: TextIO, options: OutputOptions) -> StreamWriter:
-    """What writes a format to a stream, which may be that of the results to go on with."""
+    """Return the writer of a format to a stream, which may be that of the resumed results."""
     if name in STREAMED and options.resume is not None:
         with suppress(OSError, ValueError):  # not every stream is a file
-            there = os.stat(options.resume)
-            options = options._replace(appends=os.path.samestat(os.fstat(stream.fileno()), there))
+            resumed = os.stat(options.resume)
+            options = options._replace(appends=os.path.samestat(os.fstat(stream.fileno()), resumed))
     return CHECK[name](stream, options)
 
 
-def same_file(path: str, other: str) -> bool:
-    """Whether two names lead to one file, which need not be there yet."""
+def is_same_file(path: str, other: str) -> bool:
+    """Return whether two paths name one file, which need not exist yet."""
     return os.path.realpath(path) == os.path.realpath(other)
 
 
 class ResultSink:
-    """Gets the checkpoints of a check as they come, and the report at its end."""
+    """A run observer that passes each checkpoint on to the writers, and the report at the end.
+
+    `writers` write to files, `printer` to standard output. `atomic` are the files that appear when
+    `close_files` is called.
+    """
 
     def __init__(
         self,
-        written: Sequence[StreamWriter],
-        printed: StreamWriter | None,
-        files: Sequence[str],
+        writers: Sequence[StreamWriter],
+        printer: StreamWriter | None,
+        atomic: Sequence[str],
         close_files: Callable[[], None],
         *,
-        kept: bool,
-        progress: bool,
+        needs_checkpoints: bool,
+        shows_progress: bool,
     ) -> None:
-        self._written, self._printed = written, printed
-        self._files, self._close_files = files, close_files
-        self._progress = progress
+        self._writers, self._printer = writers, printer
+        self._atomic, self._close_files = atomic, close_files
+        self._shows_progress = shows_progress
         self._bar: Any = None
-        everyone = [one for one in (*written, printed) if one is not None]
-        self.needs_layers = any(one.needs_layers for one in everyone)
-        # A file that is to appear at the end must not be one that was read.
+        every = [*writers, *([printer] if printer is not None else [])]
+        self.needs_layers = any(writer.needs_layers for writer in every)
+        # The paths that were read are compared with the files that are about to appear.
         self.needs_checkpoints = (
-            kept or bool(files) or any(one.needs_checkpoints for one in everyone)
+            needs_checkpoints or bool(atomic) or any(writer.needs_checkpoints for writer in every)
         )
 
     def begin(self, total: int) -> None:
-        """Show how far it is, if somebody is there to see it."""
-        if self._progress and total > 1:
+        """Show a progress bar for `total` checkpoints on a terminal."""
+        if self._shows_progress and total > 1:
             self._bar = click.progressbar(
                 length=total, label="Checking", file=sys.stderr, show_pos=True
             )
             self._bar.render_progress()
 
     def add(self, item: CheckpointReport) -> None:
-        """Hand on one checkpoint."""
-        for one in self._written:
-            one.add(item)
-        self._print(lambda printed: printed.add(item))
+        """Write one checkpoint."""
+        for writer in self._writers:
+            writer.add(item)
+        self._print(lambda printer: printer.add(item))
         if self._bar is not None:
             self._bar.update(1)
 
     def end(self, report: Report, inputs: Iterable[str]) -> None:
-        """Write the end; `UsageProblem` in the place of a file that is an input (`inputs`)."""
+        """Write the end; raises `UsageProblem` instead if a file to write is one of `inputs`."""
         inputs = tuple(inputs)
-        for path in self._files:
-            refuse_input(path, inputs)
+        for path in self._atomic:
+            refuse_to_overwrite_inputs(path, inputs)
         if self._bar is not None:
             self._bar.render_finish()
-        for one in self._written:
-            one.end(report)
+        for writer in self._writers:
+            writer.end(report)
         self._close_files()
-        self._print(lambda printed: printed.end(report))
+        self._print(lambda printer: printer.end(report))
 
     def _print(self, write: Callable[[StreamWriter], None]) -> None:
-        """Write to standard output; the program ends if that is closed and is all there is."""
-        if self._printed is None:
+        """Write to standard output; the program exits if it is closed and there are no files."""
+        if self._printer is None:
             return
         try:
-            write(self._printed)
+            write(self._printer)
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever read our output has seen enough; click would exit with 1
-            drop_output()
-            if not self._written:
+        except BrokenPipeError:  # click would exit with 1, "findings"
+            discard_output()
+            if not self._writers:
                 sys.exit(OUTPUT_CLOSED)
-            self._printed = None
+            self._printer = None

@@ -1,4 +1,4 @@
-"""The command that follows a training: what it writes, and how it ends."""
+"""The command `watch`: what it writes, and how it ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bninspect.cli import help_texts
+from bninspect.cli.errors import tell
 from bninspect.cli.exit_codes import FINDINGS, INTERRUPTED, NOTHING_CHECKED, OK, PROBLEM
 from bninspect.cli.formats import WATCH, OutputOptions, WatchWriter
 from bninspect.cli.options import complete_files, watch_options
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bninspect.model.report import CheckpointReport
     from bninspect.runs.watch import Conclusion, DirectoryWatch
 
-# By the keyboard, by a scheduler, and by a terminal that is closed.
+# Sent by the keyboard, by a job scheduler, and by a terminal that is closed.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -48,30 +49,25 @@ def watch(
     allow_empty: bool,
     fail_fast: bool,
 ) -> int:
-    """Check each checkpoint that a training writes to DIR, once it is whole.
+    """Check each checkpoint that a training writes to DIR as soon as it is complete.
 
-    DIR is looked at every --interval, which works on network file systems, too; it need not be
-    there yet. The newest checkpoint that lies there is checked first, then each that comes, or is
-    written anew under its name, and compared with the one before it (BN107). Half-written,
-    renamed and deleted ones are no errors. The training is never hindered: no file is locked.
+    DIR is listed every --interval, which also works on network file systems. It need not exist
+    yet. The newest checkpoint in it is checked first, then each one that arrives or is overwritten.
+    Each is compared with the one before it (BN107). Half-written, renamed and deleted checkpoints
+    are no errors. The training is never disturbed: no file is locked.
     """
     from bninspect.runs.watch import DirectoryWatch, Pace
-    from bninspect.storage import filesystem
 
     _require_directory(directory)
-    with output_stream(None) as stream, _asked_to_end() as asked:
+    with output_stream(None) as stream, _catch_signals() as signals:
         writer = WATCH[format_](stream, OutputOptions(color, quiet, verbose))
-        watching = DirectoryWatch(
-            directory, config, Pace(interval, grace, timeout), sleep=asked.sleep
-        )
+        pace = Pace(interval, grace, timeout)
+        directory_watch = DirectoryWatch(directory, config, pace, sleep=signals.sleep)
         if not quiet:
-            from bninspect.reporters.escapes import printable
-
-            there = "" if filesystem.is_directory(directory) else ", which is not there yet"
-            click.echo(f"watching {printable(directory)}{there}; Ctrl-C ends it", err=True)
+            _tell_start(directory)
         goal = _Goal(config, until_step, fail_fast=fail_fast)
-        ended = _follow(watching, writer, goal, asked)
-        conclusion = watching.conclude(ended)
+        ended = _follow(directory_watch, writer, goal, signals)
+        conclusion = directory_watch.conclude(ended)
         writer.end(conclusion, _now())
     if ended == "interrupted":
         return INTERRUPTED
@@ -79,7 +75,7 @@ def watch(
 
 
 def _require_directory(path: str) -> None:
-    """Raise `UsageProblem` for what is no directory, and will hardly become one."""
+    """Raise `UsageProblem` for a path that is no directory and will not become one."""
     if not path:
         raise UsageProblem(
             "The name of the directory is empty: a variable of a script may be unset."
@@ -88,24 +84,34 @@ def _require_directory(path: str) -> None:
 
     if urls.is_url(path) and urls.scheme_of(path) in urls.WEB:
         raise UsageProblem(
-            f"watch takes a directory, and a web server does not tell what is in {path}: use check."
+            f"watch needs a directory, and a web server does not list what is in {path}."
+            f" Use `bninspect check {path}`."
         )
     if filesystem.is_directory(path):
         return
-    if filesystem.exists(path):
-        raise UsageProblem(f"watch takes a directory, and {path} is none: use check.")
-    if filesystem.exists(f"{path}.index"):
-        raise UsageProblem(f"watch takes a directory, and {path} is a checkpoint: use check.")
+    kind = "a file" if filesystem.exists(path) else "a checkpoint"
+    if kind == "a file" or filesystem.exists(f"{path}.index"):
+        raise UsageProblem(
+            f"watch needs a directory, but {path} is {kind}. Use `bninspect check {path}`."
+        )
+
+
+def _tell_start(directory: str) -> None:
+    from bninspect.reporters.escapes import printable
+    from bninspect.storage import filesystem
+
+    missing = "" if filesystem.is_directory(directory) else ", which does not exist yet"
+    tell(f"watching {printable(directory)}{missing}; Ctrl-C ends it")
 
 
 class _Goal:
-    """When a watch has seen enough."""
+    """The condition on a checkpoint that ends a watch: --until-step, --fail-fast."""
 
     def __init__(self, config: Config, until_step: int | None, *, fail_fast: bool) -> None:
         self._fail_on, self._until_step, self._fail_fast = config.fail_on, until_step, fail_fast
 
     def reached(self, item: CheckpointReport) -> str | None:
-        """Why it ends with this checkpoint; None if it does not."""
+        """Return the option by which the watch ends with this checkpoint; None if it goes on."""
         from bninspect.model.report import any_at_least
 
         if self._fail_fast and any_at_least(self._fail_on, item.findings):
@@ -115,68 +121,71 @@ class _Goal:
         return "until-step" if item.step >= self._until_step else None
 
 
-def _follow(watching: DirectoryWatch, writer: WatchWriter, goal: _Goal, asked: _Asked) -> str:
-    """Write what comes, and return why that has ended."""
+def _follow(
+    directory_watch: DirectoryWatch, writer: WatchWriter, goal: _Goal, signals: _StopSignals
+) -> str:
+    """Write each checkpoint that arrives, and return what ended the watch."""
     try:
-        for item in watching.reports():
+        for item in directory_watch.reports():
             writer.add(item, _now())
-            if (ended := goal.reached(item)) or (ended := asked.to):
+            if (ended := goal.reached(item)) or (ended := signals.ended):
                 break
         else:
             return "timeout"
-    except _Woken:
-        ended = asked.to
+    except _StopRequested:
+        ended = signals.ended
     if ended == "terminated":
-        for item in watching.rest(time.sleep):
+        for item in directory_watch.rest(time.sleep):
             writer.add(item, _now())
     return ended or "interrupted"
 
 
-class _Woken(BaseException):
-    """Somebody has asked to end, and nothing is being read or written."""
+class _StopRequested(BaseException):
+    """A signal arrived while nothing was being read or written."""
 
 
-class _Asked:
-    """Takes signals: `to` is how to end, None for not at all.
+class _StopSignals:
+    """A handler of signals that end the watch.
 
-    What is being read or written when one comes is finished. The second one ends it at once.
+    `ended` is how it ends, `interrupted` or `terminated`; None while it goes on. What is being
+    read or written when a signal arrives is finished. The second signal ends the program at once.
     """
 
     def __init__(self) -> None:
-        self.to: str | None = None
-        self._sleeps = False
+        self.ended: str | None = None
+        self._is_asleep = False
 
-    def take(self, number: int, _: FrameType | None) -> None:
-        """Note a signal."""
-        if self.to is not None:
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Handle one signal."""
+        if self.ended is not None:
             raise KeyboardInterrupt
-        self.to = "interrupted" if number == signal.SIGINT else "terminated"
-        if self._sleeps:
-            raise _Woken
+        self.ended = "interrupted" if number == signal.SIGINT else "terminated"
+        if self._is_asleep:
+            raise _StopRequested
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises `_Woken` as soon as somebody has asked to end."""
-        self._sleeps = True
+        """Wait; raises `_StopRequested` as soon as a signal arrives, or if one has."""
+        self._is_asleep = True
         try:
-            if self.to is not None:
-                raise _Woken
+            if self.ended is not None:
+                raise _StopRequested
             time.sleep(seconds)
         finally:
-            self._sleeps = False
+            self._is_asleep = False
 
 
 @contextmanager
-def _asked_to_end() -> Iterator[_Asked]:
-    """What takes `_SIGNALS` meanwhile, but for those that a shell has set to be ignored."""
-    asked = _Asked()
+def _catch_signals() -> Iterator[_StopSignals]:
+    """Handle `_SIGNALS` in the block, except those that are ignored (as by nohup)."""
+    signals = _StopSignals()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    for number in taken:
-        signal.signal(number, asked.take)
+    caught = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, signals.handle)
     try:
-        yield asked
+        yield signals
     finally:
-        for number in taken:
+        for number in caught:
             signal.signal(number, before[number])
 
 

@@ -162,7 +162,7 @@ def _pattern(text: str) -> NamePattern:
     role = next((role for role in ROLES if role == name.strip()), None)
     if role is None or not equals or not expression:
         raise UsageProblem(
-            f"--pattern takes ROLE=REGEX with ROLE one of {', '.join(ROLES)}: {text!r}"
+            f"--pattern: expected ROLE=REGEX with ROLE one of {', '.join(ROLES)}, got {text!r}."
         )
     return checked_pattern(role, expression, f"--pattern {role}")
 

@@ -9,6 +9,7 @@ import os
 import pty
 import shlex
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -77,7 +78,15 @@ class TestExitCodes:
         outcome = run(path)
         assert outcome.exit_code == 2
         assert f"bninspect check {shlex.quote(path)}" in outcome.err
-        assert "No such command 'chek'" in run("chek").err
+
+    @pytest.mark.parametrize("path", [CLEAN.parent, CLEAN, FIXTURES / "*"])
+    def test_of_a_plain_word_that_is_a_path(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, path: Path
+    ) -> None:
+        monkeypatch.chdir(path.parent)
+        outcome = run(path.name)
+        assert outcome.exit_code == 2
+        assert f"`bninspect check {shlex.quote(path.name)}`" in outcome.err
 
     def test_of_list_and_dump(self, run: Run) -> None:
         assert run("list", STUCK).exit_code == 0
@@ -144,7 +153,32 @@ class TestExitCodes:
         assert outcome.exit_code == 2
         assert not outcome.out
         assert "Traceback" not in outcome.err
-        assert len(outcome.err.strip().splitlines()[-1]) > 20
+        assert outcome.err.startswith("bninspect: ")
+        first = outcome.err.splitlines()[0]
+        assert first.endswith((".", "?", ":"))
+        assert len(first) > 30
+
+    @pytest.mark.parametrize(
+        ("arguments", "meant"),
+        [
+            (("chek", CLEAN), "check"),
+            (("check", CLEAN, "--fromat", "json"), "--format"),
+            (("check", CLEAN, "--format", "jsom"), "json"),
+            (("check", CLEAN, "--fail-on", "warnings"), "warning"),
+            (("check", CLEAN, "--engine", "tensorflw"), "tensorflow"),
+            (("list", CLEAN, "--color", "alway"), "always"),
+            (("rule", "BN101", "--format", "markdwn"), "markdown"),
+            (("watch", CLEAN.parent, "--format", "josnl"), "jsonl"),
+        ],
+        ids=lambda value: " ".join(map(str, value[-2:])) if isinstance(value, tuple) else value,
+    )
+    def test_a_mistyped_word_gets_the_nearest(
+        self, run: Run, arguments: tuple[object, ...], meant: str
+    ) -> None:
+        outcome = run(*arguments)
+        assert outcome.exit_code == 2
+        assert f"Did you mean {meant}?" in outcome.err
+        assert len(outcome.err.splitlines()) == 1
 
 
 class TestCheckText:
@@ -342,6 +376,16 @@ class TestDump:
         assert any("984 more channels" in line for line in short)
         full = run("dump", tmp_path / "wide.ckpt", "--layer", "bn", "--verbose").out.splitlines()
         assert len(full) > 1000
+
+    def test_without_a_layer_names_them_all(self, run: Run) -> None:
+        names = [layer["name"] for layer in load_fixture("tf1_layers_correct").expected["layers"]]
+        assert names
+        outcome = run("dump", CLEAN)
+        assert (outcome.exit_code, outcome.out) == (2, "")
+        first, *shown = outcome.err.splitlines()
+        assert "--layer" in first
+        assert [name.strip() for name in shown] == names
+        assert run("dump", EMPTY).err == f"bninspect: {EMPTY} has no BN layer.\n"
 
     def test_layers_by_name_and_glob(self, run: Run) -> None:
         dumped = run("dump", CLEAN, "--layer", "dense/*", "--layer", "conv?/*", "--format", "json")
@@ -543,7 +587,7 @@ class TestWhatAPersonTypes:
             for target in before:
                 outcome = run("check", tmp_path / given, "-o", tmp_path / target)
                 assert outcome.exit_code == 2
-                assert "is a file of the checkpoint" in outcome.err
+                assert "it is a file of the checkpoint" in outcome.err
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
         for _ in range(2):  # a report beside it is none of its files
             report = tmp_path / "model.ckpt.json"
@@ -565,7 +609,7 @@ class TestWhatAPersonTypes:
         for typed in ("run", "run/checkpoint", "run/model.ckpt-60", "run/*", "r?n"):
             outcome = run("check", tmp_path / typed, "-o", tmp_path / "run" / "checkpoint")
             assert outcome.exit_code == 2
-            assert "The output" in outcome.err
+            assert "Refusing to overwrite" in outcome.err
         assert (tmp_path / "run" / "checkpoint").read_bytes() == before
         (tmp_path / "checkpoint").write_text("mine", encoding="utf-8")
         assert run("check", tmp_path / "run", "-o", tmp_path / "checkpoint").exit_code == 2
@@ -578,7 +622,7 @@ class TestWhatAPersonTypes:
         assert len(shards) > 1
         for shard in shards:
             outcome = run("check", tmp_path / "copy" / fixture.path.name, "-o", shard)
-            assert "is a file of the checkpoint" in outcome.err
+            assert "it is a file of the checkpoint" in outcome.err
 
     def test_links_that_lead_to_themselves(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "loop").symlink_to("loop")
@@ -729,6 +773,23 @@ class TestOddStates:
         assert "open for writing" in outcome.said
 
 
+ENDLESS = """
+import signal
+import time
+import bninspect.runs.sequential
+from bninspect.__main__ import main
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
+
+def endlessly(*_, **__):
+    print("reading", flush=True)
+    time.sleep(600)
+
+bninspect.runs.sequential.examine = endlessly
+main()
+"""
+
+
 class TestStreams:
     def shell(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         program = f"{sys.executable} -m bninspect"
@@ -753,9 +814,31 @@ class TestStreams:
         assert "Traceback" not in done.stderr
 
     def test_no_output_at_all(self) -> None:
-        done = self.shell(f"bninspect check {STUCK} >&-")
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
+        for command in (f"check {STUCK}", f"list {STUCK}", f"report {STUCK}", "rule"):
+            done = self.shell(f"bninspect {command} >&-")
+            assert done.returncode == 2
+            assert done.stderr == "bninspect: Standard output is closed; use --output FILE.\n"
+
+    @pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+    def test_a_file_needs_no_standard_output(self, closed: str, tmp_path: Path) -> None:
+        target = tmp_path / "report.json"
+        done = self.shell(f"bninspect check {STUCK} --format json -o {target} {closed}")
+        assert done.returncode == 1
+        assert parsed(target.read_text(encoding="utf-8"))["summary"]["errors"] == 3
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+    def test_a_killed_run_leaves_no_file(self, number: int, tmp_path: Path) -> None:
+        call = ("check", str(CLEAN), "-o", str(tmp_path / "report.txt"))
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, *call],
+            cwd=FIXTURES.parent,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reading\n"
+        process.send_signal(number)
+        assert process.wait() == -number
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_name_of_standard_output_is_written_to(self) -> None:
         done = subprocess.run(

@@ -365,7 +365,7 @@ class TestFaults:
             ('patterns = ["x"]', "patterns", "a table, not an array"),
             ('patterns = { mean = "x" }', "patterns", "moving_mean"),
             ("patterns = { gamma = 1 }", "patterns.gamma", "expressions, not an integer"),
-            ('patterns = { gamma = "(" }', "patterns.gamma", "is no expression"),
+            ('patterns = { gamma = "(" }', "patterns.gamma", "is not a regular expression"),
             ('patterns = { gamma = "" }', "patterns.gamma", "empty"),
             ('patterns = { gamma = ["x", ""] }', "patterns.gamma", "empty"),
             ("suppress = 1", "suppress", "[[suppress]]"),

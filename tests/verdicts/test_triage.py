@@ -248,7 +248,7 @@ class TestUpdateOfTheBaseline:
         ("paths", "code", "why"),
         [
             ((STUCK, MISSING), 2, "1 checkpoint could not be read"),
-            ((EMPTY,), 3, "no BN layer is there"),
+            ((EMPTY,), 3, "no BN layer was found"),
             ((CLEAN, "--since", OTHER), 3, "no BN layer could be compared"),
         ],
     )
@@ -449,7 +449,7 @@ class TestUseOfTheBaseline:
         for name in ("known.json", "bninspect.toml"):
             outcome = run("check", STUCK, "-o", here / name)
             assert outcome.exit_code == 2
-            assert "is what this run goes by" in outcome.err
+            assert "this run reads it" in outcome.err
         assert {path.name: path.read_bytes() for path in here.iterdir()} == before
         assert run("check", STUCK, "-o", "report.txt").exit_code == 0
 
@@ -459,7 +459,7 @@ class TestUseOfTheBaseline:
         before = (here / "bninspect.toml").read_bytes()
         outcome = run(*command, STUCK, "-o", "bninspect.toml")
         assert outcome.exit_code == 2
-        assert "is what this run goes by" in outcome.err
+        assert "this run reads it" in outcome.err
         assert (here / "bninspect.toml").read_bytes() == before
 
     def test_an_empty_name(self, run: Run, here: Path) -> None:

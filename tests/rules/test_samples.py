@@ -27,8 +27,8 @@ Run = Callable[..., Outcome]
 FRAMEWORKS = {
     "tf1": ("tf1", {"TF_USE_LEGACY_KERAS": "1"}),
     "keras2": ("keras_by_version", {"TF_USE_LEGACY_KERAS": "1"}),
-    "keras3": ("keras_by_version", {"keras-backend": "tensorflow"}),
-    "keras3-jax": ("keras_jax", {"keras-backend": "jax"}),
+    "keras3": ("keras_by_version", {"KERAS_BACKEND": "tensorflow"}),
+    "keras3-jax": ("keras_jax", {"KERAS_BACKEND": "jax"}),
 }
 
 # For networks this small threads cost more than they give.

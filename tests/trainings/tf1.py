@@ -203,7 +203,7 @@ def shorter(sample: str, *mistake: tuple[str, str]) -> Any:
 def saver(sample: str, mistake: str) -> Any:
     def training(folder: Path, right: bool) -> dict[str, str]:
         scope = start()
-        if sample.startswith("SLIM"):
+        if sample.startswith("slim"):
             scope["x"] = slim.batch_norm(scope["x"], decay=0.9, is_training=True)
         else:
             scope["x"] = tf.layers.batch_normalization(scope["x"], momentum=0.9, training=True)

@@ -18,7 +18,7 @@ from bninspect.formats.hdf5.btree import CHUNK_NODES, read_leaves
 from bninspect.formats.hdf5.checksum import fletcher32
 from bninspect.formats.hdf5.datatype import Datatype, read_datatype, read_shape
 from bninspect.formats.hdf5.object_header import Message
-from bninspect.formats.hdf5.structure import UNDEFINED, Damage, NotRead, Structure, integers
+from bninspect.formats.hdf5.structure import UNDEFINED, Damage, NotRead, Structure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -205,7 +205,8 @@ def _chunked_4(structure: Structure, dataset: Dataset, body: bytes) -> Dataset:
     """Return a dataset whose chunks are in one of the newer indexes."""
     flags, count, width = structure.unpack(_LAYOUT_4, body, 2)
     at = 5 + count * width
-    dataset = _with_chunk(dataset, tuple(integers(body[5:at], width)))
+    sizes = [body[start : start + width] for start in range(5, at, width or 1)]
+    dataset = _with_chunk(dataset, tuple(int.from_bytes(size, "little") for size in sizes))
     kind, at = body[at : at + 1], at + 1
     filtered: tuple[int, ...] = ()
     if kind == _SINGLE_CHUNK and flags & _FILTERED_SINGLE:
@@ -250,7 +251,7 @@ def _fixed_array(structure: Structure, dataset: Dataset, address: int) -> list[P
 def _with_chunk(dataset: Dataset, sizes: tuple[int, ...]) -> Dataset:
     """Return a dataset with the shape of its chunks; the size of an element is the last number."""
     chunk = sizes[:-1]
-    if len(chunk) != len(dataset.shape) or not all(chunk) or sizes[-1] != dataset.type.size:
+    if len(sizes) != len(dataset.shape) + 1 or not all(chunk) or sizes[-1] != dataset.type.size:
         raise Damage("chunks of another shape than the values")
     return dataset._replace(chunk=chunk)
 

@@ -74,8 +74,9 @@ def _integer(bits: int, size: int, properties: bytes) -> Datatype:
 
 
 def _float(bits: int, size: int, properties: bytes) -> Datatype:
-    name = _KNOWN_FLOATS.get(_FLOAT.unpack_from(properties), "")
-    if not name or bits & 0x40:  # the order of a VAX
+    layout = _FLOAT.unpack_from(properties)
+    name = _KNOWN_FLOATS.get(layout, "")
+    if not name or layout[1] != 8 * size or bits & 0x40:  # the order of a VAX
         return Datatype(f"other float{8 * size}", size)
     return Datatype(name, size, f"{_order(bits)}{'u2' if name == 'bfloat16' else f'f{size}'}")
 

@@ -116,8 +116,3 @@ class Structure:
         if at + layout.size > len(data):
             raise Damage("a part of its structure is missing")
         return layout.unpack_from(data, at)
-
-
-def integers(data: bytes, width: int) -> list[int]:
-    """Return the unsigned little-endian integers of `width` bytes each."""
-    return [int.from_bytes(data[at : at + width], "little") for at in range(0, len(data), width)]

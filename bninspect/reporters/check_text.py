@@ -1,4 +1,4 @@
-"""`check` for a person: the verdict first, then one entry a rule, its evidence and the fix."""
+"""`check` as text: the verdict first, then one entry per rule with its evidence and fix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMED = 3
 
 
 class TextReport:
-    """Writes a run: `quiet` leaves the verdicts, `verbose` names every layer.
+    """Writer of a run as text: `quiet` leaves the verdicts, `verbose` names every layer.
 
     `width` is None where the stream is no terminal. Of several checkpoints the first line is the
     verdict on all, so that nothing is written before the end; then each has its own.
@@ -57,7 +57,7 @@ class TextReport:
             self._lines += details(item, width=width, color=self._color, verbose=self._verbose)
 
     def end(self, report: Report) -> None:
-        """Write them, with what there is to say of all."""
+        """Write the lines of all checkpoints, then those about the run."""
         several = len(report.checkpoints) > 1
         lines = self._lines
         if several:
@@ -80,7 +80,7 @@ def write_text(report: Report, stream: TextIO, **look: Any) -> None:
 
 
 def explain(report: Report, *, verbose: bool = False) -> str:
-    """The report as `bninspect check` prints it, for a failing test or a log.
+    """Return the report as `bninspect check` prints it, for a failing test or a log.
 
     `verbose` names every layer. Without colours, in 80 columns, without a newline at the end.
     """
@@ -90,7 +90,7 @@ def explain(report: Report, *, verbose: bool = False) -> str:
 
 
 class ConciseReport:
-    """Writes one line a finding as it comes: `PATH: CODE severity LAYER: message`.
+    """Writer of one line per finding as it arrives: `PATH: CODE severity LAYER: message`.
 
     That is for grep and editors. A checkpoint that cannot be read, has no BN layer, or none that
     could be compared where that was asked for, has a line that says so; so has each group that may
@@ -109,7 +109,7 @@ class ConciseReport:
         self._stream.flush()
 
     def end(self, _: Report) -> None:
-        """Nothing is said of all."""
+        """Write the lines of all checkpoints, then those about the run."""
 
 
 def _concisely(item: CheckpointReport) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _concisely(item: CheckpointReport) -> Iterator[str]:
 
 
 def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
-    """What is to be said of the run as a whole, but for the counts."""
+    """Return the lines about the run as a whole, without the counts."""
     lines = []
     if not quiet:
         lines = [line for note in report.notes for line in wrap("note: ", note, width, 6)]
@@ -142,7 +142,7 @@ def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
 
 
 def details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
-    """The lines below the verdict on a checkpoint."""
+    """Return the lines below the verdict on a checkpoint."""
     lines = [line for note in notes_on(item) for line in wrap(" " * 6, f"note: {note}", width, 6)]
     lines += entries(item.findings, width=width, color=color, verbose=verbose)
     if verbose:
@@ -158,7 +158,7 @@ def entries(
     verbose: bool = False,
     source: str = "this file",
 ) -> list[str]:
-    """The lines that tell findings: an entry for all that say the same, an empty line before it.
+    """Return the lines of findings: one entry for all that say the same, after an empty line.
 
     `source` is what a cause that is not proved cannot be told from.
     """
@@ -189,7 +189,7 @@ def _entry(
 
 
 def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[str]:
-    """An entry a rule and suppression: the layers, and why their findings do not count."""
+    """Return an entry per rule and suppression: the layers, and the reason of the suppression."""
     groups: dict[tuple[str, Suppression], list[Finding]] = {}
     for finding, why in suppressed:
         groups.setdefault((finding.rule.code, why), []).append(finding)
@@ -204,7 +204,7 @@ def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[st
 
 
 def evidence_of(group: list[Finding], *, verbose: bool) -> list[str]:
-    """What the findings of an entry stand on, with the number of layers where not all share it.
+    """Return the evidence of an entry, with the number of layers where not all share it.
 
     A fact that names its layer needs no number.
     """

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, as CI services want it said: relative to the repository."""
+"""Locations of checkpoints as CI services expect them: relative to the repository."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _OF_URLS = "%/:@!$&'()*+,;=~"
 
 
 def file_of(item: CheckpointReport) -> str:
-    """The file to point at: the one at fault, else the one that was read first."""
+    """Return the file to point at: the one at fault, else the one that was read first."""
     if item.error is not None:
         return item.error.path
     return (item.resolved or item.path) + _FIRST_FILE.get(item.format or "", "")
 
 
 def in_repository(path: str) -> str | None:
-    """A path relative to the repository, with slashes; None if it lies elsewhere.
+    """Return a path relative to the repository, with slashes; None if it lies elsewhere.
 
     The repository is GITHUB_WORKSPACE, else the working directory.
     """
@@ -39,19 +39,19 @@ def in_repository(path: str) -> str | None:
 
 
 def file_uri(path: str) -> str:
-    """The absolute URI of a path (RFC 8089); that of an object is its URL."""
+    """Return the absolute URI of a path (RFC 8089); that of an object is its URL."""
     if is_url(path):
         return quote(os.fsencode(_possible(path)), safe=_OF_URLS)
     return PurePath(os.path.abspath(_possible(path))).as_uri()
 
 
 def relative_uri(path: str) -> str:
-    """A relative path as a URI reference (RFC 3986): every byte that needs it is escaped."""
+    """Return a relative path as a URI reference (RFC 3986), escaped where it needs to be."""
     return quote(os.fsencode(path))
 
 
 def _possible(path: str) -> str:
-    """A path that a file may have: what a file's content names as one may hold anything."""
+    """Return a path that a file can have: a name stored in a file may hold anything."""
     try:
         os.fsencode(path)
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""`compare` as JSON: a document of its own, under the promise of `json_v1`."""
+"""`compare` as JSON: a document of its own, under the contract of `json_v1`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bninspect.verdicts.comparison import Comparison, LayerHistory, Stretch
 
 
 def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
-    """Write what became of each layer; a document of its own, under the same promise.
+    """Write what changed in each layer, as a document of its own under the contract of `json_v1`.
 
     `checkpoints` are those that were compared, oldest first, and `unreadable` the others, as in a
     report but without layers. Each of `layers` has

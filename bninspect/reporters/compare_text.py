@@ -1,4 +1,4 @@
-"""`compare` for a person and for spreadsheets: what became of each layer.
+"""`compare` as text and CSV: what changed in each layer.
 
 Plain text without rich: rows are as wide as they need to be, and where a terminal is too narrow for
 a name it gets a line of its own. Names are never cut, so that they can be copied.
@@ -49,7 +49,7 @@ def write_comparison(
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Write the verdict, then a row a layer, then what is wrong and how it is fixed.
+    """Write the verdict, then one row per layer, then the findings and their fixes.
 
     `quiet` leaves the verdict, `verbose` shows every layer and checkpoint. `width` is None where
     the stream is no terminal: then names are as long as they are.
@@ -75,7 +75,7 @@ def write_comparison(
 
 
 def write_csv(comparison: Comparison, stream: TextIO) -> None:
-    """Write one row a layer, member and interval; numbers in full precision.
+    """Write one row per layer, member and interval, with numbers in full precision.
 
     `moved` is true or false, and `largest_change` empty where there is nothing to measure it by
     (`evidence.history` says in which unit it is). `finding` and `cause` are those of the member in
@@ -115,7 +115,7 @@ def write_csv(comparison: Comparison, stream: TextIO) -> None:
 
 
 def _judged(layer: LayerHistory, role: Role, interval: int) -> Iterable[Finding]:
-    """The findings that are about a member in one interval."""
+    """Yield the findings about a member in one interval."""
     for stretch in layer.stretches:
         if role in STATISTICS and stretch.first <= interval < stretch.last:
             yield from stretch.findings
@@ -134,19 +134,19 @@ def _is_nan(layer: BNLayer) -> bool:
 
 
 def _is_lost(layer: BNLayer | None, roles: Sequence[Role]) -> bool:
-    """Whether one of some members holds NaN or infinity."""
+    """Return whether any of some members holds NaN or infinity."""
     return layer is not None and any(
         role in layer.values and layer.values[role].not_finite for role in roles
     )
 
 
 def _is_wrong(layer: BNLayer | None) -> bool:
-    """Whether a statistic holds what none can be."""
+    """Return whether a statistic holds NaN, infinity or a negative variance."""
     return layer is not None and (_is_lost(layer, STATISTICS) or layer.has_negative_variance)
 
 
 def summary(comparison: Comparison) -> str:
-    """The counts of a comparison in one line."""
+    """Return the counts of a comparison in one line."""
     counts = [
         plural(sum(finding.severity == severity for finding in comparison.findings), severity)
         for severity in SEVERITIES
@@ -160,7 +160,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def _verdict(comparison: Comparison) -> tuple[str, str]:
-    """The answer: a word and a sentence."""
+    """Return the answer: a word and a sentence."""
     first, last = comparison.checkpoints[0], comparison.checkpoints[-1]
     ends = f"{first.path} to {last.path}{_against_the_steps(comparison)}"
     layers = comparison.layers
@@ -184,7 +184,7 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
 
 
 def _against_the_steps(comparison: Comparison) -> str:
-    """That the checkpoints come in another order than their stored steps, if they do."""
+    """Return the sentence that the order contradicts the stored steps; empty if it does not."""
     if comparison.step_goes_back is None:
         return ""
     steps = [item.step for item in comparison.checkpoints if item.step is not None]
@@ -210,7 +210,7 @@ def _why_not_compared(comparison: Comparison) -> str:
 
 
 def _hit(comparison: Comparison, severity: Severity) -> str:
-    """Each rule with findings of one severity: how many layers, what, when; most layers first."""
+    """Return each rule with findings of one severity: how many layers and when."""
     stretches: dict[str, list[Stretch]] = {}
     names: dict[str, set[str]] = {}
     rules = {}
@@ -231,7 +231,7 @@ def _hit(comparison: Comparison, severity: Severity) -> str:
 
 
 def _when(comparison: Comparison, stretches: Sequence[Stretch]) -> str:
-    """When all of them were, if that is one time."""
+    """Return the interval of all findings, if they share one."""
     if all(one.never_moved and _lasts(comparison, one) for one in stretches):
         return ", never moved: still initial (BN101)"
     times = {comparison.when(one) for one in stretches}
@@ -243,7 +243,7 @@ def _lasts(comparison: Comparison, stretch: Stretch) -> bool:
 
 
 def _checkpoints(comparison: Comparison, *, verbose: bool) -> list[str]:
-    """Which they were; of many the first and the last."""
+    """Return the lines that name the compared checkpoints; of many, the first and the last."""
     items = list(enumerate(comparison.checkpoints))
     width = len(str(len(items)))
     steps = ["" if item.step is None else f"step {item.step}" for _, item in items]
@@ -260,14 +260,14 @@ def _checkpoints(comparison: Comparison, *, verbose: bool) -> list[str]:
 
 
 class _Row(NamedTuple):
-    """A layer's name, and the cells beside it."""
+    """A row of the table: a layer's name, and the cells beside it."""
 
     name: str
     cells: list[str]
 
 
 def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: bool) -> list[str]:
-    """What is wrong first, then what stands still, then the rest, each as the newest has them."""
+    """Return the rows of all layers: wrong ones first, then those that stand still."""
     layers = sorted(comparison.layers, key=_rank)
     shown = layers if verbose else layers[:_SHOWN_LAYERS]
     trends = len(comparison.checkpoints) > 2
@@ -298,7 +298,7 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
 
 
 def _since(comparison: Comparison, layer: LayerHistory) -> str:
-    """Since when its state is what it is, where that is none that training should leave."""
+    """Return the "still since" column: when it stopped moving, became NaN or negative."""
     lost = layer.lasting(layer.not_finite)
     if lost is not None:
         kind = "NaN" if _is_nan(layer.last) else "infinite"
@@ -315,7 +315,7 @@ def _since(comparison: Comparison, layer: LayerHistory) -> str:
 
 
 def _aligned(rows: Sequence[_Row], width: int | None) -> list[str]:
-    """Rows with their cells below each other; a name that does not fit gets its own line."""
+    """Return rows with aligned cells; a name that does not fit gets a line of its own."""
     columns = list(zip(*(row.cells for row in rows), strict=True))
     widths = [max(map(len, column)) for column in columns]
     beside = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _LAST_COLUMN)
@@ -332,7 +332,7 @@ def _aligned(rows: Sequence[_Row], width: int | None) -> list[str]:
 
 
 def _rank(layer: LayerHistory) -> int:
-    """What is wrong with a layer decides where it stands in the table."""
+    """Return the place of a layer in the table: what is wrong comes first."""
     severities = [SEVERITIES.index(finding.severity) for finding in layer.findings]
     if severities:
         return min(severities)
@@ -342,7 +342,7 @@ def _rank(layer: LayerHistory) -> int:
 
 
 def _cell(layer: LayerHistory, role: Role) -> str:
-    """How far a member went, or that it did not."""
+    """Return how far a member moved, or that it did not."""
     if _is_lost(layer.last, (role,)):
         return "NaN" if math.isnan(layer.last.values[role].minimum) else "inf"
     change = layer.total.get(role)
@@ -356,7 +356,7 @@ def _cell(layer: LayerHistory, role: Role) -> str:
 
 
 def _trend(layer: LayerHistory, bars: str) -> str:
-    """A bar an interval, as high as the statistics went far in it; the last of many."""
+    """Return one bar per interval, as high as the statistics moved in it."""
     intervals = [
         [changes[role] for role in STATISTICS if role in changes]
         for changes in layer.changes[-_TREND:]
@@ -389,7 +389,7 @@ def _bar(interval: Sequence[Change], highest: float, bars: str) -> str:
 
 
 def _events(comparison: Comparison, width: int, *, verbose: bool) -> list[str]:
-    """What happened to the layers themselves, in as many lines."""
+    """Return the lines about layers that came, went or changed."""
     told = [f"{layer.name}: {event}" for layer in comparison.layers for event in layer.events]
     shown = told if verbose else told[:_SHOWN_EVENTS]
     lines = [line for event in shown for line in wrap("  ", event, width, 6)]

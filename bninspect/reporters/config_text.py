@@ -1,4 +1,4 @@
-"""`bninspect config`: what `check` goes by, and where each value comes from."""
+"""`bninspect config`: the configuration that `check` uses, and the source of each value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DEFAULT = "default"
 def write_config(
     config: Config, rules: Sequence[Rule], stream: TextIO, *, width: int | None = None
 ) -> None:
-    """Write a line a value with its source in brackets; `rules` are those that run."""
+    """Write one line per value with its source in brackets; `rules` are those that run."""
     lines = [f"file      {printable(config.file or 'none')}"]
     for key in _KEYS:
         sources = ", ".join(_sources(config, key))
@@ -41,7 +41,7 @@ def write_config(
 
 
 def config_document(config: Config, rules: Sequence[Rule]) -> dict[str, Any]:
-    """The same for JSON: each value as a configuration file has it, with a list of its sources."""
+    """Return the configuration for JSON: each value as a file has it, with its sources."""
     return {
         "file": config.file,
         "values": {
@@ -56,7 +56,7 @@ def _sources(config: Config, key: str) -> list[str]:
 
 
 def _value(config: Config, key: str) -> Any:
-    """A value as a configuration file has it; null where there is none."""
+    """Return a value as a configuration file has it; None where there is none."""
     value = getattr(config, key.replace("-", "_"))
     if key == "severity":
         return dict(value)
@@ -81,7 +81,7 @@ def _suppression(suppression: Suppression) -> dict[str, Any]:
 
 
 def _shown(key: str, value: Any) -> list[str]:
-    """A value for a person: a line, or one for each suppression."""
+    """Return a value as lines: one, or one for each suppression."""
     if key == "suppress":
         return [_told(one) for one in value] or ["none"]
     if isinstance(value, dict):

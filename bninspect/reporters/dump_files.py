@@ -1,4 +1,4 @@
-"""`dump` for other programs: CSV a row a channel, NPZ an array a member."""
+"""`dump` for other programs: CSV with one row per channel, NPZ with one array per member."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_MEMBER = 65_000
 
 
 def write_csv(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
-    """Write one row a channel; numbers in full precision, what is not stored left empty.
+    """Write one row per channel; numbers in full precision, empty cells for what is not stored.
 
     Of several checkpoints, the first column is the checkpoint's path. Control characters of names
     and paths are escaped, and what a spreadsheet would take for a formula gets a `'` before it.
@@ -58,7 +58,7 @@ def _each(dumps: Sequence[Dump]) -> Iterator[tuple[str, BNLayer, Inference]]:
 
 
 def _member_name(name: str) -> str:
-    """A name for an archive member, which zip limits to 65535 bytes of UTF-8."""
+    """Return a name for an archive member, which zip limits to 65535 bytes of UTF-8."""
     name = printable(name)
     if len(name.encode()) > _LONGEST_MEMBER:
         raise UsageProblem(f"A name of {len(name)} characters does not fit into an .npz file.")

@@ -1,4 +1,4 @@
-"""`check` as workflow commands: GitHub makes annotations of them, and logs the text around them.
+"""`check` as workflow commands, which GitHub shows as annotations, with text around them.
 
 A line `::error file=…,title=…::message` is a command. In message and properties `%`, CR and LF are
 escaped, in properties `:` and `,` too (actions/toolkit, packages/core/src/command.ts; unescaped in
@@ -40,7 +40,7 @@ class _Annotation(NamedTuple):
 
 
 class GithubReport:
-    """Writes a run as text for the log, then one annotation a rule and checkpoint.
+    """Writer of a run as text for the log, then one annotation per rule and checkpoint.
 
     Gravest first; if GitHub would not show all, the last one says how many are left out. `quiet`
     and `verbose` are for the text, which is whole if annotations are left out. That nothing
@@ -153,7 +153,7 @@ def _lines(group: Sequence[Finding]) -> Iterator[str]:
 
 
 def _different(texts: Iterable[str | None]) -> list[str]:
-    """Each once, in the order they come."""
+    """Return each text once, in the order of the first occurrences."""
     return list(dict.fromkeys(printable(text) for text in texts if text))
 
 
@@ -163,7 +163,7 @@ def _place(item: CheckpointReport) -> str:
 
 
 def _within_limits(annotations: Sequence[_Annotation]) -> list[_Annotation]:
-    """As many of each level as a step may have, and a last one for those that are left out."""
+    """Return as many annotations of each level as a step may have, and one that counts the rest."""
     shown: dict[Level, list[_Annotation]] = {level: [] for level in _LEVELS.values()}
     left_out: list[_Annotation] = []
     for one in annotations:
@@ -203,7 +203,7 @@ def _property(text: str) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    """A text without its middle, where it is too long: a path says most at its end."""
+    """Return a text without its middle, if it is too long: the end of a path says most."""
     text = printable(text)
     half = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"

@@ -33,14 +33,14 @@ _OF_LINE = ("schema_version", "tool", "event", "settings", "state", "known", "na
 
 
 def schema_text() -> str:
-    """The JSON Schema (draft 2020-12) of all that is written here: `schema.json` beside this."""
+    """Return the JSON Schema (draft 2020-12) of every document written here: `schema.json`."""
     from importlib.resources import files
 
     return files("bninspect.reporters").joinpath("schema.json").read_text(encoding="utf-8")
 
 
 class JsonReport:
-    """Writes a report, each checkpoint as it comes; without `findings` it has none (`list`).
+    """Writer of a report, each checkpoint as it arrives; without `findings` for `list`.
 
     `summary.baseline` is there where one was used; its `gone` is null where that cannot be told.
     `summary.interrupted` is there, and true, if more checkpoints were named than looked at.
@@ -61,7 +61,7 @@ class JsonReport:
         self._first = False
 
     def end(self, report: Report) -> None:
-        """Write what there is to say of all."""
+        """Write the end of the document: notes and counts."""
         self._begin()
         document: dict[str, Any] = {"notes": list(report.notes)} if self._findings else {}
         document["summary"] = _summary(report, findings=self._findings)
@@ -84,7 +84,7 @@ def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None
 
 
 class CheckLines:
-    """Writes a check: a document a line, one for each checkpoint as it comes, at last a `summary`.
+    """Writer of a check as JSON Lines: one document per checkpoint, at last a `summary`.
 
     `settings` name the options that the results depend on. A result of an earlier run is written as
     it was then; with `appends` it is in the file already.
@@ -109,14 +109,14 @@ class CheckLines:
             self._stream.write(item.line + "\n")
 
     def end(self, report: Report) -> None:
-        """Write the last line."""
+        """Write the end of the document: notes and counts."""
         summary = _summary(report, findings=True)
         told = {"event": "summary", "notes": list(report.notes), "summary": summary}
         _write_line(told, self._stream)
 
 
 class JsonLines:
-    """Writes a watch: a document a line, one for each checkpoint and at last a `summary`.
+    """Writer of a watch as JSON Lines: one document per checkpoint, at last a `summary`.
 
     `event` tells which it is, `time` when it was written (ISO 8601, with the offset to UTC).
     """
@@ -129,7 +129,7 @@ class JsonLines:
         self._write("checkpoint", moment, _checkpoint(item, findings=True))
 
     def end(self, conclusion: Conclusion, moment: datetime) -> None:
-        """Write the last line."""
+        """Write the end of the document: notes and counts."""
         tally = conclusion.tally
         summary: dict[str, Any] = {
             "checkpoints": tally.checkpoints + len(tally.unreadable),
@@ -222,18 +222,18 @@ def write_config_json(config: Config, rules: Sequence[Rule], stream: TextIO) -> 
 
 
 def write_document(document: dict[str, Any], stream: TextIO) -> None:
-    """Write a document of its own."""
+    """Write one JSON document."""
     stream.write(json_text(document, indent=1) + "\n")
 
 
 def _write_line(document: dict[str, Any], stream: TextIO) -> None:
-    """A document in one line, which is there at once for who follows the file."""
+    """Write a document in one line, and flush it for whoever follows the file."""
     stream.write(json_text(heading() | document) + "\n")
     stream.flush()
 
 
 def heading() -> dict[str, Any]:
-    """What every document begins with."""
+    """Return the keys with which every document begins."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "bninspect", "version": __version__},
@@ -264,7 +264,7 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
 
 
 def opened(item: CheckpointReport) -> dict[str, Any]:
-    """What was opened, or why that failed; nothing of its layers."""
+    """Return what was opened, or why that failed, without layers."""
     error = item.error
     return {
         "path": item.path,
@@ -310,7 +310,7 @@ def _statistic(values: Values | None) -> dict[str, Any] | None:
 
 
 def finding_document(finding: Finding) -> dict[str, Any]:
-    """A finding."""
+    """Return a finding for JSON."""
     return {
         "rule": finding.rule.code,
         "name": finding.rule.name,
@@ -324,7 +324,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
 
 
 def _suppressed(suppressed: Suppressed) -> dict[str, Any]:
-    """A finding that does not count, with the suppression that says so and until when it does."""
+    """Return a suppressed finding, with its suppression and the day on which that expires."""
     layer, rules, reason, expires, _ = suppressed.suppression
     told = {
         "reason": reason,
@@ -354,7 +354,7 @@ def _summary(report: Report, *, findings: bool) -> dict[str, Any]:
 
 
 def number(value: float) -> float | str:
-    """A number; NaN and infinities, which JSON lacks, as the strings JavaScript calls them by."""
+    """Return a number for JSON; NaN and infinities as the strings that JavaScript calls them by."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

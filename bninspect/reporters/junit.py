@@ -25,7 +25,7 @@ _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
 class JunitReport:
-    """Writes a suite a checkpoint and a case a layer.
+    """Writer of one suite per checkpoint and one case per layer.
 
     A case fails by findings of at least the severity `fail_on`; others are its output. A checkpoint
     that cannot be read is an error; one without a BN layer, or without one that could be
@@ -65,7 +65,7 @@ class JunitReport:
 
 
 def _interrupted() -> ET.Element:
-    """A suite for what is not in the report, so that it does not look whole."""
+    """Return a suite that stands for what was not read, so that the report does not look whole."""
     suite = ET.Element("testsuite", name="bninspect")
     case = ET.SubElement(suite, "testcase", classname="bninspect", name="the run came to its end")
     told = "interrupted: what was still to be read is not in this report"
@@ -123,7 +123,7 @@ def _headline(finding: Finding) -> str:
 
 
 def _told(findings: Iterable[Finding]) -> list[str]:
-    """All there is to say of findings, line by line."""
+    """Return the text of findings, line by line."""
     lines = []
     for finding in findings:
         lines.append(f"{finding.severity} {_headline(finding)}")
@@ -146,7 +146,7 @@ def _output(element: ET.Element, lines: Iterable[str]) -> None:
 
 
 def _count(element: ET.Element) -> None:
-    """Write how many cases there are below, and how they ended."""
+    """Write the number of cases below, and of each outcome."""
     element.set("tests", str(len(list(element.iter("testcase")))))
     for counted, outcome in _COUNTS.items():
         element.set(counted, str(len(list(element.iter(outcome)))))

@@ -1,4 +1,4 @@
-"""`list` and `dump` for a person: tables of layers and of channels."""
+"""`list` and `dump` as text: tables of layers and of channels."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def write_dump(
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Write the channels of some layers: a histogram a member, then a table.
+    """Write the channels of some layers: one histogram per member, then a table.
 
     `quiet` leaves the tables, `verbose` shows every channel.
     """
@@ -111,7 +111,7 @@ def _line(stream: TextIO, text: str) -> None:
 
 
 def _headline(item: CheckpointReport) -> str:
-    """What the checkpoint is and holds; family and type here, if all layers share them."""
+    """Return what the checkpoint is and holds; family and type here, if all layers share them."""
     if item.error:
         return f"ERROR  {item.error}"
     facts = [_FORMATS.get(item.format or "", str(item.format))]
@@ -135,7 +135,7 @@ def _dtypes(item: CheckpointReport) -> set[str]:
 
 
 def _write_variables(stream: TextIO, item: CheckpointReport) -> None:
-    """The stored name of each member and helper, layer by layer."""
+    """Write the stored name of each member and helper, layer by layer."""
     for group in item.unchecked:
         _line(stream, "")
         _line(stream, f"{group.name} (not checked):")
@@ -151,7 +151,7 @@ def _write_variables(stream: TextIO, item: CheckpointReport) -> None:
 def _write_layers(
     stream: TextIO, item: CheckpointReport, width: int | None, *, color: bool
 ) -> None:
-    """A row a layer; where that is wider than the terminal, below a line with the layer's name."""
+    """Write one row per layer; below the layer's name if the terminal is too narrow."""
     shown: list[tuple[str, Callable[[BNLayer], str]]] = [
         ("layer", lambda layer: printable(layer.name)),
         ("channels", lambda layer: str(layer.channels)),
@@ -207,7 +207,7 @@ def _columns(layer: BNLayer, result: Inference) -> dict[str, NDArray[Any]]:
 
 
 def _histogram(array: NDArray[Any], bars: str) -> str:
-    """`min … max` and one bar a bin, as high as the bin is full; what is not finite is counted."""
+    """Return one bar per bin and the range; NaN and infinity are counted apart."""
     finite: NDArray[Any] = array[np.isfinite(array)].astype(np.float64)
     lost = f", {array.size - finite.size} not finite" if finite.size < array.size else ""
     if not finite.size:
@@ -226,7 +226,7 @@ def _histogram(array: NDArray[Any], bars: str) -> str:
 def _write_channels(
     stream: TextIO, layer: BNLayer, result: Inference, *, color: bool, verbose: bool
 ) -> None:
-    """A row a channel, the first and the last of many; plain text, since there may be a million."""
+    """Write one row per channel; of many, the first and the last."""
     shown = _columns(layer, result)
     total = max((array.size for array in shown.values()), default=0)
     half = _SHOWN_CHANNELS // 2

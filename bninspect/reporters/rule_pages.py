@@ -1,4 +1,4 @@
-"""`bninspect rule`: the catalogue, and the pages of rules and causes, as text or as Markdown."""
+"""`bninspect rule`: the catalogue, and the pages of rules and causes, as text or Markdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SAMPLES = (
 
 
 class _Block(NamedTuple):
-    """A part of a page, before it is known how it is written."""
+    """A part of a page, whatever it is written as."""
 
     kind: Literal["heading", "paragraph", "items", "formulas", "framework", "code"]
     text: str = ""
@@ -31,7 +31,7 @@ class _Block(NamedTuple):
 
 
 def write_catalogue(rules: Iterable[Rule], causes: Iterable[Cause], stream: TextIO) -> None:
-    """One line a rule, then one a cause."""
+    """Write one line per rule, then one per cause."""
     for rule in rules:
         stream.write(f"{rule.code}  {rule.severity:<8} {rule.name:<26} {rule.summary}\n")
     stream.write("\nCauses, where the files prove one:\n")
@@ -85,7 +85,7 @@ def write_markdown(
     *,
     entry: Rule | Cause | None = None,
 ) -> None:
-    """The whole catalogue as Markdown, with a table of contents; or the page of `entry` alone."""
+    """Write the whole catalogue as Markdown, or the page of `entry` alone."""
     rules, causes = tuple(rules), tuple(causes)
     entries: tuple[Rule | Cause, ...] = (*rules, *causes) if entry is None else (entry,)
     if entry is None:
@@ -109,14 +109,14 @@ def _name(entry: Rule | Cause) -> str:
 
 
 def _anchor(entry: Rule | Cause) -> str:
-    """What GitHub makes of the heading."""
+    """Return the anchor that GitHub makes of the heading."""
     return _name(entry).lower().replace(" ", "-")
 
 
 def _related(
     entry: Rule | Cause, rules: Iterable[Rule], causes: Iterable[Cause]
 ) -> tuple[Rule | Cause, ...]:
-    """The causes that a rule may give, the rules that a cause explains."""
+    """Return the causes that a rule may give, or the rules that a cause explains."""
     if isinstance(entry, Rule):
         return tuple(cause for cause in causes if entry.code in cause.rules)
     return tuple(rule for rule in rules if rule.code in entry.rules)
@@ -191,7 +191,7 @@ def _folded(text: str, width: int) -> str:
 
 
 def _as_markdown(block: _Block) -> str:
-    """A block, its paragraphs in one line each: a folded one may begin like a list."""
+    """Return a block as Markdown; a paragraph is one line, for a folded one may begin a list."""
     match block.kind:
         case "heading":
             return f"\n### {block.text}\n"

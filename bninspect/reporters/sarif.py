@@ -1,4 +1,4 @@
-"""`check` as SARIF 2.1.0, for GitHub's code scanning and whatever else reads it.
+"""`check` as SARIF 2.1.0, for GitHub's code scanning and other readers.
 
 The format is OASIS' (https://docs.oasis-open.org/sarif/sarif/v2.1.0/); what GitHub asks for besides
 (`help`, `problem.severity`, `precision`, a region, `primaryLocationLineHash`) and the limits are on
@@ -35,7 +35,7 @@ _TAGS = ("batch-normalization", "correctness", "keras", "tensorflow")
 
 
 def write_sarif(report: Report, stream: TextIO) -> None:
-    """Write one run: every rule that ran with its page, a result a finding, gravest if too many.
+    """Write one run: every rule that ran with its page, and one result per finding.
 
     A checkpoint that cannot be read is a notification, and the run was no success; notes are
     notifications, too.
@@ -82,7 +82,7 @@ def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def _rules(report: Report) -> tuple[Rule, ...]:
-    """Those that ran, and any other that has a finding."""
+    """Return the rules that ran, and any other that has a finding."""
     found = {finding.rule.code: finding.rule for finding in report.findings}
     ran = {rule.code: rule for rule in report.rules}
     return tuple((ran | found).values())
@@ -142,7 +142,7 @@ def _result(
 
 
 def _message(finding: Finding) -> str:
-    """What is wrong in the first sentence, which is all that a list of results shows."""
+    """Return the message; its first sentence says what is wrong, for lists show no more."""
     parts = [f"{finding.layer}: {finding.message}."]
     if finding.evidence:
         parts.append(f"Evidence: {'; '.join(finding.evidence)}.")
@@ -153,7 +153,7 @@ def _message(finding: Finding) -> str:
 
 
 def _literal(text: str) -> str:
-    """A text without what SARIF takes for a placeholder (3.11.5) or a link (3.11.6)."""
+    """Return a text without what SARIF takes for a placeholder (3.11.5) or a link (3.11.6)."""
     if "](" in text:
         text = re.sub(r"([\\\[\]])", r"\\\1", text)
     return re.sub(r"\{(\d+)\}", r"{{\1}}", text)
@@ -169,7 +169,7 @@ def _notes(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _location(path: str) -> dict[str, Any]:
-    """A file as a whole: a checkpoint has no lines, and GitHub wants a region."""
+    """Return the location of a file as a whole: checkpoints have no lines."""
     inside = in_repository(path)
     artifact = (
         {"uri": file_uri(path)}
@@ -189,7 +189,7 @@ def _unreadable(item: CheckpointReport) -> dict[str, Any]:
 
 
 def _gravest(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many results as GitHub takes, the gravest, in the order they came."""
+    """Return as many results as GitHub takes, the gravest, in their order."""
     if len(results) <= _MOST_RESULTS:
         return results
     kept: list[int] = []

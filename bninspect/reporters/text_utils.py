@@ -26,13 +26,13 @@ _WIDTH, _READABLE_WIDTH = 80, 100
 
 
 def is_unicode(stream: TextIO) -> bool:
-    """Whether all characters can be written to the stream."""
+    """Return whether the stream's encoding has all characters."""
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
     return encoding.replace("-", "").startswith("utf")
 
 
 def prose_width(width: int | None) -> int:
-    """How wide prose is folded: as wide as the terminal, but no wider than people like to read.
+    """Return the width of prose: that of the terminal, but no more than people like to read.
 
     Without a terminal (`width` is None) that is what COLUMNS says, else 80 columns.
     """
@@ -43,7 +43,7 @@ def prose_width(width: int | None) -> int:
 
 
 def wrap(head: str, text: str, width: int, indent: int) -> list[str]:
-    """`head` and `text`, wrapped below each other; names and paths are never cut."""
+    """Return `head` and `text` folded below each other; names and paths are never cut."""
     if not text:
         return []
     lines = textwrap.wrap(
@@ -70,7 +70,7 @@ def align(rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> list[
 
 
 def paint(word: str, *, color: bool) -> str:
-    """An outcome or a severity in its colour."""
+    """Return an outcome or a severity in its colour."""
     return click.style(word, fg=_COLORS[word], bold=True) if color else word
 
 

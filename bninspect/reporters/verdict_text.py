@@ -1,4 +1,4 @@
-"""The verdict in words: on a checkpoint, on a run, and what leads it."""
+"""Verdicts in words, on a checkpoint and on a run."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NAMES_SHOWN = 3
 
 
 def verdict_line(item: CheckpointReport, *, color: bool) -> str:
-    """The answer in one line, however long: that is what is read first, and grepped."""
+    """Return the answer in one line, however long: it is read first, and grepped."""
     return f"{paint(status(item), color=color)}  {printable(verdict(item))}"
 
 
 def answer(report: Report) -> list[str]:
-    """What leads a report that is told in short: a line, or none where nothing was read."""
+    """Return the first line of a short report; nothing where no checkpoint was read."""
     if len(report.checkpoints) > 1:
         worst, told = verdict_on_all(report)
         return [f"{worst}  {printable(told)}"]
@@ -38,7 +38,7 @@ def answer(report: Report) -> list[str]:
 
 
 def status(item: CheckpointReport) -> str:
-    """What became of a checkpoint, in the word that leads its verdict."""
+    """Return the word that begins the verdict on a checkpoint."""
     if item.error:
         return "ERROR"
     severities = {finding.severity for finding in item.findings}
@@ -50,7 +50,7 @@ def status(item: CheckpointReport) -> str:
 
 
 def verdict_on_all(report: Report) -> tuple[str, str]:
-    """The answer for all checkpoints: a word and a sentence."""
+    """Return the answer for all checkpoints: a word and a sentence."""
     states = [status(item) for item in report.checkpoints]
     worst = min(states, key=list(OUTCOMES).index)
     told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
@@ -63,7 +63,7 @@ def verdict_on_all(report: Report) -> tuple[str, str]:
 
 
 def _outcomes(report: Report, *, codes: bool = False) -> str:
-    """How many checkpoints ended how; with `codes`, by which rules."""
+    """Return how many checkpoints ended how; with `codes`, by which rules."""
     told = []
     for state, word in OUTCOMES.items():
         items = [item for item in report.checkpoints if status(item) == state]
@@ -77,7 +77,7 @@ def _outcomes(report: Report, *, codes: bool = False) -> str:
 
 
 def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
-    """The rules that made checkpoints fail, or gave them warnings, in brackets."""
+    """Return the rules that made checkpoints fail, or gave them warnings, in brackets."""
     severity = {"FAIL": "error", "WARN": "warning"}.get(state)
     hit = {one.rule.code for item in items for one in item.findings if one.severity == severity}
     return f" ({', '.join(sorted(hit))})" if hit else ""
@@ -114,7 +114,7 @@ def nothing_checked(item: CheckpointReport) -> str:
 
 
 def _no_finding(item: CheckpointReport) -> str:
-    """That nothing counts, and how much there is that does not."""
+    """Return the words for no finding that counts, with the number of those that do not."""
     left = [f"{len(item.known)} known"] if item.known else []
     left += [f"{len(item.suppressed)} suppressed"] if item.suppressed else []
     if not left:
@@ -123,7 +123,7 @@ def _no_finding(item: CheckpointReport) -> str:
 
 
 def baseline_in_words(count: BaselineCount) -> str:
-    """What became of the baseline."""
+    """Return how many findings are in the baseline, and how many have gone."""
     known = plural(count.known, "known finding")
     if count.gone is None:
         return f"{known}; how many have gone cannot be told, as not everything could be read"
@@ -131,7 +131,7 @@ def baseline_in_words(count: BaselineCount) -> str:
 
 
 def worst_of(findings: Iterable[Finding]) -> list[Finding] | None:
-    """The findings to lead with: of the gravest severity, the rule that hits most layers."""
+    """Return the findings to begin with: the gravest, of the rule that hits most layers."""
     groups: dict[tuple[Severity, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.rule.code), []).append(finding)
@@ -143,7 +143,7 @@ def worst_of(findings: Iterable[Finding]) -> list[Finding] | None:
 
 
 def notes_on(item: CheckpointReport) -> list[str]:
-    """What is to be said of a checkpoint besides its findings; names may be shortened."""
+    """Return the notes on a checkpoint, which may shorten names."""
     notes = [shortened(note) for note in item.notes]
     if not (item.layer_count or item.unchecked or item.error) and item.names:
         names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))
@@ -155,7 +155,7 @@ def notes_on(item: CheckpointReport) -> list[str]:
 
 
 def summary(report: Report) -> str:
-    """The counts of a run in one line."""
+    """Return the counts of a run in one line."""
     parts = [plural(report.count(severity), severity) for severity in SEVERITIES]
     head = (
         f"{plural(len(report.checkpoints), 'checkpoint')},"
@@ -169,7 +169,7 @@ def summary(report: Report) -> str:
 
 
 def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Findings that say the same: one rule, severity, cause and fix; gravest first."""
+    """Return findings in groups that say the same, the gravest first."""
     groups: dict[tuple[Severity, str, str | None, str], list[Finding]] = {}
     for finding in findings:
         key = (finding.severity, finding.rule.code, finding.cause, finding.fix)

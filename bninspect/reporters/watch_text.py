@@ -1,4 +1,4 @@
-"""`watch` for a person: a line a checkpoint as it comes, and below it what is new of it."""
+"""`watch` as text: one line per checkpoint as it arrives, and below it what is new."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _Told = frozenset[tuple[str, ...]]
 
 
 class WatchText:
-    """Writes a watch; findings that the checkpoint before had, too, are told if `verbose`.
+    """Writer of a watch; with `verbose` it repeats findings that the checkpoint before had.
 
     `quiet` leaves one line a checkpoint. `width` is None where the stream is no terminal.
     """
@@ -62,7 +62,7 @@ class WatchText:
         self._write([line, *below])
 
     def end(self, conclusion: Conclusion, _: datetime) -> None:
-        """Write what there is to say of all."""
+        """Write the counts of the watch, and what was not checked."""
         lines = []
         for note in () if self._quiet else conclusion.notes:
             lines += wrap("note: ", note, self._width, 6)
@@ -92,7 +92,7 @@ class WatchText:
         )
 
     def _has_news(self, item: CheckpointReport) -> bool:
-        """Whether there is more to say than of the one before it, of names alike but for numbers.
+        """Return whether a checkpoint has findings or notes that the one before it had not.
 
         The numbers in notes grow with every checkpoint.
         """

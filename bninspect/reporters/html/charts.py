@@ -1,4 +1,4 @@
-"""Numbers → the paths of small SVG charts: histograms, and trends over checkpoints.
+"""Paths of small SVG charts: histograms, and trends over checkpoints.
 
 A chart is made of few paths, however many values it shows, and draws within WIDTH by HEIGHT units.
 What it shows is also said in words, for who does not see it.
@@ -29,7 +29,7 @@ Points = list[tuple[float, float]]
 
 
 class Histogram(NamedTuple):
-    """The values of one member: `bars` and `stuck` are paths, and what is written beside them.
+    """A histogram of one member: `bars` and `stuck` are paths, the rest stands beside them.
 
     `stuck` is the part of the bars that equals the initial value. `initial` is where that
     lies, None where it is unknown or beyond the axis; then `beyond` is the side (`left`, `right`).
@@ -45,7 +45,7 @@ class Histogram(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """One number by checkpoint: paths of the `band` of all channels, their mean, and standstill."""
+    """A trend over checkpoints: paths of the `band` of all channels, their mean, and standstill."""
 
     band: str
     line: str
@@ -56,14 +56,14 @@ class Trend(NamedTuple):
 
 
 def number(value: float) -> str:
-    """A number for a person."""
+    """Return a number as text, with three significant digits."""
     return f"{value:.3g}"
 
 
 def histogram(
     array: NDArray[Any], initial: float | None = None, at_initial: int | None = None
 ) -> Histogram:
-    """The histogram of values of shape (C,), of which `at_initial` are the `initial` one."""
+    """Return the histogram of values of shape (C,); `at_initial` equal the `initial` one."""
     with np.errstate(all="ignore"):
         values = np.asarray(array, np.float64).ravel()
         finite = values[np.isfinite(values)]
@@ -109,7 +109,7 @@ def _in_words(finite: NDArray[Any], *, logarithmic: bool) -> str:
 def _axis(
     low: float, high: float, initial: float | None, *, logarithmic: bool
 ) -> tuple[float, float]:
-    """The ends of the axis: the values, and their initial one unless that would squeeze them."""
+    """Return the ends of the axis: the values, and the initial one if it is near them."""
     if initial is None or not math.isfinite(initial) or (logarithmic and initial <= 0.0):
         return low, high
     wide_low, wide_high = min(low, initial), max(high, initial)
@@ -121,7 +121,7 @@ def _axis(
 
 
 def _scale(low: float, high: float, *, logarithmic: bool) -> Place:
-    """From a value to its share (0 to 1) of the axis; the middle where the axis has no length."""
+    """Return the function from a value to its share (0 to 1) of the axis."""
     change: Place = np.log10 if logarithmic else lambda values: values / 2
     start, end = (float(one) for one in change(np.array([low, high], np.float64)))
     span = end - start
@@ -131,12 +131,12 @@ def _scale(low: float, high: float, *, logarithmic: bool) -> Place:
 
 
 def _height(count: int, most: int) -> int:
-    """How high a bar is: a single value shows among thousands."""
+    """Return the height of a bar: a single value shows among thousands."""
     return max(round(count / most * (HEIGHT - 2)), 2) if count else 0
 
 
 def _skyline(counts: NDArray[Any]) -> str:
-    """The outline of all bars as one path."""
+    """Return the outline of all bars as one path."""
     most = int(counts.max())
     path = f"M0 {HEIGHT}"
     at = 0
@@ -147,12 +147,12 @@ def _skyline(counts: NDArray[Any]) -> str:
 
 
 def _bins(shares: NDArray[Any]) -> NDArray[Any]:
-    """The bins in which shares of the axis fall; the end of the axis is in the last."""
+    """Return the bins of shares of the axis; the end of the axis is in the last bin."""
     return np.minimum((shares * _BINS).astype(np.intp), _BINS - 1)
 
 
 def _bar(place: int, count: int, most: int) -> str:
-    """The part of the bar of one bin that `count` values make."""
+    """Return the part of a bin's bar that `count` values make."""
     if not count:
         return ""
     return f"M{place * _BIN} {HEIGHT}v-{_height(count, most)}h{_BIN}V{HEIGHT}z"
@@ -165,7 +165,7 @@ def trend(
     moved: Sequence[bool | None],
     labels: Sequence[str],
 ) -> Trend:
-    """How one statistic went: the mean of its channels by checkpoint, within their range.
+    """Return the trend of one statistic: the mean of its channels within their range.
 
     None, or what is not finite, is a gap. Of more checkpoints than the chart is wide those that
     share a unit of its width are drawn as one: the last mean, in the range of all. `steps` grow.
@@ -208,7 +208,7 @@ def trend(
 
 
 def _columns(xs: Sequence[float]) -> list[slice]:
-    """The checkpoints that are drawn as one: each by itself, or those within a unit of width."""
+    """Return the checkpoints that are drawn as one: those within a unit of width."""
     if len(xs) <= WIDTH:
         return [slice(place, place + 1) for place in range(len(xs))]
     columns = []
@@ -219,7 +219,7 @@ def _columns(xs: Sequence[float]) -> list[slice]:
 
 
 def _runs(xs: Sequence[float], shares: NDArray[Any]) -> list[Points]:
-    """Neighbouring points without a gap between them, at shares of the height; NaN is a gap."""
+    """Return runs of points without a gap, at shares of the height; NaN is a gap."""
     runs: list[Points] = [[]]
     for x, share in zip(xs, shares.tolist(), strict=True):
         if math.isfinite(share):
@@ -234,7 +234,7 @@ def _polyline(points: Points) -> str:
 
 
 def _still(moved: Sequence[bool | None]) -> list[tuple[int, int]]:
-    """First and last checkpoint of each stretch in which nothing moved."""
+    """Return the first and last checkpoint of each stretch in which nothing moved."""
     stretches: list[tuple[int, int]] = []
     for number_, one in enumerate(moved):
         if one is not False:

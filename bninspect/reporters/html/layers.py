@@ -1,4 +1,4 @@
-"""What the page shows of a layer: its charts, its numbers, and which statistic a finding is about.
+"""Views of layers for the page: charts, numbers, and which statistic a finding is about.
 
 Names are as stored: the templates make them printable and escape them.
 """
@@ -31,7 +31,7 @@ STATES: dict[str, str] = {
 
 
 class Cell(NamedTuple):
-    """A member in the map: `state` is one of STATES."""
+    """A cell of the map, for one member: `state` is one of STATES."""
 
     role: Role
     state: str
@@ -70,14 +70,14 @@ class LayerView(NamedTuple):
 
 
 def anchor(name: str) -> str:
-    """What names a layer in a link, the same in every report: ten digits of a hash of its name."""
+    """Return the anchor of a layer, the same in every report: ten digits of a hash of its name."""
     return "L" + sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
 
 def layer_views(
     item: CheckpointReport, prefix: str = "", momentum: float | None = None
 ) -> list[LayerView]:
-    """The layers of a checkpoint, in the order of the network; `prefix` begins their anchors."""
+    """Return the views of a checkpoint's layers; `prefix` begins their anchors."""
     counting: dict[str, list[Finding]] = defaultdict(list)
     muted: dict[str, list[Finding]] = defaultdict(list)
     for one in item.findings:
@@ -101,7 +101,7 @@ def layer_view(
     muted: Sequence[Finding] = (),
     context: RuleContext | None = None,
 ) -> LayerView:
-    """One layer, with the findings that count and those that do not."""
+    """Return the view of one layer, with the findings that count and those that do not."""
     context = context or RuleContext()
     cells = _cells(layer, findings, muted)
     both = layer.statistics
@@ -128,14 +128,14 @@ def layer_view(
 
 
 def gravest(states: Iterable[str]) -> str:
-    """The state that goes before all others; `fine` if there is none."""
+    """Return the gravest of some states; `fine` if there is none."""
     return min(states, key=list(STATES).index, default="fine")
 
 
 def _cells(
     layer: BNLayer, findings: Sequence[Finding], muted: Sequence[Finding]
 ) -> tuple[Cell, ...]:
-    """The state of each member: that of the gravest finding that is about it."""
+    """Return the state of each member: that of the gravest finding about it."""
     states: dict[Role, list[str]] = {role: [] for role in ROLES}
     for finding in findings:
         for role in finding.rule.members_of(layer):
@@ -176,7 +176,7 @@ def _at_inference(layer: BNLayer) -> Iterable[Figure]:
 
 
 def _facts(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
-    """What else is known of a layer, in short phrases."""
+    """Return what else is known of a layer, in short phrases."""
     made = inference(layer)
     facts = [layer.family]
     if layer.channels is not None:

@@ -1,4 +1,4 @@
-"""A report or a layer as a notebook shows it: the parts of the page, without its script and links.
+"""Views for notebooks: the parts of the page, without its script and links.
 
 A notebook has many outputs in one page, so nothing here has an id.
 """
@@ -18,7 +18,7 @@ _CHECKPOINTS, _LAYERS = 10, 40
 
 
 def as_html(shown: Report | BNLayer) -> str:
-    """A report or a layer as an HTML element with its own style.
+    """Return a report or a layer as an HTML element with its own style.
 
     That is what a notebook displays for it. Of many checkpoints and layers the first are shown;
     `bninspect report` makes a page of all.

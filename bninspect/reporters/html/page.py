@@ -30,7 +30,7 @@ _POINTER = re.compile("`bninspect rule (BN[0-9]{3})`")
 
 
 class Section(NamedTuple):
-    """A checkpoint on the page: what is said of it first, and all that follows.
+    """A checkpoint on the page: its view, and the rendered HTML of the rest.
 
     `full` is whether its layers are shown.
     """
@@ -41,7 +41,7 @@ class Section(NamedTuple):
 
 
 class HtmlReport:
-    """Writes one page: what the run says, then a section a checkpoint.
+    """Writer of one page: what the run says, then one section per checkpoint.
 
     `momentum` is what a person gave, for the channels that are dead.
     """
@@ -56,16 +56,16 @@ class HtmlReport:
         self._training: list[CheckpointReport] = []
 
     def begin(self, total: int) -> None:
-        """Nothing is written before the end."""
+        """Do nothing: a page is written at the end."""
 
     def add(self, item: CheckpointReport) -> None:
-        """Take one checkpoint; a training is made into its sections when it is over."""
+        """Keep one checkpoint; the sections of a training are made when the next one begins."""
         if not _follows(self._training, item):
             self._end_training()
         self._training.append(item)
 
     def end(self, report: Report) -> None:
-        """Write the page; of the layers `report` has only the number."""
+        """Write the page."""
         self._end_training()
         views = [section.view for section in self._sections]
         write(
@@ -84,7 +84,7 @@ class HtmlReport:
         self._stream.write("\n")
 
     def _end_training(self) -> None:
-        """Make the sections of what has been kept: the newest one that can be shown in full.
+        """Make the sections of the kept checkpoints, with the newest that can be shown in full.
 
         All or none of them: an interrupt from the keyboard may come at any time, and what has been
         taken is still to be on the page.
@@ -101,7 +101,7 @@ class HtmlReport:
         self._training = []
 
     def _in_full(self, place: int, training: Sequence[CheckpointReport]) -> Section:
-        """The newest of a training, which has the `place`: its layers, and those of all in time."""
+        """Return the section of a training's newest checkpoint, with layers and trends."""
         item = self._training[place]
         number = 1 + sum(section.full for section in self._sections)
         layers = layer_views(item, "" if number == 1 else f"c{number}-", self._momentum)
@@ -117,7 +117,7 @@ class HtmlReport:
         return Section(view, html, full=True)
 
     def _in_brief(self, place: int, newest: int | None) -> Section:
-        """What was found in a checkpoint, whose layers are shown at the place of the `newest`."""
+        """Return the section of an earlier checkpoint, which links to the `newest` one's layers."""
         view = checkpoint_view(self._training[place], self._identifier(place))
         link = None if newest is None else self._identifier(newest)
         html = render(
@@ -126,12 +126,12 @@ class HtmlReport:
         return Section(view, html, full=False)
 
     def _identifier(self, place: int) -> str:
-        """What names a checkpoint in a link, by its place in the training that is being made."""
+        """Return the anchor of a checkpoint, by its place in the training that is being made."""
         return f"checkpoint-{len(self._sections) + place + 1}"
 
 
 def _explained(views: Sequence[CheckpointView]) -> list[Rule]:
-    """The rules that found something, and those that a fix sends its reader to.
+    """Return the rules with findings, and those that a fix refers to.
 
     Who looks at the page may have no program to ask for them.
     """

@@ -1,4 +1,4 @@
-"""The templates, and how a value from a file becomes text in a page.
+"""Templates, and the escapes by which a value from a file becomes text in a page.
 
 Whatever a template writes is escaped, and control and direction marks are shown as escapes: a name
 cannot become markup, nor turn the text around it.
@@ -25,7 +25,7 @@ _HERE = Path(__file__).parent
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template of this directory, filled in."""
+    """Return a template of this directory, filled in."""
     return Markup(_environment().get_template(template).render(**values))  # noqa: S704 - escaped
 
 
@@ -36,12 +36,12 @@ def write(stream: TextIO, template: str, **values: Any) -> None:
 
 
 def asset(name: str) -> Markup:
-    """A file of this directory as it stands: style sheet or script."""
+    """Return a file of this directory: style sheet or script."""
     return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - our own
 
 
 def policy() -> str:
-    """The Content-Security-Policy of the page: its own style and script, and nothing else."""
+    """Return the Content-Security-Policy of the page: its own style and script alone."""
     return (
         f"default-src 'none'; style-src '{_hash('style.css')}'; script-src '{_hash('script.js')}';"
         " base-uri 'none'; form-action 'none'"
@@ -81,7 +81,7 @@ def _printable(value: Any) -> Any:
 
 
 def _name(name: str) -> Markup:
-    """A name or path, which may break after a slash and keeps its direction to itself.
+    """Return a name or path that may break after a slash and does not change the text's direction.
 
     One of blanks alone is quoted: a link needs something to be seen.
     """
@@ -90,12 +90,12 @@ def _name(name: str) -> Markup:
 
 
 def _lines(text: str) -> Markup:
-    """Code, or columns of figures, as they stand."""
+    """Return code, or columns of figures, with their line breaks."""
     return Markup("<pre>{}</pre>").format("\n".join(map(printable, text.splitlines())))
 
 
 def prose(text: str) -> Markup:
-    """A sentence, with what stands between backticks as code."""
+    """Return a sentence, with what stands between backticks as code."""
     parts = printable(text).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))

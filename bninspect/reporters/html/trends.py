@@ -1,4 +1,4 @@
-"""How the layers of one training went over its checkpoints: what `compare` says, to look at."""
+"""Views of the layers of one training over its checkpoints, as `compare` has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bninspect.verdicts.comparison import Comparison, LayerHistory
 
 
 class TrendView(NamedTuple):
-    """One layer over time: a chart and the largest change of each statistic, and its standstill.
+    """A layer over time: a chart and the largest change of each statistic, and its standstill.
 
     `change` is what the channel that went farthest did from the first to the last checkpoint, as
     `largest` of `Change` has it, in words.
@@ -36,7 +36,7 @@ class TimesView(NamedTuple):
 
 
 def times_view(comparison: Comparison) -> TimesView:
-    """What is shown of a comparison; each checkpoint says its own notes elsewhere."""
+    """Return the view of a comparison; the notes of each checkpoint are shown elsewhere."""
     steps = _steps(comparison)
     own = {f"{item.path}: {note}" for item in comparison.checkpoints for note in item.notes}
     layers = tuple(
@@ -53,7 +53,7 @@ def times_view(comparison: Comparison) -> TimesView:
 
 
 def _steps(comparison: Comparison) -> list[float]:
-    """Where each checkpoint stands on the axis: by its step if those grow, else one after other."""
+    """Return the places of checkpoints on the axis: their steps if those grow, else 0, 1, 2."""
     stored = [item.step for item in comparison.checkpoints]
     steps = [float(step) for step in stored if step is not None]
     if len(steps) == len(stored) and all(before < after for before, after in pairwise(steps)):
@@ -87,7 +87,7 @@ def _change(layer: LayerHistory, role: Role) -> str:
 
 
 def _when(comparison: Comparison, layer: LayerHistory) -> str:
-    """When the statistics stood still, and when a member held NaN or infinity."""
+    """Return when the statistics stood still, and when a member held NaN or infinity."""
     still = layer.lasting(layer.stretches)
     if still is not None and still.never_moved:
         told = ["never moved"]

@@ -1,4 +1,4 @@
-"""The verdicts and findings of the page, in the words of `check`."""
+"""Views of verdicts and findings, in the words of `check`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Group(NamedTuple):
 
 
 class CheckpointView(NamedTuple):
-    """One checkpoint: the verdict and what it stands on; `lead` is the group to begin with."""
+    """A checkpoint: the verdict and its evidence; `lead` is the group to begin with."""
 
     id: str
     path: str
@@ -57,7 +57,7 @@ class CheckpointView(NamedTuple):
 
 
 class RunView(NamedTuple):
-    """What is said of all checkpoints."""
+    """The verdict on all checkpoints."""
 
     status: str
     verdict: str
@@ -66,7 +66,7 @@ class RunView(NamedTuple):
 
 
 def run_view(report: Report) -> RunView:
-    """The answer for a run; that of its checkpoint if it is one."""
+    """Return the answer for a run; for one checkpoint, that of the checkpoint."""
     if len(report.checkpoints) == 1:
         item = report.checkpoints[0]
         word, told = status(item), verdict(item)
@@ -83,7 +83,7 @@ def run_view(report: Report) -> RunView:
 
 
 def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
-    """What is said of one checkpoint."""
+    """Return the view of one checkpoint."""
     groups = (*(_group(one) for one in grouped(item.findings)), *_muted(item))
     worst = worst_of(item.findings)
     lead = None
@@ -106,7 +106,7 @@ def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
 
 
 def leading(items: Sequence[CheckpointView]) -> CheckpointView | None:
-    """The checkpoint whose finding is to be told first: of the gravest, the first one."""
+    """Return the checkpoint whose finding comes first: the first of those with the gravest."""
     worst = gravest(item.lead.state for item in items if item.lead is not None)
     return next((one for one in items if one.lead is not None and one.lead.state == worst), None)
 
@@ -132,7 +132,7 @@ def _group(findings: list[Finding], muted: str = "") -> Group:
 
 
 def _muted(item: CheckpointReport) -> Iterator[Group]:
-    """The findings that do not count, and why not."""
+    """Return the findings that do not count, and why not."""
     reasons: dict[Suppression, list[Finding]] = {}
     for finding, why in item.suppressed:
         reasons.setdefault(why, []).append(finding)

@@ -29,8 +29,11 @@ KerasLayers = Mapping[tuple[str, ...], KerasLayer]
 
 def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list[BNLayer]:
     """The layers, each with what the stored configuration says of it, if it says anything."""
+    layers = [*layers]
+    if checkpoint.keras_version:
+        layers = [replace(layer, keras_version=checkpoint.keras_version) for layer in layers]
     if checkpoint.keras_layers is None:
-        return [*layers]
+        return layers
     configurations = _Configurations(checkpoint.keras_layers)
     by_group = checkpoint.format == "keras-h5"
     return [configured(layer, configurations.of(layer.name, by_group=by_group)) for layer in layers]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence, Values
-from bninspect.model.roles import AFFINE
+from bninspect.model.roles import AFFINE, STATISTICS, Role
 
 STEP_NAMES = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
@@ -185,21 +185,44 @@ def training_evidence(
     if step is not None and step > 0 and layer.trainable is not False:
         facts.append(f"the stored step is {step}")
     facts += [str(one) for one in optimizers if one.steps > 0]
-    trained = bool(facts)
+    is_trained = bool(facts)
+    unmoved: list[Role] = []
     for role in AFFINE:
         values = layer.values.get(role)
         if values is None:
             continue
-        # Slots are asked only where the step does not tell. One that never moved has seen no
-        # gradient: whatever the value is now, it started there.
-        slots = [] if trained else _slots(layer.variables[role].name, variables)
-        slot_moved = any(_slot_moved(slot) for slot in slots)
-        if slot_moved:
+        # A slot that never moved has seen no gradient: whatever the value is now, it started there.
+        needed = not (is_trained and values.all_initial)
+        slots = _slots(layer.variables[role].name, variables) if needed else []
+        slot_moved = any(map(_slot_moved, slots))
+        if slots and not slot_moved:
+            unmoved.append(role)
+        if slot_moved and not is_trained:
             facts.append(f"an optimizer slot of {role} moved")
         testable = testable or values.initial is not None or bool(slots)
-        if values.initial is not None and _moved(values) and (slot_moved or not slots):
+        if values.initial is not None and has_moved(values) and role not in unmoved:
             facts.append(f"{role} moved away from {values.initial:g}")
-    return TrainingEvidence(tuple(facts), testable, _updates(layer))
+    return TrainingEvidence(
+        tuple(facts), testable, _updates(layer), tuple(unmoved), optimized(layer, variables)
+    )
+
+
+def optimized(layer: BNLayer, variables: Mapping[str, Variable]) -> tuple[Role, ...]:
+    """Return the statistics whose optimizer slots moved: gradients or weight decay reached them.
+
+    Only slots that start at 0 count. The mean square of RMSProp shrinks without any gradient.
+    Raises a `ReadProblem` if a slot cannot be read.
+    """
+    return tuple(
+        role
+        for role in STATISTICS
+        if role in layer.variables
+        and any(
+            _slot_moved(slot)
+            for slot in _slots(layer.variables[role].name, variables)
+            if _initial_of(slot) == 0.0
+        )
+    )
 
 
 def _updates(layer: BNLayer) -> int | None:
@@ -210,8 +233,8 @@ def _updates(layer: BNLayer) -> int | None:
     return max(_counts(counters), default=None)
 
 
-def _moved(values: Values) -> bool:
-    """Whether training moved gamma or beta.
+def has_moved(values: Values) -> bool:
+    """Return whether gamma or beta is away from its initial value.
 
     Channels that all hold one other number prove nothing: that is how a different constant
     initializer looks, such as the zeros some networks give the last gamma of a block.
@@ -228,5 +251,8 @@ def _slots(owner: str, variables: Mapping[str, Variable]) -> list[Variable]:
 
 
 def _slot_moved(slot: Variable) -> bool:
-    values = slot.read()
-    return bool((values != _SLOT_INITIAL[slot.name.rpartition("/")[2]]).any())
+    return bool((slot.read() != _initial_of(slot)).any())
+
+
+def _initial_of(slot: Variable) -> float:
+    return _SLOT_INITIAL[slot.name.rpartition("/")[2]]

@@ -143,6 +143,7 @@ def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
         variables=variables,
         initial=_KERAS.initial,
         usual_epsilon=_KERAS.epsilon,
+        keras_version=_keras_version(layer),
     )
     return configured(bn_layer, keras)
 
@@ -154,8 +155,8 @@ def _variable(name: str, array: NDArray[Any]) -> Variable:
     return Variable(name, array.shape, array.dtype.name, lambda: values)
 
 
-def _keras_version(model: Any) -> str:
-    """Return the version of the Keras whose classes the model is made of; empty if unknown."""
-    roots = (cls.__module__.partition(".")[0] for cls in type(model).__mro__)
+def _keras_version(instance: Any) -> str:
+    """Return the version of the Keras that a model or layer is made with; empty if unknown."""
+    roots = (cls.__module__.partition(".")[0] for cls in type(instance).__mro__)
     root = next((root for root in roots if root in ("keras", "tf_keras")), "")
     return str(getattr(sys.modules.get(root), "__version__", ""))

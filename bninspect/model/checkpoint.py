@@ -91,7 +91,8 @@ class Checkpoint:
     format does not tell them apart, the optimizer's too); `optimizer` holds those that the file
     itself sets apart. `in_order` says that the variables come in the order of the network.
     `keras_layers` maps a layer's path in the model (`("outer", "bn1")`) to its configuration, or
-    is None where no configuration is stored. `notes` are sentences about what was opened.
+    is None where no configuration is stored. `keras_version` is that of the Keras which wrote the
+    file, its first number at least; empty where nothing tells it. `notes` are sentences about what was opened.
 
     `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever
     scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
@@ -121,6 +122,7 @@ class Checkpoint:
     unchecked: tuple[UncheckedGroup, ...] = ()
     incomplete: ReadProblem | None = None
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
+    keras_version: str = ""
     notes: tuple[str, ...] = ()
     graphs: Callable[[], Sequence[Graph]] = field(default=tuple, repr=False)
     prefetch: Callable[[Iterable[Variable]], None] = field(default=lambda _: None, repr=False)

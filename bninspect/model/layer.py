@@ -106,12 +106,16 @@ class TrainingEvidence(NamedTuple):
 
     `facts` are sentences that show training. `testable` is whether anything is stored that could
     have shown it; without that, the absence of facts proves nothing. `updates` is how many updates
-    of its averages the layer itself has counted, None if it counts none.
+    of its averages the layer itself has counted, None if it counts none. `unmoved` are the members
+    whose optimizer slots are stored and never moved, so that no optimizer changed them. `optimized`
+    are the statistics whose optimizer slots moved.
     """
 
     facts: tuple[str, ...] = ()
     testable: bool = False
     updates: int | None = None
+    unmoved: tuple[Role, ...] = ()
+    optimized: tuple[Role, ...] = ()
 
 
 class Change(NamedTuple):
@@ -148,7 +152,8 @@ class BNLayer:
     tf.train.ExponentialMovingAverage keeps of the statistics. `initial` gives for each role the
     values that training may start from, most usual first; empty where it is random or unknown.
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
-    `momentum`, `epsilon` and `keras` are None where nothing stored tells them. `values`,
+    `momentum`, `epsilon` and `keras` are None where nothing stored tells them; `keras_version` is
+    that of the checkpoint. `values`,
     `shadow_values` and `training` are filled when the variables have been read, `since` if there is
     an earlier checkpoint to compare with.
     """
@@ -164,6 +169,7 @@ class BNLayer:
     momentum: float | None = None
     epsilon: float | None = None
     keras: KerasLayer | None = None
+    keras_version: str = ""
     values: Mapping[Role, Values] = field(default_factory=dict)
     shadow_values: Mapping[Role, Values] = field(default_factory=dict)
     training: TrainingEvidence = field(default=TrainingEvidence())

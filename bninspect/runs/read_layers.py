@@ -10,12 +10,13 @@ from bninspect.batchnorm.measure import measure, settle_initial
 from bninspect.errors import Incomplete
 from bninspect.evidence.progress import (
     evidence_variables,
+    optimized,
     read_step,
     step_variables,
     training_evidence,
 )
 from bninspect.model.checkpoint import Checkpoint, Variable
-from bninspect.model.layer import BNLayer, OptimizerSteps
+from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence
 from bninspect.model.roles import Role
 
 
@@ -80,7 +81,8 @@ def with_training(
 ) -> BNLayer:
     """A layer, which has its values, with evidence of training where a rule needs it."""
     if not may_be_stuck(layer):
-        return layer
+        written = optimized(layer, checkpoint.variables)
+        return replace(layer, training=TrainingEvidence(optimized=written)) if written else layer
     return replace(layer, training=training_evidence(layer, checkpoint.variables, step, optimizers))
 
 

@@ -475,18 +475,33 @@ def test_variables_that_are_no_slots_of_the_layer_are_no_evidence():
     assert evidence(others=others, gamma=1.0) == ([], True)
 
 
-def test_slots_are_read_only_where_the_step_does_not_tell():
-    layer = bn(**STUCK, gamma=GAMMA)
+def test_slots_are_not_read_where_the_step_tells_and_the_member_is_initial():
+    layer = bn(**STUCK, gamma=1.0)
     slots = {"bn/gamma/Adam": unread("bn/gamma/Adam")}
-    facts = ("the stored step is 7", "gamma moved away from 1")
-    assert training_evidence(layer, slots, 7).facts == facts
+    assert training_evidence(layer, slots, 7).facts == ("the stored step is 7",)
 
 
-def test_a_random_gamma_whose_slots_never_moved_is_no_evidence():
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_gamma_whose_slots_never_moved_is_no_evidence(step):
     layer = bn(**STUCK, gamma=GAMMA)
     slots = {"bn/gamma/Adam": variable("bn/gamma/Adam", np.zeros(3, "float32"))}
-    result = training_evidence(layer, slots, 0)
-    assert (result.facts, result.testable) == ((), True)
+    result = training_evidence(layer, slots, step)
+    assert result.facts == (("the stored step is 7",) if step else ())
+    assert (result.testable, result.unmoved) == (True, ("gamma",))
+
+
+@pytest.mark.parametrize(
+    ("slot", "values", "expected"),
+    [
+        ("moving_variance/Adam", 0.5, ("moving_variance",)),
+        ("moving_variance/Momentum", 0.0, ()),
+        ("moving_variance/RMSProp", 0.5, ()),  # shrinks without a gradient
+        ("moving_mean/RMSProp_1", 0.5, ("moving_mean",)),
+    ],
+)
+def test_slots_of_a_statistic_show_that_an_optimizer_wrote_it(slot, values, expected):
+    slots = {f"bn/{slot}": variable(f"bn/{slot}", np.full(3, values, "float32"))}
+    assert training_evidence(bn(**HEALTHY), slots, 7).optimized == expected
 
 
 def test_slots_of_a_layer_without_gamma_and_beta_are_not_looked_for():

@@ -79,6 +79,7 @@ def open_keras_zip(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Ch
             owners,
             dict.fromkeys(stored_paths(owners), file),
             configuration=_configuration(file_path, config, version, list(owners)),
+            keras_version=version,
             notes=notes,
             close=close,
         )

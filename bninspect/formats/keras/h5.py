@@ -49,6 +49,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
         in_order=True,
         named_by="object",
         keras_layers=_configuration(file),
+        keras_version=_keras_version(file),
         notes=notes,
         prefetch=lambda expected: file.prefetch([one.name for one in expected]),
         close=file.close,
@@ -97,15 +98,20 @@ def _optimizer_weights(file: Hdf5) -> Weights:
 def _configuration(file: Hdf5) -> dict[tuple[str, ...], KerasLayer] | None:
     """The layers of the stored model configuration by path; None without one."""
     config = file.texts("", "model_config")
-    version = file.texts("", "keras_version")
     if not config and not file.has_attribute("", "model_config"):
         return None
     try:
-        return keras_layers(json.loads(config[0]), version[0] if version else "")
+        return keras_layers(json.loads(config[0]), _keras_version(file))
     except (IndexError, TypeError, ValueError, RecursionError) as error:
         raise Corrupt(
             file.path, "its model_config is not the JSON of a Keras model", DAMAGED
         ) from error
+
+
+def _keras_version(file: Hdf5) -> str:
+    """Return the version of Keras that wrote the file; empty if none is stored."""
+    versions = [*file.texts("", "keras_version"), *file.texts(_root(file), "keras_version")]
+    return versions[0] if versions else ""
 
 
 def _names(file: Hdf5, group: str, attribute: str) -> list[str]:

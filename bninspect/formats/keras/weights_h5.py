@@ -59,6 +59,17 @@ def scan(file: Hdf5) -> dict[str, Owner]:
     return owners
 
 
+def _keras_version(owners: Mapping[str, Owner]) -> str:
+    """Return the first number of the version of Keras, where the layout shows it; else empty.
+
+    Keras stores the names of objects from 3.6 on; `_layer_checkpoint_dependencies` is an attribute
+    of functional models of Keras 2.12 and 2.13.
+    """
+    if any(owner.name for owner in owners.values()):
+        return "3"
+    return "2" if any("_layer_checkpoint_dependencies" in group for group in owners) else ""
+
+
 def stored_paths(owners: Mapping[str, Owner]) -> list[str]:
     """The path of every variable."""
     return [
@@ -74,6 +85,7 @@ def weights_checkpoint(
     places: Mapping[str, Hdf5],
     *,
     configuration: Configuration | None = None,
+    keras_version: str = "",
     notes: tuple[str, ...] = (),
     close: Callable[[], None],
 ) -> Checkpoint:
@@ -102,6 +114,7 @@ def weights_checkpoint(
         named_by="object",
         known_names=known,
         keras_layers=configuration.layers if configuration else None,
+        keras_version=keras_version or _keras_version(owners),
         unchecked=groups.unchecked,
         notes=(*notes, *groups.notes),
         prefetch=Weights(places).prefetch,

@@ -44,7 +44,7 @@ ONLY_USER = {
     "google_crc32c": ("formats/tensorflow/sstable.py",),
     "jinja2": ("reporters/html",),
     "markupsafe": ("reporters/html",),
-    "multiprocessing": ("runs/parallel.py",),
+    "multiprocessing": ("runs/processes.py",),
     "regex": ("batchnorm/name_patterns.py",),
     "rich": ("reporters/rule_pages.py",),
     "tensorflow": ("formats/tensorflow/tensorflow_engine.py",),

@@ -1,7 +1,7 @@
-"""A Dask cluster that is there already, as a pool: the only place that knows `distributed`.
+"""Workers of an existing Dask cluster: the only user of `distributed`.
 
-What travels are the places of checkpoints with what opens them, the options and our own reports,
-never what is in a file: the workers read the checkpoints themselves, by the same paths.
+The paths of checkpoints with their credentials, the options, and the reports are sent, never the
+content of a file: the workers read the checkpoints themselves, under the same paths.
 """
 
 from __future__ import annotations
@@ -11,59 +11,51 @@ import pkgutil
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from bninspect._version import __version__
 from bninspect.errors import BninspectError, UsageProblem
+from bninspect.model.report import CheckpointReport
+from bninspect.model.target import Found
 from bninspect.wording import listed
 
-# Seconds: for a scheduler to answer, and for a cluster that has no worker to get one.
+# Seconds: for a scheduler to answer, and for a cluster without workers to get one.
 _CONNECT, _NO_WORKER = 10.0, 60.0
-# Seconds between two looks at who is there.
-_LOOK = 5.0
+# Seconds between two requests for the number of workers.
+_POLL = 5.0
+# How many portions wait for each worker, so that it is never idle and few results are held.
+_AHEAD = 3
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|ucxx)://[^/]+:[0-9]+")
 
 
-class Pool(NamedTuple):
-    """Who does the work.
-
-    `submit(function, *arguments)` gives a future, `workers()` how many can be busy at once.
-    `result(future, paths)` waits for what became of some checkpoints; raises `BninspectError` if
-    those who read them are lost.
-    """
-
-    submit: Callable[..., Future[Any]]
-    workers: Callable[[], int]
-    result: Callable[[Future[Any], Sequence[str]], Any]
-
-
 @contextmanager
-def cluster_pool(address: str) -> Iterator[Pool]:
-    """The pool of the cluster whose scheduler is at `address`.
+def cluster_pool(address: str) -> Iterator[ClusterPool]:
+    """Open the pool of the cluster whose scheduler has the address `address`.
 
-    Raises `UsageProblem` without the package, or if no scheduler answers there, and
-    `BninspectError` if the cluster has no workers, or they have not this bninspect.
+    Raises `UsageProblem` if the package is missing or no scheduler answers, and `BninspectError` if
+    the cluster has no workers, or they have another bninspect.
     """
-    with _quiet():
-        client = _client(address)
-        # Its own results have one name each: what another run left is never taken for them.
+    with _logging_disabled():
+        client = _connect(address)
+        # pure=False: each task has a name of its own, so no result of another run is reused.
         executor = client.get_executor(pure=False)
         try:
-            cluster = _Cluster(address, client)
-            cluster.require_bninspect()
-            yield Pool(executor.submit, cluster.workers, cluster.result)
+            pool = ClusterPool(address, client, executor)
+            pool.require_bninspect()
+            yield pool
         finally:
             with suppress(Exception):  # a scheduler that is gone has nothing to cancel
                 executor.shutdown(wait=False)
-                client.close(timeout=_LOOK)
+                client.close(timeout=_POLL)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Dask logs and warns of out of what we say; its threads do so, too."""
+def _logging_disabled() -> Iterator[None]:
+    """Suppress the log messages and warnings of Dask and its threads."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -74,7 +66,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _client(address: str) -> Any:
+def _connect(address: str) -> Any:
     try:
         import asyncio
 
@@ -84,43 +76,64 @@ def _client(address: str) -> Any:
         raise UsageProblem(
             "--scheduler needs the package `distributed`: pip install 'bninspect[dask]'."
         ) from error
-    wanted = "Give the address that it prints when it starts, such as tcp://10.0.0.5:8786."
-    if not _ADDRESS.fullmatch(address):  # of anything else `Client` makes a cluster of its own
-        raise UsageProblem(f"--scheduler {address!r} is no address of a Dask scheduler. {wanted}")
+    expected = "Give the address that it prints when it starts, such as tcp://10.0.0.5:8786."
+    if not _ADDRESS.fullmatch(address):  # `Client` would start a cluster of its own for others
+        raise UsageProblem(
+            f"--scheduler {address!r} is not the address of a Dask scheduler. {expected}"
+        )
     try:
-        asyncio.run(asyncio.wait_for(_ask(address), _CONNECT))
+        asyncio.run(asyncio.wait_for(_identify(address), _CONNECT))
         return Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, TimedOut) as error:
         raise UsageProblem(
-            f"--scheduler {address}: no Dask scheduler answers there. {wanted}"
+            f"--scheduler {address}: no Dask scheduler answers at this address. {expected}"
         ) from error
     except (TypeError, ImportError, RuntimeError) as error:
         scheme = address.partition(":")[0]
         raise UsageProblem(
-            f"--scheduler {address}: Dask is not set up for {scheme}:// here. tls:// and wss://"
-            " take certificates in Dask's configuration (distributed.comm.tls), ucx:// a package."
+            f"--scheduler {address}: Dask is not configured for {scheme}:// on this machine. tls://"
+            " and wss:// need certificates in Dask's configuration (distributed.comm.tls), ucx:// a"
+            " package."
         ) from error
 
 
-async def _ask(address: str) -> None:
-    """Ask a scheduler who it is: `Client` would wait for good for one that says nothing."""
+async def _identify(address: str) -> None:
+    """Request the scheduler's identity: `Client` waits for ever for a server that is silent."""
     from distributed import rpc
 
     async with rpc(address) as scheduler:
         await scheduler.identity()
 
 
-class _Cluster:
-    """What is asked of a cluster while it works."""
+class ClusterPool:
+    """The workers of a cluster."""
 
-    def __init__(self, address: str, client: Any) -> None:
-        self._address, self._client = address, client
-        self._workers, self._asked = 0, 0.0
+    def __init__(self, address: str, client: Any, executor: Any) -> None:
+        self._address, self._client, self._executor = address, client, executor
+        self._workers, self._polled = 0, 0.0
+
+    def map(
+        self,
+        examine: Callable[[Sequence[Found]], Iterable[CheckpointReport]],
+        portions: Iterable[Sequence[Found]],
+    ) -> Iterator[CheckpointReport]:
+        """Yield the reports of all portions, in the order of the portions.
+
+        Raises what `examine` raised in a worker, and `BninspectError` if the cluster fails.
+        """
+        remaining = deque(portions)
+        waiting: deque[tuple[Sequence[Found], Future[list[CheckpointReport]]]] = deque()
+        while remaining or waiting:
+            while remaining and len(waiting) < _AHEAD * self._worker_count():
+                portion = remaining.popleft()
+                waiting.append((portion, self._executor.submit(_examine_all, examine, portion)))
+            portion, future = waiting.popleft()
+            yield from self._result(future, portion)
 
     def require_bninspect(self) -> None:
-        """Raise `BninspectError` unless there are workers, and all have this bninspect.
+        """Raise `BninspectError` unless there are workers, and all have this version.
 
-        The scheduler needs it, too: it unpacks what it hands on.
+        The scheduler needs it, too: it unpickles the tasks.
         """
         from distributed import TimeoutError as TimedOut
 
@@ -128,43 +141,45 @@ class _Cluster:
             self._client.wait_for_workers(1, timeout=_NO_WORKER)
         except TimedOut as error:
             raise self._deserted() from error
-        asked = (pkgutil.resolve_name, "bninspect:__version__")
-        versions = self._client.run(*asked, on_error="return")
+        call = (pkgutil.resolve_name, "bninspect:__version__")
+        versions = self._client.run(*call, on_error="return")
         try:
-            versions["the scheduler"] = self._client.run_on_scheduler(*asked)
+            versions["the scheduler"] = self._client.run_on_scheduler(*call)
         except Exception as error:
             versions["the scheduler"] = error
-        for who, version in versions.items():
+        for place, version in versions.items():
             if version != __version__:
-                told = f"bninspect {version}" if isinstance(version, str) else "no bninspect"
+                found = f"bninspect {version}" if isinstance(version, str) else "no bninspect"
                 raise BninspectError(
-                    f"--scheduler {self._address}: {who} has {told}, and this is"
-                    f" {__version__}. Install the same on the scheduler and on all its workers."
+                    f"--scheduler {self._address}: {place} has {found}, but this is"
+                    f" {__version__}. Install the same version on the scheduler and on all workers."
                 )
 
-    def workers(self) -> int:
-        """How many checkpoints it can read at once; 1 at least."""
-        if time.monotonic() - self._asked > _LOOK:
-            with suppress(OSError):  # the connection is lost: waiting for a result tells
+    def _worker_count(self) -> int:
+        """Return how many portions the cluster can read at once, at least 1."""
+        if time.monotonic() - self._polled > _POLL:
+            with suppress(OSError):  # a lost connection is found when a result is awaited
                 self._workers = sum(self._client.nthreads().values())
-            self._asked = time.monotonic()
+            self._polled = time.monotonic()
         return max(1, self._workers)
 
-    def result(self, future: Future[Any], paths: Sequence[str]) -> Any:
-        """What `future` gives, as long as there are workers."""
+    def _result(
+        self, future: Future[list[CheckpointReport]], portion: Sequence[Found]
+    ) -> list[CheckpointReport]:
+        """Wait for the reports of a portion, as long as there are workers."""
         from distributed import KilledWorker
 
-        without = 0.0
-        while not wait([future], _LOOK).done:
-            without = 0.0 if self._has_workers() else without + _LOOK
-            if without >= _NO_WORKER:
+        without_workers = 0.0
+        while not wait([future], _POLL).done:
+            without_workers = 0.0 if self._has_workers() else without_workers + _POLL
+            if without_workers >= _NO_WORKER:
                 raise self._deserted()
         try:
             return future.result()
         except KilledWorker as error:
             raise BninspectError(
-                f"--scheduler {self._address}: every worker died that was to read {listed(paths)}:"
-                " for want of memory, perhaps."
+                f"--scheduler {self._address}: every worker died that was to read"
+                f" {listed([item.path for item in portion])}, perhaps for lack of memory."
             ) from error
         except CancelledError as error:
             raise BninspectError(
@@ -173,7 +188,7 @@ class _Cluster:
         except ImportError as error:
             raise BninspectError(
                 f"--scheduler {self._address}: a worker lacks the module {error.name}. Install"
-                " what is here on the scheduler and on all its workers, too."
+                " the packages of this machine on the scheduler and on all workers, too."
             ) from error
 
     def _has_workers(self) -> bool:
@@ -183,6 +198,13 @@ class _Cluster:
 
     def _deserted(self) -> BninspectError:
         return BninspectError(
-            f"--scheduler {self._address}: it has had no workers for {_NO_WORKER:.0f} seconds."
-            " Start some (`dask worker ADDRESS`)."
+            f"--scheduler {self._address}: the cluster has had no workers for {_NO_WORKER:.0f}"
+            " seconds. Start some (`dask worker ADDRESS`)."
         )
+
+
+def _examine_all(
+    examine: Callable[[Sequence[Found]], Iterable[CheckpointReport]], portion: Sequence[Found]
+) -> list[CheckpointReport]:
+    """Return the reports of a portion; runs in a worker."""
+    return list(examine(portion))

@@ -1,25 +1,19 @@
-"""Several workers that examine checkpoints, their results in the order of the checkpoints.
+"""Reading checkpoints in parallel; the reports come in the order of the checkpoints.
 
-They are processes of this machine, or those of a Dask cluster (`cluster`): only the pool differs.
-A worker gets a few checkpoints at a time; checkpoints that are compared with each other go to one.
-What it sends back is whole but for what only an open file can give: no variable can be read again.
+The workers are processes of this machine (`processes`) or of a Dask cluster (`dask`). A worker gets
+a few checkpoints at a time; checkpoints that are compared with each other go to the same worker.
+The reports that it sends back are complete, but their variables can no longer be read.
 """
 
 from __future__ import annotations
 
 import copyreg
 import os
-import signal
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import lru_cache
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bninspect._version import __version__
 from bninspect.config.model import Config
@@ -29,7 +23,8 @@ from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule, no_graph
 from bninspect.model.target import Found
 from bninspect.rules import RULES, select_rules
-from bninspect.runs.dask import Pool, cluster_pool
+from bninspect.runs.dask import cluster_pool
+from bninspect.runs.processes import Portion, process_pool
 from bninspect.runs.sequential import Rules, compares_with_previous, examine_in_turn, read_since
 from bninspect.storage import run_caches
 from bninspect.storage.urls import Secrets, adopt_secrets, secrets
@@ -40,10 +35,8 @@ if TYPE_CHECKING:
     from bninspect.model.checkpoint import Variable
     from bninspect.model.layer import BNLayer
 
-# How many checkpoints a worker gets at once: so many that handing them over costs little.
+# How many checkpoints a worker gets at once: enough that sending them costs little.
 _PORTION = 8
-# How many portions wait for each worker, so that it is never idle and few results are held.
-_AHEAD = 3
 
 
 def _rule(code: str) -> Rule:
@@ -54,16 +47,15 @@ def _by_code(rule: Rule) -> tuple[Callable[[str], Rule], tuple[str]]:
     return _rule, (rule.code,)
 
 
-copyreg.pickle(Rule, _by_code)  # its functions and its pages need not travel
-
-_Portion = tuple[Found, ...]
+copyreg.pickle(Rule, _by_code)  # a rule is sent as its code
 
 
 class _Settings(NamedTuple):
-    """What a worker is told with each portion.
+    """Settings of a run, sent to each worker.
 
-    `codes` are those of the rules, None if layers are only listed. `run` is another for each run: a
-    worker of a cluster outlives them. `version` is that of who asks. `secrets` open its URLs.
+    `codes` are those of the rules, None if layers are only listed. `run` identifies the run: a
+    worker of a cluster outlives it. `version` is the version of the program that sends this;
+    `secrets` are the credentials of its URLs.
     """
 
     config: Config
@@ -75,92 +67,45 @@ class _Settings(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _begin(config: Config, _run: bytes) -> CheckpointReport | None:
-    """Begin a run, once in each worker: what is wrong when the worker starts could not be told.
+def _begin_run(config: Config, _run: bytes) -> CheckpointReport | None:
+    """Clear the caches of the run before, once for each run in a worker; returns `read_since`.
 
-    Returns what `read_since` does.
+    It is called with the first portion, since an error at the start of a worker could not be sent.
     """
     run_caches.clear_all()
     return read_since(config)
 
 
-def examine_in_pool(
-    found: Sequence[Found], config: Config, rules: Rules, *, layers: bool
+class Pool(Protocol):
+    """Worker processes, of this machine or of a cluster."""
+
+    def map(
+        self, examine: Callable[[Portion], Iterable[CheckpointReport]], portions: Iterable[Portion]
+    ) -> Iterator[CheckpointReport]:
+        """Yield the reports of all portions, in the order of the portions."""
+
+
+def examine_in_parallel(
+    found: Sequence[Found], config: Config, rules: Rules, *, needs_layers: bool
 ) -> Iterator[CheckpointReport]:
-    """What is in each of `found`: by `config.jobs` processes, or the cluster `config.scheduler`.
+    """Yield the report of each of `found`, read by `config.jobs` processes or a Dask cluster.
 
-    Raises `BninspectError` if one of them is killed and cannot be done without, a `ReadProblem` if
-    `--since` cannot be read.
+    Raises `BninspectError` if a process dies or the cluster fails, a `ReadProblem` if `--since`
+    cannot be read.
     """
-    portions = deque(_portions(found, together=compares_with_previous(config, rules)))
+    portions = list(_portions(found, together=compares_with_previous(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
-    settings = _Settings(config, codes, layers, os.urandom(8), __version__, secrets())
-    pools = _process_pool(min(config.jobs, len(portions)))
-    if config.scheduler is not None:
-        pools = cluster_pool(config.scheduler)
-    waiting: deque[tuple[_Portion, Future[list[CheckpointReport]]]] = deque()
-    with pools as pool:
-        while portions or waiting:
-            while portions and len(waiting) < _AHEAD * pool.workers():
-                with _uninterrupted():
-                    future = pool.submit(_examine, settings, portions[0])
-                waiting.append((portions.popleft(), future))
-            portion, future = waiting.popleft()
-            yield from pool.result(future, [item.path for item in portion])
+    settings = _Settings(config, codes, needs_layers, os.urandom(8), __version__, secrets())
+    pool: AbstractContextManager[Pool]
+    if config.scheduler is None:
+        pool = process_pool(min(config.jobs, len(portions)))
+    else:
+        pool = cluster_pool(config.scheduler)
+    with pool as workers:
+        yield from workers.map(partial(_examine_portion, settings), portions)
 
 
-class _Context(ForkServerContext):
-    """Knows the processes that it started.
-
-    A pool that gives up ends all it knows of and waits for them (`terminate_broken` of
-    concurrent/futures/process.py). It waits for good for one that is starting meanwhile.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[BaseProcess] = []
-
-    def Process(self, *arguments: Any, **named: Any) -> ForkServerProcess:  # type: ignore[override]  # noqa: N802
-        """One more, as the pool asks for it."""
-        process = ForkServerProcess(*arguments, **named)
-        self.started.append(process)
-        return process
-
-
-@contextmanager
-def _process_pool(jobs: int) -> Iterator[Pool]:
-    # A server that forks clean processes: nothing of this one's threads or locks is in them.
-    context = _Context()
-    context.set_forkserver_preload([examine_in_turn.__module__])
-    executor = ProcessPoolExecutor(jobs, context)
-    try:
-        yield Pool(executor.submit, lambda: jobs, lambda future, _: future.result())
-    except BrokenProcessPool as error:
-        for process in context.started:
-            if process.pid is not None:
-                process.kill()
-        raise BninspectError(
-            "A process that was reading checkpoints was killed, perhaps for want of memory:"
-            " use fewer --jobs."
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let an interrupt from the keyboard wait, for good in processes that are started meanwhile.
-
-    It is for the process that hands out the work; the others end with it.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
+def _portions(found: Sequence[Found], *, together: bool) -> Iterator[Portion]:
     """A few checkpoints each; with `together` no directory has some in two of them."""
     if not together:
         for start in range(0, len(found), _PORTION):
@@ -176,28 +121,29 @@ def _portions(found: Sequence[Found], *, together: bool) -> Iterator[_Portion]:
             start = end
 
 
-def _examine(settings: _Settings, portion: _Portion) -> list[CheckpointReport]:
-    config, codes, layers, run, version, told = settings
-    if version != __version__:  # a worker that joined a cluster after the others were asked
+def _examine_portion(settings: _Settings, portion: Portion) -> Iterator[CheckpointReport]:
+    """Yield the reports of a portion; runs in a worker."""
+    if settings.version != __version__:  # a worker that joined the cluster late
         raise BninspectError(
-            f"A worker has bninspect {__version__}, and this is {version}: install the same."
+            f"A worker has bninspect {__version__}, but this program is {settings.version}."
+            " Install the same version."
         )
-    adopt_secrets(told)
+    adopt_secrets(settings.secrets)
+    config, codes = settings.config, settings.codes
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
-    since = _begin(config, run)
-    return [
-        _portable(report) if layers or _is_matched(report, config) else report.without_layers()
-        for report in examine_in_turn(portion, config, rules, since)
-    ]
+    since = _begin_run(config, settings.run)
+    for report in examine_in_turn(portion, config, rules, since):
+        keeps_layers = settings.needs_layers or _needs_names(report, config)
+        yield _portable(report) if keeps_layers else report.without_layers()
 
 
-def _is_matched(report: CheckpointReport, config: Config) -> bool:
-    """Whether suppressions are matched with it, whose globs go by the names of all its layers."""
+def _needs_names(report: CheckpointReport, config: Config) -> bool:
+    """Return whether suppressions need the names of all its layers, to match their globs."""
     return bool(config.suppress and report.findings)
 
 
 def _portable(report: CheckpointReport) -> CheckpointReport:
-    """A report that can travel."""
+    """Return a report that can be pickled."""
     closed = tuple(map(_closed, report.layers))
     return replace(report, layers=closed, graph=no_graph)
 
@@ -205,15 +151,15 @@ def _portable(report: CheckpointReport) -> CheckpointReport:
 def _closed(layer: BNLayer) -> BNLayer:
     return replace(
         layer,
-        variables={role: _unreadable(one) for role, one in layer.variables.items()},
-        helpers={name: _unreadable(one) for name, one in layer.helpers.items()},
-        shadows={role: _unreadable(one) for role, one in layer.shadows.items()},
+        variables={role: _without_file(one) for role, one in layer.variables.items()},
+        helpers={name: _without_file(one) for name, one in layer.helpers.items()},
+        shadows={role: _without_file(one) for role, one in layer.shadows.items()},
     )
 
 
-def _unreadable(variable: Variable) -> Variable:
-    return variable._replace(load=_not_here)
+def _without_file(variable: Variable) -> Variable:
+    return variable._replace(load=_raise_closed)
 
 
-def _not_here() -> NDArray[Any]:
-    raise BninspectError("The process that had this checkpoint open has closed it.")
+def _raise_closed() -> NDArray[Any]:
+    raise BninspectError("The process that read this checkpoint has closed it.")

@@ -158,9 +158,9 @@ def examine_all(
         found = [item for item, holds in zip(found, holding, strict=True) if not holds]
         done = iter(holding)
     if config.scheduler is not None or (config.jobs > 1 and len(found) > 1):
-        from bninspect.runs.parallel import examine_in_pool
+        from bninspect.runs.parallel import examine_in_parallel
 
-        reports = examine_in_pool(found, config, rules, layers=layers)
+        reports = examine_in_parallel(found, config, rules, needs_layers=layers)
     else:
         reports = examine_in_turn(found, config, rules, read_since(config))
     for path, items, told in named:

@@ -251,7 +251,7 @@ def test_a_cluster_without_workers_is_not_waited_for_in_vain(
 def test_an_address_that_is_none(run: Run, models: Path, address: str) -> None:
     outcome = run("check", models, "--scheduler", address)
     assert outcome.exit_code == 2
-    assert "is no address of a Dask scheduler" in outcome.err
+    assert "is not the address of a Dask scheduler" in outcome.err
 
 
 @pytest.mark.parametrize("answers", [True, False])
@@ -267,7 +267,7 @@ def test_a_scheduler_that_does_not_answer(
         port = server.getsockname()[1]
         outcome = run("check", models, "--scheduler", f"tcp://127.0.0.1:{port}")
     assert outcome.exit_code == 2
-    assert "no Dask scheduler answers there" in outcome.err
+    assert "no Dask scheduler answers at this address" in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 
@@ -290,4 +290,4 @@ def test_says_which_package_is_missing(
 def test_ways_that_dask_is_not_set_up_for(run: Run, models: Path, address: str) -> None:
     outcome = run("check", models, "--scheduler", address)
     assert outcome.exit_code == 2
-    assert f"--scheduler {address}: Dask is not set up for" in outcome.err
+    assert f"--scheduler {address}: Dask is not configured for" in outcome.err

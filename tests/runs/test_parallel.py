@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import resource
 import shutil
 import signal
@@ -22,11 +23,17 @@ from bninspect.cli.formats import CHECK
 from bninspect.config.model import make_config
 from bninspect.model.report import CheckpointReport
 from bninspect.runs.run import check_paths
-from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
+from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.support.processes import (
+    ENVIRONMENT,
+    children,
+    group_is_running,
+    is_running,
+    program,
+)
 from tests.support.table_writer import write_bundle
 
 Run = Callable[..., Outcome]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def layer(name: str, *, stuck: bool = False, channels: int = 4) -> dict[str, np.ndarray]:
@@ -67,23 +74,6 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for end in (".index", ".data-00000-of-00001"):
             os.link(folder / f"model.ckpt-0{end}", folder / f"model.ckpt-{number}{end}")
     return folder
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    with suppress(OSError):
-        tasks = Path(f"/proc/{pid}/task").iterdir()
-        return [int(child) for t in tasks for child in (t / "children").read_text().split()]
-    return []
-
-
-def is_there(group: int) -> bool:
-    """Whether a process of that group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 class TestProcesses:
@@ -153,14 +143,46 @@ class TestProcesses:
             env=ENVIRONMENT,
         )
         deadline = time.monotonic() + 20
-        while not (workers := [pid for one in children(process.pid) for pid in children(one)]):
+        while not (workers := children(process.pid)):
             assert time.monotonic() < deadline
             assert process.poll() is None
         os.kill(workers[0], signal.SIGKILL)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 2
-        assert "was killed" in err
-        assert "Traceback" not in err
+        assert re.fullmatch(
+            r"bninspect: The process that was reading \S+model.ckpt-\d+ was killed \(SIGKILL\),"
+            r" perhaps for lack of memory; use fewer --jobs.\n",
+            err,
+        )
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+    def test_end_with_the_one_that_started_them(self, long_run: Path, number: int) -> None:
+        process = subprocess.Popen(
+            [*program(), "check", str(long_run), "--jobs", "3"],
+            stdout=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+        )
+        deadline = time.monotonic() + 60
+        while len(workers := children(process.pid)) < 3:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait() == -number
+        while any(is_running(pid) for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def test_that_cannot_start_are_no_pass(
+        self, run: Run, models: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        outcome = run("check", models, "--jobs", 2)
+        assert outcome.exit_code == 2
+        assert "ended with exit code 1" in outcome.err
+        monkeypatch.setattr(sys, "executable", "/no/such/program")
+        outcome = run("check", models, "--jobs", 2)
+        assert outcome.exit_code == 2
+        assert outcome.err.startswith("bninspect: Cannot start 2 processes: No such file")
 
 
 def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
@@ -306,14 +328,14 @@ class TestInterrupt:
             start_new_session=True,
         )
         deadline = time.monotonic() + 20
-        while not any(children(one) for one in children(process.pid)):
+        while not children(process.pid):
             assert time.monotonic() < deadline
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert err == "bninspect: interrupted\n"
-        while is_there(process.pid):
+        while group_is_running(process.pid):
             assert time.monotonic() < deadline
 
     def test_is_for_the_caller_in_python(
@@ -397,3 +419,16 @@ def test_thousands_of_open_files_are_not_needed(models: Path) -> None:
     )
     assert done.returncode == 2
     assert "Too many open files" not in done.stdout + done.stderr
+
+
+def test_too_few_file_handles_are_said(models: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bninspect", "check", str(models), "--jobs", "30"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12)),
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"bninspect: Cannot start \d+ processes: Too many open.*\n", done.stderr)

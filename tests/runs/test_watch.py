@@ -29,6 +29,7 @@ from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
 from bninspect.runs.watch import DirectoryWatch, Pace
 from tests.conftest import FIXTURES, ROOT, Outcome, parsed
+from tests.support.processes import program
 from tests.support.table_writer import write_bundle
 from tests.trainings.watched import SAVES
 
@@ -697,6 +698,19 @@ class TestEnd:
         assert summary["summary"]["errors"] == 1
         assert process.returncode == code
 
+    def test_not_by_a_signal_that_is_ignored(self, tmp_path: Path) -> None:
+        """As under nohup."""
+        write_bundle(tmp_path / "a.ckpt", bn())
+        with watched(tmp_path, sighup="SIG_IGN") as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGHUP)
+            write_bundle(tmp_path / "b.ckpt", bn())
+            second = parsed(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            (summary,) = lines_of(process)
+        assert second["event"] == "checkpoint"
+        assert summary["ended"] == "interrupted"
+
     def test_sigterm_takes_a_last_look(self, tmp_path: Path) -> None:
         with watched(tmp_path, "--interval", "1000") as process:
             time.sleep(1)
@@ -796,8 +810,8 @@ def test_no_file_is_locked(run: Run, tmp_path: Path) -> None:
 class watched:  # noqa: N801 - reads as a verb
     """`bninspect watch` of a directory in a process of its own, which ends with the block."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
-        command = [sys.executable, "-m", "bninspect", "watch", str(directory), "--format", "jsonl"]
+    def __init__(self, directory: Path, *options: str, sighup: str = "SIG_DFL") -> None:
+        command = [*program(sighup), "watch", str(directory), "--format", "jsonl"]
         self.process = subprocess.Popen(
             [*command, "--interval", "0.2", *options],
             stdout=subprocess.PIPE,

@@ -40,8 +40,9 @@ def check(
     `since` is an earlier checkpoint of the training, with which all are compared (BN107); raises a
     `ReadProblem` if it cannot be read; `none_compared` of the report says if no layer could be
     compared. Without it, `all_checkpoints` compares each checkpoint with the one before it in the
-    same directory whose name differs in numbers alone, if it has the same layers and its step is
-    later; a note says where that is not so and it matters.
+    same directory whose name differs in numbers alone (or the same in directories of one checkpoint
+    each, whose names do), if it has the same layers and its step is later; a note says where that
+    is not so and it matters.
 
     No configuration file is looked for: `config` names the one to use (`bninspect.toml`, or a
     `pyproject.toml` with a table `[tool.bninspect]`), with its suppressions and its baseline.

@@ -6,7 +6,7 @@ import os
 
 from bninspect.errors import NotFound, ReadProblem
 from bninspect.formats.opening import open_target
-from bninspect.locate.locate import locate
+from bninspect.locate.locate import as_typed, locate
 from bninspect.model.checkpoint import Checkpoint, Engine
 from bninspect.model.target import Found
 from bninspect.storage import filesystem, run_caches
@@ -37,7 +37,7 @@ def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
     except NotFound:
         pass  # it may be a pattern
     except ReadProblem as problem:
-        return [Found(path, None, problem)]
+        return [Found(path, None, as_typed(path, problem))]
     from bninspect.locate.discover import discover
 
     return discover(path, every=every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -37,7 +38,8 @@ def report(
 
     It shows the verdict with its cause and fix, a map of all layers, and for each layer the
     distributions of gamma, beta, moving_mean and moving_variance and what inference does with
-    them. For several checkpoints of one training it shows how the statistics changed.
+    them. Several checkpoints of one training are compared with each other, as by check
+    --all-checkpoints, and shown over time.
 
     The file needs no network and no other files.
     """
@@ -52,7 +54,7 @@ def report(
         refuse_to_overwrite_inputs(output, inputs)
     with output_stream(output) as stream:
         page = HtmlReport(stream, momentum=config.momentum)
-        result = check_paths(paths, config, page)
+        result = check_paths(paths, replace(config, trends=True), page)
         if output is not None:
             refuse_to_overwrite_inputs(output, opened_paths(result))
         page.end(result)

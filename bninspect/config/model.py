@@ -27,7 +27,8 @@ class Config:
 
     `select` and `ignore` are rule codes or their beginnings. `momentum` stands in where no stored
     configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
-    `all_checkpoints` takes all of a training directory instead of its newest. `engine` is what
+    `all_checkpoints` takes all of a training directory instead of its newest. `trends` compares
+    each checkpoint with the one before it of its training, however they are named. `engine` is what
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
     `skip_unknown` judges files that are named as those that are found in a directory. `jobs` is how
     many processes read checkpoints; with `scheduler`, its address, a Dask cluster does. `states`
@@ -45,6 +46,7 @@ class Config:
     momentum: float | None = None
     patterns: Patterns = ()
     all_checkpoints: bool = False
+    trends: bool = False
     engine: Engine = "native"
     since: str | None = None
     skip_unknown: bool = False

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bninspect.locate.discover import Candidate, among, found_at
-from bninspect.locate.locate import unreadable_directory
+from bninspect.locate.training_directory import unreadable_directory
 from bninspect.model.filenames import (
     FIRST_KERAS_SHARD,
     KERAS_MAP,

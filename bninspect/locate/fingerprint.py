@@ -1,4 +1,4 @@
-"""What tells whether a checkpoint is still what it was, without opening it."""
+"""Fingerprints of checkpoints: whether files have changed since, without opening them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from bninspect.errors import ReadProblem
-from bninspect.locate.discover import identity
+from bninspect.locate.trainings import identity
 from bninspect.model.filenames import ALL_V1_SHARDS, SAVED_MODEL
 from bninspect.model.target import Found, Target
 from bninspect.storage.filesystem import stamp_of
 from bninspect.storage.urls import is_url
 
 
-def state_of(found: Found) -> str | None:
-    """16 hex digits of where it lies and of the sizes and times of change of its files.
+def fingerprint_of(found: Found) -> str | None:
+    """Return 16 hex digits, made of a checkpoint's place and of its files' sizes and times.
 
-    They are the files that every save writes anew: those that lead to the others (an index, a map,
-    a first shard, a graph), and the data where it is one file. None for what cannot be opened.
+    The files are those that every save writes anew: the ones that lead to the others (an index, a
+    map, a first shard, a graph), and the data where it is one file. None if it cannot be opened.
     """
     if found.target is None or found.target.kind == "directory":
         return None
     try:
         place = identity(found)
-    except ReadProblem:  # nobody can tell what lies behind a URL
+    except ReadProblem:  # a server does not answer
         return None
     stamps = []
     for file in _files(found.target):
         stamp = stamp_of(file)
         if stamp is not None:
-            # A copy, or a mount of another day, has other inodes; of an object that is its version.
+            # Without the inode, which a copy or another mount changes; an object has a version.
             stamps.append((os.path.basename(file), stamp[1 if is_url(file) else 2 :]))
     if not stamps:
         return None
-    told = repr((place, stamps)).encode("utf-8", "surrogatepass")
-    return sha256(told).hexdigest()[:16]
+    text = repr((place, stamps)).encode("utf-8", "surrogatepass")
+    return sha256(text).hexdigest()[:16]
 
 
 def _files(target: Target) -> Iterator[str]:

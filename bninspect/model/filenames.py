@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 STATE_FILE = "checkpoint"  # of a training directory
 SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
@@ -61,5 +63,28 @@ def checkpoint_of(path: str) -> str:
 
 
 def without_numbers(name: str) -> str:
-    """What the names have in common that a training gives to its checkpoints, one by one."""
+    """Return what a training's names of checkpoints have in common: # stands for each number."""
     return re.sub("[0-9]+", "#", name)
+
+
+def counters(names: Sequence[str]) -> list[int] | None:
+    """Return the number that counts the checkpoints of one training, from each of their names.
+
+    `names` differ in numbers alone. None if they do not tell: no whole number differs
+    (`loss0.31.h5`, `loss0.29.h5`), or two of them give different orders (`acc93-epoch5.h5`,
+    `acc91-epoch6.h5`).
+    """
+    numbers = (re.findall(r"[0-9]+\.[0-9]+|[0-9]+", name) for name in names)
+    columns = [
+        [int(number) for number in column]
+        for column in zip(*numbers, strict=True)
+        if not any("." in number for number in column)
+    ]
+    if len(names) < 2:
+        return [0] * len(names)
+    by_size = sorted(columns, key=lambda column: len(set(column)), reverse=True)
+    if not by_size or len(set(by_size[0])) < len(names):
+        return None
+    order = sorted(range(len(names)), key=by_size[0].__getitem__)
+    rising = all(column[a] <= column[b] for column in columns for a, b in pairwise(order))
+    return by_size[0] if rising else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bninspect.errors import ReadProblem
     from bninspect.model.graph import GraphEvidence
+    from bninspect.model.target import Training
 from bninspect.model.rule import SEVERITIES, Rule, Severity, at_least, no_graph
 
 # How many names of variables give an idea of all.
@@ -124,6 +125,9 @@ class CheckpointReport:
     is that of `RuleContext`. `layers_left_out` counts layers that are
     not kept any more; then of the names, too, only some are. `state` tells the files of now from
     those of another time, if it was asked for. `line` is that of an earlier run which this is from.
+
+    Where a run follows trainings, `training` is that of this checkpoint, and `previous` the path of
+    the checkpoint before it: the one that this is a later state of, by its layers and its step.
     """
 
     path: str
@@ -144,6 +148,8 @@ class CheckpointReport:
     layers_left_out: int = 0
     state: str | None = None
     line: str | None = None
+    training: Training | None = None
+    previous: str | None = None
 
     @property
     def layer_count(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bninspect.errors import ReadProblem
 
@@ -32,15 +32,28 @@ class Target:
     live: bool = False
 
 
+class Training(NamedTuple):
+    """Identity of a training, the same for each checkpoint that it writes.
+
+    `folder` is the real path of the directory that it writes to, `name` what the file names have in
+    common, with # for each number.
+    """
+
+    folder: str
+    name: str
+
+
 @dataclass(frozen=True)
 class Found:
     """One checkpoint that a typed path names: `path` is how a person types it alone.
 
     `problem` says why there is no `target`. Where `claimed` is False neither its name nor its
-    place says that it is a checkpoint: it is passed over if its content turns out to be none.
+    directory says that it is a checkpoint: it is passed over if its content turns out to be none.
+    `training` is None unless asked for, see `locate.trainings`.
     """
 
     path: str
     target: Target | None
     problem: ReadProblem | None = None
     claimed: bool = True
+    training: Training | None = None

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from bninspect.config.model import Config
 from bninspect.errors import UsageProblem
+from bninspect.locate.trainings import training_folders, with_trainings
 from bninspect.model.target import Found
 from bninspect.opening import find_checkpoints
+from bninspect.runs.order import oldest_first
 from bninspect.runs.sequential import name_checkpoints, paths_of_run
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     known = {path: find_checkpoints(path, every=True) for path in typed}
     for path, found in known.items():
         _refuse_several_trainings(path, found)
+        known[path] = oldest_first(with_trainings(found), config.engine)
     everything = replace(config, all_checkpoints=True)
     reports = tuple(examine_all(name_checkpoints(typed, everything, known), everything, ()))
     readable = sum(report.error is None for report in reports)
@@ -45,9 +48,7 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
 
 def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
     """Raise `UsageProblem` if a directory or pattern stands for more than one training."""
-    from bninspect.locate.discover import trainings_in
-
-    folders = trainings_in(path, found)
+    folders = training_folders(path, found)
     if len(folders) > 1:
         raise UsageProblem(
             f"compare takes the checkpoints of one training, and {path} holds those of"

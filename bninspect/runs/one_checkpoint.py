@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -43,14 +44,14 @@ def examine(
     found: Found,
     config: Config,
     rules: tuple[Rule, ...] | None,
-    earlier: CheckpointReport | None = None,
     *,
-    certain: bool = True,
+    since: CheckpointReport | None = None,
+    previous: CheckpointReport | None = None,
 ) -> CheckpointReport:
-    """What is in one checkpoint; with `rules` None its values may be missing.
+    """Return the report of one checkpoint; with `rules` None its values may be missing.
 
-    `earlier` is the one to compare with; unless that is `certain`, only if it may be of the same
-    training.
+    It is compared with `since`, which a person named; without that, with `previous`, the one before
+    it of its training by the names, if it is a later state of that.
     """
     path = found.path
     try:
@@ -61,7 +62,8 @@ def examine(
             open_target(path, target, config.engine) as checkpoint,
             np.errstate(all="ignore"),
         ):
-            return _inspect(path, checkpoint, config, rules, earlier, certain=certain)
+            report = _inspect(path, checkpoint, config, rules, since=since, previous=previous)
+            return replace(report, training=found.training)
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
     except MemoryError:
@@ -82,11 +84,11 @@ def _inspect(
     checkpoint: Checkpoint,
     config: Config,
     rules: tuple[Rule, ...] | None,
-    earlier: CheckpointReport | None,
     *,
-    certain: bool,
+    since: CheckpointReport | None,
+    previous: CheckpointReport | None,
 ) -> CheckpointReport:
-    """`examine` for a checkpoint that is open; what cannot be read of it is raised."""
+    """Return the report of an open checkpoint; raises a `ReadProblem` if it cannot be read."""
     layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
     unchecked = unchecked_groups(checkpoint, layers)
     notes = (
@@ -110,10 +112,9 @@ def _inspect(
             raise
         step, layers, missing = read_what_is_there(checkpoint, layers)
         notes = (*notes, f"{missing}: {problem}")
-    since = None
-    if earlier is not None:
-        layers, told, since = _compared(layers, step, earlier, certain=certain)
-        notes = (*notes, *told)
+    comparison = _compare(layers, step, since, previous)
+    layers = comparison.layers
+    notes = (*notes, *comparison.notes)
     graph = _GraphBeside(checkpoint, layers)
     context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
     findings = apply_rules(layers, rules or (), context)
@@ -129,25 +130,48 @@ def _inspect(
         findings=findings,
         notes=(*notes, *graph.notes),
         unchecked=unchecked,
-        since=since,
+        since=comparison.since,
         graph=graph,
+        previous=comparison.previous,
     )
 
 
-def _compared(
-    layers: list[BNLayer], step: int | None, earlier: CheckpointReport, *, certain: bool
-) -> tuple[list[BNLayer], tuple[str, ...], Earlier | None]:
-    """The layers with what became of them since `earlier`, notes, and what a person asked for."""
+class _Comparison(NamedTuple):
+    """The layers with what became of them since an earlier checkpoint, and notes on it.
+
+    `since` is for the comparison that a person asked for, `previous` the path of the checkpoint
+    before this one of its training.
+    """
+
+    layers: list[BNLayer]
+    notes: tuple[str, ...] = ()
+    since: Earlier | None = None
+    previous: str | None = None
+
+
+def _compare(
+    layers: list[BNLayer],
+    step: int | None,
+    since: CheckpointReport | None,
+    previous: CheckpointReport | None,
+) -> _Comparison:
+    """Compare the layers with those of `since`, else of `previous` if they are a later state."""
+    if since is None and previous is None:
+        return _Comparison(layers)
     from bninspect.evidence import changes
 
-    told = None if certain else changes.not_followed(earlier, layers, step)
-    if told is None:
-        layers, told = changes.with_since(layers, step, earlier)
-    if not certain:
-        return layers, told, None
-    compared = sum(map(changes.is_compared, layers))
-    told = (*told, *changes.contradictions(layers, step, earlier))
-    return layers, told, Earlier(earlier.path, earlier.step, compared)
+    why_not = () if previous is None else changes.not_followed(previous, layers, step)
+    follows = None if previous is None or why_not is not None else previous
+    before = None if follows is None else follows.path
+    if since is not None:
+        layers, notes = changes.with_since(layers, step, since)
+        compared = sum(map(changes.is_compared, layers))
+        notes = (*notes, *changes.contradictions(layers, step, since))
+        return _Comparison(layers, notes, Earlier(since.path, since.step, compared), before)
+    if follows is None:
+        return _Comparison(layers, why_not or ())
+    layers, notes = changes.with_since(layers, step, follows)
+    return _Comparison(layers, notes, None, before)
 
 
 class _GraphBeside:

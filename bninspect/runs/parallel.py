@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from bninspect._version import __version__
 from bninspect.config.model import Config
 from bninspect.errors import BninspectError
-from bninspect.locate.discover import identity
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule, no_graph
 from bninspect.model.target import Found
@@ -106,17 +105,16 @@ def examine_in_parallel(
 
 
 def _portions(found: Sequence[Found], *, together: bool) -> Iterator[Portion]:
-    """A few checkpoints each; with `together` no directory has some in two of them."""
+    """Yield a few checkpoints each; with `together` all of a training are in one portion."""
     if not together:
         for start in range(0, len(found), _PORTION):
             yield tuple(found[start : start + _PORTION])
         return
-    directories = [os.path.dirname(identity(item)) for item in found]
-    ends = {directory: end for end, directory in enumerate(directories, 1)}
+    last = {item.training: place for place, item in enumerate(found, 1) if item.training}
     start = end = 0
-    for done, directory in enumerate(directories, 1):
-        end = max(end, ends[directory])
-        if done == end:
+    for done, item in enumerate(found, 1):
+        end = max(end, last[item.training] if item.training else done)
+        if done == end and (done - start >= _PORTION or done == len(found)):
             yield tuple(found[start:end])
             start = end
 

@@ -16,8 +16,7 @@ from typing import Any
 from bninspect._version import __version__
 from bninspect.config.model import Config
 from bninspect.errors import UsageProblem
-from bninspect.locate.discover import training_of
-from bninspect.locate.fingerprint import state_of
+from bninspect.locate.fingerprint import fingerprint_of
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Earlier, Finding
@@ -46,7 +45,7 @@ def settings_of(config: Config) -> str:
         "patterns": [(role, expression.pattern) for role, expression in config.patterns],
         "all checkpoints": config.all_checkpoints,
         "engine": config.engine,
-        "since": [(one.path, state_of(one)) for one in since],
+        "since": [(one.path, fingerprint_of(one)) for one in since],
         "severity": config.severity,
         "suppress": [(one.layer, one.rules, one.reason, str(one.expires)) for one in holding],
         "baseline": None if config.baseline is None else sorted(known),
@@ -81,14 +80,14 @@ class Results:
         """
         good = [self._holds(item) for item in found]
         if together:
-            trainings = [training_of(item) for item in found]
-            stale = {one for one, holds in zip(trainings, good, strict=True) if one and not holds}
-            good = [holds and one not in stale for one, holds in zip(trainings, good, strict=True)]
+            pairs = list(zip(found, good, strict=True))
+            stale = {item.training for item, holds in pairs if item.training and not holds}
+            good = [holds and item.training not in stale for item, holds in pairs]
         return good
 
     def _holds(self, item: Found) -> bool:
         place = self._places.get(item.path)
-        return place is not None and place[1] == state_of(item)
+        return place is not None and place[1] == fingerprint_of(item)
 
     def report(self, path: str) -> CheckpointReport:
         """The result on what is called `path`; of its layers only what they are called.

@@ -47,13 +47,15 @@ def check_paths(
     rules = select_rules(config.select, config.ignore)
     if not rules:
         raise UsageProblem("No rule is left: all that are selected are ignored, too.")
-    has_earlier = config.since or config.all_checkpoints
+    has_earlier = config.since or config.all_checkpoints or config.trends
     if not has_earlier and all(rule.needs_earlier for rule in rules):
         codes = ", ".join(rule.code for rule in rules)
         raise UsageProblem(
             f"{codes} needs an earlier checkpoint to compare with: give it with --since CHECKPOINT."
         )
     named = name_checkpoints(paths_of_run(paths), config)
+    if compares_with_previous(config, rules):
+        named = _in_trainings(named, config)
     triage = _triage(rules, config)
     items: list[CheckpointReport] = []
     counts = _Counts()
@@ -108,6 +110,12 @@ def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
     from bninspect.verdicts.triage import Triage
 
     return Triage(rules, config)
+
+
+def _in_trainings(named: Sequence[Named], config: Config) -> list[Named]:
+    from bninspect.runs.order import in_trainings
+
+    return in_trainings(named, config.engine)
 
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:

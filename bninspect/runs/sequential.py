@@ -11,7 +11,7 @@ from bninspect.config.model import Config
 from bninspect.errors import NotFound
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule
-from bninspect.model.target import Found
+from bninspect.model.target import Found, Training
 from bninspect.opening import find_checkpoints
 from bninspect.runs.one_checkpoint import examine
 from bninspect.storage import run_caches
@@ -59,7 +59,7 @@ def name_checkpoints(
 
 def _unseen(found: Iterable[Found], seen: set[str]) -> list[Found]:
     """The checkpoints that are not in `seen`, where they go."""
-    from bninspect.locate.discover import identity
+    from bninspect.locate.trainings import identity
 
     new = []
     for item in found:
@@ -73,25 +73,28 @@ def _unseen(found: Iterable[Found], seen: set[str]) -> list[Found]:
 def examine_in_turn(
     found: Iterable[Found], config: Config, rules: Rules, since: CheckpointReport | None
 ) -> Iterator[CheckpointReport]:
-    """What is in each, compared with `since`, or with the one before it of the same training."""
-    alone = compares_with_previous(config, rules)
-    asked = since if _compares(rules) else None
-    latest: dict[tuple[str, str], CheckpointReport] = {}
+    """Yield the report of each checkpoint, compared with `since`.
+
+    Where the run follows trainings, `found` must be in their order: each checkpoint is then
+    compared with the one before it of its training, unless there is a `since`.
+    """
+    follows = compares_with_previous(config, rules)
+    since = since if _compares(rules) else None
+    latest: dict[Training, CheckpointReport] = {}
     for item in found:
-        training = _training_of(item) if alone else None
-        earlier = latest.get(training) if training else asked
-        state = _state_of(item) if config.states else None  # before: it may change meanwhile
-        report = examine(item, config, rules, earlier, certain=since is not None)
+        previous = latest.get(item.training) if follows and item.training else None
+        state = _fingerprint_of(item) if config.states else None  # before it is read
+        report = examine(item, config, rules, since=since, previous=previous)
         if state is not None:
             report = replace(report, state=state)
-        if training and not report.error:
-            latest[training] = report
+        if follows and item.training and not report.error:
+            latest[item.training] = report
         yield report
 
 
 def compares_with_previous(config: Config, rules: Rules) -> bool:
-    """Whether each checkpoint is compared with the one before it of its training."""
-    return config.all_checkpoints and config.since is None and _compares(rules)
+    """Return whether each checkpoint is compared with the one before it of its training."""
+    return config.trends or (config.all_checkpoints and config.since is None and _compares(rules))
 
 
 def _compares(rules: Rules) -> bool:
@@ -117,19 +120,13 @@ def read_since(config: Config) -> CheckpointReport | None:
     return report
 
 
-def _state_of(found: Found) -> str | None:
-    from bninspect.locate.fingerprint import state_of
+def _fingerprint_of(found: Found) -> str | None:
+    from bninspect.locate.fingerprint import fingerprint_of
 
-    return state_of(found)
+    return fingerprint_of(found)
 
 
 def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:
     from bninspect.locate.file_list import listed_files
 
     return listed_files(paths)
-
-
-def _training_of(found: Found) -> tuple[str, str] | None:
-    from bninspect.locate.discover import training_of
-
-    return training_of(found)

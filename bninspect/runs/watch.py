@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bninspect.errors import ReadProblem, UnknownFormat, UsageProblem
 from bninspect.formats.opening import require_whole
 from bninspect.locate.arrivals import Arrival, Arrivals
-from bninspect.locate.discover import training_of
+from bninspect.locate.trainings import with_trainings
 from bninspect.model.report import BaselineCount, CheckpointReport, Report
 from bninspect.model.rule import Severity, at_least, no_graph
 from bninspect.rules import select_rules
@@ -23,7 +23,7 @@ from bninspect.verdicts.triage import Triage
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
-    from bninspect.model.target import Found
+    from bninspect.model.target import Found, Training
 
 # A file that no program has written to for so long has been closed, or is told by its content.
 _SETTLE = 1.0
@@ -126,7 +126,7 @@ class DirectoryWatch:
             patience=pace.interval,
             every=config.all_checkpoints,
         )
-        self._latest: dict[tuple[str, str], CheckpointReport] = {}
+        self._latest: dict[Training, CheckpointReport] = {}
         self._begun = clock()
         self._tally = Tally()
 
@@ -174,15 +174,16 @@ class DirectoryWatch:
     def _look(self) -> Iterator[CheckpointReport]:
         """What is whole by now, and what was abandoned before it was."""
         for arrival in self._arrivals.look(self._clock()):
-            reports = [self._examine(found) for found in arrival.found]
+            arrived = with_trainings(arrival.found)
+            reports = [self._examine(found) for found in arrived]
             if arrival.has_changed():
                 self._arrivals.changed(arrival, self._clock())
                 continue
-            if not arrival.overdue and any(map(_fails, arrival.found, reports)):
+            if not arrival.overdue and any(map(_fails, arrived, reports)):
                 self._arrivals.failed(arrival)
                 continue
             self._arrivals.settled(arrival)
-            for found, report in zip(arrival.found, reports, strict=True):
+            for found, report in zip(arrived, reports, strict=True):
                 if not _is_passed_over(found, report):
                     self._remember(found, report)
                     yield self._counted(report, arrival)
@@ -200,18 +201,20 @@ class DirectoryWatch:
         return told
 
     def _examine(self, found: Found) -> CheckpointReport:
-        """One checkpoint, all of whose parts must be there, against the one before it."""
-        training = training_of(found)
-        earlier = self._latest.get(training) if training else None
+        """Return the report of one checkpoint, compared with the one before it.
+
+        All its parts must be there, also those that are not read.
+        """
+        previous = self._latest.get(found.training) if found.training else None
         try:
             require_whole(found)
         except ReadProblem as problem:
             return CheckpointReport(found.path, error=problem)
-        return examine(found, self._config, self._rules, earlier, certain=False)
+        return examine(found, self._config, self._rules, previous=previous)
 
     def _remember(self, found: Found, report: CheckpointReport) -> None:
         """Keep of a report what the next one of its training is compared with."""
-        training = training_of(found)
+        training = found.training
         if training is None or report.error is not None or not self._compares:
             return
         self._latest.pop(training, None)

@@ -112,16 +112,6 @@ def entries_in(directory: str) -> Iterator[tuple[str, Kind]]:
                 yield entry.name, "file"
 
 
-def matching(pattern: str) -> list[str]:
-    """The paths that a pattern of a shell matches."""
-    if is_url(pattern):
-        found: list[str] = _listings().matching(pattern)
-        return found
-    from glob import glob
-
-    return glob(pattern)
-
-
 def named_in(directory: str, name: str) -> str:
     """The path of what a file in a directory calls `name`; never of what lies behind a URL.
 

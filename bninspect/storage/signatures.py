@@ -1,9 +1,11 @@
-"""What a file is by its first and its last bytes, and what to say of one that is not ours."""
+"""File signatures: the formats that are read, and those of other tools, by first and last bytes."""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 from bninspect.errors import ReadProblem, UnknownFormat
 from bninspect.storage.source import Source
@@ -11,21 +13,86 @@ from bninspect.storage.urls import is_url
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
+# Ends every table of TensorFlow: kTableMagicNumber of tensorflow/core/lib/io/format.h.
+TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _HEAD, _TAIL = 64, 8  # bytes
 _SMALLEST_USER_BLOCK = 512  # bytes
 
+
+class OtherFormat(NamedTuple):
+    """A format of another tool: how a sentence names it, and what to check instead."""
+
+    name: str
+    hint: str
+
+
+_ORIGINAL = "Check the TensorFlow checkpoint or Keras file that it was converted from."
 _OURS = "bninspect reads TensorFlow checkpoints and Keras files."
-_FOREIGN_HEADS: tuple[tuple[bytes, str], ...] = (
-    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", "this is a PyTorch file"),
-    (b"\x80", "this is a Python pickle, which bninspect never loads"),
-    (b"\x93NUMPY", "this is a NumPy array"),
+_PYTORCH = OtherFormat("a PyTorch file", _OURS)
+_NUMPY = "Check the checkpoint or Keras file that its arrays were taken from."
+
+# Each pattern matches the first 64 bytes of a file.
+_OTHERS: tuple[tuple[re.Pattern[bytes], OtherFormat], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), other)
+    for pattern, other in (
+        # torch/serialization.py: MAGIC_NUMBER as a pickle; the zip that replaced it since 1.6.
+        (rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", _PYTORCH),
+        (rb"PK\x03\x04.{26}[^/]+/(data\.pkl|version|byteorder)", _PYTORCH),
+        (
+            rb"\x80",
+            OtherFormat(
+                "a Python pickle, which bninspect never loads",
+                "Save the model itself (model.save, or save_weights) and check that file.",
+            ),
+        ),
+        # numpy/lib/format.py; np.savez writes a zip of such arrays.
+        (rb"\x93NUMPY", OtherFormat("a NumPy array (.npy)", _NUMPY)),
+        (rb"PK\x03\x04.{26}[^/]+\.npy", OtherFormat("a NumPy archive (.npz)", _NUMPY)),
+        # huggingface/safetensors, README.md: the length of a JSON header, then the header.
+        (rb".{5}\x00{3}\{\s*\"", OtherFormat("a safetensors file", _ORIGINAL)),
+        # ggml-org/ggml, docs/gguf.md
+        (rb"GGUF", OtherFormat("a GGUF file", _ORIGINAL)),
+        # file_identifier of tensorflow/lite/schema/schema.fbs
+        (
+            rb".{4}TFL3",
+            OtherFormat(
+                "a TensorFlow Lite model, where batch normalization is folded into other weights",
+                _ORIGINAL,
+            ),
+        ),
+        # ModelProto of onnx/onnx.proto: ir_version, then producer_name and producer_version, else
+        # the graph.
+        (
+            rb"\x08[\x03-\x1f](\x12[\x01-\x28][ -~]+[\x1a\x22\x28\x3a]|\x3a)",
+            OtherFormat("an ONNX model", _ORIGINAL),
+        ),
+        # GraphDef of tensorflow/core/framework/graph.proto: a node, which begins with its name.
+        (
+            rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x01-\x7f][\w.][\w.\\/>-]*(\x12[\x01-\x40][A-Z_]|\Z)",
+            OtherFormat(
+                "a frozen TensorFlow graph, whose variables have become constants",
+                "Check the checkpoint that it was frozen from.",
+            ),
+        ),
+        (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
+    )
+)
+# Keys of JSON files (tfjs-core/src/io/types.ts; Model.to_json of Keras).
+_JSON_KEYS: tuple[tuple[tuple[bytes, ...], OtherFormat], ...] = (
+    ((b'"weightsManifest"', b'"modelTopology"'), OtherFormat("a TensorFlow.js model", _ORIGINAL)),
+    (
+        (b'"class_name"', b'"config"'),
+        OtherFormat(
+            "the architecture of a Keras model without its weights", "Check the file of weights."
+        ),
+    ),
 )
 
 
 def ends(path: str) -> tuple[bytes, bytes]:
-    """The first 64 and the last 8 bytes of a file, or less of a shorter one; raises as `Source`.
+    """Return the first 64 and the last 8 bytes of a file, fewer of a shorter one.
 
-    Of what begins as HDF5 does, the end tells nothing and is left out.
+    The tail of an HDF5 file is left out, since it tells nothing. Raises like `Source`.
     """
     if is_url(path):
         from bninspect.storage.remote.cache import fetch_ends
@@ -51,13 +118,52 @@ def hdf5_offset(size: int, read: Callable[[int, int], bytes]) -> int | None:
     return None
 
 
-def foreign(path: str, head: bytes) -> ReadProblem:
-    """Why a file that is no checkpoint is none."""
+def begins_as_v1(head: bytes) -> bool:
+    """Return whether a file begins like a TensorFlow V1 checkpoint, which may have been cut short.
+
+    Its table begins with the empty key, whose value is a SavedTensorSlices that holds `meta` alone
+    (tensorflow/core/util/saved_tensor_slice.proto, TensorSliceWriter::Finish): the lengths agree.
+    """
+    if not head.startswith(b"\x00\x00"):
+        return False
+    length, start = _varint(head, 2)
+    if head[start : start + 1] != b"\x0a":
+        return False
+    inner, end = _varint(head, start + 1)
+    return length > 0 and length == end - start + inner
+
+
+def _varint(data: bytes, start: int) -> tuple[int, int]:
+    """Return the varint at `start`, and where it ends; 0 if it is longer than five bytes."""
+    value = 0
+    for place, byte in enumerate(data[start : start + 5]):
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return value, start + place + 1
+    return 0, start
+
+
+def other_format(head: bytes) -> OtherFormat | None:
+    """Return the format of another tool that a file begins like; None if it is none of these."""
+    return next((other for pattern, other in _OTHERS if pattern.match(head)), None)
+
+
+def other_json(text: bytes) -> OtherFormat | None:
+    """Return what a JSON file is that other tools write; None if it is none of these."""
+    return next((other for keys, other in _JSON_KEYS if all(key in text for key in keys)), None)
+
+
+def foreign(path: str, other: OtherFormat) -> ReadProblem:
+    """Return the error for a file of another tool."""
+    return UnknownFormat(path, f"this is {other.name}", other.hint)
+
+
+def unknown(path: str, head: bytes) -> ReadProblem:
+    """Return the error for a file that is not a checkpoint, by its first bytes."""
     if not head:
         return UnknownFormat(path, "this file is empty", "Copy it again.")
-    for signature, message in _FOREIGN_HEADS:
-        if head.startswith(signature):
-            return UnknownFormat(path, message, _OURS)
+    if (other := other_format(head)) is not None:
+        return foreign(path, other)
     kind = "a text file" if is_text(head) else "neither a TensorFlow checkpoint nor a Keras file"
     return UnknownFormat(
         path,
@@ -67,14 +173,11 @@ def foreign(path: str, head: bytes) -> ReadProblem:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether a file that begins with `head` is one for people."""
+    """Return whether a file that begins with `head` is a text."""
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
         text = head[: error.start].decode("utf-8")
-        if len(head) - error.start > 3:  # more than a character cut in two
+        if len(head) - error.start > 3:  # more than one character cut in two
             return False
     return all(character.isprintable() or character in "\r\n\t" for character in text)
-
-
-TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)

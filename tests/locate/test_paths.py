@@ -250,7 +250,7 @@ class TestTrainingDirectory:
         assert item["resolved"] == str(tmp_path / "run" / "model-100")
         assert item["findings"]
         assert "model-200, which is not there" in item["notes"][0]
-        assert "model-100, the newest that lies there" in item["notes"][0]
+        assert "model-100, the newest in the directory" in item["notes"][0]
 
     def test_the_newest_may_be_in_shards(self, run: Run, tmp_path: Path) -> None:
         for shard in V1_SHARDS.iterdir():
@@ -278,7 +278,7 @@ class TestTrainingDirectory:
         (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "a\\000b/c"\n')
         outcome = run("check", tmp_path, *options)
         assert outcome.exit_code == 2
-        assert "it names a\\x00b/c, which is not there" in outcome.said
+        assert "it names a\\x00b/c, which is not " in outcome.said
         assert not outcome.err
 
     def test_an_empty_name_is_none(self, run: Run, tmp_path: Path) -> None:
@@ -297,13 +297,14 @@ class TestTrainingDirectory:
         state(tmp_path, "model.ckpt-1", "/elsewhere/model.ckpt-2", "model.ckpt-3", "model.ckpt-4")
         first, second = items(run, tmp_path, "--all-checkpoints")
         (note,) = first["notes"]
-        assert "2 checkpoints that are not there (model.ckpt-1, /elsewhere/model.ckpt-2)" in note
+        assert "2 checkpoints that are not in this directory" in note
+        assert "(model.ckpt-1, /elsewhere/model.ckpt-2)" in note
         assert not second["notes"]
         for part in tmp_path.glob("model.ckpt-?.*"):
             part.unlink()
         (item,) = items(run, tmp_path, "--all-checkpoints")
         assert item["error"]["kind"] == "incomplete"
-        assert "4 checkpoints that are not there" in item["error"]["message"]
+        assert "4 checkpoints that are not in this directory" in item["error"]["message"]
 
     def test_thousands_that_are_gone_beside_thousands(self, run: Run, tmp_path: Path) -> None:
         for number in range(3000):

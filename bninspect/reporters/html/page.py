@@ -6,7 +6,6 @@ in full, of all how the statistics went. Only these are kept, until the training
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple, TextIO
@@ -14,8 +13,6 @@ from typing import NamedTuple, TextIO
 from markupsafe import Markup
 
 from bninspect._version import __version__
-from bninspect.evidence.changes import not_followed
-from bninspect.model.filenames import without_numbers
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.rule import Rule
 from bninspect.reporters.html.layers import layer_views
@@ -142,24 +139,11 @@ def _explained(views: Sequence[CheckpointView]) -> list[Rule]:
 
 
 def _follows(training: Sequence[CheckpointReport], item: CheckpointReport) -> bool:
-    """Whether a checkpoint is a later one of the training of those before it.
+    """Return whether a checkpoint belongs to the training of those before it.
 
-    As for `check --all-checkpoints`, its name differs from theirs in numbers alone, it has the same
-    layers, and its step is later. One that cannot be read stands where it was found.
+    One that cannot be read stays where it was found.
     """
-    if not training:
-        return True
-    if item.error is not None:
+    if not training or item.error is not None:
         return True
     last = next((one for one in reversed(training) if one.error is None), None)
-    if last is None or not item.layers or item.format == "saved-model":
-        return False  # a SavedModel is an export, written by no training
-    if _name_of(last) != _name_of(item):
-        return False
-    return not_followed(last, item.layers, item.step) is None
-
-
-def _name_of(item: CheckpointReport) -> tuple[str, str, str]:
-    """What the checkpoints of one training share: the format, the directory, the name's letters."""
-    directory, name = os.path.split(os.path.abspath(item.resolved or item.path))
-    return item.format or "", directory, without_numbers(name)
+    return last is not None and item.previous == last.path

@@ -6,7 +6,6 @@ listings, and some credentials may read objects but not list them: there each na
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from contextlib import suppress
 from threading import Lock
@@ -219,57 +218,6 @@ def is_directory(url: str) -> bool:
             return False
     marks = (f"{plain}/{mark}" for mark in (STATE_FILE, SAVED_MODEL))
     return any((one := lookup(mark)) is not None and not one.directory for mark in marks)
-
-
-def matching(pattern: str) -> list[str]:
-    """The URLs that a pattern matches; `**` stands for any number of directories.
-
-    What lies below a directory that matches is left out. Raises a `ReadProblem`.
-    """
-    scheme, _, rest = pattern.partition("://")
-    parts = rest.split("/")
-    first = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
-    places = [f"{scheme}://{'/'.join(parts[:first])}"]
-    for number, part in enumerate(parts[first:], first):
-        if "**" in part:
-            return [one for place in places for one in _at_any_depth(place, parts[number:])]
-        places = [f"{place}/{name}" for place in places for name in _named(place, part)]
-    return places
-
-
-def _named(place: str, part: str) -> list[str]:
-    if not _MAGIC.search(part):
-        return [part] if lookup(f"{place}/{part}") else []
-    names = _entries(place)
-    hidden = part.startswith(".")
-    return [n for n in names if fnmatch.fnmatchcase(n, part) and hidden >= n.startswith(".")]
-
-
-def _at_any_depth(place: str, parts: list[str]) -> list[str]:
-    list_below(place)
-    found = []
-    ahead = [place]
-    while ahead:
-        directory = ahead.pop()
-        for name, info in _entries(directory).items():
-            path = f"{directory}/{name}"
-            if name.startswith("."):
-                continue
-            if _fits(parts, path[len(place) + 1 :].split("/")):
-                found.append(path)
-            elif info.directory:
-                ahead.append(path)
-    return found
-
-
-def _fits(parts: list[str], names: list[str]) -> bool:
-    """Whether a path, name by name, is one that a pattern, part by part, matches."""
-    if not parts or not names:
-        return not parts and not names
-    if parts[0] == "**":
-        rests = (names[skipped:] for skipped in range(1, len(names) + 1))
-        return parts == ["**"] or any(_fits(parts[1:], rest) for rest in (names, *rests))
-    return fnmatch.fnmatchcase(names[0], parts[0]) and _fits(parts[1:], names[1:])
 
 
 def _entries(directory: str) -> dict[str, Info]:

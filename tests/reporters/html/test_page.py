@@ -429,9 +429,18 @@ def test_a_training_is_shown_over_time(stopped: Page) -> None:
     assert all(row.endswith("since step 40") for row in rows)
 
 
-def test_checkpoints_that_are_named_are_shown_over_time_too() -> None:
-    page = page_of(bninspect.check(*(STOPPED / f"model.ckpt-{step}" for step in (40, 60))))
+def test_named_checkpoints_of_a_training_are_drawn_and_judged_over_time(run: Run) -> None:
+    outcome = run("report", *(STOPPED / f"model.ckpt-{step}" for step in (60, 40)))
+    page = whole_page(outcome.out)
     assert "2 checkpoints, from step 40 to step 60" in page.text
+    assert "BN107" in page.text
+    assert outcome.exit_code == 1
+
+
+def test_trends_are_drawn_without_the_rule_that_judges_them(run: Run) -> None:
+    outcome = run("report", STOPPED, "--all-checkpoints", "--ignore", "BN107")
+    assert "3 checkpoints, from step 20 to step 60" in whole_page(outcome.out).text
+    assert outcome.exit_code == 0
 
 
 def test_a_training_that_never_moved_says_so() -> None:
@@ -466,11 +475,11 @@ def test_a_training_that_moves_never_stands_still() -> None:
     assert not page.all("path", "k")
 
 
-def test_other_models_make_no_trend(tmp_path: Path) -> None:
+def test_other_models_make_no_trend(run: Run, tmp_path: Path) -> None:
     for name, channels in (("net50", 3), ("net101", 4)):
         roles = ("gamma", "beta", "moving_mean", "moving_variance")
         write_bundle(tmp_path / name, {f"bn/{role}": np.ones(channels, "f4") for role in roles})
-    page = page_of(bninspect.check(tmp_path / "net50", tmp_path / "net101"))
+    page = whole_page(run("report", tmp_path / "net50", tmp_path / "net101").out)
     assert "Over time" not in page.text
     assert names_of(page) == ["bn", "bn"]
 

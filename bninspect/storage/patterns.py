@@ -1,0 +1,158 @@
+"""Shell patterns: the paths that match, by the same rules for local paths and URLs.
+
+`*`, `?` and `[…]` stand for characters of one name, `**` for any number of directories. Hidden
+names match only a part that begins with a dot.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+from bninspect.model.filenames import natural_order
+from bninspect.storage import filesystem
+from bninspect.storage.urls import is_url
+
+_MAGIC = re.compile(r"[*?[]")
+_ANY_DEPTH = "**"
+
+
+class Matches(NamedTuple):
+    """The paths that a pattern matches, and the directories that could not be read for it."""
+
+    paths: list[str]
+    faults: dict[str, OSError]
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path has characters of a pattern. A file may be called so, all the same."""
+    return _MAGIC.search(path) is not None
+
+
+def matching(pattern: str, *, endings: tuple[str, ...] = ("",)) -> Matches:
+    """Return what matches a pattern, or the pattern and one of `endings`, in natural order.
+
+    What lies below a directory that matches is left out. Links to directories are followed, but no
+    directory is searched twice for the same part. A directory that cannot be read is a fault: what
+    would match in it is unknown.
+    """
+    root, parts = _split(pattern)
+    search = _Search(parts, endings, only_directories=pattern.endswith("/"))
+    search.run(root)
+    return Matches(sorted(set(search.paths), key=natural_order), search.faults)
+
+
+def _split(pattern: str) -> tuple[str, list[str]]:
+    """Return the directory before the first part with a magic character, and the parts from it."""
+    scheme, separator, rest = pattern.partition("://") if is_url(pattern) else ("", "", pattern)
+    parts = rest.split("/")
+    first = next(place for place, part in enumerate(parts) if _MAGIC.search(part))
+    root = "/".join(parts[:first])
+    if first and not root:
+        root = "/"
+    return scheme + separator + root, [part for part in parts[first:] if part]
+
+
+class _Search:
+    """One search. Its positions are indexes into `parts`: those that a name may match next."""
+
+    def __init__(
+        self, parts: list[str], endings: tuple[str, ...], *, only_directories: bool
+    ) -> None:
+        if parts[-1] == _ANY_DEPTH:
+            parts = [*parts[:-1], "*"]  # a directory stands for all below it
+        self._parts, self._endings = parts, endings
+        self._only_directories = only_directories
+        self._seen: set[tuple[Hashable, frozenset[int]]] = set()
+        # Links come last: what they lead to is met under its own name if it has one here.
+        self._ahead: list[tuple[str, frozenset[int]]] = []
+        self._links: list[tuple[str, frozenset[int]]] = []
+        self._listed_below: list[str] = []
+        self.paths: list[str] = []
+        self.faults: dict[str, OSError] = {}
+
+    def run(self, root: str) -> None:
+        """Search a directory and all below it."""
+        self._ahead.append((root, frozenset([0])))
+        while self._ahead or self._links:
+            directory, positions = self._ahead.pop() if self._ahead else self._links.pop()
+            positions = self._closure(positions)
+            if any(_MAGIC.search(self._parts[at]) for at in positions):
+                self._list(directory, positions)
+            else:  # no listing, which may be forbidden where a file may be opened
+                for at in positions:
+                    self._look_up(directory, at)
+
+    def _list(self, directory: str, positions: frozenset[int]) -> None:
+        """Match all names in a directory."""
+        place = directory or "."
+        try:
+            visit = filesystem.directory_identity(place), positions
+            if visit in self._seen:
+                return
+            self._seen.add(visit)
+            any_depth = any(self._parts[at] == _ANY_DEPTH for at in positions)
+            if any_depth and not place.startswith(tuple(self._listed_below)):
+                filesystem.list_below(place)
+                self._listed_below.append(os.path.join(place, ""))
+            for name, kind in list(filesystem.entries_in(place)):
+                self._match(directory, name, kind, positions)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # it was there a moment ago
+        except OSError as error:
+            self.faults[place] = error
+
+    def _match(
+        self, directory: str, name: str, kind: filesystem.Kind, positions: frozenset[int]
+    ) -> None:
+        path = os.path.join(directory, name)
+        following = set()
+        for at in positions:
+            part = self._parts[at]
+            if part == _ANY_DEPTH:
+                following |= {at} if not name.startswith(".") else set()
+            elif at < len(self._parts) - 1:
+                following |= {at + 1} if _fits(name, part) else set()
+            elif any(_fits(name, part + ending) for ending in self._endings):
+                if kind != "file" or not self._only_directories:
+                    self.paths.append(path)
+                return
+        if following and kind != "file":
+            waiting = self._links if kind == "linked" else self._ahead
+            waiting.append((path, frozenset(following)))
+
+    def _look_up(self, directory: str, at: int) -> None:
+        """Match a part that is a plain name."""
+        path = os.path.join(directory, self._parts[at])
+        if at < len(self._parts) - 1:
+            if self._exists(path, filesystem.is_directory):
+                self._ahead.append((path, frozenset([at + 1])))
+            return
+        exists = filesystem.is_directory if self._only_directories else filesystem.is_there
+        self.paths += (
+            path + ending for ending in self._endings if self._exists(path + ending, exists)
+        )
+
+    def _exists(self, path: str, exists: Callable[[str], bool]) -> bool:
+        if exists(path):
+            return True
+        if (error := filesystem.out_of_reach(path)) is not None:
+            self.faults[path] = error
+        return False
+
+    def _closure(self, positions: frozenset[int]) -> frozenset[int]:
+        """Return the positions with those that follow a `**`, which may stand for no directory."""
+        closed = set(positions)
+        for at in positions:
+            following = at
+            while self._parts[following] == _ANY_DEPTH:
+                following += 1
+                closed.add(following)
+        return frozenset(closed)
+
+
+def _fits(name: str, part: str) -> bool:
+    return fnmatch.fnmatchcase(name, part) and part.startswith(".") >= name.startswith(".")

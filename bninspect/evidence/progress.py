@@ -163,7 +163,7 @@ def _counts(variables: Iterable[Variable]) -> list[int]:
     scalars = [
         float(variable.read())
         for variable in variables
-        if variable.shape == () and variable.dtype in _COUNTERS
+        if variable.shape == () and variable.dtype in _COUNTERS and not variable.unwritten
     ]
     return [int(value) for value in scalars if value.is_integer() and value >= 0]
 

@@ -22,13 +22,16 @@ class Variable(NamedTuple):
     """One stored variable; its bytes are read only when asked for.
 
     `name` is the name as stored, `shape` the full shape (of a partitioned variable: of all slices
-    together), `dtype` TensorFlow's name of the element type (`float32`, `bfloat16`, …).
+    together), `dtype` TensorFlow's name of the element type (`float32`, `bfloat16`, …). `unwritten`
+    counts the elements that the file only reserves a place for (HDF5): they are read as a fill
+    value, mostly 0.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     load: Callable[[], NDArray[Any]]
+    unwritten: int = 0
 
     @property
     def size(self) -> int:

@@ -205,7 +205,7 @@ def _why_not_compared(comparison: Comparison) -> str:
     told = f"nothing of {total} can be compared"
     seen = (one for layer in there for one in layer.layers if one is not None)
     if not any(values.channels for one in seen for values in one.values.values()):
-        return f"{told}: none has a channel"
+        return f"{told}: none has a value"
     return f"{told}: of {len(there)} the type or the number of channels changed"
 
 

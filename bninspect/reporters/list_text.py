@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.errors import shortened
+from bninspect.model.checkpoint import Variable
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
@@ -185,15 +186,21 @@ def _stored(layer: BNLayer) -> str:
 def _range(layer: BNLayer, role: Role) -> str:
     values = layer.values.get(role)
     if values is None:
-        return "?" if role in layer.variables else "-"
+        return _why_no_range(layer.variables.get(role))
     if values.all_initial:
         return f"{values.minimum:g} (initial)"
     return f"{values.minimum:.4g} to {values.maximum:.4g}"
 
 
+def _why_no_range(variable: Variable | None) -> str:
+    if variable is None:
+        return "-"
+    return "not written" if variable.unwritten else "?"
+
+
 def _formula(layer: BNLayer, result: Inference) -> str:
     if result.scale is None:
-        return "no scale and shift: a statistic is missing or the members do not fit together"
+        return "no scale and shift: a statistic is missing or unwritten, or the members do not fit"
     gamma = "gamma" if not layer.gamma_offset else f"(gamma + {layer.gamma_offset:g})"
     told = "assumed, none is stored" if result.assumed else "stored"
     return (

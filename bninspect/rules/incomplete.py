@@ -1,4 +1,4 @@
-"""BN201 to BN203: statistics that are not in the file, and members that do not fit together."""
+"""BN201 to BN204: members that are not in the file, and members that do not fit together."""
 
 from __future__ import annotations
 
@@ -50,6 +50,18 @@ def _channels(variable: Variable) -> int:
     return next((size for size in reversed(variable.shape) if size != 1), 1)
 
 
+def statistics_not_written(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+    """BN204."""
+    counts = {role: layer.variables[role] for role in ROLES if _is_unwritten(layer, role)}
+    if counts:
+        told = ", ".join(f"{role} ({one.unwritten} of {one.size})" for role, one in counts.items())
+        yield Violation(f"the file reserves a place for values that were never written: {told}")
+
+
+def _is_unwritten(layer: BNLayer, role: Role) -> bool:
+    return role in layer.variables and layer.variables[role].unwritten > 0
+
+
 def _is_stored(layer: BNLayer, role: Role) -> bool:
     return role in layer.variables
 
@@ -84,6 +96,13 @@ def _fix_shapes(_: BNLayer, __: Violation) -> str:
     )
 
 
+def _fix_unwritten(_: BNLayer, __: Violation) -> str:
+    return (
+        "Save the model again where it was trained, and let the program close the file before"
+        " the file is copied. If a conversion made it, check which variables that leaves out."
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         code="BN201",
@@ -112,5 +131,14 @@ RULES: tuple[Rule, ...] = (
         check=shape_mismatch,
         fix=_fix_shapes,
         concerns=_is_stored,
+    ),
+    Rule(
+        code="BN204",
+        name="statistics-not-written",
+        severity="error",
+        summary="the file reserves a place for values that were never written",
+        check=statistics_not_written,
+        fix=_fix_unwritten,
+        concerns=_is_unwritten,
     ),
 )

@@ -87,14 +87,17 @@ def with_training(
 
 
 def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
-    """Return the layers with the values of their members and shadows; raises a `ReadProblem`."""
+    """Return the layers with the values of their members and shadows; raises a `ReadProblem`.
+
+    What was never written has no values (BN204).
+    """
     measured = iter(
         measure(
             [
                 (variable.read(), layer.initial.get(role, ()))
                 for layer in layers
                 for stored in (layer.variables, layer.shadows)
-                for role, variable in stored.items()
+                for role, variable in _written(stored)
             ]
         )
     )
@@ -103,10 +106,14 @@ def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
             [
                 replace(
                     layer,
-                    values={role: next(measured) for role in layer.variables},
-                    shadow_values={role: next(measured) for role in layer.shadows},
+                    values={role: next(measured) for role, _ in _written(layer.variables)},
+                    shadow_values={role: next(measured) for role, _ in _written(layer.shadows)},
                 )
                 for layer in layers
             ]
         )
     )
+
+
+def _written(stored: Mapping[Role, Variable]) -> list[tuple[Role, Variable]]:
+    return [(role, variable) for role, variable in stored.items() if not variable.unwritten]

@@ -64,6 +64,7 @@ CATALOGUE = {
     "BN201": ("statistics-missing", "error"),
     "BN202": ("statistics-half-missing", "error"),
     "BN203": ("shape-mismatch", "error"),
+    "BN204": ("statistics-not-written", "error"),
     "BN301": ("not-finite", "error"),
     "BN302": ("negative-variance", "error"),
     "BN303": ("dead-channels", "note"),
@@ -113,12 +114,12 @@ def test_no_choice_is_every_rule():
     [
         (["BN101"], [], ["BN101"]),
         (["bn101"], [], ["BN101"]),
-        (["BN2"], [], ["BN201", "BN202", "BN203"]),
-        (["BN302", "BN20", "BN302"], [], ["BN201", "BN202", "BN203", "BN302"]),
+        (["BN2"], [], ["BN201", "BN202", "BN203", "BN204"]),
+        (["BN302", "BN20", "BN302"], [], ["BN201", "BN202", "BN203", "BN204", "BN302"]),
         (["BN1"], ["BN10"], []),
         (["BN1"], ["BN101", "bn105"], ["BN102", "BN103", "BN104", "BN106", "BN107"]),
         (["BN101"], ["BN3"], ["BN101"]),
-        ([], ["BN1", "BN3"], ["BN201", "BN202", "BN203"]),
+        ([], ["BN1", "BN3"], ["BN201", "BN202", "BN203", "BN204"]),
         ([], ["B"], []),
     ],
 )
@@ -189,6 +190,7 @@ FIRING = {
     "BN201": {"gamma": GAMMA},
     "BN202": {"mean": MEAN, "gamma": GAMMA},
     "BN203": {**HEALTHY, "gamma": (1.5, 2.0)},
+    "BN204": {**HEALTHY, "unwritten": ("moving_mean",)},
     "BN301": {**HEALTHY, "beta": (NAN, 1.0, 2.0)},
     "BN302": {**HEALTHY, "variance": (-0.5, 0.5, 2.0)},
     "BN303": {**HEALTHY, "mean": (0.0, 0.5, 2.0), "variance": (0.0, 0.5, 2.0)},
@@ -1030,7 +1032,7 @@ def test_gamma_that_went_to_nan_moved():
     assert finding.message.endswith("while gamma moved")
 
 
-# --- BN201 to BN203: what is not stored, or does not fit ------------------------------------------
+# --- BN201 to BN204: what is not stored, or does not fit ------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1083,6 +1085,18 @@ def test_members_that_disagree():
     assert codes(gamma=(1.5, 2.0), beta=BETA) == ["BN201", "BN203"]
     # Nothing is said about statistics that do not belong together.
     assert codes(mean=[0.0, 0.0], variance=[1.0, 1.0, 1.0], step=5) == ["BN203"]
+
+
+def test_values_that_were_never_written():
+    stuck = healthy(mean=0.0, variance=0.0)
+    finding = only("BN204", **stuck, unwritten=("moving_mean", "moving_variance"), step=5)
+    assert finding.message == (
+        "the file reserves a place for values that were never written:"
+        " moving_mean (3 of 3), moving_variance (3 of 3)"
+    )
+    assert finding.cause is None
+    # The members that were written are judged all the same.
+    assert codes(**healthy(variance=(-1.0, 1.0, 2.0)), unwritten=("gamma",)) == ["BN204", "BN302"]
 
 
 def test_gamma_and_beta_of_a_conditional_layer_agree():

@@ -93,12 +93,14 @@ def bn(
     initial=(),
     step=None,
     others=(),
+    unwritten=(),
     **fields,
 ) -> BNLayer:
     """A layer with its values read; a member given as one number holds it in three channels.
 
     `initial` changes the initial values of some roles, `others` are more variables of the
-    checkpoint (name → values), `fields` more fields of BNLayer.
+    checkpoint (name → values), `unwritten` the roles whose values were never written, `fields` more
+    fields of BNLayer.
     """
     given = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
     stored_as = "float32" if dtype == "bfloat16" else dtype
@@ -113,9 +115,12 @@ def bn(
         for role, values in given.items()
         if values is not None
     }
+    for role in unwritten:
+        variables[role] = variables[role]._replace(unwritten=variables[role].size)
     initial = USUAL_INITIAL | dict(initial)
+    read = {role: one for role, one in variables.items() if not one.unwritten}
     values = dict(
-        zip(variables, measure([(v.read(), initial[r]) for r, v in variables.items()]), strict=True)
+        zip(read, measure([(one.read(), initial[r]) for r, one in read.items()]), strict=True)
     )
     layer = BNLayer(
         name=name, family=family, variables=variables, values=values, initial=initial, **fields

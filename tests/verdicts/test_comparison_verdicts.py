@@ -156,7 +156,7 @@ class TestNotFinite:
         outcome = run("compare", tmp_path)
         assert outcome.exit_code == 3
         assert first_line(outcome).endswith(
-            "nothing of 1 BN layer can be compared: none has a channel"
+            "nothing of 1 BN layer can be compared: none has a value"
         )
 
     def test_a_real_training_that_diverges(self, run: Run, tmp_path: Path) -> None:

@@ -69,9 +69,16 @@ class Dataset(NamedTuple):
     fill: bytes = b""
 
     @property
-    def written(self) -> bool:
-        """Whether all of its values were written."""
-        return self.compact is not None or len(self.pieces) == self.chunk_count
+    def unwritten(self) -> int:
+        """How many elements were never written."""
+        if self.compact is not None or len(self.pieces) == self.chunk_count:
+            return 0
+        return math.prod(self.shape) - sum(self._elements_of(piece) for piece in self.pieces)
+
+    def _elements_of(self, piece: Piece) -> int:
+        """Return how many elements a chunk has within the shape."""
+        edges = zip(self.shape, self.chunk, piece.start, strict=True)
+        return math.prod(min(step, size - start) for size, step, start in edges)
 
     @property
     def chunk_count(self) -> int:

@@ -253,7 +253,8 @@ class Hdf5:
     def variable(self, path: str) -> Variable:
         """Return the dataset at `path` as a variable; its values are not yet read."""
         dataset = self._dataset(path)
-        return Variable(path, dataset.shape, dataset.type.name, partial(self._read, path, dataset))
+        load = partial(self._read, path, dataset)
+        return Variable(path, dataset.shape, dataset.type.name, load, dataset.unwritten)
 
     def _dataset(self, path: str) -> Dataset:
         found = self._datasets.get(path)

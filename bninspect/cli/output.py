@@ -241,7 +241,7 @@ def _cannot_write(path: str, error: OSError) -> UsageProblem:
 
     if is_url(path):
         return UsageProblem(
-            f"Cannot write {path}: results are written to local files, not to URLs. Write to a"
+            f"Cannot write {path}: it is a URL, and results are written to local files. Write to a"
             " file and copy it there."
         )
     return UsageProblem(f"Cannot write {path}: {error.strerror or error}.")

@@ -58,7 +58,7 @@ def update(
         return code
     refuse_to_overwrite_inputs(baseline, (*paths, *opened_paths(report)))
     with output_stream(baseline) as stream:
-        count = write_baseline(report.findings, stream)
+        count = write_baseline(report, baseline, stream)
     if not quiet:
         tell(
             f"{plural(count, 'finding')} of {plural(len(report.checkpoints), 'checkpoint')}"

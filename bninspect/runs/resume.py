@@ -38,7 +38,7 @@ def settings_of(config: Config) -> str:
     since = [] if config.since is None else find_checkpoints(config.since)
     today = date.today()  # as `Triage` has it
     holding = [one for one in config.suppress if one.holds(today)]
-    known = {} if config.baseline is None else read_baseline(config.baseline)
+    known = () if config.baseline is None else read_baseline(config.baseline).entries
     told = {
         "rules": [rule.code for rule in select_rules(config.select, config.ignore)],
         "momentum": config.momentum,

@@ -1,31 +1,109 @@
-"""The baseline: a file of the findings that are known, to be committed beside a project.
+"""The baseline: a file of known findings, to be committed beside a project.
 
-JSON without times and paths, sorted, one line an entry, so that a change of it reads well in a
-review. An entry is a rule and the name of a layer, and with their fingerprint it stands for every
-finding of that rule on layers of that name, whichever checkpoint has it.
+It is JSON without times and absolute paths, sorted, with one line per entry, so that a change of it
+reads well in a review. An entry is a rule, a layer, and the place of the checkpoint: its path
+relative to the baseline, without step numbers. It stands for that finding in every step of a
+training, and in no other model.
+
+Version 1 had no places: an entry stood for every layer of that name. It is still read.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from bninspect.errors import UsageProblem
-from bninspect.model.report import Finding, fingerprint
+from bninspect.model.report import CheckpointReport, Finding, Report
+from bninspect.storage.urls import is_url
 
-_KIND, _VERSION = "bninspect baseline", 1
+_KIND, _VERSION = "bninspect baseline", 2
+_WITHOUT_PLACES = 1
 _LARGEST = 1 << 26  # bytes: half a million entries
 _WRITE_IT = "`bninspect check PATH... --baseline {} --update-baseline` writes it."
+_OLD = (
+    "the baseline {} is of version 1, whose entries stand for every checkpoint with a layer of that"
+    " name, so a new broken model may pass; --update-baseline writes it with the place of each"
+    " checkpoint"
+)
+# A number that counts steps: behind one of these words, or in a file's name of its own. Other
+# numbers tell models apart (resnet50, resnet101, run1/, run2/).
+_COUNTED = re.compile(r"(?i)((?:checkpoint|ckpt|epoch|iter|step)[-_.]?)[0-9]+")
+_NUMBER = re.compile(r"(?i)(?<![a-z0-9])[0-9]+")
 
 
-def write_baseline(findings: Iterable[Finding], stream: TextIO) -> int:
-    """Write the entries of `findings`, each once; how many there are."""
-    entries = sorted({(one.rule.code, one.layer, one.fingerprint) for one in findings})
+class Entry(NamedTuple):
+    """A known finding; `place` is empty in a baseline of version 1."""
+
+    rule: str
+    layer: str
+    place: str
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that identify the entry."""
+        from hashlib import sha256
+
+        parts = (self.rule, self.layer, self.place) if self.place else (self.rule, self.layer)
+        # A stored name need not be UTF-8; the bytes that are not stand in it as surrogates.
+        return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Baseline:
+    """The entries of a baseline file; `notes` are sentences to report about it."""
+
+    def __init__(self, path: str, entries: Iterable[Entry], *, has_places: bool) -> None:
+        self.entries = frozenset(entries)
+        self.notes = () if has_places else (_OLD.format(path),)
+        self._path, self._has_places = path, has_places
+
+    def place_of(self, item: CheckpointReport) -> str:
+        """Return the place of a checkpoint as the entries have it."""
+        return place_of(item, self._path) if self._has_places else ""
+
+
+def place_of(item: CheckpointReport, baseline: str) -> str:
+    """Return a checkpoint's path relative to the baseline file, with # for each step number.
+
+    A URL is returned as it is, with # for each step number.
+    """
+    opened = item.resolved or item.path
+    if is_url(opened):
+        folder, _, name = opened.rpartition("/")
+    else:
+        directory, name = os.path.split(os.path.abspath(opened))
+        here = os.path.dirname(os.path.realpath(baseline))
+        folder = os.path.relpath(os.path.realpath(directory), here).replace(os.sep, "/")
+    name = _NUMBER.sub("#", _without_steps(name))
+    return name if folder == os.curdir else f"{_without_steps(folder)}/{name}"
+
+
+def _without_steps(name: str) -> str:
+    return _COUNTED.sub(r"\1#", name)
+
+
+def write_baseline(report: Report, path: str, stream: TextIO) -> int:
+    """Write the findings of `report` as the baseline `path`; returns the number of entries."""
+    entries = sorted(
+        {
+            Entry(finding.rule.code, finding.layer, place_of(item, path))
+            for item in report.checkpoints
+            for finding in item.findings
+        }
+    )
     lines = [
-        json.dumps({"rule": rule, "layer": layer, "fingerprint": name})
-        for rule, layer, name in entries
+        json.dumps(
+            {
+                "rule": entry.rule,
+                "layer": entry.layer,
+                "checkpoint": entry.place,
+                "fingerprint": entry.fingerprint,
+            }
+        )
+        for entry in entries
     ]
     head = json.dumps({"kind": _KIND, "version": _VERSION})[:-1]
     body = "\n  " + ",\n  ".join(lines) + "\n " if lines else ""
@@ -33,39 +111,44 @@ def write_baseline(findings: Iterable[Finding], stream: TextIO) -> int:
     return len(entries)
 
 
-def read_baseline(path: str) -> dict[str, str]:
-    """The fingerprints of a baseline, each with the code of its rule.
+def entry_of(finding: Finding, place: str) -> Entry:
+    """Return the entry that stands for a finding of the checkpoint at `place`."""
+    return Entry(finding.rule.code, finding.layer, place)
 
-    Raises `UsageProblem` if the file is missing, damaged or something else.
-    """
+
+def read_baseline(path: str) -> Baseline:
+    """Read a baseline; raises `UsageProblem` if the file is missing, damaged or something else."""
     document = _document(path)
     again = _WRITE_IT.format(path)
     if not isinstance(document, dict) or document.get("kind") != _KIND:
-        raise UsageProblem(f"--baseline {path}: it is no baseline of bninspect. {again}")
-    if document.get("version") != _VERSION:
+        raise UsageProblem(f"--baseline {path}: this is not a baseline of bninspect. {again}")
+    version = document.get("version")
+    if version not in (_WITHOUT_PLACES, _VERSION):
         raise UsageProblem(
-            f"--baseline {path}: it is of version {document.get('version')!r}, and this bninspect"
-            f" reads version {_VERSION}. {again}"
+            f"--baseline {path}: it is of version {version!r}, but this bninspect reads versions"
+            f" {_WITHOUT_PLACES} and {_VERSION}. {again}"
         )
+    has_places = version == _VERSION
     findings = document.get("findings")
     if not isinstance(findings, list):
         raise UsageProblem(f"--baseline {path}: it has no list of findings. {again}")
-    known = {}
-    for number, entry in enumerate(findings, 1):
-        rule, layer, name = _entry(entry)
-        if name is None or name != fingerprint(rule, layer):
+    entries = []
+    for number, stored in enumerate(findings, 1):
+        entry = _entry(stored, has_places=has_places)
+        if entry is None:
+            parts = "rule, layer and checkpoint" if has_places else "rule and layer"
             raise UsageProblem(
-                f"--baseline {path}: finding {number} in it is not a rule and a layer with their"
+                f"--baseline {path}: finding {number} in it does not have {parts} with their"
                 f" fingerprint. {again}"
             )
-        known[name] = rule
-    return known
+        entries.append(entry)
+    return Baseline(path, entries, has_places=has_places)
 
 
 def refuse_other_file(path: str) -> None:
-    """Raise `UsageProblem` if there is a file at `path` that holds something else.
+    """Raise `UsageProblem` if there is a file at `path` that is not a baseline.
 
-    A baseline that was damaged, by a merge perhaps, may be written anew.
+    A damaged baseline, as by a merge, may be overwritten.
     """
     if not os.path.isfile(path):
         return
@@ -76,37 +159,39 @@ def refuse_other_file(path: str) -> None:
         raise UsageProblem(f"--baseline {path}: {error.strerror or error}.") from error
     if head.strip() and _KIND.encode() not in head:
         raise UsageProblem(
-            f"--baseline {path}: it holds something else than a baseline. Remove it, or give"
-            " another file."
+            f"--baseline {path}: this file is not a baseline. Remove it, or give another file."
         )
 
 
 def _document(path: str) -> Any:
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise UsageProblem(f"--baseline {path}: it is no file.")
+            raise UsageProblem(f"--baseline {path}: this is not a file.")
         with open(path, "rb") as stream:
             content = stream.read(_LARGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        missing = isinstance(error, FileNotFoundError | ValueError)
-        told = "there is no such file" if missing else getattr(error, "strerror", None) or error
-        raise UsageProblem(f"--baseline {path}: {told}. {_WRITE_IT.format(path)}") from error
+        is_missing = isinstance(error, FileNotFoundError | ValueError)
+        reason = "file not found" if is_missing else getattr(error, "strerror", None) or error
+        raise UsageProblem(f"--baseline {path}: {reason}. {_WRITE_IT.format(path)}") from error
     if len(content) > _LARGEST:
         raise UsageProblem(f"--baseline {path}: it is too large ({_LARGEST} bytes at most).")
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        told = "it is damaged" if _KIND.encode() in content else "it is no baseline of bninspect"
+        is_damaged = _KIND.encode() in content
+        reason = "it is damaged" if is_damaged else "this is not a baseline of bninspect"
         raise UsageProblem(
-            f"--baseline {path}: {told} (no JSON). {_WRITE_IT.format(path)}"
+            f"--baseline {path}: {reason} (no JSON). {_WRITE_IT.format(path)}"
         ) from error
 
 
-def _entry(entry: Any) -> tuple[str, str, str | None]:
-    """Rule, layer and fingerprint of an entry; the last is None if one of them is none."""
-    if not isinstance(entry, dict):
-        return "", "", None
-    rule, layer, name = (entry.get(key) for key in ("rule", "layer", "fingerprint"))
-    if not (isinstance(rule, str) and isinstance(layer, str) and isinstance(name, str)):
-        return "", "", None
-    return rule, layer, name
+def _entry(stored: Any, *, has_places: bool) -> Entry | None:
+    """Return a stored entry; None if a part is missing or contradicts the fingerprint."""
+    if not isinstance(stored, dict):
+        return None
+    place = stored.get("checkpoint") if has_places else ""
+    parts = (stored.get("rule"), stored.get("layer"), place)
+    if not all(isinstance(part, str) for part in parts) or (has_places and not place):
+        return None
+    entry = Entry(*map(str, parts))
+    return entry if stored.get("fingerprint") == entry.fingerprint else None

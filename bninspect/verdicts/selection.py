@@ -1,4 +1,4 @@
-"""Which layers of a report a person means by name or pattern."""
+"""Selection of layers by name or glob."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from bninspect.wording import did_you_mean, nearest
 
 
 def choose_layers(path: str | os.PathLike[str], report: Report, names: Iterable[str]) -> set[str]:
-    """The layers of a report that any of `names` means, each a name or a pattern.
+    """Return the names of the layers of a report that match any of `names`, names or globs.
 
-    Raises `UsageProblem`, which calls the checkpoint `path`, for a name that means none.
+    Raises `UsageProblem`, naming the checkpoint `path`, for a name that matches none.
     """
     known = list(dict.fromkeys(layer.name for item in report.checkpoints for layer in item.layers))
     chosen: set[str] = set()
     for name in names:
-        matching = layers_called(name, known)
+        matching = matching_layers(name, known)
         if not matching:
             raise UsageProblem(_no_such_layer(os.fspath(path), name, known))
         chosen.update(matching)
     return chosen
 
 
-def layers_called(name: str, known: Collection[str]) -> list[str]:
-    """Which of the `known` layers `name` means: the one of that name, else those it matches."""
+def matching_layers(name: str, known: Collection[str]) -> list[str]:
+    """Return the known layer of exactly this name, else those that match it as a glob."""
     from fnmatch import fnmatchcase
 
-    return [name] if name in known else [one for one in known if fnmatchcase(one, name)]
+    return [name] if name in known else [layer for layer in known if fnmatchcase(layer, name)]
 
 
 def _no_such_layer(path: str, name: str, known: list[str]) -> str:

@@ -1,11 +1,8 @@
-"""Which findings count: severities of the user's own, suppressions, the baseline; in this order.
-
-Rules say what is so; here it is looked up what of that a person wants to hear.
-"""
+"""Which findings count: the user's severities, suppressions and baseline, in this order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -19,104 +16,115 @@ from bninspect.model.report import (
     Suppression,
 )
 from bninspect.model.rule import Rule, Severity
-from bninspect.verdicts.baseline import read_baseline
-from bninspect.verdicts.selection import layers_called
+from bninspect.verdicts.baseline import Entry, entry_of, read_baseline
+from bninspect.verdicts.selection import matching_layers
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
 
 
 class Triage:
-    """What `rules` found, parted checkpoint by checkpoint into what counts and what does not.
+    """A sorter of the findings of a run, checkpoint by checkpoint.
 
-    Raises `UsageProblem` if the baseline cannot be read, before a checkpoint is.
+    Raises `UsageProblem` if the baseline cannot be read, before any checkpoint is.
     """
 
     def __init__(self, rules: Sequence[Rule], config: Config) -> None:
-        self._config = config
-        self._known = {} if config.baseline is None else read_baseline(config.baseline)
-        today = date.today()  # that of whoever runs this, not UTC's
-        self._expired = [one for one in config.suppress if not one.holds(today)]
-        self._holding = [one for one in config.suppress if one.holds(today)]
-        self._ran = _ran(rules, config)
+        self._severities = config.severity
+        self._baseline = None if config.baseline is None else read_baseline(config.baseline)
+        today = date.today()  # in the time zone of the user
+        self._expired = [item for item in config.suppress if not item.holds(today)]
+        self._holding = [item for item in config.suppress if item.holds(today)]
+        self._applied_rules = _applied_rules(rules, config)
         self._used: set[Suppression] = set()
-        self._seen: set[str] = set()  # fingerprints, suppressed or not
+        self._places: set[str] = set()  # of the checkpoints that were read
+        self._seen: set[Entry] = set()  # of their findings, suppressed or not
 
     def sort(self, item: CheckpointReport) -> CheckpointReport:
-        """A checkpoint's findings by what becomes of them."""
-        if self._config.baseline is not None:
-            self._seen.update(finding.fingerprint for finding in item.findings)
-        return _parted(item, self._config.severity, self._holding, self._known, self._used)
+        """Split a checkpoint's findings into those that count, suppressed and known ones."""
+        known: frozenset[Entry] = frozenset()
+        place = ""
+        if self._baseline is not None and item.error is None:
+            known, place = self._baseline.entries, self._baseline.place_of(item)
+            self._places.add(place)
+            self._seen.update(entry_of(finding, place) for finding in item.findings)
+        if not item.findings:
+            return item
+        names = {layer.name for layer in item.layers}
+        holding = [(one, set(matching_layers(one.layer, names))) for one in self._holding]
+        counting, suppressed, old = [], [], []
+        for found in item.findings:
+            finding = _with_severity(found, self._severities)
+            suppression = self._suppression_of(finding, holding)
+            if suppression is not None:
+                suppressed.append(Suppressed(finding, suppression))
+            elif entry_of(finding, place) in known:
+                old.append(finding)
+            else:
+                counting.append(finding)
+        return replace(
+            item, findings=tuple(counting), suppressed=tuple(suppressed), known=tuple(old)
+        )
 
     def conclude(self, report: Report) -> Report:
-        """The report of a run whose checkpoints have all been sorted, with what can be said now."""
-        certain = not report.unreadable and not report.interrupted
+        """Add to the report of a whole run the notes and counts that need all checkpoints."""
+        is_complete = not report.unreadable and not report.interrupted
         notes = [
-            f"{one.where}: expired on {one.expires} and suppresses nothing any more: {one.reason}"
-            for one in self._expired
+            f"{item.where}: expired on {item.expires} and no longer suppresses anything:"
+            f" {item.reason}"
+            for item in self._expired
         ]
         notes += [
-            f"{one.where}: matches no finding of this run ({', '.join(one.rules)} in {one.layer!r})"
-            for one in self._holding
-            if certain and one not in self._used and any(_covers(one, code) for code in self._ran)
+            f"{item.where}: matches no finding of this run"
+            f" ({', '.join(item.rules)} in {item.layer!r})"
+            for item in self._holding
+            if is_complete
+            and item not in self._used
+            and any(code.startswith(item.rules) for code in self._applied_rules)
         ]
         count = None
-        if self._config.baseline is not None:
+        if self._baseline is not None:
+            notes += self._baseline.notes
             known = sum(len(item.known) for item in report.checkpoints)
-            count = BaselineCount(known, self._gone(certain=certain))
+            count = BaselineCount(known, self._gone(is_complete=is_complete))
         return replace(report, notes=(*report.notes, *notes), baseline=count)
 
-    def _gone(self, *, certain: bool) -> int | None:
-        """How many entries of rules that ran no finding has any more."""
-        gone = sum(
-            code in self._ran and name not in self._seen for name, code in self._known.items()
-        )
-        return None if gone and not certain else gone
-
-
-def _parted(
-    report: CheckpointReport,
-    severities: Sequence[tuple[str, Severity]],
-    holding: Sequence[Suppression],
-    known: Mapping[str, str],
-    used: set[Suppression],
-) -> CheckpointReport:
-    """A checkpoint's findings by what becomes of them; the suppressions that match go to `used`."""
-    if not report.findings:
-        return report
-    names = {layer.name for layer in report.layers}
-    meant = {one: set(layers_called(one.layer, names)) for one in holding}
-    counting, suppressed, old = [], [], []
-    for found in report.findings:
-        finding = _rated(found, severities)
+    def _suppression_of(
+        self, finding: Finding, holding: Sequence[tuple[Suppression, set[str]]]
+    ) -> Suppression | None:
+        """Return the first suppression that matches, and mark all that do as used."""
         matching = [
-            one
-            for one in holding
-            if finding.layer in meant[one] and _covers(one, finding.rule.code)
+            suppression
+            for suppression, names in holding
+            if finding.layer in names and finding.rule.code.startswith(suppression.rules)
         ]
-        used.update(matching)
-        if matching:
-            suppressed.append(Suppressed(finding, matching[0]))
-        elif known and finding.fingerprint in known:
-            old.append(finding)
-        else:
-            counting.append(finding)
-    return replace(report, findings=tuple(counting), suppressed=tuple(suppressed), known=tuple(old))
+        self._used.update(matching)
+        return matching[0] if matching else None
+
+    def _gone(self, *, is_complete: bool) -> int | None:
+        """Return how many entries of the checkpoints that were read are no findings any more.
+
+        Only rules that were applied count. None if a checkpoint that was not read may have some.
+        """
+        entries = self._baseline.entries if self._baseline is not None else ()
+        gone = sum(
+            entry.rule in self._applied_rules
+            and entry.place in self._places
+            and entry not in self._seen
+            for entry in entries
+        )
+        return None if gone and not is_complete else gone
 
 
-def _rated(finding: Finding, severities: Sequence[tuple[str, Severity]]) -> Finding:
-    """A finding with the severity that the longest beginning of its rule's code has been given."""
-    given = [pair for pair in severities if finding.rule.code.startswith(pair[0])]
-    if not given:
+def _with_severity(finding: Finding, severities: Sequence[tuple[str, Severity]]) -> Finding:
+    """Return the finding with the user's severity: that of the longest matching code prefix."""
+    matching = [pair for pair in severities if finding.rule.code.startswith(pair[0])]
+    if not matching:
         return finding
-    return finding._replace(severity=max(given, key=lambda pair: len(pair[0]))[1])
+    return finding._replace(severity=max(matching, key=lambda pair: len(pair[0]))[1])
 
 
-def _covers(suppression: Suppression, code: str) -> bool:
-    return code.startswith(suppression.rules)
-
-
-def _ran(rules: Iterable[Rule], config: Config) -> set[str]:
+def _applied_rules(rules: Iterable[Rule], config: Config) -> set[str]:
     """Return the codes of the rules that could find something in this run."""
-    has_earlier = config.since is not None or config.all_checkpoints
-    return {rule.code for rule in rules if has_earlier or not rule.needs_earlier}
+    compares = bool(config.since or config.all_checkpoints)
+    return {rule.code for rule in rules if compares or not rule.needs_earlier}

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bninspect
-from bninspect.verdicts.baseline import read_baseline
+from bninspect.model.report import CheckpointReport
+from bninspect.verdicts.baseline import Entry, place_of, read_baseline, write_baseline
 from tests.conftest import FIXTURES, Outcome, load_fixture
 from tests.support.table_writer import write_bundle
 
@@ -185,7 +186,8 @@ class TestSuppressions:
         assert (finding.layer, suppression.reason) == (NAMES[0], "momentum 0 is meant")
 
 
-HEAD = '{"kind": "bninspect baseline", "version": 1, "findings":'
+HEAD = '{"kind": "bninspect baseline", "version": 2, "findings":'
+OLD = '{"kind": "bninspect baseline", "version": 1, "findings":'
 UPDATE = ("--baseline", "known.json", "--update-baseline")
 USE = ("--baseline", "known.json")
 
@@ -199,34 +201,61 @@ class TestUpdateOfTheBaseline:
         outcome = run("check", here, *UPDATE)
         assert outcome.exit_code == 0
         assert outcome.out == ""
-        assert outcome.err == "3 findings of 2 checkpoints written to known.json\n"
+        assert outcome.err == "4 findings of 2 checkpoints written to known.json\n"
         text = Path("known.json").read_text(encoding="utf-8")
         document = json.loads(text)
-        findings = bninspect.check(here).findings
         assert document == {
             "kind": "bninspect baseline",
-            "version": 1,
+            "version": 2,
             "findings": [
                 {
                     "rule": "BN101",
                     "layer": layer,
-                    "fingerprint": next(
-                        found.fingerprint for found in findings if found.layer == layer
-                    ),
+                    "checkpoint": f"{folder}/model.ckpt",
+                    "fingerprint": Entry("BN101", layer, f"{folder}/model.ckpt").fingerprint,
                 }
-                for layer in ("a", "m/n", "z")
+                for layer, folder in (("a", "a"), ("a", "b"), ("m/n", "a"), ("z", "b"))
             ],
         }
         assert str(here) not in text
-        assert len(text.splitlines()) == 2 + 3 + 1
+        assert len(text.splitlines()) == 2 + 4 + 1
 
-    def test_is_the_same_whatever_the_order_and_the_path(self, run: Run, here: Path) -> None:
-        run("check", STUCK, CLEAN, *UPDATE)
-        before = Path("known.json").read_bytes()
-        copy = here / "elsewhere"
-        shutil.copytree(STUCK.parent, copy)
-        run("check", CLEAN, copy / STUCK.name, *UPDATE)
-        assert Path("known.json").read_bytes() == before
+    def test_is_the_same_whatever_the_order_and_the_typed_path(
+        self, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(STUCK.parent, here / "models" / "stuck")
+        shutil.copytree(CLEAN.parent, here / "models" / "clean")
+        (here / "link").symlink_to(here / "models")
+        known = here / "known.json"
+        update = ("--baseline", known, "--update-baseline")
+        assert run("check", f"models/stuck/{STUCK.name}", "models/clean", *update).exit_code == 0
+        before = known.read_bytes()
+        assert b"models/stuck/model.ckpt-#" in before
+        for paths in (("models/clean", here / "models" / "stuck"), ("link/*",), ("./models",)):
+            known.unlink()
+            assert run("check", *paths, *update).exit_code == 0
+            assert known.read_bytes() == before
+        monkeypatch.chdir(here / "models" / "stuck")
+        assert run("check", ".", "../clean", *update).exit_code == 0
+        assert known.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("name", "place"),
+        [
+            ("model.ckpt-200", "model.ckpt-#"),
+            ("ckpt-3", "ckpt-#"),
+            ("epoch12.h5", "epoch#.h5"),
+            ("weights.05-0.32.hdf5", "weights.#-#.#.hdf5"),
+            ("checkpoint-500/model.h5", "checkpoint-#/model.h5"),
+            ("resnet50.h5", "resnet50.h5"),
+            ("mobilenet_v2.h5", "mobilenet_v2.h5"),
+            ("run1/model.ckpt-200", "run1/model.ckpt-#"),
+            ("../other/net.keras", "../other/net.keras"),
+            ("s3://bucket/run1/model.ckpt-200", "s3://bucket/run1/model.ckpt-#"),
+        ],
+    )
+    def test_the_place_has_no_step(self, here: Path, name: str, place: str) -> None:
+        assert place_of(CheckpointReport(name), str(here / "known.json")) == place
 
     def test_of_nothing_is_an_empty_list(self, run: Run) -> None:
         assert run("check", CLEAN, *UPDATE).exit_code == 0
@@ -348,20 +377,25 @@ class TestUseOfTheBaseline:
         summary = run("check", healed, *USE, "--format", "json").json["summary"]
         assert summary["baseline"] == {"known": 0, "gone": 2}
 
-    def test_nothing_has_gone_that_was_not_looked_for(self, run: Run) -> None:
-        run("check", STUCK, *UPDATE)
+    def test_nothing_has_gone_that_was_not_looked_for(self, run: Run, here: Path) -> None:
+        stuck = shutil.copytree(STUCK.parent, here / "stuck") / STUCK.name
+        run("check", stuck, *UPDATE)
 
         def gone(*arguments: object) -> object:
             document = run("check", *arguments, *USE, "--format", "json").json
             return document["summary"]["baseline"]["gone"]
 
-        assert gone(CLEAN) == 3
-        assert gone(CLEAN, "--ignore", "BN101") == 0
-        assert gone(CLEAN, "--select", "BN3") == 0
-        assert gone(CLEAN, MISSING) is None
-        assert gone(STUCK, MISSING) == 0
-        assert "cannot be told" in run("check", CLEAN, MISSING, *USE).said
+        assert gone(stuck) == gone(stuck, MISSING) == 0
+        assert gone(CLEAN) == 0  # nothing is said of a checkpoint that is not checked
+        for end in (".index", ".data-00000-of-00001"):
+            shutil.copy(f"{CLEAN}{end}", f"{stuck}{end}")
+        assert gone(stuck) == 3
+        assert gone(stuck, "--ignore", "BN101") == 0
+        assert gone(stuck, "--select", "BN3") == 0
+        assert gone(stuck, MISSING) is None
+        assert "cannot be told" in run("check", stuck, MISSING, *USE).said
         configure(entry("conv*", "BN101"))
+        run("check", STUCK, *UPDATE)
         assert gone(STUCK) == 0
 
     def test_a_comparison_that_is_not_made_has_not_gone(self, run: Run) -> None:
@@ -371,14 +405,35 @@ class TestUseOfTheBaseline:
         assert run("check", *whole, *USE).exit_code == 0
         assert "0 known findings, 0 gone" in run("check", STOPPED, *USE).said
 
-    def test_one_entry_stands_for_layers_of_one_name(self, run: Run, here: Path) -> None:
+    def test_a_new_model_with_the_same_layers_is_news(self, run: Run, here: Path) -> None:
+        for folder in ("x", "y"):
+            (here / folder).mkdir()
+            write_stuck(here / folder / "model.ckpt-1", "bn")
+        run("check", here / "x", *UPDATE)
+        outcome = run("check", here, *USE)
+        assert outcome.exit_code == 1
+        assert "1 known finding, 0 gone" in outcome.out
+        write_stuck(here / "x" / "resnet50.ckpt", "bn")
+        assert run("check", here / "x" / "resnet50.ckpt", *USE).exit_code == 1
+        write_stuck(here / "x" / "model.ckpt-2", "bn")
+        assert run("check", here / "x" / "model.ckpt-2", *USE).exit_code == 0
+
+    def test_one_of_version_1_is_read_with_a_note(self, run: Run, here: Path) -> None:
+        """Its entries stand for every layer of that name, as they did when it was written."""
         for folder in ("x", "y"):
             (here / folder).mkdir()
             write_stuck(here / folder / "model.ckpt", "bn")
-        run("check", here / "x", *UPDATE)
-        outcome = run("check", here, *USE)
+        fingerprint = Entry("BN101", "bn", "").fingerprint
+        found = f'[{{"rule": "BN101", "layer": "bn", "fingerprint": "{fingerprint}"}}]'
+        Path("known.json").write_text(f"{OLD} {found}}}", encoding="utf-8")
+        outcome = run("check", "x", "y", *USE)
         assert outcome.exit_code == 0
-        assert "2 known findings" in outcome.out
+        assert "2 known findings, 0 gone" in outcome.out
+        assert "known.json is of version 1" in outcome.said
+        assert "--update-baseline" in outcome.said
+        assert run("check", "x", "y", *UPDATE).exit_code == 0
+        assert len(_entries()) == 2
+        assert "version 1" not in run("check", "x", "y", *USE).said
 
     def test_the_configuration_may_name_it(
         self, run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
@@ -410,23 +465,22 @@ class TestUseOfTheBaseline:
     @pytest.mark.parametrize(
         ("content", "why"),
         [
-            (None, "there is no such file"),
-            ("", "no baseline"),
-            ("{", "no baseline"),
-            ("[]", "no baseline"),
-            ("{}", "no baseline"),
-            ('{"version": "2.1.0", "runs": []}', "no baseline"),
-            ("[" * 100_000, "no baseline"),
-            ('{"kind": "bninspect baseline", "version": 1, "findings": [', "damaged"),
-            ('{"kind": "bninspect baseline", "version": 2, "findings": []}', "version 2"),
+            (None, "file not found"),
+            ("", "not a baseline"),
+            ("{", "not a baseline"),
+            ("[]", "not a baseline"),
+            ("{}", "not a baseline"),
+            ('{"version": "2.1.0", "runs": []}', "not a baseline"),
+            ("[" * 100_000, "not a baseline"),
+            (HEAD + " [", "damaged"),
+            ('{"kind": "bninspect baseline", "version": 3, "findings": []}', "version 3"),
             ('{"kind": "bninspect baseline", "version": 1}', "no list"),
-            ('{"kind": "bninspect baseline", "version": 1, "findings": [1]}', "finding 1"),
+            (OLD + " [1]}", "finding 1"),
+            (OLD + ' [{"rule": "a"}]}', "finding 1"),
+            (OLD + ' [{"rule": "BN101", "layer": "a", "fingerprint": "00"}]}', "finding 1"),
+            (HEAD + ' [{"rule": "BN101", "layer": "a", "fingerprint": "00"}]}', "finding 1"),
             (
-                '{"kind": "bninspect baseline", "version": 1, "findings": [{"rule": "a"}]}',
-                "finding 1",
-            ),
-            (
-                HEAD + ' [{"rule": "BN101", "layer": "a", "fingerprint": "00"}]}',
+                HEAD + ' [{"rule": "BN101", "layer": "a", "checkpoint": "b", "fingerprint": ""}]}',
                 "finding 1",
             ),
         ],
@@ -491,8 +545,9 @@ def test_a_damaged_baseline_is_never_taken_for_whole(
 ) -> None:
     """Flipped and cut bytes are a UsageProblem, or change nothing that is read."""
     path = tmp_path_factory.getbasetemp() / "damaged.json"
-    entries = [found.fingerprint for found in bninspect.check(STUCK).findings]
-    whole = _written()
+    entries = read_baseline(_write(path)).entries
+    assert len(entries) == 3
+    whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
     if data.draw(st.booleans()):
         damaged = whole[:place]
@@ -500,20 +555,16 @@ def test_a_damaged_baseline_is_never_taken_for_whole(
         damaged = whole[:place] + bytes([data.draw(st.integers(0, 255))]) + whole[place + 1 :]
     path.write_bytes(damaged)
     try:
-        known = read_baseline(str(path))
+        known = read_baseline(str(path)).entries
     except bninspect.UsageProblem:
         return
-    assert set(known) == set(entries)
+    assert known == entries
 
 
-def _written() -> bytes:
-    import io
-
-    from bninspect.verdicts.baseline import write_baseline
-
-    stream = io.StringIO()
-    write_baseline(bninspect.check(STUCK).findings, stream)
-    return stream.getvalue().encode()
+def _write(path: Path) -> str:
+    with path.open("w", encoding="utf-8") as stream:
+        write_baseline(bninspect.check(STUCK), str(path), stream)
+    return str(path)
 
 
 def _entries() -> list[dict[str, str]]:

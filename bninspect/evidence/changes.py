@@ -12,18 +12,22 @@ measured by what inference makes of it, channel by channel; the channel that wen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.model.layer import BNLayer, Change, Since, Values
+from bninspect.errors import ReadProblem
+from bninspect.model.layer import BNLayer, Change, Movement, Since, Values
 from bninspect.model.report import CheckpointReport
 from bninspect.model.roles import AFFINE, ROLES, STATISTICS, Role
 from bninspect.wording import listed
+
+if TYPE_CHECKING:
+    from bninspect.model.graph import Graph
 
 # No scope is nested deeper; a name of a million parts must not take a million tails.
 _MAX_PARTS = 64
@@ -190,10 +194,49 @@ def with_since(
     changed = sum(map(affine_moved, changes.values()))
     facts = facts_of_training((earlier.step, step), changed, len(layers))
     compared = [
-        replace(layer, since=Since(called, changes[place], facts)) if place in changes else layer
+        replace(
+            layer,
+            since=Since(
+                called,
+                changes[place],
+                facts,
+                _moved_before(earlier.layers[matched[place]], called, earlier),
+            ),
+        )
+        if place in changes
+        else layer
         for place, layer in enumerate(layers)
     ]
     return compared, tuple(_not_compared(compared, earlier, matched))
+
+
+def _moved_before(layer: BNLayer, called: str, earlier: CheckpointReport) -> Movement | None:
+    """Return when a statistic of a layer, of the checkpoint `earlier`, last moved."""
+    since = layer.since
+    if since is None:
+        return None
+    if any(role in since.changes and since.changes[role].moved for role in STATISTICS):
+        return Movement(f"from {since.earlier} to {called}", earlier.graphs)
+    return since.moved_before
+
+
+def moved_before_with(layer: BNLayer, graphs: Callable[[], Sequence[Graph]]) -> str | None:
+    """Return when a layer's statistics moved earlier with the same graph; None if they did not.
+
+    Graphs are the same if they have the same nodes and edges, or if one of both cannot be read.
+    """
+    before = None if layer.since is None else layer.since.moved_before
+    if before is None:
+        return None
+    try:
+        then, now = map(_edges, (before.graphs(), graphs()))
+    except ReadProblem:
+        return before.when
+    return before.when if not then or then == now else None
+
+
+def _edges(graphs: Sequence[Graph]) -> list[tuple[Any, ...]]:
+    return [(one.names, one.operations, one.inputs, one.controls) for one in graphs]
 
 
 def is_compared(layer: BNLayer) -> bool:

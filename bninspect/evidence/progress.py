@@ -15,23 +15,29 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence, Values
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 
-STEP_NAMES = ("global_step", "Global_Step")  # the second is tflearn's, a float32
+_STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
 _OBJECT_STEP = r"(^|/)step(/\.ATTRIBUTES/VARIABLE_VALUE)?$"
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
 _UPDATE_COUNTERS = ("/local_step", "/_counter", "/counter", "/accu_counter")
 
-# tensorflow/python/training/{momentum,adam,rmsprop,adagrad,adadelta,ftrl}.py
-_SLOT_INITIAL = {
+# The slots that start at a known value, by the default names of optimizers
+# (tensorflow/python/training/{momentum,adam,rmsprop,adagrad,adadelta,ftrl}.py,
+# tensorflow/contrib/opt/python/training/).
+SLOT_INITIAL = {
     "Momentum": 0.0,
     "Adam": 0.0,
     "Adam_1": 0.0,
+    "AdaMax": 0.0,
+    "AdaMax_1": 0.0,
     "RMSProp": 1.0,
     "RMSProp_1": 0.0,
     "Adadelta": 0.0,
     "Adadelta_1": 0.0,
     "Ftrl_1": 0.0,
+    "AddSign": 0.0,
+    "PowerSign": 0.0,
 }
 
 
@@ -69,7 +75,7 @@ def _named_steps(checkpoint: Checkpoint) -> dict[str, str]:
     return {
         stored: name
         for stored in checkpoint.variables
-        if (name := known.get(stored, stored)).rpartition("/")[2] in STEP_NAMES
+        if (name := known.get(stored, stored)).rpartition("/")[2] in _STEPS
     }
 
 
@@ -246,7 +252,7 @@ def has_moved(values: Values) -> bool:
 
 def _slots(owner: str, variables: Mapping[str, Variable]) -> list[Variable]:
     """The optimizer slots of a variable that start at a known value."""
-    names = (f"{owner}/{slot}" for slot in _SLOT_INITIAL)
+    names = (f"{owner}/{slot}" for slot in SLOT_INITIAL)
     return [variables[name] for name in names if name in variables]
 
 
@@ -255,4 +261,4 @@ def _slot_moved(slot: Variable) -> bool:
 
 
 def _initial_of(slot: Variable) -> float:
-    return _SLOT_INITIAL[slot.name.rpartition("/")[2]]
+    return SLOT_INITIAL[slot.name.rpartition("/")[2]]

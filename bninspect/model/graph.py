@@ -50,24 +50,26 @@ class Update(NamedTuple):
     """A node that updates a statistic: `run_by` names the training ops that depend on it.
 
     `in_loop` says that a training step may run it more than once: how often is not stored.
+    `can_be_run` is False where no session.run can run it, whatever it fetches.
     """
 
     node: str
     role: Role
     run_by: tuple[str, ...]
     in_loop: bool = False
+    can_be_run: bool = True
 
 
 class Condition(NamedTuple):
     """What decides whether an update changes a statistic.
 
-    `kind` and `name` say what the condition reads: a placeholder, a variable, the training step,
+    `kind` and `name` say what the condition reads: a placeholder, a variable (a mode, the step),
     the output of another op; or that its predicate `name` is a constant which is not known to be
     True. `value` is the default of a placeholder or the stored value of a variable, None if there
     is none. `bound` is the constant that it is compared with.
     """
 
-    kind: Literal["placeholder", "variable", "step", "op", "constant"]
+    kind: Literal["placeholder", "variable", "op", "constant"]
     name: str
     value: Scalar | None = None
     bound: Scalar | None = None
@@ -81,6 +83,8 @@ class GraphEvidence(NamedTuple):
       the graph, training ops depend on `total_run`. `complete` is False where a write could not be
       followed to its variable, so that the lack of an update proves nothing.
     - `conditions`: what decides whether the updates change anything.
+    - `moved_before`: when the statistics moved earlier in the training, although no training op of
+      this same graph depends on an update (`from step 20 to step 40`).
     - `collected`: UPDATE_OPS has the updates. `stored`: something else that keeps a result depends
       on them.
     - `momentum`: that of all updates, None unless it is one constant. `one_pass`: an update takes
@@ -92,7 +96,7 @@ class GraphEvidence(NamedTuple):
       another.
     - `optimized`: an optimizer changes gamma or beta, or there are none. `optimizer_writes`: the
       optimizers' nodes that write a statistic.
-    - `copied_from`: for each member that the graph assigns from another variable, that variable.
+    - `assigned_from`: for each member that the graph assigns from another variable, that variable.
     """
 
     path: str
@@ -102,6 +106,7 @@ class GraphEvidence(NamedTuple):
     total_run: int = 0
     complete: bool = True
     conditions: tuple[Condition, ...] = ()
+    moved_before: str | None = None
     collected: bool = False
     stored: bool = False
     momentum: float | None = None
@@ -113,4 +118,4 @@ class GraphEvidence(NamedTuple):
     moments: bool = False
     optimized: bool = False
     optimizer_writes: Mapping[Role, tuple[str, ...]] = {}
-    copied_from: Mapping[Role, str] = {}
+    assigned_from: Mapping[Role, str] = {}

@@ -11,13 +11,15 @@ to declare and to make, and both show in a program that is done in milliseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from bninspect.model.graph import Graph
 
 from bninspect.model.checkpoint import KerasLayer, Variable
 from bninspect.model.roles import Role
@@ -130,17 +132,29 @@ class Change(NamedTuple):
     largest: float | None
 
 
+class Movement(NamedTuple):
+    """An interval between two checkpoints in which statistics moved: `from step 20 to step 40`.
+
+    `graphs` reads the graphs beside the later one of both; it raises a `ReadProblem`.
+    """
+
+    when: str
+    graphs: Callable[[], Sequence[Graph]]
+
+
 class Since(NamedTuple):
     """What became of a layer since an earlier checkpoint of its training.
 
     `earlier` is what a sentence calls that checkpoint. `changes` holds the members that both store
     with one type and number of channels. `facts` are sentences that show that the network was
-    trained in between, whatever became of this layer.
+    trained in between, whatever became of this layer. `moved_before` is the last time that a
+    statistic moved before `earlier`; None if that is not known.
     """
 
     earlier: str
     changes: Mapping[Role, Change]
     facts: tuple[str, ...] = ()
+    moved_before: Movement | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,7 +169,8 @@ class BNLayer:
     `momentum`, `epsilon` and `keras` are None where nothing stored tells them; `keras_version` is
     that of the checkpoint. `values`,
     `shadow_values` and `training` are filled when the variables have been read, `since` if there is
-    an earlier checkpoint to compare with.
+    an earlier checkpoint to compare with. `may_be_optimized` says that slots or values suggest
+    that an optimizer writes the statistics.
     """
 
     name: str
@@ -174,6 +189,7 @@ class BNLayer:
     shadow_values: Mapping[Role, Values] = field(default_factory=dict)
     training: TrainingEvidence = field(default=TrainingEvidence())
     since: Since | None = None
+    may_be_optimized: bool = False
 
     @property
     def channels(self) -> int | None:

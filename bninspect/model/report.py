@@ -6,7 +6,7 @@ A *rule* looks at one layer and yields *violations*; with its rule's code and fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from bninspect.errors import ReadProblem
-    from bninspect.model.graph import GraphEvidence
+    from bninspect.model.graph import Graph, GraphEvidence
     from bninspect.model.target import Training
 from bninspect.model.rule import SEVERITIES, Rule, Severity, at_least, no_graph
 
@@ -49,8 +49,8 @@ class Finding(NamedTuple):
     `severity` may be milder than the rule's. `message` says in a sentence what is wrong, `evidence`
     what else is stored that bears on it, `fix` what to do. `cause` is None unless the files prove
     it, else one of `update-ops-not-run`, `built-with-training-false`, `layer-frozen`,
-    `too-few-updates`, `saver-omitted-statistics`, `untrained`, `batch-statistics-mode` and
-    `half-precision`.
+    `too-few-updates`, `saver-omitted-statistics`, `statistics-not-loaded`, `untrained`,
+    `batch-statistics-mode` and `half-precision`.
     """
 
     rule: Rule
@@ -122,9 +122,10 @@ class CheckpointReport:
     named, if BN107 is judged. With an `error` all else is empty.
 
     `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
-    is that of `RuleContext`. `layers_left_out` counts layers that are
-    not kept any more; then of the names, too, only some are. `state` tells the files of now from
-    those of another time, if it was asked for. `line` is that of an earlier run which this is from.
+    is that of `RuleContext`, `graphs` that of `Checkpoint`. `layers_left_out` counts layers that
+    are not kept any more; then of the names, too, only some are. `state` tells the files of now
+    from those of another time, if it was asked for. `line` is that of an earlier run which this
+    is from.
 
     Where a run follows trainings, `training` is that of this checkpoint, and `previous` the path of
     the checkpoint before it: the one that this is a later state of, by its layers and its step.
@@ -145,6 +146,7 @@ class CheckpointReport:
     error: ReadProblem | None = None
     since: Earlier | None = None
     graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
+    graphs: Callable[[], Sequence[Graph]] = tuple
     layers_left_out: int = 0
     state: str | None = None
     line: str | None = None

@@ -11,7 +11,7 @@ from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
 from bninspect.model.rule import Cause, Rule, RuleContext
-from bninspect.rules import cold, frozen, incomplete, numeric, stuck, untouched
+from bninspect.rules import cold, frozen, incomplete, numeric, optimized, stuck, untouched
 from bninspect.rules.cause_catalogue import CAUSES as CAUSES
 from bninspect.wording import did_you_mean, nearest
 
@@ -20,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     *untouched.RULES,
     *cold.RULES,
     *frozen.RULES,
+    *optimized.RULES,
     *incomplete.RULES,
     *numeric.RULES,
 )

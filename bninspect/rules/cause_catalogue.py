@@ -34,6 +34,11 @@ CAUSES: tuple[Cause, ...] = (
         rules=("BN201", "BN202"),
     ),
     Cause(
+        name="statistics-not-loaded",
+        summary="gamma and beta were copied or loaded, the statistics were not",
+        rules=("BN101", "BN107"),
+    ),
+    Cause(
         name="untrained",
         summary="the model was saved before its first training step",
         rules=("BN105",),

@@ -12,21 +12,32 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import AFFINE, Role
+from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.model.rule import RuleContext
 from bninspect.rules.fixes import (
     run_collected_updates,
     run_uncollected_updates,
-    switched_off,
+    switch_on,
     train_in_training_mode,
 )
-from bninspect.wording import listed
+from bninspect.rules.graph_fixes import (
+    copy_statistics,
+    load_or_build,
+    load_statistics,
+    not_run_or_switched_off,
+    run_by_hand_until,
+    switched_off,
+    train_the_training_network,
+    written,
+)
+from bninspect.wording import listed, plural
 
 if TYPE_CHECKING:
-    from bninspect.model.graph import GraphEvidence, Update
+    from bninspect.model.graph import Condition, GraphEvidence, Update
 
 # Causes: statistics that their layer does not use, a layer called with training=False.
 NEVER_USED, INFERENCE = "batch-statistics-mode", "built-with-training-false"
+NOT_LOADED = "statistics-not-loaded"
 # The family whose accumulators are filled after training.
 FILLED_LATER = "compare_gan"
 _NAMED = 3
@@ -61,7 +72,7 @@ def in_inference_mode(layer: BNLayer) -> Proof | None:
 
 
 def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
-    """Why the statistics `roles` of a layer stand still, as far as the graph tells."""
+    """Return why the statistics `roles` of a layer stand still, as far as the graph proves it."""
     graph = context.graph(layer)
     if graph is None:
         return Proof()
@@ -70,75 +81,115 @@ def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role])
         return Proof(facts=(f"{none}: what a training step runs cannot be told from that",))
     updates = [update for update in graph.updates if update.role in roles]
     if any(update.run_by for update in updates):
-        return Proof(facts=_facts_of_run(graph, roles), fix=switched_off(_placeholders(graph)))
+        return Proof(
+            facts=_facts_of_run(graph, roles), fix=switched_off(graph.conditions, switch_on(layer))
+        )
     if updates:
         return _updates_not_run(layer, graph, updates)
     if not graph.complete or graph.updates or not all(role in graph.statistics for role in roles):
         return Proof()
-    return _never_built(layer, graph)
+    return _never_built(layer, graph, roles)
 
 
 def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Update]) -> Proof:
+    """Return what is proved where no training op depends on the updates."""
     if graph.stored:
         kept = "no optimizer depends on the updates, but something else that keeps a result does"
         return Proof(facts=(kept, "what a training step ran is not stored"))
-    nodes = [update.node for update in updates]
     whose = f"`{layer.name}`"
     if len(updates) < len(graph.updates):
         whose = f"{' and '.join(dict.fromkeys(update.role for update in updates))} of {whose}"
-    ops = _names(graph.training_ops)
-    one = len(graph.training_ops) == 1
-    count = f"the graph has {graph.total} update {'op' if graph.total == 1 else 'ops'}"
-    if graph.total_run:
-        told = (
-            f"{count} of BN statistics and training ops depend on {graph.total_run} of them, but"
-            f" {ops} {'does' if one else 'do'} not depend on those of {whose}"
-        )
-    else:
-        told = f"{count}, but {ops} {'does' if one else 'do'} not depend on them"
-    if graph.collected:
-        where = f"UPDATE_OPS holds those of {whose}: {_names(nodes)}"
-        fix = run_collected_updates(layer)
-    else:
-        where = f"UPDATE_OPS does not hold those of {whose}: {_names(nodes)}"
-        fix = run_uncollected_updates(layer)
-    return Proof("update-ops-not-run", (told, where, *_switched(graph)), fix)
+    unreached = _unreached(graph, whose)
+    if _computed_in_inference_mode(graph):
+        facts = (unreached, *_inference_facts(graph))
+        return Proof(INFERENCE, facts, train_the_training_network())
+    holds = "holds" if graph.collected else "does not hold"
+    where = f"UPDATE_OPS {holds} those of {whose}: {_names([one.node for one in updates])}"
+    facts = (unreached, where, *condition_facts(graph.conditions))
+    fix = run_collected_updates(layer) if graph.collected else run_uncollected_updates(layer)
+    if not any(update.can_be_run for update in updates):
+        alone = "no op that session.run can fetch depends on them: nothing can run them"
+        return Proof("update-ops-not-run", (*facts, alone), fix)
+    if graph.moved_before is not None:
+        by_hand = f"the statistics moved {graph.moved_before}: something ran the updates then"
+        return Proof(facts=(*facts, by_hand), fix=run_by_hand_until(graph.moved_before, fix))
+    if graph.conditions:
+        return Proof(facts=facts, fix=not_run_or_switched_off(graph.conditions, fix))
+    return Proof("update-ops-not-run", facts, fix)
 
 
-def _switched(graph: GraphEvidence) -> tuple[str, ...]:
-    """What else keeps updates from changing anything, even if they are run by hand."""
-    placeholders = _placeholders(graph)
-    if not placeholders:
-        return ()
-    one = len(placeholders) == 1
-    switch = f"the {'placeholder' if one else 'placeholders'} {_names(placeholders)}"
+def _unreached(graph: GraphEvidence, whose: str) -> str:
+    """Say that training ops depend on none of some updates, and on how many others."""
+    does = "does" if len(graph.training_ops) == 1 else "do"
+    ops = f"{_names(graph.training_ops)} {does} not depend on"
+    count = f"the graph has {plural(graph.total, 'update op')}"
+    if not graph.total_run:
+        return f"{count}, but {ops} them"
     return (
-        f"{switch} can switch them off; what {'it was' if one else 'they were'} fed is not stored",
+        f"{count} of BN statistics and training ops depend on {graph.total_run} of them, but"
+        f" {ops} those of {whose}"
     )
 
 
-def _placeholders(graph: GraphEvidence) -> tuple[str, ...]:
-    return tuple(one.name for one in graph.conditions if one.kind == "placeholder")
+def condition_facts(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """Say what can keep updates from changing anything, even if they are run by hand."""
+    return tuple(_condition_fact(one) for one in conditions[:_NAMED])
 
 
-def _never_built(layer: BNLayer, graph: GraphEvidence) -> Proof:
-    """The graph has the statistics as variables, and no node that updates one."""
+def _condition_fact(condition: Condition) -> str:
+    name, value = f"`{condition.name}`", written(condition.value)
+    if condition.kind == "placeholder":
+        default = "" if value is None else f"its default is {value}, "
+        return f"the placeholder {name} can switch them off; {default}what it was fed is not stored"
+    if condition.kind == "variable" and condition.bound is not None:
+        stored = "" if value is None else f" (stored as {value})"
+        return (
+            f"a condition that compares the variable {name}{stored} with"
+            f" {written(condition.bound)} can switch them off"
+        )
+    if condition.kind == "variable":
+        stored = "its value is not stored" if value is None else f"it is stored as {value}"
+        return f"the variable {name} can switch them off; {stored}"
+    if condition.kind == "constant":
+        return f"the condition {name}, a constant of the graph, can switch them off"
+    return f"the output of {name} can switch them off; what it gave is not stored"
+
+
+def _never_built(layer: BNLayer, graph: GraphEvidence, roles: Sequence[Role]) -> Proof:
+    """Return what is proved where the statistics are variables that no node updates."""
     none = "no node of the graph updates " + " or ".join(
         f"`{name}`" for name in graph.statistics.values()
     )
-    # Hand-written layers may use the statistics in one branch, and those of the batch in another.
+    assigned = [role for role in AFFINE if role in graph.assigned_from]
+    if assigned and not graph.optimized and len(roles) == len(STATISTICS):
+        sources = _names([graph.assigned_from[role] for role in assigned])
+        copied = f"the graph assigns {' and '.join(assigned)} from {sources}"
+        return Proof(NOT_LOADED, (copied, none), copy_statistics(assigned))
+    if not _computed_in_inference_mode(graph):
+        return Proof(facts=(none,), fix=load_or_build())
+    facts = (none, *_inference_facts(graph))
+    if graph.optimized:
+        return Proof(INFERENCE, facts, train_in_training_mode())
+    frozen = "no optimizer node changes its gamma or beta"
+    if _affine_moved(layer):
+        return Proof(facts=(*facts, frozen), fix=load_statistics())
+    return Proof("layer-frozen", (*facts, frozen), train_in_training_mode(frozen=True))
+
+
+def _computed_in_inference_mode(graph: GraphEvidence) -> bool:
+    """Whether training computes the layer with its stored statistics, and in no other way.
+
+    Hand-written layers may use the statistics in one branch, and those of the batch in another.
+    """
     plain = bool(graph.modes) or not (graph.chosen or graph.moments)
-    if not graph.reads or True in graph.modes or not plain:
-        return Proof(facts=(none,))
-    ops = _names(graph.training_ops)
-    reads = f"what {ops} {_compute(graph)} uses them: the layer is in inference mode"
+    return graph.reads and plain and True not in graph.modes
+
+
+def _inference_facts(graph: GraphEvidence) -> tuple[str, ...]:
+    compute = "computes" if len(graph.training_ops) == 1 else "compute"
+    ops = f"what {_names(graph.training_ops)} {compute} uses the statistics"
     mode = ("its fused kernel has is_training=False",) if graph.modes else ()
-    if not graph.optimized and _affine_moved(layer):
-        return Proof(facts=(none, reads, *mode))
-    if not graph.optimized:
-        frozen = "no optimizer node changes its gamma or beta"
-        return Proof("layer-frozen", (none, reads, frozen), train_in_training_mode(frozen=True))
-    return Proof(INFERENCE, (none, reads, *mode), train_in_training_mode())
+    return (f"{ops}: the layer is in inference mode", *mode)
 
 
 def _affine_moved(layer: BNLayer) -> bool:
@@ -148,10 +199,6 @@ def _affine_moved(layer: BNLayer) -> bool:
     ):
         return True
     return any(fact.startswith(AFFINE) for fact in layer.training.facts)
-
-
-def _compute(graph: GraphEvidence) -> str:
-    return "computes" if len(graph.training_ops) == 1 else "compute"
 
 
 def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...]:
@@ -167,7 +214,8 @@ def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...
         depend = "depends" if len(run_by) == 1 else "depend"
         fact = f"in the graph {_names(run_by)} {depend} on updates of {' and '.join(updated)}"
         facts.append(f"{fact}, {_names(others)} not" if others else fact)
-    return (*facts, *(_switched(graph) or ("why they changed nothing is not stored",)))
+    unknown = ("why they changed nothing is not stored",)
+    return (*facts, *(condition_facts(graph.conditions) or unknown))
 
 
 def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:

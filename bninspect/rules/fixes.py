@@ -5,23 +5,23 @@ The sentence is for the report, where the family is known. The pages' code is in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from bninspect.model.layer import BNLayer
 
 # The weights may be good, and only the averages missing: see `Without training again` below.
-_AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says when)."
+AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says when)."
 
 _TF1 = (
     "Run the update ops with every training step: when all layers are built, build the train op"
     " under `tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS))`, call the layers"
-    f" with training=True while training, and train {_AGAIN}"
+    f" with training=True while training, and train {AGAIN}"
 )
 _KERAS = (
     "Train the layer in training mode: `model(x, training=True)` in a loop or `train_step` of your"
     " own, no training=False in a `call` (`model.fit` does the rest); in a TF1 session run"
     " `model.updates` with the train op; in a Keras 3 stateless loop keep the non-trainable"
-    f" variables that are returned. Then train {_AGAIN}"
+    f" variables that are returned. Then train {AGAIN}"
 )
 _UPDATES: Mapping[str, str] = {
     "tf.layers": _TF1,
@@ -34,7 +34,7 @@ _UPDATES: Mapping[str, str] = {
     ),
     "slim": (
         "Build the train op with `slim.learning.create_train_op(total_loss, optimizer)` instead of"
-        f" `optimizer.minimize`, set is_training=True while training, and train {_AGAIN}"
+        f" `optimizer.minimize`, set is_training=True while training, and train {AGAIN}"
     ),
     "keras": _KERAS,
     "keras-1": (
@@ -44,33 +44,35 @@ _UPDATES: Mapping[str, str] = {
     "moments-ema": (
         "Run `ema.apply([batch_mean, batch_variance])` with every training step: use what"
         " `tf.cond(is_training, …)` returns, so that the apply op is part of the training graph,"
-        f" and feed the phase placeholder True while training; then train {_AGAIN}"
+        f" and feed the phase placeholder True while training; then train {AGAIN}"
     ),
     "sonnet-2": (
         "Call the module with is_training=True in every training step (in eager mode or inside the"
-        f" same tf.function, so that its averages are assigned); then train {_AGAIN}"
+        f" same tf.function, so that its averages are assigned); then train {AGAIN}"
     ),
     "darkflow": (
         "Feed the layers' is_training placeholder True while training (darkflow's own train loop"
-        f" does); then train {_AGAIN}"
+        f" does); then train {AGAIN}"
     ),
     "sonnet-1": (
         "Connect the module with is_training=True while training and run"
-        f" `tf.get_collection(tf.GraphKeys.UPDATE_OPS)` with the train op; then train {_AGAIN}"
+        f" `tf.get_collection(tf.GraphKeys.UPDATE_OPS)` with the train op; then train {AGAIN}"
     ),
     "tflearn": (
         "Call `tflearn.is_training(True, session=session)` before a training loop of your own"
-        f" (DNN.fit does it); then train {_AGAIN}"
+        f" (DNN.fit does it); then train {AGAIN}"
     ),
     "tensorpack": (
         "Build the training tower with is_training=True and keep the RunUpdateOps callback, which"
-        f" runs the update ops; then train {_AGAIN}"
+        f" runs the update ops; then train {AGAIN}"
     ),
 }
+# Families whose fix above is about the mode alone.
+_WITH_MODES = {"tflearn", "darkflow"}
 _HAND_WRITTEN = (
     "Run the assign ops of the moving averages with every training step, for example under"
     " `tf.control_dependencies([update_mean, update_variance])` around the train op; then train"
-    f" {_AGAIN}"
+    f" {AGAIN}"
 )
 
 
@@ -79,28 +81,19 @@ def run_the_updates(layer: BNLayer) -> str:
     if layer.momentum == 1.0:
         return (
             "With momentum 1 an update changes nothing: give the layer a momentum of 0.9 to 0.99,"
-            f" and train {_AGAIN}"
+            f" and train {AGAIN}"
         )
     return _UPDATES.get(layer.family, _HAND_WRITTEN)
+
+
+def switch_on(layer: BNLayer) -> str | None:
+    """Return how the layer's framework sets the training mode, where it has a way of its own."""
+    return _UPDATES[layer.family] if layer.family in _WITH_MODES else None
 
 
 def run_collected_updates(layer: BNLayer) -> str:
     """What to do where UPDATE_OPS has the updates, so that they are a framework's."""
     return _TF1 if layer.family == "custom-scope" else run_the_updates(layer)
-
-
-def switched_off(placeholders: Sequence[str] = ()) -> str:
-    """What to look for where a training step runs the updates, and they changed nothing.
-
-    `placeholders` are those that switch them.
-    """
-    switch = " or ".join(f"`{name}`" for name in placeholders[:3])
-    fed = f"the placeholder {switch}" if switch else "a training placeholder"
-    return (
-        f"By the graph a training step runs the update ops. Look for what switched them off: {fed}"
-        " fed False or left at its default, a branch that was not taken, or that another graph than"
-        f" this one was trained. Then train {_AGAIN}"
-    )
 
 
 def run_uncollected_updates(layer: BNLayer) -> str:
@@ -117,7 +110,7 @@ def run_uncollected_updates(layer: BNLayer) -> str:
             " `tf.control_dependencies(model.updates)`; the model must be built on what the loop"
             " feeds, as with `keras.Input(tensor=images)`. If the layer is hand-written, do so with"
             " its assign ops. A layer with trainable=False leaves them out too. Then train"
-            f" {_AGAIN}"
+            f" {AGAIN}"
         )
     return run_the_updates(layer)
 
@@ -131,7 +124,7 @@ def train_in_training_mode(*, frozen: bool = False) -> str:
         )
     return (
         "Build the training graph with training=True (tf.layers; its default is False) or"
-        f" is_training=True (slim), run the update ops with every training step, and train {_AGAIN}"
+        f" is_training=True (slim), run the update ops with every training step, and train {AGAIN}"
         " As it is, training and inference agree, but the layer is no more than a scale and a"
         " shift."
     )

@@ -12,6 +12,7 @@ from bninspect.rules.channels import (
     dead_of,
     momentum_of,
 )
+from bninspect.rules.optimized import optimizer_writes
 
 # The square of float16's largest number: beyond it one standard deviation of the activations
 # is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
@@ -49,7 +50,8 @@ def negative_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
 
 def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """BN303."""
-    if count := dead_of(layer, context):
+    count = dead_of(layer, context)
+    if count and not optimizer_writes(layer, context):
         yield Violation(
             f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"
             " variance has decayed",

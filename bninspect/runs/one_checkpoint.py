@@ -18,6 +18,7 @@ from bninspect.batchnorm.find_layers import (
 from bninspect.config.model import Config
 from bninspect.errors import Incomplete, ReadProblem
 from bninspect.evidence.keras_config import with_keras_config
+from bninspect.evidence.optimizer_slots import with_signs_of_optimizers
 from bninspect.evidence.progress import read_optimizer_steps, read_step
 from bninspect.formats.opening import open_target
 from bninspect.model.checkpoint import Checkpoint
@@ -107,6 +108,7 @@ def _inspect(
             prefetch_evidence(checkpoint, layers)
             optimizer_steps = read_optimizer_steps(checkpoint)
         layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
+        layers = with_signs_of_optimizers(checkpoint, layers)
     except Incomplete as problem:
         if rules is not None:
             raise
@@ -132,6 +134,7 @@ def _inspect(
         unchecked=unchecked,
         since=comparison.since,
         graph=graph,
+        graphs=checkpoint.graphs,
         previous=comparison.previous,
     )
 
@@ -189,7 +192,14 @@ class _GraphBeside:
     def __call__(self, layer: BNLayer) -> GraphEvidence | None:
         if self._found is None:
             self._found = self._read()
-        return self._found.get(layer.name)
+        found = self._found.get(layer.name)
+        if found is None or any(update.run_by for update in found.updates):
+            return found
+        if layer.since is None or layer.since.moved_before is None:
+            return found
+        from bninspect.evidence.changes import moved_before_with
+
+        return found._replace(moved_before=moved_before_with(layer, self._checkpoint.graphs))
 
     def _read(self) -> dict[str, GraphEvidence]:
         try:

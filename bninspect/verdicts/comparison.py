@@ -19,7 +19,7 @@ from bninspect.evidence.changes import (
     match_layers,
     stood_still,
 )
-from bninspect.model.layer import BNLayer, Change, Since
+from bninspect.model.layer import BNLayer, Change, Movement, Since
 from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.roles import STATISTICS, Role
 from bninspect.model.rule import RuleContext
@@ -263,7 +263,7 @@ def _stretches(
             yield Stretch(
                 first,
                 last,
-                _judge(run, layers, first, last),
+                _judge(run, layers, first, last, _moved_before(run, changes[:first])),
                 or_earlier,
                 or_earlier and all(one.all_initial for one in known),
             )
@@ -313,8 +313,21 @@ def _as_of_today(findings: tuple[Finding, ...], run: _Run, last: int) -> tuple[F
     )
 
 
+def _moved_before(run: _Run, changes: Sequence[Changes]) -> Movement | None:
+    """Return the last of some intervals in which a statistic moved."""
+    for interval in reversed(range(len(changes))):
+        if any(role in changes[interval] and changes[interval][role].moved for role in STATISTICS):
+            when = f"from {run.labels[interval]} to {run.labels[interval + 1]}"
+            return Movement(when, run.checkpoints[interval + 1].graphs)
+    return None
+
+
 def _judge(
-    run: _Run, layers: Sequence[BNLayer | None], first: int, last: int
+    run: _Run,
+    layers: Sequence[BNLayer | None],
+    first: int,
+    last: int,
+    moved_before: Movement | None,
 ) -> tuple[Finding, ...]:
     before, after = layers[first], layers[last]
     if before is None or after is None:
@@ -324,7 +337,7 @@ def _judge(
         max(run.trained[first:last]),
         len(run.checkpoints[last].layers),
     )
-    since = Since(run.labels[first], changes_between(before, after), facts)
+    since = Since(run.labels[first], changes_between(before, after), facts, moved_before)
     rules = [rule for rule in RULES if rule.needs_earlier]
     context = RuleContext(graph=run.checkpoints[last].graph)
     return _as_of_today(apply_rules([replace(after, since=since)], rules, context), run, last)

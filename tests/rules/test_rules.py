@@ -61,6 +61,7 @@ CATALOGUE = {
     "BN105": ("layer-untouched", "warning"),
     "BN106": ("statistics-cold", "warning"),
     "BN107": ("statistics-frozen", "error"),
+    "BN108": ("statistics-optimized", "error"),
     "BN201": ("statistics-missing", "error"),
     "BN202": ("statistics-half-missing", "error"),
     "BN203": ("shape-mismatch", "error"),
@@ -117,7 +118,7 @@ def test_no_choice_is_every_rule():
         (["BN2"], [], ["BN201", "BN202", "BN203", "BN204"]),
         (["BN302", "BN20", "BN302"], [], ["BN201", "BN202", "BN203", "BN204", "BN302"]),
         (["BN1"], ["BN10"], []),
-        (["BN1"], ["BN101", "bn105"], ["BN102", "BN103", "BN104", "BN106", "BN107"]),
+        (["BN1"], ["BN101", "bn105"], ["BN102", "BN103", "BN104", "BN106", "BN107", "BN108"]),
         (["BN101"], ["BN3"], ["BN101"]),
         ([], ["BN1", "BN3"], ["BN201", "BN202", "BN203", "BN204"]),
         ([], ["B"], []),
@@ -128,7 +129,7 @@ def test_codes_may_be_cut_short(select, ignore, expected):
 
 
 @pytest.mark.parametrize("option", ["select", "ignore"])
-@pytest.mark.parametrize("code", ["BN108", "BN1011", "BN4", "N101", "", " BN101", "BN101,BN102"])
+@pytest.mark.parametrize("code", ["BN1080", "BN1011", "BN4", "N101", "", " BN101", "BN101,BN102"])
 def test_an_unknown_code_is_a_usage_problem(code, option):
     with pytest.raises(UsageProblem, match=re.escape(repr(code))):
         chosen(**{option: ["BN101", code]})
@@ -187,6 +188,12 @@ FIRING = {
     "BN105": {**STUCK, "gamma": 1.0},
     "BN106": {**HEALTHY, "variance": 1.25, "momentum": 0.99, "step": 10},
     "BN107": {**HEALTHY, "since": Since("step 1", {**UNMOVED, "gamma": Change(True, 0.5)})},
+    "BN108": {
+        "mean": 0.0,
+        "variance": 0.97,
+        "may_be_optimized": True,
+        "others": {"bn/moving_variance/Momentum": (-0.1, -0.1, -0.1)},
+    },
     "BN201": {"gamma": GAMMA},
     "BN202": {"mean": MEAN, "gamma": GAMMA},
     "BN203": {**HEALTHY, "gamma": (1.5, 2.0)},

@@ -1,4 +1,4 @@
-"""Conditions that decide whether an update changes a statistic: the training mode, a step.
+"""Conditions that decide whether an update changes a statistic: the mode, or the step.
 
 A condition stands between an update and the statistics of the batch, or around the update:
 tf.cond as Switch and Merge or as If with its branches, tf.where as Select
@@ -15,6 +15,7 @@ from bninspect.evidence.graph.operations import (
     COMPARISONS,
     CONSTANT,
     LOGIC,
+    LOOP_PREDICATE,
     MERGES,
     PASSES,
     PLACEHOLDERS,
@@ -25,8 +26,7 @@ from bninspect.evidence.graph.operations import (
     VARIABLES,
 )
 from bninspect.evidence.graph.traversal import GraphTraversal
-from bninspect.evidence.progress import STEP_NAMES
-from bninspect.model.graph import Condition, Scalar
+from bninspect.model.graph import ARGUMENT, Condition, Graph, Scalar
 
 # The statistics of the batch are computed by other operations, so the traversal ends there. A
 # constant that was made inside of a tf.cond waits for the branch, by a control input.
@@ -60,9 +60,10 @@ def _predicates(traversal: GraphTraversal, updates: Iterable[int]) -> Iterator[i
     graph = traversal.graph
     nodes, complete = traversal.backwards(updates, _UPDATE)
     for node in nodes:
-        place = PREDICATES.get(graph.operations[node])
-        if place is not None and place < len(graph.inputs[node]):
-            yield graph.inputs[node][place]
+        place = PREDICATES.get(graph.operations[node], -1)
+        predicate = graph.inputs[node][place] if 0 <= place < len(graph.inputs[node]) else -1
+        if predicate >= 0 and graph.operations[predicate] != LOOP_PREDICATE:
+            yield predicate
     if not complete:
         yield nodes[-1]
     for update in updates:
@@ -85,23 +86,42 @@ def _conditions_of(
     if predicate < 0:
         return
     nodes, _ = traversal.backwards([predicate], _PREDICATE)
-    leaves = [node for node in nodes if graph.operations[node] not in _PREDICATE]
+    leaves = [node for node in nodes if not _is_followed(traversal, node)]
     constants = [node for node in leaves if graph.operations[node] == CONSTANT]
     values = {graph.attribute(node, "value") for node in constants}
     if len(constants) == len(leaves):
         if values != {True} or any(graph.operations[node] in LOGIC for node in nodes):
             yield Condition("constant", graph.names[predicate])
         return
-    is_compared = any(graph.operations[node] in COMPARISONS for node in nodes)
-    bounds = [value for value in values if isinstance(value, int | float)] if is_compared else []
+    bound = _bound(graph, nodes)
     for node in leaves:
         if node not in constants:
-            condition = _condition(traversal, node, stored)
-            yield condition._replace(bound=bounds[0] if len(bounds) == 1 else None)
+            yield _condition(traversal, node, stored)._replace(bound=bound)
+
+
+def _is_followed(traversal: GraphTraversal, node: int) -> bool:
+    """Whether the value of a node comes from others: logic, or an argument of a called function."""
+    operation = traversal.graph.operations[node]
+    return operation in _PREDICATE or (
+        operation == ARGUMENT and next(traversal.given_to(node), None) is not None
+    )
+
+
+def _bound(graph: Graph, nodes: Iterable[int]) -> Scalar | None:
+    """Return the one constant that the nodes of a predicate compare with, if there is one."""
+    bounds = {
+        graph.attribute(source, "value")
+        for node in nodes
+        if graph.operations[node] in COMPARISONS
+        for source in graph.inputs[node]
+        if source >= 0 and graph.operations[source] == CONSTANT
+    }
+    numbers = [value for value in bounds if isinstance(value, int | float)]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def _condition(traversal: GraphTraversal, node: int, stored: StoredScalar) -> Condition:
-    """Name what a predicate or a factor reads: a placeholder, a variable, the step, another op."""
+    """Name what a predicate or a factor reads: a placeholder, a variable, another op."""
     graph = traversal.graph
     name, operation = graph.names[node], graph.operations[node]
     if operation == _WITH_DEFAULT:
@@ -110,6 +130,5 @@ def _condition(traversal: GraphTraversal, node: int, stored: StoredScalar) -> Co
     if operation in PLACEHOLDERS:
         return Condition("placeholder", name)
     if operation in VARIABLES:
-        is_step = name.rpartition("/")[2] in STEP_NAMES
-        return Condition("step" if is_step else "variable", name, stored(name))
+        return Condition("variable", name, stored(name))
     return Condition("op", name)

@@ -19,8 +19,8 @@ from bninspect.evidence.graph.momentum import common_momentum
 from bninspect.evidence.graph.training_ops import TrainingOps, find_training_ops
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.evidence.graph.updates import (
-    find_copies,
     find_other_results,
+    find_sources,
     find_updates,
     takes_one_pass_variance,
 )
@@ -75,8 +75,8 @@ class _GraphFacts:
         }
         self._updates = find_updates(traversal, statistics)
         self._run_by = _training_ops_behind(traversal, ops, self._updates.nodes)
-        self._modes = find_modes(traversal, ops.optimizing)
-        self._copies = find_copies(traversal, every)
+        self._modes = find_modes(traversal, ops.optimizing, self._updates.nodes)
+        self._sources = find_sources(traversal, every)
         self._kept = traversal.ancestors(find_other_results(traversal, self._updates.nodes))
         self._collected = traversal.ancestors(graph.collections.get("update_ops", ()))
         self._optimizers: dict[int, list[int]] = {}
@@ -115,10 +115,10 @@ class _GraphFacts:
                 for role, node in statistics.items()
                 if node in self._optimizers
             },
-            copied_from={
-                role: graph.names[self._copies[node]]
+            assigned_from={
+                role: graph.names[self._sources[node]]
                 for role, node in members.items()
-                if node in self._copies
+                if node in self._sources
             },
         )
 
@@ -128,6 +128,7 @@ class _GraphFacts:
             roles[self._updates.nodes[node]],
             tuple(self._run_by[node]),
             self._traversal.in_loop(node),
+            self._traversal.can_be_run(node),
         )
 
 

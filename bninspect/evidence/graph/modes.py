@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from bninspect.evidence.graph.operations import ASSIGNS, CHOICES, FUSED_BATCH_NORMS, PASSES
@@ -24,10 +24,15 @@ class TrainingModes(NamedTuple):
     moments: bool
 
 
-def find_modes(traversal: GraphTraversal, optimizing: Iterable[int]) -> TrainingModes:
-    """Find how training computes with variables: in the nodes that optimizers depend on."""
+def find_modes(
+    traversal: GraphTraversal, optimizing: Iterable[int], updates: Container[int]
+) -> TrainingModes:
+    """Find how training computes with variables: in the nodes that optimizers depend on.
+
+    Updates of statistics read them too, but that is no computation of the layer.
+    """
     operations, inputs = traversal.graph.operations, traversal.graph.inputs
-    needed = traversal.ancestors(optimizing)
+    needed = traversal.ancestors(optimizing, without=updates)
     in_training = [node for node, runs in enumerate(needed) if runs]
     reads: set[int] = set()
     fused: dict[int, set[bool]] = {}

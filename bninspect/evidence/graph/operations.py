@@ -32,6 +32,7 @@ SWITCHES = {"Switch": 1, "RefSwitch": 1}
 SELECTS = {"Select": 0, "SelectV2": 0}
 MERGES = {"Merge", "RefMerge"}
 BRANCHES = {"If": 0, "StatelessIf": 0, "Case": 0, "StatelessCase": 0}
+LOOP_PREDICATE = "LoopCond"
 LOOPS = {"While", "StatelessWhile", "For"}
 ENTERS = {"Enter", "RefEnter"}
 CALLS = {

@@ -5,7 +5,7 @@ Every traversal is a loop over numbered nodes and looks at each a bounded number
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from bninspect.evidence.graph.operations import (
@@ -16,7 +16,9 @@ from bninspect.evidence.graph.operations import (
     ENTERS,
     FUNCTION_ATTRIBUTES,
     LOOPS,
+    MERGES,
     PASSES,
+    SWITCHES,
     VARIABLES,
 )
 from bninspect.model.graph import ARGUMENT, Function, Graph
@@ -52,17 +54,18 @@ class GraphTraversal:
             node for node, operation in enumerate(graph.operations) if operation.startswith(APPLIES)
         ]
 
-    def ancestors(self, starts: Iterable[int]) -> bytearray:
+    def ancestors(self, starts: Iterable[int], without: Container[int] = ()) -> bytearray:
         """Mark the nodes that run so that `starts` can, nodes of called functions included.
 
-        The result has one byte for each node of the graph: 1 if it runs.
+        The result has one byte for each node of the graph: 1 if it runs. Nodes `without` are left
+        out, and what only they need.
         """
         reached = bytearray(len(self.graph.names))
         entered: set[tuple[int, bool]] = set()
         waiting = [*starts]
         while waiting:
             node = waiting.pop()
-            if node < 0 or reached[node]:
+            if node < 0 or reached[node] or node in without:
                 continue
             reached[node] = 1
             waiting += self.graph.inputs[node]
@@ -135,6 +138,32 @@ class GraphTraversal:
             for name, function in self.graph.functions.items()
             for argument in function.arguments
         }
+
+    def can_be_run(self, node: int) -> bool:
+        """Whether session.run can run a node: by fetching it, or a node that depends on it.
+
+        A node in a branch of TensorFlow 1's tf.cond cannot be fetched
+        (tensorflow/python/ops/control_flow_ops.py, CondContext.AddOp), nor can one of a function.
+        """
+        if node in self.owner:
+            return bool(self._run_from_outside[node])
+        if not self._in_branch(node):
+            return True
+        return any(self.graph.operations[one] in MERGES for one in self.downstream([node]))
+
+    def _in_branch(self, node: int) -> bool:
+        """Whether a node takes its inputs from a switch, as those in a branch of tf.cond do."""
+        operations, inputs = self.graph.operations, self.graph.inputs
+        before = [
+            *inputs[node],
+            *(one for pivot in self.graph.controls[node] for one in inputs[pivot]),
+        ]
+        return any(source >= 0 and operations[source] in SWITCHES for source in before)
+
+    @cached_property
+    def _run_from_outside(self) -> bytearray:
+        outside = [node for node in range(len(self.graph.names)) if node not in self.owner]
+        return self.ancestors(outside)
 
     def in_loop(self, node: int) -> bool:
         """Whether a node that writes a variable lies in a loop's frame or a loop's function."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from bninspect.evidence.graph.operations import (
     ARITHMETIC,
     ASSIGNS,
+    CONSTANT,
     DIFFERENCES,
     NO_UPDATES,
     OTHER_WRITES,
@@ -75,25 +76,27 @@ def find_other_results(traversal: GraphTraversal, updates: Container[int]) -> It
             yield node
 
 
-def find_copies(traversal: GraphTraversal, variables: Collection[int]) -> dict[int, int]:
+def find_sources(traversal: GraphTraversal, variables: Collection[int]) -> dict[int, int]:
     """Find those of `variables` that the graph assigns from another variable, and that variable.
 
-    Its initialiser is no copy.
+    That is a copy, or an average of both as target networks have it: the assigned value is computed
+    from variables and constants alone. Initialisers are left out.
     """
     graph = traversal.graph
-    copies: dict[int, int] = {}
+    sources: dict[int, int] = {}
     for node, operation in enumerate(graph.operations):
         if operation not in ASSIGNS - RELATIVE_ASSIGNS or len(graph.inputs[node]) < 2:
             continue
         target, value = graph.inputs[node][:2]
-        if target < 0 or value < 0 or traversal.variables[target] not in variables:
-            continue
-        variable, source = traversal.variables[target], _origin(graph, value)
-        if source is None or source == variable or graph.operations[source] not in VARIABLES:
-            continue
-        if not _is_initialiser(graph, node, variable):
-            copies[variable] = source
-    return copies
+        variable = traversal.variables[target] if target >= 0 else -1
+        if variable in variables and not _is_initialiser(graph, node, variable):
+            nodes, complete = traversal.backwards([value], _UPDATE)
+            leaves = {one for one in nodes if graph.operations[one] not in _UPDATE}
+            others = {one for one in leaves if graph.operations[one] in VARIABLES} - {variable}
+            rest = {graph.operations[one] for one in leaves - others - {variable}}
+            if complete and len(others) == 1 and rest <= {CONSTANT}:
+                sources[variable] = others.pop()
+    return sources
 
 
 def is_computed(traversal: GraphTraversal, node: int) -> bool:

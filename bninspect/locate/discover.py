@@ -29,6 +29,7 @@ from typing import Literal, NamedTuple
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem
 from bninspect.locate.locate import as_typed, locate
+from bninspect.locate.single_file import format_of_other
 from bninspect.locate.state_file import read_state
 from bninspect.locate.training_directory import NamedCheckpoints, unreadable_directory
 from bninspect.locate.trainings import identity
@@ -50,9 +51,11 @@ from bninspect.storage.signatures import (
     HDF5_SIGNATURE,
     TABLE_MAGIC,
     ZIP_SIGNATURES,
+    OtherFormat,
     begins_as_v1,
     ends,
 )
+from bninspect.storage.urls import is_url
 from bninspect.storage.walk import walk
 from bninspect.wording import listed
 
@@ -126,11 +129,26 @@ def nothing_in(path: str) -> NotFound:
             "no checkpoint matches this pattern",
             "Check the pattern: * and ? stand for characters of one name, ** for any directories.",
         )
+    fault = "this directory holds no checkpoint, nor does any directory below it"
+    if (other := _other_file_in(path)) is not None:
+        name, format_ = other
+        return NotFound(path, f"{fault}; {name} is {format_.name}", format_.hint)
     return NotFound(
-        path,
-        "this directory holds no checkpoint, nor does any directory below it",
-        "Give the directory that the Saver wrote to, or the checkpoint's prefix.",
+        path, fault, "Give the directory that the Saver wrote to, or the checkpoint's prefix."
     )
+
+
+def _other_file_in(directory: str) -> tuple[str, OtherFormat] | None:
+    """Return the first file of another tool directly in a local directory, and its format."""
+    if is_url(directory):
+        return None
+    with suppress(OSError):
+        for name in sorted(filesystem.names_in(directory), key=natural_order)[:_GLANCE]:
+            with suppress(ReadProblem):
+                path = os.path.join(directory, name)
+                if filesystem.is_file(path) and (found := format_of_other(path)):
+                    return name, found
+    return None
 
 
 def one_of(path: str) -> Target:

@@ -23,6 +23,7 @@ from bninspect.storage.signatures import (
     HDF5_SIGNATURE,
     TABLE_MAGIC,
     ZIP_SIGNATURES,
+    OtherFormat,
     begins_as_v1,
     ends,
     foreign,
@@ -65,6 +66,12 @@ def locate_file(path: str) -> Target:
     if _has_user_block(path):
         return Target("hdf5", path)
     raise unknown(path, head)
+
+
+def format_of_other(path: str) -> OtherFormat | None:
+    """Return the format of a file of another tool, None for others; raises a `ReadProblem`."""
+    head, _ = ends(path)
+    return other_json(_read_map(path)) if head.lstrip().startswith(b"{") else other_format(head)
 
 
 def _cut_short(path: str) -> ReadProblem:

@@ -140,7 +140,7 @@ class _Search:
         if exists(path):
             return True
         if (error := filesystem.out_of_reach(path)) is not None:
-            self.faults[path] = error
+            self.faults[os.path.dirname(path) or "."] = error
         return False
 
     def _closure(self, positions: frozenset[int]) -> frozenset[int]:

@@ -26,7 +26,7 @@ class OtherFormat(NamedTuple):
     hint: str
 
 
-_ORIGINAL = "Check the TensorFlow checkpoint or Keras file that it was converted from."
+_ORIGINAL = "If it was made from a TensorFlow or Keras model, check the checkpoint of that."
 _OURS = "bninspect reads TensorFlow checkpoints and Keras files."
 _PYTORCH = OtherFormat("a PyTorch file", _OURS)
 _NUMPY = "Check the checkpoint or Keras file that its arrays were taken from."
@@ -56,7 +56,7 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], OtherFormat], ...] = tuple(
         (
             rb".{4}TFL3",
             OtherFormat(
-                "a TensorFlow Lite model, where batch normalization is folded into other weights",
+                "a TensorFlow Lite model, where batch normalization is part of other operations",
                 _ORIGINAL,
             ),
         ),
@@ -70,8 +70,8 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], OtherFormat], ...] = tuple(
         (
             rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x01-\x7f][\w.][\w.\\/>-]*(\x12[\x01-\x40][A-Z_]|\Z)",
             OtherFormat(
-                "a frozen TensorFlow graph, whose variables have become constants",
-                "Check the checkpoint that it was frozen from.",
+                "a TensorFlow graph without variables (frozen ones have become constants)",
+                "Check the checkpoint that it was made with.",
             ),
         ),
         (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),

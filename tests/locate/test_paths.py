@@ -397,6 +397,41 @@ class TestPointers:
         assert "this is a text file" in item["error"]["message"]
 
 
+class TestV1CutShort:
+    """A V1 checkpoint has no name of its own kind, so a cut one must not pass for another file."""
+
+    @pytest.mark.parametrize("length", [40, 1000])
+    def test_is_named_in_a_directory(self, run: Run, tmp_path: Path, length: int) -> None:
+        put_keras(tmp_path / "a.h5")
+        (tmp_path / "model-200").write_bytes(V1.read_bytes()[:length])
+        assert names(run, tmp_path, tmp_path) == ["a.h5", "model-200 incomplete"]
+        assert (
+            "model-200: this TensorFlow V1 checkpoint was cut short" in run("check", tmp_path).said
+        )
+
+    def test_all_shards_are_named_once(self, run: Run, tmp_path: Path) -> None:
+        for shard in V1_SHARDS.iterdir():
+            (tmp_path / shard.name).write_bytes(shard.read_bytes()[:50])
+        assert names(run, tmp_path, tmp_path) == ["model.ckpt-60-?????-of-00004 incomplete"]
+
+    @pytest.mark.parametrize("content", [b"", b"\0", b"<html>not found</html>"])
+    def test_one_named_like_its_siblings_is_claimed(
+        self, run: Run, tmp_path: Path, content: bytes
+    ) -> None:
+        shutil.copy(V1, tmp_path / "model-100")
+        (tmp_path / "model-200").write_bytes(content)
+        (tmp_path / "DONE").write_bytes(content)
+        assert names(run, tmp_path, tmp_path) == ["model-100", "model-200 unknown-format"]
+
+    def test_the_newest_is_not_done_without(self, run: Run, tmp_path: Path) -> None:
+        shutil.copy(V1, tmp_path / "model-100")
+        (tmp_path / "model-200").write_bytes(V1.read_bytes()[:100])
+        state(tmp_path, "model-300")
+        (item,) = items(run, tmp_path)
+        assert item["error"]["kind"] == "incomplete"
+        assert "model-200" in item["error"]["message"]
+
+
 class TestOutOfReach:
     """Files that are there, or may be, and cannot be opened; as root all of them can."""
 

@@ -213,6 +213,7 @@ def one_sentence(run: Run, bad: str, good: str, phrase: str) -> None:
     assert outcome.exit_code == 2
     first, second = outcome.json["checkpoints"]
     assert phrase in first["error"]["message"]
+    assert first["error"]["message"].startswith(f"{bad}: ")  # not a file that was only tried
     assert second["error"] is None
 
 

@@ -376,7 +376,7 @@ def test_a_web_server_alone_is_no_checkpoint(web: Place, run: Run) -> None:
 def test_by_http_nothing_is_watched(web: Place, run: Run) -> None:
     outcome = run("watch", f"{web.url}/tf1_history_stopped", "--timeout", "0.1")
     assert outcome.exit_code == 2
-    assert "a web server does not tell what is in" in outcome.err
+    assert "a web server does not list what is in" in outcome.err
 
 
 def test_a_page(place: Place, run: Run, tmp_path: Path) -> None:

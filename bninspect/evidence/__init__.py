@@ -1,1 +1,1 @@
-"""What the files say about training: progress, and the stored Keras configuration."""
+"""Evidence of training: steps, slots, changes, the stored Keras configuration and graph."""

@@ -1,4 +1,4 @@
-"""What became of BN layers between two checkpoints of one training.
+"""Changes of BN layers between two checkpoints of one training.
 
 A member moved if one of its channels holds another number (-0.0 equals 0). How far it went is
 measured by what inference makes of it, channel by channel; the channel that went farthest counts:
@@ -35,11 +35,11 @@ _NAMED = 3
 
 
 def match_layers(earlier: Sequence[BNLayer], later: Sequence[BNLayer]) -> dict[int, int]:
-    """Which layer was which: the place of a later layer → its place among the earlier ones.
+    """Match layers by name: the place of a later layer → its place among the earlier ones.
 
-    Layers of one name belong together. Of the others those do of which one's name is the end of
-    the other's (`inner/bn` and `bn`: containers differ in the scopes they write), if they have as
-    many channels and no third layer comes into question.
+    Layers with the same name belong together. Two others do if the name of one is the end of the
+    other's (`inner/bn` and `bn`: containers write different scopes), they have equally many
+    channels, and no third layer fits either.
     """
     places = {layer.name: place for place, layer in enumerate(earlier)}
     matched = {
@@ -58,7 +58,7 @@ def match_layers(earlier: Sequence[BNLayer], later: Sequence[BNLayer]) -> dict[i
 def _by_tails(
     earlier: Sequence[BNLayer], old: list[int], later: Sequence[BNLayer], new: list[int]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of places whose names may mean one layer: one is the end of the other."""
+    """Yield pairs of places whose names may mean one layer: one is the end of the other."""
     names = {earlier[place].name: place for place in old}
     by_tail: dict[str, list[int]] = {}
     for place in old:
@@ -73,16 +73,16 @@ def _by_tails(
 
 
 def _tails(name: str) -> list[str]:
-    """What a name ends with, part by part, without the name itself."""
+    """List the ends of a name, part by part, without the name itself."""
     parts = name.split("/")
     first = max(1, len(parts) - _MAX_PARTS)
     return ["/".join(parts[start:]) for start in range(first, len(parts))]
 
 
 def changes_between(earlier: BNLayer, later: BNLayer) -> dict[Role, Change]:
-    """What became of each member that both layers hold with one type and number of channels.
+    """Return the change of each member that both layers hold with one type and channel count.
 
-    A member without channels is none: nothing of it could have moved.
+    Members without channels are left out: nothing of them could have moved.
     """
     pairs = {
         role: (earlier.values[role], values)
@@ -130,10 +130,10 @@ def _largest(
 
 
 def facts_of_training(steps: Sequence[int | None], changed: int, total: int) -> tuple[str, ...]:
-    """What shows that a network was trained between two checkpoints, as sentences.
+    """Return sentences that show that a network was trained between two checkpoints.
 
-    `steps` are those stored in the earlier one, in what lies between, and in the later one, where
-    the count may have started anew. `changed` of `total` layers have another gamma or beta.
+    `steps` are those stored in the earlier one, in those between, and in the later one; the count
+    may have started again. `changed` of `total` layers have another gamma or beta.
     """
     facts = []
     went = [f"from {first} to {last}" for first, last in _rises(steps) if first < last]
@@ -145,7 +145,7 @@ def facts_of_training(steps: Sequence[int | None], changed: int, total: int) -> 
 
 
 def _rises(steps: Sequence[int | None]) -> list[tuple[int, int]]:
-    """The first and the last of each run of stored steps that do not go back."""
+    """Return the first and last step of each run of stored steps that do not go back."""
     stored = [step for step in steps if step is not None]
     backs = [place for place, (a, b) in enumerate(pairwise(stored), 1) if a > b]
     ends = (*backs, len(stored)) if stored else ()
@@ -153,7 +153,7 @@ def _rises(steps: Sequence[int | None]) -> list[tuple[int, int]]:
 
 
 def differences(before: BNLayer, after: BNLayer, roles: Sequence[Role] = ROLES) -> Iterator[str]:
-    """Which of some members are stored with another type or number of channels, as clauses."""
+    """Yield clauses for members that are stored with another type or number of channels."""
     changed: dict[tuple[str, str], list[Role]] = {}
     for role in roles:
         pair = _stored(before, role), _stored(after, role)
@@ -171,7 +171,7 @@ def _stored(layer: BNLayer, role: Role) -> str:
 
 
 def affine_moved(changes: Mapping[Role, Change]) -> bool:
-    """Whether gamma or beta is among what moved."""
+    """Whether gamma or beta moved."""
     return any(role in changes and changes[role].moved for role in AFFINE)
 
 
@@ -184,7 +184,7 @@ def stood_still(layer: BNLayer, changes: Mapping[Role, Change]) -> bool:
 def with_since(
     layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
 ) -> tuple[list[BNLayer], tuple[str, ...]]:
-    """The layers with what became of them since `earlier`, and notes on what is not compared."""
+    """Return the layers with their changes since `earlier`, and notes on what is not compared."""
     called = earlier.path if earlier.step is None else f"{earlier.path} (step {earlier.step})"
     matched = match_layers(earlier.layers, layers)
     changes = {
@@ -247,7 +247,7 @@ def is_compared(layer: BNLayer) -> bool:
 def _not_compared(
     layers: Sequence[BNLayer], earlier: CheckpointReport, matched: Mapping[int, int]
 ) -> Iterator[str]:
-    """Which layers, of this checkpoint and of the earlier one, have nothing to be compared with."""
+    """Yield notes on layers of either checkpoint that cannot be compared."""
     new = [layer.name for place, layer in enumerate(layers) if place not in matched]
     if new:
         yield (
@@ -280,7 +280,7 @@ def _some(names: Sequence[str]) -> str:
 def contradictions(
     layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
 ) -> Iterator[str]:
-    """What speaks against `earlier`, which the layers have been compared with, being earlier."""
+    """Yield notes on what contradicts that `earlier` is the earlier checkpoint."""
     changes = [one for layer in layers if layer.since for one in layer.since.changes.values()]
     if changes and not any(one.moved for one in changes) and step == earlier.step:
         yield f"nothing of the BN layers differs from {earlier.path}: is it the same?"
@@ -295,12 +295,12 @@ def contradictions(
 def not_followed(
     earlier: CheckpointReport, layers: Sequence[BNLayer], step: int | None
 ) -> tuple[str, ...] | None:
-    """Why `layers` are not taken for a later state of the training of `earlier`; None if they are.
+    """Return why `layers` are not a later state of the training of `earlier`; None if they are.
 
-    The same layers and a later step tell different models in one directory apart whose files differ
-    in numbers alone (`resnet50.h5`, `resnet101.h5`; `fold_1.h5`, `fold_2.h5`). A step that is not
-    later may also be that of an optimizer which was made anew. No file tells which, so that is
-    said where it matters: where statistics stood still.
+    Equal layers and a later step show that it is one. Different models in one directory may have
+    file names that differ only in numbers (`resnet50.h5`, `resnet101.h5`; `fold_1.h5`,
+    `fold_2.h5`). A step that is not later may also belong to an optimizer that was created again;
+    the files do not tell, so a note says so where statistics stood still.
     """
     here, there = ([(one.name, one.channels) for one in some] for some in (layers, earlier.layers))
     if here != there:

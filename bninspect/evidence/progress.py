@@ -1,8 +1,8 @@
-"""How far training got, and whether a layer took part in it: step, gamma and beta, slots.
+"""Evidence of training in a checkpoint: the step, gamma and beta, optimizer slots.
 
 Optimizer slots of a name-based checkpoint lie below the variable's own name
-(`bn/gamma/Momentum`, tensorflow/python/training/slot_creator.py). Only those that start at a known
-value can show anything.
+(`bn/gamma/Momentum`, tensorflow/python/training/slot_creator.py). A slot shows training
+only if it starts at a known value.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ SLOT_INITIAL = {
 
 # Adam keeps beta1^(t+1) and beta2^(t+1) after t steps (tensorflow/python/training/adam.py), each a
 # float32 multiplied anew with every step; the first is 0 after some 850 steps. Neither beta is
-# stored: those in use are tried, and both powers have to tell of the same t. Where the first is 0
-# the others leave several t, of which the least is sure.
+# stored: the usual ones are tried, and both powers must give the same t. Where the first is 0, the
+# second fits several t, of which the least is sure.
 _ADAM_POWER = r"(?P<scope>(?:.*/)?)beta1_power(?P<again>_\d+)?"
 _BETA_1, _BETA_2 = (0.9, 0.5), (0.999, 0.9, 0.99, 0.9999, 0.98)
 _LEAST_NORMAL = 2.0**-126
@@ -52,12 +52,11 @@ _WHOLE = 0.01
 
 
 def read_step(checkpoint: Checkpoint) -> int | None:
-    """The training step stored in the checkpoint, or None.
+    """Return the training step stored in the checkpoint, or None.
 
     That is `global_step`, the one in the outermost scope, else the optimizer's count of
     iterations, else an object's `step` (Sonnet's optimizers, tf.train.Checkpoint(step=…)); the
-    largest, if there are several. Raises a `ReadProblem` if it is stored and
-    cannot be read.
+    largest, if there are several. Raises a `ReadProblem` if it is stored and cannot be read.
     """
     names = _named_steps(checkpoint)
     depth = min((name.count("/") for name in names.values()), default=0)
@@ -80,7 +79,7 @@ def _named_steps(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def step_variables(checkpoint: Checkpoint) -> Iterator[Variable]:
-    """What `read_step` will most likely read."""
+    """Yield the variables that `read_step` will most likely read."""
     names = _named_steps(checkpoint)
     for stored in names:
         yield checkpoint.variables[stored]
@@ -89,7 +88,7 @@ def step_variables(checkpoint: Checkpoint) -> Iterator[Variable]:
 
 
 def evidence_variables(checkpoint: Checkpoint, layers: Iterable[BNLayer]) -> Iterator[Variable]:
-    """What `read_optimizer_steps` and `training_evidence` of some layers will read at most."""
+    """Yield the variables that evidence of some layers may read, for prefetching."""
     variables = checkpoint.variables
     for name in variables:
         if re.search(r"beta[12]_power(_\d+)?$", name):
@@ -102,7 +101,7 @@ def evidence_variables(checkpoint: Checkpoint, layers: Iterable[BNLayer]) -> Ite
 
 
 def read_optimizer_steps(checkpoint: Checkpoint) -> tuple[OptimizerSteps, ...]:
-    """What the powers of beta that each Adam of TF1 stores tell of its steps, where they do.
+    """Count the steps of each Adam optimizer of TF1 by the powers of beta that it stores.
 
     Raises a `ReadProblem` if one is stored and cannot be read.
     """
@@ -124,7 +123,7 @@ def _power(variable: Variable) -> float:
 
 
 def _adam_steps(name: str, first: float, second: float) -> Iterator[OptimizerSteps]:
-    """The one number of steps that both powers tell of, if there is one."""
+    """Yield the one number of steps that fits both powers, if there is one."""
     if not (0.0 <= first < 1.0 and _LEAST_NORMAL <= second < 1.0):
         return
     if first < _LEAST_NORMAL:
@@ -155,7 +154,7 @@ def _exponent(power: float, base: float) -> float:
 
 
 def _matching(checkpoint: Checkpoint, part: str, expression: str) -> Iterator[Variable]:
-    """The variables, the optimizer's too, whose names match; `part` is quick to look for."""
+    """Yield the variables, the optimizer's too, whose names match and contain `part`."""
     known = checkpoint.known_names
     for variables in (checkpoint.variables, checkpoint.optimizer):
         for stored in variables:
@@ -165,7 +164,7 @@ def _matching(checkpoint: Checkpoint, part: str, expression: str) -> Iterator[Va
 
 
 def _counts(variables: Iterable[Variable]) -> list[int]:
-    """The scalars among `variables` that count something; other variables share their names."""
+    """Return the values of those `variables` that are counters: others share their names."""
     scalars = [
         float(variable.read())
         for variable in variables
@@ -180,7 +179,7 @@ def training_evidence(
     step: int | None,
     optimizers: Sequence[OptimizerSteps] = (),
 ) -> TrainingEvidence:
-    """What shows that `layer` was trained: step, gamma and beta, and their optimizer slots.
+    """Collect what shows that `layer` was trained: step, gamma and beta, their optimizer slots.
 
     `layer` has its values, `optimizers` are the counts of `read_optimizer_steps`. A step says
     nothing of a layer that the configuration calls frozen. Raises a `ReadProblem` if a slot cannot
@@ -232,7 +231,7 @@ def optimized(layer: BNLayer, variables: Mapping[str, Variable]) -> tuple[Role, 
 
 
 def _updates(layer: BNLayer) -> int | None:
-    """The updates that the layer counts for its averages (zero-debias, Sonnet 2, compare_gan)."""
+    """Read the layer's own count of its updates (zero-debias, Sonnet 2, compare_gan)."""
     counters = (
         variable for name, variable in layer.helpers.items() if name.endswith(_UPDATE_COUNTERS)
     )
@@ -251,7 +250,7 @@ def has_moved(values: Values) -> bool:
 
 
 def _slots(owner: str, variables: Mapping[str, Variable]) -> list[Variable]:
-    """The optimizer slots of a variable that start at a known value."""
+    """Return the optimizer slots of a variable that start at a known value."""
     names = (f"{owner}/{slot}" for slot in SLOT_INITIAL)
     return [variables[name] for name in names if name in variables]
 

@@ -1,9 +1,9 @@
-"""Why statistics stand still: the cause that the files prove, and the facts it stands on.
+"""Causes of statistics that stand still, each with the facts that prove it.
 
-What is so by design is said by the layer's family or stored configuration; else the graph beside a
+The layer's family or stored configuration may say that it is by design; else the graph beside the
 checkpoint may prove a cause. A graph alone is no finding, and one without an optimizer proves
-nothing. An update that a training op depends on did not run for a reason that is not stored (a
-placeholder fed False, a branch not taken, another graph than this): no cause.
+nothing. Where a training op depends on the updates, or a condition can switch them off, the reason
+is not stored (a placeholder fed False, a branch not taken, another graph than this one): no cause.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NAMED = 3
 
 
 class Proof(NamedTuple):
-    """The cause, None if none is proved, its facts, and what to do (None: as without a cause)."""
+    """A cause (None if none is proved), its facts, and a fix (None for the one without a cause)."""
 
     cause: str | None = None
     facts: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Proof(NamedTuple):
 
 
 def by_design(layer: BNLayer) -> Proof | None:
-    """Why training is not to update the statistics at all; None if it is."""
+    """Return why training never updates the statistics, by design; None if it should."""
     if layer.family == FILLED_LATER:
         told = "these accumulators are filled before evaluation or export, not in training"
         return Proof(facts=(told,))
@@ -65,7 +65,7 @@ def by_design(layer: BNLayer) -> Proof | None:
 
 
 def in_inference_mode(layer: BNLayer) -> Proof | None:
-    """That the stored model calls the layer in inference mode; None if it does not say so."""
+    """Return the proof that the stored model calls the layer in inference mode, or None."""
     if layer.keras is None or not layer.keras.inference_only:
         return None
     return Proof(INFERENCE, ("the stored model calls it with training=False",))
@@ -202,7 +202,7 @@ def _affine_moved(layer: BNLayer) -> bool:
 
 
 def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...]:
-    """Which training ops run updates of which statistics, and which do not."""
+    """Say which training ops run updates of which statistics, and which do not."""
     by_ops: dict[tuple[str, ...], list[str]] = {}
     for role in roles:
         run = {name for one in graph.updates if one.role == role for name in one.run_by}
@@ -219,7 +219,7 @@ def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...
 
 
 def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:
-    """Whether the graph has the variables that a checkpoint lacks."""
+    """Return the proof that the graph has the variables that a checkpoint lacks, if it has."""
     graph = context.graph(layer)
     there = (
         []
@@ -239,5 +239,5 @@ def _variables(names: Sequence[str]) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    """Some names: `` `a`, `b` ``, and how many more."""
+    """Return some names in quotes, and how many more: `` `a`, `b` and 3 more ``."""
     return listed([f"`{name}`" for name in names], _NAMED)

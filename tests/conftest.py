@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+
+from tests.support import needs
 
 # The same examples in every run and on every machine: what fails is what was changed.
 settings.register_profile(
@@ -41,6 +44,30 @@ class Fixture:
 def load_fixture(stem: str) -> Fixture:
     expected = json.loads((FIXTURES / f"{stem}.json").read_text(encoding="utf-8"))
     return Fixture(stem, FIXTURES / stem / expected["checkpoint"], expected)
+
+
+sys.addaudithook(needs.note_event)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that needs nothing besides Python as `quick`."""
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in needs.MARKERS):
+            item.add_marker("quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    needs.noted.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Fail a test that needed more than its markers say, with the markers that it lacks."""
+    yield
+    if lacking := needs.unmarked(item):
+        pytest.fail(f"mark this test: {', '.join(sorted(lacking))}", pytrace=False)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -276,6 +276,7 @@ def test_the_unwanted_modules_exist() -> None:
     assert own <= set(modules())
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     NEEDED,

@@ -55,6 +55,7 @@ def test_list_finds_the_layers(fixture: Fixture, run: Callable[..., Outcome]) ->
     assert found == fixture.expected["layers"]
 
 
+@pytest.mark.framework
 def test_the_framework_reads_the_same_values(fixture: Fixture) -> None:
     """Every variable, value for value, whether it belongs to a BN layer or not."""
     with bninspect.open_checkpoint(str(fixture.path)) as checkpoint:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
 import json
 import os
 import subprocess
@@ -62,10 +61,19 @@ BY_VERSION = {
         "tf_keras": ("BN101", ["bn"], "cause built-with-training-false"),
     },
 }
-CASES = [(*framework, name) for framework, names in FRAMEWORKS.items() for name in names]
+# What needs the trainings of one framework runs in one worker, where they run once.
+GROUPS = {framework: pytest.mark.xdist_group("-".join(framework)) for framework in FRAMEWORKS}
+CASES = [
+    pytest.param(*framework, name, marks=GROUPS[framework])
+    for framework, names in FRAMEWORKS.items()
+    for name in names
+]
+each_framework = pytest.mark.parametrize(
+    ("framework", "backend"), [pytest.param(*each, marks=GROUPS[each]) for each in FRAMEWORKS]
+)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def names_start_anew():
     """Keras numbers what has no name, `adam_1`: other tests must not see what these have made."""
     yield
@@ -77,9 +85,6 @@ def outcome(framework: str, backend: str, name: str) -> dict:
     """What the guard did in a training; another Keras than this process's has its own process."""
     if (framework, backend) == ("keras", "tensorflow"):
         return in_this_process(name)
-    for module in (framework, backend):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed (pip install '.[test]' does it)")
     done = in_another_process(framework, backend)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])[name]
@@ -114,6 +119,7 @@ def test_every_training_has_an_expectation() -> None:
     assert ran == HEALTHY | BROKEN.keys() | BY_VERSION.keys()
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize(("framework", "backend", "name"), CASES)
 def test_what_the_guard_says(framework: str, backend: str, name: str) -> None:
     told = outcome(framework, backend, name)
@@ -136,7 +142,8 @@ def test_what_the_guard_says(framework: str, backend: str, name: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(("framework", "backend"), FRAMEWORKS)
+@pytest.mark.framework
+@each_framework
 def test_stopping_and_not(framework: str, backend: str) -> None:
     epochs = {
         "inference_from_the_start": 2,
@@ -148,7 +155,8 @@ def test_stopping_and_not(framework: str, backend: str) -> None:
         assert outcome(framework, backend, name)["epochs"] == count, name
 
 
-@pytest.mark.parametrize(("framework", "backend"), FRAMEWORKS)
+@pytest.mark.framework
+@each_framework
 def test_frozen_on_purpose_is_a_note(framework: str, backend: str) -> None:
     frozen = outcome(framework, backend, "frozen_backbone")["findings"]
     assert frozen == [[layer, "BN107", "note", "layer-frozen"] for layer in THREE]
@@ -162,6 +170,7 @@ def small(**options):
     return keras.Model(x, keras.layers.Dense(1)(h))
 
 
+@pytest.mark.processes
 def test_needs_no_keras() -> None:
     program = "import sys, bninspect.keras; print(*sys.modules)"
     done = subprocess.run(
@@ -203,6 +212,7 @@ def test_a_guard_without_a_model_says_so() -> None:
         BatchNormGuard().on_train_begin()
 
 
+@pytest.mark.framework
 def test_each_layer_and_rule_is_told_once_for_a_model() -> None:
     guard = BatchNormGuard()
     for _ in range(2):
@@ -228,6 +238,7 @@ def by_hand(guard, model, train, epochs=1, batches=2) -> list[str]:
     return [str(one.message) for one in caught]
 
 
+@pytest.mark.framework
 def test_half_of_the_statistics() -> None:
     model = small()
     layer = model.get_layer("bn")
@@ -240,6 +251,7 @@ def test_half_of_the_statistics() -> None:
     assert "BN102 mean-never-updated" in said
 
 
+@pytest.mark.framework
 def test_initial_values_of_ones_own() -> None:
     model = small(moving_mean_initializer="ones", moving_variance_initializer="zeros")
     layer = model.get_layer("bn")
@@ -247,6 +259,7 @@ def test_initial_values_of_ones_own() -> None:
     assert "moving_mean is still 1 and moving_variance still 0 in all 3 channels" in said
 
 
+@pytest.mark.framework
 def test_layers_of_one_path_are_numbered() -> None:
     import keras
 
@@ -270,6 +283,7 @@ def test_layers_of_one_path_are_numbered() -> None:
     assert "bn#1of2" not in said
 
 
+@pytest.mark.framework
 def test_a_layer_that_a_person_wrote() -> None:
     import keras
 
@@ -295,6 +309,7 @@ def test_a_layer_that_a_person_wrote() -> None:
     assert "- own: moving_mean is still 0" in said
 
 
+@pytest.mark.framework
 def test_bfloat16_and_renorm_are_read() -> None:
     model = small(dtype="bfloat16", renorm=True) if _has_renorm() else small(dtype="bfloat16")
     (said,) = by_hand(BatchNormGuard(), model, lambda: None)

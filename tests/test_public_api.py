@@ -88,11 +88,13 @@ def mypy(tmp_path, source: str) -> list[str]:
     return [line.partition("consumer.py:")[2] for line in done.stdout.splitlines()[:-1]]
 
 
+@pytest.mark.processes
 def test_a_type_checker_knows_what_it_gets(tmp_path) -> None:
     lines = mypy(tmp_path, CONSUMER)
     assert [line.split('"')[1] for line in lines] == REVEALED
 
 
+@pytest.mark.processes
 def test_a_type_checker_sees_mistakes(tmp_path) -> None:
     lines = mypy(tmp_path, MISTAKES)
     assert [line.partition(":")[0] for line in lines if " error: " in line] == ["4", "5", "6", "7"]
@@ -153,6 +155,7 @@ def test_a_debugger_shows_few_words() -> None:
     assert "nothing" in repr(bninspect.check(FIXTURES / "nothing").checkpoints[0])
 
 
+@pytest.mark.processes
 def test_pytest_fails_with_a_readable_message(tmp_path) -> None:
     source = PYTEST.replace("models/resnet", str(STUCK)).replace("models/vgg.keras", str(CORRECT))
     (tmp_path / "test_model.py").write_text(source, encoding="utf-8")

@@ -497,6 +497,7 @@ def on_terminal(columns: int, *arguments: object) -> list[str]:
 
 
 class TestProgram:
+    @pytest.mark.processes
     def test_python_m_is_the_same_program(self) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "bninspect", "check", str(STUCK)],
@@ -507,6 +508,7 @@ class TestProgram:
         assert done.returncode == 1
         assert done.stdout.startswith("FAIL")
 
+    @pytest.mark.processes
     def test_a_terminal_without_unicode(self) -> None:
         environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
         for arguments in (["list", str(CLEAN)], ["dump", str(CLEAN), "--layer", "*"], ["rule"]):
@@ -519,6 +521,7 @@ class TestProgram:
             )
             assert done.returncode == 0, done.stderr
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("columns", [40, 80, 160])
     def test_no_name_of_a_list_is_folded_in_a_terminal(self, columns: int) -> None:
         layers = load_fixture("keras2_nested").expected["layers"]
@@ -713,6 +716,7 @@ class TestOddStates:
         write_stuck_checkpoint(tmp_path / "long.ckpt", [name])
         assert len(run("dump", tmp_path / "long.ckpt", "--layer", "a").err) < 4000
 
+    @pytest.mark.processes
     def test_csv_never_steers_a_terminal(self, run: Run, tmp_path: Path) -> None:
         """A pipe may end in a terminal: names are escaped wherever the table goes."""
         for folder in ("a", "b\x1b"):
@@ -757,6 +761,7 @@ class TestOddStates:
         assert checkpoint["error"]["kind"] == "corrupt"
         assert "far more bytes than are stored" in checkpoint["error"]["message"]
 
+    @pytest.mark.processes
     def test_hdf5_that_is_being_written(self, run: Run, tmp_path: Path) -> None:
         path = tmp_path / "model.h5"
         shutil.copy(load_fixture("keras2_functional_correct").path, path)
@@ -802,17 +807,20 @@ class TestStreams:
             env={**os.environ, **environment},
         )
 
+    @pytest.mark.processes
     def test_a_reader_that_has_seen_enough(self) -> None:
         done = self.shell(f"bninspect dump {CLEAN} --layer '*' | true; exit ${{PIPESTATUS[0]}}")
         assert done.returncode in (0, 141)
         assert done.stderr == ""
 
+    @pytest.mark.processes
     def test_a_full_disk(self) -> None:
         done = self.shell(f"bninspect check {STUCK} > /dev/full")
         assert done.returncode == 2
         assert "cannot be written" in done.stderr
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.processes
     def test_no_output_at_all(self) -> None:
         for command in (f"check {STUCK}", f"list {STUCK}", f"report {STUCK}", "rule"):
             done = self.shell(f"bninspect {command} >&-")
@@ -840,6 +848,7 @@ class TestStreams:
         assert process.wait() == -number
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.processes
     def test_a_name_of_standard_output_is_written_to(self) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "bninspect", "check", STUCK, "-q", "-o", "/dev/stdout"],
@@ -851,6 +860,7 @@ class TestStreams:
         assert (done.returncode, done.stderr) == (1, "")
         assert done.stdout.startswith("FAIL")
 
+    @pytest.mark.processes
     def test_a_working_directory_that_is_gone_is_said(self, tmp_path: Path) -> None:
         program = f'"{sys.executable}" -m bninspect check "$0" -q'
         for path, code in ((".", 2), (STUCK, 1)):
@@ -868,6 +878,7 @@ class TestStreams:
             gone_is_said = "bninspect: the working directory is gone; change to one that exists.\n"
             assert done.stderr == (gone_is_said if code == 2 else "")
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&1 >/dev/null | exec true"])
     def test_an_exit_code_does_not_depend_on_who_listens(self, stderr: str, tmp_path: Path) -> None:
         calls = {
@@ -909,6 +920,7 @@ class TestStreams:
         monkeypatch.setattr("bninspect.runs.one_checkpoint.find_layers", interrupt)
         assert run("check", CLEAN).exit_code == 130
 
+    @pytest.mark.processes
     def test_a_terminal_gets_colours_unless_told_otherwise(self) -> None:
         command = f'script -qec "{sys.executable} -m bninspect check {STUCK}" /dev/null'
         plain = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}

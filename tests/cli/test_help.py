@@ -36,6 +36,7 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.processes
 @each_command
 def test_every_example_runs(name: str, workplace: Path) -> None:
     examples = part(help_of(name), "Examples:")

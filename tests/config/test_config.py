@@ -131,6 +131,7 @@ class TestLookup:
         assert "--isolated" in outcome.err
         assert run("check", CLEAN, "--isolated").exit_code == 0
 
+    @pytest.mark.processes
     def test_a_working_directory_that_is_gone(self, tmp_path: Path) -> None:
         gone = tmp_path / "gone"
         gone.mkdir()
@@ -170,6 +171,7 @@ class TestLookup:
         assert outcome.exit_code == 2
         assert "not both" in outcome.err
 
+    @pytest.mark.processes
     def test_no_parser_is_imported_without_a_file(self, here: Path) -> None:
         program = (
             "import sys, bninspect.__main__\n"

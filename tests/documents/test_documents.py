@@ -82,7 +82,6 @@ def workplace(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    pytest.importorskip("moto", reason="needs moto[server]")
     with served_bucket(tmp_path_factory.mktemp("bucket")) as variables:
         yield variables
 
@@ -99,6 +98,7 @@ def variables(document: Path, request: pytest.FixtureRequest) -> dict[str, str]:
 # --- What is run ----------------------------------------------------------------------------------
 
 
+@pytest.mark.servers
 @each_document
 def test_commands_do_what_is_shown(
     document: Path, workplace: Path, variables: dict[str, str]
@@ -117,6 +117,7 @@ def timeless(text: str) -> str:
     return re.sub(r"\b\d{1,2}:\d\d:\d\d\b", "H:MM:SS", text)
 
 
+@pytest.mark.processes
 @each_document
 def test_python_runs(document: Path, workplace: Path, variables: dict[str, str]) -> None:
     """Code of a rule's page runs with its tests, all other code here, after the commands.
@@ -136,6 +137,7 @@ def test_python_runs(document: Path, workplace: Path, variables: dict[str, str])
         assert done.returncode == 0, f"{text}\n{done.stdout}"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("run", "seconds", "own_code", "exit_code"),
     [
@@ -169,6 +171,7 @@ def test_the_fix_of_the_guide_is_that_of_the_page() -> None:
     assert code.text in PAGES.read_text(encoding="utf-8")
 
 
+@pytest.mark.servers
 @each_document
 def test_commands_in_pipelines_run(
     document: Path, workplace: Path, variables: dict[str, str]
@@ -208,6 +211,7 @@ def toml_blocks() -> list[str]:
     return [block.text for document in DOCUMENTS for block in blocks(document, "toml")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("text", toml_blocks(), ids=lambda text: text.partition("\n")[0])
 def test_configurations_are_loaded(text: str, workplace: Path) -> None:
     """The first line of an example says what the file is called."""
@@ -238,6 +242,7 @@ def yaml_blocks() -> list[str]:
     return [block.text for document in DOCUMENTS for block in blocks(document, "yaml")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("text", yaml_blocks(), ids=range(len(yaml_blocks())))
 def test_pipelines_follow_their_schema(text: str, tmp_path: Path) -> None:
     example = yaml.safe_load(text)
@@ -356,6 +361,7 @@ def test_the_table_of_exit_codes_is_that_of_the_help(run: Callable[..., Outcome]
 # --- Completion -----------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_documented_and_printed(shell: str, workplace: Path) -> None:
     lines = [line for block in blocks(STARTED, "sh") for line in block.text.splitlines()]
@@ -373,6 +379,7 @@ def test_completion_is_documented_and_printed(shell: str, workplace: Path) -> No
         assert (read.returncode, read.stderr) == (0, b"")
 
 
+@pytest.mark.processes
 def test_completion_works_in_bash(workplace: Path) -> None:
     script = """
         eval "$(_BNINSPECT_COMPLETE=bash_source bninspect)"
@@ -383,6 +390,7 @@ def test_completion_works_in_bash(workplace: Path) -> None:
     assert run_in(workplace, script).stdout == "check\n"
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "words",
     [

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support.browser import browser, find_browser
+from tests.support.browser import browser
 from tests.support.documents import DOCUMENTS, make_workplace, run_in
+from tests.support.needs import need_tool
 from tests.support.pictures import (
     COMMAND,
     PARTS,
@@ -23,7 +24,6 @@ from tests.support.pictures import (
 
 ALL = sorted(path for path in PICTURES.iterdir() if path.is_file())
 PNG = [path for path in ALL if path.suffix == ".png"]
-CHROMIUM = find_browser()
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -66,6 +66,7 @@ def workplace(tmp_path: Path) -> Path:
 # --- The terminal ---------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("again", [False, True], ids=["as it is", "made again"])
 def test_the_terminal_shows_what_the_program_says(workplace: Path, again: bool) -> None:
     said = run_in(workplace, COMMAND).stdout
@@ -74,6 +75,7 @@ def test_the_terminal_shows_what_the_program_says(workplace: Path, again: bool) 
     assert words(shown) == ["$", *COMMAND.split(), *said.split()]
 
 
+@pytest.mark.processes
 def test_what_is_coloured_is_coloured_in_the_picture(workplace: Path) -> None:
     said = run_in(workplace, f"{COMMAND} --color always").stdout
     coloured = re.findall(r"(?:\x1b\[\d+m)+(.+?)\x1b\[0m", said)
@@ -135,10 +137,10 @@ def test_a_photograph_has_the_width_of_a_page_and_no_text_of_its_own(picture: Pa
     assert set(chunks(content)) <= {"IHDR", "sRGB", "gAMA", "IDAT", "IEND"}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.browser
 def test_the_photographs_can_be_made_again(workplace: Path, tmp_path: Path) -> None:
     """With other fonts a page is a little higher or lower; a part that is missing is no picture."""
-    with browser(CHROMIUM or "", tmp_path / "profile") as chromium:
+    with browser(need_tool("chromium"), tmp_path / "profile") as chromium:
         for name, part in PARTS.items():
             width, height = size_of(page_picture(chromium, part, workplace))
             before = size_of((PICTURES / name).read_bytes())

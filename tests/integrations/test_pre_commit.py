@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
-from tests.support.package_source import copy_package, index_is_reached
+from tests.support.needs import need_tool
+from tests.support.package_source import copy_package
 
 HOOK: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))[0]
 PROGRAM, *OPTIONS = shlex.split(HOOK["entry"])
@@ -128,8 +129,7 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def pre_commit(tmp_path_factory: pytest.TempPathFactory) -> PreCommit:
     """pre-commit with the environment of the hook installed, once for all tests."""
-    if shutil.which("git") is None:
-        pytest.skip("pre-commit needs git, which is not installed")
+    need_tool("git")
     source = tmp_path_factory.mktemp("source")
     copy_package(source)
     git(source, "init", "--quiet")
@@ -141,12 +141,12 @@ def pre_commit(tmp_path_factory: pytest.TempPathFactory) -> PreCommit:
     ready.stage(user)
     done = ready.start(user, "install-hooks")
     if done.returncode:
-        if not index_is_reached(home):
-            pytest.skip("pip reaches no package index, so pre-commit cannot install the hook")
+        need_tool("index")
         pytest.fail(done.stdout)
     return ready
 
 
+@pytest.mark.processes
 class TestInARepository:
     def test_fails_with_the_finding(self, pre_commit: PreCommit, tmp_path: Path) -> None:
         shutil.copytree(STUCK, tmp_path / "models")

@@ -28,6 +28,7 @@ SCHEMAS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_fits_the_published_schema(schema: str) -> None:
     files = SCHEMAS[schema]
@@ -41,6 +42,7 @@ def test_fits_the_published_schema(schema: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.processes
 def test_zizmor_finds_nothing() -> None:
     zizmor = Path(sys.executable).with_name("zizmor")
     done = subprocess.run(
@@ -83,11 +85,13 @@ def actionlint(*files: Path) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.processes
 def test_actionlint_finds_nothing() -> None:
     assert WORKFLOWS
     assert actionlint(*WORKFLOWS) == []
 
 
+@pytest.mark.processes
 def test_actionlint_sees_a_mistake(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yml"
     wrong.write_text(WORKFLOWS[0].read_text("utf-8").replace("runs-on:", "run-on:"), "utf-8")

@@ -65,6 +65,7 @@ def hostile_checkpoint(tmp_path: Path) -> Path:
     return prefix
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("format_", sorted(CHECK))
 def test_the_worst_checkpoint_in_the_poorest_terminal(
     format_: str, hostile_checkpoint: Path
@@ -160,6 +161,7 @@ def test_names_alone_are_no_commands(run: Run, hostile_training: Path) -> None:
     assert not [line for line in out.splitlines() if line.lstrip().startswith("::")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("format_", ["text", "json"])
 def test_memory_for_many_channels(tmp_path: Path, format_: str) -> None:
     """What a layer of 400,000 channels takes is a few times its arrays, not a string a cell."""

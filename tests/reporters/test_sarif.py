@@ -25,6 +25,7 @@ from bninspect.reporters.escapes import printable
 from bninspect.rules import RULES
 from bninspect.rules.pages import page_of
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
+from tests.support.needs import need_tool
 from tests.support.reports_in_memory import (
     checkpoint,
     finding,
@@ -41,7 +42,6 @@ STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 HISTORY = FIXTURES / "tf1_history_forgotten"
 SCHEMA = json.loads((ROOT / "tests/schemas/sarif-2.1.0.json").read_text(encoding="utf-8"))
 STANDARD = Draft202012Validator(SCHEMA)
-MULTITOOL = shutil.which("Sarif.Multitool") or shutil.which("sarif-multitool")
 
 
 def run_of(text: str) -> dict[str, Any]:
@@ -212,9 +212,8 @@ def test_any_name_and_path(one: Report) -> None:
 
 def multitool_says(path: Path, kind: str) -> list[tuple[str, str, str]]:
     """(level, rule, message) of all but notes; `kind` names its rules of GitHub or the standard."""
-    assert MULTITOOL is not None
     told = path.with_suffix(f".{kind}.sarif")
-    command = [MULTITOOL, "validate", path, "--rule-kind", kind, "-o", told]
+    command = [need_tool("sarif"), "validate", path, "--rule-kind", kind, "-o", told]
     subprocess.run([*command, "--log", "ForceOverwrite"], capture_output=True, check=False)
     (one,) = json.loads(told.read_text(encoding="utf-8-sig"))["runs"]
     return [
@@ -224,7 +223,7 @@ def multitool_says(path: Path, kind: str) -> list[tuple[str, str, str]]:
     ]
 
 
-@pytest.mark.skipif(MULTITOOL is None, reason="Microsoft's SARIF Multitool (npm) is not installed")
+@pytest.mark.processes
 class TestMultitool:
     @pytest.fixture
     def log(self, run: Run, tmp_path: Path) -> Path:

@@ -159,6 +159,7 @@ def test_a_wide_layer_takes_no_longer_than_its_width(check):
     assert "100000 of 400000" in report.findings[0].message
 
 
+@pytest.mark.framework
 class TestKerasModels:
     """Trained here, by the Keras that is installed."""
 

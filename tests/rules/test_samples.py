@@ -21,6 +21,8 @@ from bninspect.rules import CAUSES, RULES
 from bninspect.rules.pages import page_of
 from tests.conftest import ROOT, Outcome
 
+pytestmark = [pytest.mark.framework, pytest.mark.xdist_group("samples")]
+
 Run = Callable[..., Outcome]
 
 # name → the script, and what it needs in its environment

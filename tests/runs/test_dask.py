@@ -23,7 +23,8 @@ from tests.runs.test_parallel import make_models
 from tests.support.clusters import Cluster, cluster
 from tests.support.servers import Folder
 
-pytest.importorskip("distributed")
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("dask")]
+
 Run = Callable[..., Outcome]
 SLOW = """
 import time
@@ -123,7 +124,6 @@ def test_reads_since_anew_in_each_run(run: Run, two_workers: Cluster, tmp_path: 
 
 def test_asks_anew_what_lies_behind_urls(run: Run, two_workers: Cluster, tmp_path: Path) -> None:
     """The workers outlive a run: an object of the same name may be another one in the next."""
-    pytest.importorskip("fsspec", reason="needs bninspect[remote]")
     model = tmp_path / "model.h5"
     with Folder(tmp_path) as server:
         call = ("check", f"{server.url}/model.h5", "--scheduler", two_workers.address)
@@ -138,7 +138,6 @@ def test_asks_anew_what_lies_behind_urls(run: Run, two_workers: Cluster, tmp_pat
 
 def test_no_log_of_a_cluster_holds_a_secret(run: Run, tmp_path: Path) -> None:
     """Dask logs what has failed, and may log the arguments of that."""
-    pytest.importorskip("fsspec", reason="needs bninspect[remote]")
     secret = "never5ecret"  # noqa: S105 - of no server
     with cluster(tmp_path / "cluster") as started, Folder(FIXTURES) as server:
         started.worker(BROKEN)

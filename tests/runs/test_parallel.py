@@ -77,6 +77,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestProcesses:
+    @pytest.mark.processes
     @pytest.mark.parametrize("format_", sorted(CHECK))
     def test_write_what_one_writes(self, run: Run, models: Path, format_: str) -> None:
         alone = run("check", models, "--format", format_)
@@ -85,6 +86,7 @@ class TestProcesses:
         assert alone.out
         assert shared.out == alone.out
 
+    @pytest.mark.processes
     def test_follow_each_training(self, run: Run, tmp_path: Path) -> None:
         for name in ("tf1_history_stopped", "tf1_history_correct", "keras2_history_frozen"):
             shutil.copytree(FIXTURES / name, tmp_path / name)
@@ -93,6 +95,7 @@ class TestProcesses:
         assert shared.json == alone.json
         assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} >= {"BN107"}
 
+    @pytest.mark.processes
     def test_follow_trainings_that_are_named_in_turn(self, run: Run) -> None:
         stopped, correct = FIXTURES / "tf1_history_stopped", FIXTURES / "tf1_history_correct"
         paths = [f"{run_}/model.ckpt-{step}" for step in (40, 60) for run_ in (stopped, correct)]
@@ -101,6 +104,7 @@ class TestProcesses:
         assert shared.json == alone.json
         assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} == {"BN107"}
 
+    @pytest.mark.processes
     def test_compare_with_the_one_that_is_given(self, run: Run) -> None:
         run_ = FIXTURES / "tf1_history_stopped"
         later = [run_ / "model.ckpt-40", run_ / "model.ckpt-60"]
@@ -110,6 +114,7 @@ class TestProcesses:
         assert missing.exit_code == 2
         assert "missing" in missing.err
 
+    @pytest.mark.processes
     def test_know_names_severities_and_suppressions(
         self, run: Run, tmp_path: Path, models: Path
     ) -> None:
@@ -133,6 +138,7 @@ class TestProcesses:
     def test_wants_one_at_least(self, run: Run, models: Path) -> None:
         assert run("check", models, "--jobs", "0").exit_code == 2
 
+    @pytest.mark.processes
     def test_one_that_is_killed_is_no_pass(self, long_run: Path) -> None:
         """The system ends a process that takes too much memory."""
         process = subprocess.Popen(
@@ -208,6 +214,7 @@ def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
     assert light.findings == whole.findings
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [(), ("--baseline", "known.json", "--update-baseline")])
 def test_memory_does_not_grow_with_the_number_of_checkpoints(
     long_run: Path, options: tuple[str, ...], tmp_path: Path
@@ -268,6 +275,7 @@ def start_slow(*arguments: object) -> subprocess.Popen[str]:
 
 
 class TestInterrupt:
+    @pytest.mark.processes
     def test_leaves_what_is_done(self, with_a_slow_one: Path, tmp_path: Path) -> None:
         folder = with_a_slow_one
         target = tmp_path / "report.json"
@@ -317,6 +325,7 @@ class TestInterrupt:
         out = run("check", *(load_fixture(name).path for name in sound), "--quiet").out
         assert out.startswith("PASS  interrupted after 2 checkpoints: 2 passed\n")
 
+    @pytest.mark.processes
     def test_ends_the_processes_too(self, long_run: Path) -> None:
         """All of a terminal's foreground processes get the signal."""
         process = subprocess.Popen(
@@ -349,6 +358,7 @@ class TestInterrupt:
             check_paths([models], make_config())
 
 
+@pytest.mark.processes
 class TestClosedOutput:
     def test_files_are_written_all_the_same(self, models: Path, tmp_path: Path) -> None:
         target = tmp_path / "report.json"
@@ -398,6 +408,7 @@ class TestProgress:
             os.close(ours)
             os.close(theirs)
 
+    @pytest.mark.processes
     def test_is_for_a_terminal_and_several(self, run: Run, models: Path) -> None:
         seen = self.bar(models)
         assert "Checking" in seen
@@ -407,6 +418,7 @@ class TestProgress:
         assert self.bar(FIXTURES / "tf1_layers_correct" / "model.ckpt-60") == ""
 
 
+@pytest.mark.processes
 def test_thousands_of_open_files_are_not_needed(models: Path) -> None:
     """Each checkpoint is closed before the next is opened."""
     done = subprocess.run(

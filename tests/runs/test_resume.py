@@ -110,6 +110,7 @@ def test_reads_what_is_missing_changed_or_unreadable(
     assert examined == []
 
 
+@pytest.mark.processes
 def test_a_run_that_was_killed_goes_on(run: Run, tmp_path: Path, examined: list[str]) -> None:
     models = make_models(tmp_path / "models", 12)
     (models / "z_last").mkdir()

@@ -669,6 +669,7 @@ class TestEnd:
         assert mild.exit_code == 0
         assert "3 checkpoints" in mild.said
 
+    @pytest.mark.processes
     def test_with_what_is_unfinished(self, tmp_path: Path) -> None:
         torn = tmp_path / "torn.keras"
         torn.write_bytes(b"PK\x03\x04 no more")
@@ -679,6 +680,7 @@ class TestEnd:
         assert summary["unchecked"] == [str(torn)]
         assert process.returncode == 0
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(
         ("number", "ended", "code"),
         [
@@ -698,6 +700,7 @@ class TestEnd:
         assert summary["summary"]["errors"] == 1
         assert process.returncode == code
 
+    @pytest.mark.processes
     def test_not_by_a_signal_that_is_ignored(self, tmp_path: Path) -> None:
         """As under nohup."""
         write_bundle(tmp_path / "a.ckpt", bn())
@@ -711,6 +714,7 @@ class TestEnd:
         assert second["event"] == "checkpoint"
         assert summary["ended"] == "interrupted"
 
+    @pytest.mark.processes
     def test_sigterm_takes_a_last_look(self, tmp_path: Path) -> None:
         with watched(tmp_path, "--interval", "1000") as process:
             time.sleep(1)
@@ -721,6 +725,7 @@ class TestEnd:
         assert summary["ended"] == "terminated"
         assert process.returncode == 1
 
+    @pytest.mark.processes
     def test_by_who_reads_it(self, tmp_path: Path) -> None:
         write_bundle(tmp_path / "a.ckpt", bn())
         with watched(tmp_path) as process:
@@ -889,6 +894,7 @@ def too_long(*processes: subprocess.Popen[str]) -> Iterator[None]:
         timer.cancel()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["tf1", "keras"])
 def test_a_training_that_saves_meanwhile(name: str, tmp_path: Path) -> None:
     """Each checkpoint is told once, though TF1 keeps but two; only what is broken fails."""

@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import select
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -32,13 +30,6 @@ _OPTIONS = (
     "--remote-debugging-pipe",
 )
 _PATIENCE = 60.0
-
-
-def find_browser() -> str | None:
-    """The browser to use: what BNINSPECT_CHROMIUM names, else one on the path, else None."""
-    return os.environ.get("BNINSPECT_CHROMIUM") or next(
-        filter(None, map(shutil.which, _NAMES)), None
-    )
 
 
 class Browser:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -16,13 +14,3 @@ def copy_package(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "bninspect", folder / "bninspect", ignore=ignored)
-
-
-def index_is_reached(folder: Path) -> bool:
-    """Whether pip finds what builds the package; it is put into `folder`."""
-    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir")
-    done = subprocess.run(
-        [*pip, "--dest", str(folder), "hatchling"],
-        capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
-    return "No matching distribution found for hatchling" not in done.stderr

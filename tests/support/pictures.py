@@ -19,8 +19,9 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from tests.conftest import ROOT
-from tests.support.browser import Browser, browser, find_browser
+from tests.support.browser import Browser, browser
 from tests.support.documents import make_workplace, run_in
+from tests.support.needs import find_tool
 
 PICTURES = ROOT / "docs" / "pictures"
 TERMINAL = PICTURES / "check.svg"
@@ -117,7 +118,7 @@ def page_picture(chromium: Browser, part: Part, folder: Path) -> bytes:
 def make_pictures() -> None:
     """Make all pictures again; ends with a sentence where there is no browser."""
     TERMINAL.write_text(terminal_picture(), encoding="utf-8")
-    program = find_browser()
+    program = find_tool("chromium")
     if program is None:
         sys.exit("no Chromium is installed: only the picture of the terminal was made")
     with tempfile.TemporaryDirectory() as workplace, tempfile.TemporaryDirectory() as profile:

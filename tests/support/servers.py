@@ -23,7 +23,6 @@ import logging
 import mimetypes
 import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -36,6 +35,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.support.needs import need_tool
 
 FOREVER = 10**9
 
@@ -530,11 +531,6 @@ AZURE_KEY = (
 )
 
 
-def azurite_program() -> str | None:
-    """azurite, if it is installed: on the path, or named by BNINSPECT_AZURITE."""
-    return os.environ.get("BNINSPECT_AZURITE") or shutil.which("azurite-blob")
-
-
 def azure_environment(endpoint: str) -> dict[str, str | None]:
     """The variables by which adlfs finds azurite."""
     told = {
@@ -553,8 +549,7 @@ def azure(containers: Mapping[str, Path], scratch: Path) -> Iterator[Proxy]:
     from azure.storage.blob import BlobServiceClient
 
     port = free_port()
-    program = azurite_program()
-    assert program is not None
+    program = need_tool("azurite")
     options = ["--skipApiVersionCheck", "--silent", "--disableTelemetry", "--inMemoryPersistence"]
     command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options]
     process = subprocess.Popen(

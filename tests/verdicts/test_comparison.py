@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +25,7 @@ from bninspect.verdicts.comparison import Comparison, compare_checkpoints
 from tests.conftest import FIXTURES, Outcome
 from tests.support.layers_in_memory import bn
 from tests.support.table_writer import write_bundle
+from tests.support.work import LINEAR, growth
 
 Run = Callable[..., Outcome]
 
@@ -112,6 +112,7 @@ class TestRealTrainings:
         found = [(one["rule"], one["from"], one["to"]) for one in document["findings"]]
         assert found == ([] if stretch is None else [("BN107", *stretch.values())] * 3)
 
+    @pytest.mark.framework
     @pytest.mark.parametrize("path", [CORRECT, STOPPED])
     def test_the_changes_are_those_of_the_values_that_tensorflow_reads(
         self, run: Run, path: Path
@@ -159,6 +160,7 @@ class TestRealTrainings:
         assert [finding.rule.code for finding in comparison.findings] == ["BN107"] * 3
         assert [layer.still_since for layer in comparison.layers] == [0, 0, 0]
 
+    @pytest.mark.framework
     def test_across_containers(self, run: Run, tmp_path: Path) -> None:
         import keras
         import tensorflow as tf
@@ -426,17 +428,16 @@ class TestTheTable:
         state = {**STATE, "name": "b\x1b[31mn"}
         assert "\x1b" not in shown(compared(state, {**state, "gamma": 2.0}))
 
-    def test_time_grows_with_layers_and_checkpoints(self) -> None:
-        def taking(layers: int, checkpoints: int) -> float:
+    def test_work_grows_as_layers_and_as_checkpoints(self) -> None:
+        def comparing(layers: int, checkpoints: int) -> Callable[[], object]:
             states = [
                 [bn(float(n), 2.0, 1.0, name=f"m/bn_{i}") for i in range(layers)]
                 for n in range(checkpoints)
             ]
-            start = time.process_time()
-            compared(*states)
-            return time.process_time() - start
+            return lambda: compared(*states)
 
-        assert taking(800, 10) < 16 * max(taking(200, 10), 0.02)
+        assert growth(lambda size: comparing(size, 3), 20) < LINEAR
+        assert growth(lambda size: comparing(3, size), 10) < LINEAR
 
 
 class TestWhichCheckpoints:
@@ -600,6 +601,7 @@ class TestTheHistoryOfADirectory:
         }  # fmt: skip
 
 
+@pytest.mark.framework
 def test_folds_at_the_same_step_are_no_history(tmp_path, run):
     """Two trainings from one backbone, saved under names that differ in a number."""
     for number in (1, 2):

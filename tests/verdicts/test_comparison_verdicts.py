@@ -76,6 +76,7 @@ def row(outcome: Outcome, name: str) -> str:
 
 
 class TestNotFinite:
+    @pytest.mark.framework
     @pytest.mark.parametrize(("value", "called"), [(NAN, "NaN"), (INF, "infinite")])
     def test_a_run_that_diverged(self, run: Run, tmp_path: Path, value: float, called: str) -> None:
         outcome = run("compare", saved(tmp_path, [0.1, 0.2, value, value]))
@@ -94,6 +95,7 @@ class TestNotFinite:
     def test_the_legend_has_no_mark_that_is_not_drawn(self, run: Run) -> None:
         assert "! from" not in run("compare", STOPPED).said
 
+    @pytest.mark.framework
     def test_in_json(self, run: Run, tmp_path: Path) -> None:
         document = run("compare", saved(tmp_path, [0.1, NAN, NAN]), "--format", "json").json
         lost, well = document["layers"]
@@ -105,11 +107,13 @@ class TestNotFinite:
         assert (finding["layer"], finding["from"], finding["to"]) == ("bn", 1, 2)
         assert document["summary"]["errors"] == 1
 
+    @pytest.mark.framework
     def test_of_one_that_was_so_from_the_beginning(self, run: Run, tmp_path: Path) -> None:
         outcome = run("compare", saved(tmp_path, [NAN, NAN]))
         assert first_line(outcome).endswith("(BN301), since step 100 or earlier")
         assert outcome.exit_code == 1
 
+    @pytest.mark.framework
     def test_what_is_over_is_a_warning(self, run: Run, tmp_path: Path) -> None:
         outcome = run("compare", saved(tmp_path, [0.1, NAN, 0.3]))
         assert outcome.exit_code == 0
@@ -159,6 +163,7 @@ class TestNotFinite:
             "nothing of 1 BN layer can be compared: none has a value"
         )
 
+    @pytest.mark.framework
     def test_a_real_training_that_diverges(self, run: Run, tmp_path: Path) -> None:
         import keras
 
@@ -211,6 +216,7 @@ class TestSinceWhen:
             save(tmp_path / f"model.ckpt-{number}", 100 * number, bn=one)
         assert first_line(run("compare", tmp_path)).endswith("since step 200 or earlier")
 
+    @pytest.mark.framework
     def test_a_recovered_run_is_a_warning_about_the_past(self, run: Run, tmp_path: Path) -> None:
         folder = saved(tmp_path, [0.1, 0.2, 0.3, 0.3, 0.5])
         outcome = run("compare", folder)
@@ -225,6 +231,7 @@ class TestSinceWhen:
         assert [one["severity"] for one in document["findings"]] == ["warning"]
         assert document["layers"][0]["still_since"] is None
 
+    @pytest.mark.framework
     @pytest.mark.parametrize(
         ("fail_on", "recovered", "stuck"),
         [("error", 0, 1), ("warning", 1, 1), ("note", 1, 1), ("never", 0, 0)],
@@ -258,12 +265,14 @@ class TestOrder:
         assert document["summary"]["step_goes_back"] == [60, 20]
         assert run("compare", CORRECT, "--format", "json").json["summary"]["step_goes_back"] is None
 
+    @pytest.mark.framework
     def test_a_step_that_starts_anew_is_no_progress(self, run: Run, tmp_path: Path) -> None:
         outcome = run("compare", saved(tmp_path, [0.5] * 4, [20, 40, 10, 60]))
         assert "where the stored step goes back from 40 to 10: 1 of 2" in first_line(outcome)
         assert "the stored step went from 20 to 40, then from 10 to 60" in outcome.said
         assert "from 20 to 60" not in outcome.said
 
+    @pytest.mark.framework
     def test_a_history_that_is_not_followed_is_said(self, run: Run, tmp_path: Path) -> None:
         folder = saved(tmp_path, [0.5] * 4, [20, 40, 40, 60])
         outcome = run("check", folder, "--all-checkpoints")
@@ -277,6 +286,7 @@ class TestOrder:
         advice = ("--since", folder / "model.ckpt-2")
         assert run("check", folder / "model.ckpt-3", *advice).exit_code == 1
 
+    @pytest.mark.framework
     def test_a_restart_that_was_updated_needs_no_word(self, run: Run, tmp_path: Path) -> None:
         folder = saved(tmp_path, [0.1, 0.2, 0.3, 0.4], [20, 40, 10, 60])
         outcome = run("check", folder, "--all-checkpoints")
@@ -373,6 +383,7 @@ class TestWhatCannotBeCompared:
 
 
 class TestDirectories:
+    @pytest.mark.framework
     def test_sibling_folders_are_no_training(self, run: Run, tmp_path: Path) -> None:
         for name in ("a", "b"):
             saved(tmp_path / "runs" / name, [0.1, 0.2])
@@ -389,6 +400,7 @@ class TestDirectories:
         assert outcome.exit_code == 2
         assert f"2 folders: {tmp_path}/alice, {tmp_path}/bob." in outcome.err
 
+    @pytest.mark.framework
     def test_nor_if_they_are_numbered(self, run: Run, tmp_path: Path) -> None:
         for name in ("fold_1", "fold_2"):
             saved(tmp_path / name, [0.1, 0.2])
@@ -401,6 +413,7 @@ class TestDirectories:
         assert outcome.exit_code == 0
         assert len(outcome.json["checkpoints"]) == 3
 
+    @pytest.mark.framework
     def test_what_lies_below_a_training_is_of_it(self, run: Run, tmp_path: Path) -> None:
         saved(tmp_path, [0.1, 0.2])
         for name in ("best", "last"):
@@ -418,6 +431,7 @@ class TestDirectories:
         assert f"2 folders: {tmp_path}/run_first, {tmp_path}/run_second." in outcome.err
         assert run("compare", tmp_path / "first", tmp_path / "second").exit_code == 0
 
+    @pytest.mark.framework
     def test_folders_that_are_named_are_taken_as_they_come(self, run: Run, tmp_path: Path) -> None:
         first = saved(tmp_path / "first", [0.1, 0.2])
         second = saved(tmp_path / "second", [0.3, 0.4], [300, 400])
@@ -456,12 +470,14 @@ class TestCsv:
         told = {(row["finding"], row["cause"]) for row in self.rows(run, OTHER.parent)}
         assert told == {("", ""), ("BN107", "layer-frozen")}
 
+    @pytest.mark.framework
     def test_not_finite(self, run: Run, tmp_path: Path) -> None:
         rows = self.rows(run, saved(tmp_path, [0.1, NAN, NAN, 0.2]))
         found = [(row["member"], row["to_step"]) for row in rows if row["finding"] == "BN301"]
         assert found == [("moving_mean", "200"), ("moving_mean", "300")]
 
 
+@pytest.mark.processes
 class TestWidth:
     def on_a_terminal(self, columns: int, *arguments: object) -> list[str]:
         """What the program writes to a terminal of so many columns."""

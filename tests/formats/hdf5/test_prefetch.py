@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -29,8 +30,6 @@ from bninspect.storage.remote.ranges import Range
 from bninspect.storage.source import Window
 from tests.conftest import Outcome, load_fixture
 from tests.support.servers import Folder
-
-fsspec = pytest.importorskip("fsspec", reason="needs bninspect[remote]")
 
 Run = Callable[..., Outcome]
 MEMBERS = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -113,6 +112,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Range]]]:
     cache.forget()
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("name", FORMS)
 def test_rounds_grow_with_the_depth_alone(
     folder: Path, rounds: list[list[Range]], run: Run, name: str

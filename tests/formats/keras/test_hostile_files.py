@@ -78,6 +78,7 @@ def descriptor(data, length):
     return at
 
 
+@pytest.mark.processes
 def test_a_text_that_claims_a_length(path):
     data = bytearray(write(path).read_bytes())
     at = descriptor(data, 2)
@@ -114,6 +115,7 @@ def test_texts_behind_a_user_block(path, tmp_path):
     assert [layer.name for layer in report.layers] == ["bn"]
 
 
+@pytest.mark.processes
 def test_one_text_told_many_times(path):
     """Each is stored and no larger than the heap; all together would take gigabytes."""
     with h5py.File(path, "w") as file:
@@ -134,6 +136,7 @@ def test_texts_outside_of_the_header(path):
     assert [layer.name for layer in report.layers] == ["bn"]
 
 
+@pytest.mark.processes
 def test_a_large_configuration(tmp_path):
     path = tmp_path / "model.h5"
     with h5py.File(path, "w") as file:
@@ -166,10 +169,12 @@ def deflated(path, length, claimed, **options):
     return path
 
 
+@pytest.mark.processes
 def test_values_whose_chunk_is_larger(path):
     assert_small(deflated(path, 256 << 20, 1 << 26), "claim far more bytes than are stored")
 
 
+@pytest.mark.processes
 def test_a_chunk_that_unpacks_to_more(path):
     """HDF5 unpacks to the end whatever the chunk should hold."""
     assert_small(deflated(path, 256 << 20, 1024), "unpacks to too much")
@@ -187,6 +192,7 @@ def shards(path, count, layers):
     return path
 
 
+@pytest.mark.processes
 def test_shards_that_are_filled_in(tmp_path):
     """No single one claims too much."""
 
@@ -248,6 +254,7 @@ def packed(tmp_path, **changes):
     return path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "member",
     [{"config": "[" + "{}," * (5 << 20) + "1]"}, {"model": bytes(80 << 20)}],
@@ -265,6 +272,7 @@ def test_a_configuration_that_packs_well_is_read(tmp_path):
     assert report.error is None
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_member_that_claims_to_take_much(tmp_path, name):
     """zipfile of Python 3.10 allocates what the directory of the archive says."""

@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import FIXTURES, load_fixture, parsed
 from tests.support.table_writer import OBJECT_GRAPH, write_bundle, write_index
 
+pytestmark = pytest.mark.framework
+
 TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
 
 
@@ -87,6 +89,7 @@ def test_without_tensorflow_the_command_to_install_it_is_told(run, monkeypatch):
     assert len(outcome.err.splitlines()) == 1
 
 
+@pytest.mark.processes
 def test_tensorflow_says_nothing_beside_the_report():
     path = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
     command = [sys.executable, "-m", "bninspect", "check", str(path), "--engine", "tensorflow"]

@@ -121,11 +121,13 @@ def refused(path, kind, file, *words, name="x"):
 # --- TensorFlow writes, both read -----------------------------------------------------------------
 
 
+@pytest.mark.framework
 def test_every_element_type(tf, path):
     save(tf, path, {dtype: random_array(tf, dtype, (3, 5)) for dtype in NUMBERS})
     assert_agrees_with_tensorflow(tf, path, len(NUMBERS))
 
 
+@pytest.mark.framework
 def test_scalars_empty_tensors_and_odd_names(tf, path):
     tensors = {
         "scalar": np.float64(0.1),
@@ -142,6 +144,7 @@ def test_scalars_empty_tensors_and_odd_names(tf, path):
     assert_agrees_with_tensorflow(tf, path, len(tensors))
 
 
+@pytest.mark.framework
 def test_thousands_of_variables(tf, path):
     rng = np.random.default_rng(1)
     tensors = {
@@ -152,6 +155,7 @@ def test_thousands_of_variables(tf, path):
     assert_agrees_with_tensorflow(tf, path, 1500)
 
 
+@pytest.mark.framework
 def test_slices_of_every_cut(tf, path):
     whole = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
     slices = [
@@ -166,6 +170,7 @@ def test_slices_of_every_cut(tf, path):
     np.testing.assert_array_equal(read(path, "corners"), whole)
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("sharded", [False, True])
 def test_what_a_saver_leaves(tf, tmp_path, run, sharded):
     v1 = tf.compat.v1
@@ -190,6 +195,7 @@ def test_what_a_saver_leaves(tf, tmp_path, run, sharded):
     assert_agrees_with_tensorflow(tf, saved, 3)
 
 
+@pytest.mark.framework
 def test_elements_that_are_no_numbers(tf, path):
     values = {
         "string": tf.constant(["a", "b"]),
@@ -208,6 +214,7 @@ def test_elements_that_are_no_numbers(tf, path):
 # --- The writer of the tests, which TensorFlow reads ----------------------------------------------
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "unpacked"])
 @pytest.mark.parametrize("shards", [0, 3], ids=["one file", "shards"])
 @pytest.mark.parametrize(
@@ -222,6 +229,7 @@ def test_tensorflow_reads_what_the_writer_writes(tf, path, packed, shards, layou
     assert_agrees_with_tensorflow(tf, path, len(variables))
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("dtype", ["bfloat16", "uint32", "uint64"])
 def test_types_that_only_the_protocol_buffer_knows(tf, path, dtype):
     values = random_array(tf, dtype, (3, 5))
@@ -234,6 +242,7 @@ def test_types_that_only_the_protocol_buffer_knows(tf, path, dtype):
 # --- Only what is asked for is read ---------------------------------------------------------------
 
 
+@pytest.mark.framework
 def test_large_values_are_not_read(tf, tmp_path, run, monkeypatch):
     path = tmp_path / "model.ckpt"
     layer = {name: np.float32([1, 2, 3]) for name in ("beta", "moving_mean", "moving_variance")}
@@ -257,6 +266,7 @@ def test_large_values_are_not_read(tf, tmp_path, run, monkeypatch):
     assert 0 < amount < 10_000
 
 
+@pytest.mark.processes
 def test_a_hole_of_gigabytes_is_not_read(path):
     # A second block of four gigabytes, which take no room on the disk.
     (entries,) = write_slices(path, {"x": X})
@@ -387,6 +397,7 @@ def with_meta(path, *metas):
     write_table(path, stored | {b"": slices_meta(metas)})
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
@@ -434,6 +445,7 @@ def test_shapes_that_numpy_cannot_have(path, shape):
     refused(path, Unsupported, path, "x of shape", "is larger than any array")
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("count", [0, 1, 5, 7])
 def test_a_tensor_of_too_few_or_too_many_values(tf, path, count):
     # One value elsewhere stands for all; TensorFlow's own reader does not take it here.
@@ -454,6 +466,7 @@ def test_a_tensor_as_bytes_is_not_what_the_writer_writes(path):
     refused(path, Corrupt, path, "should have 6 values of its element type, but has 0")
 
 
+@pytest.mark.framework
 def test_narrow_integers_out_of_range_are_cut_as_tensorflow_cuts_them(tf, path):
     wide = np.array([300, -1, 70000], np.int32)
     (entries,) = write_slices(path, {"x": wide.astype(np.uint8)})
@@ -489,6 +502,7 @@ def test_an_entry_that_cannot_be_parsed(path):
     refused(path, Corrupt, path, "its table of contents cannot be parsed")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("key", [b"", X_KEY], ids=["table of contents", "values"])
 def test_a_protocol_buffer_nested_deeply(path, key):
     # Each level needs a few bytes more; unknown fields and groups nest as deeply as the bytes do.
@@ -559,17 +573,20 @@ def test_a_shard_that_is_a_v2_file(path):
 # --- Hostile files: small, but asking for much ----------------------------------------------------
 
 
+@pytest.mark.processes
 def test_the_reader_lives_with_little(path):
     write_slices(path, {f"scope/{i}": Y for i in range(5000)})
     assert read_with_little(path) == "read"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("growth", [150, 1000, 10_000])
 def test_keys_that_grow_to_gigabytes(path, growth):
     path.write_bytes(table_of([(b"z", sealed(growing_block(1 << 20, growth)))]))
     assert read_with_little(path).startswith(f"Corrupt {path}: an entry")
 
 
+@pytest.mark.processes
 def test_blocks_that_unpack_to_gigabytes(path):
     # Each block holds a sound variable, and zeros beside it of which snappy makes a twentieth.
     one, part = np.ones(1, np.float32), (None,)
@@ -593,12 +610,14 @@ def test_one_block_under_many_handles(path):
     refused(path, Corrupt, path, "two of its blocks overlap")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shape", [(0,) * 200_000, (1 << 62,) * 100_000])
 def test_a_shape_of_very_many_dimensions(path, shape):
     with_meta(path, SliceMeta(b"x", 1, shape, ()))
     assert read_with_little(path).startswith(f"Corrupt {path}: the entry of x has {len(shape)}")
 
 
+@pytest.mark.processes
 def test_one_slice_named_very_often(path):
     part = ((0, 0),)
     entries = {b"": slices_meta([SliceMeta(b"x", 1, (0,), (part,) * 100_000)])}
@@ -607,12 +626,14 @@ def test_one_slice_named_very_often(path):
     assert "a slice of x is listed twice" in read_with_little(path)
 
 
+@pytest.mark.processes
 def test_very_many_names(path):
     metas = [SliceMeta(b"%x" % i) for i in range(100_000)]
     write_table(path, {b"": slices_meta(metas)})
     assert read_with_little(path).startswith("Incomplete")
 
 
+@pytest.mark.processes
 def test_integers_of_one_byte_each(path):
     # A byte of a varint becomes eight: TensorFlow's own growth, and no more than that.
     write_slices(path, {"x": np.zeros(1 << 20, np.int64)})
@@ -627,6 +648,7 @@ def test_more_shards_than_there_are(tmp_path):
     refused(path, Incomplete, missing, "this shard")
 
 
+@pytest.mark.processes
 def test_a_pipe_among_the_shards(path):
     write_slices(path, {"x": X, "y": Y}, shards=2)
     slices_path(path, 1, 2).unlink()

@@ -134,6 +134,7 @@ def refused(prefix, kind, file, *words, name="x"):
 # --- TensorFlow writes, both read -----------------------------------------------------------------
 
 
+@pytest.mark.framework
 def test_more_than_ten_thousand_variables(tf, prefix):
     rng = np.random.default_rng(1)
     tensors = {
@@ -144,11 +145,13 @@ def test_more_than_ten_thousand_variables(tf, prefix):
     assert_agrees_with_tensorflow(tf, prefix, 10_500)
 
 
+@pytest.mark.framework
 def test_every_element_type(tf, prefix):
     save(tf, prefix, {dtype: random_array(tf, dtype, (3, 5)) for dtype in DTYPES})
     assert_agrees_with_tensorflow(tf, prefix, len(DTYPES))
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize(
     ("quantized", "plain"),
     [
@@ -169,6 +172,7 @@ def test_quantized_types_are_read_as_their_integers(tf, prefix, quantized, plain
     assert ours.tolist() == values.tolist()
 
 
+@pytest.mark.framework
 def test_scalars_and_empty_tensors(tf, prefix):
     tensors = {
         "scalar": np.float64(0.1),
@@ -183,6 +187,7 @@ def test_scalars_and_empty_tensors(tf, prefix):
     assert_agrees_with_tensorflow(tf, prefix, len(tensors))
 
 
+@pytest.mark.framework
 def test_names_with_spaces_and_non_ascii(tf, prefix):
     names = [
         "a b",
@@ -199,17 +204,20 @@ def test_names_with_spaces_and_non_ascii(tf, prefix):
     assert_agrees_with_tensorflow(tf, prefix, len(names))
 
 
+@pytest.mark.framework
 def test_deep_scopes(tf, prefix):
     save(tf, prefix, {"scope/" * 500 + f"v{i}": np.float32(i) for i in range(500)})
     assert_agrees_with_tensorflow(tf, prefix, 500)
 
 
+@pytest.mark.framework
 def test_a_string_tensor_disturbs_no_other(tf, prefix):
     save(tf, prefix, {"a": X, "labels": tf.constant(["cat", "", "dog" * 99]), "z": Y})
     assert_agrees_with_tensorflow(tf, prefix, 3)
     refused(prefix, Unsupported, index_path(prefix), "labels holds string", name="labels")
 
 
+@pytest.mark.framework
 def test_a_sharded_saver(tf, prefix):
     v1 = tf.compat.v1
     with v1.Graph().as_default():
@@ -223,6 +231,7 @@ def test_a_sharded_saver(tf, prefix):
     assert_agrees_with_tensorflow(tf, prefix, 12)
 
 
+@pytest.mark.framework
 def test_a_partitioned_variable_of_a_saver(tf, prefix):
     v1 = tf.compat.v1
     with v1.Graph().as_default():
@@ -240,6 +249,7 @@ def test_a_partitioned_variable_of_a_saver(tf, prefix):
 CUTS = [0, 1, 63, 64, 127, 128, 8191, 8192, 16_384, 16_385, 2**20 - 1, 2**20, 2**21 + 5]
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("name", ["x", "größe a/b", "ends with \x7f", "\x01"])
 def test_slices_of_one_dimension(tf, prefix, name):
     whole = random_array(tf, "uint8", (CUTS[-1],))
@@ -252,6 +262,7 @@ def test_slices_of_one_dimension(tf, prefix, name):
     np.testing.assert_array_equal(read(prefix, name), whole)
 
 
+@pytest.mark.framework
 def test_slices_of_two_dimensions(tf, prefix):
     whole = random_array(tf, "int32", (70, 300))
     slices = [
@@ -267,11 +278,13 @@ def test_slices_of_two_dimensions(tf, prefix):
         np.testing.assert_array_equal(read(prefix, name), whole)
 
 
+@pytest.mark.framework
 def test_one_slice_that_is_everything(tf, prefix):
     save(tf, prefix, {}, [("x", "2 3 -:-", X), ("y", "4 0,4", Y)])
     assert_agrees_with_tensorflow(tf, prefix, 2)
 
 
+@pytest.mark.framework
 def test_ten_thousand_slices(tf, prefix):
     values = np.arange(10_000, dtype=np.float32)
     slices = [("x", f"10000 {i},1", values[i : i + 1]) for i in range(10_000)]
@@ -279,6 +292,7 @@ def test_ten_thousand_slices(tf, prefix):
     assert_agrees_with_tensorflow(tf, prefix, 1)
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("bits", [27, 34, 41, 48, 55, 61])
 def test_slices_with_offsets_of_many_bytes(tf, prefix, bits):
     # Variables without elements may be as long as one likes; the offsets are in the keys.
@@ -292,6 +306,7 @@ def test_slices_with_offsets_of_many_bytes(tf, prefix, bits):
 # --- Our writer writes, both read -----------------------------------------------------------------
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("block_size", [1, 150, 10**6])
 @pytest.mark.parametrize("shards", [1, 4])
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "snappy"])
@@ -318,6 +333,7 @@ def test_tensorflow_reads_what_the_writer_writes(
     assert_agrees_with_tensorflow(tf, prefix, len(variables))
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("entries_per_block", [1, 2, 3, 8])
 @pytest.mark.parametrize("first", ["x", "again"])
 def test_tensorflow_reads_the_first_of_two_entries_with_one_key(
@@ -333,6 +349,7 @@ def test_tensorflow_reads_the_first_of_two_entries_with_one_key(
         assert checkpoint.variables["x"].read()[0, 0] == {"x": 0, "again": 10}[first]
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("entries_per_block", [1, 8])
 def test_tensorflow_does_not_find_keys_out_of_order(tf, prefix, entries_per_block):
     entries = write_bundle(prefix, {"a": X, "b": X, "c": X})
@@ -345,6 +362,7 @@ def test_tensorflow_does_not_find_keys_out_of_order(tf, prefix, entries_per_bloc
         bninspect.open_checkpoint(prefix)
 
 
+@pytest.mark.framework
 def test_a_slice_that_says_it_is_everything(tf, prefix):
     # No length stands for all of a dimension; TensorFlow takes a length of -1 for the same.
     entries = write_bundle(prefix, {"x": X}, slices={"x": [(None, (0, 1)), (None, (1, 2))]})
@@ -866,11 +884,13 @@ def growing_block(size, growth, start=b""):
     return b"".join(entries) + struct.pack("<II", 0, 1)
 
 
+@pytest.mark.processes
 def test_the_reader_lives_with_little(prefix):
     write_bundle(prefix, {f"scope/{i}": Y for i in range(5000)})
     assert read_with_little(prefix) == "read"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("growth", [150, 1000, 10_000])
 def test_keys_that_grow_to_gigabytes(prefix, growth):
     index_path(prefix).write_bytes(table_of([(b"z", sealed(growing_block(1 << 20, growth)))]))
@@ -878,6 +898,7 @@ def test_keys_that_grow_to_gigabytes(prefix, growth):
     assert read_with_little(prefix).startswith(f"Corrupt {index_path(prefix)}: an entry")
 
 
+@pytest.mark.processes
 def test_keys_that_grow_when_they_have_been_uncompressed(prefix):
     # Neither factor is absurd by itself; together they make half a gigabyte of a megabyte.
     blocks = []
@@ -889,6 +910,7 @@ def test_keys_that_grow_when_they_have_been_uncompressed(prefix):
     assert read_with_little(prefix).startswith(f"Corrupt {index_path(prefix)}: ")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("claim", [1 << 30, 2**32 - 1, 2**40])
 def test_a_snappy_block_that_claims_gigabytes(prefix, claim):
     sound = snappy(bytes(1000))
@@ -897,6 +919,7 @@ def test_a_snappy_block_that_claims_gigabytes(prefix, claim):
     assert read_with_little(prefix).startswith(f"Corrupt {index_path(prefix)}: a snappy block")
 
 
+@pytest.mark.processes
 def test_one_block_under_many_handles(prefix):
     data = sealed(bytes(4) * 250_000 + struct.pack("<I", 250_000))
     again = dict.fromkeys(range(1, 20_000), varint(0) + varint(len(data) - 5))
@@ -906,6 +929,7 @@ def test_one_block_under_many_handles(prefix):
     assert "two of its blocks overlap" in read_with_little(prefix)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "shape", [(1 << 62,) * 100_000, (0,) * 1_000_000, (1,) * 1_000_000, (-1,) * 100_000]
 )
@@ -919,6 +943,7 @@ def test_a_shape_of_very_many_dimensions(prefix, shape):
     assert "x " in answer
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("same_slice", [True, False], ids=["one slice", "one place in the shard"])
 def test_slices_that_all_have_the_same_bytes(prefix, same_slice):
     # A shard of one megabyte, and an index of some kilobytes that makes a gigabyte of it.
@@ -934,12 +959,14 @@ def test_slices_that_all_have_the_same_bytes(prefix, same_slice):
     assert "x " in answer
 
 
+@pytest.mark.processes
 def test_slices_of_a_terabyte_of_which_one_is_there(prefix):
     entries = write_bundle(prefix, {"x": X}, slices={"x": [LEFT, RIGHT]})
     write_index(prefix, with_slices(entries, LEFT, RIGHT, shape=(1 << 20, 1 << 20)))
     assert read_with_little(prefix).startswith(f"Incomplete {index_path(prefix)}: the slices of x")
 
 
+@pytest.mark.processes
 def test_slices_of_a_petabyte_that_add_up(prefix):
     entries = write_bundle(prefix, {"x": X})
     parts = [((0, 1 << 47),), ((1 << 47, 1 << 47),)]
@@ -951,12 +978,14 @@ def test_slices_of_a_petabyte_that_add_up(prefix):
     assert f"x should be {1 << 49} bytes at offset 0" in answer
 
 
+@pytest.mark.processes
 def test_a_large_shard_is_not_read_as_a_whole(prefix):
     write_bundle(prefix, {"x": X, "y": Y})
     os.truncate(shard_path(prefix), 4 << 30)  # a hole, which takes no room on the disk
     assert read_with_little(prefix) == "read"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("part", ["index", "shard"])
 def test_a_pipe_does_not_make_the_reader_wait(prefix, part):
     write_bundle(prefix, {"x": X})

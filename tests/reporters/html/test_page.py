@@ -131,6 +131,7 @@ class TestCommand:
         assert "-o FILE.html" in outcome.err
         assert outcome.out == ""
 
+    @pytest.mark.processes
     def test_a_package_that_is_missing_is_named(self, tmp_path: Path) -> None:
         call = "sys.modules['jinja2'] = None; from bninspect.cli.main import run; run(sys.argv[1:])"
         command = [sys.executable, "-c", f"import sys; {call}", "report", CLEAN, "-o"]
@@ -193,6 +194,7 @@ class TestCommand:
         ]
         assert "3 checkpoints, from step 20 to step 60" in page.text
 
+    @pytest.mark.processes
     def test_several_processes_make_the_same_page(self, tmp_path: Path) -> None:
         made = []
         for jobs in ("1", "2"):

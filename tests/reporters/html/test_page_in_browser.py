@@ -1,13 +1,11 @@
 """The page of `report` in a real browser, loaded from a file.
 
-Needs a Chromium (BNINSPECT_CHROMIUM, or on the path). What axe-core says of it is asked where that
-is installed: `npm install axe-core` in this directory or above, or BNINSPECT_AXE=.../axe.min.js.
+Needs a Chromium, and axe-core for what that says of it (`tests.support.needs`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,26 +17,15 @@ import bninspect
 from bninspect.model.report import Suppressed, Suppression
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.html.layers import STATES, anchor
-from tests.conftest import FIXTURES, ROOT
+from tests.conftest import FIXTURES
 from tests.reporters.html.test_page import MARKUP, NAMES, STOPPED, STUCK, page_of
-from tests.support.browser import Browser, browser, find_browser
+from tests.support.browser import Browser, browser
+from tests.support.needs import find_tool, need_tool
 from tests.support.pages import write_resnet
 from tests.support.reports_in_memory import checkpoint, finding, report
 from tests.support.table_writer import write_bundle
 
-CHROMIUM = find_browser()
-AXE = next(
-    (
-        path
-        for path in (
-            Path(os.environ.get("BNINSPECT_AXE", "nowhere")),
-            *(place / "node_modules/axe-core/axe.min.js" for place in (ROOT, *ROOT.parents)),
-        )
-        if path.is_file()
-    ),
-    None,
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+pytestmark = pytest.mark.browser
 WIDTHS = (1280, 390)
 DARK = (False, True)
 
@@ -50,7 +37,7 @@ SHOWN = """[".map li", "table.numbers tbody tr", "section.layer"].map((selector)
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(CHROMIUM or "", tmp_path_factory.mktemp("profile")) as one:
+    with browser(need_tool("chromium"), tmp_path_factory.mktemp("profile")) as one:
         yield one
 
 
@@ -149,13 +136,13 @@ def test_it_fits_the_window(
     assert paper == ("rgb(16, 20, 24)" if dark else "rgb(255, 255, 255)")
 
 
-@pytest.mark.skipif(AXE is None, reason="axe-core is not installed")
 @pytest.mark.parametrize("dark", DARK, ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_axe_finds_no_violation(
     chromium: Browser, pages: dict[str, Path], kind: str, width: int, dark: bool
 ) -> None:
+    need_tool("axe")
     # As high as the page, so that nothing is left to be drawn later.
     chromium.look(width, dark=dark, height=12_000)
     chromium.open(pages[kind])
@@ -164,7 +151,7 @@ def test_axe_finds_no_violation(
 
 
 def _violations(chromium: Browser) -> list[str]:
-    chromium.value((AXE or Path()).read_text("utf-8") + ";1")
+    chromium.value(Path(need_tool("axe")).read_text("utf-8") + ";1")
     return chromium.value(
         """axe.run().then((found) => found.violations.flatMap((one) => one.nodes.map(
             (node) => `${one.id}: ${node.html}: ${node.failureSummary}`)))"""
@@ -449,5 +436,5 @@ def test_a_notebook_shows_it_well(chromium: Browser, tmp_path: Path, dark: bool)
     assert all(name in chromium.value("document.body.innerText") for name in NAMES)
     margin = chromium.value("getComputedStyle(document.body).margin")
     assert margin == "8px"  # what the notebook makes of its own page stays as it is
-    if AXE is not None:
+    if find_tool("axe"):
         assert _violations(chromium) == []

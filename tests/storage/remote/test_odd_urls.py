@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import FIXTURES, Outcome
 from tests.storage.remote.test_servers import forget_clients
+from tests.support.needs import need_tool
 from tests.support.servers import (
     Answer,
     Fault,
@@ -33,8 +34,7 @@ from tests.support.servers import (
     with_headers,
 )
 
-pytest.importorskip("s3fs", reason="needs bninspect[remote]")
-pytest.importorskip("moto", reason="needs moto[server]")
+pytestmark = pytest.mark.servers
 
 Run = Callable[..., Outcome]
 
@@ -217,8 +217,8 @@ def one_sentence(run: Run, bad: str, good: str, phrase: str) -> None:
     assert second["error"] is None
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
 def test_a_certificate_of_ones_own(run: Run, web: Folder, tmp_path: Path) -> None:
+    need_tool("openssl")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
     files = ["-keyout", "key.pem", "-out", "certificate.pem"]
     subprocess.run([*command.split(), *files], cwd=tmp_path, check=True, capture_output=True)

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
@@ -29,8 +30,6 @@ from bninspect.storage.remote.ranges import Held, Range, merged
 from bninspect.storage.remote.stores import Info
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.support.servers import Answer, Folder, Request, on, refusing, with_headers
-
-fsspec = pytest.importorskip("fsspec", reason="needs bninspect[remote]")
 
 Run = Callable[..., Outcome]
 SECRET = "never5ecret"  # noqa: S105 - of no server
@@ -293,6 +292,7 @@ def test_a_state_file_leads_nowhere_else(
         assert bninspect.check(path).checkpoints[0].error is not None
 
 
+@pytest.mark.servers
 def test_a_name_in_a_state_file_is_no_part_of_a_request(tmp_path: Path) -> None:
     with Folder(tmp_path) as server:
         for named in ("a?b=c", "a#b", "%2e%2e%2fa"):
@@ -363,6 +363,7 @@ def test_tensorflow_reads_no_url(memory: Any) -> None:
     assert "copy the files here first" in str(found.error)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("missing", ["fsspec", "s3fs"])
 def test_a_missing_package_is_told(missing: str) -> None:
     program = (
@@ -377,6 +378,7 @@ def test_a_missing_package_is_told(missing: str) -> None:
     assert not done.stderr
 
 
+@pytest.mark.processes
 def test_a_package_that_the_extra_does_not_bring_is_named() -> None:
     program = (
         "import sys; sys.modules['paramiko'] = None\n"
@@ -390,6 +392,7 @@ def test_a_package_that_the_extra_does_not_bring_is_named() -> None:
     assert "bninspect[remote]" not in done.stdout
 
 
+@pytest.mark.servers
 def test_runs_in_threads() -> None:
     """Each forgets what lies behind URLs when it begins, while others read."""
     program = (
@@ -439,6 +442,7 @@ def test_a_watch(memory: Any, run: Run) -> None:
     assert run("watch", f"{home}/model.ckpt-60.index", *options).exit_code == 2
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("stem", ["keras2_functional_correct", "keras2_zip_nested"])
 @pytest.mark.parametrize("answered", [1, 2, 3, 4])
 def test_a_server_that_fails_in_the_middle_is_no_damage(
@@ -536,6 +540,7 @@ BAD = "tf1_layers_update_ops_forgotten/model.ckpt-60"
 H5 = "keras2_functional_correct/model.h5"
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("path", [GOOD, BAD, H5, "closed/model.h5", "none.h5", "none/", "*"])
 @pytest.mark.parametrize(
     ("command", "options"),
@@ -582,6 +587,7 @@ def test_no_secret_is_shown_anywhere(
         assert "Traceback" not in text
 
 
+@pytest.mark.servers
 def test_a_signature_opens_what_it_should(private: Callable[[str], str], run: Run) -> None:
     good = run("check", private(GOOD), private(H5), "--jobs", "2", "--format", "json")
     assert good.exit_code == 0, good.out
@@ -591,6 +597,7 @@ def test_a_signature_opens_what_it_should(private: Callable[[str], str], run: Ru
     assert SECRET not in repr(found)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("query", [QUERY, "?X-Amz-Signature=old"])
 def test_a_signature_of_one_object_alone(run: Run, query: str) -> None:
     """It opens that object, though others are asked for first; a wrong one is told as such."""
@@ -609,6 +616,7 @@ def test_a_signature_of_one_object_alone(run: Run, query: str) -> None:
             assert f"{server.url}/{H5}: the server denies access" in found["error"]["message"]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "path", [H5, "keras2_zip_nested/model.keras", "tf1_v1_correct/model.ckpt-60"]
 )
@@ -626,6 +634,7 @@ def test_one_object_may_be_read(run: Run, path: str, query: str) -> None:
     assert problem["kind"] == "unreachable"  # no damage
 
 
+@pytest.mark.servers
 def test_a_shard_that_is_denied(tmp_path: Path, run: Run) -> None:
     with Folder(FIXTURES) as server:
         server.faults = [on("[.]data-", refusing(403))]
@@ -634,6 +643,7 @@ def test_a_shard_that_is_denied(tmp_path: Path, run: Run) -> None:
     assert ".data-00000-of-00001: the server denies access (status 403)" in outcome.said
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("options", [["--format", "jsonl"], ["--skip-unknown"]])
 def test_what_cannot_be_told_of_one_file_does_not_end_the_run(run: Run, options: Any) -> None:
     with Folder(FIXTURES) as server:
@@ -645,6 +655,7 @@ def test_what_cannot_be_told_of_one_file_does_not_end_the_run(run: Run, options:
     assert "BN101" in outcome.said
 
 
+@pytest.mark.servers
 def test_a_time_without_end(run: Run) -> None:
     with Folder(FIXTURES) as server:
         server.faults = [with_headers(Last_Modified="inf")]
@@ -652,6 +663,7 @@ def test_a_time_without_end(run: Run) -> None:
     assert outcome.exit_code == 0, outcome.err
 
 
+@pytest.mark.servers
 def test_a_problem_holds_no_secret(private: Callable[[str], str]) -> None:
     import traceback
 
@@ -665,6 +677,7 @@ def test_a_problem_holds_no_secret(private: Callable[[str], str]) -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.servers
 def test_a_bug_of_ours_holds_no_secret(
     private: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -681,6 +694,7 @@ def test_a_bug_of_ours_holds_no_secret(
 # --- The house ------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "command", [["check"], ["check", "--all-checkpoints"], ["list"], ["report"], ["compare"]]
 )

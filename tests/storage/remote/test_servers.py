@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from tests.support.servers import (
     Recorder,
     azure,
     azure_environment,
-    azurite_program,
     cut_after,
     doing,
     free_port,
@@ -51,8 +49,7 @@ from tests.support.servers import (
 )
 from tests.support.table_writer import index_path, shard_path, write_bundle
 
-pytest.importorskip("s3fs", reason="needs bninspect[remote]")
-pytest.importorskip("moto", reason="needs moto[server]")
+pytestmark = pytest.mark.servers
 
 Run = Callable[..., Outcome]
 
@@ -180,8 +177,6 @@ def open_place(
     """The stems at a server of this name, without faults, and the environment to find it."""
 
     def place(name: str) -> Place:
-        if name == "azure" and azurite_program() is None:
-            pytest.skip("azurite is not installed (npm install azurite, or BNINSPECT_AZURITE)")
         server = served(name)
         server.forget()
         if name == "web":
@@ -463,11 +458,10 @@ def test_a_server_that_does_not_answer(
 ) -> None:
     from bninspect.storage.remote import stores
 
-    monkeypatch.setattr(stores, "_LIMIT", 3.0)
+    monkeypatch.setattr(stores, "_LIMIT", 1.0)
     web.server.faults = [on("model.ckpt-60", late(10.0))]
-    start = time.monotonic()
     one_fault(web, run, V2, "in time")
-    assert time.monotonic() - start < 60
+    assert 0 < len(web.server.requests) < 10
 
 
 def test_redirections_are_followed(web: Place, run: Run) -> None:
@@ -869,11 +863,12 @@ def test_a_directory_is_listed_once(bucket: Place, run: Run) -> None:
 
 
 def test_requests_go_out_at_once(tmp_path: Path, run: Run) -> None:
-    """50 ms each, one after the other, would be seconds."""
     prefix = tmp_path / "model.ckpt-1000"
     write_bundle(prefix, some_network(LAYERS * 2, 100_000))
     with Folder(tmp_path, latency=0.05) as server:
-        start = time.monotonic()
         run("check", f"{server.url}/{prefix.name}", "--format", "json")
-        took = time.monotonic() - start
-    assert took < 0.05 * len(server.requests) + 1.0
+    most = max(
+        sum(other.begun <= request.begun < other.answered for other in server.requests)
+        for request in server.requests
+    )
+    assert most >= 8

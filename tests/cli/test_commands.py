@@ -827,6 +827,7 @@ class TestStreams:
             assert done.returncode == 2
             assert done.stderr == "bninspect: Standard output is closed; use --output FILE.\n"
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
     def test_a_file_needs_no_standard_output(self, closed: str, tmp_path: Path) -> None:
         target = tmp_path / "report.json"
@@ -834,6 +835,7 @@ class TestStreams:
         assert done.returncode == 1
         assert parsed(target.read_text(encoding="utf-8"))["summary"]["errors"] == 3
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
     def test_a_killed_run_leaves_no_file(self, number: int, tmp_path: Path) -> None:
         call = ("check", str(CLEAN), "-o", str(tmp_path / "report.txt"))

@@ -398,6 +398,7 @@ def stored_by_keras(keras_model):
     return json.loads(keras_model.to_json()), keras.__version__
 
 
+@pytest.mark.framework
 def test_models_of_keras():
     from keras import Input, Model, Sequential, initializers, layers
 

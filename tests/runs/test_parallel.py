@@ -161,6 +161,7 @@ class TestProcesses:
             err,
         )
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
     def test_end_with_the_one_that_started_them(self, long_run: Path, number: int) -> None:
         process = subprocess.Popen(
@@ -178,6 +179,7 @@ class TestProcesses:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
+    @pytest.mark.processes
     def test_that_cannot_start_are_no_pass(
         self, run: Run, models: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -433,6 +435,7 @@ def test_thousands_of_open_files_are_not_needed(models: Path) -> None:
     assert "Too many open files" not in done.stdout + done.stderr
 
 
+@pytest.mark.processes
 def test_too_few_file_handles_are_said(models: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bninspect", "check", str(models), "--jobs", "30"],

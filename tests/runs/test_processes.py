@@ -12,6 +12,7 @@ from tests.support import portions
 PORTIONS = [[Found(f"{portion}/{place}", None) for place in range(3)] for portion in range(20)]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("jobs", [1, 3, 9])
 @pytest.mark.parametrize("function", [portions.named, portions.of_any_size])
 def test_results_come_in_order(function, jobs: int) -> None:
@@ -25,6 +26,7 @@ def test_nothing_to_read_starts_no_process() -> None:
         assert list(pool.map(portions.broken, [])) == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("function", "error", "words"),
     [

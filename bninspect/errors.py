@@ -82,6 +82,10 @@ class Incomplete(ReadProblem):
     kind = "incomplete"
 
 
+class Overwritten(Incomplete):
+    """A local file was written while it was read, so what was read is a mixture of two states."""
+
+
 class Unsupported(ReadProblem):
     """The file is what it claims to be, and bninspect does not read that."""
 

@@ -162,6 +162,7 @@ _DISK_CALLS = {f"os.{name}" for name in _DISK} | {f"os.path.{name}" for name in 
 # TensorFlow's engine gives paths to TensorFlow; `urls` asks whether a file is called like a URL.
 _MAY_LOOK = {
     "bninspect.storage.filesystem",
+    "bninspect.storage.overwrites",
     "bninspect.storage.source",
     "bninspect.storage.urls",
     "bninspect.formats.tensorflow.tensorflow_engine",

@@ -16,7 +16,7 @@ from bninspect.batchnorm.find_layers import (
     unmatched,
 )
 from bninspect.config.model import Config
-from bninspect.errors import Incomplete, ReadProblem
+from bninspect.errors import Incomplete, Overwritten, ReadProblem
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.optimizer_slots import with_signs_of_optimizers
 from bninspect.evidence.progress import read_optimizer_steps, read_step
@@ -56,15 +56,10 @@ def examine(
     """
     path = found.path
     try:
-        target = _located(found)
-        # What is not finite is a finding (BN301), not a matter for numpy's warnings.
-        with (
-            filesystem.unchanged(target.path),
-            open_target(path, target, config.engine) as checkpoint,
-            np.errstate(all="ignore"),
-        ):
-            report = _inspect(path, checkpoint, config, rules, since=since, previous=previous)
-            return replace(report, training=found.training)
+        try:
+            return _read(found, config, rules, since=since, previous=previous)
+        except Overwritten:  # perhaps by a training that has finished writing it now
+            return _read(found, config, rules, since=since, previous=previous)
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
     except MemoryError:
@@ -72,6 +67,26 @@ def examine(
         return CheckpointReport(
             path=path, error=ReadProblem(path, message, "Check it on a larger machine.")
         )
+
+
+def _read(
+    found: Found,
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    *,
+    since: CheckpointReport | None,
+    previous: CheckpointReport | None,
+) -> CheckpointReport:
+    """Return the report of one checkpoint; raises `Overwritten` if its files changed meanwhile."""
+    target = _located(found)
+    # What is not finite is a finding (BN301), not a matter for numpy's warnings.
+    with (
+        filesystem.unchanged(target.path),
+        open_target(found.path, target, config.engine) as checkpoint,
+        np.errstate(all="ignore"),
+    ):
+        report = _inspect(found.path, checkpoint, config, rules, since=since, previous=previous)
+        return replace(report, training=found.training)
 
 
 def _located(found: Found) -> Target:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from bninspect.errors import ReadProblem
+from bninspect.storage import overwrites
 from bninspect.storage.urls import WEB, is_url, quoted, scheme_of
 
 # What an entry of a directory is. A link to a directory is "linked"; one that leads nowhere counts
@@ -34,12 +35,16 @@ def _listings() -> Any:
 
 
 def unchanged(path: str) -> AbstractContextManager[None]:
-    """A block in which the objects behind URLs stay what they are: see `fetched.unchanged`."""
-    if not is_url(path):
-        return nullcontext()
-    from bninspect.storage.remote.cache import unchanged as held_to_it
+    """Return a context in which the files of a checkpoint must stay what they are.
 
-    return held_to_it()
+    If a file that is opened in it has changed at its end, it raises `Overwritten` for a local one,
+    `Incomplete` for a remote one, whose old bytes may still be cached.
+    """
+    if is_url(path):
+        from bninspect.storage.remote.cache import unchanged as remote_unchanged
+
+        return remote_unchanged()
+    return overwrites.unchanged()
 
 
 def exists(path: str) -> bool:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bninspect.errors import ReadProblem, UnknownFormat
+from bninspect.errors import Overwritten, ReadProblem, UnknownFormat
 from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url
 
@@ -98,6 +98,13 @@ def ends(path: str) -> tuple[bytes, bytes]:
         from bninspect.storage.remote.cache import fetch_ends
 
         fetch_ends(path, _HEAD)
+    try:
+        return _read_ends(path)
+    except Overwritten:
+        return _read_ends(path)
+
+
+def _read_ends(path: str) -> tuple[bytes, bytes]:
     with Source(path) as source:
         head = source.read(0, min(source.size, _HEAD), "the head of the file")
         tail = 0 if head.startswith(HDF5_SIGNATURE) else min(source.size, _TAIL)

@@ -15,7 +15,16 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
-from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
+from bninspect.errors import (
+    Corrupt,
+    Incomplete,
+    NotFetched,
+    NotFound,
+    Overwritten,
+    ReadProblem,
+    UnknownFormat,
+)
+from bninspect.storage.overwrites import note_opened
 from bninspect.storage.urls import is_url
 
 # What a file of a repository is until `git lfs` has fetched it: never as large as this
@@ -97,7 +106,7 @@ class Source:
                 f"cannot be opened ({error.strerror or error})",
                 "Check the file and its permissions.",
             ) from error
-        status = os.fstat(self._descriptor)
+        status = note_opened(path, self._descriptor)
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise UnknownFormat(
@@ -143,7 +152,7 @@ class Source:
                 "Check the disk or the network file system, then try again.",
             ) from error
         if len(data) != length:
-            raise Incomplete(
+            raise Overwritten(
                 self.path,
                 f"{what} at offset {offset} ended after {len(data)} of {length} bytes",
                 "The file changed while it was read; try again when it is complete.",

@@ -170,11 +170,11 @@ def missing_package(url: str, error: ImportError | None = None) -> ReadProblem:
 
 
 def replaced(url: str) -> ReadProblem:
-    """What to say of an object that became another one meanwhile."""
+    """Return the error for an object that was replaced while it was read."""
     return Incomplete(
         url,
         "it was replaced by another object while it was read",
-        "Try again when nobody writes it.",
+        "Try again when it has been written.",
     )
 
 

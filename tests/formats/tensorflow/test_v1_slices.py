@@ -377,10 +377,10 @@ def test_a_table_of_another_program(path, entries):
     refused(path, UnknownFormat, path, "a table, but not one of a TensorFlow checkpoint")
 
 
-def test_a_cut_file_is_none(path, run):
+def test_a_cut_file_is_told_by_its_head(path, run):
     shutil.copy(FIXTURES / "tf1_v1_correct" / "model.ckpt-60", path)
     os.truncate(path, 3000)
-    refused(path, UnknownFormat, path, "neither a TensorFlow checkpoint nor a Keras file")
+    refused(path, Incomplete, path, "V1 checkpoint was cut short")
     assert run("check", path).exit_code == 2
 
 

@@ -30,12 +30,16 @@ def nearest(typed: str, known: Collection[str], *, cutoff: float = 0.6) -> str |
 
     Letter case does not count, nor "_" for "-". `cutoff` is the smallest similarity, from 0 to 1.
     """
-    from difflib import get_close_matches
+    from difflib import SequenceMatcher, get_close_matches
 
     by_folded = {_folded(name): name for name in islice(known, _MOST_COMPARED)}
     word = _folded(typed)
     near = [name for name in by_folded if word and name.startswith(word)]
-    near = near[:1] or get_close_matches(word, by_folded, 1, cutoff=cutoff)
+    if not near:
+        near = get_close_matches(word, by_folded, cutoff=cutoff)
+        # Of equally similar names, the one with most letters in their places: BN101 for BN1O1.
+        near.sort(key=lambda name: -sum(a == b for a, b in zip(name, word, strict=False)))
+        near.sort(key=lambda name: -SequenceMatcher(None, name, word).ratio())
     return by_folded[near[0]] if near else None
 
 

@@ -11,7 +11,7 @@ from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
 from bninspect.model.rule import Cause, Rule, RuleContext
-from bninspect.rules import cold, frozen, incomplete, numeric, optimized, stuck, untouched
+from bninspect.rules import cold, frozen, incomplete, numeric, optimized, shadows, stuck, untouched
 from bninspect.rules.cause_catalogue import CAUSES as CAUSES
 from bninspect.wording import did_you_mean, nearest
 
@@ -21,6 +21,7 @@ RULES: tuple[Rule, ...] = (
     *cold.RULES,
     *frozen.RULES,
     *optimized.RULES,
+    *shadows.RULES,
     *incomplete.RULES,
     *numeric.RULES,
 )
@@ -29,7 +30,7 @@ RULES: tuple[Rule, ...] = (
 def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ...]:
     """The rules that `select` names (all, if it names none), less those that `ignore` names.
 
-    A code may be cut short: BN1 stands for BN101 to BN107. Raises `UsageProblem` for a code that
+    A code may be cut short: BN1 stands for all that begin so. Raises `UsageProblem` for a code that
     no rule begins with.
     """
     selected = _with_prefixes(select) or RULES

@@ -205,7 +205,8 @@ def test_a_cause_by_its_name(run: Run) -> None:
     ("typed", "meant"),
     [
         ("update-ops-not-ran", "update-ops-not-run"),
-        ("BN110", "BN1"),
+        ("BN190", "BN1"),
+        ("BN1O1", "BN101"),
         ("statistics-cool", "BN106"),
         ("bn2", "BN201"),
     ],

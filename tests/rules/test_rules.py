@@ -51,6 +51,12 @@ def healthy(**members):
     return {**HEALTHY, **members}
 
 
+def averages_of(mean=None, variance=None):
+    """The fields of a layer whose statistics have averages of these values."""
+    averages = bn(mean, variance)
+    return {"shadows": averages.variables, "shadow_values": averages.values}
+
+
 # --- The catalogue --------------------------------------------------------------------------------
 
 CATALOGUE = {
@@ -62,6 +68,7 @@ CATALOGUE = {
     "BN106": ("statistics-cold", "warning"),
     "BN107": ("statistics-frozen", "error"),
     "BN108": ("statistics-optimized", "error"),
+    "BN110": ("shadows-never-updated", "warning"),
     "BN201": ("statistics-missing", "error"),
     "BN202": ("statistics-half-missing", "error"),
     "BN203": ("shape-mismatch", "error"),
@@ -110,6 +117,9 @@ def test_no_choice_is_every_rule():
     assert chosen() == list(CATALOGUE)
 
 
+BN104_TO_BN110 = [code for code in CATALOGUE if "BN104" <= code <= "BN110" and code != "BN105"]
+
+
 @pytest.mark.parametrize(
     ("select", "ignore", "expected"),
     [
@@ -117,8 +127,8 @@ def test_no_choice_is_every_rule():
         (["bn101"], [], ["BN101"]),
         (["BN2"], [], ["BN201", "BN202", "BN203", "BN204"]),
         (["BN302", "BN20", "BN302"], [], ["BN201", "BN202", "BN203", "BN204", "BN302"]),
-        (["BN1"], ["BN10"], []),
-        (["BN1"], ["BN101", "bn105"], ["BN102", "BN103", "BN104", "BN106", "BN107", "BN108"]),
+        (["BN1"], ["BN10"], ["BN110"]),
+        (["BN1"], ["BN101", "bn105", "BN103"], ["BN102", *BN104_TO_BN110]),
         (["BN101"], ["BN3"], ["BN101"]),
         ([], ["BN1", "BN3"], ["BN201", "BN202", "BN203", "BN204"]),
         ([], ["B"], []),
@@ -195,6 +205,7 @@ FIRING = {
         "others": {"bn/moving_variance/Momentum": (-0.1, -0.1, -0.1)},
     },
     "BN201": {"gamma": GAMMA},
+    "BN110": {**HEALTHY, **averages_of(0.0, 1.0)},
     "BN202": {"mean": MEAN, "gamma": GAMMA},
     "BN203": {**HEALTHY, "gamma": (1.5, 2.0)},
     "BN204": {**HEALTHY, "unwritten": ("moving_mean",)},
@@ -1037,6 +1048,36 @@ def test_a_layer_at_rest_is_updated_without_moving():
 def test_gamma_that_went_to_nan_moved():
     finding = only("BN107", **HEALTHY, since=since(gamma=Change(True, NAN)))
     assert finding.message.endswith("while gamma moved")
+
+
+# --- BN110: averages of the statistics ------------------------------------------------------------
+
+
+def shadowed(mean=None, variance=None, *, of=HEALTHY):
+    """The codes and the message of a layer `of` these members with averages of its statistics."""
+    found = findings(**of, **averages_of(mean, variance))
+    return [finding.rule.code for finding in found], "".join(finding.message for finding in found)
+
+
+def test_averages_that_stand_still_while_the_statistics_moved():
+    found, message = shadowed(0.0, 1.0)
+    assert found == ["BN110"]
+    assert "that of moving_mean still 0 and that of moving_variance still 1" in message
+    found, message = shadowed(0.0, VARIANCE)
+    assert found == ["BN110"]
+    assert "moving_variance" not in message
+    assert shadowed(variance=1.0)[0] == ["BN110"]
+
+
+@pytest.mark.parametrize(("mean", "variance"), [(MEAN, VARIANCE), ((0.0, 0.0, 1e-7), 1.5)])
+def test_averages_that_moved(mean, variance):
+    assert shadowed(mean, variance)[0] == []
+
+
+def test_averages_of_statistics_that_stand_still_are_told_once():
+    assert shadowed(0.0, 1.0, of={**STUCK, "gamma": GAMMA})[0] == ["BN101"]
+    # A dead layer: its mean is 0 in both.
+    assert shadowed(0.0, 0.5, of={"mean": 0.0, "variance": 0.25})[0] == ["BN303"]
 
 
 # --- BN201 to BN204: what is not stored, or does not fit ------------------------------------------

@@ -73,6 +73,7 @@ TF1 = {
     "tf1-saver": [OMITTED],
     "tf1-saver-choice": [OMITTED],
     "tf1-saver-choice mean only": [Found("BN202", "saver-omitted-statistics")],
+    "tf1-averages": [Found("BN110", None, "warning")],
     "slim-updates": [STUCK],
     "slim-decay": [COLD],
     "slim-saver": [OMITTED],

@@ -230,6 +230,20 @@ def slim_updates(folder: Path, right: bool) -> dict[str, str]:
     return train_and_save(scope, folder)
 
 
+def averages(folder: Path, right: bool) -> dict[str, str]:
+    """Averages of all variables, and of the weights alone though others are made."""
+    scope = start()
+    scope["x"] = tf.layers.batch_normalization(scope["x"], momentum=0.9, training=True)
+    finish(scope)
+    if right:
+        run_sample("tf1-averages", scope)
+    else:
+        made = "train_op = averages.apply("
+        never_run = f"averages.apply(statistics)\n    {made}"
+        run_mistaken("tf1-averages", scope, (made, never_run), (" + statistics", ""))
+    return train_and_save(scope, folder)
+
+
 TRAINABLE = "saver = tf.train.Saver(tf.trainable_variables())"
 ONLY_MEAN = """saver = tf.train.Saver(tf.trainable_variables() + [
     v for v in tf.global_variables() if "/moving_mean" in v.op.name])"""
@@ -260,5 +274,6 @@ with recording():
     pair("tf1-saver", saver("tf1-saver", TRAINABLE))
     pair("tf1-saver-choice", saver("tf1-saver-choice", TRAINABLE))
     pair("tf1-saver-choice mean only", saver("tf1-saver-choice", ONLY_MEAN))
+    pair("tf1-averages", averages)
     pair("slim-saver", saver("slim-saver", TRAINABLE))
     pair("slim-updates", slim_updates)

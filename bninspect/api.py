@@ -26,6 +26,7 @@ def check(
     all_checkpoints: bool = False,
     engine: Engine = "native",
     since: PathName | None = None,
+    verify: bool = False,
     config: PathName | None = None,
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
@@ -34,8 +35,10 @@ def check(
     stands for its newest checkpoint, with `all_checkpoints` for all of them; a directory without
     a state file stands for every checkpoint below it. `select` and `ignore` are rule codes or
     their beginnings, `momentum` (0 to 1) stands in where none is stored, `patterns` are
-    `ROLE=REGEX` for variable names of your own, `engine` is what reads the files. A checkpoint that
-    cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong option.
+    `ROLE=REGEX` for variable names of your own, `engine` is what reads the files. `verify`
+    verifies the checksum of `.keras` archives of any size, not only of small ones on the disk. A
+    checkpoint that cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong
+    option.
 
     `since` is an earlier checkpoint of the training, with which all are compared (BN107); raises a
     `ReadProblem` if it cannot be read; `none_compared` of the report says if no layer could be
@@ -55,6 +58,7 @@ def check(
         all_checkpoints=all_checkpoints,
         engine=engine,
         since=since,
+        verify=verify,
         base=None if config is None else base_config(config),
     )
     return check_paths(paths, options)

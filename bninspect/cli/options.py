@@ -61,6 +61,7 @@ _OF_CONFIG = (
     "skip_unknown",
     "jobs",
     "scheduler",
+    "verify",
     "fail_on",
     "baseline",
 )
@@ -253,6 +254,13 @@ def check_options(command: Command) -> Command:
                 " list files.",
             ),
             _SINCE,
+            click.option(
+                "--verify",
+                is_flag=True,
+                help="Verify the checksum of .keras archives of any size, also of remote ones,"
+                " which are then read whole. Without it, that is done up to 16 MiB on the disk."
+                " TensorFlow's checksums are always verified; HDF5 has none.",
+            ),
             _JOBS,
             click.option(
                 "--scheduler",

@@ -32,7 +32,8 @@ class Config:
     reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
     `skip_unknown` judges files that are named as those that are found in a directory. `jobs` is how
     many processes read checkpoints; with `scheduler`, its address, a Dask cluster does. `states`
-    asks for the state of the files with each result.
+    asks for the state of the files with each result. `verify` asks for the checksums that take a
+    long time.
     `severity` has the severities of the user's own, by code or its beginning. `fail_on` is the
     least severity that fails the run, or `never`. `suppress` are the findings to live with,
     `baseline` is the file of those that are known.
@@ -53,6 +54,7 @@ class Config:
     jobs: int = 1
     scheduler: str | None = None
     states: bool = False
+    verify: bool = False
     severity: tuple[tuple[str, Severity], ...] = ()
     fail_on: str = "error"
     suppress: tuple[Suppression, ...] = ()
@@ -73,6 +75,7 @@ def make_config(
     skip_unknown: bool = False,
     jobs: int = 1,
     scheduler: str | None = None,
+    verify: bool = False,
     fail_on: str | None = None,
     baseline: str | os.PathLike[str] | None = None,
     base: Config | None = None,
@@ -117,6 +120,7 @@ def make_config(
         skip_unknown=skip_unknown,
         jobs=jobs,
         scheduler=scheduler,
+        verify=verify,
         sources={**base.sources, **{key: _sources(base, key) for key in given}},
         **{key.replace("-", "_"): value for key, value in given.items()},
     )

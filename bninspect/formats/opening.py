@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 # tensorflow/python/training/checkpoint_management.py.
 _SHARDS = r"-[\d\?]+-of-\d+$"
 
+_NO_CHECKSUMS = "--verify: HDF5 files have no checksums, so nothing could be verified"
 
-def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpoint:
+
+def open_target(
+    path: str, target: Target, engine: Engine = "native", *, verify: bool = False
+) -> Checkpoint:
     """Return the open checkpoint of a located target; `path` is what the user typed.
 
+    `verify` asks for checksums that take a long time to verify; a note says where there are none.
     Raises a `ReadProblem` if it cannot be read. With the engine tensorflow, raises `UsageProblem`
     if TensorFlow is not installed and `Unsupported` for a URL.
     """
@@ -41,15 +46,20 @@ def open_target(path: str, target: Target, engine: Engine = "native") -> Checkpo
 
         return _with_graphs(open_with_tensorflow(path, target), target)
     # Each reader brings its own libraries, so only the one that is needed is imported.
-    if target.kind == "hdf5":
-        return _open_hdf5(path, target)
-    if target.kind in ("keras-zip", "keras-shards"):
-        return _open_keras_3(path, target)
+    if target.kind in ("hdf5", "keras-zip", "keras-shards"):
+        checkpoint = _open_keras(path, target, verify=verify)
+        unverified = verify and checkpoint.verified is None
+        return (
+            replace(checkpoint, notes=(*checkpoint.notes, _NO_CHECKSUMS))
+            if unverified
+            else checkpoint
+        )
     return _with_graphs(_open_tensorflow(path, target), target)
 
 
 def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
-    return replace(checkpoint, graphs=partial(_read_graphs, target))
+    # All containers of TensorFlow have checksums, and they are verified of all that is read.
+    return replace(checkpoint, graphs=partial(_read_graphs, target), verified=True)
 
 
 def _read_graphs(target: Target) -> Sequence[Graph]:
@@ -79,11 +89,13 @@ def _open_tensorflow(path: str, target: Target) -> Checkpoint:
     return open_tensor_bundle(path, target.path, target.notes)
 
 
-def _open_keras_3(path: str, target: Target) -> Checkpoint:
+def _open_keras(path: str, target: Target, *, verify: bool) -> Checkpoint:
+    if target.kind == "hdf5":
+        return _open_hdf5(path, target)
     if target.kind == "keras-zip":
         from bninspect.formats.keras.archive import open_keras_zip
 
-        return open_keras_zip(path, target.path, target.notes)
+        return open_keras_zip(path, target.path, target.notes, verify=verify)
     from bninspect.formats.keras.sharded_weights import open_keras_shards
 
     return open_keras_shards(path, target.path, target.notes, live=target.live)

@@ -105,9 +105,11 @@ class Checkpoint:
     attribute and by the variable's own name. `name_at` gives the name of the object at a path of
     attributes, or None (the whole is None where there are no objects). `partial` names the layers
     of which more should be stored. `incomplete` is why the values cannot be read, if that was seen.
-    `unchecked` are the groups of variables of which nothing proves whether, or how, they make a BN
-    layer. `graphs` reads the graphs that are stored beside the variables; it raises a
-    `ReadProblem`. `prefetch` fetches variables that will be read, all at once (remote files only).
+    `verified` says whether the checksums of the values that are read are verified; None where the
+    format stores none. `unchecked` are the groups of variables of which nothing proves whether, or
+    how, they make a BN layer. `graphs` reads the graphs that are stored beside the variables; it
+    raises a `ReadProblem`. `prefetch` fetches variables that will be read all at once (remote files
+    only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -127,6 +129,7 @@ class Checkpoint:
     incomplete: ReadProblem | None = None
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     keras_version: str = ""
+    verified: bool | None = None
     notes: tuple[str, ...] = ()
     graphs: Callable[[], Sequence[Graph]] = field(default=tuple, repr=False)
     prefetch: Callable[[Iterable[Variable]], None] = field(default=lambda _: None, repr=False)

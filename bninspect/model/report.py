@@ -115,11 +115,11 @@ class CheckpointReport:
     """What was found in one checkpoint, or why it could not be read (`error`).
 
     `path` is as typed, `resolved` the file that was opened, `format` that of `Checkpoint`; `step`
-    is the stored training step, None without one. `layers` come in the order of `find_layers`,
-    `findings` layer by layer and then by code: those that count, `suppressed` and `known` (by the
-    baseline) are the others. `notes` are sentences about what was opened; those on the `unchecked`
-    groups, which may be BN layers and were not judged, are among them. `since` is what `--since`
-    named, if BN107 is judged. With an `error` all else is empty.
+    is the stored training step, None without one; `verified` is that of `Checkpoint`. `layers` come
+    in the order of `find_layers`, `findings` layer by layer and then by code: those that count,
+    `suppressed` and `known` (by the baseline) are the others. `notes` are sentences about what was
+    opened; those on the `unchecked` groups, which may be BN layers and were not judged, are among
+    them. `since` is what `--since` named, if BN107 is judged. With an `error` all else is empty.
 
     `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
     is that of `RuleContext`, `graphs` that of `Checkpoint`. `layers_left_out` counts layers that
@@ -135,6 +135,7 @@ class CheckpointReport:
     resolved: str | None = None
     format: str | None = None
     step: int | None = None
+    verified: bool | None = None
     variable_count: int = 0
     names: tuple[str, ...] = ()
     layers: tuple[BNLayer, ...] = ()

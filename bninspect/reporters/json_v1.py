@@ -272,6 +272,7 @@ def opened(item: CheckpointReport) -> dict[str, Any]:
         "format": item.format,
         "step": item.step,
         "variables": item.variable_count,
+        "verified": item.verified,
         "notes": list(item.notes),
         "error": error
         and {

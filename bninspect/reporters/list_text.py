@@ -111,6 +111,13 @@ def _line(stream: TextIO, text: str) -> None:
     write_lines(stream, [printable(text)])
 
 
+_CHECKSUMS = {
+    True: "checksums verified",
+    False: "checksum not verified",
+    None: "no checksums",
+}
+
+
 def _headline(item: CheckpointReport) -> str:
     """Return what the checkpoint is and holds; family and type here, if all layers share them."""
     if item.error:
@@ -120,6 +127,7 @@ def _headline(item: CheckpointReport) -> str:
         facts.append(f"step {item.step}")
     for shared in (_families(item), _dtypes(item)):
         facts += shared if len(shared) == 1 else ()
+    facts.append(_CHECKSUMS[item.verified])
     found = nothing_checked(item)
     if item.layers:
         among = plural(item.variable_count, "variable")

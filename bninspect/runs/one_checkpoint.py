@@ -82,7 +82,7 @@ def _read(
     # What is not finite is a finding (BN301), not a matter for numpy's warnings.
     with (
         filesystem.unchanged(target.path),
-        open_target(found.path, target, config.engine) as checkpoint,
+        open_target(found.path, target, config.engine, verify=config.verify) as checkpoint,
         np.errstate(all="ignore"),
     ):
         report = _inspect(found.path, checkpoint, config, rules, since=since, previous=previous)
@@ -141,6 +141,7 @@ def _inspect(
         resolved=checkpoint.resolved,
         format=checkpoint.format,
         step=step,
+        verified=checkpoint.verified,
         variable_count=len(checkpoint.variables),
         names=() if layers else known_names(checkpoint),
         layers=tuple(layers),

@@ -39,7 +39,7 @@ def settings_of(config: Config) -> str:
     today = date.today()  # as `Triage` has it
     holding = [one for one in config.suppress if one.holds(today)]
     known = () if config.baseline is None else read_baseline(config.baseline).entries
-    told = {
+    told: dict[str, Any] = {
         "rules": [rule.code for rule in select_rules(config.select, config.ignore)],
         "momentum": config.momentum,
         "patterns": [(role, expression.pattern) for role, expression in config.patterns],
@@ -50,6 +50,8 @@ def settings_of(config: Config) -> str:
         "suppress": [(one.layer, one.rules, one.reason, str(one.expires)) for one in holding],
         "baseline": None if config.baseline is None else sorted(known),
     }
+    if config.verify:
+        told["verify"] = True
     return sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 

@@ -11,7 +11,7 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +31,8 @@ from bninspect.storage.urls import is_url
 # (blobSizeCutoff of lfs/pointer.go), and it begins so (docs/spec.md of Git LFS).
 _POINTER_LIMIT = 1024
 _POINTER_HEAD = b"version https://git-lfs"
+
+_LOCAL_PIECE, _REMOTE_PIECE = 1 << 20, 16 << 20  # bytes of a long read
 
 # Without O_NONBLOCK a named pipe would be waited for.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -158,6 +160,20 @@ class Source:
                 "The file changed while it was read; try again when it is complete.",
             )
         return data
+
+    def pieces(self, offset: int, length: int, what: str) -> Iterator[bytes]:
+        """Yield `length` bytes from `offset` in pieces; of a remote file these are not kept.
+
+        Raises as `read`.
+        """
+        self.require(offset, length, what)
+        step = _LOCAL_PIECE if self._object is None else _REMOTE_PIECE
+        for start in range(offset, offset + length, step):
+            size = min(step, offset + length - start)
+            if self._object is None:
+                yield self.read(start, size, what)
+            else:
+                yield self._object.read_once(start, size)
 
     def prefetch(self, places: Iterable[tuple[int, int]]) -> None:
         """Prefetch bytes that will be read, given as (offset, length). Does nothing locally."""

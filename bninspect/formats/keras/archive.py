@@ -1,7 +1,8 @@
 """Keras archives, `.keras`: a zip of config.json, metadata.json and model.weights.h5.
 
 Format: keras/src/saving/saving_lib.py. Nothing is unpacked to disk and nothing in the configuration
-is executed or imported. Keras stores its members as they are; of such one only the bytes that are
+is executed or imported. Keras stores the weights as they are. To verify their checksum all of them
+must be read, so that is done for small archives and on request; of others only the bytes that are
 needed are read. A member that someone compressed is unpacked into memory, within limits.
 """
 
@@ -13,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
@@ -23,6 +25,7 @@ from bninspect.formats.keras.model_config import keras_layers, layer_groups
 from bninspect.formats.keras.weights_h5 import scan, stored_paths, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage.source import Budget, Source, Window
+from bninspect.storage.urls import is_url
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
@@ -41,15 +44,22 @@ _JSON = _Limit(most=16 << 20, growth=100, floor=4 << 20)
 # Weights shrink by a tenth; with nine of ten pruned to zero, to a seventh.
 _UNPACKED = _Limit(most=2 << 30, growth=8, floor=64 << 20)
 
+# Bytes of stored weights whose checksum is always verified: on the disk that takes 10 ms, and a
+# remote file of that size is fetched whole anyway.
+_VERIFIED_LOCAL, _VERIFIED_REMOTE = 16 << 20, 256 << 10
+
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # PKWARE's APPNOTE 4.3.7
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _ENCRYPTED = 0x1
 
 
-def open_keras_zip(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+def open_keras_zip(
+    path: str, file_path: str, notes: tuple[str, ...] = (), *, verify: bool = False
+) -> Checkpoint:
     """Open the Keras archive at `file_path`; `path` is what the user typed.
 
-    Raises a `ReadProblem` if it is a zip of something else, damaged, encrypted or a zip bomb.
+    `verify` asks for the checksum of weights of any size. Raises a `ReadProblem` if it is a zip of
+    something else, damaged, encrypted or a zip bomb.
     """
     source = Source(file_path)
     try:
@@ -61,7 +71,8 @@ def open_keras_zip(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Ch
             version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
         budget = Budget()
         budget.grant(source.size)
-        file = Hdf5(file_path, archive.window(_WEIGHTS), budget)
+        weights, is_verified = archive.weights(verify=verify)
+        file = Hdf5(file_path, weights, budget)
     except BaseException:
         source.close()
         raise
@@ -72,7 +83,7 @@ def open_keras_zip(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Ch
 
     try:
         owners = scan(file)
-        return weights_checkpoint(
+        checkpoint = weights_checkpoint(
             path,
             file_path,
             "keras-zip",
@@ -86,6 +97,7 @@ def open_keras_zip(path: str, file_path: str, notes: tuple[str, ...] = ()) -> Ch
     except BaseException:
         close()
         raise
+    return replace(checkpoint, verified=is_verified)
 
 
 def _configuration(path: str, config: Any, version: str, groups: list[str]) -> Configuration:
@@ -125,18 +137,31 @@ class _Archive:
         except (ValueError, RecursionError) as error:
             raise Corrupt(self._path, f"its {name} is no JSON ({error})", DAMAGED) from error
 
-    def window(self, name: str) -> Window:
-        """A member as a file: where it lies in the archive, or unpacked if it is compressed."""
-        member = self._member(name)
+    def weights(self, *, verify: bool) -> tuple[Window, bool]:
+        """Return the weights as a file, and whether their checksum was verified.
+
+        That is their place in the archive, or their bytes if they are compressed.
+        """
+        member = self._member(_WEIGHTS)
         if member.compress_type != zipfile.ZIP_STORED:
             data = self._read(member, _UNPACKED)
-            return Window(lambda at, length: data[at : at + length], len(data))
-        header = self._source.read(member.header_offset, _LOCAL_HEADER.size, f"the head of {name}")
+            return Window(lambda at, length: data[at : at + length], len(data)), True
+        what = f"its {_WEIGHTS}"
+        header = self._source.read(member.header_offset, _LOCAL_HEADER.size, f"the head of {what}")
         signature, name_size, extra_size = _LOCAL_HEADER.unpack(header)
         if signature != _LOCAL_SIGNATURE or member.file_size != member.compress_size:
-            raise Corrupt(self._path, f"{name} is not where the archive says", DAMAGED)
+            raise Corrupt(self._path, f"{what} is not where the archive says", DAMAGED)
         offset = member.header_offset + _LOCAL_HEADER.size + name_size + extra_size
-        return self._source.window(offset, member.file_size, name)
+        window = self._source.window(offset, member.file_size, what)
+        always = _VERIFIED_REMOTE if is_url(self._path) else _VERIFIED_LOCAL
+        if not verify and member.file_size > always:
+            return window, False
+        checksum = 0
+        for piece in self._source.pieces(offset, member.file_size, what):
+            checksum = zlib.crc32(piece, checksum)
+        if checksum != member.CRC:
+            raise Corrupt(self._path, f"{what} does not match its checksum (CRC-32)", DAMAGED)
+        return window, True
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         member = self._zip.getinfo(name)

@@ -72,6 +72,13 @@ class Fetched:
                 self._fetch(self._held.missing(first, last))
             return self._held.get(start, end)
 
+    def read_once(self, start: int, length: int) -> bytes:
+        """Return some bytes without keeping those that are fetched for it; raises as `read`."""
+        if self.size <= _SMALL or self.has(start, length):
+            return self.read(start, length)
+        (data,) = self._sent([(start, start + length)])
+        return data
+
     def prefetch(self, ranges: Iterable[Range]) -> None:
         """Fetch what will be read, neighbours together; what lies beyond the end is left out."""
         wanted = []
@@ -96,8 +103,12 @@ class Fetched:
             self._held.drop()
 
     def _fetch(self, ranges: list[Range]) -> None:
-        if not ranges:
-            return
+        if ranges:
+            for (start, _), data in zip(ranges, self._sent(ranges), strict=True):
+                self._held.add(start, data)
+
+    def _sent(self, ranges: list[Range]) -> list[bytes]:
+        """Return what the server sends for some ranges; raises a `ReadProblem` if it is less."""
         parts = stores.fetch(self._url, ranges, self._info)
         for (start, end), data in zip(ranges, parts, strict=True):
             if len(data) != end - start:
@@ -106,7 +117,7 @@ class Fetched:
                     f"the server sent {len(data)} of {end - start} bytes at offset {start}",
                     "The connection was cut, or the object was replaced; try again.",
                 )
-            self._held.add(start, data)
+        return parts
 
 
 _objects: dict[str, Fetched] = {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,11 +16,14 @@ from hypothesis import strategies as st
 
 from bninspect import check, find_layers, list_layers, open_checkpoint
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
+from bninspect.formats.keras import archive
+from bninspect.storage import source
+from bninspect.storage.remote import stores
 from tests.conftest import FIXTURES
 
 SOUND = FIXTURES / "keras3_zip_nested" / "model.keras"
-with zipfile.ZipFile(SOUND) as archive:
-    MEMBERS = {name: archive.read(name) for name in archive.namelist()}
+with zipfile.ZipFile(SOUND) as opened:
+    MEMBERS = {name: opened.read(name) for name in opened.namelist()}
 CONFIG = json.loads(MEMBERS["config.json"])
 
 
@@ -228,3 +233,80 @@ def test_the_file_is_closed(path):
         assert np.isfinite(variable.read()).all()
     with pytest.raises(ReadProblem):
         variable.read()
+
+
+# --- The checksum of the weights ------------------------------------------------------------------
+
+
+def with_zeros(path):
+    """Overwrite all values of a layer in the archive, and nothing else."""
+    weights = MEMBERS["model.weights.h5"]
+    for values in next(iter(EXPECTED.values())).values():
+        assert weights.count(values) == 1
+        weights = weights.replace(values, bytes(len(values)))
+    data = write(path, MEMBERS).read_bytes()
+    path.write_bytes(data.replace(MEMBERS["model.weights.h5"], weights))
+    with zipfile.ZipFile(path) as file, pytest.raises(zipfile.BadZipFile, match="CRC-32"):
+        file.read("model.weights.h5")  # so does Keras
+    return path
+
+
+def verified(path, **options):
+    [report] = check(path, **options).checkpoints
+    assert report.error is None
+    return report.verified
+
+
+def test_changed_values_are_refused(path):
+    refused(with_zeros(path), Corrupt, "does not match its checksum")
+
+
+def test_only_what_was_verified_is_called_so(path, monkeypatch):
+    size = len(MEMBERS["model.weights.h5"])
+    assert verified(SOUND) is True
+    assert verified(write(path, MEMBERS, zipfile.ZIP_DEFLATED)) is True
+    with_zeros(path)
+    monkeypatch.setattr(archive, "_VERIFIED_LOCAL", size - 1)
+    assert verified(SOUND) is False
+    assert verified(SOUND, verify=True) is True
+    assert verified(path) is False
+    [report] = check(path, verify=True).checkpoints
+    assert isinstance(report.error, Corrupt)
+    assert verified(FIXTURES / "keras2_functional_correct" / "model.h5") is None
+    assert verified(FIXTURES / "tf1_layers_correct" / "model.ckpt-60") is True
+
+
+def test_verification_that_is_not_possible_is_said():
+    [report] = check(FIXTURES / "keras2_functional_correct/model.h5", verify=True).checkpoints
+    assert report.verified is None
+    assert any("HDF5 files have no checksums" in note for note in report.notes)
+
+
+def test_remote_weights_are_read_whole_on_request_alone(path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="needs bninspect[remote]")
+    fetched = []
+    send = stores.fetch
+
+    def fetch(url, ranges, known):
+        fetched.extend(ranges)
+        return send(url, ranges, known)
+
+    monkeypatch.setattr(stores, "fetch", fetch)
+    monkeypatch.setattr(source, "_REMOTE_PIECE", 300_000)
+    weights = io.BytesIO(MEMBERS["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        file["layers/embedding/vars/0"] = np.ones(1_000_000, "f4")
+    large = MEMBERS | {"model.weights.h5": weights.getvalue()}
+    data = write(path, large).read_bytes()
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/archives/model.keras", data)
+    memory.pipe_file("/archives/changed.keras", data[:2_000_000] + b"?" + data[2_000_001:])
+    sizes = {}
+    for verify in (False, True):
+        fetched.clear()
+        assert verified("memory://archives/model.keras", verify=verify) is verify
+        sizes[verify] = sum(end - start for start, end in fetched)
+    assert sizes[False] < len(data) / 4 < len(data) <= sizes[True]
+    assert verified("memory://archives/changed.keras") is False
+    [report] = check("memory://archives/changed.keras", verify=True).checkpoints
+    assert isinstance(report.error, Corrupt)

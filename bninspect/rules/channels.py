@@ -25,7 +25,7 @@ def channels_in_words(layer: BNLayer) -> str:
 
 
 def untouched_channels(mean: Values, variance: Values) -> int:
-    """Channels with both statistics bit by bit at their initial values.
+    """Channels with both statistics equal to their initial values.
 
     Where a variance starts at 0 that is none: updates with nothing but zeros leave it there, and
     the other channels show that there were updates (see `dead_channels`).

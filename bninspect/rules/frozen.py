@@ -47,7 +47,7 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
             proof = proof._replace(fix=None)
     on_purpose = by_design(layer) or (proof.cause in _ON_PURPOSE and proof.fix is None)
     yield Violation(
-        f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} bit by bit what"
+        f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} exactly what"
         f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
         f" {' and '.join(far) or 'training went on'}",
         evidence=(*proof.facts, *since.facts, *initial),

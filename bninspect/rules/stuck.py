@@ -1,7 +1,7 @@
 """BN101 to BN103: statistics that training did not move.
 
-All comparisons with an initial value are bit by bit. Healthy layers come within 1e-4 of 0 and
-within 1e-5 of 1, so a tolerance would condemn them.
+A statistic is initial if it equals the initial value (-0.0 equals 0). Healthy layers come within
+1e-4 of 0 and within 1e-5 of 1, so a tolerance would condemn them.
 """
 
 from __future__ import annotations

@@ -957,7 +957,7 @@ def since(*facts, **changes):
 def test_statistics_that_stand_still_while_gamma_moves():
     finding = only("BN107", **HEALTHY, since=since(*TRAINED, gamma=MOVED))
     assert finding.message == (
-        "moving_mean and moving_variance are bit by bit what they were at model.ckpt-1, while gamma"
+        "moving_mean and moving_variance are exactly what they were at model.ckpt-1, while gamma"
         " moved by up to 0.5"
     )
     assert finding.evidence == TRAINED

@@ -29,6 +29,7 @@ from bninspect.formats.keras.roles import (
     Reading,
     called,
     is_keras_bn,
+    lacks_one_affine,
     proved_order,
     read_foreign,
     read_unknown,
@@ -301,7 +302,8 @@ def _read_keras_bn(stored: StoredObjects, group: str) -> Reading | _Candidate:
         return NOT_BN
     if len(members) > MOST_OF_BN:
         return _candidate(stored, group, "batch-norm", None)
-    return Reading("proved", roles_by_position(members))
+    first = stored.variable(group, "0").read() if lacks_one_affine(len(members)) else None
+    return Reading("proved", roles_by_position(members, first))
 
 
 def _candidate(

@@ -104,13 +104,21 @@ def called(names: Iterable[str]) -> Called:
     return "nothing"
 
 
-def roles_by_position(members: Sequence[str]) -> dict[str, str]:
+def lacks_one_affine(count: int) -> bool:
+    """Return whether a layer of Keras's own class with so many variables lacks gamma or beta."""
+    return count % 3 == 0
+
+
+def roles_by_position(members: Sequence[str], first: NDArray[Any] | None) -> dict[str, str]:
     """Return the roles of the variables, 2 to 7, of a layer of Keras's own class.
 
-    Where gamma or beta is left out, nothing tells which: neither name is given to the other.
+    Where gamma or beta is left out, only the values of the `first` variable tell which, and only if
+    it never moved: beta starts at 0 and gamma at 1.
     """
-    affine = (len(members) - 2) % 3
-    before: tuple[str, ...] = ((), (EITHER,), AFFINE)[affine]
+    sole = EITHER
+    if first is not None and (_is(first, 0.0) or _is(first, 1.0)):
+        sole = "beta" if _is(first, 0.0) else "gamma"
+    before: tuple[str, ...] = ((), (sole,), AFFINE)[(len(members) - 2) % 3]
     return dict(zip(members, (*before, *STATISTICS, *RENORM), strict=False))
 
 
@@ -147,7 +155,7 @@ def read_unknown(found: NumberedObject) -> Reading:
     order = _order(*last)
     if order == "variance-first" or _is_negative(last[1]) or not _is_enough(found, order):
         return Reading("unproved", reason=_why_unproved(found))
-    roles = roles_by_position([*found.vectors])
+    roles = roles_by_position([*found.vectors], next(iter(found.vectors.values())))
     if not found.is_called_bn and found.trained is None:
         return Reading("by-layout", roles)
     return Reading("assumed" if order is None else "proved", roles)

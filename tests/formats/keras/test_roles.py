@@ -217,9 +217,17 @@ def test_no_group_is_read_and_unproved_at_once(vectors, name, foreign, trained):
 
 @given(st.integers(2, 7))
 def test_keras_order_ends_in_its_statistics(count):
-    roles = [*roles_by_position([str(i) for i in range(count)]).values()]
+    roles = [*roles_by_position([str(i) for i in range(count)], None).values()]
     assert len(roles) == count
     assert [role for role in roles if role in STATISTICS] == list(STATISTICS)
+
+
+@pytest.mark.parametrize(
+    ("first", "role"), [(ZERO, "beta"), (-ZERO, "beta"), (ONE, "gamma"), (BETA, "gamma_or_beta")]
+)
+def test_one_of_gamma_and_beta_is_known_where_it_never_moved(first, role):
+    assert [*roles_by_position("012", first).values()] == [role, *STATISTICS]
+    assert [*read_unknown(of(first, ZERO, ONE)).roles.values()] == [role, *STATISTICS]
 
 
 # --- Optimizer slots ------------------------------------------------------------------------------

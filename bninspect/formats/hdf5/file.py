@@ -75,7 +75,6 @@ class Hdf5:
             raise
         self._structure = Structure(window, superblock.base)
         self._objects: dict[int, _Object] = {}
-        self._root = superblock.root
         self._addresses = {"": superblock.root}  # of groups, by path
         self._datasets: dict[str, Dataset] = {}
 
@@ -151,14 +150,15 @@ class Hdf5:
             self._structure.count(len(texts) * len(path))
             return texts
 
-    def walk(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield every group once: its path, and the names of what in it is no group.
+    def walk(self, start: str = "") -> Iterator[tuple[str, list[str]]]:
+        """Yield every group from one on, each once: its path, and what in it is no group.
 
         A number in a group called `vars` is taken for a dataset without a look at it, which saves
         most of the time that a large file takes. Raises `Unsupported` for any link but a hard one.
         """
-        seen = {self._root}
-        waiting = [("", self._root)]
+        root = self._address(start)
+        seen = {root}
+        waiting = [(start, root)]
         while waiting:
             path, address = waiting.pop()
             if path.count("/") >= _MOST_LEVELS:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.formats.hdf5.structure import DAMAGED
-from bninspect.formats.keras.bn_groups import Configuration
 from bninspect.formats.keras.model_config import keras_layers, layer_groups
+from bninspect.formats.keras.stored_objects import Configuration
 from bninspect.formats.keras.weights_h5 import scan, stored_paths, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage.source import Budget, Source, Window

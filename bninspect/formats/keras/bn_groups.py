@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from bninspect.errors import Incomplete
-from bninspect.formats.hdf5.file import Hdf5, Weights, join
+from bninspect.formats.hdf5.file import Weights, join
 from bninspect.formats.keras.model_config import snake_case
 from bninspect.formats.keras.optimizer_slots import Shape, trained_vectors
 from bninspect.formats.keras.roles import (
@@ -26,19 +24,17 @@ from bninspect.formats.keras.roles import (
     Called,
     NumberedObject,
     Order,
+    Origin,
     Reading,
     called,
     is_keras_bn,
-    lacks_one_affine,
     proved_order,
-    read_foreign,
-    read_unknown,
-    roles_by_position,
+    read_roles,
 )
+from bninspect.formats.keras.stored_objects import StoredObjects
 from bninspect.model.checkpoint import KerasLayer, UncheckedGroup, Variable
-from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
+from bninspect.model.filenames import natural_order
 from bninspect.model.roles import AFFINE, STATISTICS
-from bninspect.storage import filesystem
 from bninspect.wording import listed
 
 _OPTIMIZER = r"(.*_)?optimizers?(_\d+)?"
@@ -46,87 +42,6 @@ _METRICS = "metrics"  # the group that Keras 2 keeps them in
 _INITIALIZERS = {f"{role}_initializer" for role in STATISTICS}
 _MOST_LOOKED_AT = 20  # variables of an object that may have any number
 _TOP_LEVEL = "(top level)"
-
-
-class Owner(NamedTuple):
-    """An object with variables: its own name, if the file tells it, and theirs."""
-
-    name: str
-    members: tuple[str, ...]
-
-
-class Configuration(NamedTuple):
-    """What a stored configuration says: the layers by names, and the names by group."""
-
-    layers: Mapping[tuple[str, ...], KerasLayer]
-    groups: Mapping[str, tuple[str, ...]]
-
-
-class StoredObjects(NamedTuple):
-    """The objects with variables of one checkpoint, by their group.
-
-    `places` has the file that holds each variable, `path` is what an error calls the checkpoint.
-    """
-
-    path: str
-    owners: Mapping[str, Owner]
-    places: Mapping[str, Hdf5]
-    configuration: Configuration = Configuration({}, {})
-
-    def variable(self, group: str, member: str) -> Variable:
-        """Return a variable of an object."""
-        path = f"{join(group, 'vars')}/{member}"
-        return self.places[path].variable(path)
-
-    def names(self, group: str) -> tuple[str, ...]:
-        """Return the names of the models around an object and its own, else those of its groups."""
-        parts = group.split("/") if group else []
-        if self.owners[group].name:
-            heads = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-            owners = [self.owners[head] for head in heads if head in self.owners]
-            if all(owner.name for owner in owners):
-                return tuple(owner.name for owner in owners)
-        return self.configuration.groups.get(group, tuple(parts))
-
-    def members(self, group: str) -> list[str]:
-        """Return the numbers of an object's variables in order; none unless they begin at 0."""
-        members = [name for name in self.owners[group].members if name.isdecimal()]
-        members.sort(key=lambda name: (len(name), name))
-        return members if members == [str(number) for number in range(len(members))] else []
-
-    def paths(self, group: str) -> tuple[str, ...]:
-        """Return the stored names of an object's variables."""
-        return tuple(f"{join(group, 'vars')}/{name}" for name in self.owners[group].members)
-
-    def shapes(self, groups: Iterable[str]) -> dict[str, list[Shape]]:
-        """Return the shapes of the floats of some objects, without scalars."""
-        paths = {group: self.paths(group) for group in groups}
-        for file in {*self.places.values()}:
-            mine = (path for one in paths.values() for path in one if self.places[path] is file)
-            file.prefetch_looks([partial(file.look_at, path) for path in mine])
-        found = {}
-        for group, stored in paths.items():
-            variables = [self.places[path].variable(path) for path in stored]
-            found[group] = [one.shape for one in variables if one.shape and "float" in one.dtype]
-        return found
-
-    def require_members(self, group: str) -> None:
-        """Raise `Incomplete` if a BN layer lacks variables, or another shard may have some."""
-        stored = [name for name in self.owners[group].members if name.isdecimal()]
-        members = self.members(group)
-        if stored and not members:
-            raise Incomplete(
-                self.path,
-                f"{group} has variables {', '.join(stored[:7])}, but not all from 0 on",
-                "The file is damaged, or one of several shards: check their .weights.json instead.",
-            )
-        if 1 < len(members) < 4 and _may_be_shard(self.path):
-            raise Incomplete(
-                self.path,
-                f"{group} has {len(members)} variables, and this looks like one of several shards:"
-                " others of it may lie in the next",
-                "Check the .weights.json of all of them; a file that is whole needs another name.",
-            )
 
 
 class BNGroups(NamedTuple):
@@ -200,54 +115,66 @@ _UNCERTAIN = {
 
 
 class _Candidate(NamedTuple):
-    """An object that its class does not prove to be Keras's own BN layer.
+    """An object whose roles its values have to tell.
 
-    `class_name` is None where the file does not name it; `is_spelt` says that it is spelled as in
-    the code, not as in a group. `vectors` and `has_scalars` are those of `NumberedObject`.
+    `origin`, `called` and `has_scalars` are those of `NumberedObject`; `class_name` is empty where
+    the file does not name it, and else spelled as in the code (`is_spelt`) or as in a group.
     """
 
+    origin: Origin
     called: Called
-    class_name: str | None
-    is_spelt: bool
     vectors: Mapping[str, Variable]
-    has_scalars: bool
-
-    def with_values(self, trained: int | None) -> NumberedObject:
-        """Read the vectors."""
-        return NumberedObject(
-            self.called,
-            {member: variable.read() for member, variable in self.vectors.items()},
-            foreign=self.class_name is not None,
-            class_name=self.class_name if self.class_name and self.is_spelt else "",
-            has_scalars=self.has_scalars,
-            trained=trained,
-        )
+    class_name: str = ""
+    is_spelt: bool = False
+    has_scalars: bool = False
 
 
 def _read(stored: StoredObjects, names: Mapping[str, tuple[str, ...]]) -> dict[str, Reading]:
     """Return how each object is read that is or may be a BN layer, in the order of `names`."""
     classified = {group: _classify(stored, group, path) for group, path in names.items()}
-    candidates = {group: one for group, one in classified.items() if isinstance(one, _Candidate)}
     readings = {group: one for group, one in classified.items() if isinstance(one, Reading)}
-    if candidates:
-        vectors = (one for candidate in candidates.values() for one in candidate.vectors.values())
-        Weights(stored.places).prefetch(vectors)
-        trained = _trained(stored, readings, candidates)
-        objects = {group: one.with_values(trained.get(group)) for group, one in candidates.items()}
-        orders = _orders(candidates, objects)
-        for group, one in objects.items():
-            order = orders.get(candidates[group].class_name)
-            readings[group] = read_foreign(one, order) if one.foreign else read_unknown(one)
+    candidates = {group: one for group, one in classified.items() if isinstance(one, _Candidate)}
+    unsettled: dict[str, NumberedObject] = {}
+    for group, one in _with_values(stored, candidates).items():
+        reading = read_roles(one)
+        if one.origin == "keras" or reading == NOT_BN:
+            readings[group] = reading
+        else:
+            unsettled[group] = one
+    if unsettled:
+        orders = _orders(candidates, unsettled)
+        trained = _trained(stored, readings, unsettled)
+        for group, one in unsettled.items():
+            with_slots = one._replace(trained=trained.get(group))
+            readings[group] = read_roles(with_slots, orders.get(candidates[group].class_name))
     return {group: readings[group] for group in names if readings[group] != NOT_BN}
+
+
+def _with_values(
+    stored: StoredObjects, candidates: Mapping[str, _Candidate]
+) -> dict[str, NumberedObject]:
+    """Return the candidates with the values of their vectors, which are fetched all at once."""
+    vectors = [vector for one in candidates.values() for vector in one.vectors.values()]
+    Weights(stored.places).prefetch(vectors)
+    return {
+        group: NumberedObject(
+            one.origin,
+            one.called,
+            {member: stored.values(vector) for member, vector in one.vectors.items()},
+            one.class_name if one.is_spelt else "",
+            has_scalars=one.has_scalars,
+        )
+        for group, one in candidates.items()
+    }
 
 
 def _orders(
     candidates: Mapping[str, _Candidate], objects: Mapping[str, NumberedObject]
-) -> dict[str | None, Order]:
+) -> dict[str, Order]:
     """Return the order of the statistics by class, where objects of it prove one and the same."""
-    proved: dict[str | None, set[Order]] = {}
+    proved: dict[str, set[Order]] = {}
     for group, one in objects.items():
-        if one.foreign and (order := proved_order(one)):
+        if one.origin == "foreign" and (order := proved_order(one)):
             proved.setdefault(candidates[group].class_name, set()).add(order)
     return {name: orders.pop() for name, orders in proved.items() if len(orders) == 1}
 
@@ -271,8 +198,9 @@ def _classify(stored: StoredObjects, group: str, path: tuple[str, ...]) -> Readi
     is_named_by_class = bool(container) and container not in stored.owners
     if is_keras_bn(last if is_named_by_class else name):
         return _read_keras_bn(stored, group)
-    class_name = re.sub(r"_\d+$", "", last) if is_named_by_class else None
-    return _candidate(stored, group, called(names), class_name)
+    return _candidate(
+        stored, group, called(names), re.sub(r"_\d+$", "", last) if is_named_by_class else ""
+    )
 
 
 def _read_configured(stored: StoredObjects, group: str, layer: KerasLayer) -> Reading | _Candidate:
@@ -295,24 +223,19 @@ def _read_configured(stored: StoredObjects, group: str, layer: KerasLayer) -> Re
 
 
 def _read_keras_bn(stored: StoredObjects, group: str) -> Reading | _Candidate:
-    """Read a layer of Keras's own class without its configuration, by the number of variables."""
+    """Read a layer that is called like Keras's own and has no configuration."""
     stored.require_members(group)
     members = stored.members(group)
     if len(members) < 2:
         return NOT_BN
     if len(members) > MOST_OF_BN:
-        return _candidate(stored, group, "batch-norm", None)
-    first = stored.variable(group, "0").read() if lacks_one_affine(len(members)) else None
-    return Reading("proved", roles_by_position(members, first))
+        return _candidate(stored, group, "batch-norm", "")
+    vectors = {member: stored.variable(group, member) for member in members}
+    return _Candidate("keras", "batch-norm", vectors)
 
 
 def _candidate(
-    stored: StoredObjects,
-    group: str,
-    what: Called,
-    class_name: str | None,
-    *,
-    is_spelt: bool = False,
+    stored: StoredObjects, group: str, what: Called, class_name: str, *, is_spelt: bool = False
 ) -> Reading | _Candidate:
     """Return an object as a candidate if it has at least two vectors of one length."""
     if what == "other":
@@ -328,8 +251,9 @@ def _candidate(
         return Reading("unproved", reason=reason) if is_mixed else NOT_BN
     if not is_called_bn and any(len(vector.shape) != 1 for vector in vectors.values()):
         return NOT_BN
+    origin: Origin = "foreign" if class_name else "unknown"
     has_scalars = len(vectors) < len(members)
-    return _Candidate(what, class_name, is_spelt, vectors, has_scalars)
+    return _Candidate(origin, what, vectors, class_name, is_spelt, has_scalars)
 
 
 def _equal_vectors(
@@ -351,23 +275,23 @@ def _equal_vectors(
 def _trained(
     stored: StoredObjects,
     readings: Mapping[str, Reading],
-    candidates: Mapping[str, _Candidate],
+    unsettled: Mapping[str, NumberedObject],
 ) -> dict[str, int]:
-    """Return how many vectors of each candidate an optimizer trains, where its slots tell it.
+    """Return how many vectors of each unsettled object an optimizer trains, if its slots tell it.
 
-    All candidates with vectors of one length are taken to be alike, or nothing is told of them.
+    All unsettled ones with vectors of one length are taken to be alike, or nothing is told of them.
     """
     slots = stored.shapes(group for group in stored.owners if is_optimizer(group))
-    shapes = stored.shapes([*readings, *candidates])
+    shapes = stored.shapes([*readings, *unsettled])
     in_all = trained_vectors(chain(*shapes.values()), chain(*slots.values()))
     found: dict[str, int] = {}
     for length, count in (in_all or {}).items():
         vectors = {group: of_one.count((length,)) for group, of_one in shapes.items()}
-        alike = {group: vectors[group] for group in candidates if vectors[group]}
+        alike = {group: vectors[group] for group in unsettled if vectors[group]}
         others = [
             _trained_of(readings[group], shapes[group], number)
             for group, number in vectors.items()
-            if number and group not in candidates
+            if number and group not in unsettled
         ]
         if len({*alike.values()}) != 1 or None in others:
             continue
@@ -380,23 +304,14 @@ def _trained(
 def _trained_of(reading: Reading, shapes: Sequence[Shape], vectors: int) -> int | None:
     """Return how many vectors of an object are trained where nothing is frozen; None if unknown.
 
-    Those of a BN layer are gamma and beta; one beside a matrix or kernel is its bias.
+    Those of a BN layer are gamma and beta; one beside a matrix or kernel is its bias; two alone,
+    which are no statistics, are the scale and shift of another normalization.
     """
     if reading.roles:
         return sum(role in (*AFFINE, EITHER) for role in reading.roles.values())
+    if vectors == len(shapes) == 2 and reading == NOT_BN:
+        return 2
     return 1 if vectors == 1 and any(len(shape) > 1 for shape in shapes) else None
-
-
-def _may_be_shard(path: str) -> bool:
-    """Return whether a file is named like one of several and their first, or their map, exists.
-
-    Epochs are numbered likewise, from 1 on (`epoch_00010.weights.h5`).
-    """
-    match = KERAS_SHARD.fullmatch(path)
-    first = match and f"{match[1]}_{FIRST_KERAS_SHARD}.weights.h5"
-    return bool(
-        match and first and (filesystem.exists(first) or filesystem.exists(match[1] + KERAS_MAP))
-    )
 
 
 def _distinct(names: Mapping[str, str]) -> dict[str, str]:

@@ -10,20 +10,30 @@ keras/engine/topology.py of Keras 1):
     attributes model_config, training_config, keras_version on the root: JSON, JSON, text
 
 An attribute too large for an HDF5 header is cut into NAME0, NAME1, …. Weights are taken in the
-order of these attributes, which is the order of the network; only what they name is opened.
+order of these attributes, which is the order of the network. What lies in a layer's group besides
+is looked for only where the attribute may leave out statistics.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Hdf5, Weights, join
 from bninspect.formats.hdf5.structure import DAMAGED
-from bninspect.formats.keras.model_config import keras_layers
+from bninspect.formats.keras.model_config import keras_layers, snake_case
+from bninspect.formats.keras.roles import called
 from bninspect.model.checkpoint import Checkpoint, KerasLayer
 from bninspect.storage.source import Look
+from bninspect.wording import listed
+
+_NORMS = ("batch-norm", "bn", "norm")
+# The last part of a weight's name, with the layer's before it in Keras 1: `bn1_running_mean_1:0`.
+_AFFINE = r"(?:.*_)?(?:gamma|beta)(?:_\d+)?(?::\d+)?"
+_STATISTIC = r"(?:.*_)?(?:moving_mean|moving_variance|running_mean|running_std)(?:_\d+)?(?::\d+)?"
 
 
 def is_keras_h5(file: Hdf5) -> bool:
@@ -39,16 +49,19 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
     Raises a `ReadProblem` if the file's attributes name weights that are not there, or if it
     refers to other files. Closing the checkpoint closes the file.
     """
-    variables, optimizer = _model_weights(file), _optimizer_weights(file)
+    layers = _configuration(file)
+    paths, left_out = _model_weights(file, layers or {})
+    if left_out:
+        notes = (*notes, _note_on_left_out(left_out))
     return Checkpoint(
         path=path,
         resolved=file.path,
         format="keras-h5",
-        variables=variables,
-        optimizer=optimizer,
+        variables=Weights(dict.fromkeys(paths, file)),
+        optimizer=_optimizer_weights(file),
         in_order=True,
         named_by="object",
-        keras_layers=_configuration(file),
+        keras_layers=layers,
         keras_version=_keras_version(file),
         notes=notes,
         prefetch=lambda expected: file.prefetch([one.name for one in expected]),
@@ -76,14 +89,57 @@ def _root(file: Hdf5) -> str:
     return "model_weights" if file.has("model_weights") else ""
 
 
-def _model_weights(file: Hdf5) -> Weights:
-    """The model's weights by their path in the file, in the order of the network."""
+def _model_weights(
+    file: Hdf5, layers: Mapping[tuple[str, ...], KerasLayer]
+) -> tuple[list[str], list[str]]:
+    """Return the paths of the model's weights in the order of the network.
+
+    The second list has those among them that the attribute of their layer leaves out. A layer that
+    names no weights is looked into if its name or its class says that it is a normalization.
+    """
     prefix = _root(file)
-    paths = []
+    paths, left_out = [], []
     for layer_name in _names(file, prefix, "layer_names"):
-        layer_path = join(prefix, layer_name)
-        paths += [join(layer_path, name) for name in _names(file, layer_path, "weight_names")]
-    return Weights(dict.fromkeys(paths, file))
+        group = join(prefix, layer_name)
+        named = [join(group, name) for name in _names(file, group, "weight_names")]
+        paths += named
+        layer = layers.get((layer_name,))
+        names = [layer_name] if layer is None else [layer_name, snake_case(layer.class_name)]
+        is_suspect = _lacks_statistics(named) if named else called(names) in _NORMS
+        if is_suspect:
+            besides = [path for path in _datasets(file, group) if path not in named]
+            paths += besides
+            left_out += besides
+    return paths, left_out
+
+
+def _lacks_statistics(named: Sequence[str]) -> bool:
+    """Return whether a layer names gamma or beta without two statistics beside it.
+
+    Layers of other normalizations do, too; their groups hold nothing else.
+    """
+    statistics: dict[str, int] = {}
+    for path in named:
+        scope, _, name = path.rpartition("/")
+        if re.fullmatch(_AFFINE, name):
+            statistics.setdefault(scope, 0)
+        elif re.fullmatch(_STATISTIC, name):
+            statistics[scope] = statistics.get(scope, 0) + 1
+    return any(count < 2 for count in statistics.values())
+
+
+def _datasets(file: Hdf5, group: str) -> Iterator[str]:
+    """Yield the path of every dataset below a group."""
+    for path, names in file.walk(group):
+        yield from (join(path, name) for name in names)
+
+
+def _note_on_left_out(left_out: Sequence[str]) -> str:
+    """Return the sentence on weights that Keras does not load, since no attribute names them."""
+    return (
+        f"no weight_names of a layer lists {listed(left_out)}: checked all the same, but Keras does"
+        " not load what is not listed"
+    )
 
 
 def _optimizer_weights(file: Hdf5) -> Weights:

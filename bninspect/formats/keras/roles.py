@@ -40,21 +40,23 @@ _CALLED: tuple[tuple[Called, str], ...] = (
     ("other", _METRIC),
     ("norm", r"norm"),
 )
+# Whose class an object is of: called like Keras's own BN layer, another one, or not in the file.
+Origin = Literal["keras", "foreign", "unknown"]
 Order = Literal["mean-first", "variance-first"]
 
 
 class NumberedObject(NamedTuple):
-    """An object that may be a BN layer, and whose class is not known to be Keras's own.
+    """An object that may be a BN layer, and whose configuration does not tell the roles.
 
-    `foreign` says that the file tells its class, which is then not Keras's; `class_name` is empty
-    where the file does not spell it. `vectors` are the values of its variables that are no scalars
-    by number, if these are floats of one shape; else there are none. `has_scalars` says whether it
-    has scalars besides. An optimizer has slots for `trained` of the vectors; None if nothing tells.
+    `vectors` are the values of its variables that are no scalars by number, if these are floats of
+    one shape; else there are none. `class_name` is empty where the file does not spell it.
+    `has_scalars` says whether it has scalars besides. An optimizer has slots for `trained` of the
+    vectors; None if nothing tells.
     """
 
+    origin: Origin
     called: Called
     vectors: Mapping[str, NDArray[Any]]
-    foreign: bool = False
     class_name: str = ""
     has_scalars: bool = False
     trained: int | None = None
@@ -104,11 +106,6 @@ def called(names: Iterable[str]) -> Called:
     return "nothing"
 
 
-def lacks_one_affine(count: int) -> bool:
-    """Return whether a layer of Keras's own class with so many variables lacks gamma or beta."""
-    return count % 3 == 0
-
-
 def roles_by_position(members: Sequence[str], first: NDArray[Any] | None) -> dict[str, str]:
     """Return the roles of the variables, 2 to 7, of a layer of Keras's own class.
 
@@ -128,13 +125,45 @@ def proved_order(found: NumberedObject) -> Order | None:
     return _order(*last) if len(last) == 2 else None
 
 
-def read_foreign(found: NumberedObject, order_of_class: Order | None = None) -> Reading:
-    """Read an object of a class that is not Keras's own.
+def read_roles(found: NumberedObject, order_of_class: Order | None = None) -> Reading:
+    """Return how the variables of an object are read.
 
-    `order_of_class` is the order that other objects of its class prove.
+    `order_of_class` is the order of the statistics that other objects of its class prove.
     """
+    if found.origin == "keras":
+        return _read_keras(found)
     if _is_no_bn(found):
         return NOT_BN
+    return (
+        _read_foreign(found, order_of_class) if found.origin == "foreign" else _read_unknown(found)
+    )
+
+
+def _read_keras(found: NumberedObject) -> Reading:
+    """Read a layer that is called like Keras's own: by position, unless its values are another's.
+
+    A class of the user's own may be called BatchNormalization, too. Keras's own never starts with a
+    mean of 1 and a variance of 0; and with renorm its variance is made from moving_stddev.
+    """
+    members, arrays = [*found.vectors], [*found.vectors.values()]
+    place = (len(members) - 2) % 3
+    is_renorm = len(members) > 4
+    if (is_renorm and not _is_renorm(*arrays[place + 1 : place + 3])) or (
+        not is_renorm and _are(arrays[-2:], 1.0, 0.0)
+    ):
+        return _read_foreign(found._replace(origin="foreign"), None)
+    return Reading("proved", roles_by_position(members, arrays[0]))
+
+
+def _is_renorm(variance: NDArray[Any], stddev: NDArray[Any]) -> bool:
+    """Return whether a variance is the square of the standard deviation, but for epsilon."""
+    with np.errstate(all="ignore"):
+        rest = np.abs(stddev.astype("f8") ** 2 - variance)
+        return not bool((rest > 0.1 + 0.01 * np.abs(variance)).any())
+
+
+def _read_foreign(found: NumberedObject, order_of_class: Order | None) -> Reading:
+    """Read an object of a class that is not Keras's own, by its values."""
     last = found.last
     places = _statistics(last)
     if places is None and len(last) == 2 and order_of_class is not None:
@@ -145,10 +174,8 @@ def read_foreign(found: NumberedObject, order_of_class: Order | None = None) -> 
     return _by_values(found, places)
 
 
-def read_unknown(found: NumberedObject) -> Reading:
+def _read_unknown(found: NumberedObject) -> Reading:
     """Read an object whose class the file does not name: in Keras's order, or not at all."""
-    if _is_no_bn(found):
-        return NOT_BN
     last = found.last
     if len(found.vectors) > 4 or len(last) != 2:
         return _by_values(found, _statistics(last))
@@ -200,7 +227,7 @@ def _is_no_bn(found: NumberedObject) -> bool:
         return is_nameless or count == 2
     if (count == 2 and found.has_scalars) or found.trained == count:
         return True
-    return is_nameless and (count > 4 or (found.foreign and count < 4))
+    return is_nameless and (count > 4 or (found.origin == "foreign" and count < 4))
 
 
 _PLACES: dict[Order, tuple[int, int]] = {"mean-first": (0, 1), "variance-first": (1, 0)}
@@ -253,7 +280,7 @@ def _why_unproved(found: NumberedObject) -> str:
     count = len(arrays)
     if found.trained == count:
         return f"an optimizer trains all of its {count} vectors, so none is known to be a statistic"
-    if found.foreign:
+    if found.origin == "foreign":
         named = f" {found.class_name}" if found.class_name else ""
         told = f"its class{named} is not Keras's own"
     elif count < 4:
@@ -261,7 +288,7 @@ def _why_unproved(found: NumberedObject) -> str:
         told = f"{count} vectors of one length may be batch normalization without {left_out}"
     else:
         told = "the file does not name its class"
-    if not found.foreign and _is_negative(arrays[-1]):
+    if found.origin != "foreign" and _is_negative(arrays[-1]):
         told += ", the last of them has values below 0, which no variance has"
     elif not all(np.isfinite(one).all() for one in arrays):
         told += ", they hold NaN or infinite values"

@@ -17,7 +17,7 @@ from typing import Any
 from bninspect.errors import Corrupt, Incomplete, UnknownFormat
 from bninspect.formats.hdf5.file import Hdf5, join
 from bninspect.formats.hdf5.structure import DAMAGED
-from bninspect.formats.keras.bn_groups import Owner
+from bninspect.formats.keras.stored_objects import Owner
 from bninspect.formats.keras.weights_h5 import scan, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage import filesystem

@@ -19,14 +19,9 @@ from collections.abc import Callable, Mapping
 
 from bninspect.errors import UnknownFormat
 from bninspect.formats.hdf5.file import Hdf5, Weights, join
-from bninspect.formats.keras.bn_groups import (
-    Configuration,
-    Owner,
-    StoredObjects,
-    find_bn_groups,
-    is_optimizer,
-)
-from bninspect.model.checkpoint import Checkpoint
+from bninspect.formats.keras.bn_groups import find_bn_groups, is_optimizer
+from bninspect.formats.keras.stored_objects import Configuration, Owner, StoredObjects
+from bninspect.model.checkpoint import Checkpoint, Variable
 
 
 def read_keras_weights(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -70,6 +65,17 @@ def _keras_version(owners: Mapping[str, Owner]) -> str:
     return "2" if any("_layer_checkpoint_dependencies" in group for group in owners) else ""
 
 
+class _ReadWeights(Weights):
+    """Variables by their path, some of which were read with their values."""
+
+    def __init__(self, places: Mapping[str, Hdf5], kept: Mapping[str, Variable]) -> None:
+        super().__init__(places)
+        self._kept = kept
+
+    def __getitem__(self, path: str) -> Variable:
+        return self._kept.get(path) or super().__getitem__(path)
+
+
 def stored_paths(owners: Mapping[str, Owner]) -> list[str]:
     """The path of every variable."""
     return [
@@ -94,7 +100,8 @@ def weights_checkpoint(
     Raises `Incomplete` if variables of a BN layer are missing.
     """
     configured = configuration or Configuration({}, {})
-    groups = find_bn_groups(StoredObjects(resolved, owners, places, configured))
+    stored = StoredObjects(resolved, owners, places, configured)
+    groups = find_bn_groups(stored)
     known = dict(groups.known_names)
     optimizers = [group for group in owners if is_optimizer(group)]
     for group in optimizers:
@@ -108,7 +115,7 @@ def weights_checkpoint(
         path=path,
         resolved=resolved,
         format=format_,
-        variables=Weights({place: places[place] for place in (*model, *rest)}),
+        variables=_ReadWeights({place: places[place] for place in (*model, *rest)}, stored.kept),
         optimizer=Weights({place: places[place] for place in optimizer}),
         in_order=True,
         named_by="object",

@@ -310,6 +310,35 @@ def test_the_file_is_closed(path):
         pass
 
 
+@pytest.mark.parametrize("roles", [(), ("gamma", "beta"), ("gamma", "beta", "moving_mean")])
+@pytest.mark.parametrize("name", ["bn", "keras1"])
+def test_statistics_that_no_attribute_lists(path, roles, name):
+    names = {"bn": "bn/{}:0", "keras1": "bn_{}"}[name]
+    weights = {names.format(role): np.array(VALUES[role], "f4") for role in ROLES}
+    if name == "keras1":
+        renamed = {"moving_mean": "running_mean", "moving_variance": "running_std"}
+        weights = {renamed.get(k[3:], k[3:]): v for k, v in weights.items()}
+        weights = {f"bn_{k}": v for k, v in weights.items()}
+    write(path, {"dense": {"kernel:0": np.ones((2, 2))}, "bn": weights})
+    whole = read(path)
+    assert not check(path).checkpoints[0].notes
+    with h5py.File(path, "r+") as file:
+        kept = [one for one in weights if any(role in one for role in roles)]
+        del file["bn"].attrs["weight_names"]
+        file["bn"].attrs["weight_names"] = fixed(kept) if kept else np.array([], "S1")
+    found = read(path)
+    assert [*found] == [*whole] == ["bn"]
+    np.testing.assert_array_equal(found["bn"]["moving_mean"], whole["bn"]["moving_mean"])
+    (note,) = check(path).checkpoints[0].notes
+    assert "does not load what is not listed" in note
+
+
+def test_another_normalization_lacks_no_statistics(path):
+    write(path, {"ln": {"ln/gamma:0": np.ones(3), "ln/beta:0": np.ones(3)}, "bn": members("bn")})
+    assert list(read(path)) == ["bn"]
+    assert not check(path).checkpoints[0].notes
+
+
 # --- Files of Keras itself ------------------------------------------------------------------------
 
 

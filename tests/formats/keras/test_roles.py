@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from bninspect.formats.keras.optimizer_slots import trained_vectors
 from bninspect.formats.keras.roles import (
+    RENORM,
     NumberedObject,
     called,
     is_keras_bn,
     proved_order,
-    read_foreign,
-    read_unknown,
+    read_roles,
     roles_by_position,
 )
 
@@ -29,6 +29,7 @@ GAMMA, BETA = np.array([1.5, 0.5, 1.25]), np.array([0.5, -0.5, 0.25])
 
 def of(*vectors, **facts):
     facts.setdefault("called", "batch-norm")
+    facts.setdefault("origin", "unknown")
     return NumberedObject(vectors={str(i): one for i, one in enumerate(vectors)}, **facts)
 
 
@@ -63,6 +64,31 @@ def test_keras_calls_its_own_so():
     assert not any(map(is_keras_bn, ("my_batch_normalization", "batch_norm", "bn")))
 
 
+# --- Keras's own class ----------------------------------------------------------------------------
+
+
+def test_keras_own_class_is_read_by_position_whatever_its_values():
+    for last in ([POSITIVE, SIGNED], [SIGNED, SIGNED], [ZERO, ZERO], [np.full(3, np.nan), ONE]):
+        reading = read_roles(of(GAMMA, BETA, *last, origin="keras"))
+        assert (reading.certainty, statistics(reading)) == ("proved", (2, 3))
+
+
+def test_renorm_is_known_by_its_standard_deviation():
+    variance, stddev = POSITIVE, np.sqrt(POSITIVE + 1e-3)
+    renorm = of(GAMMA, BETA, SIGNED, variance, stddev, SIGNED, stddev, origin="keras")
+    assert [*read_roles(renorm).roles.values()][-3:] == list(RENORM)
+    never_updated = of(GAMMA, BETA, ZERO, ONE, ONE, ZERO, ONE, origin="keras")
+    assert [*read_roles(never_updated).roles.values()][-3:] == list(RENORM)
+
+
+def test_a_class_of_ones_own_by_the_name_of_keras_own():
+    assert statistics(read_roles(of(GAMMA, BETA, ONE, ZERO, origin="keras"))) == (3, 2)
+    still = of(GAMMA, BETA, ZERO, ONE, ZERO, ZERO, origin="keras")
+    assert statistics(read_roles(still)) == (2, 3)
+    accumulators = of(GAMMA, BETA, SIGNED, POSITIVE, SIGNED, POSITIVE, origin="keras")
+    assert read_roles(accumulators).certainty == "unproved"
+
+
 # --- Classes that are not Keras's -----------------------------------------------------------------
 
 
@@ -70,7 +96,7 @@ def test_keras_calls_its_own_so():
 @pytest.mark.parametrize("affine", list(permutations([GAMMA, BETA])))
 def test_stuck_statistics_are_found_in_any_order(extra, affine):
     for last in permutations([ZERO, ONE, *extra]):
-        reading = read_foreign(of(*affine, *last, foreign=True))
+        reading = read_roles(of(*affine, *last, origin="foreign"))
         mean, variance = statistics(reading)
         assert reading.certainty == "proved"
         assert (last[mean - 2] == 0).all()
@@ -82,7 +108,7 @@ def test_stuck_statistics_are_found_in_any_order(extra, affine):
 def test_an_untrained_layer_is_found_whole():
     for affine in permutations([ZERO, ONE]):
         for last in permutations([ZERO, ONE]):
-            roles = read_foreign(of(*affine, *last, foreign=True)).roles
+            roles = read_roles(of(*affine, *last, origin="foreign")).roles
             vectors = [*affine, *last]
             for member, role in roles.items():
                 initial = 1 if role in ("gamma", "moving_variance") else 0
@@ -92,50 +118,50 @@ def test_an_untrained_layer_is_found_whole():
 
 def test_statistics_that_moved_are_proved_in_the_order_of_keras_alone():
     """A negative vector behind one without is a mean behind its variance, or a broken variance."""
-    assert statistics(read_foreign(of(GAMMA, BETA, SIGNED, POSITIVE, foreign=True))) == (2, 3)
+    assert statistics(read_roles(of(GAMMA, BETA, SIGNED, POSITIVE, origin="foreign"))) == (2, 3)
     for last in ([POSITIVE, SIGNED], [SIGNED, SIGNED], [POSITIVE, POSITIVE], [ZERO, POSITIVE]):
-        reading = read_foreign(of(GAMMA, BETA, *last, foreign=True, class_name="MyBN"))
+        reading = read_roles(of(GAMMA, BETA, *last, origin="foreign", class_name="MyBN"))
         assert reading.certainty == "unproved"
         assert "MyBN" in reading.reason
 
 
 @pytest.mark.parametrize(("last", "places"), [((SIGNED, ONE), (2, 3)), ((ONE, SIGNED), (3, 2))])
 def test_a_variance_that_is_1_everywhere_is_one(last, places):
-    assert statistics(read_foreign(of(GAMMA, BETA, *last, foreign=True))) == places
+    assert statistics(read_roles(of(GAMMA, BETA, *last, origin="foreign"))) == places
 
 
 def test_gamma_that_never_moved_is_no_variance():
-    found = of(ONE, ZERO, SIGNED, POSITIVE, SIGNED, POSITIVE, foreign=True)
-    assert read_foreign(found).certainty == "unproved"
+    found = of(ONE, ZERO, SIGNED, POSITIVE, SIGNED, POSITIVE, origin="foreign")
+    assert read_roles(found).certainty == "unproved"
 
 
 def test_accumulators_that_moved_hide_the_statistics():
-    found = of(GAMMA, BETA, ZERO, ONE, SIGNED, POSITIVE, foreign=True)
-    assert read_foreign(found).certainty == "unproved"
+    found = of(GAMMA, BETA, ZERO, ONE, SIGNED, POSITIVE, origin="foreign")
+    assert read_roles(found).certainty == "unproved"
 
 
 def test_the_order_of_the_class_decides_unless_values_contradict_it():
-    unclear = of(GAMMA, BETA, POSITIVE, POSITIVE, foreign=True)
-    assert statistics(read_foreign(unclear, "mean-first")) == (2, 3)
-    assert statistics(read_foreign(unclear, "variance-first")) == (3, 2)
-    contradicted = of(GAMMA, BETA, POSITIVE, SIGNED, foreign=True)
-    assert read_foreign(contradicted, "mean-first").certainty == "unproved"
+    unclear = of(GAMMA, BETA, POSITIVE, POSITIVE, origin="foreign")
+    assert statistics(read_roles(unclear, "mean-first")) == (2, 3)
+    assert statistics(read_roles(unclear, "variance-first")) == (3, 2)
+    contradicted = of(GAMMA, BETA, POSITIVE, SIGNED, origin="foreign")
+    assert read_roles(contradicted, "mean-first").certainty == "unproved"
     assert proved_order(of(GAMMA, BETA, SIGNED, POSITIVE)) == "mean-first"
     assert proved_order(unclear) is None
 
 
 def test_what_an_optimizer_trains_is_no_statistic():
-    found = of(BETA, ZERO, ONE, foreign=True, trained=1)
-    assert statistics(read_foreign(found)) == (1, 2)
-    reading = read_foreign(of(GAMMA, BETA, ZERO, ONE, foreign=True, trained=4))
+    found = of(BETA, ZERO, ONE, origin="foreign", trained=1)
+    assert statistics(read_roles(found)) == (1, 2)
+    reading = read_roles(of(GAMMA, BETA, ZERO, ONE, origin="foreign", trained=4))
     assert reading.certainty == "unproved"
     assert "trains all" in reading.reason
-    assert read_foreign(of(GAMMA, BETA, called="norm", trained=2)).certainty == "not-bn"
+    assert read_roles(of(GAMMA, BETA, called="norm", trained=2)).certainty == "not-bn"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_said(value):
-    reading = read_foreign(of(GAMMA, BETA, np.full(3, value), POSITIVE, foreign=True))
+    reading = read_roles(of(GAMMA, BETA, np.full(3, value), POSITIVE, origin="foreign"))
     assert reading.certainty == "unproved"
     assert "NaN or infinite" in reading.reason
 
@@ -144,40 +170,38 @@ def test_what_is_not_finite_is_said(value):
 
 
 def test_four_vectors_are_read_in_the_order_of_keras():
-    assert read_unknown(of(GAMMA, BETA, SIGNED, POSITIVE)).certainty == "proved"
-    assert read_unknown(of(GAMMA, BETA, POSITIVE, POSITIVE)).certainty == "assumed"
-    assert (
-        read_unknown(of(GAMMA, BETA, SIGNED, POSITIVE, called="nothing")).certainty == "by-layout"
-    )
+    assert read_roles(of(GAMMA, BETA, SIGNED, POSITIVE)).certainty == "proved"
+    assert read_roles(of(GAMMA, BETA, POSITIVE, POSITIVE)).certainty == "assumed"
+    assert read_roles(of(GAMMA, BETA, SIGNED, POSITIVE, called="nothing")).certainty == "by-layout"
 
 
 @pytest.mark.parametrize("last", [(POSITIVE, SIGNED), (ONE, ZERO), (SIGNED, SIGNED)])
 def test_values_that_contradict_the_order_of_keras(last):
-    assert read_unknown(of(GAMMA, BETA, *last)).certainty == "unproved"
-    nameless = read_unknown(of(GAMMA, BETA, *last, called="nothing"))
+    assert read_roles(of(GAMMA, BETA, *last)).certainty == "unproved"
+    nameless = read_roles(of(GAMMA, BETA, *last, called="nothing"))
     assert nameless.certainty == "not-bn"
 
 
 def test_a_variance_below_0_is_said():
-    assert "below 0" in read_unknown(of(GAMMA, BETA, POSITIVE, SIGNED)).reason
+    assert "below 0" in read_roles(of(GAMMA, BETA, POSITIVE, SIGNED)).reason
 
 
 @pytest.mark.parametrize("name", ["norm", "nothing"])
 def test_three_vectors_that_end_in_0_and_1_are_bn(name):
-    assert read_unknown(of(BETA, ZERO, ONE, called=name)).certainty == "by-layout"
-    assert read_unknown(of(BETA, POSITIVE, POSITIVE, called=name)).certainty == "unproved"
+    assert read_roles(of(BETA, ZERO, ONE, called=name)).certainty == "by-layout"
+    assert read_roles(of(BETA, POSITIVE, POSITIVE, called=name)).certainty == "unproved"
 
 
 def test_scale_and_shift_of_another_normalization():
     for vectors in ((ONE, ZERO), (GAMMA, BETA), (GAMMA, BETA * 0 - 1)):
-        assert read_unknown(of(*vectors, called="norm")).certainty == "not-bn"
-    assert read_unknown(of(GAMMA, POSITIVE, called="norm")).certainty == "unproved"
+        assert read_roles(of(*vectors, called="norm")).certainty == "not-bn"
+    assert read_roles(of(GAMMA, POSITIVE, called="norm")).certainty == "unproved"
 
 
 def test_mean_variance_and_count_are_an_input_normalizer():
     found = of(SIGNED, POSITIVE, called="norm", has_scalars=True)
-    assert read_unknown(found).certainty == "not-bn"
-    assert read_foreign(found._replace(foreign=True)).certainty == "not-bn"
+    assert read_roles(found).certainty == "not-bn"
+    assert read_roles(found._replace(origin="foreign")).certainty == "not-bn"
 
 
 @pytest.mark.parametrize("trained", [0, 1, 2])
@@ -185,10 +209,10 @@ def test_slots_that_part_the_vectors_prove_the_statistics(trained):
     vectors = [GAMMA, BETA][:trained]
     for name in ("norm", "nothing", "bn"):
         stuck = of(*vectors, ZERO, ONE, called=name, trained=trained)
-        assert statistics(read_unknown(stuck)) == (trained, trained + 1)
-        assert read_unknown(stuck).certainty == "proved"
+        assert statistics(read_roles(stuck)) == (trained, trained + 1)
+        assert read_roles(stuck).certainty == "proved"
         healthy = of(*vectors, POSITIVE, POSITIVE, called=name, trained=trained)
-        assert read_unknown(healthy).certainty == "assumed"
+        assert read_roles(healthy).certainty == "assumed"
 
 
 VECTORS = st.sampled_from([ZERO, ONE, SIGNED, POSITIVE, GAMMA, BETA, -ONE, np.full(3, np.nan)])
@@ -197,14 +221,15 @@ VECTORS = st.sampled_from([ZERO, ONE, SIGNED, POSITIVE, GAMMA, BETA, -ONE, np.fu
 @given(
     st.lists(VECTORS, max_size=9),
     st.sampled_from(["batch-norm", "bn", "norm", "nothing", "other"]),
-    st.booleans(),
+    st.sampled_from(["keras", "foreign", "unknown"]),
     st.none() | st.integers(0, 9),
 )
-def test_no_group_is_read_and_unproved_at_once(vectors, name, foreign, trained):
+def test_no_group_is_read_and_unproved_at_once(vectors, name, origin, trained):
     """What says batch normalization is read, or there is a reason; a role is given once."""
     trained = trained if trained is not None and trained <= len(vectors) else None
-    found = of(*vectors, called=name, foreign=foreign, trained=trained)
-    reading = read_foreign(found) if foreign else read_unknown(found)
+    if origin == "keras":
+        vectors = [*vectors, GAMMA, BETA][:7]
+    reading = read_roles(of(*vectors, called=name, origin=origin, trained=trained))
     assert bool(reading.roles) == (reading.certainty in ("proved", "assumed", "by-layout"))
     assert bool(reading.reason) == (reading.certainty == "unproved")
     if name in ("batch-norm", "bn") and len(vectors) > 1:
@@ -212,7 +237,7 @@ def test_no_group_is_read_and_unproved_at_once(vectors, name, foreign, trained):
     if reading.roles:
         mean, variance = statistics(reading)
         assert mean != variance
-        assert not (vectors[variance] < 0).any()
+        assert origin == "keras" or not (vectors[variance] < 0).any()
 
 
 @given(st.integers(2, 7))
@@ -227,7 +252,7 @@ def test_keras_order_ends_in_its_statistics(count):
 )
 def test_one_of_gamma_and_beta_is_known_where_it_never_moved(first, role):
     assert [*roles_by_position("012", first).values()] == [role, *STATISTICS]
-    assert [*read_unknown(of(first, ZERO, ONE)).roles.values()] == [role, *STATISTICS]
+    assert [*read_roles(of(first, ZERO, ONE)).roles.values()] == [role, *STATISTICS]
 
 
 # --- Optimizer slots ------------------------------------------------------------------------------

@@ -1,0 +1,120 @@
+"""Objects with numbered variables, as weights files store them: names, members and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from bninspect.errors import Incomplete
+from bninspect.formats.hdf5.file import Hdf5, join
+from bninspect.formats.keras.optimizer_slots import Shape
+from bninspect.model.checkpoint import KerasLayer, Variable
+from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD
+from bninspect.storage import filesystem
+
+
+class Owner(NamedTuple):
+    """An object with variables: its own name, if the file tells it, and theirs."""
+
+    name: str
+    members: tuple[str, ...]
+
+
+class Configuration(NamedTuple):
+    """What a stored configuration says: the layers by names, and the names by group."""
+
+    layers: Mapping[tuple[str, ...], KerasLayer]
+    groups: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class StoredObjects:
+    """The objects with variables of one checkpoint, by their group.
+
+    `places` has the file that holds each variable, `path` is what an error calls the checkpoint.
+    `kept` are the variables that were read to tell their roles, with their values.
+    """
+
+    path: str
+    owners: Mapping[str, Owner]
+    places: Mapping[str, Hdf5]
+    configuration: Configuration
+    kept: dict[str, Variable] = field(default_factory=dict)
+
+    def variable(self, group: str, member: str) -> Variable:
+        """Return a variable of an object."""
+        path = f"{join(group, 'vars')}/{member}"
+        return self.kept.get(path) or self.places[path].variable(path)
+
+    def values(self, variable: Variable) -> NDArray[Any]:
+        """Return the values of a variable, which are kept: a rule asks for them again."""
+        if variable.name not in self.kept:
+            array = variable.read()
+            self.kept[variable.name] = variable._replace(load=lambda: array)
+        return self.kept[variable.name].read()
+
+    def names(self, group: str) -> tuple[str, ...]:
+        """Return the names of the models around an object and its own, else those of its groups."""
+        parts = group.split("/") if group else []
+        if self.owners[group].name:
+            heads = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+            owners = [self.owners[head] for head in heads if head in self.owners]
+            if all(owner.name for owner in owners):
+                return tuple(owner.name for owner in owners)
+        return self.configuration.groups.get(group, tuple(parts))
+
+    def members(self, group: str) -> list[str]:
+        """Return the numbers of an object's variables in order; none unless they begin at 0."""
+        members = [name for name in self.owners[group].members if name.isdecimal()]
+        members.sort(key=lambda name: (len(name), name))
+        return members if members == [str(number) for number in range(len(members))] else []
+
+    def paths(self, group: str) -> tuple[str, ...]:
+        """Return the stored names of an object's variables."""
+        return tuple(f"{join(group, 'vars')}/{name}" for name in self.owners[group].members)
+
+    def shapes(self, groups: Iterable[str]) -> dict[str, list[Shape]]:
+        """Return the shapes of the floats of some objects, without scalars."""
+        paths = {group: self.paths(group) for group in groups}
+        for file in {*self.places.values()}:
+            mine = (path for one in paths.values() for path in one if self.places[path] is file)
+            file.prefetch_looks([partial(file.look_at, path) for path in mine])
+        found = {}
+        for group, stored in paths.items():
+            variables = [self.places[path].variable(path) for path in stored]
+            found[group] = [one.shape for one in variables if one.shape and "float" in one.dtype]
+        return found
+
+    def require_members(self, group: str) -> None:
+        """Raise `Incomplete` if a BN layer lacks variables, or another shard may have some."""
+        stored = [name for name in self.owners[group].members if name.isdecimal()]
+        members = self.members(group)
+        if stored and not members:
+            raise Incomplete(
+                self.path,
+                f"{group} has variables {', '.join(stored[:7])}, but not all from 0 on",
+                "The file is damaged, or one of several shards: check their .weights.json instead.",
+            )
+        if 1 < len(members) < 4 and _may_be_shard(self.path):
+            raise Incomplete(
+                self.path,
+                f"{group} has {len(members)} variables, and this looks like one of several shards:"
+                " others of it may lie in the next",
+                "Check the .weights.json of all of them; a file that is whole needs another name.",
+            )
+
+
+def _may_be_shard(path: str) -> bool:
+    """Return whether a file is named like one of several and their first, or their map, exists.
+
+    Epochs are numbered likewise, from 1 on (`epoch_00010.weights.h5`).
+    """
+    match = KERAS_SHARD.fullmatch(path)
+    first = match and f"{match[1]}_{FIRST_KERAS_SHARD}.weights.h5"
+    return bool(
+        match and first and (filesystem.exists(first) or filesystem.exists(match[1] + KERAS_MAP))
+    )

@@ -1,11 +1,12 @@
-"""What arrives in a directory while a training writes into it: told by names, sizes and times.
+"""Checkpoints that arrive in a directory while a training writes into it.
 
-A look lists the directory and all below it; a file is opened only if it has changed. Files that are
-one checkpoint belong together by their names (`names.checkpoint_of`), and the checkpoint is new if
-one of them is: a file of another inode, size or time than those that were there. So one that is
-written anew under its old name is new, and one that got another name, or lost a file, is not.
+Each look lists the directory and all below it, with a stamp of each file (inode, size, time); files
+are opened only if they have changed. Files belong to one checkpoint by their names
+(`filenames.checkpoint_of`). It is new if one of its files has a stamp that has not been handled: so
+a checkpoint that is written again under its old name is new, and one that was renamed, or lost a
+file, is not.
 
-Times of files are held against each other, never against a clock.
+Times of files are compared with each other, never with a clock.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple
 
 from bninspect.locate.discover import Candidate, among, found_at
 from bninspect.locate.training_directory import unreadable_directory
@@ -27,295 +30,400 @@ from bninspect.model.filenames import (
     natural_order,
     without_numbers,
 )
-from bninspect.model.target import Found
+from bninspect.model.target import Found, Training
 from bninspect.storage import filesystem, run_caches
 from bninspect.storage.filesystem import Stamp
 from bninspect.storage.walk import walk
 
-# A directory, and the name that the checkpoints of a training in it share.
-_Training = tuple[str, str]
-# Written last, and no part of what is checked: it tells causes if it is there in time. So many
-# seconds are given to it where others of the directory have one; a large graph takes some.
+# Saver writes the graph last. It is no part of what is checked, but it tells causes if it is there
+# in time: where others of the directory have one, a checkpoint waits so many seconds for its own.
 _GRAPH = ".meta"
-_GRAPH_COMES = 10.0
-# So many looks, at which files are still written, are none too many for one large checkpoint.
+_GRAPH_DELAY = 10.0
+# A large checkpoint may be still written in so many looks, one `settle` after the other.
 _LOOKS = 5
-# Of a SavedModel; its variables are written before the file that makes a SavedModel of it
-# (tensorflow/python/saved_model/save.py).
+# Sub-directories of a SavedModel. Its variables are written before the file that makes it a
+# SavedModel (tensorflow/python/saved_model/save.py).
 _ASSETS = ("assets", "assets.extra")
 _VARIABLES = "variables"
+
+
+class Timing(NamedTuple):
+    """How long files are waited for, in seconds.
+
+    Files count as written when they have not changed for `settle`, and as abandoned after `grace`.
+    Where a training writes so often that none of its files settles for `patience`, files are opened
+    all the same: their content tells whether they are whole.
+    """
+
+    settle: float
+    grace: float
+    patience: float
 
 
 @dataclass(frozen=True)
 class Arrival:
     """Files of one name that may be a checkpoint: `found` in them, not yet opened.
 
-    `overdue` says that they have been as they are for so long that nobody writes them any more.
-    `whole` is their name in `Arrivals`, `stamps` are those of the files, by path.
+    `name` is their name in `Arrivals`, `stamps` are those of the files, by path. `overdue` says
+    that they have not changed for so long that no program writes them any more.
     """
 
-    whole: str
+    name: str
     found: tuple[Found, ...]
     stamps: Mapping[str, Stamp]
     overdue: bool
 
     def has_changed(self) -> bool:
-        """Whether a file was written since; one that is gone was not."""
-        with_stamps = ((path, filesystem.stamp_of(path)) for path in self.stamps)
-        return any(stamp is not None and stamp != self.stamps[path] for path, stamp in with_stamps)
+        """Return whether a file has been written since; a deleted one has not."""
+        now = ((path, filesystem.stamp_of(path)) for path in self.stamps)
+        return any(stamp is not None and stamp != self.stamps[path] for path, stamp in now)
+
+
+class _State(Enum):
+    """What a pending checkpoint waits for."""
+
+    INCOMPLETE = "a file without which it is no checkpoint of its kind"
+    WRITTEN = "its writer, until its files settle"
+    FAILED = "a change, since it could not be read as it is"
 
 
 @dataclass
-class _Waiting:
-    """Files that are new, since when they are as they are, and whether they have been tried.
+class _Pending:
+    """A checkpoint that has not been handled: its files, unchanged since `since`."""
 
-    Without `complete` something is missing that will come, if they are what they seem to be.
-    """
-
+    name: str
     stamps: dict[str, Stamp]
     candidates: list[Candidate]
     since: float
-    complete: bool
-    tried: bool = False
+    state: _State
+
+    @property
+    def training(self) -> Training:
+        """The training that writes it, by the path: nothing is opened or resolved for it."""
+        return _training_of(self.candidates[-1].shown)
+
+    @property
+    def written(self) -> int:
+        """When its files were written, in nanoseconds; its graph does not count."""
+        times = [stamp[3] for path, stamp in self.stamps.items() if not path.endswith(_GRAPH)]
+        return max(times, default=0)
+
+    @property
+    def lacks_graph(self) -> bool:
+        """Whether it is a V2 checkpoint without a graph beside it."""
+        return f"{self.name}.index" in self.stamps and f"{self.name}{_GRAPH}" not in self.stamps
 
 
-class Arrivals:
-    """Looks at `directory`, which need not be there yet, again and again.
+class _Look(NamedTuple):
+    """The files below a directory, with their stamps, and the directories that cannot be read."""
 
-    Files count as written when they have not changed for `settle` seconds, and as abandoned after
-    `grace`. Where a training writes so often that for `patience` none of its files has settled,
-    their content alone tells whether they are whole. Of what lies there at the first look only the
-    newest of each name counts as new, names that differ in numbers alone being one; with `every`
-    all of it does.
+    files: dict[str, Stamp]
+    faults: dict[str, OSError]
+    is_there: bool
 
-    `missed` counts what was seen and was gone before it could be given.
-    """
 
-    def __init__(
-        self, directory: str, *, settle: float, grace: float, patience: float, every: bool = False
-    ) -> None:
-        self._directory, self._settle, self._grace = directory, settle, grace
-        self._patience = max(patience, _LOOKS * settle)
-        self._every = every
-        self._known: set[Stamp] = set()
+class _Handled:
+    """The stamps of files that have been dealt with."""
+
+    def __init__(self) -> None:
+        self._stamps: set[Stamp] = set()
         self._present: set[Stamp] = set()
-        self._waiting: dict[str, _Waiting] = {}
-        self._passed: dict[str, dict[str, Stamp]] = {}  # what is no checkpoint, as it is
-        self._faults: dict[str, float] = {}  # directories that cannot be read, and since when
-        self._told: set[str] = set()
-        self._restless: dict[_Training, float] = {}  # of which nothing settles, and since when
-        self._with_graphs: set[str] = set()  # directories
-        self._first = True
-        self.missed = 0
-        self.is_there = False
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether something may be ready before long."""
-        return any(one.complete and not one.tried for one in self._waiting.values())
+    def __contains__(self, stamp: object) -> bool:
+        return stamp in self._stamps
 
-    @property
-    def unchecked(self) -> list[str]:
-        """What looks like a checkpoint and has not been dealt with, by its name."""
-        return sorted(self._waiting, key=natural_order)
+    def __len__(self) -> int:
+        return len(self._stamps)
 
-    def look(self, now: float) -> list[Arrival]:
-        """What is ready, oldest first, and what is overdue.
+    def add(self, stamps: Iterable[Stamp]) -> None:
+        """Add the stamps of a checkpoint."""
+        self._stamps.update(stamps)
 
-        `now` is in seconds, by any clock that never goes back. Each is given again until `settled`
-        or `failed` is told of it, or its files change.
-        """
-        listed, faults = self._list()
-        whole = _by_checkpoint(listed)
-        if not faults:
-            self.missed += self._lost(listed, whole)
-        self._waiting = {name: one for name, one in self._waiting.items() if name in whole}
-        self._passed = {name: one for name, one in self._passed.items() if name in whole}
-        for name, stamps in whole.items():
-            self._note(name, stamps, now)
-        self._note_graphs(listed)
-        if self.is_there and not faults:
-            # A file may be missed while it gets another name, so one look without it is not enough.
-            present = set(listed.values())
-            self._known &= present | self._present
-            self._present = present
-        if self._first and not self._every:
-            self._keep_newest()
-        self._first = self._first and self._directory in faults
-        self._restless = {
-            self._training(name): self._restless.get(self._training(name), now)
-            for name, one in self._waiting.items()
-            if one.complete and not one.tried and now - one.since < self._settle
-        }
-        return [*self._ready(now), *self._unreadable(faults, now)]
+    def forget_gone(self, present: set[Stamp]) -> None:
+        """Forget stamps that two looks in a row did not see: a renamed file may be missed once."""
+        self._stamps &= present | self._present
+        self._present = present
 
-    def settled(self, arrival: Arrival) -> None:
-        """`arrival` has been dealt with: it is new only if it is written anew."""
-        self._known.update(arrival.stamps.values())
-        self._waiting.pop(arrival.whole, None)
 
-    def failed(self, arrival: Arrival) -> None:
-        """`arrival` is no checkpoint as it is: wait until it changes, or is overdue."""
-        if arrival.whole in self._waiting:
-            self._waiting[arrival.whole].tried = True
+class _UnreadableDirectories:
+    """The directories that cannot be listed, and since when."""
 
-    def changed(self, arrival: Arrival, now: float) -> None:
-        """`arrival` was written while it was read."""
-        if arrival.whole in self._waiting:
-            self._waiting[arrival.whole].since = now
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._since: dict[str, float] = {}
+        self._reported: set[str] = set()
 
-    def _list(self) -> tuple[dict[str, Stamp], dict[str, OSError]]:
-        """The stamps of all files below the directory, and what of it cannot be listed."""
-        stamps: dict[str, Stamp] = {}
-        faults: dict[str, OSError] = {}
-        self.is_there = True
-        run_caches.clear_all()
-        filesystem.list_below(self._directory)
-        for place, names, _, fault in walk(self._directory, without=_ASSETS):
-            if place == self._directory and isinstance(fault, FileNotFoundError):
-                self.is_there = False
-            elif fault is not None:
-                faults[place] = fault
-            paths = (os.path.join(place, name) for name in names)
-            stamps |= {
-                path: stamp for path in paths if (stamp := filesystem.stamp_of(path)) is not None
-            }
-        return stamps, faults
-
-    def _note(self, name: str, stamps: dict[str, Stamp], now: float) -> None:
-        """Remember what is new of one checkpoint."""
-        if all(one in self._known or path.endswith(_GRAPH) for path, one in stamps.items()):
-            self._waiting.pop(name, None)
-            return
-        waiting = self._waiting.get(name)
-        if stamps in (waiting and waiting.stamps, self._passed.get(name)):
-            return
-        candidates = [
-            one
-            for one in _candidates(name, stamps)
-            if stamps.get(one[1]) not in self._known or _is_part(one[1])
-        ]
-        if candidates:
-            whole = not name.endswith((SAVED_MODEL, KERAS_MAP)) or name in stamps
-            self._waiting[name] = _Waiting(stamps, candidates, now, whole)
-        else:
-            self._waiting.pop(name, None)
-            self._passed[name] = stamps
-
-    def _note_graphs(self, listed: Mapping[str, Stamp]) -> None:
-        """Remember in which directories graphs are stored."""
-        graphs = {os.path.dirname(path) for path in listed if path.endswith(_GRAPH)}
-        # Saver may delete the last graph before it writes the next.
-        self._with_graphs = graphs | self._with_graphs.intersection(map(os.path.dirname, listed))
-
-    def _lost(self, listed: Mapping[str, Stamp], whole: Mapping[str, object]) -> int:
-        """How many have gone, under every name, since they were seen and before they were given."""
-        present = {stamp[:2]: stamp for stamp in listed.values()}
-
-        def is_there(stamp: Stamp) -> bool:
-            now = present.get(stamp[:2])
-            # It may have grown before it was renamed; else its inode is used for another file.
-            return now is not None and (now == stamp or now[2] > stamp[2])
-
-        return sum(
-            one.complete and not one.tried and not any(map(is_there, one.stamps.values()))
-            for name, one in self._waiting.items()
-            if name not in whole
-        )
-
-    def _keep_newest(self) -> None:
-        """Of what lies there at first, keep the newest of each name waiting."""
-        newest: dict[_Training, str] = {}
-        for name in sorted(self._waiting, key=self._age):
-            newest[self._training(name)] = name
-        for name in self._waiting.keys() - newest.values():
-            self._known.update(self._waiting.pop(name).stamps.values())
-
-    def _ready(self, now: float) -> Iterator[Arrival]:
-        given: set[Stamp] = set()
-        for name in sorted(self._waiting, key=self._age):
-            one = self._waiting[name]
-            overdue = now - one.since >= self._grace
-            if overdue or (one.complete and not one.tried and self._may_be_whole(name, now)):
-                if given.issuperset(one.stamps.values()):  # two names of the same files
-                    del self._waiting[name]
-                    continue
-                given.update(one.stamps.values())
-                yield Arrival(name, tuple(map(_live, one.candidates)), one.stamps, overdue)
-
-    def _may_be_whole(self, name: str, now: float) -> bool:
-        """Whether it is time to open what waits under that name."""
-        one = self._waiting[name]
-        lacks_graph = f"{name}.index" in one.stamps and f"{name}{_GRAPH}" not in one.stamps
-        if lacks_graph and os.path.dirname(name) in self._with_graphs:
-            return now - one.since >= _GRAPH_COMES
-        restless = now - self._restless.get(self._training(name), now)
-        return now - one.since >= self._settle or restless >= self._patience
-
-    def _training(self, name: str) -> _Training:
-        """What those share that a training writes one after the other."""
-        directory, base = os.path.split(self._waiting[name].candidates[-1][0])
-        return directory, without_numbers(base)
-
-    def _age(self, name: str) -> tuple[int, list[tuple[int, str]]]:
-        """A sort key for what waits: when it was written."""
-        stamps = self._waiting[name].stamps.items()
-        times = [stamp[3] for path, stamp in stamps if not path.endswith(_GRAPH)]
-        return max(times, default=0), natural_order(name)
-
-    def _unreadable(self, faults: Mapping[str, OSError], now: float) -> Iterator[Arrival]:
-        """The directories that could not be listed for too long; each is told once."""
-        self._told &= faults.keys()
-        self._faults = {path: self._faults.get(path, now) for path in faults}
+    def update(self, faults: Mapping[str, OSError], now: float) -> Iterator[Arrival]:
+        """Yield those that have been unreadable for `grace`, each once."""
+        self._reported &= faults.keys()
+        self._since = {path: self._since.get(path, now) for path in faults}
         for path, error in faults.items():
-            if path not in self._told and now - self._faults[path] >= self._grace:
-                self._told.add(path)
+            if path not in self._reported and now - self._since[path] >= self._grace:
+                self._reported.add(path)
                 found = Found(path, None, unreadable_directory(path, error))
                 yield Arrival(path, (found,), {}, overdue=True)
 
 
-def _by_checkpoint(listed: Mapping[str, Stamp]) -> dict[str, dict[str, Stamp]]:
-    """The files by the checkpoint that they are or will be parts of."""
-    whole: dict[str, dict[str, Stamp]] = {}
-    for path, stamp in listed.items():
-        whole.setdefault(_whole(path, listed), {})[path] = stamp
-    return whole
+class Arrivals:
+    """The checkpoints that arrive in `directory`, which may be created later.
+
+    Of what is there at the first look only the newest of each name counts as new, where names that
+    differ in numbers alone are one; with `every` all of it does. `missed` counts the checkpoints
+    that were deleted between being seen and being given.
+    """
+
+    def __init__(self, directory: str, timing: Timing, *, every: bool = False) -> None:
+        self._directory = directory
+        patience = max(timing.patience, _LOOKS * timing.settle)
+        self._timing = timing._replace(patience=patience)
+        self._is_first = not every
+        self._handled = _Handled()
+        self._pending: dict[str, _Pending] = {}
+        self._ignored: dict[str, dict[str, Stamp]] = {}  # what is no checkpoint, as it is
+        self._busy: dict[Training, float] = {}  # trainings of which nothing settles, and since when
+        self._graph_directories: set[str] = set()
+        self._unreadable = _UnreadableDirectories(timing.grace)
+        self.missed = 0
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a checkpoint may be ready before long."""
+        return any(item.state is _State.WRITTEN for item in self._pending.values())
+
+    @property
+    def unchecked(self) -> list[str]:
+        """The names of what looks like a checkpoint and has not been dealt with."""
+        return sorted(self._pending, key=natural_order)
+
+    def look(self, now: float) -> list[Arrival]:
+        """Return what is ready and what is overdue, each training oldest first.
+
+        `now` is in seconds, by any clock that never goes back. Each is given again until `settled`
+        or `failed` is called with it, or its files change.
+        """
+        look = _list(self._directory)
+        checkpoints = _by_checkpoint(look.files)
+        if not look.faults:
+            self.missed += self._count_lost(look.files, checkpoints)
+        self._update(checkpoints, now)
+        self._update_graphs(look.files)
+        if look.is_there and not look.faults:
+            self._handled.forget_gone(set(look.files.values()))
+        if self._is_first:
+            self._keep_newest()
+        self._is_first = self._is_first and self._directory in look.faults
+        self._update_busy(now)
+        newest = _newest_of_trainings(checkpoints)
+        return [*self._ready(now, newest), *self._unreadable.update(look.faults, now)]
+
+    def settled(self, arrival: Arrival) -> None:
+        """Take `arrival` for dealt with: it is new only if it is written again."""
+        self._handled.add(arrival.stamps.values())
+        self._pending.pop(arrival.name, None)
+
+    def failed(self, arrival: Arrival) -> None:
+        """Wait until `arrival`, which cannot be read as it is, changes or is overdue."""
+        if arrival.name in self._pending:
+            self._pending[arrival.name].state = _State.FAILED
+
+    def changed(self, arrival: Arrival, now: float) -> None:
+        """Wait until `arrival`, which was written while it was read, settles again."""
+        if arrival.name in self._pending:
+            self._pending[arrival.name].since = now
+
+    def _update(self, checkpoints: Mapping[str, dict[str, Stamp]], now: float) -> None:
+        """Bring what is pending and what is ignored up to date with a look."""
+        for kept in (self._pending, self._ignored):
+            for name in kept.keys() - checkpoints.keys():
+                del kept[name]
+        for name, stamps in checkpoints.items():
+            if all(stamp in self._handled or _is_graph(path) for path, stamp in stamps.items()):
+                self._pending.pop(name, None)
+            elif not self._is_as_it_was(name, stamps):
+                self._examine(name, stamps, now)
+
+    def _is_as_it_was(self, name: str, stamps: dict[str, Stamp]) -> bool:
+        pending = self._pending.get(name)
+        return stamps in (pending and pending.stamps, self._ignored.get(name))
+
+    def _examine(self, name: str, stamps: dict[str, Stamp], now: float) -> None:
+        """Look for a checkpoint in files that are new or have changed."""
+        candidates = [
+            candidate
+            for candidate in _candidates(name, stamps)
+            if stamps.get(candidate.path) not in self._handled or _is_part(candidate.path)
+        ]
+        if candidates:
+            lacks_last = name.endswith((SAVED_MODEL, KERAS_MAP)) and name not in stamps
+            state = _State.INCOMPLETE if lacks_last else _State.WRITTEN
+            self._pending[name] = _Pending(name, stamps, candidates, now, state)
+        else:
+            self._pending.pop(name, None)
+            self._ignored[name] = stamps
+
+    def _update_graphs(self, files: Mapping[str, Stamp]) -> None:
+        """Remember in which directories graphs are stored.
+
+        Saver may delete the last graph before it writes the next.
+        """
+        graphs = {os.path.dirname(path) for path in files if _is_graph(path)}
+        directories = map(os.path.dirname, files)
+        self._graph_directories = graphs | self._graph_directories.intersection(directories)
+
+    def _update_busy(self, now: float) -> None:
+        """Remember since when nothing of a training has settled."""
+        unsettled = {
+            item.training
+            for item in self._pending.values()
+            if item.state is _State.WRITTEN and now - item.since < self._timing.settle
+        }
+        self._busy = {training: self._busy.get(training, now) for training in unsettled}
+
+    def _count_lost(self, files: Mapping[str, Stamp], checkpoints: Mapping[str, object]) -> int:
+        """Count the checkpoints that are gone, under every name, before they could be given."""
+        present = {stamp[:2]: stamp for stamp in files.values()}
+
+        def is_there(stamp: Stamp) -> bool:
+            now = present.get(stamp[:2])
+            # It may have grown before it was renamed; else another file has got its inode.
+            return now is not None and (now == stamp or now[2] > stamp[2])
+
+        return sum(
+            item.state is _State.WRITTEN and not any(map(is_there, item.stamps.values()))
+            for name, item in self._pending.items()
+            if name not in checkpoints
+        )
+
+    def _keep_newest(self) -> None:
+        """Keep the newest of each training pending, and take the others for dealt with."""
+        newest: dict[Training, str] = {}
+        for name in sorted(self._pending, key=self._by_age):
+            newest[self._pending[name].training] = name
+        for name in self._pending.keys() - newest.values():
+            self._handled.add(self._pending.pop(name).stamps.values())
+
+    def _by_age(self, name: str) -> tuple[int, list[tuple[int, str]]]:
+        return self._pending[name].written, natural_order(name)
+
+    def _ready(self, now: float, newest: Mapping[Training, str]) -> Iterator[Arrival]:
+        given: set[Stamp] = set()
+        held: set[Training] = set()  # one of these that was written before is not ready
+        for item in self._in_order():
+            overdue = now - item.since >= self._timing.grace
+            is_newest = newest.get(_training_of(item.name)) == item.name
+            ready = self._may_be_whole(item, now, is_newest=is_newest)
+            if not overdue and (item.training in held or not ready):
+                held |= {item.training} if item.state is _State.WRITTEN else set()
+            elif given.issuperset(item.stamps.values()):  # another name of the same files
+                del self._pending[item.name]
+            else:
+                given.update(item.stamps.values())
+                yield Arrival(item.name, tuple(map(_live, item.candidates)), item.stamps, overdue)
+
+    def _in_order(self) -> list[_Pending]:
+        """Return what is pending in the order in which it was written.
+
+        Within a training the numbers in the names tell that: a copy has other times.
+        """
+        trainings: dict[Training, list[_Pending]] = {}
+        for name in sorted(self._pending, key=natural_order):
+            item = self._pending[name]
+            trainings.setdefault(item.training, []).append(item)
+        timed: list[tuple[int, int, _Pending]] = []
+        for items in trainings.values():
+            times = sorted(item.written for item in items)
+            timed += ((time, len(timed), item) for time, item in zip(times, items, strict=True))
+        return [item for _, _, item in sorted(timed, key=lambda entry: entry[:2])]
+
+    def _may_be_whole(self, item: _Pending, now: float, *, is_newest: bool) -> bool:
+        """Return whether it is time to open a checkpoint."""
+        if item.state is not _State.WRITTEN:
+            return False
+        # The graph of one comes before the next checkpoint.
+        if is_newest and item.lacks_graph and os.path.dirname(item.name) in self._graph_directories:
+            return now - item.since >= _GRAPH_DELAY
+        busy = now - self._busy.get(item.training, now)
+        return now - item.since >= self._timing.settle or busy >= self._timing.patience
 
 
-def _whole(path: str, listed: Mapping[str, Stamp]) -> str:
-    """One name for all files of a checkpoint.
+def _list(directory: str) -> _Look:
+    """List a directory and all below it."""
+    files: dict[str, Stamp] = {}
+    faults: dict[str, OSError] = {}
+    is_there = True
+    run_caches.clear_all()
+    filesystem.list_below(directory)
+    for place, names, _, fault in walk(directory, without=_ASSETS):
+        if place == directory and isinstance(fault, FileNotFoundError):
+            is_there = False
+        elif fault is not None:
+            faults[place] = fault
+        for path in (os.path.join(place, name) for name in names):
+            if (stamp := filesystem.stamp_of(path)) is not None:
+                files[path] = stamp
+    return _Look(files, faults, is_there)
 
-    The map of sharded Keras weights is written after them, and `epoch_00012.weights.h5` is no part
-    of any: it is one if the first is there, too.
+
+def _by_checkpoint(files: Mapping[str, Stamp]) -> dict[str, dict[str, Stamp]]:
+    """Group files by the checkpoint that they are or will be parts of."""
+    checkpoints: dict[str, dict[str, Stamp]] = {}
+    for path, stamp in files.items():
+        checkpoints.setdefault(_name_of(path, files), {})[path] = stamp
+    return checkpoints
+
+
+def _name_of(path: str, files: Mapping[str, Stamp]) -> str:
+    """Return one name for all files of a checkpoint.
+
+    The map of sharded Keras weights is written after them. `epoch_00012.weights.h5` is a shard only
+    if the first one is there, too.
     """
     directory, name = os.path.split(path)
     if os.path.basename(directory) == _VARIABLES and checkpoint_of(name) == _VARIABLES:
         return os.path.join(os.path.dirname(directory), SAVED_MODEL)
     whole = checkpoint_of(path)
-    if whole.endswith(KERAS_MAP) and whole not in listed and KERAS_SHARD.fullmatch(path):
+    if whole.endswith(KERAS_MAP) and whole not in files and KERAS_SHARD.fullmatch(path):
         first = f"{whole.removesuffix(KERAS_MAP)}_{FIRST_KERAS_SHARD}.weights.h5"
-        return whole if first in listed else path
+        return whole if first in files else path
     return whole
 
 
-def _candidates(whole: str, paths: Iterable[str]) -> list[Candidate]:
-    """The checkpoints among files that belong together: one, but for files that only seem to."""
+def _training_of(path: str) -> Training:
+    directory, name = os.path.split(path)
+    return Training(directory, without_numbers(name))
+
+
+def _newest_of_trainings(names: Iterable[str]) -> dict[Training, str]:
+    """Return the last name of each training, in natural order."""
+    newest: dict[Training, str] = {}
+    for name in sorted(names, key=natural_order):
+        newest[_training_of(name)] = name
+    return newest
+
+
+def _candidates(name: str, paths: Iterable[str]) -> list[Candidate]:
+    """Return the checkpoints among files of one name: one, unless they only seem to be parts."""
     names: dict[str, set[str]] = {}
     for path in paths:
-        directory, name = os.path.split(path)
-        names.setdefault(directory, set()).add(name)
-    around, name = os.path.split(whole)
-    if name in names.get(around, ()) and name == SAVED_MODEL:
-        names = {around: {name}}
-    return [one for directory, inside in names.items() for one in among(directory, inside)]
+        directory, base = os.path.split(path)
+        names.setdefault(directory, set()).add(base)
+    parent, base = os.path.split(name)
+    if base == SAVED_MODEL and base in names.get(parent, ()):
+        names = {parent: {base}}
+    return [item for directory, inside in names.items() for item in among(directory, inside)]
+
+
+def _is_graph(path: str) -> bool:
+    return path.endswith(_GRAPH)
 
 
 def _is_part(path: str) -> bool:
-    """Whether the file that stands for a checkpoint may be as it was in another one."""
+    """Return whether the file that stands for a checkpoint may have been handled with another."""
     return bool(PART.fullmatch(path) or V1_SHARD.fullmatch(path))
 
 
 def _live(candidate: Candidate) -> Found:
+    """Return a checkpoint that a training may write at any moment."""
     found = found_at(candidate)
     if found.target is None:
         return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bninspect.errors import ReadProblem, UnknownFormat, UsageProblem
 from bninspect.formats.opening import require_whole
-from bninspect.locate.arrivals import Arrival, Arrivals
+from bninspect.locate.arrivals import Arrival, Arrivals, Timing
 from bninspect.locate.trainings import with_trainings
 from bninspect.model.report import BaselineCount, CheckpointReport, Report
 from bninspect.model.rule import Severity, at_least, no_graph
@@ -121,9 +121,7 @@ class DirectoryWatch:
         self._settle = min(_SETTLE, pace.interval)
         self._arrivals = Arrivals(
             directory,
-            settle=self._settle,
-            grace=pace.grace,
-            patience=pace.interval,
+            Timing(self._settle, pace.grace, pace.interval),
             every=config.all_checkpoints,
         )
         self._latest: dict[Training, CheckpointReport] = {}

@@ -316,6 +316,18 @@ class TestArrival:
         clock.at(5, write)
         assert names(clock.run()) == ["b.ckpt", "c.ckpt", "a.ckpt"]
 
+    def test_those_of_a_training_come_in_the_order_of_their_numbers(self, tmp_path: Path) -> None:
+        """A copy has other times, and of old graphs Saver keeps none."""
+        for step, written in ((20, 3), (40, 1), (60, 2)):
+            copy_step(step, tmp_path)
+            for path in tmp_path.glob(f"*-{step}.*"):
+                os.utime(path, (written, written))
+        graph = next((FIXTURES / "slim_graph_correct").glob("*.meta"))
+        shutil.copy(graph, tmp_path / "model.ckpt-60.meta")
+        said = Clock(tmp_path, make_config(all_checkpoints=True)).run()
+        assert names(said) == ["model.ckpt-20", "model.ckpt-40", "model.ckpt-60"]
+        assert [codes(report) for _, report in said] == [set(), set(), {"BN107"}]
+
     def test_folders_and_links_to_them_are_followed_once(self, tmp_path: Path) -> None:
         run = tmp_path / "run_1"
         clock = Clock(tmp_path)
@@ -597,9 +609,9 @@ class TestNothingGrows:
             said.append(report.path)
             arrivals = clock.watch._arrivals
             assert len(clock.watch._latest) == 1
-            assert len(arrivals._known) <= 8
-            assert len(arrivals._waiting) + len(arrivals._passed) <= 2
-            assert len(arrivals._restless) + len(arrivals._with_graphs) <= 2
+            assert len(arrivals._handled) <= 8
+            assert len(arrivals._pending) + len(arrivals._ignored) <= 2
+            assert len(arrivals._busy) + len(arrivals._graph_directories) <= 2
         assert len(said) == 300
 
 
@@ -760,10 +772,9 @@ class TestText:
         assert "--pattern" in outcome.said
 
     def test_without_bn107_nothing_is_compared(self, run: Run, tmp_path: Path) -> None:
-        for step in (60, 40):  # written in an order that is worth a note
-            copy_step(step, tmp_path)
-            for path in tmp_path.glob(f"*-{step}.*"):
-                os.utime(path, (100 - step, 100 - step))
+        for epoch, step in ((1, 60), (2, 40)):  # an order that is worth a note
+            for path in HISTORY.glob(f"model.ckpt-{step}.*"):
+                shutil.copy(path, tmp_path / path.name.replace(f"-{step}.", f"-{epoch}."))
         call = ("watch", tmp_path, "--all-checkpoints", "--interval", "0.1", "--timeout", "0.3")
         assert "not compared" in run(*call).said
         assert "not compared" not in run(*call, "--ignore", "BN107").said

@@ -300,6 +300,20 @@ def test_the_stored_configuration(path, kind):
         assert found.keras.inference_only is inference_only
 
 
+@pytest.mark.parametrize("name", ["model.h5", "model"])
+@pytest.mark.parametrize("size", [512, 4096])
+def test_a_user_block_before_the_file(tmp_path, name, size):
+    """Bytes of another program, as MATLAB puts them there, made by HDF5 or put before a file."""
+    path = tmp_path / name
+    data = one_layer(path).read_bytes()
+    path.write_bytes(b"for people".ljust(size) + data)
+    assert_values(read(path)["bn"])
+    with h5py.File(path) as file:
+        assert file["bn/bn/beta:0"].shape == (3,)
+    path.write_bytes(b"for people".ljust(size + 1) + data)
+    refused(path, UnknownFormat)
+
+
 def test_the_file_is_closed(path):
     one_layer(path)
     with open_checkpoint(str(path)) as checkpoint:
@@ -501,6 +515,24 @@ def test_an_external_link_is_refused(path, elsewhere, name):
     with h5py.File(path) as file:
         assert file["bn/bn/moving_mean:0"].shape == (3,)  # the library itself would follow
     refused(path, Unsupported, "link", name)
+
+
+def test_where_a_link_leads_is_said(path, elsewhere):
+    """That it leads nowhere, too; a path without / begins at the group of the link."""
+    links = {
+        h5py.SoftLink("/nowhere/bn"): "bn/bn is a link to /nowhere/bn, which is not there",
+        h5py.SoftLink("nowhere"): "bn/bn is a link to nowhere, which is not there",
+        h5py.SoftLink("/bn/other"): "bn/bn is a link to /bn/other",
+        h5py.SoftLink("other"): "bn/bn is a link to other",
+        h5py.ExternalLink(
+            "elsewhere.h5", "/bn"
+        ): "bn/bn is a link to /bn in another file, elsewhere.h5",
+    }
+    for link, message in links.items():
+        replaced(one_layer(path), "bn/bn", link)
+        with h5py.File(path, "r+") as file:
+            file.create_group("bn/other")
+        assert refused(path, Unsupported).message == message
 
 
 @pytest.mark.parametrize("name", ["bn", "bn/bn", "bn/bn/moving_mean:0"])

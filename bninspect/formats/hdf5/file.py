@@ -12,18 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bninspect.errors import Corrupt, ReadProblem, Unsupported
-from bninspect.formats.hdf5.attributes import parse_attribute, read_attributes, read_texts
+from bninspect.formats.hdf5.attributes import parse_attribute, read_texts
 from bninspect.formats.hdf5.dataset import (
     Dataset,
     parse_dataset,
     read_values,
     require_sound_claim,
 )
-from bninspect.formats.hdf5.group import Link, is_group, read_links
+from bninspect.formats.hdf5.group import Group, Link, is_group
 from bninspect.formats.hdf5.object_header import read_header
 from bninspect.formats.hdf5.structure import DAMAGED, SAVE_AGAIN, Damage, NotRead, Structure
 from bninspect.formats.hdf5.superblock import open_for_writing, read_superblock
@@ -122,13 +122,15 @@ class Hdf5:
 
     # --- Groups and attributes --------------------------------------------------------------------
 
-    def has(self, path: str) -> bool:
+    def has(self, name: str) -> bool:
         """Return whether the root group has a member of this name."""
-        return path in self._links("")
+        with self._faults_of(""):
+            return self._group("").find(name) is not None
 
     def has_attribute(self, path: str, name: str) -> bool:
         """Return whether the group at `path` has an attribute of that name."""
-        return name in self._attributes(path)
+        with self._faults_of(path):
+            return name in self._group(path).attributes
 
     def text_list(self, path: str, attribute: str) -> list[str]:
         """Return the strings of an attribute that must be a list of them."""
@@ -142,7 +144,7 @@ class Hdf5:
 
     def _texts(self, path: str, attribute: str, *, must_be_list: bool) -> list[str]:
         with self._faults_of(f"{attribute} of {_named(path)}"):
-            found = parse_attribute(self._structure, self._attributes(path)[attribute])
+            found = parse_attribute(self._structure, self._group(path).attributes[attribute])
             if must_be_list and (found.shape is None or len(found.shape) != 1):
                 raise Damage("it is no list of names")
             texts = read_texts(self._structure, found)
@@ -165,7 +167,9 @@ class Hdf5:
                 raise Corrupt(self.path, f"its groups lie deeper than {_MOST_LEVELS}", DAMAGED)
             self._addresses[path] = address
             others = []
-            for name, link in self._links(path).items():
+            with self._faults_of(path):
+                links = self._group(path).links
+            for name, link in links.items():
                 below = join(path, name)
                 if self._leads_to_group(path, name, link):
                     if link.address not in seen:
@@ -182,31 +186,23 @@ class Hdf5:
             return False
         with self._faults_of(join(path, name)):
             self._structure.count(len(path))  # the paths of all may be longer than the file
-            return link.table is not None or is_group(self._object(link.address).messages)
+            return link.table is not None or self._object(link.address).group is not None
 
-    def _links(self, path: str) -> Mapping[str, Link]:
-        """Return the links of the group at a path."""
+    def _group(self, path: str) -> Group:
+        """Return the group at a path."""
         address = self._address(path)
         with self._faults_of(path):
-            links = self._object(address).links
-        if links is None:
+            found = self._object(address).group
+        if found is None:
             raise Corrupt(self.path, f"{_named(path)} should be a group", DAMAGED)
-        return links
-
-    def _attributes(self, path: str) -> Mapping[str, bytes]:
-        """Return the attributes of the group at a path."""
-        address = self._address(path)
-        with self._faults_of(path):
-            found = self._object(address)
-            if is_group(found.messages):
-                return found.attributes
-        raise Corrupt(self.path, f"{_named(path)} should be a group", DAMAGED)
+        return found
 
     def _address(self, path: str) -> int:
         """Return the address of the object at a path, reached by hard links alone."""
         if path not in self._addresses:
             head, _, name = path.rpartition("/")
-            link = self._links(head).get(name)
+            with self._faults_of(head):
+                link = self._group(head).find(name)
             if link is None:
                 raise Corrupt(self.path, f"{path}, which its attributes name, is missing", DAMAGED)
             if link.kind != "hard":
@@ -294,21 +290,11 @@ class Hdf5:
 
 
 class _Object:
-    """An object of the file, a group or a dataset: read as far as it was asked for."""
+    """An object of the file: its header, and what is in it if it is a group."""
 
     def __init__(self, structure: Structure, address: int) -> None:
-        self._structure = structure
         self.messages = read_header(structure, address)
-
-    @cached_property
-    def links(self) -> dict[str, Link] | None:
-        """What is in the group, by name; None if it is no group."""
-        return read_links(self._structure, self.messages)
-
-    @cached_property
-    def attributes(self) -> dict[str, bytes]:
-        """The attribute messages by the attribute's name."""
-        return read_attributes(self._structure, self.messages)
+        self.group = Group(structure, self.messages) if is_group(self.messages) else None
 
 
 class Weights(Mapping[str, Variable]):

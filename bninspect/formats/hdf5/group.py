@@ -8,10 +8,13 @@ many (IV.A.2.c and g).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
 
-from bninspect.formats.hdf5.btree import GROUP_NODES, read_leaves, read_records
+from bninspect.formats.hdf5.attributes import read_attributes
+from bninspect.formats.hdf5.btree import GROUP_NODES, Entry, read_leaves, read_records
 from bninspect.formats.hdf5.heap import FractalHeap, LocalHeap
 from bninspect.formats.hdf5.object_header import LINK, LINK_INFO, SYMBOL_TABLE, Message
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, Structure
@@ -51,25 +54,51 @@ class Link(NamedTuple):
     table: Table | None = None
 
 
-def read_links(structure: Structure, messages: Sequence[Message]) -> dict[str, Link] | None:
-    """Return the links of the group with these messages, by name and in the order of names.
+class Group:
+    """The links and attributes of a group, given by the messages of its header.
 
-    None if the object is no group. Raises `Damage`.
+    Of a symbol table `find` reads only the node that may have the name: where a remote file has an
+    optimizer's group, its other nodes lie between the values.
     """
-    if not is_group(messages):
+
+    def __init__(self, structure: Structure, messages: Sequence[Message]) -> None:
+        self._structure = structure
+        self._messages = messages
+
+    def find(self, name: str) -> Link | None:
+        """Return the link of a name, None if there is none; raises `Damage`."""
+        return self.links.get(name) if self._symbols is None else self._symbols.find(name)
+
+    @property
+    def table(self) -> Table | None:
+        """Where the symbol table lies, None in a newer group."""
+        for message in self._messages:
+            if message.kind == SYMBOL_TABLE:
+                return Table(*self._structure.unpack(_TABLE, message.body))
         return None
-    links: list[tuple[str, Link]] = []
-    for message in messages:
-        if message.kind == SYMBOL_TABLE:
-            links += read_table(structure, Table(*structure.unpack(_TABLE, message.body)))
-        elif message.kind == LINK_INFO:
-            links += _dense_links(structure, message.body)
-        elif message.kind == LINK:
-            links.append(_link(structure, message.body))
-    names = [name for name, _ in links]
-    if len({*names}) < len(names):
-        raise Damage("a group with two objects of one name")
-    return dict(sorted(links, key=_name))
+
+    @cached_property
+    def _symbols(self) -> SymbolTable | None:
+        return None if self.table is None else SymbolTable(self._structure, self.table)
+
+    @cached_property
+    def links(self) -> dict[str, Link]:
+        """All links by name, in the order of names; raises `Damage`."""
+        links = [] if self._symbols is None else self._symbols.links()
+        for message in self._messages:
+            if message.kind == LINK_INFO:
+                links += _dense_links(self._structure, message.body)
+            elif message.kind == LINK:
+                links.append(_link(self._structure, message.body))
+        names = [name for name, _ in links]
+        if len({*names}) < len(names):
+            raise Damage("a group with two objects of one name")
+        return dict(sorted(links, key=_name))
+
+    @cached_property
+    def attributes(self) -> dict[str, bytes]:
+        """The attribute messages by the attribute's name; raises `Damage`."""
+        return read_attributes(self._structure, self._messages)
 
 
 def is_group(messages: Sequence[Message]) -> bool:
@@ -77,50 +106,69 @@ def is_group(messages: Sequence[Message]) -> bool:
     return any(message.kind in (SYMBOL_TABLE, LINK_INFO, LINK) for message in messages)
 
 
-def read_table(structure: Structure, table: Table) -> list[tuple[str, Link]]:
-    """Return the links in a symbol table; raises `Damage`."""
-    nodes = read_nodes(structure, table.tree)
-    heap = read_heap(structure, table.heap)
-    return [found for node in nodes for found in _symbols(structure, node, heap)]
+class SymbolTable:
+    """The links of an old group: nodes with a few of them each, in the order of names."""
+
+    def __init__(self, structure: Structure, table: Table) -> None:
+        self._structure = structure
+        leaves = read_nodes(structure, table.tree)
+        self._heap = LocalHeap(structure, table.heap)
+        self._nodes = [leaf.child for leaf in leaves]
+        # A node has the names behind its own key, up to the key of the next (H5G__node_cmp3).
+        self._keys = [self._heap.key(int.from_bytes(leaf.key, "little")) for leaf in leaves]
+        self._read: dict[int, dict[str, Link]] = {}
+
+    def find(self, name: str) -> Link | None:
+        """Return the link of a name, None if there is none; raises `Damage`."""
+        number = bisect_left(self._keys, name.encode("utf-8", "surrogateescape")) - 1
+        if number < 0:
+            return None
+        node = self._nodes[number]
+        if node not in self._read:
+            self._read[node] = dict(self._symbols(node))
+        return self._read[node].get(name)
+
+    def links(self) -> list[tuple[str, Link]]:
+        """Return all links with their names; raises `Damage`."""
+        return [found for node in self._nodes for found in self._symbols(node)]
+
+    def _symbols(self, node: int) -> Iterator[tuple[str, Link]]:
+        """Yield the links of a node with their names."""
+        structure = self._structure
+        head = structure.read_up_to(node, _SYMBOLS_READ_FIRST)
+        signature, _, count = structure.unpack(_SYMBOLS, head)
+        if signature != b"SNOD":
+            raise Damage(f"no names of a group at {node}")
+        size = count * _SYMBOL.size
+        data = head[_SYMBOLS.size : _SYMBOLS.size + size]
+        if len(data) < size:
+            data = structure.read(node + _SYMBOLS.size, size)
+        for offset, header, kind, kept in _SYMBOL.iter_unpack(data):
+            name = _decoded(self._heap.name(offset))
+            if kind == _SOFT_SYMBOL:
+                (target,) = struct.unpack_from("<I", kept)
+                yield name, Link("soft", target=_decoded(self._heap.name(target)))
+            else:
+                table = Table(*_TABLE.unpack(kept)) if kind == _GROUP_SYMBOL else None
+                yield name, Link("hard", header, table=table)
 
 
-class Node(NamedTuple):
-    """A node of a symbol table: its address, and its first bytes."""
+def prefetch_table(structure: Structure, table: Table) -> list[Callable[[], Any]]:
+    """Return functions that read a symbol table at the same time: its nodes, and its names."""
 
-    address: int
-    head: bytes
+    def nodes() -> None:
+        leaves = read_nodes(structure, table.tree)
+        structure.read_each((leaf.child, _SYMBOLS_READ_FIRST) for leaf in leaves)
+
+    return [nodes, partial(LocalHeap, structure, table.heap)]
 
 
-def read_nodes(structure: Structure, tree: int) -> list[Node]:
-    """Return the nodes that the B-tree of a symbol table leads to; raises `Damage`."""
-    nodes = [leaf.child for leaf in read_leaves(structure, tree, GROUP_NODES, _KEY_SIZE)]
-    if len({*nodes}) < len(nodes):
+def read_nodes(structure: Structure, tree: int) -> list[Entry]:
+    """Return the entries of a symbol table's B-tree, each with the address of a node."""
+    leaves = read_leaves(structure, tree, GROUP_NODES, _KEY_SIZE)
+    if len({leaf.child for leaf in leaves}) < len(leaves):
         raise Damage("two leaves of a group that are one")
-    heads = structure.read_each((node, _SYMBOLS_READ_FIRST) for node in nodes)
-    return [Node(*found) for found in zip(nodes, heads, strict=True)]
-
-
-def read_heap(structure: Structure, address: int) -> LocalHeap:
-    """Return the heap that has the names of a symbol table; raises `Damage`."""
-    return LocalHeap(structure, address)
-
-
-def _symbols(structure: Structure, node: Node, heap: LocalHeap) -> Iterator[tuple[str, Link]]:
-    signature, _, count = structure.unpack(_SYMBOLS, node.head)
-    if signature != b"SNOD":
-        raise Damage(f"no names of a group at {node.address}")
-    size = count * _SYMBOL.size
-    data = node.head[_SYMBOLS.size : _SYMBOLS.size + size]
-    if len(data) < size:
-        data = structure.read(node.address + _SYMBOLS.size, size)
-    for offset, header, kind, kept in _SYMBOL.iter_unpack(data):
-        name = _decoded(heap.name(offset))
-        if kind == _SOFT_SYMBOL:
-            (target,) = struct.unpack_from("<I", kept)
-            yield name, Link("soft", target=_decoded(heap.name(target)))
-        else:
-            table = Table(*_TABLE.unpack(kept)) if kind == _GROUP_SYMBOL else None
-            yield name, Link("hard", header, table=table)
+    return leaves
 
 
 def _dense_links(structure: Structure, message: bytes) -> list[tuple[str, Link]]:

@@ -17,6 +17,7 @@ _LOCAL = struct.Struct("<4sB3xQ8xQ")  # signature, version, size and address of 
 _LOCAL_READ_FIRST = 512  # bytes, as H5HL_SPEC_READ_SIZE of HDF5: the names mostly follow the head
 
 _GLOBAL = struct.Struct("<4sB3xQ")  # signature, version, size
+_GLOBAL_READ_FIRST = 4096  # bytes, the least that a global heap takes (H5HG_MINSIZE)
 _OBJECT = struct.Struct("<H6xQ")  # number, size
 
 
@@ -36,8 +37,15 @@ class LocalHeap:
 
     def name(self, offset: int) -> bytes:
         """Return the name at an offset; raises `Damage` if there is none."""
+        name = self.key(offset)
+        if not name:
+            raise Damage("an object without a name")
+        return name
+
+    def key(self, offset: int) -> bytes:
+        """Return the name at an offset, which may be empty; raises `Damage` if there is none."""
         end = self._names.find(b"\0", offset)
-        if not 0 <= offset < end:
+        if end < offset:
             raise Damage("a name that is not in its heap")
         # Many names may be the ends of one: what they take is more than what is stored.
         self._structure.count(end - offset)
@@ -46,11 +54,11 @@ class LocalHeap:
 
 def read_global_heap(structure: Structure, address: int) -> dict[int, bytes]:
     """Return the objects of a global heap by their number; raises `Damage`."""
-    head = structure.read(address, _GLOBAL.size)
-    signature, version, size = _GLOBAL.unpack(head)
+    head = structure.read_up_to(address, _GLOBAL_READ_FIRST)
+    signature, version, size = structure.unpack(_GLOBAL, head)
     if signature != b"GCOL" or version != 1:
         raise Damage(f"no heap of texts at {address}")
-    data = structure.read(address, size)
+    data = head[:size] if size <= len(head) else structure.read(address, size)
     objects: dict[int, bytes] = {}
     at = _GLOBAL.size
     while at + _OBJECT.size <= len(data):

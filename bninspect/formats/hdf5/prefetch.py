@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bninspect.formats.hdf5.attributes import parse_attribute, read_texts
-from bninspect.formats.hdf5.group import Table, is_group, read_heap, read_nodes
+from bninspect.formats.hdf5.group import Group, Table, prefetch_table
 from bninspect.formats.hdf5.structure import Structure
 from bninspect.storage.source import Look, NotFetchedYet, Window
 
@@ -88,26 +88,27 @@ class GroupLooks:
         if address in self._seen:
             return []
         self._seen.add(address)
-        looks: list[Look] = [partial(self._object, address)]
-        if table is not None:
-            looks += [
-                partial(read_nodes, self._structure, table.tree),
-                partial(read_heap, self._structure, table.heap),
-            ]
+        looks: list[Look] = [partial(self._object, address, table)]
+        return looks if table is None else [*looks, *prefetch_table(self._structure, table)]
+
+    def _object(self, address: int, table: Table | None) -> list[Look]:
+        found = self._object_at(address)
+        if found.group is None:
+            return []
+        looks: list[Look] = [partial(self._texts, found.group), partial(self._members, found.group)]
+        if table is None and found.group.table is not None:
+            looks += prefetch_table(self._structure, found.group.table)
         return looks
 
-    def _object(self, address: int) -> list[Look]:
-        found = self._object_at(address)
-        if not is_group(found.messages):
-            return []
-        links = found.links or {}
-        looks: list[Look] = [partial(self._texts, found)]
+    def _members(self, group: Group) -> list[Look]:
+        links = group.links
+        looks: list[Look] = []
         for link in links.values():
             if link.kind == "hard" and (link.table is not None or len(links) <= _FEW):
                 looks += self.at(link.address, link.table)
         return looks
 
-    def _texts(self, found: _Object) -> None:
-        body = found.attributes.get(self._attribute)
+    def _texts(self, group: Group) -> None:
+        body = group.attributes.get(self._attribute)
         if body is not None:
             read_texts(self._structure, parse_attribute(self._structure, body))

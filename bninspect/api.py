@@ -13,7 +13,7 @@ from bninspect.model.report import Report
 if TYPE_CHECKING:
     from bninspect.verdicts.comparison import Comparison
 from bninspect.runs.compare import compare_paths
-from bninspect.runs.observer import PathName
+from bninspect.runs.paths import PathName
 from bninspect.runs.run import check_paths, list_paths
 
 

@@ -52,7 +52,8 @@ def status(item: CheckpointReport) -> str:
 def verdict_on_all(report: Report) -> tuple[str, str]:
     """Return the answer for all checkpoints: a word and a sentence."""
     states = [status(item) for item in report.checkpoints]
-    worst = min(states, key=list(OUTCOMES).index)
+    # As for the exit code, a checkpoint without a BN layer counts only if no other has one.
+    worst = min([one for one in states if one != "NONE"] or states, key=list(OUTCOMES).index)
     told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
     if report.interrupted:
         told = f"interrupted after {told}"

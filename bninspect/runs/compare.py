@@ -1,4 +1,4 @@
-"""Runs that compare the checkpoints of one training."""
+"""The run of `compare`: the checkpoints of one training, each with the one before it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from bninspect.locate.trainings import training_folders, with_trainings
 from bninspect.model.target import Found
 from bninspect.opening import find_checkpoints
 from bninspect.runs.order import oldest_first
-from bninspect.runs.sequential import name_checkpoints, paths_of_run
-
-if TYPE_CHECKING:
-    from bninspect.verdicts.comparison import Comparison
-from bninspect.runs.observer import PathName
+from bninspect.runs.paths import PathName, begin_run, expand_paths
 from bninspect.runs.run import examine_all
 from bninspect.wording import listed
 
+if TYPE_CHECKING:
+    from bninspect.verdicts.comparison import Comparison
+
 
 def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
-    """`compare` for options that are already a Config."""
+    """Compare the checkpoints of one training, which `paths` name oldest first.
+
+    Raises `UsageProblem` if they name fewer than two, or several trainings, and a `ReadProblem` if
+    fewer than two can be read.
+    """
     from bninspect.verdicts.comparison import compare_checkpoints
 
-    typed = paths_of_run(paths)
+    typed = begin_run(paths)
     known = {path: find_checkpoints(path, every=True) for path in typed}
     for path, found in known.items():
         _refuse_several_trainings(path, found)
         known[path] = oldest_first(with_trainings(found), config.engine)
     everything = replace(config, all_checkpoints=True)
-    reports = tuple(examine_all(name_checkpoints(typed, everything, known), everything, ()))
+    reports = tuple(examine_all(expand_paths(typed, everything, known), everything, ()))
     readable = sum(report.error is None for report in reports)
     problem = next((report.error for report in reports if report.error is not None), None)
     if readable < 2 and problem is not None:
         raise problem
     if readable < 2:
         given = ", ".join(typed) or "nothing"
-        one = "names the same one" if len(typed) > 1 else "names one"
+        count = "none" if not readable else "the same one" if len(typed) > 1 else "one"
         raise UsageProblem(
-            f"compare needs at least two checkpoints of a training, and {given}"
-            f" {one if readable else 'names none'}."
+            f"compare needs at least two checkpoints of a training, but {given} names {count}."
         )
     return compare_checkpoints(reports)
 
@@ -51,7 +53,7 @@ def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
     folders = training_folders(path, found)
     if len(folders) > 1:
         raise UsageProblem(
-            f"compare takes the checkpoints of one training, and {path} holds those of"
+            f"compare takes the checkpoints of one training, but {path} holds those of"
             f" {len(folders)} folders: {listed(folders)}. Compare one folder at a time, or name the"
             " checkpoints, oldest first."
         )

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 from bninspect.model.report import CheckpointReport
 
-PathName = str | os.PathLike[str]
-
 
 class RunObserver(Protocol):
-    """Who follows a check: first how many checkpoints there are at most, then each as it comes.
+    """An observer of a check: the number of checkpoints first, then each report as it arrives.
 
-    `layers` says whether the layers are asked for; without, several processes send less. Unless
-    `kept`, only counts are left of a checkpoint that has come.
+    `needs_layers` says that it uses the layers of a report; without it, worker processes send less.
+    `needs_checkpoints` says that the report of the run must have each checkpoint again (without its
+    layers), not only count it.
     """
 
     needs_layers: bool
     needs_checkpoints: bool
 
     def begin(self, total: int) -> None:
-        """`total` checkpoints at most will come."""
+        """Start a run of at most `total` checkpoints."""
 
     def add(self, item: CheckpointReport) -> None:
-        """One has come."""
+        """Receive the report of one checkpoint."""

@@ -15,21 +15,21 @@ from bninspect.model.target import Found, Training
 
 if TYPE_CHECKING:
     from bninspect.model.checkpoint import Engine
-    from bninspect.runs.sequential import Named
+    from bninspect.runs.paths import ExpandedPath
 
 
-def in_trainings(named: Sequence[Named], engine: Engine) -> list[Named]:
-    """Return `named` with the training of each checkpoint, each training oldest first.
+def in_trainings(expanded: Sequence[ExpandedPath], engine: Engine) -> list[ExpandedPath]:
+    """Return `expanded` with the training of each checkpoint, each training oldest first.
 
     The checkpoints of a training take the places that they had together.
     """
-    found = with_trainings(item for one in named for item in one.found)
+    found = with_trainings(item for one in expanded for item in one.found)
     for places in _by_training(found).values():
         ordered = oldest_first([found[place] for place in places], engine)
         for place, item in zip(places, ordered, strict=True):
             found[place] = item
     rest = iter(found)
-    return [one._replace(found=tuple(next(rest) for _ in one.found)) for one in named]
+    return [one._replace(found=tuple(next(rest) for _ in one.found)) for one in expanded]
 
 
 def _by_training(found: Sequence[Found]) -> dict[Training, list[int]]:

@@ -24,7 +24,12 @@ from bninspect.model.target import Found
 from bninspect.rules import RULES, select_rules
 from bninspect.runs.dask import cluster_pool
 from bninspect.runs.processes import Portion, process_pool
-from bninspect.runs.sequential import Rules, compares_with_previous, examine_in_turn, read_since
+from bninspect.runs.sequential import (
+    Rules,
+    compares_with_previous,
+    examine_sequentially,
+    read_since,
+)
 from bninspect.storage import run_caches
 from bninspect.storage.urls import Secrets, adopt_secrets, secrets
 
@@ -130,7 +135,7 @@ def _examine_portion(settings: _Settings, portion: Portion) -> Iterator[Checkpoi
     config, codes = settings.config, settings.codes
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     since = _begin_run(config, settings.run)
-    for report in examine_in_turn(portion, config, rules, since):
+    for report in examine_sequentially(portion, config, rules, since):
         keeps_layers = settings.needs_layers or _needs_names(report, config)
         yield _portable(report) if keeps_layers else report.without_layers()
 

@@ -1,7 +1,7 @@
-"""A run that goes on where an earlier one stopped, by the lines that `--format jsonl` wrote.
+"""Resuming a run with the results that `--format jsonl` wrote in an earlier one.
 
-A result of then stands for a checkpoint that has not changed since. Each line says which version
-and which settings it was made with: results of others are never mixed with those of this run.
+A result is valid for a checkpoint whose files have not changed. Each line names the version and the
+settings that it was made with: results of other settings are never mixed with those of this run.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from bninspect.opening import find_checkpoints
 from bninspect.rules import RULES, select_rules
 from bninspect.verdicts.baseline import read_baseline
 
-_HEAD = b'{"schema_version":'  # how each line begins
+_HEAD = b'{"schema_version":'  # at the start of each line
 _LONGEST = 1 << 27  # bytes of a line: some 100,000 layers
 _RULES = {rule.code: rule for rule in RULES}
 
 
 def settings_of(config: Config) -> str:
-    """16 hex digits of all options that a result depends on.
+    """Return the fingerprint of all options that a result depends on, 16 hex digits.
 
     Raises `UsageProblem` if the baseline cannot be read.
     """
     since = [] if config.since is None else find_checkpoints(config.since)
-    today = date.today()  # as `Triage` has it
-    holding = [one for one in config.suppress if one.holds(today)]
+    today = date.today()  # in the time zone of the user, as for `Triage`
+    holding = [item for item in config.suppress if item.holds(today)]
     known = () if config.baseline is None else read_baseline(config.baseline).entries
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "rules": [rule.code for rule in select_rules(config.select, config.ignore)],
         "momentum": config.momentum,
         "patterns": [(role, expression.pattern) for role, expression in config.patterns],
@@ -47,26 +47,27 @@ def settings_of(config: Config) -> str:
         "engine": config.engine,
         "since": [(one.path, fingerprint_of(one)) for one in since],
         "severity": config.severity,
-        "suppress": [(one.layer, one.rules, one.reason, str(one.expires)) for one in holding],
+        "suppress": [(item.layer, item.rules, item.reason, str(item.expires)) for item in holding],
         "baseline": None if config.baseline is None else sorted(known),
     }
     if config.verify:
-        told["verify"] = True
-    return sha256(json.dumps(told).encode()).hexdigest()[:16]
+        settings["verify"] = True
+    return sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
 class Results:
-    """The results of an earlier run, in the file `path`; nothing of them is held but their places.
+    """The results of an earlier run in the file `path`; only their offsets are kept in memory.
 
-    What follows the last end of a line was cut off and is passed over. Raises `UsageProblem` if the
-    file cannot be read, or holds something else, or results of other `settings`.
+    An incomplete last line is ignored. Raises `UsageProblem` if the file cannot be read, or holds
+    something else, or results of other `settings`.
     """
 
     def __init__(self, path: str, settings: str) -> None:
         self._path, self._settings = path, settings
-        self._places: dict[str, tuple[int, str]] = {}  # by what is checked: where, and its state
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-            raise UsageProblem(f"--resume {path}: this is no file. Give one.")
+        # By the path of a checkpoint: the offset of its line, and the fingerprint of its files.
+        self._lines: dict[str, tuple[int, str]] = {}
+        if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could wait for ever
+            raise UsageProblem(f"--resume {path}: this is not a file.")
         refuse_other_file(path, "--resume")
         try:
             self._stream = open(path, "rb")  # noqa: SIM115 - as long as the run
@@ -74,30 +75,30 @@ class Results:
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
 
-    def holds(self, found: Sequence[Found], *, together: bool) -> list[bool]:
-        """Whether there is a result for each that still holds.
+    def are_valid(self, found: Sequence[Found], *, together: bool) -> list[bool]:
+        """Return for each checkpoint whether there is a valid result.
 
-        With `together`, where each is compared with the one before it of its training, that is so
-        for all of a training or for none.
+        With `together`, where each is compared with the one before it of its training, the results
+        of a training are all valid or none is.
         """
-        good = [self._holds(item) for item in found]
+        valid = [self._is_valid(item) for item in found]
         if together:
-            pairs = list(zip(found, good, strict=True))
-            stale = {item.training for item, holds in pairs if item.training and not holds}
-            good = [holds and item.training not in stale for item, holds in pairs]
-        return good
+            pairs = list(zip(found, valid, strict=True))
+            stale = {item.training for item, is_valid in pairs if item.training and not is_valid}
+            valid = [is_valid and item.training not in stale for item, is_valid in pairs]
+        return valid
 
-    def _holds(self, item: Found) -> bool:
-        place = self._places.get(item.path)
-        return place is not None and place[1] == fingerprint_of(item)
+    def _is_valid(self, item: Found) -> bool:
+        line = self._lines.get(item.path)
+        return line is not None and line[1] == fingerprint_of(item)
 
     def report(self, path: str) -> CheckpointReport:
-        """The result on what is called `path`; of its layers only what they are called.
+        """Return the result of the checkpoint `path`; of its layers only the names are known.
 
-        Its findings are all that the rules had, to be sorted again. Raises `UsageProblem` if the
-        line is damaged.
+        Its findings include suppressed and known ones, to be sorted again. Raises `UsageProblem` if
+        the line is damaged.
         """
-        self._stream.seek(self._places[path][0])
+        self._stream.seek(self._lines[path][0])
         line = self._stream.readline().decode().rstrip("\n")
         try:
             return _report(json.loads(line), line)
@@ -107,15 +108,15 @@ class Results:
             ) from error
 
     def _scan(self) -> None:
-        place = 0
+        offset = 0
         while (line := self._stream.readline(_LONGEST)).endswith(b"\n"):
-            self._note(line, place)
-            place += len(line)
+            self._index(line, offset)
+            offset += len(line)
         if len(line) == _LONGEST:
-            raise _no_results(self._path)
+            raise _not_results(self._path)
 
-    def _note(self, line: bytes, place: int) -> None:
-        """Keep the place of a line, if it is a result that may hold."""
+    def _index(self, line: bytes, offset: int) -> None:
+        """Keep the offset of a line if it is a result that may be valid."""
         try:
             document = json.loads(line)
             if document["event"] != "checkpoint":
@@ -123,25 +124,25 @@ class Results:
             version, settings = document["tool"]["version"], document.get("settings")
             path, state, error = (document[key] for key in ("path", "state", "error"))
         except (ValueError, KeyError, TypeError, RecursionError):
-            return  # what it was is checked again
+            return  # the checkpoint is read again
         if version != __version__:
             raise UsageProblem(
-                f"--resume {self._path}: bninspect {version} wrote it, and this is"
-                f" {__version__}. Give another file, and begin anew."
+                f"--resume {self._path}: it was written by bninspect {version}, but this is"
+                f" {__version__}. Give another file, and start again."
             )
         if settings != self._settings:
             raise UsageProblem(
                 f"--resume {self._path}: its results were made with other options (rules,"
                 " severities, momentum, patterns, suppressions, baseline, --since,"
-                " --all-checkpoints or --engine). Give those, or another file."
+                " --all-checkpoints or --engine). Use those options, or give another file."
             )
-        self._places.pop(path, None)
+        self._lines.pop(path, None)
         if isinstance(path, str) and isinstance(state, str) and error is None:
-            self._places[path] = place, state
+            self._lines[path] = offset, state
 
 
 def refuse_other_file(path: str, option: str) -> None:
-    """Raise `UsageProblem` if there is a file at `path` that holds anything but results."""
+    """Raise `UsageProblem` if there is a file at `path` that does not hold results."""
     if not os.path.isfile(path):
         return
     try:
@@ -150,11 +151,11 @@ def refuse_other_file(path: str, option: str) -> None:
     except OSError as error:
         raise UsageProblem(f"{option} {path}: {error.strerror or error}.") from error
     if not _HEAD.startswith(head):
-        raise _no_results(path, option)
+        raise _not_results(path, option)
 
 
 def drop_unfinished_line(path: str) -> None:
-    """Cut off what follows the last end of a line in the file."""
+    """Truncate the file behind the last end of a line."""
     with open(path, "rb+") as stream:
         end = stream.seek(0, os.SEEK_END)
         while end:
@@ -168,18 +169,18 @@ def drop_unfinished_line(path: str) -> None:
         stream.truncate(end)
 
 
-def _no_results(path: str, option: str = "--resume") -> UsageProblem:
+def _not_results(path: str, option: str = "--resume") -> UsageProblem:
     return UsageProblem(
-        f"{option} {path}: it holds something else than what `bninspect check --format jsonl`"
-        " writes. Give another file."
+        f"{option} {path}: this is not a file that `bninspect check --format jsonl` writes. Give"
+        " another file."
     )
 
 
 def _unreadable(path: str, error: Exception) -> UsageProblem:
-    told = getattr(error, "strerror", None) or error
+    reason = getattr(error, "strerror", None) or error
     if isinstance(error, FileNotFoundError):
-        told = "there is no such file, nor does this run write it (--format jsonl=FILE)"
-    return UsageProblem(f"--resume {path}: {told}.")
+        reason = "file not found, and this run does not write it (--format jsonl=FILE)"
+    return UsageProblem(f"--resume {path}: {reason}.")
 
 
 def _report(document: Mapping[str, Any], line: str) -> CheckpointReport:

@@ -1,35 +1,35 @@
-"""Paths → Report: what the commands do.
+"""Runs of the commands: from paths and options to a report.
 
-A checkpoint that cannot be read becomes a result with an error; the others are still read. One that
-several paths name is read once.
+A checkpoint that cannot be read becomes a result with an error; the others are still read. A
+checkpoint that several paths name is read once.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from bninspect.config.model import Config
 from bninspect.errors import NotFound, UnknownFormat, UsageProblem
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.rule import Rule
+from bninspect.model.target import Found
 from bninspect.rules import select_rules
+from bninspect.runs.paths import ExpandedPath, PathName, begin_run, expand_paths
 from bninspect.runs.sequential import (
-    Named,
     Rules,
     compares_with_previous,
-    examine_in_turn,
-    name_checkpoints,
-    paths_of_run,
+    examine_sequentially,
+    needs_earlier,
     read_since,
 )
 
 if TYPE_CHECKING:
+    from bninspect.runs.observer import RunObserver
     from bninspect.runs.resume import Results
     from bninspect.verdicts.triage import Triage
-from bninspect.runs.observer import PathName, RunObserver
 
 
 def check_paths(
@@ -38,12 +38,42 @@ def check_paths(
     observer: RunObserver | None = None,
     results: Results | None = None,
 ) -> Report:
-    """`check` for options that are already a Config.
+    """Apply the rules to all checkpoints that `paths` name.
 
-    What `observer` has been told is not kept whole: the report's checkpoints are then without their
-    layers, and an interrupt from the keyboard ends in a report of those that are done. What is
-    among the `results` of an earlier run, and has not changed since, is not read again.
+    With an `observer` the checkpoints of the report are without their layers, and an interrupt from
+    the keyboard ends the run with a report of the checkpoints so far. A checkpoint with a valid
+    result in `results`, those of an earlier run, is not read again.
+
+    Raises `UsageProblem` if no rule can be applied, a `ReadProblem` if `--since` cannot be read.
     """
+    rules = _rules_of(config)
+    expanded = expand_paths(begin_run(paths), config)
+    notes: tuple[str, ...] = ()
+    if compares_with_previous(config, rules):
+        expanded = _in_trainings(expanded, config)
+    elif config.since is None and needs_earlier(rules):
+        notes = tuple(_notes_on_steps(expanded))
+    triage = _triage(rules, config)
+    collector = _Collector(observer, triage)
+    if observer is not None:
+        observer.begin(sum(len(one.found) for one in expanded))
+    is_interrupted = False
+    try:
+        needs_layers = observer is None or observer.needs_layers
+        for item in examine_all(
+            expanded, config, rules, needs_layers=needs_layers, results=results
+        ):
+            collector.add(item)
+    except KeyboardInterrupt:
+        if observer is None:
+            raise
+        is_interrupted = True
+    report = Report(tuple(collector.items), rules, notes, interrupted=is_interrupted)
+    return report if triage is None else triage.conclude(report)
+
+
+def _rules_of(config: Config) -> tuple[Rule, ...]:
+    """Return the rules to apply; raises `UsageProblem` if none can be."""
     rules = select_rules(config.select, config.ignore)
     if not rules:
         raise UsageProblem("No rule is left: all that are selected are ignored, too.")
@@ -53,55 +83,68 @@ def check_paths(
         raise UsageProblem(
             f"{codes} needs an earlier checkpoint to compare with: give it with --since CHECKPOINT."
         )
-    named = name_checkpoints(paths_of_run(paths), config)
-    if compares_with_previous(config, rules):
-        named = _in_trainings(named, config)
-    triage = _triage(rules, config)
-    items: list[CheckpointReport] = []
-    counts = _Counts()
-    interrupted = False
-    if observer is not None:
-        observer.begin(sum(len(one.found) for one in named))
-    try:
-        layers = observer is None or observer.needs_layers
-        for item in examine_all(named, config, rules, layers=layers, results=results):
-            sorted_ = item if triage is None else triage.sort(item)
-            if observer is not None:
-                observer.add(sorted_)
-                sorted_ = (
-                    sorted_.without_layers() if observer.needs_checkpoints else counts.of(sorted_)
-                )
-            items.append(sorted_)
-    except KeyboardInterrupt:
-        if observer is None:
-            raise
-        interrupted = True
-    report = Report(tuple(items), rules, interrupted=interrupted)
-    return report if triage is None else triage.conclude(report)
+    return rules
 
 
-class _Counts:
-    """What is left of checkpoints that are not kept: one for all that count the same."""
+def _notes_on_steps(expanded: Sequence[ExpandedPath]) -> Iterator[str]:
+    """Yield a note if several checkpoints look like steps of one training."""
+    found = [item for one in expanded for item in one.found]
+    if len(found) < 2:
+        return
+    from bninspect.locate.trainings import with_trainings
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], CheckpointReport] = {}
+    counts: Counter[Any] = Counter()
+    first: dict[Any, str] = {}
+    for item in with_trainings(found):
+        if item.training is not None:
+            counts[item.training] += 1
+            first.setdefault(item.training, item.path)
+    several = [(training, count) for training, count in counts.items() if count > 1]
+    if several:
+        training, count = several[0]
+        more = f", as in {len(several) - 1} other places" if len(several) > 1 else ""
+        yield (
+            f"the names of {count} checkpoints like {first[training]} differ only in numbers{more}."
+            " If they are steps of one training, --all-checkpoints compares each with the one"
+            " before it (BN107)"
+        )
 
-    def of(self, item: CheckpointReport) -> CheckpointReport:
-        """One that counts the same, and is called nothing."""
+
+class _Collector:
+    """The reports of a run, sorted by the triage, and shown to the observer."""
+
+    def __init__(self, observer: RunObserver | None, triage: Triage | None) -> None:
+        self._observer, self._triage = observer, triage
+        self._stand_ins: dict[tuple[Any, ...], CheckpointReport] = {}
+        self.items: list[CheckpointReport] = []
+
+    def add(self, item: CheckpointReport) -> None:
+        """Keep a report, or what the observer leaves of it."""
+        if self._triage is not None:
+            item = self._triage.sort(item)
+        if self._observer is not None:
+            self._observer.add(item)
+            item = (
+                item.without_layers() if self._observer.needs_checkpoints else self._stand_in(item)
+            )
+        self.items.append(item)
+
+    def _stand_in(self, item: CheckpointReport) -> CheckpointReport:
+        """Return one report for all that count the same, so that a long run holds only a few."""
         key = (
             item.error is None,
             item.layer_count,
-            tuple((one.rule.code, one.severity) for one in item.findings),
+            tuple((finding.rule.code, finding.severity) for finding in item.findings),
             len(item.suppressed),
             len(item.known),
             item.since is None,
             item.none_compared,
         )
-        if key not in self._known:
-            self._known[key] = replace(
+        if key not in self._stand_ins:
+            self._stand_ins[key] = replace(
                 item.without_layers(), path="", resolved=None, notes=(), unchecked=()
             )
-        return self._known[key]
+        return self._stand_ins[key]
 
 
 def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
@@ -112,75 +155,91 @@ def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
     return Triage(rules, config)
 
 
-def _in_trainings(named: Sequence[Named], config: Config) -> list[Named]:
+def _in_trainings(expanded: Sequence[ExpandedPath], config: Config) -> list[ExpandedPath]:
     from bninspect.runs.order import in_trainings
 
-    return in_trainings(named, config.engine)
+    return in_trainings(expanded, config.engine)
 
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:
-    """`list_layers` for options that are already a Config."""
-    named = name_checkpoints(paths_of_run(paths), config)
-    return Report(tuple(examine_all(named, config, None)))
+    """Read the BN layers of all checkpoints that `paths` name, without judging them."""
+    expanded = expand_paths(begin_run(paths), config)
+    return Report(tuple(examine_all(expanded, config, None)))
 
 
 def read_values(path: PathName, config: Config) -> Report:
-    """The layers of one checkpoint with all their values, without judging them.
+    """Read the layers of one checkpoint with all their values, without judging them.
 
-    With `config.all_checkpoints` those of all that `path` names. Raises a `ReadProblem` if it
-    names several otherwise, or if none of them can be read.
+    With `config.all_checkpoints`, read those of all checkpoints that `path` names. Otherwise raises
+    a `ReadProblem` if it names several. Raises one, too, if none can be read.
     """
-    typed = paths_of_run((path,))
-    named = name_checkpoints(typed, config)
-    report = Report(tuple(examine_all(named, config, ())))
-    several = len(report.checkpoints)
-    if several > 1 and not config.all_checkpoints:
+    typed = begin_run((path,))
+    report = Report(tuple(examine_all(expand_paths(typed, config), config, ())))
+    count = len(report.checkpoints)
+    if count > 1 and not config.all_checkpoints:
         raise NotFound(
             typed[0],
-            f"it names {several} checkpoints",
+            f"it names {count} checkpoints",
             f"Name one of them ({report.checkpoints[0].path}), or use --all-checkpoints.",
         )
     problem = report.checkpoints[0].error
-    if problem is not None and report.unreadable == several:
+    if problem is not None and report.unreadable == count:
         raise problem
     return report
 
 
 def examine_all(
-    named: Sequence[Named],
+    expanded: Sequence[ExpandedPath],
     config: Config,
     rules: Rules,
     *,
-    layers: bool = True,
+    needs_layers: bool = True,
     results: Results | None = None,
 ) -> Iterator[CheckpointReport]:
-    """What is in all checkpoints, in their order; raises a `ReadProblem` for `--since`.
+    """Yield the report of each checkpoint, in the order of the paths; results are reused.
 
-    The order does not depend on how many processes read them. With several the reports may be
-    without layers unless `layers`. What `results` have is taken from there.
+    A file that neither its name nor its place calls a checkpoint is left out if it is none. Unless
+    `needs_layers` the reports may be without layers. Raises a `ReadProblem` for `--since`.
     """
-    found = [item for one in named for item in one.found]
-    done: Iterator[bool] = repeat(False)
-    if results is not None:
-        holding = results.holds(found, together=compares_with_previous(config, rules))
-        found = [item for item, holds in zip(found, holding, strict=True) if not holds]
-        done = iter(holding)
+    found = [item for one in expanded for item in one.found]
+    reports = _examine_or_reuse(found, config, rules, results, needs_layers=needs_layers)
+    for path in expanded:
+        is_empty = path.must_hold_one
+        for item, report in zip(path.found, reports, strict=False):  # takes no report too many
+            if item.claimed or not isinstance(report.error, UnknownFormat):
+                is_empty = False
+                yield report
+        if is_empty:
+            from bninspect.locate.discover import nothing_in
+
+            yield CheckpointReport(path.path, error=nothing_in(path.path))
+
+
+def _examine_or_reuse(
+    found: Sequence[Found],
+    config: Config,
+    rules: Rules,
+    results: Results | None,
+    *,
+    needs_layers: bool,
+) -> Iterator[CheckpointReport]:
+    """Yield the report of each checkpoint, from `results` where they hold a valid one."""
+    if results is None:
+        yield from _examine(found, config, rules, needs_layers=needs_layers)
+        return
+    is_valid = results.are_valid(found, together=compares_with_previous(config, rules))
+    pairs = list(zip(found, is_valid, strict=True))
+    remaining = [item for item, valid in pairs if not valid]
+    reports = _examine(remaining, config, rules, needs_layers=needs_layers)
+    for item, valid in pairs:
+        yield results.report(item.path) if valid else next(reports)
+
+
+def _examine(
+    found: Sequence[Found], config: Config, rules: Rules, *, needs_layers: bool
+) -> Iterator[CheckpointReport]:
     if config.scheduler is not None or (config.jobs > 1 and len(found) > 1):
         from bninspect.runs.parallel import examine_in_parallel
 
-        reports = examine_in_parallel(found, config, rules, needs_layers=layers)
-    else:
-        reports = examine_in_turn(found, config, rules, read_since(config))
-    for path, items, told in named:
-        empty = told
-        for item in items:
-            earlier = results if next(done) else None
-            report = next(reports) if earlier is None else earlier.report(item.path)
-            # What is no checkpoint, and was not claimed to be one, is passed over.
-            if item.claimed or not isinstance(report.error, UnknownFormat):
-                empty = False
-                yield report
-        if empty:
-            from bninspect.locate.discover import nothing_in
-
-            yield CheckpointReport(path, error=nothing_in(path))
+        return examine_in_parallel(found, config, rules, needs_layers=needs_layers)
+    return examine_sequentially(found, config, rules, read_since(config))

@@ -1,6 +1,6 @@
-"""A training that is followed: each checkpoint that arrives in its directory, read and judged.
+"""The run of `watch`: each checkpoint that arrives in a directory, read and judged.
 
-Nothing is kept of a checkpoint but counts, and of the last of each training its layers.
+Only counts are kept of a checkpoint, and the layers of the last one of each training.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from bninspect.config.model import Config
     from bninspect.model.target import Found, Training
 
-# A file that no program has written to for so long has been closed, or is told by its content.
+# A file that has not changed for this time is complete, or its content shows that it is not.
 _SETTLE = 1.0
 _MISSED = (
-    "of what came, {} or more had been deleted before they could be checked: a shorter --interval"
-    " misses fewer"
+    "at least {} checkpoints were deleted before they could be checked: a shorter --interval misses"
+    " fewer"
 )
-# More trainings than anybody runs in one directory; names may hold what makes each a new one.
+# More trainings than run in one directory: file names may make each checkpoint a new one.
 _MOST_TRAININGS = 100
 
 
 class Pace(NamedTuple):
-    """How a directory is watched, in seconds.
+    """Times of a watch, in seconds.
 
-    A look every `interval`. What claims to be a checkpoint and cannot be read is reported when it
-    has not changed for `grace`. It ends when nothing came for `timeout` and nothing is waited for;
-    never, if that is None.
+    The directory is listed every `interval`. A file that claims to be a checkpoint and cannot be
+    read is reported when it has not changed for `grace`. The watch ends when nothing has arrived
+    for `timeout` and no file is waited for; never, if that is None.
     """
 
     interval: float = 10.0
@@ -50,9 +50,9 @@ class Pace(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a watch has seen so far, in numbers.
+    """Counts of a watch so far.
 
-    `unreadable` are the checkpoints that could not be read and have not come whole since.
+    `unreadable` are the paths of checkpoints that could not be read, and still cannot.
     """
 
     checkpoints: int = 0
@@ -75,16 +75,16 @@ class Tally:
         self.known += len(item.known)
 
     def any_at_least(self, severity: str) -> bool:
-        """Whether a finding had that severity or a graver one; none has `never`."""
-        return any(self.findings[one] for one in at_least(severity))
+        """Return whether a finding is at least as severe as that; none is as `never`."""
+        return any(self.findings[level] for level in at_least(severity))
 
 
 class Conclusion(NamedTuple):
-    """What there is to say at the end of a watch.
+    """The end of a watch.
 
     `ended` says why: `timeout`, `until-step`, `fail-fast`, `interrupted` (by the keyboard) or
-    `terminated` (by a signal). `unchecked` are what had come and was not checked: it was still
-    being written, or there was no time for it.
+    `terminated` (by a signal). `unchecked` are the paths that had arrived and were not checked:
+    they were still being written, or the watch ended before.
     """
 
     directory: str
@@ -97,10 +97,10 @@ class Conclusion(NamedTuple):
 
 
 class DirectoryWatch:
-    """Follows `directory`, which need not be there yet, by looking at it every now and then.
+    """A watch of `directory`, which need not exist yet, by listing it at intervals.
 
-    `clock` gives seconds and never goes back, `sleep` waits for so many. Raises `UsageProblem` if
-    no rule is left, or if the baseline cannot be read.
+    `clock` returns seconds and never goes back, `sleep` waits for a number of seconds. Raises
+    `UsageProblem` if no rule is left, or if the baseline cannot be read.
     """
 
     def __init__(
@@ -129,10 +129,10 @@ class DirectoryWatch:
         self._tally = Tally()
 
     def reports(self) -> Iterator[CheckpointReport]:
-        """Each checkpoint as it comes; ends by the timeout alone."""
+        """Yield the report of each checkpoint that arrives; ends only by the timeout."""
         last = self._begun
         while True:
-            for report in self._look():
+            for report in self._list():
                 yield report
                 last = self._clock()
             if self._arrivals.unchecked:
@@ -146,19 +146,19 @@ class DirectoryWatch:
             self._sleep(pause)
 
     def rest(self, sleep: Callable[[float], None]) -> Iterator[CheckpointReport]:
-        """What has come since the last look and is whole, for who cannot wait for more."""
-        yield from self._look()
+        """Yield the reports of complete checkpoints that have arrived since the last listing."""
+        yield from self._list()
         if self._arrivals.unsettled:
             sleep(self._settle)
-            yield from self._look()
+            yield from self._list()
 
     def conclude(self, ended: str) -> Conclusion:
-        """What there is to say at the end, `ended` being why that has come."""
-        uncertain = bool(self._tally.unreadable)
-        told = self._triage.conclude(Report((), self._rules, interrupted=uncertain))
-        count = told.baseline and told.baseline._replace(known=self._tally.known)
+        """Return the end of the watch; `ended` says why it ends."""
+        is_incomplete = bool(self._tally.unreadable)
+        report = self._triage.conclude(Report((), self._rules, interrupted=is_incomplete))
+        count = report.baseline and report.baseline._replace(known=self._tally.known)
         missed = self._arrivals.missed
-        notes = (*told.notes, *([_MISSED.format(missed)] if missed else ()))
+        notes = (*report.notes, *([_MISSED.format(missed)] if missed else ()))
         return Conclusion(
             self._directory,
             ended,
@@ -169,8 +169,8 @@ class DirectoryWatch:
             count,
         )
 
-    def _look(self) -> Iterator[CheckpointReport]:
-        """What is whole by now, and what was abandoned before it was."""
+    def _list(self) -> Iterator[CheckpointReport]:
+        """List the directory; yield reports of complete checkpoints and of abandoned ones."""
         for arrival in self._arrivals.look(self._clock()):
             arrived = with_trainings(arrival.found)
             reports = [self._examine(found) for found in arrived]
@@ -187,16 +187,16 @@ class DirectoryWatch:
                     yield self._counted(report, arrival)
 
     def _counted(self, report: CheckpointReport, arrival: Arrival) -> CheckpointReport:
-        """What is told of a checkpoint, after it has been counted."""
+        """Return the report with a note on why it is final, and count it."""
         if report.error is not None and arrival.stamps:
-            given_up = (
+            note = (
                 f"nothing has been written to it for {self._pace.grace:g} s (--grace); it is read"
                 " again when it changes"
             )
-            report = replace(report, notes=(given_up, *report.notes))
-        told = self._triage.sort(report)
-        self._tally.add(told)
-        return told
+            report = replace(report, notes=(note, *report.notes))
+        report = self._triage.sort(report)
+        self._tally.add(report)
+        return report
 
     def _examine(self, found: Found) -> CheckpointReport:
         """Return the report of one checkpoint, compared with the one before it.
@@ -211,7 +211,7 @@ class DirectoryWatch:
         return examine(found, self._config, self._rules, previous=previous)
 
     def _remember(self, found: Found, report: CheckpointReport) -> None:
-        """Keep of a report what the next one of its training is compared with."""
+        """Keep what the next checkpoint of the same training is compared with."""
         training = found.training
         if training is None or report.error is not None or not self._compares:
             return
@@ -222,10 +222,10 @@ class DirectoryWatch:
 
 
 def _fails(found: Found, report: CheckpointReport) -> bool:
-    """Whether a checkpoint cannot be read."""
+    """Return whether a checkpoint cannot be read."""
     return report.error is not None and not _is_passed_over(found, report)
 
 
 def _is_passed_over(found: Found, report: CheckpointReport) -> bool:
-    """Whether it is no checkpoint, and neither its name nor its place says that it is one."""
+    """Return whether a file is no checkpoint, and neither its name nor place claims it."""
     return not found.claimed and isinstance(report.error, UnknownFormat)

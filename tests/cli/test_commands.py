@@ -189,6 +189,23 @@ class TestCheckText:
         assert "3 of 3 BN layers" in first
         assert "BN101" in first
 
+    @pytest.mark.parametrize(
+        ("paths", "word"),
+        [
+            ((CLEAN, EMPTY), "PASS"),
+            ((COLD.path, EMPTY), "WARN"),
+            ((EMPTY, STUCK), "FAIL"),
+            ((EMPTY, FIXTURES / "keras2_lookalikes"), "NONE"),
+        ],
+    )
+    def test_the_first_line_is_of_the_exit_code(
+        self, run: Run, paths: tuple[Path, ...], word: str
+    ) -> None:
+        outcome = run("check", *paths, "--quiet", *COLD.expected["options"])
+        codes = {"PASS": 0, "WARN": 0, "FAIL": 1, "NONE": 3}
+        assert outcome.out.startswith(f"{word}  {len(paths)} checkpoints")
+        assert outcome.exit_code == codes[word]
+
     def test_findings_are_grouped_by_rule(self, run: Run, tmp_path: Path) -> None:
         names = [f"block{i}/batch_normalization" for i in range(46)]
         write_stuck_checkpoint(tmp_path / "many.ckpt", names)
@@ -229,6 +246,30 @@ class TestCheckText:
         assert len(lines) == 4
         assert lines[0].startswith(f"{STUCK}: BN101 error conv1/batch_normalization: moving_mean")
         assert lines[3].startswith(f"{MISSING}: not-found: ")
+
+
+class TestSteps:
+    """Checkpoints that may be steps of one training, which nobody asked to compare."""
+
+    TRAINING = FIXTURES / "tf1_history_stopped"
+
+    def said(self, run: Run, *arguments: object) -> bool:
+        return "--all-checkpoints compares each with the" in run("check", *arguments).said
+
+    def test_are_named(self, run: Run, tmp_path: Path) -> None:
+        shutil.copytree(self.TRAINING, tmp_path / "run1")
+        assert self.said(run, tmp_path)
+        assert self.said(run, tmp_path / "run1" / "*")
+        assert "3 checkpoints like" in run("check", tmp_path).said
+        assert self.said(run, *(self.TRAINING / f"model.ckpt-{step}" for step in (20, 40)))
+
+    def test_are_not_named_where_they_are_compared_or_alone(self, run: Run) -> None:
+        assert not self.said(run, self.TRAINING, "--all-checkpoints")
+        assert not self.said(run, FIXTURES / "tf1_training_directory")  # its newest checkpoint
+        assert not self.said(run, CLEAN, STUCK)
+        both = [self.TRAINING / f"model.ckpt-{step}" for step in (40, 60)]
+        assert not self.said(run, *both, "--since", self.TRAINING / "model.ckpt-20")
+        assert not self.said(run, *both, "--ignore", "BN107")
 
 
 class TestSelection:

@@ -182,7 +182,7 @@ def test_results_of_another_version_are_not_mixed_in(
     results.write_text(text.replace(f'"version":"{version}"', '"version":"0.0.1"'), "utf-8")
     outcome = run("check", models, "--resume", results)
     assert outcome.exit_code == 2
-    assert "bninspect 0.0.1 wrote it" in outcome.err
+    assert "written by bninspect 0.0.1" in outcome.err
 
 
 def test_another_file_is_neither_read_nor_overwritten(
@@ -193,7 +193,7 @@ def test_another_file_is_neither_read_nor_overwritten(
     for options in (("--resume", other), ("--format", f"jsonl={other}")):
         outcome = run("check", models, *options)
         assert outcome.exit_code == 2
-        assert "holds something else" in outcome.err
+        assert "this is not a file that" in outcome.err
     model = models / "model_001" / "model.ckpt.index"
     before = model.read_bytes()
     assert run("check", models, "--format", f"jsonl={model}").exit_code == 2
@@ -201,7 +201,7 @@ def test_another_file_is_neither_read_nor_overwritten(
     assert other.read_text(encoding="utf-8") == "mine\n"
     missing = run("check", models, "--resume", tmp_path / "missing.jsonl")
     assert missing.exit_code == 2
-    assert "no such file" in missing.err
+    assert "file not found" in missing.err
 
 
 def test_other_formats_do_not_overwrite_the_results(run: Run, models: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_results_to_go_on_with_are_a_file(run: Run, models: Path, tmp_path: Path
         for more in ((), ("--format", f"jsonl={path}")):
             outcome = run("check", models, "--resume", path, *more)
             assert outcome.exit_code == 2
-            assert f"--resume {path}: this is no file." in outcome.err
+            assert f"--resume {path}: this is not a file." in outcome.err
 
 
 def test_a_link_that_leads_nowhere_yet(run: Run, models: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_check_finds_what_the_maker_says(fixture: Fixture, run: Callable[..., Ou
         for finding in checkpoint["findings"]
     ]
     assert found == expected["findings"]
+    assert [group["name"] for group in checkpoint["unchecked"]] == expected.get("unchecked", [])
 
 
 def test_list_finds_the_layers(fixture: Fixture, run: Callable[..., Outcome]) -> None:

@@ -9,7 +9,7 @@ from bninspect.formats.opening import open_target
 from bninspect.locate.locate import as_typed, locate
 from bninspect.model.checkpoint import Checkpoint, Engine
 from bninspect.model.target import Found
-from bninspect.storage import filesystem, run_caches
+from bninspect.storage import filesystem, run_scope
 from bninspect.storage.urls import strip_credentials
 
 
@@ -21,7 +21,7 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     a directory of several models: then one of them has to be named.
     """
     [path] = strip_credentials([os.fspath(path)])
-    run_caches.clear_all()
+    run_scope.begin_run()
     if filesystem.is_directory(path):
         from bninspect.locate.discover import one_of
 

@@ -31,7 +31,7 @@ from bninspect.model.filenames import (
     without_numbers,
 )
 from bninspect.model.target import Found, Training
-from bninspect.storage import filesystem, run_caches
+from bninspect.storage import filesystem, run_scope
 from bninspect.storage.filesystem import Stamp
 from bninspect.storage.walk import walk
 
@@ -351,7 +351,7 @@ def _list(directory: str) -> _Look:
     files: dict[str, Stamp] = {}
     faults: dict[str, OSError] = {}
     is_there = True
-    run_caches.clear_all()
+    run_scope.begin_run()
     filesystem.list_below(directory)
     for place, names, _, fault in walk(directory, without=_ASSETS):
         if place == directory and isinstance(fault, FileNotFoundError):

@@ -30,7 +30,7 @@ from bninspect.runs.sequential import (
     examine_sequentially,
     read_since,
 )
-from bninspect.storage import run_caches
+from bninspect.storage import run_scope
 from bninspect.storage.urls import Secrets, adopt_secrets, secrets
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _begin_run(config: Config, _run: bytes) -> CheckpointReport | None:
 
     It is called with the first portion, since an error at the start of a worker could not be sent.
     """
-    run_caches.clear_all()
+    run_scope.begin_run()
     return read_since(config)
 
 

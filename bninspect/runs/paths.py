@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bninspect.config.model import Config
 from bninspect.model.target import Found
 from bninspect.opening import find_checkpoints
-from bninspect.storage import run_caches
+from bninspect.storage import run_scope
 from bninspect.storage.urls import strip_credentials
 
 PathName = str | os.PathLike[str]
@@ -28,7 +28,7 @@ class ExpandedPath(NamedTuple):
 
 def begin_run(paths: Iterable[PathName]) -> list[str]:
     """Clear the caches of the run before, and return the paths without their credentials."""
-    run_caches.clear_all()
+    run_scope.begin_run()
     return strip_credentials([os.fspath(path) for path in paths])
 
 

@@ -1,10 +1,11 @@
-"""What lies where: the one room that knows which files and directories there are.
+"""Filesystem queries (exists, list, stat) for local paths and URLs.
 
-Their bytes are the matter of `source`; what their names mean is that of `names`. Arithmetic with
-names (`os.path.join`, `split`) looks at nothing and is done everywhere: it takes URLs, too.
+The bytes of files are read by `source`; what their names mean is the matter of `model.filenames`.
+Arithmetic with names (`os.path.join`, `split`) touches no disk and is done everywhere; it works
+with URLs, too.
 
-Behind URLs there are no links, pipes or devices. Where it is not known what lies at one, that is a
-`ReadProblem`; whoever lists a directory gets an OSError that holds it, as for local ones.
+Behind URLs there are no links, pipes or devices. Where a server does not tell, a query raises a
+`ReadProblem`; listing a directory raises an OSError that holds it, as for local directories.
 """
 
 from __future__ import annotations
@@ -12,26 +13,30 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bninspect.errors import ReadProblem
 from bninspect.storage import overwrites
+from bninspect.storage.run_scope import of_run
 from bninspect.storage.urls import WEB, is_url, quoted, scheme_of
 
-# What an entry of a directory is. A link to a directory is "linked"; one that leads nowhere counts
-# as a file, since what it should be may be missed. Pipes and devices are none of these.
+if TYPE_CHECKING:
+    from bninspect.storage.remote.listings import Listings
+
+# What an entry of a directory is. A link to a directory is "linked". A link that leads nowhere
+# counts as a file, since it stands for one that is missing. Pipes and devices are not listed.
 Kind = Literal["file", "directory", "linked"]
 
-# (device, inode, size, time of the last change in nanoseconds) of a file; of an object 0, its URL
-# and what tells its version, the size, and when it changed.
+# (device, inode, size, time of the last change in nanoseconds) of a file. For a remote object: 0,
+# its URL with the version, the size and the time.
 Stamp = tuple[int, int | str, int, int]
 
 
-def _listings() -> Any:
-    """What knows URLs; a local path never brings it in."""
-    from bninspect.storage.remote import listings
+def _listings() -> Listings:
+    """Return the listings of this run; imported for URLs only."""
+    from bninspect.storage.remote.cache import RemoteFiles
 
-    return listings
+    return of_run(RemoteFiles).listings
 
 
 def unchanged(path: str) -> AbstractContextManager[None]:
@@ -48,26 +53,30 @@ def unchanged(path: str) -> AbstractContextManager[None]:
 
 
 def exists(path: str) -> bool:
-    """Whether anything is there; a link that leads nowhere is nothing."""
+    """Return whether anything is at a path; a link that leads nowhere is nothing."""
     if is_url(path):
         return _listings().lookup(path) is not None
     return os.path.exists(path)
 
 
 def stands_alone(path: str) -> bool:
-    """Whether nothing lies beside it: it is a bucket, a server, a repository."""
-    return is_url(path) and bool(_listings().is_top(path.rstrip("/")))
+    """Return whether a URL is that of a bucket, a server or a repository: nothing is beside it."""
+    if not is_url(path):
+        return False
+    from bninspect.storage.remote.listings import is_top
+
+    return is_top(path.rstrip("/"))
 
 
 def is_there(path: str) -> bool:
-    """Whether anything of that name is there, if only a link that leads nowhere."""
+    """Return whether anything is at a path, if only a link that leads nowhere."""
     if is_url(path):
         return exists(path)
     return os.path.lexists(path)
 
 
 def is_file(path: str) -> bool:
-    """Whether a file is there, or a link to one."""
+    """Return whether a path is that of a file, or of a link to one."""
     if is_url(path):
         found = None if path.endswith("/") else _listings().lookup(path)
         return found is not None and not found.directory
@@ -75,31 +84,31 @@ def is_file(path: str) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Whether a directory is there, or a link to one."""
+    """Return whether a path is that of a directory, or of a link to one."""
     if is_url(path):
-        return bool(_listings().is_directory(path))
+        return _listings().is_directory(path)
     return os.path.isdir(path)
 
 
 def size_of(path: str) -> int:
-    """The bytes of a file; raises OSError."""
+    """Return the size of a file in bytes; raises OSError."""
     if is_url(path):
         found = _listings().lookup(path)
         if found is None:
             raise FileNotFoundError(path)
-        return int(found.size)
+        return found.size
     return os.path.getsize(path)
 
 
 def names_in(directory: str) -> list[str]:
-    """All names in a directory, "" being the working directory; raises OSError."""
+    """Return all names in a directory, "" being the working directory; raises OSError."""
     if is_url(directory):
         return list(_listings().entries(directory))
     return os.listdir(directory or ".")
 
 
 def entries_in(directory: str) -> Iterator[tuple[str, Kind]]:
-    """The names in a directory and what they are; raises OSError."""
+    """Yield the names in a directory and what each is; raises OSError."""
     if is_url(directory):
         for name, info in _listings().entries(directory).items():
             yield name, "directory" if info.directory else "file"
@@ -118,26 +127,27 @@ def entries_in(directory: str) -> Iterator[tuple[str, Kind]]:
 
 
 def named_in(directory: str, name: str) -> str:
-    """The path of what a file in a directory calls `name`; never of what lies behind a URL.
+    """Return the path of what a file in a directory calls `name`, relative to that directory.
 
-    Unless the directory does. There what has a meaning in web URLs is escaped, for `name` has none.
+    A name never becomes a URL unless the directory is one; in web URLs its special characters are
+    escaped.
     """
     if is_url(directory):
         name = quoted(name) if scheme_of(directory) in WEB else name
     elif is_url(name):
-        directory = directory or "."  # a file can be called so
+        directory = directory or "."  # a local file can have such a name
     return os.path.join(directory, name)
 
 
 def real_path(path: str) -> str:
-    """The same for every path that leads to one file."""
+    """Return the path without links: the same for every path that leads to one file."""
     if is_url(path):
         return path.rstrip("/")
     return os.path.realpath(path)
 
 
 def directory_identity(directory: str) -> Hashable:
-    """The same for every path that leads to one directory; raises OSError if there is none."""
+    """Return what is the same for every path to one directory; raises OSError without one."""
     if is_url(directory):
         _listings().entries(directory)
         return directory.rstrip("/")
@@ -146,7 +156,7 @@ def directory_identity(directory: str) -> Hashable:
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """That of a file; None if it is gone or cannot be reached."""
+    """Return the stamp of a file; None if it is gone or cannot be reached."""
     if is_url(path):
         try:
             found = _listings().lookup(path)
@@ -164,10 +174,12 @@ def stamp_of(path: str) -> Stamp | None:
 
 
 def out_of_reach(path: str) -> OSError | None:
-    """Why nobody can tell whether there is a file; None where that is known."""
+    """Return why it cannot be told whether a file exists; None where it can."""
     if is_url(path):
+        from bninspect.storage.remote.listings import OutOfReach
+
         problem = _listings().why_not(path)
-        return None if problem is None else _listings().OutOfReach(problem)
+        return None if problem is None else OutOfReach(problem)
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -178,13 +190,13 @@ def out_of_reach(path: str) -> OSError | None:
 
 
 def list_below(directory: str) -> None:
-    """Prepare for a look at all that lies below a directory: behind a URL it is asked for once."""
+    """Prefetch the listings of all directories below one (remote directories only)."""
     if is_url(directory):
         _listings().list_below(directory)
 
 
 def problem_of(error: OSError) -> ReadProblem | None:
-    """The sentence about what lies behind a URL; None for what the system says of a local path."""
+    """Return the problem that an OSError of a remote directory holds; None for a local one."""
     problem: ReadProblem | None = getattr(error, "problem", None)
     return problem
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bninspect.errors import Overwritten, ReadProblem, UnknownFormat
+from bninspect.storage.run_scope import of_run
 from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url
 
@@ -95,9 +96,9 @@ def ends(path: str) -> tuple[bytes, bytes]:
     The tail of an HDF5 file is left out, since it tells nothing. Raises like `Source`.
     """
     if is_url(path):
-        from bninspect.storage.remote.cache import fetch_ends
+        from bninspect.storage.remote.cache import RemoteFiles
 
-        fetch_ends(path, _HEAD)
+        of_run(RemoteFiles).fetch_ends(path, _HEAD)
     try:
         return _read_ends(path)
     except Overwritten:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bninspect.storage import run_caches
+from bninspect.storage import run_scope
 from bninspect.storage.patterns import matching
 from tests.conftest import Outcome, load_fixture
 
@@ -70,7 +70,7 @@ def test_the_same_on_disk_and_behind_a_url(tmp_path: Path, pattern: str) -> None
     memory = fsspec.filesystem("memory")
     for name in TREE:
         memory.pipe_file(f"/patterns/{name}", b"x")
-    run_caches.clear_all()
+    run_scope.begin_run()
     there = matching(f"memory://patterns/{pattern}")
     assert [path.removeprefix("memory://patterns/") for path in there.paths] == PATTERNS[pattern]
     assert not (found.faults)

@@ -1,8 +1,8 @@
-"""An object behind a URL as bytes at an offset: what is here of it, and when more is fetched.
+"""Remote objects as bytes at an offset: the cache of their bytes, and when more are fetched.
 
-What was fetched stays until the run ends or room is needed, so that who opens an object anew finds
-it. A small object is fetched whole. Of a larger one what is asked for, to the borders of blocks;
-who knows beforehand what will be read tells it by `prefetch`, and all of that is fetched at once.
+Fetched bytes are kept until the run ends or the cache is full. A small object is fetched whole. Of
+a larger one the requested bytes are fetched, to the borders of blocks; a reader that knows what it
+will read prefetches all of it in one round.
 """
 
 from __future__ import annotations
@@ -13,31 +13,32 @@ from contextlib import contextmanager, suppress
 from threading import Lock, local
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
-from bninspect.storage import run_caches
-from bninspect.storage.remote import listings, stores
+from bninspect.storage.remote import stores
 from bninspect.storage.remote.errors import replaced
-from bninspect.storage.remote.ranges import Held, Range, merged
+from bninspect.storage.remote.listings import Listings
+from bninspect.storage.remote.ranges import CachedBytes, Range, merged
+from bninspect.storage.run_scope import of_run
 
 # Measured: see benchmarks/remote.py.
 _SMALL = 256 << 10  # bytes of an object that is fetched whole
 _BLOCK = 16 << 10
-# What may be fetched though nobody asks for it, to save requests.
+# Bytes that may be fetched without need, to save requests: so many, or this part of the object.
 _LEAST_WASTE, _WASTED_PART = 64 << 10, 400
-_MOST_EXPECTED = 64 << 20  # bytes that are fetched before they are asked for
-_MOST_HELD = 256 << 20  # bytes of all objects together
+_MOST_PREFETCHED = 64 << 20  # bytes
+_MOST_CACHED = 256 << 20  # bytes of all objects together
 _MOST_OBJECTS = 512
-_AHEAD = 32  # objects in a walk whose ends are fetched at once
+_AHEAD = 32  # objects of a walk whose ends are fetched at once
 
 
-class Fetched:
-    """One object; `size` is its length. Its bytes are those of the version it had at first."""
+class RemoteObject:
+    """One object; `size` is its length in bytes. All its bytes are of the version it had first."""
 
     def __init__(self, url: str, info: stores.Info) -> None:
         self._url, self._info = url, info
-        self._held = Held()
+        self._cached = CachedBytes()
         self._lock = Lock()
         if info.data:
-            self._held.add(0, info.data)
+            self._cached.add(0, info.data)
 
     @property
     def size(self) -> int:
@@ -45,69 +46,72 @@ class Fetched:
         return self._info.size
 
     @property
-    def held(self) -> int:
-        """How many of its bytes are here."""
-        return self._held.size
+    def cached(self) -> int:
+        """How many of its bytes are cached."""
+        return self._cached.size
 
     @property
     def info(self) -> stores.Info:
-        """What it was when it was opened."""
+        """What the server told when it was opened."""
         return self._info
 
     def has(self, start: int, length: int) -> bool:
-        """Whether some bytes are here."""
+        """Return whether some bytes are cached."""
         with self._lock:
-            return not self._held.missing(start, start + length)
+            return not self._cached.missing(start, start + length)
 
     def read(self, start: int, length: int) -> bytes:
-        """Some bytes, which lie within `size`; raises a `ReadProblem` if they cannot be fetched."""
+        """Return bytes within `size`; raises a `ReadProblem` if they cannot be fetched."""
         end = start + length
         with self._lock:
-            missing = self._held.missing(start, end)
+            missing = self._cached.missing(start, end)
             if missing and self.size <= _SMALL:
-                self._fetch(self._held.missing(0, self.size))
+                self._fetch(self._cached.missing(0, self.size))
             elif missing:
                 first = missing[0][0] // _BLOCK * _BLOCK
                 last = min(-(-missing[-1][1] // _BLOCK) * _BLOCK, self.size)
-                self._fetch(self._held.missing(first, last))
-            return self._held.get(start, end)
+                self._fetch(self._cached.missing(first, last))
+            return self._cached.get(start, end)
 
     def read_once(self, start: int, length: int) -> bytes:
-        """Return some bytes without keeping those that are fetched for it; raises as `read`."""
+        """Return bytes without caching those that are fetched for it; raises as `read`."""
         if self.size <= _SMALL or self.has(start, length):
             return self.read(start, length)
-        (data,) = self._sent([(start, start + length)])
+        (data,) = self._request([(start, start + length)])
         return data
 
     def prefetch(self, ranges: Iterable[Range]) -> None:
-        """Fetch what will be read, neighbours together; what lies beyond the end is left out."""
+        """Fetch ranges that will be read, neighbours in one request.
+
+        Ranges beyond the end of the object are ignored, and those beyond `_MOST_PREFETCHED` bytes.
+        """
         wanted = []
-        room = _MOST_EXPECTED
+        left = _MOST_PREFETCHED
         with self._lock:
             for start, end in ranges:
                 if 0 <= start < end <= self.size:
-                    room -= end - start
-                    if room < 0:
+                    left -= end - start
+                    if left < 0:
                         break
-                    wanted += self._held.missing(start, end)
+                    wanted += self._cached.missing(start, end)
             if wanted and self.size <= _SMALL:
-                wanted = self._held.missing(0, self.size)
+                wanted = self._cached.missing(0, self.size)
             waste = max(_LEAST_WASTE, self.size // _WASTED_PART)
-            # What is here already is not fetched again where it lies in a gap.
-            parts = [self._held.missing(*one) for one in merged(wanted, waste)]
+            # Cached bytes in a gap between two ranges are not fetched again.
+            parts = [self._cached.missing(*gap) for gap in merged(wanted, waste)]
             self._fetch([part for several in parts for part in several])
 
     def drop(self) -> None:
-        """Keep no bytes."""
+        """Keep no bytes in the cache."""
         with self._lock:
-            self._held.drop()
+            self._cached.drop()
 
     def _fetch(self, ranges: list[Range]) -> None:
         if ranges:
-            for (start, _), data in zip(ranges, self._sent(ranges), strict=True):
-                self._held.add(start, data)
+            for (start, _), data in zip(ranges, self._request(ranges), strict=True):
+                self._cached.add(start, data)
 
-    def _sent(self, ranges: list[Range]) -> list[bytes]:
+    def _request(self, ranges: list[Range]) -> list[bytes]:
         """Return what the server sends for some ranges; raises a `ReadProblem` if it is less."""
         parts = stores.fetch(self._url, ranges, self._info)
         for (start, end), data in zip(ranges, parts, strict=True):
@@ -120,86 +124,96 @@ class Fetched:
         return parts
 
 
-_objects: dict[str, Fetched] = {}
-_of_all = Lock()  # several threads may have runs
+class RemoteFiles:
+    """What one run knows about remote files: the listings, and the objects that were opened."""
+
+    def __init__(self) -> None:
+        self.listings = Listings()
+        self._objects: dict[str, RemoteObject] = {}
+        self._lock = Lock()  # several threads may read
+
+    def open(self, url: str) -> RemoteObject:
+        """Return the object at a URL, with the bytes of it that are cached.
+
+        Raises `NotFound` if there is none, `UnknownFormat` if it is a directory, another
+        `ReadProblem` if the server does not tell.
+        """
+        info = self.listings.lookup(url)
+        if info is None:
+            raise self.listings.why_not(url) or NotFound(url, "no such file", "Check the URL.")
+        if info.directory:
+            hint = "Give the URL of a file in it, or a checkpoint's prefix."
+            raise UnknownFormat(url, "this is not a file but a directory", hint)
+        with self._lock:
+            found = self._objects.pop(url, None)
+            if found is None or found.info != info:
+                found = RemoteObject(url, info)
+            self._objects[url] = found
+            self._evict()
+        return found
+
+    def fetch_ends(self, url: str, length: int) -> None:
+        """Prefetch the head and tail of an object and of the next objects in the listing."""
+        known = self._objects.get(url)
+        if known is not None and known.has(0, min(length, known.size)):
+            return
+        following = self.listings.followed_by(url, _AHEAD)
+        following = [each for each in following if each not in self._objects]
+        if len(following) < 2:
+            alone = self.open(url)
+            if not alone.has(0, min(length, alone.size)):
+                head = min(stores.head_of(url), alone.size)
+                alone.prefetch([(0, head), (alone.size - _BLOCK, alone.size)])
+            return
+        objects = [self.open(each) for each in following if self._is_object(each)]
+        if objects:
+            with ThreadPoolExecutor(len(objects)) as pool:
+                list(pool.map(lambda each: _fetch_ends(each, length), objects))
+
+    def drop(self, url: str, found: RemoteObject) -> None:
+        """Drop the bytes of a large object that has been read: nothing reads them again."""
+        if url in self._objects and found.size > _SMALL:
+            found.drop()
+
+    def _is_object(self, url: str) -> bool:
+        """Return whether a URL can be opened: a directory may have the name of an object."""
+        found = self.listings.lookup(url)
+        return found is not None and not found.directory
+
+    def _evict(self) -> None:
+        """Drop the objects that were opened least recently, if the cache is too large."""
+        while len(self._objects) > 1 and (
+            len(self._objects) > _MOST_OBJECTS
+            or sum(each.cached for each in self._objects.values()) > _MOST_CACHED
+        ):
+            self._objects.pop(next(iter(self._objects)), None)
+
+
+def _fetch_ends(found: RemoteObject, length: int) -> None:
+    with suppress(ReadProblem):  # reading raises it
+        ends = min(length, found.size)
+        found.prefetch([(0, ends), (found.size - ends, found.size)])
+
+
 _of_thread = local()  # `opened`: the objects that are read in a block of `unchanged`
 
 
-def open_object(url: str) -> Fetched:
-    """The object at a URL, perhaps with bytes that an earlier look has fetched.
-
-    Raises `NotFound` if there is none, `UnknownFormat` if it is a directory, another `ReadProblem`
-    if nobody can tell.
-    """
-    info = listings.lookup(url)
-    if info is None:
-        raise listings.why_not(url) or NotFound(url, "no such file", "Check the URL.")
-    if info.directory:
-        hint = "Give the URL of a file in it, or a checkpoint's prefix."
-        raise UnknownFormat(url, "this is not a file but a directory", hint)
-    with _of_all:
-        found = _objects.pop(url, None)
-        if found is None or found.info != info:
-            found = Fetched(url, info)
-        _objects[url] = found
-        _make_room()
+def open_object(url: str) -> RemoteObject:
+    """Return the object at a URL, as `RemoteFiles.open` does."""
+    found = of_run(RemoteFiles).open(url)
     opened = getattr(_of_thread, "opened", None)
     if opened is not None:
         opened.setdefault(url, found)
     return found
 
 
-def fetch_ends(url: str, length: int) -> None:
-    """Let the first and last bytes of an object come, and those of the next in a walk."""
-    known = _objects.get(url)
-    if known is not None and known.has(0, min(length, known.size)):
-        return
-    following = [one for one in listings.followed_by(url, _AHEAD) if one not in _objects]
-    if len(following) < 2:
-        one = open_object(url)
-        if not one.has(0, min(length, one.size)):
-            one.prefetch([(0, min(stores.head_of(url), one.size)), (one.size - _BLOCK, one.size)])
-        return
-    there = [open_object(one) for one in following if _is_object(one)]
-    if there:
-        with ThreadPoolExecutor(len(there)) as pool:
-            list(pool.map(lambda one: _fetch_ends(one, length), there))
-
-
-def _is_object(url: str) -> bool:
-    """Whether it can be read: what has the name of a directory, too, is found as that one."""
-    found = listings.lookup(url)
-    return found is not None and not found.directory
-
-
-def _fetch_ends(one: Fetched, length: int) -> None:
-    with suppress(ReadProblem):  # who reads it is told
-        ends = min(length, one.size)
-        one.prefetch([(0, ends), (one.size - ends, one.size)])
-
-
-def _make_room() -> None:
-    """Keep the objects that were opened last."""
-    while len(_objects) > 1 and (
-        len(_objects) > _MOST_OBJECTS or sum(one.held for one in _objects.values()) > _MOST_HELD
-    ):
-        _objects.pop(next(iter(_objects)), None)
-
-
-@run_caches.register
-def forget() -> None:
-    """Know nothing of any object, as when a run begins."""
-    with _of_all:
-        _objects.clear()
-
-
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """What is read in this block are objects that are the same at its end as when it began.
+    """Raise `Incomplete` if an object that is read in this block is replaced before its end.
 
-    Raises `Incomplete` if one was replaced, also where that made it look damaged.
+    So it does where the change made the object look damaged.
     """
-    opened: dict[str, Fetched] = {}
+    opened: dict[str, RemoteObject] = {}
     _of_thread.opened = opened
     try:
         yield
@@ -210,11 +224,10 @@ def unchanged() -> Iterator[None]:
         _require_unchanged(opened)
     finally:
         _of_thread.opened = None
-        for url, one in opened.items():
-            if url in _objects and one.size > _SMALL:
-                one.drop()  # what is read once need not stay
+        for url, found in opened.items():
+            of_run(RemoteFiles).drop(url, found)
 
 
-def _require_unchanged(opened: dict[str, Fetched]) -> None:
-    for url in stores.changed({url: one.info for url, one in opened.items()}):
+def _require_unchanged(opened: dict[str, RemoteObject]) -> None:
+    for url in stores.changed({url: found.info for url, found in opened.items()}):
         raise replaced(url)

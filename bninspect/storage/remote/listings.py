@@ -1,7 +1,7 @@
-"""What lies where behind URLs: listings, and names that are looked up in them.
+"""Listings of remote directories, and names that are looked up in them.
 
-A server is asked once in a run for what a directory holds; `forget` ends the run. HTTP has no
-listings, and some credentials may read objects but not list them: there each name costs a request.
+A server is asked once in a run for what a directory holds. HTTP has no listings, and some
+credentials may read objects but not list them: there each name costs a request.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 
 from bninspect.errors import NotFound, ReadProblem, Unreachable, Unsupported
 from bninspect.model.filenames import PART, SAVED_MODEL, STATE_FILE, natural_order
-from bninspect.storage import run_caches
 from bninspect.storage.remote.errors import is_denied, is_missing, problem_of, refuse
 from bninspect.storage.remote.stores import Info, store_of
 from bninspect.storage.urls import WEB, scheme_of
 
-_MOST_NAMES = 1_000_000  # that listings keep
-_MOST_HEADS = 256  # of single names that are kept
+_MOST_NAMES = 1_000_000  # that the listings of a run keep
+_MOST_SINGLE = 256  # names that were looked up one by one
 _MAGIC = re.compile(r"[*?[]")
-_SERVED = (*WEB, "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")  # others may need no name there
+# Schemes whose URLs name a server or a bucket; others may need no name there.
+_SERVED = (*WEB, "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
 
 
 class OutOfReach(OSError):
@@ -32,74 +32,205 @@ class OutOfReach(OSError):
         super().__init__(problem.message)
 
 
-# Runs of several threads may share all this, and any of them may begin meanwhile.
-_of_all = Lock()
-_listings: dict[str, dict[str, Info]] = {}
-_single: dict[str, Info | None] = {}  # of names that were asked for one by one
-_refused: dict[str, ReadProblem] = {}  # of these, what a web server said
-_unlistable: dict[str, ReadProblem] = {}
-# The objects below the directory that is walked, in about the order in which they will be looked
-# at, and where each stands in it.
-_order: list[str] = []
-_places: dict[str, int] = {}
+class _Denied(Unreachable):
+    """A directory that may not be listed, though its objects may be readable."""
 
 
-@run_caches.register
-def forget() -> None:
-    """Know nothing of what lies where, as when a run begins; connections stay."""
-    with _of_all:
-        for known in (_listings, _single, _refused, _unlistable, _order, _places):
-            known.clear()
+class _SingleNames:
+    """The last names that were looked up one by one, without a listing."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Info | None] = {}
+        self._refused: dict[str, ReadProblem] = {}
+
+    def __getitem__(self, url: str) -> Info | None:
+        return self._found[url]
+
+    def add(self, url: str, found: Info | None, refused: ReadProblem | None) -> None:
+        """Keep what was found, and why a web server refused to tell."""
+        while len(self._found) >= _MOST_SINGLE:
+            oldest = next(iter(self._found))
+            del self._found[oldest]
+            self._refused.pop(oldest, None)
+        self._found[url] = found
+        if refused is not None:
+            self._refused[url] = refused
+
+    def refusal(self, url: str) -> ReadProblem | None:
+        """Return why a web server refused to tell what is at a URL."""
+        return self._refused.get(url)
 
 
-def lookup(url: str) -> Info | None:
-    """What lies at a URL; None if nothing does. Raises a `ReadProblem` if nobody can tell."""
-    _require_server(url)
-    url = _plain(url)
-    around, _, name = url.rpartition("/")
-    if is_top(url):
+class Listings:
+    """What one run knows about which remote files and directories exist.
+
+    Several threads may ask it. All methods take URLs without credentials and raise a `ReadProblem`
+    where the server does not tell.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._directories: dict[str, dict[str, Info]] = {}
+        self._unlistable: dict[str, ReadProblem] = {}
+        self._single = _SingleNames()
+        # The objects below the directory that is walked, in about the order of the walk.
+        self._walked: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def lookup(self, url: str) -> Info | None:
+        """Return what a listing tells of the object or directory at a URL; None if there is none.
+
+        Raises a `ReadProblem` if the server does not tell.
+        """
+        _require_server(url)
+        url = _without_slash(url)
+        if is_top(url):
+            return self._lookup_top(url)
+        directory, _, name = url.rpartition("/")
+        if not directory.endswith("/"):  # a key with // in it is in no listing under its name
+            try:
+                return self.entries(directory).get(name)
+            except OutOfReach as fault:
+                if not isinstance(fault.problem, _Denied):
+                    raise fault.problem from None
+        with suppress(KeyError):
+            return self._single[url]
+        return self._ask(url)
+
+    def _lookup_top(self, url: str) -> Info | None:
+        """Return what a bucket or server is; None for a web server, which is no directory."""
         if scheme_of(url) in WEB:
             return None
-        if _entries(url):
-            return Info(0, directory=True)
-        raise NotFound(url, "there is no such bucket or server, or nothing in it", "Check the URL.")
-    if not around.endswith("/"):  # no listing tells a key with // in it by its name
         try:
-            return entries(around).get(name)
-        except OutOfReach as fault:
-            if not isinstance(fault.problem, _Denied):
-                raise fault.problem from None
-    with suppress(KeyError):
-        return _single[url]
-    try:
-        found = store_of(url).info(url)
-    except Exception as error:  # whatever the library of a scheme raises
-        # Who may not list, or has the signature of one object alone, is told so of what is not
-        # there, too (AWS: HeadObject, permissions).
-        if not is_denied(error):
-            refuse(url, error)
-        found = None
+            names = self.entries(url)
+        except OutOfReach as out_of_reach:
+            raise out_of_reach.problem from None
+        if not names:
+            fault = "there is no such bucket or server, or nothing in it"
+            raise NotFound(url, fault, "Check the URL.")
+        return Info(0, directory=True)
+
+    def _ask(self, url: str) -> Info | None:
+        """Ask for one object, and keep the answer."""
+        found = refused = None
+        try:
+            found = store_of(url).info(url)
+        except Exception as error:  # whatever the library of a scheme raises
+            # Without the right to list, or with the signature of one object alone, a missing object
+            # is denied, too (AWS: HeadObject, permissions).
+            if not is_denied(error):
+                refuse(url, error)
+            if scheme_of(url) in WEB:
+                refused = problem_of(url, error)
+        if found is not None and _is_page(url.rpartition("/")[2], found.data):
+            found = None
+        with self._lock:
+            self._single.add(url, found, refused)
+        return found
+
+    def entries(self, directory: str) -> dict[str, Info]:
+        """Return what is directly in a directory, by name; raises `OutOfReach`."""
+        directory = _without_slash(directory)
+        found = self._directories.get(directory)
+        if found is None:
+            if problem := self._unlistable.get(directory):
+                raise OutOfReach(problem)
+            try:
+                found = store_of(directory).listing(directory)
+            except Exception as error:  # whatever the library of a scheme raises
+                if not is_missing(error):
+                    raise OutOfReach(self._no_listing(directory, error)) from None
+                found = {}
+            self._keep(directory, found)
+        return found
+
+    def _no_listing(self, directory: str, error: Exception) -> ReadProblem:
+        problem = problem_of(directory, error)
+        if scheme_of(directory) in WEB or is_denied(error):
+            problem = _Denied(problem.path, problem.message, problem.hint)
+            self._unlistable[directory] = problem
+        return problem
+
+    def _keep(self, directory: str, found: dict[str, Info]) -> None:
+        with self._lock:
+            self._directories[directory] = found
+            if len(self._directories) % 1000 == 0:
+                while sum(map(len, self._directories.values())) > _MOST_NAMES:
+                    del self._directories[next(iter(self._directories))]
+
+    def list_below(self, directory: str) -> None:
+        """List all objects below a directory at once. Errors are ignored: `entries` raises them."""
+        directory = _without_slash(directory)
+        try:
+            found = store_of(directory).find(directory)
+        except Exception:
+            return
+        # Keys may have an empty name in them, to which no path leads.
+        found = {path: info for path, info in found.items() if "" not in path.split("/")}
+        for place, names in _by_directory(directory, found).items():
+            self._keep(place, names)
+        whole = (path for path in found if not PART.fullmatch(path))
+        walked = [f"{directory}/{path}" for path in sorted(whole, key=natural_order)]
+        with self._lock:
+            self._walked = walked
+            self._places = {url: place for place, url in enumerate(walked)}
+
+    def followed_by(self, url: str, most: int) -> list[str]:
+        """Return an object and those that a walk comes to after it, as far as is known."""
+        place = self._places.get(url)
+        return [url] if place is None else self._walked[place : place + most]
+
+    def is_directory(self, url: str) -> bool:
+        """Return whether a URL is that of a directory; by HTTP, whether it has a file of one."""
+        _require_server(url)
+        if scheme_of(url) not in WEB:
+            found = self.lookup(url)
+            return found is not None and found.directory
+        may_be_object = not url.endswith("/") and not is_top(url)
+        if may_be_object and (self.lookup(url + ".index") is not None or self._is_object(url)):
+            return False
+        plain = url.rstrip("/")
+        return any(self._is_object(f"{plain}/{name}") for name in (STATE_FILE, SAVED_MODEL))
+
+    def _is_object(self, url: str) -> bool:
+        found = self.lookup(url)
+        return found is not None and not found.directory
+
+    def why_not(self, url: str) -> ReadProblem | None:
+        """Return why the server does not tell what is at a URL; None where it tells."""
+        try:
+            found = self.lookup(url)
+        except ReadProblem as problem:
+            return problem
+        if found is not None:
+            return None
+        url = url.rstrip("/")
         if scheme_of(url) in WEB:
-            _refused[url] = problem_of(url, error)
-    if found is not None and _is_page(name, found.data):
-        found = None
-    with _of_all:
-        while len(_single) >= _MOST_HEADS:
-            oldest = next(iter(_single))
-            del _single[oldest]
-            _refused.pop(oldest, None)
-        _single[url] = found
-    return found
+            return self._single.refusal(url)
+        return self._unlistable.get(url.rpartition("/")[0])
+
+
+def _by_directory(root: str, found: dict[str, Info]) -> dict[str, dict[str, Info]]:
+    """Return the listing of each directory below `root`, from all objects by their path from it."""
+    listings: dict[str, dict[str, Info]] = {root: {}}
+    for path, info in found.items():
+        parts = path.split("/")
+        for depth in range(len(parts)):
+            directory = "/".join([root, *parts[:depth]])
+            is_last = depth == len(parts) - 1
+            names = listings.setdefault(directory, {})
+            names[parts[depth]] = info if is_last else Info(0, directory=True)
+    return listings
 
 
 def _is_page(name: str, data: bytes) -> bool:
-    """Whether a web page came for a name that was but tried: some servers have one for all."""
+    """Return whether a web page came for a name that was only tried: some servers have one."""
     tried = name.endswith(".index") or name in (STATE_FILE, SAVED_MODEL)
     return tried and data[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
-def _plain(url: str) -> str:
-    """A URL without the slashes at its end; those of `scheme://` stay."""
+def _without_slash(url: str) -> str:
+    """Return a URL without the slashes at its end; those of `scheme://` stay."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rstrip('/')}"
 
@@ -114,15 +245,15 @@ def _require_server(url: str) -> None:
         try:
             _ = urlsplit(url).port
         except ValueError:
-            fault = "the name of the server, or its port, is none"
+            fault = "the server's name or port is not valid"
             raise Unsupported(url, fault, "Check the URL.") from None
-    if scheme in _SERVED and scheme not in WEB and _MAGIC.search(server):
-        fault = "a pattern stands for what is in a bucket, not for the bucket itself"
+    elif scheme in _SERVED and _MAGIC.search(server):
+        fault = "a pattern can match names in a bucket, but not the bucket itself"
         raise Unsupported(url, fault, "Name the bucket.")
 
 
 def is_top(url: str) -> bool:
-    """Whether a URL is that of a bucket, a server or a repository, beside which nothing is listed.
+    """Return whether a URL is that of a bucket, a server or a repository: nothing is beside it.
 
     Repositories of Hugging Face have two names, and those of datasets and spaces a kind before
     them (https://huggingface.co/docs/huggingface_hub/guides/hf_file_system).
@@ -132,109 +263,3 @@ def is_top(url: str) -> bool:
     if scheme == "hf":
         return len(names) <= (3 if names[0] in ("buckets", "datasets", "spaces") else 2)
     return len(names) == 1
-
-
-class _Denied(Unreachable):
-    """Listing is not possible, though objects may be read."""
-
-
-def entries(directory: str) -> dict[str, Info]:
-    """What lies directly in a directory, by name; raises `OutOfReach`."""
-    directory = _plain(directory)
-    found = _listings.get(directory)
-    if found is None:
-        if problem := _unlistable.get(directory):
-            raise OutOfReach(problem)
-        try:
-            found = store_of(directory).listing(directory)
-        except Exception as error:  # whatever the library of a scheme raises
-            if not is_missing(error):
-                raise OutOfReach(_no_listing(directory, error)) from None
-            found = {}
-        _keep(directory, found)
-    return found
-
-
-def _no_listing(directory: str, error: Exception) -> ReadProblem:
-    problem = problem_of(directory, error)
-    if scheme_of(directory) in WEB or is_denied(error):
-        problem = _Denied(problem.path, problem.message, problem.hint)
-        _unlistable[directory] = problem
-    return problem
-
-
-def _keep(directory: str, found: dict[str, Info]) -> None:
-    with _of_all:
-        _listings[directory] = found
-        if len(_listings) % 1000 == 0:
-            while sum(map(len, _listings.values())) > _MOST_NAMES:
-                del _listings[next(iter(_listings))]
-
-
-def list_below(directory: str) -> None:
-    """Ask at once for all that lies below a directory; what cannot be told so is asked later."""
-    directory = _plain(directory)
-    try:
-        found = store_of(directory).find(directory)
-    except Exception:  # the listing of the directory tells why
-        return
-    # Keys may have an empty name in them, to which no path leads.
-    found = {path: info for path, info in found.items() if "" not in path.split("/")}
-    below: dict[str, dict[str, Info]] = {directory: {}}
-    for path, info in found.items():
-        around, _, name = path.rpartition("/")
-        below.setdefault(f"{directory}/{around}" if around else directory, {})[name] = info
-        while around and name:
-            around, _, name = around.rpartition("/")
-            parent = f"{directory}/{around}" if around else directory
-            folder = path[len(around) + 1 if around else 0 :].partition("/")[0]
-            below.setdefault(parent, {})[folder] = Info(0, directory=True)
-    for place, names in below.items():
-        _keep(place, names)
-    whole = (path for path in found if not PART.fullmatch(path))
-    _order[:] = [f"{directory}/{path}" for path in sorted(whole, key=natural_order)]
-    _places.clear()
-    _places.update({url: place for place, url in enumerate(_order)})
-
-
-def followed_by(url: str, most: int) -> list[str]:
-    """An object, and those that will be looked at after it as far as is known."""
-    place = _places.get(url)
-    return [url] if place is None else _order[place : place + most]
-
-
-def is_directory(url: str) -> bool:
-    """Whether a URL is that of a directory; by HTTP, whether what marks one lies there."""
-    _require_server(url)
-    if scheme_of(url) not in WEB:
-        found = lookup(url)
-        return found is not None and found.directory
-    plain = url.rstrip("/")
-    if not url.endswith("/") and not is_top(url):
-        if lookup(url + ".index") is not None:
-            return False
-        found = lookup(url)
-        if found is not None and not found.directory:
-            return False
-    marks = (f"{plain}/{mark}" for mark in (STATE_FILE, SAVED_MODEL))
-    return any((one := lookup(mark)) is not None and not one.directory for mark in marks)
-
-
-def _entries(directory: str) -> dict[str, Info]:
-    """`entries`, but for the sentence itself where they cannot be told."""
-    try:
-        return entries(directory)
-    except OutOfReach as fault:
-        raise fault.problem from None
-
-
-def why_not(url: str) -> ReadProblem | None:
-    """Why nobody can tell what lies at a URL; None where that is known."""
-    try:
-        found = lookup(url)
-    except ReadProblem as problem:
-        return problem
-    if found is not None:
-        return None
-    url = url.rstrip("/")
-    return _refused.get(url) if scheme_of(url) in WEB else _unlistable.get(url.rpartition("/")[0])

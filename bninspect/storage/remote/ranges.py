@@ -1,4 +1,4 @@
-"""Byte ranges: which of those that are wanted to fetch in one request. No I/O."""
+"""Byte ranges: which to fetch in one request, and which are cached. No I/O."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import pairwise
 
-# (start, end) of bytes, the end not among them
+# (start, end) of bytes, without the one at the end
 Range = tuple[int, int]
 
 
 def merged(wanted: Iterable[Range], waste: int) -> list[Range]:
-    """The ranges to fetch for those that are wanted: in order, and none touches another.
+    """Merge wanted ranges into those to fetch, in order, none of which touches another.
 
-    Neighbours become one, smallest gaps first, as long as all gaps together hold at most `waste`
-    bytes that nobody wants. Empty ranges are left out.
+    Neighbours are merged, smallest gaps first, as long as all gaps together have at most `waste`
+    bytes. Empty ranges are left out.
     """
     joined: list[Range] = []
-    for start, end in sorted(one for one in wanted if one[0] < one[1]):
+    for start, end in sorted(each for each in wanted if each[0] < each[1]):
         if joined and start <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(end, joined[-1][1])
         else:
@@ -38,8 +38,8 @@ def merged(wanted: Iterable[Range], waste: int) -> list[Range]:
     return fetched
 
 
-class Held:
-    """The bytes of an object that are here, by where they lie."""
+class CachedBytes:
+    """The bytes of an object that have been fetched, by offset."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -47,14 +47,14 @@ class Held:
         self.size = 0
 
     def add(self, start: int, data: bytes) -> None:
-        """Keep `data`, of which nothing may be here yet."""
+        """Keep `data`, none of which may be cached yet."""
         at = bisect_right(self._starts, start)
         self._starts.insert(at, start)
         self._parts.insert(at, data)
         self.size += len(data)
 
     def missing(self, start: int, end: int) -> list[Range]:
-        """What is not here of a range, in order."""
+        """Return the parts of a range that are not cached, in order."""
         gaps = []
         at = max(bisect_right(self._starts, start) - 1, 0)
         while start < end and at < len(self._starts):
@@ -70,7 +70,7 @@ class Held:
         return gaps
 
     def get(self, start: int, end: int) -> bytes:
-        """The bytes of a range of which nothing is missing."""
+        """Return the bytes of a range of which nothing is missing."""
         parts = []
         at = max(bisect_right(self._starts, start) - 1, 0)
         while start < end:

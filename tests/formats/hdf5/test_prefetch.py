@@ -27,6 +27,7 @@ from bninspect.formats.hdf5 import prefetch
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.storage.remote import cache, stores
 from bninspect.storage.remote.ranges import Range
+from bninspect.storage.run_scope import begin_run
 from bninspect.storage.source import Window
 from tests.conftest import Outcome, load_fixture
 from tests.support.servers import Folder
@@ -107,9 +108,9 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Range]]]:
         return send(url, ranges, known)
 
     monkeypatch.setattr(stores, "fetch", fetch)
-    cache.forget()
+    begin_run()
     yield found
-    cache.forget()
+    begin_run()
 
 
 @pytest.mark.servers
@@ -156,7 +157,7 @@ def test_damage_is_told_as_of_a_file(
     copy = tmp_path_factory.mktemp("damaged") / path.name
     copy.write_bytes(data)
     fsspec.filesystem("memory").pipe_file(f"/damaged/{path.name}", bytes(data))
-    cache.forget()
+    begin_run()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "_SMALL", 0)  # else it comes whole
         patch.setattr(stores, "head_of", lambda _url: 64)

@@ -23,10 +23,11 @@ import bninspect
 from bninspect.errors import ReadProblem, Unsupported, UsageProblem
 from bninspect.formats.hdf5 import prefetch
 from bninspect.opening import open_checkpoint
-from bninspect.storage import run_caches, urls
-from bninspect.storage.remote import cache, errors, listings, stores
-from bninspect.storage.remote.cache import Fetched
-from bninspect.storage.remote.ranges import Held, Range, merged
+from bninspect.storage import run_scope, urls
+from bninspect.storage.remote import cache, errors, stores
+from bninspect.storage.remote.cache import RemoteObject
+from bninspect.storage.remote.listings import Listings
+from bninspect.storage.remote.ranges import CachedBytes, Range, merged
 from bninspect.storage.remote.stores import Info
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
 from tests.support.servers import Answer, Folder, Request, on, refusing, with_headers
@@ -40,7 +41,7 @@ QUERY = f"?X-Amz-Credential=AKIA{SECRET}&X-Amz-Signature={SECRET}"
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that was given no URL yet."""
     monkeypatch.setattr(urls, "_credentials", {})
-    run_caches.clear_all()
+    run_scope.begin_run()
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_merged_ranges(wanted: list[Range], waste: int) -> None:
 @drawn(RANGES, st.tuples(st.integers(0, 2060), st.integers(0, 300)))
 def test_what_is_held_is_not_asked_for(fetched_: list[Range], wanted: tuple[int, int]) -> None:
     whole = bytes(byte % 251 for byte in range(2400))
-    held = Held()
+    held = CachedBytes()
     for one in fetched_:
         for start, end in held.missing(*one):
             held.add(start, whole[start:end])
@@ -199,7 +200,7 @@ def test_an_object_gives_the_bytes_that_are_stored(asked: list[Any]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stores, "fetch", fetch)
-        one = Fetched("memory://a", Info(len(whole)))
+        one = RemoteObject("memory://a", Info(len(whole)))
         for wanted in asked:
             if isinstance(wanted, list):
                 one.prefetch(wanted)
@@ -219,7 +220,7 @@ def test_nothing_is_fetched_on_a_files_word(monkeypatch: pytest.MonkeyPatch) -> 
         return [b"" for _ in ranges]
 
     monkeypatch.setattr(stores, "fetch", fetch)
-    one = Fetched("memory://a", Info(1 << 40))
+    one = RemoteObject("memory://a", Info(1 << 40))
     one.prefetch([(0, 1 << 39), (-5, 3), (1 << 40, 1 << 41)])
     assert not sent
     with pytest.raises(ReadProblem, match="0 of 16384 bytes"):
@@ -681,10 +682,10 @@ def test_a_problem_holds_no_secret(private: Callable[[str], str]) -> None:
 def test_a_bug_of_ours_holds_no_secret(
     private: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(url: str) -> Info:
+    def broken(_listings: Listings, url: str) -> Info:
         raise RuntimeError(f"at {urls.url_with_credentials(url)}")
 
-    monkeypatch.setattr(listings, "lookup", broken)
+    monkeypatch.setattr(Listings, "lookup", broken)
     outcome = run("check", private(GOOD))
     assert outcome.exit_code == 2
     assert "internal error" in outcome.err

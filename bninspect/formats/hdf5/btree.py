@@ -8,6 +8,7 @@ never ends where they form a circle.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, Structure
@@ -21,6 +22,7 @@ _ADDRESS_SIZE = 8
 # signature, version, type, size of a node and of a record, depth, root, its records, all records
 _HEADER = struct.Struct("<4sBBIHHxxQHQ")
 _HEADER_SIZE = _HEADER.size + 4
+_MOST_LEVELS = 16
 _NODE_OVERHEAD = 10  # bytes of a node of version 2: signature, version, type, checksum
 
 
@@ -34,31 +36,37 @@ class Entry(NamedTuple):
 def read_leaves(structure: Structure, root: int, kind: int, key_size: int) -> list[Entry]:
     """Return the entries of all leaves of a B-tree of version 1; raises `Damage`."""
     seen: set[int] = set()
-    addresses = [root]
-    level: int | None = None
+    addresses, above = [root], None
     while True:
-        if len(seen | {*addresses}) < len(seen) + len(addresses):
+        if len({*addresses}) < len(addresses) or not seen.isdisjoint(addresses):
             raise Damage("a B-tree that leads to itself")
         seen.update(addresses)
-        heads = structure.read_each((address, _READ_FIRST) for address in addresses)
-        entries: list[Entry] = []
-        levels = set()
-        for number, head in enumerate(heads):
-            _, found_kind, found_level, used, left, right = structure.unpack(_NODE, head)
-            beside = (
-                addresses[number - 1] if number else UNDEFINED,
-                addresses[number + 1] if number + 1 < len(addresses) else UNDEFINED,
-            )
-            if not head.startswith(b"TREE") or found_kind != kind or (left, right) != beside:
-                raise Damage(f"a damaged node of a B-tree at {addresses[number]}")
-            levels.add(found_level)
-            entries += _entries(structure, addresses[number], head, used, key_size)
-        if len(levels) != 1 or level not in (None, *(found + 1 for found in levels)):
+        level, entries = _read_level(structure, addresses, kind, key_size)
+        if above is not None and level != above - 1:
             raise Damage("a B-tree whose levels do not count down")
-        (level,) = levels
         if not level:
             return entries
-        addresses = [entry.child for entry in entries]
+        addresses, above = [entry.child for entry in entries], level
+
+
+def _read_level(
+    structure: Structure, addresses: list[int], kind: int, key_size: int
+) -> tuple[int, list[Entry]]:
+    """Return the level of some nodes, which are each other's siblings, and all their entries."""
+    heads = structure.read_each((address, _READ_FIRST) for address in addresses)
+    lefts = [UNDEFINED, *addresses[:-1]]
+    rights = [*addresses[1:], UNDEFINED]
+    levels: set[int] = set()
+    entries: list[Entry] = []
+    for address, head, *siblings in zip(addresses, heads, lefts, rights, strict=True):
+        signature, found, level, used, *stored = structure.unpack(_NODE, head)
+        if signature != b"TREE" or found != kind or stored != siblings:
+            raise Damage(f"a damaged node of a B-tree at {address}")
+        levels.add(level)
+        entries += _entries(structure, address, head, used, key_size)
+    if len(levels) != 1:
+        raise Damage("a B-tree whose levels do not count down")
+    return levels.pop(), entries
 
 
 def _entries(
@@ -80,41 +88,51 @@ def read_records(structure: Structure, header: int, kind: int) -> list[bytes]:
         raise Damage("a B-tree of another kind than expected")
     if root == UNDEFINED or not total:
         return []
-    shapes = _node_shapes(node_size, record, depth)
-    records: list[bytes] = []
-    seen: set[int] = set()
+    tree = _Tree(structure, record, _node_shapes(node_size, record, depth))
+    tree.visit(root, used, depth)
+    if len(tree.records) != total:
+        raise Damage(f"a B-tree of {len(tree.records)} records that claims {total}")
+    return tree.records
 
-    def visit(address: int, used: int, level: int) -> None:
-        if address in seen or used > shapes[level].most:
+
+class _Tree:
+    """A B-tree of version 2 that is being read; `records` are those found so far."""
+
+    def __init__(self, structure: Structure, record: int, shapes: Sequence[_NodeShape]) -> None:
+        self.records: list[bytes] = []
+        self._structure = structure
+        self._record, self._shapes = record, shapes
+        self._seen: set[int] = set()
+
+    def visit(self, address: int, used: int, level: int) -> None:
+        """Append the records at and below a node that has `used` of them; raises `Damage`."""
+        shape = self._shapes[level]
+        if address in self._seen or used > shape.most:
             raise Damage("a B-tree that leads to itself, or a damaged node of it")
-        seen.add(address)
-        shape = shapes[level]
-        pointer = _ADDRESS_SIZE + shape.count_size + shape.total_size
-        pointers = (used + 1) * pointer if level else 0
-        size = _NODE_OVERHEAD + used * record + pointers
-        data = structure.read_sealed(address, size, b"BTIN" if level else b"BTLF")[6:]
+        self._seen.add(address)
+        stored = used * self._record
+        pointers = (used + 1) * shape.pointer if level else 0
+        size = _NODE_OVERHEAD + stored + pointers
+        data = self._structure.read_sealed(address, size, b"BTIN" if level else b"BTLF")[6:]
+        records = [data[at : at + self._record] for at in range(0, stored, self._record)]
+        if not level:
+            self.records += records
+            return
         for number in range(used + 1):
-            if level:
-                at = used * record + number * pointer
-                child = int.from_bytes(data[at : at + _ADDRESS_SIZE], "little")
-                at += _ADDRESS_SIZE
-                count = int.from_bytes(data[at : at + shape.count_size], "little")
-                visit(child, count, level - 1)
-            if number < used:
-                records.append(data[number * record : (number + 1) * record])
-
-    visit(root, used, depth)
-    if len(records) != total:
-        raise Damage(f"a B-tree of {len(records)} records that claims {total}")
-    return records
+            at = stored + number * shape.pointer
+            middle = at + _ADDRESS_SIZE
+            child = int.from_bytes(data[at:middle], "little")
+            count = int.from_bytes(data[middle : middle + shape.count_size], "little")
+            self.visit(child, count, level - 1)
+            self.records += records[number : number + 1]
 
 
 class _NodeShape(NamedTuple):
-    """Nodes of a level: how many records one holds, how many bytes count those of its children."""
+    """Nodes of a level: how many records one holds, the bytes of a pointer and of its count."""
 
     most: int
+    pointer: int
     count_size: int
-    total_size: int
 
 
 def _node_shapes(node_size: int, record: int, depth: int) -> list[_NodeShape]:
@@ -127,13 +145,10 @@ def _node_shapes(node_size: int, record: int, depth: int) -> list[_NodeShape]:
         most = (node_size - _NODE_OVERHEAD - pointer) // (record + pointer)
         if most < 1 or len(shapes) > _MOST_LEVELS:
             raise Damage("a B-tree whose nodes hold nothing")
-        shapes.append(_NodeShape(most, count_size, total_size))
+        shapes.append(_NodeShape(most, pointer, count_size))
         all_below = (most + 1) * all_below + most
         total_size = _bytes_for(all_below)
     return shapes
-
-
-_MOST_LEVELS = 16
 
 
 def _bytes_for(number: int) -> int:

@@ -31,7 +31,7 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 
 
 class _Limit(NamedTuple):
-    """How far a member may unpack: up to `most` bytes, from `floor` on `growth` times its size."""
+    """Limits of a member that unpacks: `most` bytes, and above `floor` `growth` times its size."""
 
     most: int
     growth: int
@@ -127,15 +127,15 @@ class _Archive:
             raise _not_keras(self._path, self._names)
 
     def has(self, name: str) -> bool:
-        """Whether there is a member of exactly that name."""
+        """Return whether there is a member of exactly that name."""
         return name in self._names
 
     def json(self, name: str) -> Any:
-        """A member as JSON."""
+        """Return a member as JSON; raises `Corrupt`."""
         try:
             return json.loads(self._read(self._member(name), _JSON))
         except (ValueError, RecursionError) as error:
-            raise Corrupt(self._path, f"its {name} is no JSON ({error})", DAMAGED) from error
+            raise Corrupt(self._path, f"its {name} is not valid JSON ({error})", DAMAGED) from error
 
     def weights(self, *, verify: bool) -> tuple[Window, bool]:
         """Return the weights as a file, and whether their checksum was verified.
@@ -178,7 +178,7 @@ class _Archive:
         return member
 
     def _read(self, member: zipfile.ZipInfo, limit: _Limit) -> bytes:
-        """A member's bytes; its checksum is held against them."""
+        """Return a member's bytes, whose checksum is verified; raises `Corrupt`."""
         what = f"its {member.filename}"
         # zipfile of Python 3.10 allocates as much as the member claims to take in the archive.
         self._source.require(member.header_offset, member.compress_size, what)
@@ -214,7 +214,7 @@ def _faults(path: str) -> Iterator[None]:
 
 
 def _not_keras(path: str, names: list[str]) -> ReadProblem:
-    """Why an archive without Keras's members is none that can be read."""
+    """Return the error for an archive that lacks the members of Keras."""
     ends = {name.rpartition("/")[2] for name in names}
     if "data.pkl" in ends:
         message, hint = "this is a PyTorch file", "bninspect reads TensorFlow and Keras files."
@@ -227,6 +227,8 @@ def _not_keras(path: str, names: list[str]) -> ReadProblem:
         message = f"this is a zip archive that holds {inner}, but not as a .keras file does"
         hint = "Unpack it, then check that file."
     else:
-        message = "this is a zip archive, but no .keras file (it lacks config.json or its weights)"
+        message = (
+            "this is a zip archive, but not a .keras file (it lacks config.json or its weights)"
+        )
         hint = "Check that it is the right file."
     return UnknownFormat(path, message, hint)

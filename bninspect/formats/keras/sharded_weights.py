@@ -4,8 +4,8 @@ The map (ShardedH5IOStore of keras/src/saving/saving_lib.py, from Keras 3.10 on)
 
     {"metadata": {"total_size": BYTES}, "weight_map": {"/layers/dense/vars": FILE or [FILE, …]}}
 
-Each file has the layout of keras_weights.py; the variables of one layer may lie in two files, of
-which only the first tells the layer's name. Files are taken from the map's own directory alone.
+Each file has the layout of `weights_h5`. The variables of one layer may be in two files, of which
+only the first has the layer's name. Only files in the map's own directory are opened.
 """
 
 from __future__ import annotations
@@ -23,84 +23,118 @@ from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage import filesystem
 from bninspect.storage.source import Budget, Source
 
-_MAX_MAP = 64 << 20
-_MAX_SHARDS = 2_000  # each open file takes HDF5 some 0.6 MB of memory
+_MAX_MAP = 64 << 20  # bytes
+_MAX_SHARDS = 2_000  # each keeps a file open
 
 
 def open_keras_shards(
     path: str, map_path: str, notes: tuple[str, ...] = (), *, live: bool = False
 ) -> Checkpoint:
-    """Open the weights that the map at `map_path` tells of; `path` is what the user typed.
+    """Open the sharded weights whose map is at `map_path`; `path` is what the user typed.
 
-    `live` is that of `Target`.
-
-    Raises a `ReadProblem` if the map is none, if a file or a group in it is missing or damaged.
+    `live` is that of `Target`. Raises a `ReadProblem` if the map is not one, or if a file or group
+    that it names is missing or damaged.
     """
-    shards = read_map(map_path)
-    opened: list[Hdf5] = []
-    budget = Budget()
-
-    def close() -> None:
-        for file in opened:
-            file.close()
-
-    names: dict[str, str] = {}
-    members: dict[str, list[str]] = {}
-    places: dict[str, Hdf5] = {}
+    shards = _Shards(map_path, live=live)
     try:
-        for shard, groups in shards.items():
-            shard_path = filesystem.named_in(os.path.dirname(map_path), shard)
-            if not filesystem.is_file(shard_path):
-                raise Incomplete(
-                    map_path,
-                    f"{shard}, which it names, is not there",
-                    "Copy all files of the checkpoint.",
-                )
-            budget.grant(filesystem.size_of(shard_path))
-            opened.append(Hdf5(shard_path, budget=budget, live=live))
-            owners = scan(opened[-1])
-            for group, owner in owners.items():
-                if owner.name:
-                    names.setdefault(group, owner.name)
-            # What a shard holds besides is read, too: nothing passes because a map leaves it out.
-            besides = [group for group, owner in owners.items() if owner.members]
-            for group in dict.fromkeys([*groups, *besides]):
-                if group not in owners:
-                    raise Incomplete(
-                        map_path,
-                        f"{group or 'the model'} should lie in {shard}, but does not",
-                        "The files belong to different checkpoints; copy them again.",
-                    )
-                for member in owners[group].members:
-                    members.setdefault(group, []).append(member)
-                    places.setdefault(join(join(group, "vars"), member), opened[-1])
-        stored = {
-            group: Owner(names.get(group, ""), tuple(dict.fromkeys(members.get(group, ()))))
-            for group in (*names, *members)
-        }
+        for name, groups in read_map(map_path).items():
+            shards.add(name, groups)
         return weights_checkpoint(
-            path, map_path, "keras-weights-h5", stored, places, notes=notes, close=close
+            path,
+            map_path,
+            "keras-weights-h5",
+            shards.owners,
+            shards.places,
+            notes=notes,
+            close=shards.close,
         )
     except BaseException:
-        close()
+        shards.close()
         raise
 
 
+class _Shards:
+    """The opened files of one checkpoint, and what is stored in all of them together.
+
+    `places` has the file of each variable, by the variable's path.
+    """
+
+    def __init__(self, map_path: str, *, live: bool) -> None:
+        self._map_path, self._live = map_path, live
+        self._opened: list[Hdf5] = []
+        self._budget = Budget()
+        self._names: dict[str, str] = {}
+        self._members: dict[str, list[str]] = {}
+        self.places: dict[str, Hdf5] = {}
+
+    def add(self, name: str, groups: list[str]) -> None:
+        """Open a shard, in which the map says that some groups are."""
+        file = self._open(name)
+        owners = scan(file)
+        for group, owner in owners.items():
+            if owner.name:
+                self._names.setdefault(group, owner.name)
+        # Groups that the map leaves out are read too, so that none of them passes unseen.
+        others = [group for group, owner in owners.items() if owner.members]
+        for group in dict.fromkeys([*groups, *others]):
+            if group not in owners:
+                raise Incomplete(
+                    self._map_path,
+                    f"{group or 'the model'} should be in {name}, but is not",
+                    "The files belong to different checkpoints; copy them again.",
+                )
+            for member in owners[group].members:
+                self._members.setdefault(group, []).append(member)
+                self.places.setdefault(join(join(group, "vars"), member), file)
+
+    def _open(self, name: str) -> Hdf5:
+        path = filesystem.named_in(os.path.dirname(self._map_path), name)
+        if not filesystem.is_file(path):
+            raise Incomplete(
+                self._map_path,
+                f"{name}, which it names, does not exist",
+                "Copy all files of the checkpoint.",
+            )
+        self._budget.grant(filesystem.size_of(path))
+        file = Hdf5(path, budget=self._budget, live=self._live)
+        self._opened.append(file)
+        return file
+
+    @property
+    def owners(self) -> dict[str, Owner]:
+        """The objects with variables by their group, each with the members in all shards."""
+        return {
+            group: Owner(
+                self._names.get(group, ""), tuple(dict.fromkeys(self._members.get(group, ())))
+            )
+            for group in (*self._names, *self._members)
+        }
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._opened:
+            file.close()
+
+
 def read_map(map_path: str) -> dict[str, list[str]]:
-    """Shard → the groups in it, in the order of the map."""
+    """Return the groups in each shard, in the order of the map; raises a `ReadProblem`."""
     with Source(map_path) as source:
         if source.size > _MAX_MAP:
-            raise Corrupt(map_path, "it is too large for a map of weights", DAMAGED)
+            raise Corrupt(
+                map_path,
+                f"it has {source.size} bytes, which is too many for a map of weights",
+                DAMAGED,
+            )
         text = source.read(0, source.size, "the map")
     try:
         contents = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Corrupt(map_path, f"it is no JSON ({error})", DAMAGED) from error
+        raise Corrupt(map_path, f"it is not valid JSON ({error})", DAMAGED) from error
     weight_map = contents.get("weight_map") if isinstance(contents, dict) else None
     if not isinstance(weight_map, dict):
         raise UnknownFormat(
             map_path,
-            "this is JSON, but no map of Keras weights (it has no weight_map)",
+            "this is JSON, but not a map of Keras weights (it has no weight_map)",
             "Check that it is the right file.",
         )
     shards: dict[str, list[str]] = {}
@@ -109,10 +143,12 @@ def read_map(map_path: str) -> dict[str, list[str]]:
             _require_shard_name(map_path, shard)
             head, _, last = f"/{group}".rpartition("/")
             if last != "vars":
-                raise Corrupt(map_path, f"{group} in it is no group of variables", DAMAGED)
+                raise Corrupt(
+                    map_path, f"{group}, which it names, is not a group of variables", DAMAGED
+                )
             shards.setdefault(shard, []).append(head.strip("/"))
     if len(shards) > _MAX_SHARDS:
-        raise Corrupt(map_path, f"it names {len(shards)} files", DAMAGED)
+        raise Corrupt(map_path, f"it names {len(shards)} files, more than {_MAX_SHARDS}", DAMAGED)
     return shards
 
 
@@ -120,7 +156,7 @@ def _require_shard_name(map_path: str, shard: Any) -> None:
     if not isinstance(shard, str) or not shard.endswith(".h5"):
         raise UnknownFormat(
             map_path,
-            "the files in its weight_map are no HDF5 files of Keras",
+            "the files in its weight_map are not HDF5 files of Keras",
             "bninspect reads TensorFlow and Keras files.",
         )
     if (
@@ -131,6 +167,6 @@ def _require_shard_name(map_path: str, shard: Any) -> None:
     ):
         raise Corrupt(
             map_path,
-            f"it names {shard!r}, which is not a file of its own directory",
+            f"it names {shard!r}, which is not a file in its own directory",
             "Keras never writes this; use another file.",
         )

@@ -139,8 +139,8 @@ def test_metadata_may_be_missing(path):
         ({"model.weights.npz": b"", "config.json": b"{}"}, Unsupported, "NumPy"),
         ({"inner/model.keras": SOUND.read_bytes()}, UnknownFormat, "inner/model.keras"),
         ({"../model.weights.h5": b"", "../config.json": b"{}"}, UnknownFormat, "holds"),
-        ({"word/document.xml": b""}, UnknownFormat, "no .keras file"),
-        ({}, UnknownFormat, "no .keras file"),
+        ({"word/document.xml": b""}, UnknownFormat, "not a .keras file"),
+        ({}, UnknownFormat, "not a .keras file"),
     ],
 )
 def test_other_archives(path, members, kind, words):

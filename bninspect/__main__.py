@@ -3,6 +3,8 @@
 import os
 import sys
 
+from bninspect.cli.exit_codes import PROBLEM
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
@@ -14,7 +16,7 @@ def main() -> None:
         # Python would exit with 1, "findings". The modules that word messages may be missing, too.
         reason = "there is too little memory" if isinstance(error, MemoryError) else str(error)
         os.write(2, f"bninspect: cannot start: {reason}.\n".encode(errors="backslashreplace"))
-        sys.exit(2)
+        sys.exit(PROBLEM)
     run()
 
 

@@ -98,7 +98,7 @@ def _check(
     if options.resume is not None or any(target.format in STREAMED for target in targets):
         from bninspect.runs.resume import settings_of
 
-        config = replace(config, states=True)
+        config = replace(config, fingerprints=True)
         options = options._replace(settings=settings_of(config))
         results = _earlier_results(options, targets)
     with open_sink(targets, options) as sink:

@@ -1,8 +1,7 @@
-"""Where the configuration lies: the file that is named, or the nearest from here upward.
+"""Finding the configuration file: the given one, or the nearest in this directory or one above.
 
-A directory's `bninspect.toml` goes before its `pyproject.toml`, and that counts only if it has a
-table `[tool.bninspect]` (as ruff and pytest look for theirs). Nothing is parsed, and no parser
-imported, unless such a file is there.
+In a directory `bninspect.toml` comes before `pyproject.toml`, which counts only if it has a table
+`[tool.bninspect]` (ruff and pytest do the same). No parser is imported unless there is such a file.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from collections.abc import Iterator
 from bninspect.config.model import OWN_FILE, PROJECT_FILE, Config
 from bninspect.errors import UsageProblem
 
-_LARGEST = 1 << 20  # bytes; a configuration that persons write is a thousandth of it
+_LARGEST = 1 << 20  # bytes; a configuration written by hand is a thousandth of it
 
 
 def base_config(file: str | os.PathLike[str] | None = None, *, isolated: bool = False) -> Config:
-    """What the configuration file says: `file`, or the nearest one, or with `isolated` none.
+    """Read the configuration from `file`, else from the nearest file; with `isolated` from none.
 
-    The keys of a file of any name but `pyproject.toml` stand at its top. Raises `UsageProblem` for
-    a file that is no such configuration, naming the key at fault.
+    Raises `UsageProblem` for a file that is not a configuration, naming the key at fault. Only in a
+    `pyproject.toml` the keys stand below `[tool.bninspect]`, else at the top.
     """
     if file is not None and isolated:
-        raise UsageProblem("--isolated reads no configuration file: give it or --config, not both.")
+        raise UsageProblem("--config cannot be combined with --isolated, which reads no file.")
     if file is not None:
         return _named(os.fspath(file))
     return Config() if isolated else _nearest()
@@ -35,8 +34,8 @@ def _named(file: str) -> Config:
 
     text = _content(file)
     if text is None:
-        missing = "there is no such file" if not os.path.exists(file) else "it is no file"
-        raise UsageProblem(f"--config {file}: {missing}.")
+        reason = "this is not a file" if os.path.exists(file) else "file not found"
+        raise UsageProblem(f"--config {file}: {reason}.")
     config = parse_config(text, file)
     if config is None:
         raise UsageProblem(f"--config {file}: it has no table [tool.bninspect].")
@@ -54,13 +53,13 @@ def _nearest() -> Config:
 
 
 def _candidates() -> Iterator[tuple[str, bytes]]:
-    """Files that may hold a configuration, from the working directory to the root."""
+    """Yield the files that may hold a configuration, from the working directory to the root."""
     try:
         directory = os.getcwd()
-    except FileNotFoundError:  # it has been removed: nothing lies in it
+    except FileNotFoundError:  # it has been removed
         return
     while True:
-        if os.access(directory, os.X_OK):  # of one that may not be searched nothing can be told
+        if os.access(directory, os.X_OK):  # else nothing is known of its files
             own = os.path.join(directory, OWN_FILE)
             text = _content(own)
             if text is not None:
@@ -76,9 +75,9 @@ def _candidates() -> Iterator[tuple[str, bytes]]:
 
 
 def _content(file: str) -> bytes | None:
-    """What a file holds, None if none is there; raises `UsageProblem` if it cannot be told.
+    """Return the content of a file, None if there is none; raises `UsageProblem` if unreadable.
 
-    A device or a named pipe is no file: reading it could wait for ever.
+    A device or a named pipe does not count: reading it could wait for ever.
     """
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
@@ -89,7 +88,7 @@ def _content(file: str) -> bytes | None:
         return None
     except OSError as error:
         raise UsageProblem(
-            f"{file} cannot be read ({error.strerror or error}); --isolated does without it."
+            f"{file} cannot be read ({error.strerror or error}). Use --isolated to ignore it."
         ) from error
     if len(text) > _LARGEST:
         raise UsageProblem(f"{file} is too large for a configuration ({_LARGEST} bytes at most).")

@@ -1,7 +1,6 @@
-"""The options of a run, merged once from file and command line, and frozen.
+"""The options of a run, merged once from the configuration file and the command line.
 
-`make_config` lays the options over what a file says (`toml_file`), wherever that was found
-(`lookup`).
+`lookup` finds the file, `toml_file` parses it, and `make_config` merges the options into it.
 """
 
 from __future__ import annotations
@@ -25,21 +24,24 @@ if TYPE_CHECKING:
 class Config:
     """The options of a run.
 
-    `select` and `ignore` are rule codes or their beginnings. `momentum` stands in where no stored
-    configuration tells it. `patterns` are (role, expression) pairs for names of the user's own.
-    `all_checkpoints` takes all of a training directory instead of its newest. `trends` compares
-    each checkpoint with the one before it of its training, however they are named. `engine` is what
-    reads the files: `native` or `tensorflow`. `since` is an earlier checkpoint to compare with.
-    `skip_unknown` judges files that are named as those that are found in a directory. `jobs` is how
-    many processes read checkpoints; with `scheduler`, its address, a Dask cluster does. `states`
-    asks for the state of the files with each result. `verify` asks for the checksums that take a
-    long time.
-    `severity` has the severities of the user's own, by code or its beginning. `fail_on` is the
-    least severity that fails the run, or `never`. `suppress` are the findings to live with,
-    `baseline` is the file of those that are known.
+    `select` and `ignore` are rule codes or their beginnings. `momentum` is used where no stored
+    configuration has one. `patterns` are those of the user for variable names. `engine` reads the
+    files: `native` or `tensorflow`. `verify` asks for the checksums that take a long time.
 
-    `file` is the configuration file that was used. `sources` says for each key of such a file that
-    does not have its default where its value comes from: files' keys and options.
+    `all_checkpoints` reads all checkpoints of a training directory instead of the newest. `trends`
+    compares each with the one before it of its training, however they are named. `since` is an
+    earlier checkpoint to compare with. `skip_unknown` treats typed files like those found in a
+    directory: a file that is no checkpoint is left out.
+
+    `jobs` is the number of processes that read checkpoints; with `scheduler`, the address of one, a
+    Dask cluster reads them. `fingerprints` asks for the fingerprint of the files in each result.
+
+    `severity` has the user's severities, by code or its beginning. `fail_on` is the least severity
+    that fails the run, or `never`. `suppress` are accepted findings, `baseline` is the file of
+    known ones.
+
+    `file` is the configuration file that was used. `sources` has for each of its keys that does not
+    have the default value where the value comes from: keys of files, and options.
     """
 
     select: tuple[str, ...] = ()
@@ -53,7 +55,7 @@ class Config:
     skip_unknown: bool = False
     jobs: int = 1
     scheduler: str | None = None
-    states: bool = False
+    fingerprints: bool = False
     verify: bool = False
     severity: tuple[tuple[str, Severity], ...] = ()
     fail_on: str = "error"
@@ -80,20 +82,20 @@ def make_config(
     baseline: str | os.PathLike[str] | None = None,
     base: Config | None = None,
 ) -> Config:
-    """Check the options, lay them over `base`, what a configuration file says, and freeze them.
+    """Check the options and merge them into `base`, the content of a configuration file.
 
-    `select` and `ignore` may hold several codes in one string, set apart by commas; each of
-    `patterns` is `ROLE=REGEX`. One string stands for a list of it. Raises
-    `UsageProblem`, naming the option at fault.
+    `select` and `ignore` may hold several codes in one string, separated by commas; each of
+    `patterns` is `ROLE=REGEX`. A string stands for a list of one. Raises `UsageProblem`, naming the
+    option at fault.
 
-    An option takes the place of what the file says, with three exceptions that spare a person from
-    repeating the file: `ignore` adds to it (and `select`, as in ruff, sets both its `select` and
-    its `ignore` aside, for what is asked for by name is to run), and `patterns` go before its own.
+    An option replaces the value of the file, with three exceptions: `ignore` adds to it, `select`
+    replaces both its `select` and its `ignore` (as in ruff: a rule that is named must run), and
+    `patterns` are tried before its own.
     """
     if engine not in ENGINES:
-        raise UsageProblem(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}.")
+        raise UsageProblem(f"--engine: expected one of {', '.join(ENGINES)}, got {engine!r}.")
     if scheduler is not None and jobs != 1:
-        raise UsageProblem("--jobs is for this machine, --scheduler for a cluster: give one.")
+        raise UsageProblem("--jobs cannot be combined with --scheduler, which has its own.")
     selected, ignored = _codes(select), _codes(ignore)
     if select and not selected:
         raise UsageProblem("--select names no rule.")
@@ -127,21 +129,21 @@ def make_config(
 
 
 def _for_every_rule(base: Config) -> Config:
-    """`base` without its choice of rules."""
-    sources = {key: told for key, told in base.sources.items() if key not in ("select", "ignore")}
+    """Return `base` without its choice of rules."""
+    sources = {key: where for key, where in base.sources.items() if key not in ("select", "ignore")}
     return replace(base, select=(), ignore=(), sources=sources)
 
 
 def _sources(base: Config, key: str) -> tuple[str, ...]:
-    """Where the value of a key comes from that an option gives."""
+    """Return the sources of a key that an option sets."""
     if key == "patterns":
         return ("--pattern", *base.sources.get(key, ()))
     return (*(base.sources.get(key, ()) if key == "ignore" else ()), f"--{key}")
 
 
 def checked_momentum(value: float, where: str) -> float:
-    """A momentum; raises `UsageProblem`, which calls its place `where`, if it is none."""
-    if not 0.0 <= value < 1.0:  # NaN is not, either
+    """Return a momentum; raises `UsageProblem`, naming `where`, if it is not in [0, 1)."""
+    if not 0.0 <= value < 1.0:  # also for NaN
         raise UsageProblem(f"{where} must be at least 0 and below 1, not {value}.")
     return float(value)
 

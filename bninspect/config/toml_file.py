@@ -1,6 +1,6 @@
-"""One configuration file → Config: what is wrong in it is a sentence with the file and the key.
+"""Parsing a configuration file into a `Config`. An error names the file and the key.
 
-Its syntax is TOML 1.0; the keys are those of `_KEYS`, spelled like the options.
+The syntax is TOML 1.0; the keys are those of `_KEYS`, spelled like the options.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _TYPES: Mapping[type, str] = {
 
 
 def parse_config(content: bytes, file: str) -> Config | None:
-    """What a file says; None for a `pyproject.toml` without a table `[tool.bninspect]`.
+    """Parse a file; None for a `pyproject.toml` without a table `[tool.bninspect]`.
 
-    Raises `UsageProblem`, which calls the file `file`.
+    Raises `UsageProblem`, naming the file as `file`.
     """
     table = _parse(content, file)
     prefix = ""
@@ -52,11 +52,11 @@ def parse_config(content: bytes, file: str) -> Config | None:
         table = _table(tool["bninspect"], f"{file}: {prefix}")
         prefix += "."
     elif "tool" in table:
-        _fail(file, "the keys stand at the top of this file, not under [tool.bninspect].")
+        _fail(file, "in this file the keys stand at the top, not below [tool.bninspect].")
     values, sources = {}, {}
     for key, value in table.items():
         if key not in _KEYS:
-            _fail(file, f"{(prefix + key)!r} is no key.{_nearest(key, _KEYS)}")
+            _fail(file, f"{(prefix + key)!r} is not a key.{_suggestion(key, _KEYS)}")
         where = f"{file}: {prefix}{key}"
         values[key.replace("-", "_")] = _KEYS[key](value, where)
         sources[key] = (where,)
@@ -71,14 +71,16 @@ def _parse(content: bytes, file: str) -> dict[str, Any]:
     else:
         from tomli import loads
     try:
-        text = content.decode("utf-8-sig")  # editors of Windows begin with a mark
+        text = content.decode("utf-8-sig")  # editors on Windows write a byte order mark
         document: dict[str, Any] = loads(text)
     except UnicodeDecodeError as error:
-        raise UsageProblem(f"{file} is no TOML: it is not UTF-8 (byte {error.start}).") from error
+        reason = f"it is not UTF-8 (byte {error.start})"
+        raise UsageProblem(f"{file} is not valid TOML: {reason}.") from error
     except ValueError as error:  # TOMLDecodeError, and what int() and datetime refuse
-        raise UsageProblem(f"{file} is no TOML: {error}.") from error
+        raise UsageProblem(f"{file} is not valid TOML: {error}.") from error
     except RecursionError as error:
-        raise UsageProblem(f"{file} is no TOML: its values are nested too deeply.") from error
+        reason = "its values are nested too deeply"
+        raise UsageProblem(f"{file} is not valid TOML: {reason}.") from error
     return document
 
 
@@ -119,7 +121,7 @@ def _each_pattern(table: Mapping[str, Any], where: str) -> Iterator[NamePattern]
         role = _one_of(name, ROLES, where)
         place = f"{where}.{role}"
         if isinstance(expressions, str):
-            expressions = [expressions]  # noqa: PLW2901 - one stands for a list of it
+            expressions = [expressions]  # noqa: PLW2901 - a string stands for a list of one
         for expression in _array(expressions, place, "regular expressions"):
             if not expression:
                 _fail(place, "an empty expression matches every name.")
@@ -138,13 +140,13 @@ def _suppression(value: Any, where: str) -> Suppression:
     entry = _table(value, where)
     for key in entry:
         if key not in _ENTRY_KEYS:
-            _fail(where, f"{key!r} is no key.{_nearest(key, _ENTRY_KEYS)}")
+            _fail(where, f"{key!r} is not a key.{_suggestion(key, _ENTRY_KEYS)}")
     missing = next((key for key in ("layer", "rules", "reason") if key not in entry), None)
     if missing:
         _fail(where, f"{missing} is missing; an entry has layer, rules and reason.")
     reason = _string(entry["reason"], f"{where}: reason").strip()
     if not reason:
-        _fail(where, "reason is empty; say why these findings are to be lived with.")
+        _fail(where, "reason is empty; say why these findings are accepted.")
     return Suppression(
         layer=_string(entry["layer"], f"{where}: layer"),
         rules=_selected(entry["rules"], f"{where}: rules"),
@@ -155,14 +157,14 @@ def _suppression(value: Any, where: str) -> Suppression:
 
 
 def _date(value: Any, where: str) -> date:
-    if type(value) is date:  # a date with a time is another type, derived from it
+    if type(value) is date:  # a date with a time is a subclass
         return value
     if not isinstance(value, str) or not _DATE.fullmatch(value):
-        _fail(where, "it is to be a date, such as 2030-12-31.")
+        _fail(where, f"expected a date such as 2030-12-31, got {value!r}.")
     try:
         return date.fromisoformat(value)
     except ValueError as error:
-        raise UsageProblem(f"{where}: there is no day {value}.") from error
+        raise UsageProblem(f"{where}: {value} is not a date of the calendar.") from error
 
 
 def _code(code: Any, where: str) -> str:
@@ -175,9 +177,9 @@ def _code(code: Any, where: str) -> str:
 
 def _one_of(value: Any, known: Iterable[Word], where: str) -> Word:
     word = _string(value, where)
-    found = next((one for one in known if one == word), None)
+    found = next((known_word for known_word in known if known_word == word), None)
     if found is None:
-        _fail(where, f"{word!r} is not known.{_nearest(word, known)}")
+        _fail(where, f"{word!r} is not a known value.{_suggestion(word, known)}")
     return found
 
 
@@ -186,7 +188,7 @@ def _array(value: Any, where: str, of: str) -> list[str]:
         _wrong_type(value, f"an array of {of}", where)
     for item in value:
         if not isinstance(item, str):
-            _wrong_type(item, f"an array of {of}", where, "with ")
+            _wrong_type(item, f"an array of {of}", where, "one with ")
     return value
 
 
@@ -211,16 +213,16 @@ def _file(value: Any, where: str) -> str:
     return name
 
 
-def _wrong_type(value: Any, wanted: str, where: str, but: str = "") -> NoReturn:
+def _wrong_type(value: Any, expected: str, where: str, prefix: str = "") -> NoReturn:
     found = _TYPES.get(type(value), "a date or time")
-    _fail(where, f"it is to be {wanted}, not {but}{found}.")
+    _fail(where, f"expected {expected}, got {prefix}{found}.")
 
 
 def _fail(where: str, message: str) -> NoReturn:
     raise UsageProblem(f"{where}: {message}")
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _suggestion(word: str, known: Iterable[str]) -> str:
     """Return the sentence after that on an unknown word: the nearest known word, or all of them."""
     names = list(known)
     return did_you_mean(nearest(word, names, cutoff=0.5)) or f" Known: {', '.join(names)}."

@@ -31,7 +31,7 @@ def examine_sequentially(
     latest: dict[Training, CheckpointReport] = {}
     for item in found:
         previous = latest.get(item.training) if follows and item.training else None
-        fingerprint = _fingerprint_of(item) if config.states else None  # before it is read
+        fingerprint = _fingerprint_of(item) if config.fingerprints else None  # before it is read
         report = examine(item, config, rules, since=since, previous=previous)
         if fingerprint is not None:
             report = replace(report, state=fingerprint)

@@ -62,7 +62,7 @@ def _import_tensorflow() -> Any:
     except ImportError as error:
         raise UsageProblem(
             f"--engine tensorflow needs TensorFlow, which cannot be imported ({error})."
-            " Install it with: pip install 'tensorflow>=2.12'"
+            " Install it with: pip install 'bninspect[tensorflow]'"
         ) from error
     return tensorflow
 

@@ -85,7 +85,7 @@ def test_without_tensorflow_the_command_to_install_it_is_told(run, monkeypatch):
     outcome = run("check", path, "--engine", "tensorflow")
     assert outcome.exit_code == 2
     assert outcome.out == ""
-    assert "pip install 'tensorflow>=2.12'" in outcome.err
+    assert "pip install 'bninspect[tensorflow]'" in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 

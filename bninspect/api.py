@@ -34,8 +34,8 @@ def check(
     A path is a prefix, a file of a checkpoint, a directory or a pattern. A training directory
     stands for its newest checkpoint, with `all_checkpoints` for all of them; a directory without
     a state file stands for every checkpoint below it. `select` and `ignore` are rule codes or
-    their beginnings, `momentum` (0 to 1) stands in where none is stored, `patterns` are
-    `ROLE=REGEX` for variable names of your own, `engine` is what reads the files. `verify`
+    their beginnings, `momentum` (0 to 1) is used where none is stored, `patterns` are `ROLE=REGEX`
+    for variable names of your own, `engine` is what reads the files. `verify`
     verifies the checksum of `.keras` archives of any size, not only of small ones on the disk. A
     checkpoint that cannot be read is reported with its `error`. Raises `UsageProblem` for a wrong
     option.
@@ -47,7 +47,7 @@ def check(
     each, whose names do), if it has the same layers and its step is later; a note says where that
     is not so and it matters.
 
-    No configuration file is looked for: `config` names the one to use (`bninspect.toml`, or a
+    No configuration file is searched for: `config` names the one to use (`bninspect.toml`, or a
     `pyproject.toml` with a table `[tool.bninspect]`), with its suppressions and its baseline.
     """
     options = make_config(
@@ -84,7 +84,7 @@ def compare(
     patterns: str | Iterable[str] = (),
     engine: Engine = "native",
 ) -> Comparison:
-    """Say what became of each BN layer from checkpoint to checkpoint of one training.
+    """Compare each BN layer from checkpoint to checkpoint of one training.
 
     `paths` name two checkpoints or more, oldest first; a directory stands for all that it keeps.
     Statistics that stood still while training went on are findings (BN107), and so are NaN (BN301)

@@ -1,7 +1,7 @@
-"""What can go wrong: you (`UsageProblem`) or the file (`ReadProblem`).
+"""Exceptions for wrong usage (`UsageProblem`) and for files that cannot be read (`ReadProblem`).
 
-Every message is a sentence a person can act on. `ReadProblem.kind` is one of the words that the
-JSON report promises in `error.kind`. A bug of ours is none of these and stays a traceback.
+Every message is a sentence that a user can act on. `ReadProblem.kind` is one of the words that the
+JSON report promises in `error.kind`. A bug in bninspect is none of these and stays a traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _LONGEST_WORD, _LONGEST_MESSAGE = 200, 2000  # characters
 
 
 def shortened(text: str) -> str:
-    """A message without the middle of what no person would read: names in a file may be endless."""
+    """Return a message without the middle of very long words: names in a file may be endless."""
     words = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _cut(word[0], _LONGEST_WORD), text)
     return _cut(words, _LONGEST_MESSAGE)
 
@@ -24,21 +24,21 @@ def _cut(text: str, longest: int) -> str:
 
 
 class BninspectError(Exception):
-    """Base of everything bninspect raises on purpose."""
+    """Base class of all exceptions that bninspect raises on purpose."""
 
 
 class UsageProblem(BninspectError):
-    """The call cannot be carried out as it was made: an option, a rule code, a layer name."""
+    """Wrong usage: an option, a rule code, a layer name."""
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(message))
 
 
 class ReadProblem(BninspectError):
-    """A checkpoint could not be read.
+    """A checkpoint that could not be read.
 
     `path` is the file at fault, `message` says what is wrong with it (a clause without a full
-    stop), `hint` is one sentence on what to do. Endless names in these two lose their middle.
+    stop), `hint` is one sentence on what to do. Very long words in these two lose their middle.
     """
 
     kind: ClassVar[str] = "corrupt"
@@ -50,49 +50,49 @@ class ReadProblem(BninspectError):
         super().__init__(f"{path}: {self.message}. {self.hint}")
 
     def __reduce__(self) -> tuple[type[ReadProblem], tuple[str, str, str]]:
-        """How it travels from one process to another."""
+        """Return how to pickle it, as for sending it to another process."""
         return type(self), (self.path, self.message, self.hint)
 
 
 class NotFound(ReadProblem):
-    """Nothing lies where the path points."""
+    """A path that does not exist."""
 
     kind = "not-found"
 
 
 class UnknownFormat(ReadProblem):
-    """There is a file, but it is none that TensorFlow or Keras writes."""
+    """A file that TensorFlow and Keras do not write."""
 
     kind = "unknown-format"
 
 
 class NotFetched(UnknownFormat):
-    """There is what Git LFS leaves in the place of a file that it has not fetched."""
+    """A pointer that Git LFS leaves in the place of a file that it has not fetched."""
 
 
 class Corrupt(ReadProblem):
-    """The bytes contradict the format or their own checksum."""
+    """A file whose bytes contradict the format or their own checksum."""
 
     kind = "corrupt"
 
 
 class Incomplete(ReadProblem):
-    """A part is missing: a shard, the end of a file, the slice of a variable."""
+    """A checkpoint without a part: a shard, the end of a file, the slice of a variable."""
 
     kind = "incomplete"
 
 
 class Overwritten(Incomplete):
-    """A local file was written while it was read, so what was read is a mixture of two states."""
+    """A local file that was written while it was read: the bytes are of two versions."""
 
 
 class Unsupported(ReadProblem):
-    """The file is what it claims to be, and bninspect does not read that."""
+    """A valid file that bninspect does not read, or for which there is too little memory."""
 
     kind = "unsupported"
 
 
 class Unreachable(ReadProblem):
-    """A server gives nobody, or not this one, what lies there; that tells nothing of the file."""
+    """A file that the server did not deliver, or not to this user; the file may be fine."""
 
     kind = "unreachable"

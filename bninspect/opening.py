@@ -1,4 +1,4 @@
-"""Opening whatever a path names: the one module that knows both `locate` and `formats`."""
+"""Opening the checkpoint that a path names: the one user of both `locate` and `formats`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bninspect.storage.urls import strip_credentials
 
 
 def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
-    """Open whatever `path` means: a prefix, a file of a checkpoint, a directory, a Keras file.
+    """Open the checkpoint that `path` names: a prefix, a file of it, a directory, a Keras file.
 
     Only names are read now; values when a variable's `read` is called. Close the checkpoint, or
     use it as a context manager. `engine` is what reads the files. Raises a `ReadProblem`, also for
@@ -30,7 +30,7 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
 
 
 def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
-    """All checkpoints that `path` names: see `discover`, which most paths can do without."""
+    """Return all checkpoints that `path` names; `discover` is imported only if it is needed."""
     try:
         if not every and not filesystem.is_directory(path):
             return [Found(path, locate(path))]

@@ -1,4 +1,4 @@
-"""One checkpoint → what is in it and what the rules say: opened, found, read, judged."""
+"""Examining one checkpoint: open it, find its BN layers, read their values, apply the rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bninspect.batchnorm.find_layers import (
     unmatched,
 )
 from bninspect.config.model import Config
-from bninspect.errors import Incomplete, Overwritten, ReadProblem
+from bninspect.errors import Incomplete, Overwritten, ReadProblem, Unsupported
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.optimizer_slots import with_signs_of_optimizers
 from bninspect.evidence.progress import read_optimizer_steps, read_step
@@ -51,7 +51,7 @@ def examine(
 ) -> CheckpointReport:
     """Return the report of one checkpoint; with `rules` None its values may be missing.
 
-    It is compared with `since`, which a person named; without that, with `previous`, the one before
+    It is compared with `since`, which the user named; without that, with `previous`, the one before
     it of its training by the names, if it is a later state of that.
     """
     path = found.path
@@ -65,7 +65,7 @@ def examine(
     except MemoryError:
         message = "reading it takes more memory than there is"
         return CheckpointReport(
-            path=path, error=ReadProblem(path, message, "Check it on a larger machine.")
+            path=path, error=Unsupported(path, message, "Check it on a larger machine.")
         )
 
 
@@ -79,7 +79,7 @@ def _read(
 ) -> CheckpointReport:
     """Return the report of one checkpoint; raises `Overwritten` if its files changed meanwhile."""
     target = _located(found)
-    # What is not finite is a finding (BN301), not a matter for numpy's warnings.
+    # Values that are not finite are findings (BN301): numpy need not warn of them.
     with (
         filesystem.unchanged(target.path),
         open_target(found.path, target, config.engine, verify=config.verify) as checkpoint,
@@ -122,7 +122,7 @@ def _inspect(
         if step is None or any(map(may_be_stuck, layers)):
             prefetch_evidence(checkpoint, layers)
             optimizer_steps = read_optimizer_steps(checkpoint)
-        layers = [with_training(checkpoint, one, step, optimizer_steps) for one in layers]
+        layers = [with_training(checkpoint, layer, step, optimizer_steps) for layer in layers]
         layers = with_signs_of_optimizers(checkpoint, layers)
     except Incomplete as problem:
         if rules is not None:
@@ -132,7 +132,7 @@ def _inspect(
     comparison = _compare(layers, step, since, previous)
     layers = comparison.layers
     notes = (*notes, *comparison.notes)
-    graph = _GraphBeside(checkpoint, layers)
+    graph = _LazyGraphEvidence(checkpoint, layers)
     context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
     findings = apply_rules(layers, rules or (), context)
     notes = (*notes, *not_judged(layers, rules or (), context))
@@ -156,10 +156,10 @@ def _inspect(
 
 
 class _Comparison(NamedTuple):
-    """The layers with what became of them since an earlier checkpoint, and notes on it.
+    """The layers with their changes since an earlier checkpoint, and notes on the comparison.
 
-    `since` is for the comparison that a person asked for, `previous` the path of the checkpoint
-    before this one of its training.
+    `since` describes the checkpoint of `--since`; `previous` is the path of the checkpoint before
+    this one of its training.
     """
 
     layers: list[BNLayer]
@@ -193,8 +193,8 @@ def _compare(
     return _Comparison(layers, notes, None, before)
 
 
-class _GraphBeside:
-    """What the graph beside a checkpoint proves of its layers, read when a rule first asks.
+class _LazyGraphEvidence:
+    """The evidence of the stored graph about the layers, read when a rule first asks for it.
 
     A graph that cannot be read proves nothing, and `notes` say so.
     """

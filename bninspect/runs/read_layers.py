@@ -1,4 +1,4 @@
-"""The values of the BN layers of an open checkpoint, and the evidence of training beside them."""
+"""Reading the values of BN layers from an open checkpoint, and the evidence of their training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bninspect.model.roles import Role
 def read_what_is_there(
     checkpoint: Checkpoint, layers: Sequence[BNLayer]
 ) -> tuple[int | None, list[BNLayer], str]:
-    """The step, the layers with what values there are, and what to say of the others."""
+    """Return the step, the layers with the values that can be read, and a note on the others."""
     step = None
     with suppress(Incomplete):
         step = read_step(checkpoint)
@@ -57,7 +57,7 @@ def _is_there(variable: Variable) -> bool:
 
 
 def prefetch_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
-    """Tell the reader what will be read of all layers, and of the step."""
+    """Prefetch the values of all layers, and the step (remote files only)."""
     read = (
         variable
         for layer in layers
@@ -67,19 +67,19 @@ def prefetch_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
 
 
 def prefetch_evidence(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
-    """Tell the reader what will be read of those layers that may be stuck."""
+    """Prefetch the evidence of training of the layers that may be stuck (remote files only)."""
     checkpoint.prefetch(evidence_variables(checkpoint, filter(may_be_stuck, layers)))
 
 
 def may_be_stuck(layer: BNLayer) -> bool:
-    """Whether a statistic of a layer, which has its values, is at its initial value throughout."""
+    """Return whether a statistic of a layer with values is at its initial value throughout."""
     return bool(layer.statistics) and any(values.all_initial for values in layer.statistics or ())
 
 
 def with_training(
     checkpoint: Checkpoint, layer: BNLayer, step: int | None, optimizers: Sequence[OptimizerSteps]
 ) -> BNLayer:
-    """A layer, which has its values, with evidence of training where a rule needs it."""
+    """Return a layer with values together with its evidence of training, if a rule needs it."""
     if not may_be_stuck(layer):
         written = optimized(layer, checkpoint.variables)
         return replace(layer, training=TrainingEvidence(optimized=written)) if written else layer

@@ -134,7 +134,7 @@ class Results:
             raise UsageProblem(
                 f"--resume {self._path}: its results were made with other options (rules,"
                 " severities, momentum, patterns, suppressions, baseline, --since,"
-                " --all-checkpoints or --engine). Use those options, or give another file."
+                " --all-checkpoints, --verify or --engine). Use those options, or another file."
             )
         self._lines.pop(path, None)
         if isinstance(path, str) and isinstance(state, str) and error is None:

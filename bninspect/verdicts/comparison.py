@@ -1,4 +1,4 @@
-"""Several checkpoints of one training → what became of each BN layer. No I/O.
+"""Comparison of the checkpoints of one training: the changes of each BN layer. No I/O.
 
 Checkpoints come oldest first; the *interval* k lies between checkpoint k and checkpoint k + 1.
 Time and memory grow with layers times checkpoints: each is compared with its neighbour alone.
@@ -34,7 +34,7 @@ _OVER = (
 
 
 class Stretch(NamedTuple):
-    """Checkpoints `first` to `last`, in which a layer was one and the same way.
+    """Checkpoints `first` to `last`, in which a layer had the same state.
 
     `findings` is what a rule says of it. `or_earlier` says that it may have begun before `first`:
     no earlier checkpoint shows otherwise. `never_moved` says that the statistics are at their
@@ -70,48 +70,48 @@ class LayerHistory:
 
     @property
     def last(self) -> BNLayer:
-        """The layer in the newest checkpoint that has it."""
+        """Return the layer in the newest checkpoint that has it."""
         return next(layer for layer in reversed(self.layers) if layer is not None)
 
     @property
     def name(self) -> str:
-        """What the newest checkpoint that has it calls it."""
+        """Return its name in the newest checkpoint that has it."""
         return self.last.name
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Those of all stretches."""
+        """Return the findings of all stretches."""
         return tuple(finding for stretch in self.judged for finding in stretch.findings)
 
     @property
     def judged(self) -> tuple[Stretch, ...]:
-        """All stretches, those that stood still first."""
+        """Return all stretches, those that stood still first."""
         return (*self.stretches, *self.not_finite, *self.negative)
 
     @property
     def compared(self) -> bool:
-        """Whether anything of it could be compared at all."""
+        """Return whether any member could be compared."""
         return any(self.changes)
 
     @property
     def still_since(self) -> int | None:
-        """The checkpoint since which no statistic moved, up to the newest; None if they moved."""
+        """Return the checkpoint since which no statistic moved, up to the newest, or None."""
         stretch = self.lasting(self.stretches)
         return None if stretch is None else stretch.first
 
     def lasting(self, stretches: Sequence[Stretch]) -> Stretch | None:
-        """The one of some stretches that lasts up to the newest checkpoint, if one does."""
+        """Return the stretch that lasts up to the newest checkpoint, if one does."""
         lasts = stretches and stretches[-1].last == len(self.changes)
         return stretches[-1] if lasts else None
 
     def moved(self, *roles: Role) -> bool:
-        """Whether one of some members moved in any interval."""
+        """Return whether one of some members moved in any interval."""
         return any(role in one and one[role].moved for one in self.changes for role in roles)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What became of every BN layer from checkpoint to checkpoint.
+    """The changes of every BN layer from checkpoint to checkpoint.
 
     `checkpoints` are those that could be read, oldest first; `unreadable` are the others. `labels`
     is what sentences call each of the former.
@@ -125,17 +125,17 @@ class Comparison:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Those of all layers."""
+        """Return the findings of all layers."""
         return tuple(finding for layer in self.layers for finding in layer.findings)
 
     @property
     def step_goes_back(self) -> tuple[int, int] | None:
-        """The first stored step that is larger than the next, and that; None if they are sorted."""
+        """Return the first two consecutive steps of which the second is smaller, or None."""
         steps = [item.step for item in self.checkpoints if item.step is not None]
         return next(((a, b) for a, b in pairwise(steps) if a > b), None)
 
     def when(self, stretch: Stretch) -> str:
-        """`since step 40`, `from step 40 until step 60`: no more than the checkpoints show."""
+        """Return the time of a stretch: `since step 40`, `from step 40 until step 60`."""
         return _when(stretch, self.labels)
 
 
@@ -166,7 +166,7 @@ def compare_checkpoints(reports: Sequence[CheckpointReport]) -> Comparison:
 
 
 class _Run(NamedTuple):
-    """What the layers of one comparison share; `trained` counts gammas and betas by interval."""
+    """Data that the layers of a comparison share; `trained` counts moved gammas and betas."""
 
     checkpoints: tuple[CheckpointReport, ...]
     labels: tuple[str, ...]
@@ -174,7 +174,7 @@ class _Run(NamedTuple):
 
 
 def _labels(checkpoints: Sequence[CheckpointReport]) -> tuple[str, ...]:
-    """`step 20` where steps are stored and tell the checkpoints apart, else their paths."""
+    """Return labels such as `step 20` if all have a step of their own, else the paths."""
     steps = [item.step for item in checkpoints]
     if None not in steps and len({*steps}) == len(steps):
         return tuple(f"step {step}" for step in steps)
@@ -182,7 +182,7 @@ def _labels(checkpoints: Sequence[CheckpointReport]) -> tuple[str, ...]:
 
 
 def _notes(checkpoints: Sequence[CheckpointReport]) -> Iterator[str]:
-    """What contradicts the order, and what each checkpoint has to say of itself."""
+    """Yield a note on each contradiction of the order, and the notes of each checkpoint."""
     stored = [item for item in checkpoints if item.step is not None]
     for before, after in pairwise(stored):
         if (before.step or 0) > (after.step or 0):
@@ -197,7 +197,7 @@ def _notes(checkpoints: Sequence[CheckpointReport]) -> Iterator[str]:
 
 
 def _tracks(checkpoints: Sequence[CheckpointReport]) -> list[tuple[BNLayer | None, ...]]:
-    """Each layer through all checkpoints: in the order of the newest, then those that are gone."""
+    """Return each layer through all checkpoints, in the order of the newest, missing ones last."""
     tracks: list[list[BNLayer | None]] = []
     newest: list[BNLayer] = []  # what each track was last seen as
     order: list[int] = []
@@ -247,7 +247,7 @@ def _when(stretch: Stretch, labels: Sequence[str]) -> str:
 def _stretches(
     run: _Run, layers: Sequence[BNLayer | None], changes: Sequence[Changes]
 ) -> Iterator[Stretch]:
-    """When the statistics stood still, and what BN107 says of it, once for each time."""
+    """Yield each stretch in which the statistics stood still, with its finding (BN107)."""
     intervals = range(len(changes))
     still = [
         layer is not None and stood_still(layer, change)
@@ -270,7 +270,7 @@ def _stretches(
 
 
 class _Defect(NamedTuple):
-    """What one checkpoint alone shows to be wrong: the rule, whether it is so, and what else is."""
+    """A defect that one checkpoint alone shows: its rule, its test, and the words for no defect."""
 
     code: str
     is_in: Callable[[BNLayer], bool]
@@ -282,7 +282,7 @@ _NEGATIVE = _Defect("BN302", lambda one: one.has_negative_variance, "no variance
 
 
 def _wrong(run: _Run, layers: Sequence[BNLayer | None], defect: _Defect) -> Iterator[Stretch]:
-    """When a layer had a defect, and what the rule says of it."""
+    """Yield each stretch in which a layer had a defect, with the finding of its rule."""
     wrong = [layer is not None and defect.is_in(layer) for layer in layers]
     for is_wrong, group in groupby(range(len(layers)), key=wrong.__getitem__):
         members = list(group)
@@ -302,7 +302,7 @@ def _wrong(run: _Run, layers: Sequence[BNLayer | None], defect: _Defect) -> Iter
 
 
 def _as_of_today(findings: tuple[Finding, ...], run: _Run, last: int) -> tuple[Finding, ...]:
-    """What is over by the newest checkpoint is no error of it: a warning, which says until when."""
+    """Downgrade errors that ended before the newest checkpoint to warnings that say when."""
     if last == len(run.labels) - 1:
         return findings
     ended = f"this lasted until {run.labels[last]}"
@@ -344,7 +344,7 @@ def _judge(
 
 
 def _events(layers: Sequence[BNLayer | None], labels: Sequence[str]) -> Iterator[str]:
-    """What happened to the layer itself, from checkpoint to checkpoint."""
+    """Yield sentences on what happened to the layer itself, from checkpoint to checkpoint."""
     known: BNLayer | None = None
     for number, layer in enumerate(layers):
         if layer is None:

@@ -1,6 +1,7 @@
-"""From a list of files to the checkpoints they are parts of, where a tool has made the list.
+"""The checkpoints that a list of files belongs to, where a tool such as pre-commit made the list.
 
-Such tools go by the ends of names. What is no checkpoint is told as in a directory: see `discover`.
+Such tools select files by the ends of their names, so each file is judged as one that is found in a
+directory: see `discover`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from bninspect.storage import filesystem
 
 
 def listed_files(paths: Iterable[str]) -> dict[str, list[Found]]:
-    """By file: the checkpoint it is a part of, none if it is no checkpoint's.
+    """Return by file the checkpoint that it is a part of; an empty list if it is of none.
 
-    Left out are paths that lead to no file, and state files, which stand for their directory.
+    Paths without a file are left out, and so are state files, which stand for their directory.
     """
     parts: dict[str, dict[str, set[str]]] = {}
     found: dict[str, list[Found]] = {}
@@ -39,6 +40,6 @@ def listed_files(paths: Iterable[str]) -> dict[str, list[Found]]:
 
 
 def _is_file(path: str) -> bool:
-    with suppress(ReadProblem):  # where nobody can tell, who looks for checkpoints says why
+    with suppress(ReadProblem):  # finding checkpoints raises it
         return filesystem.is_file(path)
     return False

@@ -89,8 +89,8 @@ def _series(counts: Mapping[str, int]) -> dict[str, str]:
     for folder in counts:
         parent, name = os.path.split(folder)
         alike.setdefault(os.path.join(parent, without_numbers(name)), []).append(folder)
-    return {
-        folder: pattern if len(folders) > 1 and all(counts[one] == 1 for one in folders) else folder
-        for pattern, folders in alike.items()
-        for folder in folders
-    }
+    series: dict[str, str] = {}
+    for pattern, folders in alike.items():
+        is_series = len(folders) > 1 and all(counts[folder] == 1 for folder in folders)
+        series.update((folder, pattern if is_series else folder) for folder in folders)
+    return series

@@ -1,6 +1,6 @@
-"""Bytes at an offset: the one room that knows where a file's bytes come from.
+"""Reading bytes of a file at an offset, from the local disk or from a server.
 
-No more is read than asked for, and nothing is allocated before the request has been held against
+No more is read than asked for, and nothing is allocated before the request has been compared with
 the size of the file.
 """
 
@@ -27,14 +27,14 @@ from bninspect.errors import (
 from bninspect.storage.overwrites import note_opened
 from bninspect.storage.urls import is_url
 
-# What a file of a repository is until `git lfs` has fetched it: never as large as this
-# (blobSizeCutoff of lfs/pointer.go), and it begins so (docs/spec.md of Git LFS).
+# A pointer stands for a file of a repository until `git lfs` has fetched it. It is smaller than
+# this (blobSizeCutoff of lfs/pointer.go), and begins so (docs/spec.md of Git LFS).
 _POINTER_LIMIT = 1024
 _POINTER_HEAD = b"version https://git-lfs"
 
 _LOCAL_PIECE, _REMOTE_PIECE = 1 << 20, 16 << 20  # bytes of a long read
 
-# Without O_NONBLOCK a named pipe would be waited for.
+# O_NONBLOCK: opening a named pipe would wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 # A look into a file; it may return others for which it has found the way, among other things.
@@ -42,10 +42,10 @@ Look = Callable[[], Any]
 
 
 class Budget:
-    """How many bytes of values may be read from a checkpoint.
+    """Limit on the bytes of values that are read from one checkpoint.
 
-    Entries of an index may share bytes, and compressed data may unpack to any size, so the claims
-    of single variables do not bound what all of them take. A sound checkpoint stays far below.
+    Entries of an index may share bytes, and compressed data may unpack to any size, so checking
+    each variable alone does not limit what all of them take. A sound checkpoint stays far below.
     """
 
     _FREE = 64 << 20
@@ -55,11 +55,11 @@ class Budget:
         self._left = self._FREE
 
     def grant(self, stored: int) -> None:
-        """Allow for `stored` more bytes that are there."""
+        """Raise the limit, as a file of the checkpoint has `stored` bytes."""
         self._left += self._GROWTH * stored
 
     def take(self, size: int, path: str) -> None:
-        """Use `size` bytes; raises `Corrupt`, naming `path`, if they are not left."""
+        """Count `size` bytes that are read; raises `Corrupt` for `path` beyond the limit."""
         self._left -= size
         if self._left < 0:
             raise Corrupt(
@@ -70,11 +70,11 @@ class Budget:
 
 
 class Source:
-    """A file opened for reads at an offset, or an object behind a URL.
+    """An open file, local or remote, read at offsets.
 
-    `path` is the file's name as it is to appear in messages, `size` its length in bytes.
-    Raises `NotFound` if there is no such file, `UnknownFormat` if it is none (a pipe, a device),
-    `NotFetched` if it stands for one (a Git LFS pointer), `ReadProblem` if it cannot be opened.
+    `path` is the name that messages show, `size` the length in bytes. Raises `NotFound` without
+    such a file, `UnknownFormat` for a directory, a pipe or a device, `NotFetched` for a Git LFS
+    pointer, another `ReadProblem` if it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -123,7 +123,7 @@ class Source:
         try:
             return os.pread(self._descriptor, len(_POINTER_HEAD), 0) == _POINTER_HEAD
         except OSError:
-            return False  # whoever reads the file is told
+            return False  # reading the file raises it
 
     def require(self, offset: int, length: int, what: str) -> None:
         """Raise `Incomplete` unless the file has `length` bytes at `offset`."""
@@ -181,7 +181,7 @@ class Source:
             self._object.prefetch((offset, offset + length) for offset, length in places)
 
     def _read_parts(self, data: bytes, offset: int, length: int) -> bytes:
-        """Go on after a read that ended early: some file systems serve a long one in parts."""
+        """Continue a read that ended early: some file systems serve a long one in parts."""
         parts = [data]
         got = len(data)
         while got < length and parts[-1]:
@@ -190,13 +190,13 @@ class Source:
         return b"".join(parts)
 
     def window(self, offset: int, size: int, what: str) -> Window:
-        """The `size` bytes at `offset` as a file; raises `Incomplete` if they are not all there."""
+        """Return the `size` bytes at `offset` as a file; raises `Incomplete` beyond the end."""
         self.require(offset, size, what)
         window = Window(lambda at, length: self.read(offset + at, length, what), size)
         if self._object is not None:
-            here = self._object.has
+            is_cached = self._object.has
             window.prefetch = lambda places: self.prefetch((offset + at, n) for at, n in places)
-            window.is_fetched = lambda at, length: here(offset + at, length)
+            window.is_fetched = lambda at, length: is_cached(offset + at, length)
         return window
 
     def is_being_written(self) -> bool:
@@ -242,18 +242,19 @@ def prefetch_all(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> 
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(len(places)) as pool:
-            list(pool.map(lambda one: one[0].prefetch(one[1]), places))
+            list(pool.map(lambda place: place[0].prefetch(place[1]), places))
 
 
 class NotFetchedYet(OSError):
-    """Bytes of a remote file that are not here; raised only while a prefetch collects such."""
+    """Bytes of a remote file are not fetched; raised only while a prefetch collects misses."""
 
 
 class Window(io.RawIOBase):
-    """`size` bytes as a file that can only be read; `read` gives those at an offset and a length.
+    """A part of a file as a read-only file object, without a copy of it.
 
-    For code that wants a file: it gets a part of one without a copy of it. A `ReadProblem` of
-    `read` comes through; a read beyond the end is an OSError.
+    `read` returns bytes by offset and length; a `ReadProblem` that it raises comes through. Reading
+    beyond the `size` is an OSError.
+
     `prefetch` is that of a `Source`, None for a local file. While `misses` is a list, bytes that
     would have to be fetched are noted there instead, and reading them raises OSError.
     """
@@ -269,25 +270,25 @@ class Window(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """A window can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """A window can be read in any order."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to an offset from the start, the place reached or the end."""
+        """Set the position, from the start, the position or the end; return it."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         self._position = max(start + offset, 0)
         return self._position
 
     def tell(self) -> int:
-        """The place reached."""
+        """Return the position."""
         return self._position
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """The `length` bytes at `offset`; raises OSError if the window does not reach that far."""
+        """Return the `length` bytes at `offset`; raises OSError beyond the end of the window."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise OSError(f"{length} bytes at offset {offset} lie beyond its end")
         if self.misses is not None and self.is_fetched and not self.is_fetched(offset, length):
@@ -296,7 +297,7 @@ class Window(io.RawIOBase):
         return self._read_at(offset, length)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most `size` bytes; the buffer for them is never larger than what is left."""
+        """Return at most `size` bytes from the position on, fewer at the end."""
         left = max(self.size - self._position, 0)
         length = left if size is None or size < 0 else min(size, left)
         data = self.read_at(self._position, length) if length else b""

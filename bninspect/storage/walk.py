@@ -1,4 +1,4 @@
-"""A walk through a directory and all below it: each directory once, and the names of its files."""
+"""Traversal of a directory tree: each directory once, with the names of its files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bninspect.storage import filesystem
 
 
 class Directory(NamedTuple):
-    """One that the walk came to, and the names of its files; `fault` says why it has none.
+    """A directory of the tree and the names of its files.
 
-    `total` counts the names of all kinds.
+    `total` counts the names of all kinds. `fault` says why the directory could not be read.
     """
 
     path: str
@@ -23,15 +23,15 @@ class Directory(NamedTuple):
 
 
 def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
-    """`root`, then its sub-directories in natural order.
+    """Yield `root` and all directories below it, in natural order.
 
-    Links to directories come last, so that what they lead to is met by its own name if it has one
-    here, and are never followed out to what lies around `root`. What is hidden is left out, and so
-    are the sub-directories of a SavedModel that are called as in `without`.
+    Links to directories come last: what they lead to is yielded under its own name if it has one in
+    the tree. A link to a directory that contains `root` is not followed. Hidden names are left out,
+    and so are the sub-directories of a SavedModel that are named in `without`.
     """
     ahead, links = [root], list[str]()
     seen: set[Hashable] = set()
-    home = filesystem.real_path(root)
+    real_root = filesystem.real_path(root)
     while ahead or links:
         path = ahead.pop() if ahead else links.pop(0)
         try:
@@ -41,7 +41,7 @@ def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
             seen.add(place)
             names, below, linked = _entries(path)
         except OSError as error:
-            # One below that is gone was there a moment ago, and is no longer part of the tree.
+            # A directory that is gone was deleted since its parent was listed.
             if path == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
                 yield Directory(path, set(), fault=error)
             continue
@@ -49,20 +49,20 @@ def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
             below = [name for name in below if name not in without]
         ahead += (os.path.join(path, name) for name in reversed(below))
         targets = (os.path.join(path, name) for name in linked)
-        links += (target for target in targets if not _leads_out(target, home))
+        links += (target for target in targets if not _leads_out(target, real_root))
         yield Directory(path, names, len(names) + len(below) + len(linked))
 
 
 def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
-    """Names in a directory: files, directories, links to directories; none that are hidden.
+    """Return the names in a directory that are not hidden: files, directories, links to those.
 
-    A link that leads nowhere counts as a file: what it should be may be missed.
+    A link that leads nowhere counts as a file: it stands for one that is missing.
     """
     names, below, linked = set[str](), list[str](), list[str]()
     for name, kind in filesystem.entries_in(directory):
         part = PART.fullmatch(name)
         if name.startswith(".") and not (part and part[1] == ""):
-            continue  # a prefix may have an empty basename: `.index`
+            continue  # a checkpoint's prefix may have an empty basename: `.index`
         if kind == "file":
             names.add(name)
         else:
@@ -70,7 +70,7 @@ def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
     return names, sorted(below, key=natural_order), sorted(linked, key=natural_order)
 
 
-def _leads_out(link: str, home: str) -> bool:
-    """Whether a link leads to a directory around the walk, which would be a walk of all of that."""
+def _leads_out(link: str, real_root: str) -> bool:
+    """Return whether a link leads to a directory that contains the tree."""
     target = filesystem.real_path(link)
-    return os.path.join(home, "").startswith(os.path.join(target, ""))
+    return os.path.join(real_root, "").startswith(os.path.join(target, ""))

@@ -1,8 +1,8 @@
-"""HTTP: objects by ranges of bytes, from servers that may not know any (RFC 9110, section 14).
+"""Reading objects by HTTP range requests (RFC 9110, section 14).
 
-A first request for the head of an object tells its size and its version, and small objects are
-whole in it. A server that sends all where a range was asked for is let, up to 16 MiB; from then on
-the object is refused. What it says of the range it sent is held against what was asked for.
+A first request for the head of an object tells its size and its version; a small object comes whole
+with it. A server that sends the whole object instead of a range is accepted up to 16 MiB; larger
+objects are refused. The range that a server claims to send is compared with the requested one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _Result = TypeVar("_Result")
 
 AT_ONCE = 64  # requests
 HEAD = 1 << 16  # bytes that the first request asks for
-# The same of a container whose structure, or the description of the model, begins it.
+# The same for containers that begin with their structure, or the description of the model.
 LONG_HEAD = 1 << 18
 LARGEST_WHOLE = 16 << 20  # bytes of an object that is taken whole
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _EMPTY = re.compile(r"bytes \*/0")
-_AGAIN = (408, 429, 500, 502, 503, 504)
+_RETRIED = (408, 429, 500, 502, 503, 504)
 _PAUSES = (0.2, 0.8)  # seconds before a request is sent again
-_LOOKS = 6  # at an object that may have been replaced
+_VERSION_CHECKS = 6  # requests that tell whether an object was replaced
 _UNESCAPED = "%!$&'()*+,;=:@/~?#[]"
 
 
@@ -36,9 +36,9 @@ Version = tuple[int, str, str]  # size, ETag, time of the change
 
 
 class Head(NamedTuple):
-    """What the first request told: `data` is how the object begins, or all of it.
+    """The answer to the first request: `data` are the first bytes of the object, or all.
 
-    `directory` says that the server answered for the name with a slash.
+    `directory` says that the server redirected to the name with a slash.
     """
 
     size: int
@@ -49,7 +49,7 @@ class Head(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The bytes from `start` of an object of `size`, and what tells its version."""
+    """The bytes from `start` of an object of `size`, and its version."""
 
     start: int
     data: bytes
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
     @property
     def version(self) -> Version:
-        """What tells one version of the object from another."""
+        """The version of the object: size, ETag and time of the last change."""
         return self.size, self.etag, self.modified
 
 
@@ -69,7 +69,7 @@ Encode = Callable[[str], Any]
 
 
 class Http:
-    """Reads objects through a session; `encode` makes of a URL what the session takes as it is.
+    """Requests through a session. `encode` makes a URL that the session sends unchanged.
 
     All methods are coroutines. They raise `HttpStatus` and what the session raises.
     """
@@ -78,9 +78,9 @@ class Http:
         self._session, self._encode = session, encode
 
     async def head(self, url: str, shown: str, length: int = HEAD) -> Head | None:
-        """How the object begins, in `length` bytes; None if there is none."""
+        """Return the first `length` bytes of an object; None if there is none."""
         try:
-            answer = await _again(lambda: self._get(url, shown, (0, length)))
+            answer = await _retry(lambda: self._get(url, shown, (0, length)))
         except HttpStatus as error:
             if is_missing(error):
                 return None
@@ -96,24 +96,24 @@ class Http:
         head: Version,
         seconds: float,
     ) -> list[bytes]:
-        """The bytes of each range of the object that is (size, ETag, time of the change).
+        """Return the bytes of each range of an object whose version is that of `head`.
 
-        Each request may take so many seconds, with what is tried anew.
+        Each request may take so many seconds, retries included.
         """
         limit = asyncio.Semaphore(AT_ONCE)
 
-        async def one(wanted: Range) -> bytes:
+        async def fetch_one(wanted: Range) -> bytes:
             async with limit:
-                sent = _again(lambda: self._get(url, shown, wanted))
+                sent = _retry(lambda: self._get(url, shown, wanted))
                 answer = await asyncio.wait_for(sent, seconds)
             if is_other(answer.version, head) and await self._is_replaced(url, shown, head):
                 raise replaced(shown)
             return answer.data[wanted[0] - answer.start : wanted[1] - answer.start]
 
-        return await asyncio.gather(*map(one, ranges))
+        return await asyncio.gather(*map(fetch_one, ranges))
 
     async def differs(self, url: str, shown: str, known: Version) -> bool:
-        """Whether the object is not `known` any more, or gone."""
+        """Return whether an object has changed since it was `known`, or is gone."""
         head = await self.head(url, shown, 1)
         if head is None:
             return True
@@ -121,14 +121,14 @@ class Http:
         return is_other(now, known) and await self._is_replaced(url, shown, known)
 
     async def _is_replaced(self, url: str, shown: str, known: Version) -> bool:
-        """Whether an object is another one, of which an answer told another version.
+        """Return whether an object was replaced, after an answer had another version.
 
-        Servers that share the load may each have an ETag of their own for it, as Apache's with
-        inodes do. An object that was replaced has one ETag, which is new.
+        Servers that share the load may each have their own ETag for one object, as Apache's with
+        inodes do. An object that was replaced has a single ETag, which is new.
         """
         size, etag, modified = known
         seen = set()
-        for _ in range(_LOOKS):
+        for _ in range(_VERSION_CHECKS):
             head = await self.head(url, shown, 1)
             if head is None or (head.size, head.modified) != (size, modified) or not modified:
                 return True
@@ -141,7 +141,7 @@ class Http:
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         target = self._encode(quote(url, safe=_UNESCAPED))
         async with session.get(target, headers=headers) as answer:
-            told = (
+            version = (
                 answer.headers.get("ETag", "").removeprefix("W/").strip('"'),
                 answer.headers.get("Last-Modified", ""),
                 answer.url.path,
@@ -152,22 +152,22 @@ class Http:
                 data = await _read(answer.content, length)
                 if len(data) < length:
                     raise ConnectionResetError
-                return Answer(first, data, size, *told)
+                return Answer(first, data, size, *version)
             if answer.status == 200:
                 length = answer.headers.get("Content-Length", "")
                 packed = "Content-Encoding" in answer.headers  # then the length is another
                 if end == 1 and length.isdecimal() and not packed:  # only its version is wanted
                     answer.close()
-                    return Answer(0, b"", int(length), *told)
+                    return Answer(0, b"", int(length), *version)
                 data = await _read_whole(answer, shown)
-                return Answer(0, data, len(data), *told)
+                return Answer(0, data, len(data), *version)
             if answer.status == 416 and _EMPTY.fullmatch(stated):
-                return Answer(0, b"", 0, *told)
+                return Answer(0, b"", 0, *version)
             raise HttpStatus(answer.status)
 
 
 def is_other(now: Version, before: Version) -> bool:
-    """Whether (size, ETag, time) tell of another object; what is "" tells nothing."""
+    """Return whether two versions are of different objects; "" is unknown."""
     if now[0] != before[0]:
         return True
     if now[1] and before[1]:
@@ -184,13 +184,13 @@ def _sent(shown: str, stated: str, wanted: Range) -> tuple[int, int, int]:
             return first, size, last + 1 - first
     raise Unreachable(
         shown,
-        "the server sends other bytes than those that were asked for",
-        "It does not serve ranges as HTTP has it: copy the file here first.",
+        "the server sends other bytes than those that were requested",
+        "It does not serve ranges as HTTP requires. Copy the file to this machine first.",
     )
 
 
 async def _read(stream: Any, most: int) -> bytes:
-    """What comes, up to `most` bytes."""
+    """Return the bytes that arrive, at most `most`."""
     parts = []
     while most:
         part = await stream.read(min(most, 1 << 20))
@@ -202,7 +202,7 @@ async def _read(stream: Any, most: int) -> bytes:
 
 
 async def _read_whole(answer: Any, shown: str) -> bytes:
-    """All of an object, from a server that knows no ranges; raises `Unsupported` if it is large."""
+    """Return a whole object from a server without ranges; raises `Unsupported` if it is large."""
     length = answer.headers.get("Content-Length", "")
     stated = int(length) if length.isdecimal() else None
     data = (
@@ -214,26 +214,26 @@ async def _read_whole(answer: Any, shown: str) -> bytes:
             shown,
             f"the server sends whole files only, and this one is larger than"
             f" {LARGEST_WHOLE >> 20} MiB",
-            "Use a server that knows ranges, or copy the file here first.",
+            "Use a server that supports range requests, or copy the file to this machine first.",
         )
     if stated is not None and len(data) < stated and "Content-Encoding" not in answer.headers:
         raise ConnectionResetError
     return data
 
 
-async def _again(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
-    """What an attempt brings, after two more if the first failed as the next may not."""
+async def _retry(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Return the result of an attempt, with up to two retries of faults that may pass."""
     for pause in _PAUSES:
         try:
             return await attempt()
         except ReadProblem:
             raise
         except HttpStatus as error:
-            if error.status not in _AGAIN:
+            if error.status not in _RETRIED:
                 raise
         except (OSError, asyncio.TimeoutError):
             pass
-        except Exception as error:  # of the session's library, which this room does not know
+        except Exception as error:  # of the session's library, which is not imported here
             if type(error).__name__ not in ("ClientPayloadError", "ServerDisconnectedError"):
                 raise
         await asyncio.sleep(pause)

@@ -106,7 +106,7 @@ class Listings:
         except OutOfReach as out_of_reach:
             raise out_of_reach.problem from None
         if not names:
-            fault = "there is no such bucket or server, or nothing in it"
+            fault = "no such bucket or server, or it is empty"
             raise NotFound(url, fault, "Check the URL.")
         return Info(0, directory=True)
 

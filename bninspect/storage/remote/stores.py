@@ -1,6 +1,6 @@
-"""Requests to where URLs lead: the only user of fsspec, imported only for a URL.
+"""Requests to the servers behind URLs. The only user of fsspec, imported only for a URL.
 
-No exception of a library leaves this room: see `remote_faults`.
+Functions of this module raise no exception of a library: see `errors`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 try:
     import fsspec
     import fsspec.asyn
-except ImportError:  # every use of it tells of the extra
+except ImportError:  # using it raises `Unsupported`, which names the extra
     fsspec = None
 
 from bninspect.errors import NotFound, ReadProblem
@@ -25,20 +25,20 @@ from bninspect.storage.remote.http import AT_ONCE, HEAD, LONG_HEAD, Http, is_oth
 from bninspect.storage.remote.ranges import Range
 from bninspect.storage.urls import WEB, credentials_of, scheme_of, url_with_credentials
 
-_LIMIT = 60.0  # seconds for one request, with all that the library tries anew
+_LIMIT = 60.0  # seconds for one request, with all retries of the library
 _WITHOUT_USER = ("s3", "s3a", "gs", "gcs")
-# How the library of a scheme is told to give up, beside the limit of ours.
+# Timeouts of the libraries themselves, by scheme.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
         "config_kwargs": {
             "connect_timeout": 10,
             "read_timeout": 30,
-            "max_pool_connections": AT_ONCE,  # else ten
+            "max_pool_connections": AT_ONCE,  # 10 by default
         }
     },
 }
-# What these log holds what was asked for, and what a server said of it: nobody sees that unless the
-# program around this one collects logs.
+# Loggers of the libraries, whose records hold URLs and answers. They are not printed, but passed
+# on to a program around this one that collects logs.
 _LOGGING = (
     *("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs"),
     *("google", "huggingface_hub", "s3fs", "urllib3"),
@@ -48,9 +48,9 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "crea
 
 
 class Info(NamedTuple):
-    """What a listing tells of an object or directory: `etag` and `time` of the change, "" if none.
+    """An object or directory in a listing; `etag` and `time` of the last change, "" if unknown.
 
-    `data` is how the object begins, where that came with it.
+    `data` are the first bytes of the object, where they came with the answer.
     """
 
     size: int
@@ -63,7 +63,7 @@ class Info(NamedTuple):
 class Store:
     """The objects behind URLs of one scheme, by its class of fsspec.
 
-    Methods take URLs as they are shown; they raise what the library raises.
+    Methods take URLs without credentials; they raise what the library raises.
     """
 
     def __init__(self, filesystem: Any) -> None:
@@ -71,19 +71,19 @@ class Store:
         self._pool: ThreadPoolExecutor | None = None
 
     def listing(self, url: str) -> dict[str, Info]:
-        """What lies directly in a directory, by name."""
+        """Return what is directly in a directory, by name."""
         path = self._path(url)
         found = self._call("ls", path, detail=True, refresh=True)
         return {name: info for name, info in self._below(path, found) if "/" not in name}
 
     def find(self, url: str) -> dict[str, Info]:
-        """All objects below a directory, by their name from there."""
+        """Return all objects below a directory, by their path from it."""
         path = self._path(url)
         found = self._call("find", path, detail=True)
         return dict(self._below(path, found.values()))
 
     def info(self, url: str) -> Info | None:
-        """What the object is now; None if there is none."""
+        """Return the present state of an object; None if there is none."""
         try:
             return _info(self._call("info", self._path(url), refresh=True))
         except Exception as error:
@@ -92,12 +92,12 @@ class Store:
             raise
 
     def differs(self, url: str, known: Info) -> bool:
-        """Whether the object is not `known` any more, or gone."""
+        """Return whether an object has changed since it was `known`, or is gone."""
         now = self.info(url)
         return now is None or is_other(_version(now), _version(known))
 
     def fetch(self, url: str, ranges: Sequence[Range], _: Info) -> list[bytes]:
-        """The bytes of each range, all at once."""
+        """Return the bytes of each range, fetched at the same time."""
         path = self._path(url)
         if self._fs.async_impl:
             loop = self._fs.loop
@@ -111,7 +111,7 @@ class Store:
 
         async def one(start: int, end: int) -> bytes:
             async with limit:
-                wanted = self._fs._cat_file(path, start=start, end=end)  # noqa: SLF001 - its face
+                wanted = self._fs._cat_file(path, start=start, end=end)  # noqa: SLF001 - documented for use
                 data: bytes = await asyncio.wait_for(wanted, _LIMIT)
                 return data
 
@@ -137,15 +137,15 @@ class Store:
 
     def _path(self, url: str) -> str:
         if credentials_of(url)["query"]:
-            fault = f"a URL of {scheme_of(url)}:// has no query and no URL in it"
-            hint = "Leave that away: credentials come from the environment."
+            fault = f"a {scheme_of(url)}:// URL cannot have a query or a second URL"
+            hint = "Remove it: credentials come from the environment."
             raise ReadProblem(url, fault, hint)
         opened = url_with_credentials(url)
         if opened != url and scheme_of(url) in _WITHOUT_USER:
-            fault = f"a URL of {scheme_of(url)}:// has no user or key in it"
-            hint = "Leave that away: credentials come from the environment."
+            fault = f"a {scheme_of(url)}:// URL cannot have a user or a key"
+            hint = "Remove it: credentials come from the environment."
             raise ReadProblem(url, fault, hint)
-        return str(self._fs._strip_protocol(opened))  # noqa: SLF001 - its face
+        return str(self._fs._strip_protocol(opened))  # noqa: SLF001 - documented for use
 
     @staticmethod
     def _below(path: str, found: Iterable[Any]) -> Iterable[tuple[str, Info]]:
@@ -157,23 +157,23 @@ class Store:
 
 
 class WebStore:
-    """The same by HTTP, which has no directories."""
+    """The objects behind HTTP URLs. HTTP has no directories."""
 
     def __init__(self, filesystem: Any) -> None:
         self._loop = filesystem.loop
         self._http = Http(filesystem.set_session, filesystem.encode_url)
 
     def listing(self, url: str) -> dict[str, Info]:
-        """Nothing can be listed."""
+        """Raise `NotFound`: nothing can be listed."""
         hint = "Give the URL of the checkpoint's file, or its prefix."
-        raise NotFound(url, "an HTTP server does not tell what a directory holds", hint)
+        raise NotFound(url, "an HTTP server does not list what a directory holds", hint)
 
     def find(self, url: str) -> dict[str, Info]:
-        """Nothing can be found, either."""
+        """Raise `NotFound`: nothing can be listed."""
         return self.listing(url)
 
     def info(self, url: str) -> Info | None:
-        """What the object is now, and how it begins; None if there is none."""
+        """Return the present state of an object and its first bytes; None if there is none."""
         given = (url_with_credentials(url), url, head_of(url))
         head = fsspec.asyn.sync(self._loop, _limited, self._http.head, *given)
         if head is None:
@@ -181,13 +181,13 @@ class WebStore:
         return Info(head.size, head.etag, head.modified, head.directory, head.data)
 
     def differs(self, url: str, known: Info) -> bool:
-        """Whether the object is not `known` any more, or gone."""
+        """Return whether an object has changed since it was `known`, or is gone."""
         given = (url_with_credentials(url), url, _version(known))
         found: bool = fsspec.asyn.sync(self._loop, _limited, self._http.differs, *given)
         return found
 
     def fetch(self, url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
-        """The bytes of each range, all at once; a `ReadProblem` if it is not `known` any more."""
+        """Return the bytes of each range; raises a `ReadProblem` if the object is not `known`."""
         found: list[bytes] = fsspec.asyn.sync(
             self._loop,
             self._http.fetch,
@@ -204,26 +204,26 @@ async def _limited(method: Callable[..., Awaitable[Any]], *given: Any, **options
     return await asyncio.wait_for(method(*given, **options), _LIMIT)
 
 
-def _info(told: dict[str, Any]) -> Info:
-    if told.get("type") == "directory":
+def _info(entry: dict[str, Any]) -> Info:
+    if entry.get("type") == "directory":
         return Info(0, directory=True)
-    etag = next((str(told[key]) for key in _ETAGS if told.get(key)), "")
-    time = next((_moment(told[key]) for key in _TIMES if told.get(key)), "")
-    return Info(int(told.get("size") or 0), etag.strip('"'), time)
+    etag = next((str(entry[key]) for key in _ETAGS if entry.get(key)), "")
+    time = next((_time_text(entry[key]) for key in _TIMES if entry.get(key)), "")
+    return Info(int(entry.get("size") or 0), etag.strip('"'), time)
 
 
 def _version(info: Info) -> tuple[int, str, str]:
     return info.size, info.etag, info.time
 
 
-def _moment(told: Any) -> str:
-    """A time, which one and the same library gives now as a number, now as a date."""
-    seconds = told.timestamp() if isinstance(told, datetime) else told
+def _time_text(time: Any) -> str:
+    """Return a time as text: one and the same library gives it as a number or as a date."""
+    seconds = time.timestamp() if isinstance(time, datetime) else time
     return f"{seconds:.6f}" if isinstance(seconds, float | int) else str(seconds)
 
 
 def head_of(url: str) -> int:
-    """How many bytes to ask for at first, by an object's name."""
+    """Return how many bytes the first request for an object asks for, by its name."""
     return LONG_HEAD if url.lower().endswith((".h5", ".hdf5", ".keras")) else HEAD
 
 
@@ -231,7 +231,7 @@ _stores: dict[tuple[str, str], Store | WebStore] = {}
 
 
 def store_of(url: str) -> Store | WebStore:
-    """Where the objects of a URL's server are; raises a `ReadProblem` if nothing can read them."""
+    """Return the store of a URL's server; raises a `ReadProblem` if nothing can read it."""
     scheme = scheme_of(url)
     server = "" if scheme in WEB else "/".join(url_with_credentials(url).split("/", 3)[:3])
     store = _stores.get((scheme, server))
@@ -242,8 +242,8 @@ def store_of(url: str) -> Store | WebStore:
             store = _stores[scheme, server] = _new_store(scheme, url_with_credentials(url))
         except Exception as error:  # whatever the library of a scheme raises
             if isinstance(error, ValueError) and "not known" in str(error):
-                fault = f"{scheme}:// is none of the schemes that can be read"
-                hint = "Those of fsspec are: s3, gs, az, hf, https and others."
+                fault = f"{scheme}:// is not a scheme that can be read"
+                hint = "fsspec has s3, gs, az, hf, https and others."
                 raise NotFound(url, fault, hint) from None
             refuse(url, error)
     return store
@@ -253,16 +253,16 @@ def _new_store(scheme: str, url: str) -> Store | WebStore:
     for name in _LOGGING:
         logging.getLogger(name).addHandler(logging.NullHandler())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Google's: that it will give up an old Python
+        warnings.simplefilter("ignore")  # Google's, about old versions of Python
         kind = fsspec.get_filesystem_class(scheme)
-    # What no one has awaited would be logged with its URL.
+    # An exception that nothing awaits would be logged with its URL.
     fsspec.asyn.get_loop().set_exception_handler(lambda _, __: None)
     if scheme in WEB:
         web = kind(encoded=True, client_kwargs={"trust_env": True}, skip_instance_cache=True)
         return WebStore(web)
-    told = kind._get_kwargs_from_urls(url)  # noqa: SLF001 - its face
-    options = {**_OPTIONS.get(scheme, {}), **{k: v for k, v in told.items() if k != "protocol"}}
-    # One of our own: the program around this one may use the library, too.
+    from_url = kind._get_kwargs_from_urls(url)  # noqa: SLF001 - documented for use
+    options = {**_OPTIONS.get(scheme, {}), **{k: v for k, v in from_url.items() if k != "protocol"}}
+    # Not a cached instance: the program around this one may use the library, too.
     filesystem = kind(use_listings_cache=False, skip_instance_cache=True, **options)
     if scheme == "s3":
         filesystem.retries = 2  # beside those of botocore
@@ -270,9 +270,9 @@ def _new_store(scheme: str, url: str) -> Store | WebStore:
 
 
 def changed(known: Mapping[str, Info]) -> list[str]:
-    """The objects that are others now than those that are known, asked for all at once.
+    """Return the objects that have changed since they were `known`, all asked for at once.
 
-    Raises a `ReadProblem` if nobody can tell.
+    Raises a `ReadProblem` if the server does not tell.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         others = pool.map(_differs, known.keys(), known.values())
@@ -287,7 +287,7 @@ def _differs(url: str, known: Info) -> bool:
 
 
 def fetch(url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
-    """The bytes of each range, all requests sent at once; raises a `ReadProblem`."""
+    """Return the bytes of each range, all requests sent at once; raises a `ReadProblem`."""
     try:
         return store_of(url).fetch(url, ranges, known)
     except Exception as error:  # whatever the library of a scheme raises

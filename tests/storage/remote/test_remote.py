@@ -652,7 +652,7 @@ def test_what_cannot_be_told_of_one_file_does_not_end_the_run(run: Run, options:
         paths = [f"{server.url}/failing.h5", f"{server.url}/{BAD}.index", f"{server.url}/{H5}"]
         outcome = run("check", *paths, *options)
     assert outcome.exit_code == 2
-    assert "the server failed, again and again (status 500)" in outcome.said
+    assert "the server failed repeatedly (status 500)" in outcome.said
     assert "BN101" in outcome.said
 
 

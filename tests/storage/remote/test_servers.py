@@ -352,7 +352,7 @@ def test_by_http_nobody_tells_what_a_directory_holds(web: Place, run: Run) -> No
     for path, phrase in (
         ("", "not a file but a directory"),
         ("/keras2_functional_correct/", "not a file but a directory"),
-        ("/none*/model.h5", "does not tell what a directory holds"),
+        ("/none*/model.h5", "does not list what a directory holds"),
     ):
         outcome = run("check", web.url + path, "--format", "json")
         assert outcome.exit_code == 2

@@ -30,6 +30,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
+FIXTURE_STEMS = sorted(path.stem for path in FIXTURES.glob("*.json"))
+assert FIXTURE_STEMS
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ sys.addaudithook(needs.note_event)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that needs nothing besides Python as `quick`."""
+    """Mark each test that needs nothing besides Python, and no second, as `quick`."""
     for item in items:
-        if not any(item.get_closest_marker(name) for name in needs.MARKERS):
+        if not any(item.get_closest_marker(name) for name in (*needs.MARKERS, "slow")):
             item.add_marker("quick")
 
 
@@ -73,8 +75,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for `fixture` on every fixture there is."""
     if "fixture" in metafunc.fixturenames:
-        stems = sorted(path.stem for path in FIXTURES.glob("*.json"))
-        metafunc.parametrize("fixture", [load_fixture(stem) for stem in stems], ids=stems)
+        fixtures = [load_fixture(stem) for stem in FIXTURE_STEMS]
+        metafunc.parametrize("fixture", fixtures, ids=FIXTURE_STEMS)
 
 
 @cache

@@ -11,17 +11,7 @@ from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
 from bninspect.model.rule import Cause, Rule, RuleContext
-from bninspect.rules import (
-    cold,
-    frozen,
-    incomplete,
-    numeric,
-    one_value,
-    optimized,
-    shadows,
-    stuck,
-    untouched,
-)
+from bninspect.rules import cold, frozen, incomplete, numeric, optimized, shadows, stuck, untouched
 from bninspect.rules.cause_catalogue import CAUSES as CAUSES
 from bninspect.wording import did_you_mean, nearest
 
@@ -31,7 +21,6 @@ RULES: tuple[Rule, ...] = (
     *cold.RULES,
     *frozen.RULES,
     *optimized.RULES,
-    *one_value.RULES,
     *shadows.RULES,
     *incomplete.RULES,
     *numeric.RULES,
@@ -122,7 +111,6 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
     """The context with what all layers together show."""
     return context._replace(
         trained=any(_shows_training(layer) for layer in layers),
-        updated=any(_is_updated(layer) for layer in layers),
         restarted=any(cold.older_than_step(layer, context) for layer in layers),
         least_share=cold.least_share(layers),
     )
@@ -130,9 +118,6 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
 
 def _shows_training(layer: BNLayer) -> bool:
     """Whether anything of a layer moved; its evidence was gathered if its statistics did not."""
-    return bool(layer.training.facts) or _is_updated(layer)
-
-
-def _is_updated(layer: BNLayer) -> bool:
-    """Return whether a statistic of the layer moved."""
+    if layer.training.facts:
+        return True
     return layer.statistics is not None and not layer.all_initial

@@ -11,7 +11,6 @@ import pytest
 
 from tests.support.browser import browser
 from tests.support.documents import DOCUMENTS, make_workplace, run_in
-from tests.support.needs import need_tool
 from tests.support.pictures import (
     COMMAND,
     PARTS,
@@ -21,6 +20,7 @@ from tests.support.pictures import (
     page_picture,
     terminal_picture,
 )
+from tests.support.tools import need_tool
 
 ALL = sorted(path for path in PICTURES.iterdir() if path.is_file())
 PNG = [path for path in ALL if path.suffix == ".png"]

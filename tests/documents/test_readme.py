@@ -19,7 +19,7 @@ def test_has_the_two_commands() -> None:
     commands = [line for line in TEXT.splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
     assert "bninspect check" in commands[0]
-    assert commands[1].endswith("python -m pytest")
+    assert commands[1].endswith("python -m pytest -n auto")
 
 
 def test_its_first_command_is_the_one_that_is_shown() -> None:

@@ -404,6 +404,7 @@ def test_a_function_that_two_layers_share_proves_no_absence() -> None:
     assert not found.complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [3, 20_000])
 def test_rings_and_long_chains_come_to_an_end(length: int) -> None:
     drawing, variables = drawn_layer()

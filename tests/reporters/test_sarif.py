@@ -25,7 +25,6 @@ from bninspect.reporters.escapes import printable
 from bninspect.rules import RULES
 from bninspect.rules.pages import page_of
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
-from tests.support.needs import need_tool
 from tests.support.reports_in_memory import (
     checkpoint,
     finding,
@@ -34,6 +33,7 @@ from tests.support.reports_in_memory import (
     unreadable,
     written,
 )
+from tests.support.tools import need_tool
 
 Run = Callable[..., Outcome]
 
@@ -174,6 +174,7 @@ class TestLimits:
         assert told["message"]["text"].startswith("2 results are left out")
         assert one["invocations"][0]["executionSuccessful"] is True
 
+    @pytest.mark.slow
     def test_the_largest_run_fits_into_an_upload(self) -> None:
         message = "moving_mean is still 0 and moving_variance still 1 in all 64 channels"
         findings = [finding("BN101", f"network/block_{n}/bn", message) for n in range(25_001)]
@@ -192,6 +193,7 @@ def test_a_path_outside_the_repository_is_absolute(
     assert uri == f"file://{tmp_path}/a%20b.h5"
 
 
+@pytest.mark.slow
 @given(hostile_reports)
 @settings(deadline=None)
 def test_any_name_and_path(one: Report) -> None:

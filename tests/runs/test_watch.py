@@ -593,6 +593,7 @@ class TestNothingGrows:
         assert not [path for path in opened if str(tmp_path) in path]
         assert clock.looks > 40
 
+    @pytest.mark.slow
     def test_what_is_kept_does_not(self, tmp_path: Path) -> None:
         """Of 300 checkpoints, of which two are kept, layers and files."""
         clock = Clock(tmp_path)

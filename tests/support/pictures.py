@@ -21,7 +21,7 @@ from rich.text import Text
 from tests.conftest import ROOT
 from tests.support.browser import Browser, browser
 from tests.support.documents import make_workplace, run_in
-from tests.support.needs import find_tool
+from tests.support.tools import find_tool
 
 PICTURES = ROOT / "docs" / "pictures"
 TERMINAL = PICTURES / "check.svg"

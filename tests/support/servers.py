@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from tests.support.needs import need_tool
+from tests.support.tools import need_tool
 
 FOREVER = 10**9
 

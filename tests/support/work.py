@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from tests.support.needs import ROOT
+from tests.support.tools import ROOT
 
 PACKAGE = str(ROOT / "bninspect")
 # What `growth` is for work that grows as the size, or with its logarithm a little faster.

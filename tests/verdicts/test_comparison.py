@@ -401,6 +401,7 @@ class TestTheTable:
         lines = shown(compared([bn(**STATE, name=self.LONG)], [bn(**STATE, name=self.LONG)]))
         assert f"{self.LONG}  still" in lines
 
+    @pytest.mark.slow
     def test_of_very_many_layers_the_first(self) -> None:
         lines = shown(self.many(2000)).splitlines()
         assert "and 1975 more layers (--verbose names them)" in lines
@@ -517,7 +518,7 @@ class TestSince:
         monkeypatch.setattr(
             one_checkpoint,
             "open_target",
-            lambda path, *rest, **named: opened.append(path) or open_target(path, *rest, **named),
+            lambda path, *rest: opened.append(path) or open_target(path, *rest),
         )
         paths = [str(STOPPED / f"model.ckpt-{step}") for step in (20, 40, 60)]
         assert run("check", *paths[1:], "--since", paths[0]).exit_code == 0

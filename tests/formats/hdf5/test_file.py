@@ -143,6 +143,7 @@ def test_every_fixture() -> None:
     assert sum(map(assert_as_h5py, found)) > 1000
 
 
+@pytest.mark.slow
 @ALWAYS_THE_SAME
 @given(
     content=groups,

@@ -113,6 +113,7 @@ def refused(data: bytes, words: str) -> None:
 # --- Circles --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 600])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_node_that_is_its_own_sibling(count: int, side: str) -> None:
@@ -135,15 +136,6 @@ def test_a_node_below_itself() -> None:
             changed = bytearray(data)
             struct.pack_into("<Q", changed, at + NODE.size + 8 + 16 * child, at)
             refused(changed, "a B-tree that leads to itself|a damaged node")
-
-
-def test_a_tree_without_leaves() -> None:
-    data = written(many_groups(600))
-    above = [at for at in places_of(data, b"TREE") if data[at + 5]]
-    assert above
-    for at in above:
-        data[at + 6 : at + 8] = bytes(2)
-    refused(data, "a B-tree without leaves")
 
 
 def test_leaves_that_are_one() -> None:

@@ -142,6 +142,7 @@ def report(place: str) -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @drawn(
     st.sampled_from(["keras2_functional_correct", "keras3_history_weights", "keras3_zip_nested"]),
@@ -169,6 +170,7 @@ def test_damage_is_told_as_of_a_file(
     assert there.replace("memory://damaged", str(copy.parent)) == report(str(copy))
 
 
+@pytest.mark.slow
 @drawn(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=8))
 def test_looks_end_whatever_they_find(damage: list[tuple[int, int]]) -> None:
     data = bytearray(load_fixture("keras3_history_weights").path.read_bytes())

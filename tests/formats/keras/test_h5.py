@@ -455,6 +455,7 @@ def test_a_functional_model_saved_by_keras(path):
     assert report.step == 2
 
 
+@pytest.mark.framework
 def test_a_nested_model_saved_by_keras(path):
     model = nested_model()
     model.save(path)
@@ -469,6 +470,7 @@ def test_a_nested_model_saved_by_keras(path):
     ]
 
 
+@pytest.mark.framework
 def test_a_model_whose_names_keras_itself_cuts(path):
     from keras import Input, Sequential, layers
 

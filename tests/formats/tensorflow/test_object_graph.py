@@ -368,6 +368,7 @@ def test_circles_and_objects_that_nothing_holds(objects, prefix):
     assert set(layers_in(prefix)) == {"bn", "apart"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [100, 100_000])
 def test_a_chain_of_objects_longer_than_any_stack(objects, prefix, length, run):
     holder = 0
@@ -507,6 +508,7 @@ def graphs(draw):
     return nodes
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=500)
 @given(nodes=graphs())
 def test_any_graph_gives_layers_or_a_problem(tmp_path_factory, nodes):
@@ -538,6 +540,7 @@ def copy_of(tmp_path_factory):
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["keras3_ckpt_correct", "keras2_ckpt_legacy_stuck"])
 @ALWAYS_THE_SAME
 @given(data=st.data())

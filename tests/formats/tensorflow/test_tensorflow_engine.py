@@ -11,25 +11,52 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.conftest import FIXTURES, load_fixture, parsed
+from tests.conftest import FIXTURE_STEMS, FIXTURES, load_fixture, parsed
 from tests.support.table_writer import OBJECT_GRAPH, write_bundle, write_index
 
 pytestmark = pytest.mark.framework
 
-TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
+# Every fixture of TensorFlow is read by TensorFlow in test_fixtures; of each container, one is
+# enough to show that the engine hands on what TensorFlow reads.
+CONTAINERS = {
+    "tf-v1": "tf1_v1_partitioned",
+    "tf-v2": "tf1_layers_sharded",
+    "tf-object": "keras3_ckpt_correct",
+    "saved-model": "saved_model_keras2_traced",
+}
+KERAS = {
+    "keras-h5": "keras2_nested",
+    "keras-weights-h5": "keras3_history_weights",
+    "keras-zip": "keras3_zip_nested",
+}
+
+
+def test_every_container_is_read_by_both_engines():
+    assert {load_fixture(stem).expected["format"] for stem in FIXTURE_STEMS} == {
+        *CONTAINERS,
+        *KERAS,
+    }
 
 
 @pytest.mark.parametrize("command", ["check", "list"])
-def test_both_engines_give_the_same_report(fixture, run, command):
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_both_engines_give_the_same_report(run, container, command):
+    fixture = load_fixture(CONTAINERS[container])
+    assert fixture.expected["format"] == container
     native = run(command, fixture.path, "--format", "json")
-    second = run(command, fixture.path, "--format", "json", "--engine", "tensorflow")
-    if fixture.expected["format"] in TENSORFLOW:
-        assert second == native
-    else:
-        assert second.exit_code == 2
-        (checkpoint,) = second.json["checkpoints"]
-        assert checkpoint["error"]["kind"] == "unsupported"
-        assert "no Keras files" in checkpoint["error"]["message"]
+    assert native.json["checkpoints"][0]["error"] is None
+    assert run(command, fixture.path, "--format", "json", "--engine", "tensorflow") == native
+
+
+@pytest.mark.parametrize("container", KERAS)
+def test_files_of_keras_are_refused(run, container):
+    fixture = load_fixture(KERAS[container])
+    assert fixture.expected["format"] == container
+    outcome = run("check", fixture.path, "--format", "json", "--engine", "tensorflow")
+    assert outcome.exit_code == 2
+    (checkpoint,) = outcome.json["checkpoints"]
+    assert checkpoint["error"]["kind"] == "unsupported"
+    assert "no Keras files" in checkpoint["error"]["message"]
 
 
 @pytest.mark.parametrize(

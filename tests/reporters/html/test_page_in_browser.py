@@ -1,6 +1,6 @@
 """The page of `report` in a real browser, loaded from a file.
 
-Needs a Chromium, and axe-core for what that says of it (`tests.support.needs`).
+Needs a Chromium, and axe-core for what that says of it (`tests.support.tools`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bninspect.reporters.html.layers import STATES, anchor
 from tests.conftest import FIXTURES
 from tests.reporters.html.test_page import MARKUP, NAMES, STOPPED, STUCK, page_of
 from tests.support.browser import Browser, browser
-from tests.support.needs import find_tool, need_tool
 from tests.support.pages import write_resnet
 from tests.support.reports_in_memory import checkpoint, finding, report
 from tests.support.table_writer import write_bundle
+from tests.support.tools import find_tool, need_tool
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 WIDTHS = (1280, 390)
 DARK = (False, True)
 

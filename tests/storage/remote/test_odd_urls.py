@@ -17,7 +17,6 @@ import pytest
 
 from tests.conftest import FIXTURES, Outcome
 from tests.storage.remote.test_servers import forget_clients
-from tests.support.needs import need_tool
 from tests.support.servers import (
     Answer,
     Fault,
@@ -33,6 +32,7 @@ from tests.support.servers import (
     s3_environment,
     with_headers,
 )
+from tests.support.tools import need_tool
 
 pytestmark = pytest.mark.servers
 

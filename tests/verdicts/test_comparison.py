@@ -518,7 +518,7 @@ class TestSince:
         monkeypatch.setattr(
             one_checkpoint,
             "open_target",
-            lambda path, *rest: opened.append(path) or open_target(path, *rest),
+            lambda path, *rest, **named: opened.append(path) or open_target(path, *rest, **named),
         )
         paths = [str(STOPPED / f"model.ckpt-{step}") for step in (20, 40, 60)]
         assert run("check", *paths[1:], "--since", paths[0]).exit_code == 0

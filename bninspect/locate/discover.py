@@ -54,6 +54,7 @@ from bninspect.storage.signatures import (
     OtherFormat,
     begins_as_v1,
     ends,
+    is_keras_archive,
 )
 from bninspect.storage.urls import is_url
 from bninspect.storage.walk import walk
@@ -78,8 +79,6 @@ _OF_SAVED_MODEL = ("variables", "assets", "assets.extra")
 # A save that did not finish leaves its shards in such a directory
 # (tensorflow/python/training/saver.py, tensorflow/python/checkpoint/functional_saver.py).
 _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
-# The first member of a .keras archive (keras/src/saving/saving_lib.py).
-_KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 # Heads of what PyTorch, pickle and NumPy write under names of checkpoints.
 _OTHERS = (b"\x80", b"\x93NUMPY", *ZIP_SIGNATURES)
 _COPY = "Copy all checkpoints that it names, or name those that are there."
@@ -380,7 +379,7 @@ def _judge(path: str, stem: str, *, has_graph: bool) -> Literal["v1", "claimed",
         return "v1"
     if head.startswith(HDF5_SIGNATURE):
         return "claimed" if name.lower().endswith((".keras", ".weights.h5")) else "maybe"
-    if head.startswith(ZIP_SIGNATURES) and head[30:].startswith(_KERAS_MEMBERS):
+    if is_keras_archive(head):
         return "claimed"
     is_other = head.startswith(_OTHERS) and not name.lower().endswith(".keras")
     return "claimed" if claimed and not is_other else "other"

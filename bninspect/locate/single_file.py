@@ -28,6 +28,7 @@ from bninspect.storage.signatures import (
     ends,
     foreign,
     hdf5_offset,
+    is_keras_archive,
     other_format,
     other_json,
     unknown,
@@ -50,7 +51,8 @@ def locate_file(path: str) -> Target:
     if head.startswith(HDF5_SIGNATURE):
         return _sharded_weights(path) or Target("hdf5", path)
     if head.startswith(ZIP_SIGNATURES):
-        if (other := other_format(head)) is not None:
+        other = None if is_keras_archive(head) else other_format(head)
+        if other is not None:
             raise foreign(path, other)
         return Target("keras-zip", path)
     if tail == TABLE_MAGIC:  # no text ends so, whatever a compressed block begins with

@@ -18,6 +18,8 @@ ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empt
 TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _HEAD, _TAIL = 64, 8  # bytes
 _SMALLEST_USER_BLOCK = 512  # bytes
+# The first member of a .keras archive (keras/src/saving/saving_lib.py).
+_KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 
 
 class OtherFormat(NamedTuple):
@@ -32,51 +34,48 @@ _OURS = "bninspect reads TensorFlow checkpoints and Keras files."
 _PYTORCH = OtherFormat("a PyTorch file", _OURS)
 _NUMPY = "Check the checkpoint or Keras file that its arrays were taken from."
 
-# Each pattern matches the first 64 bytes of a file.
-_OTHERS: tuple[tuple[re.Pattern[bytes], OtherFormat], ...] = tuple(
-    (re.compile(pattern, re.DOTALL), other)
-    for pattern, other in (
-        # torch/serialization.py: MAGIC_NUMBER as a pickle; the zip that replaced it since 1.6.
-        (rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", _PYTORCH),
-        (rb"PK\x03\x04.{26}[^/]+/(data\.pkl|version|byteorder)", _PYTORCH),
-        (
-            rb"\x80",
-            OtherFormat(
-                "a Python pickle, which bninspect never loads",
-                "Save the model itself (model.save, or save_weights) and check that file.",
-            ),
+# Each pattern matches the first 64 bytes of a file. They are compiled only where one is needed.
+_OTHERS: tuple[tuple[bytes, OtherFormat], ...] = (
+    # torch/serialization.py: MAGIC_NUMBER as a pickle; the zip that replaced it since 1.6.
+    (rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", _PYTORCH),
+    (rb"PK\x03\x04.{26}[^/]+/(data\.pkl|version|byteorder)", _PYTORCH),
+    (
+        rb"\x80",
+        OtherFormat(
+            "a Python pickle, which bninspect never loads",
+            "Save the model itself (model.save, or save_weights) and check that file.",
         ),
-        # numpy/lib/format.py; np.savez writes a zip of such arrays.
-        (rb"\x93NUMPY", OtherFormat("a NumPy array (.npy)", _NUMPY)),
-        (rb"PK\x03\x04.{26}[^/]+\.npy", OtherFormat("a NumPy archive (.npz)", _NUMPY)),
-        # huggingface/safetensors, README.md: the length of a JSON header, then the header.
-        (rb".{5}\x00{3}\{\s*\"", OtherFormat("a safetensors file", _ORIGINAL)),
-        # ggml-org/ggml, docs/gguf.md
-        (rb"GGUF", OtherFormat("a GGUF file", _ORIGINAL)),
-        # file_identifier of tensorflow/lite/schema/schema.fbs
-        (
-            rb".{4}TFL3",
-            OtherFormat(
-                "a TensorFlow Lite model, where batch normalization is part of other operations",
-                _ORIGINAL,
-            ),
+    ),
+    # numpy/lib/format.py; np.savez writes a zip of such arrays.
+    (rb"\x93NUMPY", OtherFormat("a NumPy array (.npy)", _NUMPY)),
+    (rb"PK\x03\x04.{26}[^/]+\.npy", OtherFormat("a NumPy archive (.npz)", _NUMPY)),
+    # huggingface/safetensors, README.md: the length of a JSON header, then the header.
+    (rb".{5}\x00{3}\{\s*\"", OtherFormat("a safetensors file", _ORIGINAL)),
+    # ggml-org/ggml, docs/gguf.md
+    (rb"GGUF", OtherFormat("a GGUF file", _ORIGINAL)),
+    # file_identifier of tensorflow/lite/schema/schema.fbs
+    (
+        rb".{4}TFL3",
+        OtherFormat(
+            "a TensorFlow Lite model, where batch normalization is part of other operations",
+            _ORIGINAL,
         ),
-        # ModelProto of onnx/onnx.proto: ir_version, then producer_name and producer_version, else
-        # the graph.
-        (
-            rb"\x08[\x03-\x1f](\x12[\x01-\x28][ -~]+[\x1a\x22\x28\x3a]|\x3a)",
-            OtherFormat("an ONNX model", _ORIGINAL),
+    ),
+    # ModelProto of onnx/onnx.proto: ir_version, then producer_name and producer_version, else
+    # the graph.
+    (
+        rb"\x08[\x03-\x1f](\x12[\x01-\x28][ -~]+[\x1a\x22\x28\x3a]|\x3a)",
+        OtherFormat("an ONNX model", _ORIGINAL),
+    ),
+    # GraphDef of tensorflow/core/framework/graph.proto: a node, which begins with its name.
+    (
+        rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x01-\x7f][\w.][\w.\\/>-]*(\x12[\x01-\x40][A-Z_]|\Z)",
+        OtherFormat(
+            "a TensorFlow graph without variables (frozen ones have become constants)",
+            "Check the checkpoint that it was made with.",
         ),
-        # GraphDef of tensorflow/core/framework/graph.proto: a node, which begins with its name.
-        (
-            rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x01-\x7f][\w.][\w.\\/>-]*(\x12[\x01-\x40][A-Z_]|\Z)",
-            OtherFormat(
-                "a TensorFlow graph without variables (frozen ones have become constants)",
-                "Check the checkpoint that it was made with.",
-            ),
-        ),
-        (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
-    )
+    ),
+    (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
 )
 # Keys of JSON files (tfjs-core/src/io/types.ts; Model.to_json of Keras).
 _JSON_KEYS: tuple[tuple[tuple[bytes, ...], OtherFormat], ...] = (
@@ -126,6 +125,11 @@ def hdf5_offset(size: int, read: Callable[[int, int], bytes]) -> int | None:
     return None
 
 
+def is_keras_archive(head: bytes) -> bool:
+    """Return whether a file begins like a .keras archive, by the name of its first member."""
+    return head.startswith(ZIP_SIGNATURES) and head[30:].startswith(_KERAS_MEMBERS)
+
+
 def begins_as_v1(head: bytes) -> bool:
     """Return whether a file begins like a TensorFlow V1 checkpoint, which may have been cut short.
 
@@ -153,7 +157,7 @@ def _varint(data: bytes, start: int) -> tuple[int, int]:
 
 def other_format(head: bytes) -> OtherFormat | None:
     """Return the format of another tool that a file begins like; None if it is none of these."""
-    return next((other for pattern, other in _OTHERS if pattern.match(head)), None)
+    return next((other for pattern, other in _OTHERS if re.match(pattern, head, re.DOTALL)), None)
 
 
 def other_json(text: bytes) -> OtherFormat | None:

@@ -70,7 +70,7 @@ class Dataset(NamedTuple):
 
     @property
     def unwritten(self) -> int:
-        """How many elements were never written."""
+        """Return the number of elements that were never written."""
         if self.compact is not None or len(self.pieces) == self.chunk_count:
             return 0
         return math.prod(self.shape) - sum(self._elements_of(piece) for piece in self.pieces)
@@ -82,7 +82,7 @@ class Dataset(NamedTuple):
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks it has, written or not; one if it is whole, none if it is empty."""
+        """Return the number of chunks, written or not: one if it is whole, none if it is empty."""
         if not math.prod(self.shape):
             return 0
         sizes = zip(self.shape, self.chunk or self.shape, strict=True)
@@ -90,12 +90,12 @@ class Dataset(NamedTuple):
 
     @property
     def chunk_size(self) -> int:
-        """How many bytes a chunk has that is not compressed."""
+        """Return the number of bytes in an uncompressed chunk."""
         return math.prod(self.chunk or self.shape) * self.type.size
 
     @property
     def claimed(self) -> int:
-        """How many bytes it takes to read it, its chunks unpacked whole."""
+        """Return the number of bytes that reading it takes, its chunks unpacked whole."""
         return self.chunk_count * self.chunk_size
 
 

@@ -71,7 +71,7 @@ class Group:
 
     @property
     def table(self) -> Table | None:
-        """Where the symbol table lies, None in a newer group."""
+        """Return the place of the symbol table, None in a newer group."""
         for message in self._messages:
             if message.kind == SYMBOL_TABLE:
                 return Table(*self._structure.unpack(_TABLE, message.body))
@@ -83,7 +83,7 @@ class Group:
 
     @cached_property
     def links(self) -> dict[str, Link]:
-        """All links by name, in the order of names; raises `Damage`."""
+        """Return all links by name, in the order of names; raises `Damage`."""
         links = [] if self._symbols is None else self._symbols.links()
         for message in self._messages:
             if message.kind == LINK_INFO:
@@ -97,7 +97,7 @@ class Group:
 
     @cached_property
     def attributes(self) -> dict[str, bytes]:
-        """The attribute messages by the attribute's name; raises `Damage`."""
+        """Return the attribute messages by the attribute's name; raises `Damage`."""
         return read_attributes(self._structure, self._messages)
 
 

@@ -102,7 +102,7 @@ class _Shards:
 
     @property
     def owners(self) -> dict[str, Owner]:
-        """The objects with variables by their group, each with the members in all shards."""
+        """Return the objects with variables by their group, each with the members in all shards."""
         return {
             group: Owner(
                 self._names.get(group, ""), tuple(dict.fromkeys(self._members.get(group, ())))

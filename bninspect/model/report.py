@@ -100,14 +100,16 @@ def any_at_least(severity: str, findings: Iterable[Finding]) -> bool:
 
 
 class Earlier(NamedTuple):
-    """The earlier checkpoint that a comparison was asked for with.
+    """The earlier checkpoint that one was compared with.
 
-    `layers` counts those of which a statistic could be compared.
+    `layers` counts those of which a statistic could be compared. `is_named` says that `--since`
+    named it; else it is the one before of the same training.
     """
 
     path: str
     step: int | None
     layers: int
+    is_named: bool = True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +121,7 @@ class CheckpointReport:
     in the order of `find_layers`, `findings` layer by layer and then by code: those that count,
     `suppressed` and `known` (by the baseline) are the others. `notes` are sentences about what was
     opened; those on the `unchecked` groups, which may be BN layers and were not judged, are among
-    them. `since` is what `--since` named, if BN107 is judged. With an `error` all else is empty.
+    them. `since` is the earlier checkpoint, if BN107 is judged. With an `error` all else is empty.
 
     `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
     is that of `RuleContext`, `graphs` that of `Checkpoint`. `layers_left_out` counts layers that
@@ -161,8 +163,9 @@ class CheckpointReport:
 
     @property
     def none_compared(self) -> bool:
-        """Whether it has BN layers, was to be compared with `since`, and none of them could be."""
-        return self.layer_count > 0 and self.since is not None and not self.since.layers
+        """Whether it has BN layers, was to be compared with `--since`, and none of them could be."""
+        since = self.since
+        return self.layer_count > 0 and since is not None and since.is_named and not since.layers
 
     def without_layers(self) -> CheckpointReport:
         """What is left to say when the layers have been written: a run may be of thousands."""
@@ -223,8 +226,10 @@ class Report:
     @property
     def none_compared(self) -> bool:
         """Whether a comparison was asked for and no layer of any checkpoint could be compared."""
-        asked = [item.since for item in self.checkpoints if item.since is not None]
-        return bool(asked) and not any(earlier.layers for earlier in asked)
+        named = [
+            item.since for item in self.checkpoints if item.since is not None and item.since.is_named
+        ]
+        return bool(named) and not any(earlier.layers for earlier in named)
 
     @property
     def suppressed(self) -> int:

@@ -20,6 +20,7 @@ from bninspect.reporters.verdict_text import (
     verdict_line,
     verdict_on_all,
 )
+from bninspect.rules import CAUSES
 from bninspect.wording import and_more, plural
 
 # How many layers of one entry are named without --verbose.
@@ -181,11 +182,16 @@ def _entry(
     if len(group) > len(shown):
         lines.append(f"    - {and_more(len(group) - len(shown))} (--verbose names them)")
     lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
-    if first.cause or first.severity == "error":
+    if first.severity == "error" or _may_have_cause(first):
         lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
     lines += wrap("    fix       ", first.fix, width, 14)
     lines += wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
     return lines
+
+
+def _may_have_cause(finding: Finding) -> bool:
+    """Return whether the files may prove a cause of what the rule finds."""
+    return any(finding.rule.code in cause.rules for cause in CAUSES)
 
 
 def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[str]:

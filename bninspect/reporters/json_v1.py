@@ -249,7 +249,7 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
     document["layers"] = [_layer(layer) for layer in item.layers]
     if findings:
         document["findings"] = [finding_document(finding) for finding in item.findings]
-        since = item.since  # what --since named, and how many layers could be compared with it
+        since = item.since
         document["since"] = since and {
             "path": since.path,
             "step": since.step,

@@ -158,8 +158,8 @@ def _inspect(
 class _Comparison(NamedTuple):
     """The layers with their changes since an earlier checkpoint, and notes on the comparison.
 
-    `since` describes the checkpoint of `--since`; `previous` is the path of the checkpoint before
-    this one of its training.
+    `since` describes the earlier checkpoint; `previous` is the path of the checkpoint before this
+    one of its training.
     """
 
     layers: list[BNLayer]
@@ -182,15 +182,15 @@ def _compare(
     why_not = () if previous is None else changes.not_followed(previous, layers, step)
     follows = None if previous is None or why_not is not None else previous
     before = None if follows is None else follows.path
-    if since is not None:
-        layers, notes = changes.with_since(layers, step, since)
-        compared = sum(map(changes.is_compared, layers))
-        notes = (*notes, *changes.contradictions(layers, step, since))
-        return _Comparison(layers, notes, Earlier(since.path, since.step, compared), before)
-    if follows is None:
+    earlier = since or follows
+    if earlier is None:
         return _Comparison(layers, why_not or ())
-    layers, notes = changes.with_since(layers, step, follows)
-    return _Comparison(layers, notes, None, before)
+    layers, notes = changes.with_since(layers, step, earlier)
+    if since is not None:
+        notes = (*notes, *changes.contradictions(layers, step, since))
+    compared = sum(map(changes.is_compared, layers))
+    told = Earlier(earlier.path, earlier.step, compared, is_named=since is not None)
+    return _Comparison(layers, notes, told, before)
 
 
 class _LazyGraphEvidence:

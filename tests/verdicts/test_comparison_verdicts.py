@@ -283,6 +283,8 @@ class TestOrder:
         document = run("check", folder, "--all-checkpoints", "--format", "json").json
         found = [[one["rule"] for one in item["findings"]] for item in document["checkpoints"]]
         assert found == [[], ["BN107"], [], ["BN107"]]
+        earlier = [one["since"] and one["since"]["step"] for one in document["checkpoints"]]
+        assert earlier == [None, 20, None, 40]
         advice = ("--since", folder / "model.ckpt-2")
         assert run("check", folder / "model.ckpt-3", *advice).exit_code == 1
 

@@ -163,7 +163,7 @@ class CheckpointReport:
 
     @property
     def none_compared(self) -> bool:
-        """Whether it has BN layers, was to be compared with `--since`, and none of them could be."""
+        """Whether it has BN layers, and none of them could be compared with `--since`."""
         since = self.since
         return self.layer_count > 0 and since is not None and since.is_named and not since.layers
 
@@ -227,7 +227,9 @@ class Report:
     def none_compared(self) -> bool:
         """Whether a comparison was asked for and no layer of any checkpoint could be compared."""
         named = [
-            item.since for item in self.checkpoints if item.since is not None and item.since.is_named
+            item.since
+            for item in self.checkpoints
+            if item.since is not None and item.since.is_named
         ]
         return bool(named) and not any(earlier.layers for earlier in named)
 

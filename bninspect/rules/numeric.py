@@ -129,27 +129,29 @@ def _fix_half(_: BNLayer, __: Violation) -> str:
     return "Keep the statistics in float32; a mixed-precision policy does that by itself."
 
 
+NOT_FINITE = Rule(
+    code="BN301",
+    name="not-finite",
+    severity="error",
+    summary="NaN or infinity in a member",
+    check=not_finite,
+    fix=_fix_not_finite,
+    concerns=_is_not_finite,
+    live=True,
+)
+NEGATIVE_VARIANCE = Rule(
+    code="BN302",
+    name="negative-variance",
+    severity="error",
+    summary="a moving_variance is below 0",
+    check=negative_variance,
+    fix=_fix_negative,
+    members=("moving_variance",),
+    live=True,
+)
 RULES: tuple[Rule, ...] = (
-    Rule(
-        code="BN301",
-        name="not-finite",
-        severity="error",
-        summary="NaN or infinity in a member",
-        check=not_finite,
-        fix=_fix_not_finite,
-        concerns=_is_not_finite,
-        live=True,
-    ),
-    Rule(
-        code="BN302",
-        name="negative-variance",
-        severity="error",
-        summary="a moving_variance is below 0",
-        check=negative_variance,
-        fix=_fix_negative,
-        members=("moving_variance",),
-        live=True,
-    ),
+    NOT_FINITE,
+    NEGATIVE_VARIANCE,
     Rule(
         code="BN303",
         name="dead-channels",

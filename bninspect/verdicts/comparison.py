@@ -22,8 +22,9 @@ from bninspect.evidence.changes import (
 from bninspect.model.layer import BNLayer, Change, Movement, Since
 from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.roles import STATISTICS, Role
-from bninspect.model.rule import RuleContext
-from bninspect.rules import RULES, apply_rules, select_rules
+from bninspect.model.rule import Rule, RuleContext
+from bninspect.rules import RULES, apply_rules
+from bninspect.rules.numeric import NEGATIVE_VARIANCE, NOT_FINITE
 
 Changes = Mapping[Role, Change]
 
@@ -272,13 +273,15 @@ def _stretches(
 class _Defect(NamedTuple):
     """A defect that one checkpoint alone shows: its rule, its test, and the words for no defect."""
 
-    code: str
+    rule: Rule
     is_in: Callable[[BNLayer], bool]
     otherwise: str
 
 
-_NOT_FINITE = _Defect("BN301", lambda layer: not layer.is_finite, "all of it was finite")
-_NEGATIVE = _Defect("BN302", lambda one: one.has_negative_variance, "no variance was below 0")
+_NOT_FINITE = _Defect(NOT_FINITE, lambda layer: not layer.is_finite, "all of it was finite")
+_NEGATIVE = _Defect(
+    NEGATIVE_VARIANCE, lambda one: one.has_negative_variance, "no variance was below 0"
+)
 
 
 def _wrong(run: _Run, layers: Sequence[BNLayer | None], defect: _Defect) -> Iterator[Stretch]:
@@ -292,7 +295,7 @@ def _wrong(run: _Run, layers: Sequence[BNLayer | None], defect: _Defect) -> Iter
             continue
         or_earlier = first == 0 or layers[first - 1] is None
         stretch = Stretch(first, last, (), or_earlier)
-        findings = apply_rules([layer], select_rules([defect.code], []), RuleContext())
+        findings = apply_rules([layer], [defect.rule], RuleContext())
         when = _when(stretch, run.labels)
         told = tuple(one._replace(message=f"{one.message}; {when}") for one in findings)
         if not or_earlier:

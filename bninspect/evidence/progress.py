@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bninspect.model.checkpoint import Checkpoint, Variable
-from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence, Values
+from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
@@ -205,7 +205,7 @@ def training_evidence(
         if slot_moved and not is_trained:
             facts.append(f"an optimizer slot of {role} moved")
         testable = testable or values.initial is not None or bool(slots)
-        if values.initial is not None and has_moved(values) and role not in unmoved:
+        if values.has_moved and role not in unmoved:
             facts.append(f"{role} moved away from {values.initial:g}")
     return TrainingEvidence(
         tuple(facts), testable, _updates(layer), tuple(unmoved), optimized(layer, variables)
@@ -236,17 +236,6 @@ def _updates(layer: BNLayer) -> int | None:
         variable for name, variable in layer.helpers.items() if name.endswith(_UPDATE_COUNTERS)
     )
     return max(_counts(counters), default=None)
-
-
-def has_moved(values: Values) -> bool:
-    """Return whether gamma or beta is away from its initial value.
-
-    Channels that all hold one other number prove nothing: that is how a different constant
-    initializer looks, such as the zeros some networks give the last gamma of a block.
-    """
-    if values.all_initial:
-        return False
-    return not values.constant or (values.channels == 1 and values.minimum != 0.0)
 
 
 def _slots(owner: str, variables: Mapping[str, Variable]) -> list[Variable]:

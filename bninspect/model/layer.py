@@ -54,6 +54,17 @@ class Values(NamedTuple):
         return self.minimum == self.maximum
 
     @property
+    def has_moved(self) -> bool:
+        """Whether training moved a gamma or beta away from its initial value, or it was loaded.
+
+        Channels that all hold one other number prove nothing: that is how a different constant
+        initializer looks, such as the zeros some networks give the last gamma of a block.
+        """
+        if self.initial is None or self.all_initial:
+            return False
+        return not self.constant or (self.channels == 1 and self.minimum != 0.0)
+
+    @property
     def not_finite(self) -> int:
         """How many values are NaN or infinite."""
         if -math.inf < self.minimum <= self.maximum < math.inf:

@@ -11,7 +11,17 @@ from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
 from bninspect.model.rule import Cause, Rule, RuleContext
-from bninspect.rules import cold, frozen, incomplete, numeric, optimized, shadows, stuck, untouched
+from bninspect.rules import (
+    cold,
+    frozen,
+    incomplete,
+    numeric,
+    one_value,
+    optimized,
+    shadows,
+    stuck,
+    untouched,
+)
 from bninspect.rules.cause_catalogue import CAUSES as CAUSES
 from bninspect.wording import did_you_mean, nearest
 
@@ -21,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     *cold.RULES,
     *frozen.RULES,
     *optimized.RULES,
+    *one_value.RULES,
     *shadows.RULES,
     *incomplete.RULES,
     *numeric.RULES,
@@ -111,6 +122,7 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
     """The context with what all layers together show."""
     return context._replace(
         trained=any(_shows_training(layer) for layer in layers),
+        updated=any(_is_updated(layer) for layer in layers),
         restarted=any(cold.older_than_step(layer, context) for layer in layers),
         least_share=cold.least_share(layers),
     )
@@ -118,6 +130,9 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
 
 def _shows_training(layer: BNLayer) -> bool:
     """Whether anything of a layer moved; its evidence was gathered if its statistics did not."""
-    if layer.training.facts:
-        return True
+    return bool(layer.training.facts) or _is_updated(layer)
+
+
+def _is_updated(layer: BNLayer) -> bool:
+    """Return whether a statistic of the layer moved."""
     return layer.statistics is not None and not layer.all_initial

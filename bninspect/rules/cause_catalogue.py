@@ -44,6 +44,11 @@ CAUSES: tuple[Cause, ...] = (
         rules=("BN105",),
     ),
     Cause(
+        name="momentum-one",
+        summary="the momentum is 1, with which no update changes anything",
+        rules=("BN101", "BN107"),
+    ),
+    Cause(
         name="batch-statistics-mode",
         summary="the layer's mode never uses nor updates its averages (Keras 1)",
         rules=("BN101", "BN107"),

@@ -7,25 +7,40 @@ dead channel, until it is nothing. That is no sign of missing updates but of the
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.rule import RuleContext
+from bninspect.rules.averages import (
+    USUAL_MOMENTUM,
+    expected_updates,
+    is_forgotten,
+    is_no_power,
+    is_power,
+    known_momentum,
+    momentum_of,
+    power,
+    updates_at_most,
+    whole_power,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Far below every epsilon in use (1e-6 and more) and far above where float32 ends (1e-38).
 COLLAPSED_VARIANCE = 1e-12
-# How far momentum^steps, multiplied out in float32, may lie from the exact power.
-_POWER_TOLERANCE = 1e-3
+# What is left of the largest variance in use (1e8) when its mean has decayed to exactly 0.
+FORGOTTEN_VARIANCE = 1e-30
 
 
 def channels_in_words(layer: BNLayer) -> str:
-    """All of a layer's channels, as part of a sentence."""
+    """Return all of a layer's channels, as part of a sentence."""
     return "its only channel" if layer.channels == 1 else f"all {layer.channels} channels"
 
 
 def untouched_channels(mean: Values, variance: Values) -> int:
-    """Channels with both statistics equal to their initial values.
+    """Count the channels with both statistics equal to their initial values.
 
     Where a variance starts at 0 that is none: updates with nothing but zeros leave it there, and
     the other channels show that there were updates (see `dead_channels`).
@@ -34,7 +49,7 @@ def untouched_channels(mean: Values, variance: Values) -> int:
 
 
 def saw_only_zeros(layer: BNLayer) -> bool:
-    """Whether the layer counts updates and its statistics are still the 0 they started from.
+    """Return whether the layer counts updates and its statistics are still their initial 0.
 
     Then its whole input is always 0: a dead layer, not one that was forgotten.
     """
@@ -56,78 +71,179 @@ def _at_initial(mean: Values, variance: Values) -> int:
 
 
 def dead_channels(mean: Values, variance: Values, momentum: float | None, step: int | None) -> int:
-    """Channels whose mean is exactly 0 and whose variance decayed as only zeros make it decay.
+    """Count the channels whose mean is exactly 0 and whose variance decayed as zeros make it decay.
 
     That is: it has collapsed below `COLLAPSED_VARIANCE`, or it is momentum^steps of the initial
     value where both are known, or at least two such channels hold the same number between 0 and
     the initial value. A variance that starts at 0 does not decay: it is still there.
     """
-    initial = variance.initial
-    if mean.initial != 0.0 or not mean.at_initial or variance.all_initial or initial is None:
+    if mean.initial != 0.0 or not mean.at_initial or variance.all_initial:
         return 0
-    if initial == 0.0:
+    if variance.initial == 0.0:
         return _at_initial(mean, variance)
-    silent = variance.array[mean.equal_to(0.0) & ~variance.equal_to(initial)].astype("f8")
+    silent, initial = _silent(mean, variance)
+    exact = power(initial, momentum, step)
     counts = Counter(silent[(silent >= 0.0) & (silent < initial)].tolist())
-    power = _decayed(initial, momentum, step)
     return sum(
         count
         for value, count in counts.items()
-        if value < COLLAPSED_VARIANCE
-        or count > 1
-        or (power is not None and abs(value - power) <= _POWER_TOLERANCE * power)
+        if value < COLLAPSED_VARIANCE or count > 1 or is_power(value, exact)
     )
 
 
+def _silent(mean: Values, variance: Values) -> tuple[NDArray[Any], float]:
+    """Return the variances that moved where the mean is 0, and the initial variance."""
+    initial = variance.initial or 0.0
+    return variance.array[_silent_channels(mean, variance)].astype("f8"), initial
+
+
+def _silent_channels(mean: Values, variance: Values) -> NDArray[Any]:
+    mask: NDArray[Any] = mean.equal_to(0.0) & ~variance.equal_to(variance.initial or 0.0)
+    return mask
+
+
 def dead_of(layer: BNLayer, context: RuleContext) -> int:
-    """How many channels of a layer are dead; 0 where its statistics were not read."""
+    """Count the dead channels of a layer; 0 where its statistics were not read."""
     if layer.statistics is None:
         return 0
     if saw_only_zeros(layer):
         return layer.statistics[0].channels
-    return dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
+    count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
+    return 0 if count and contradictions(layer, context) else count
 
 
-def _decayed(initial: float, momentum: float | None, step: int | None) -> float | None:
-    if momentum is None or step is None or not 0.0 < momentum < 1.0:
-        return None
-    return float(initial * momentum**step)
+def contradictions(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
+    """Return facts that contradict a layer without a live channel being dead; empty if none does.
+
+    Such a layer has a mean of 0 in every channel, and variances that moved. If its input is always
+    0, no gradient reaches gamma, since that is multiplied by the normalised input, and a variance
+    is momentum^updates of the initial one. Zeros that were written into the statistics, and a
+    variance that weight decay shrinks, do not follow that.
+
+    Of a layer with a live channel nothing is said: a channel may have been dead before a training
+    that counts its steps anew.
+    """
+    if layer.statistics is None:
+        return ()
+    mean, variance = layer.statistics
+    if mean.initial != 0.0 or not mean.all_initial:
+        return ()
+    if variance.all_initial or not variance.initial:
+        return ()
+    silent, initial = _silent(mean, variance)
+    if not ((silent >= 0.0) & (silent < initial)).all():
+        return ()
+    momentum, updates = known_momentum(layer, context), expected_updates(layer, context)
+    facts = []
+    if _gamma_moved(layer, _silent_channels(mean, variance)) and not _may_have_died_later(
+        silent, momentum, updates
+    ):
+        facts.append("gamma moved, which no gradient reaches where the input is always 0")
+    facts += _no_power_of_momentum(layer, silent.tolist(), initial, momentum)
+    if not silent.any() and not context.restarted:
+        facts += not_enough_updates(initial, momentum, updates)
+    return tuple(facts)
+
+
+def _gamma_moved(layer: BNLayer, channels: NDArray[Any]) -> bool:
+    """Return whether gradients moved gamma in some channels.
+
+    Not if they all hold one number: another initializer gives it, or weight decay, which goes on
+    without gradients. Nor if gamma starts random.
+    """
+    gamma = layer.values.get("gamma")
+    if gamma is None or gamma.initial is None or gamma.channels != channels.size:
+        return False
+    if gamma.all_initial or "gamma" in layer.training.unmoved:
+        return False
+    values = gamma.array[channels]
+    return bool(values.min() < values.max())
+
+
+def _may_have_died_later(
+    variances: NDArray[Any], momentum: float | None, updates: int | None
+) -> bool:
+    """Return whether there were enough updates to forget all that came before the input became 0.
+
+    Then both statistics are nothing, and gamma may have moved before. Where the number of updates
+    is not known, a variance just above 0 shows that it decayed.
+    """
+    if variances.max() > FORGOTTEN_VARIANCE:
+        return False
+    if updates is None:
+        return bool(variances.any())
+    return is_forgotten(1.0, USUAL_MOMENTUM if momentum is None else momentum, updates)
+
+
+def _no_power_of_momentum(
+    layer: BNLayer, values: list[float], initial: float, momentum: float | None
+) -> list[str]:
+    """Return the variances that no number of updates leaves, as a fact."""
+    if momentum is None or layer.dtype != "float32":
+        return []
+    wrong = [
+        value
+        for value in dict.fromkeys(values)
+        if value > COLLAPSED_VARIANCE and is_no_power(value, initial, momentum)
+    ]
+    if not wrong:
+        return []
+    of = "" if initial == 1.0 else f"{initial:g} * "
+    return [f"{wrong[0]:.4g} is not {of}{momentum:g}^n for any number n of updates"]
+
+
+def not_enough_updates(initial: float, momentum: float | None, updates: int | None) -> list[str]:
+    """Return that the updates leave a variance above 0, as a fact, where they do."""
+    if updates == 0:
+        return ["the stored step is 0: no update brought the variance to 0"]
+    if updates is None or momentum is None:
+        return []
+    if is_forgotten(initial, momentum, updates):
+        return []
+    left = initial * momentum**updates
+    return [f"{updates} updates with momentum {momentum:g} leave a variance of {left:.4g}, not 0"]
+
+
+def decayed_as_expected(layer: BNLayer, context: RuleContext) -> bool:
+    """Return whether momentum and step agree with the variances of a layer's dead channels.
+
+    A variance that starts at 0 stays there: other channels, or the layer's own count, show updates.
+    """
+    if layer.statistics is None:
+        return False
+    mean, variance = layer.statistics
+    if variance.initial == 0.0:
+        return True
+    silent, initial = _silent(mean, variance)
+    momentum = momentum_of(layer, context)
+    exact = power(initial, momentum, updates_at_most(layer, context))
+    dead = Counter(silent[(silent >= 0.0) & (silent < initial)].tolist())
+    return all(
+        exact is not None and exact < COLLAPSED_VARIANCE
+        if value < COLLAPSED_VARIANCE
+        else is_power(value, exact) or (count > 1 and whole_power(value, initial, momentum))
+        for value, count in dead.items()
+    )
 
 
 def counted_by_dead_channels(layer: BNLayer, momentum: float | None) -> tuple[float, int] | None:
-    """The variance that several dead channels share, and how many updates made it that.
+    """Return the variance that several dead channels share, and how many updates made it that.
 
     None if there is none, or if it is no whole power of the momentum.
     """
-    if layer.statistics is None or momentum is None or not 0.0 < momentum < 1.0:
+    if layer.statistics is None:
         return None
     mean, variance = layer.statistics
     if mean.initial != 0.0 or not mean.at_initial or not variance.initial:
         return None
-    silent = variance.array[mean.equal_to(0.0) & ~variance.equal_to(variance.initial)].astype("f8")
+    silent, initial = _silent(mean, variance)
     shared = [
         (count, value)
         for value, count in Counter(silent.tolist()).items()
-        if count > 1 and COLLAPSED_VARIANCE < value < variance.initial
+        if count > 1 and COLLAPSED_VARIANCE < value < initial
     ]
     if not shared:
         return None
     value = max(shared)[1]
-    updates = round(math.log(value / variance.initial) / math.log(momentum))
-    power = variance.initial * momentum**updates
-    # Less than half the way to the next power, or any number would do.
-    near = min(_POWER_TOLERANCE, (1.0 - momentum) / 4)
-    return (value, updates) if abs(value - power) <= near * power else None
-
-
-def known_momentum(layer: BNLayer, context: RuleContext) -> float | None:
-    """`momentum_of`, else the one that the graph has: asked only for a finding."""
-    momentum = momentum_of(layer, context)
-    if momentum is None and (graph := context.graph(layer)) is not None:
-        return graph.momentum
-    return momentum
-
-
-def momentum_of(layer: BNLayer, context: RuleContext) -> float | None:
-    """The layer's own momentum, else the one that the user gave."""
-    return layer.momentum if layer.momentum is not None else context.momentum
+    updates = whole_power(value, initial, momentum)
+    return None if updates is None else (value, updates)

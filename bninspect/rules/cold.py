@@ -4,71 +4,98 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import Rule, RuleContext, Violation
-from bninspect.rules.channels import counted_by_dead_channels, known_momentum, momentum_of
+from bninspect.rules.averages import (
+    USUAL_MOMENTUM,
+    known_momentum,
+    momentum_of,
+    updates_a_step,
+    updates_at_most,
+)
+from bninspect.rules.channels import counted_by_dead_channels
 
 # The share of the initial value above which the averages count as cold.
 COLD_SHARE = 0.05
 # The highest momentum in use (0.9997 in slim's inception, 0.9999 here and there).
 _HIGHEST_MOMENTUM = 0.9999
-_USUAL_MOMENTUM = 0.99
+
+
+class _Updates(NamedTuple):
+    """How often averages were updated, and with which momentum.
+
+    `is_stored` says that the layer or the user tells the momentum, not the graph. `counted` is that
+    of `counted_by_dead_channels`.
+    """
+
+    number: int
+    momentum: float
+    is_stored: bool
+    counted: tuple[float, int] | None
+
+    @property
+    def share(self) -> float:
+        """The share of the initial value that is left."""
+        return float(self.momentum**self.number)
 
 
 def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN106."""
-    both = layer.statistics
-    if both is None or both[0].all_initial or both[1].all_initial or layer.zero_debiased:
+    """Yield a violation if more than `COLD_SHARE` of the initial values is left (BN106)."""
+    if not _has_moved(layer) or not layer.is_finite or context.restarted:
         return
-    momentum, updates = momentum_of(layer, context), updates_at_most(layer, context)
-    known = momentum is not None
-    if not known and updates and _may_be_cold(updates, context):
-        momentum = known_momentum(layer, context)
-    if momentum is None or not updates or not 0.0 < momentum < 1.0:
+    updates = _updates(layer, context)
+    if updates is None or updates.share <= COLD_SHARE or _is_restarted(updates, context):
         return
-    times = updates_a_step(layer, context) if momentum**updates > COLD_SHARE else 1
-    if times is None:
-        return
-    updates *= times
-    counted = counted_by_dead_channels(layer, momentum)
-    if counted is not None and counted[1] < updates:
-        updates = counted[1]
-    share = momentum**updates
-    if share <= COLD_SHARE or context.restarted or _restarted(share, context, known=known):
-        return
+    momentum, share = updates.momentum, updates.share
     needed = math.ceil(math.log(COLD_SHARE) / math.log(momentum))
     yield Violation(
-        f"the initial values still make up {share:.0%} of the averages after {updates} updates with"
-        f" momentum {momentum:g}",
+        f"the initial values still make up {share:.0%} of the averages after {updates.number}"
+        f" updates with momentum {momentum:g}",
         evidence=(
-            *_counts(counted, momentum, context),
-            *(() if known else (f"the graph has momentum {momentum:g}",)),
-            f"{momentum:g}^{updates} = {share:.3f}",
+            *_counts(updates, context),
+            *(() if updates.is_stored else (f"the graph has momentum {momentum:g}",)),
+            f"{momentum:g}^{updates.number} = {share:.3f}",
             f"it takes {needed} updates to bring that below {COLD_SHARE:.0%}",
         ),
         cause="too-few-updates",
     )
 
 
-def updates_a_step(layer: BNLayer, context: RuleContext) -> int | None:
-    """How often a training step updates the variance, by the graph; None if that is not known.
+def _has_moved(layer: BNLayer) -> bool:
+    """Return whether both statistics moved and still hold a share of what they started from."""
+    both = layer.statistics
+    if both is None or layer.zero_debiased:
+        return False
+    return not (both[0].all_initial or both[1].all_initial)
 
-    A layer that is built twice (reuse=True) is updated twice; one whose updates no training op
-    runs, by hand or not at all; one in a loop, as often as the loop goes round.
+
+def _updates(layer: BNLayer, context: RuleContext) -> _Updates | None:
+    """Return the updates of a layer; None if their number or their momentum is not known.
+
+    The graph is asked only where the values leave it possible that the averages are cold.
     """
-    graph = context.graph(layer)
-    if graph is None or not graph.training_ops:
-        return 1
-    updates = [update for update in graph.updates if update.role == "moving_variance"]
-    if any(update.in_loop for update in updates):
+    updates = updates_at_most(layer, context)
+    if not updates:
         return None
-    return len([update for update in updates if update.run_by]) or None
+    stored = momentum_of(layer, context)
+    momentum = stored
+    if momentum is None and _may_be_cold(updates, context):
+        momentum = known_momentum(layer, context)
+    if momentum is None or not 0.0 < momentum < 1.0:
+        return None
+    times = updates_a_step(layer, context) if momentum**updates > COLD_SHARE else 1
+    if times is None:
+        return None
+    counted = counted_by_dead_channels(layer, momentum)
+    number = min(updates * times, counted[1]) if counted else updates * times
+    return _Updates(number, momentum, stored is not None, counted)
 
 
 def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
-    """A sentence if averages may be cold, and no momentum tells whether they are.
+    """Return a sentence if averages may be cold, and no momentum tells whether they are.
 
     Not of a layer that training does not update by the graph: the step counts none of its updates,
     whatever the momentum.
@@ -76,81 +103,77 @@ def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
     if (least_share(layers) or 0.0) <= COLD_SHARE:
         return None
     for layer in layers:
-        both, updates = layer.statistics, updates_at_most(layer, context)
-        if both is None or both[0].all_initial or both[1].all_initial or layer.zero_debiased:
+        updates = updates_at_most(layer, context)
+        if not updates or not _has_moved(layer) or not layer.is_finite:
             continue
-        if not updates or _USUAL_MOMENTUM**updates <= COLD_SHARE:
+        if USUAL_MOMENTUM**updates <= COLD_SHARE:
             continue
         if known_momentum(layer, context) is None and updates_a_step(layer, context):
             return (
-                f"after {updates} steps the averages may still be partly their initial values, but"
-                f" no momentum is stored: BN106 was not judged; give --momentum"
-                f" ({_USUAL_MOMENTUM} is the default of Keras and tf.layers)"
+                f"BN106 was not judged: no momentum is stored, and after {updates} steps the"
+                " averages may still hold a part of their initial values; give --momentum"
+                f" ({USUAL_MOMENTUM} is the default of Keras and tf.layers)"
             )
     return None
 
 
-def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
-    """How many updates the stored step allows; None for a layer that training does not update."""
-    steps = context.step
-    if steps is None and all(one.exact for one in context.optimizer_steps):
-        steps = max((one.steps for one in context.optimizer_steps), default=None)
-    if layer.keras is None:
-        return steps
-    if not layer.keras.trainable or layer.keras.inference_only or steps is None:
-        return None
-    return steps * layer.keras.calls
-
-
 def least_share(layers: Iterable[BNLayer]) -> float | None:
-    """`RuleContext.least_share`; None if no layer tells."""
+    """Return `RuleContext.least_share`; None if no layer tells."""
     shares = (share for layer in layers if (share := most_initial(layer)) is not None)
     return min(shares, default=None)
 
 
 def most_initial(layer: BNLayer) -> float | None:
-    """The most that can be left of the initial value: no true variance is negative.
+    """Return the most that can be left of the initial value: no true variance is negative.
 
-    Of a layer that did not move, or forgets where it started from, nothing is known.
+    Of a layer that did not move, or forgets where it started from, nothing is known. Nor of one
+    whose statistics are all exactly 0, which may have been written.
     """
     both = layer.statistics
     if both is None or both[1].all_initial or not both[1].initial or layer.zero_debiased:
         return None
+    if _is_zero(layer):
+        return None
     return both[1].minimum / both[1].initial
 
 
+def _is_zero(layer: BNLayer) -> bool:
+    """Return whether both statistics are exactly 0 in every channel."""
+    return layer.statistics is not None and all(
+        values.minimum == values.maximum == 0.0 for values in layer.statistics
+    )
+
+
 def _may_be_cold(updates: int, context: RuleContext) -> bool:
-    """Whether it is worth reading a graph for its momentum: some values rule a cold layer out."""
+    """Return whether the values leave it possible that averages are cold."""
     if context.least_share is None or not context.least_share > COLD_SHARE:
         return False
     return _HIGHEST_MOMENTUM**updates > COLD_SHARE
 
 
-def _restarted(share: float, context: RuleContext, *, known: bool) -> bool:
-    """`RuleContext.restarted` by the momentum of the graph, taken to be that of all layers."""
-    if known or context.least_share is None:
+def _is_restarted(updates: _Updates, context: RuleContext) -> bool:
+    """Return `RuleContext.restarted`, if all layers have the momentum of the graph."""
+    if updates.is_stored or context.least_share is None:
         return False
-    return context.least_share < share * (1 - 1e-3)
+    return context.least_share < updates.share * (1 - 1e-3)
 
 
-def _counts(
-    counted: tuple[float, int] | None, momentum: float, context: RuleContext
-) -> Iterator[str]:
-    """What is stored about the number of updates, contradictions and all."""
+def _counts(updates: _Updates, context: RuleContext) -> Iterator[str]:
+    """Yield what is stored about the number of updates, contradictions included."""
     if context.step is not None:
         yield f"the stored step is {context.step}"
     for one in context.optimizer_steps:
         yield str(one)
-    if counted is not None:
-        value, updates = counted
-        told = f"its dead channels have variance {value:.4g} = {momentum:g}^{updates}"
-        if context.step is not None and updates < context.step:
-            told += f": it was updated in {updates} of {context.step} steps only"
+    if updates.counted is not None:
+        value, number = updates.counted
+        told = f"its dead channels have variance {value:.4g} = {updates.momentum:g}^{number}"
+        if context.step is not None and number < context.step:
+            told += f": it was updated in {number} of {context.step} steps only"
         yield told
 
 
 def older_than_step(layer: BNLayer, context: RuleContext) -> bool:
-    """Whether a variance shows more updates than the step allows, as in a fine-tuned model.
+    """Return whether a variance shows more updates than the step allows, as in a fine-tuned model.
 
     The initial value's share and a true variance, which is not negative, add up to what is
     stored, so nothing may lie below the share. 1e-3 is for float32's rounding.
@@ -158,7 +181,7 @@ def older_than_step(layer: BNLayer, context: RuleContext) -> bool:
     momentum, updates = momentum_of(layer, context), updates_at_most(layer, context)
     if layer.statistics is None or momentum is None or updates is None or layer.zero_debiased:
         return False
-    if not 0.0 < momentum < 1.0:
+    if not 0.0 < momentum < 1.0 or _is_zero(layer):
         return False
     _, variance = layer.statistics
     least = momentum**updates * (variance.initial or 0.0)

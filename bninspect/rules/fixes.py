@@ -5,6 +5,7 @@ The sentence is for the report, where the family is known. The pages' code is in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from bninspect.model.layer import BNLayer
@@ -19,10 +20,13 @@ _TF1 = (
 )
 _KERAS = (
     "Train the layer in training mode: `model(x, training=True)` in a loop or `train_step` of your"
-    " own, no training=False in a `call` (`model.fit` does the rest); in a TF1 session run"
-    " `model.updates` with the train op; in a Keras 3 stateless loop keep the non-trainable"
-    f" variables that are returned. Then train {AGAIN}"
+    " own, no training=False in a `call` (`model.fit` does the rest)"
 )
+_KERAS_3 = (
+    "; a `call` of your own takes `training` and passes it on; a stateless loop (JAX) keeps the"
+    " non-trainable variables that are returned"
+)
+_KERAS_IN_SESSION = "; in a TF1 session run `model.updates` with the train op"
 _UPDATES: Mapping[str, str] = {
     "tf.layers": _TF1,
     "custom-scope": (
@@ -35,11 +39,6 @@ _UPDATES: Mapping[str, str] = {
     "slim": (
         "Build the train op with `slim.learning.create_train_op(total_loss, optimizer)` instead of"
         f" `optimizer.minimize`, set is_training=True while training, and train {AGAIN}"
-    ),
-    "keras": _KERAS,
-    "keras-1": (
-        "Use mode=0 and train with `model.fit`; with mode 1 or 2 the averages are never used nor"
-        " updated, so evaluate in batches as large as in training."
     ),
     "moments-ema": (
         "Run `ema.apply([batch_mean, batch_variance])` with every training step: use what"
@@ -77,18 +76,43 @@ _HAND_WRITTEN = (
 
 
 def run_the_updates(layer: BNLayer) -> str:
-    """What to do where the statistics were not updated."""
-    if layer.momentum == 1.0:
-        return (
-            "With momentum 1 an update changes nothing: give the layer a momentum of 0.9 to 0.99,"
-            f" and train {AGAIN}"
-        )
+    """Return what to do where the statistics were not updated."""
+    if layer.family in ("keras", "keras-1"):
+        return _run_the_updates_of_keras(layer)
     return _UPDATES.get(layer.family, _HAND_WRITTEN)
+
+
+def _run_the_updates_of_keras(layer: BNLayer) -> str:
+    """Return what to do in the Keras that wrote the file.
+
+    Names of Keras 1 in a file of a later Keras are those of a layer of the user's own. Sessions
+    are those of TensorFlow 1, with Keras up to 2.3 and tf.keras up to 2.2.4-tf.
+    """
+    version = layer.keras_version
+    if layer.family == "keras-1" and not version.startswith(("2", "3")):
+        return (
+            "Use mode=0 and train with `model.fit`; with mode 1 or 2 the averages are never used"
+            " nor updated, so evaluate in batches as large as in training."
+        )
+    more = ""
+    if version.startswith("3"):
+        more = _KERAS_3
+    elif re.match(r"2\.[0-3](\D|$)", version):
+        more = _KERAS_IN_SESSION
+    return f"{_KERAS}{more}. Then train {AGAIN}"
 
 
 def switch_on(layer: BNLayer) -> str | None:
     """Return how the layer's framework sets the training mode, where it has a way of its own."""
     return _UPDATES[layer.family] if layer.family in _WITH_MODES else None
+
+
+def lower_the_momentum() -> str:
+    """Return what to do where the momentum is 1."""
+    return (
+        "With momentum 1 an update changes nothing: give the layer a momentum of 0.9 to 0.99, and"
+        f" train {AGAIN}"
+    )
 
 
 def run_collected_updates(layer: BNLayer) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from bninspect.model.layer import BNLayer, Change
+from bninspect.model.layer import BNLayer, Change, Since
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.causes import (
@@ -17,7 +17,9 @@ from bninspect.rules.causes import (
     why_not_updated,
 )
 from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
-from bninspect.rules.fixes import run_the_updates
+from bninspect.rules.fixes import lower_the_momentum, run_the_updates
+from bninspect.rules.situation_fixes import kept_or_update
+from bninspect.rules.stuck import MOMENTUM_ONE, with_momentum_one
 
 _HALF_PRECISION = ("float16", "bfloat16")
 _FROZEN = "layer-frozen"
@@ -25,40 +27,56 @@ _ON_PURPOSE = (_FROZEN, INFERENCE, NEVER_USED)
 
 
 def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN107."""
+    """Yield a violation if the statistics stood still while the layer was trained (BN107)."""
     since = layer.since
     if since is None or not _stands_still(layer):
         return
-    proof = _told(layer)
     moved = [role for role in AFFINE if role in since.changes and since.changes[role].moved]
-    has_weights = any(role in layer.variables for role in AFFINE)
-    frozen = proof is not None and proof.cause == _FROZEN
-    if not moved and (not since.facts or (has_weights and not frozen)):
-        # Nothing was trained in between, or the layer was left out as a whole: a frozen backbone
-        # that keeps the statistics it came with.
+    if not moved and not _was_trained(layer, since):
         return
     same = [role for role in STATISTICS if role in layer.variables]
     initial = ("both are still at their initial values (BN101)",) if layer.all_initial else ()
     far = [_how_far(role, since.changes[role]) for role in moved]
-    if proof is None:
-        proof = why_not_updated(layer, context, same)
-        if proof.cause in _ON_PURPOSE and not layer.all_initial:
-            # Statistics that the layer came with may be meant to stay.
-            proof = proof._replace(fix=None)
-    on_purpose = by_design(layer) or (proof.cause in _ON_PURPOSE and proof.fix is None)
+    proof = _told(layer, context) or _proof_of_graph(layer, context, same)
+    are, they_were = ("are", "they were") if len(same) > 1 else ("is", "it was")
     yield Violation(
-        f"{' and '.join(same)} {'are' if len(same) > 1 else 'is'} exactly what"
-        f" {'they were' if len(same) > 1 else 'it was'} at {since.earlier}, while"
+        f"{' and '.join(same)} {are} exactly what {they_were} at {since.earlier}, while"
         f" {' and '.join(far) or 'training went on'}",
         evidence=(*proof.facts, *since.facts, *initial),
         cause=proof.cause,
-        severity="note" if on_purpose else None,
+        severity="note" if _is_on_purpose(layer, proof) else None,
         fix=proof.fix,
     )
 
 
+def _was_trained(layer: BNLayer, since: Since) -> bool:
+    """Return whether training reached a layer whose gamma and beta stood still.
+
+    Not a layer that has them and was left out as a whole: a frozen backbone that keeps the
+    statistics it came with. One whose configuration says that it is frozen is told of.
+    """
+    if not since.facts:
+        return False
+    is_frozen = by_design(layer) is None and _frozen(layer) is not None
+    return is_frozen or not any(role in layer.variables for role in AFFINE)
+
+
+def _proof_of_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
+    """Return what the graph proves of statistics that stood still."""
+    proof = why_not_updated(layer, context, roles)
+    if proof.cause in _ON_PURPOSE and not layer.all_initial:
+        # Statistics that the layer came with may be meant to stay.
+        return proof._replace(fix=None)
+    return proof
+
+
+def _is_on_purpose(layer: BNLayer, proof: Proof) -> bool:
+    """Return whether the files say that the statistics are meant to stay."""
+    return bool(by_design(layer)) or (proof.cause in _ON_PURPOSE and proof.fix is None)
+
+
 def _stands_still(layer: BNLayer) -> bool:
-    """Whether all statistics that are stored are those of the earlier checkpoint.
+    """Return whether all statistics that are stored are those of the earlier checkpoint.
 
     Not where updates would leave them: a layer whose input has been constant for so long that its
     variance is nothing, and statistics that are NaN, which they stay.
@@ -71,18 +89,26 @@ def _stands_still(layer: BNLayer) -> bool:
         return False
     if any(layer.values[role].not_finite == layer.values[role].channels for role in stored):
         return False
+    return not _is_at_rest(layer) and not saw_only_zeros(layer)
+
+
+def _is_at_rest(layer: BNLayer) -> bool:
+    """Return whether the variance decayed to nothing in every channel."""
     variance = layer.values.get("moving_variance")
-    at_rest = (
-        variance is not None
-        and not variance.all_initial
-        and 0.0 <= variance.minimum <= variance.maximum < COLLAPSED_VARIANCE
+    if variance is None or variance.all_initial:
+        return False
+    return 0.0 <= variance.minimum <= variance.maximum < COLLAPSED_VARIANCE
+
+
+def _told(layer: BNLayer, context: RuleContext) -> Proof | None:
+    """Return why the layer stands still where its own file says so, on purpose mostly."""
+    return (
+        by_design(layer)
+        or _frozen(layer)
+        or in_inference_mode(layer)
+        or with_momentum_one(layer, context)
+        or _rounded_away(layer)
     )
-    return not at_rest and not saw_only_zeros(layer)
-
-
-def _told(layer: BNLayer) -> Proof | None:
-    """Why the layer stands still, where its own file says so, on purpose mostly."""
-    return by_design(layer) or _frozen(layer) or in_inference_mode(layer) or _rounded_away(layer)
 
 
 def _frozen(layer: BNLayer) -> Proof | None:
@@ -111,6 +137,16 @@ def _how_far(role: Role, change: Change) -> str:
     return f"{role} moved by up to {change.largest:.3g}"
 
 
+def _may_be_finetuned(layer: BNLayer) -> bool:
+    """Return whether a Keras layer may be called with training=False on purpose.
+
+    That is how Keras's guides fine-tune. Only a configuration of Keras 2 tells whether it is so.
+    """
+    if layer.all_initial or layer.family != "keras":
+        return False
+    return layer.keras is None or not layer.keras_version.startswith("2")
+
+
 def _fix_frozen(layer: BNLayer, violation: Violation) -> str:
     if violation.cause == NEVER_USED:
         return "Nothing to fix: with this mode the layer neither updates nor uses its averages."
@@ -125,6 +161,10 @@ def _fix_frozen(layer: BNLayer, violation: Violation) -> str:
             " statistics it came with. Else build the model without training=False in its call,"
             " and train on."
         )
+    if violation.cause == MOMENTUM_ONE:
+        return lower_the_momentum()
+    if violation.cause is None and _may_be_finetuned(layer):
+        return kept_or_update(layer)
     return run_the_updates(layer)
 
 

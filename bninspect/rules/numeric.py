@@ -6,61 +6,127 @@ from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
-from bninspect.model.rule import Rule, RuleContext, Violation
-from bninspect.rules.channels import (
-    counted_by_dead_channels,
-    dead_of,
-    momentum_of,
-)
+from bninspect.model.rule import Rule, RuleContext, Severity, Violation
+from bninspect.rules.averages import known_momentum, momentum_of, updates_a_step
+from bninspect.rules.channels import counted_by_dead_channels, dead_of, decayed_as_expected
 from bninspect.rules.optimized import optimizer_writes
 
 # The square of float16's largest number: beyond it one standard deviation of the activations
 # is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
 EXPLODING_VARIANCE = 65504.0**2
-_HALF_PRECISION = ("float16", "bfloat16")
+# Half a step of a type, as a share of the number, where that is largest: just above a power of 2.
+_HALF_STEP = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+# How far rounding may hold an average off before it is more than a note.
+ROUNDING_SHARE = 0.05
+# From this sum of the shares of n simultaneous updates on, an average diverges.
+_DIVERGES = 2.0
 
 
-def not_finite(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN301."""
+def not_finite(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
+    """Yield a violation if a member holds NaN or infinity (BN301)."""
     counts = {
         role: layer.values[role].not_finite
         for role in ROLES
         if role in layer.values and layer.values[role].not_finite
     }
-    if counts:
-        told = ", ".join(
-            f"{role} in {count} of {layer.values[role].channels} channels"
-            for role, count in counts.items()
-        )
-        yield Violation(f"NaN or infinity: {told}")
+    if not counts:
+        return
+    told = ", ".join(
+        f"{role} in {count} of {layer.values[role].channels} channels"
+        for role, count in counts.items()
+    )
+    fix = evidence = None
+    if any(role in STATISTICS for role in counts):
+        evidence, fix = _update_defects(layer, context)
+    yield Violation(f"NaN or infinity: {told}", evidence=evidence or (), fix=fix)
 
 
-def negative_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN302."""
+def negative_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
+    """Yield a violation if a moving_variance is below 0 (BN302)."""
     variance = layer.values.get("moving_variance")
-    if variance is not None and not variance.minimum >= 0.0:
-        negative = int((variance.array < 0.0).sum())
-        if negative:
-            smallest = float(variance.array[variance.array < 0.0].min())
-            yield Violation(
-                f"moving_variance is negative in {negative} of {variance.channels} channels"
-                f" (down to {smallest:g})"
-            )
+    if variance is None or variance.minimum >= 0.0:
+        return
+    negative = variance.array[variance.array < 0.0]
+    if negative.size:
+        evidence, fix = _update_defects(layer, context)
+        yield Violation(
+            f"moving_variance is negative in {negative.size} of {variance.channels} channels"
+            f" (down to {float(negative.min()):g})",
+            evidence=evidence,
+            fix=fix,
+        )
+
+
+def _update_defects(layer: BNLayer, context: RuleContext) -> tuple[tuple[str, ...], str | None]:
+    """Return what is wrong with the updates by the graph or the configuration, and what to do."""
+    facts, fixes = [], []
+    if overshoot := _overshoot(layer, context):
+        facts.append(overshoot)
+        fixes.append(
+            "Update the averages once a step, whatever the number of calls, or raise the momentum"
+            " until the shares of all updates stay well below 1 in sum."
+        )
+    if cancellation := _cancellation(layer, context):
+        facts.append(cancellation)
+        fixes.append(
+            "Take the variance as the mean of the squared distance from the mean"
+            " (`tf.nn.moments`), or compute it in float64."
+        )
+    if fixes:
+        fixes.append("Then go back to the last checkpoint without such values, or train again.")
+    return tuple(facts), " ".join(fixes) or None
+
+
+def _overshoot(layer: BNLayer, context: RuleContext) -> str | None:
+    """Return that a step makes so many updates that they overshoot, as a fact."""
+    momentum, times = known_momentum(layer, context), updates_a_step(layer, context)
+    if momentum is None or times is None:
+        return None
+    if layer.keras is not None:
+        times *= layer.keras.calls
+    total = times * (1.0 - momentum)
+    if times == 1 or total < _DIVERGES:
+        return None
+    return (
+        f"a training step makes {times} updates of an average, each by {1.0 - momentum:.3g} of the"
+        f" difference: {total:.3g} in all. If each starts from the same value they overshoot,"
+        f" which diverges from {_DIVERGES:g} on"
+    )
+
+
+def _cancellation(layer: BNLayer, context: RuleContext) -> str | None:
+    """Return that the graph computes the variance as a difference of squares, as a fact."""
+    graph = context.graph(layer)
+    if graph is None or not graph.one_pass:
+        return None
+    told = "the graph takes the variance as the mean of the squares minus the square of the mean"
+    mean = layer.values.get("moving_mean")
+    if mean is None or mean.not_finite or not mean.channels:
+        return told
+    largest = float(abs(mean.array.astype("f8")).max())
+    return (
+        f"{told}; with a mean of {largest:.4g} float32 rounds these squares by"
+        f" {largest**2 * 2.0**-24:.2g}, which may exceed the variance"
+    )
 
 
 def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN303."""
+    """Yield a violation if channels look dead, which nothing contradicts (BN303)."""
     count = dead_of(layer, context)
     if count and not optimizer_writes(layer, context):
+        agrees = decayed_as_expected(layer, context)
+        are = "are" if agrees else "look"
+        decayed = "too" if layer.values["moving_variance"].initial == 0.0 else "has decayed"
         yield Violation(
-            f"{count} of {layer.channels} channels are dead: their mean is exactly 0 and their"
-            " variance has decayed",
+            f"{count} of {layer.channels} channels {are} dead: their mean is exactly 0 and their"
+            f" variance {decayed}",
             evidence=_updates_counted(layer, context),
+            fix=_DEAD_AND_RIGHT if agrees else None,
         )
 
 
 def _updates_counted(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
-    """How many updates the dead channels show that there were, beside the stored step."""
+    """Return how many updates the dead channels show, beside the stored step."""
     momentum = momentum_of(layer, context)
     counted = counted_by_dead_channels(layer, momentum)
     if counted is None:
@@ -70,27 +136,51 @@ def _updates_counted(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
 
 
 def exploding_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN304."""
+    """Yield a violation if a moving_variance is finite and above `EXPLODING_VARIANCE` (BN304)."""
     variance = layer.values.get("moving_variance")
-    if variance is not None and not variance.maximum <= EXPLODING_VARIANCE:
-        values = variance.array.astype("f8")
-        large = values[(values > EXPLODING_VARIANCE) & (values < float("inf"))]  # inf is BN301's
-        if large.size:
-            yield Violation(
-                f"moving_variance is up to {large.max():.3g} in {large.size} of"
-                f" {variance.channels} channels"
-            )
+    if variance is None or variance.maximum <= EXPLODING_VARIANCE:
+        return
+    values = variance.array.astype("f8")
+    large = values[(values > EXPLODING_VARIANCE) & (values < float("inf"))]  # inf is BN301's
+    if large.size:
+        yield Violation(
+            f"moving_variance is up to {large.max():.3g} in {large.size} of"
+            f" {variance.channels} channels"
+        )
 
 
-def half_precision(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN305."""
+def half_precision(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
+    """Yield a violation if a statistic is kept in half precision (BN305).
+
+    It is a note where rounding cannot hold an average off by more than `ROUNDING_SHARE`: an update
+    by (1 - momentum) of a difference is lost where that is less than half a step of the type.
+    """
     halves = [
         role
         for role in STATISTICS
-        if role in layer.variables and layer.variables[role].dtype in _HALF_PRECISION
+        if role in layer.variables and layer.variables[role].dtype in _HALF_STEP
     ]
-    if halves:
-        yield Violation(f"{' and '.join(halves)}: stored as {layer.variables[halves[0]].dtype}")
+    if not halves:
+        return
+    dtype = layer.variables[halves[0]].dtype
+    momentum = known_momentum(layer, context)
+    severity: Severity | None = None
+    if momentum is None:
+        evidence = ("no momentum is stored, which decides how much rounding costs",)
+    elif momentum >= 1.0:
+        evidence = (f"with momentum {momentum:g} no update changes an average",)
+    else:
+        share = _HALF_STEP[dtype] / (1.0 - momentum)
+        severity = "note" if share <= ROUNDING_SHARE else None
+        told = (
+            f"with momentum {momentum:g} rounding can hold an average off by up to {share:.1%}:"
+            f" half a step of {dtype} is {_HALF_STEP[dtype]:.2%} of a number, an update"
+            f" {1.0 - momentum:.2g} of the difference"
+        )
+        evidence = (told,)
+    yield Violation(
+        f"{' and '.join(halves)}: stored as {dtype}", evidence=evidence, severity=severity
+    )
 
 
 def _is_not_finite(layer: BNLayer, role: Role) -> bool:
@@ -104,17 +194,30 @@ def _fix_not_finite(_: BNLayer, __: Violation) -> str:
     )
 
 
-def _fix_negative(_: BNLayer, __: Violation) -> str:
+def _fix_negative(layer: BNLayer, _: Violation) -> str:
+    if layer.family in ("keras", "keras-1"):
+        return (
+            "Check the order in which weights were set: Keras wants gamma, beta, mean, variance. If"
+            " nothing was converted, train with batches of more than one sample."
+        )
     return (
-        "Check the order in which weights were set: Keras wants gamma, beta, mean, variance. If"
-        " nothing was converted, train with batches of more than one sample."
+        "Check what wrote the variance: a conversion that mixed up the members, updates that"
+        " overshoot since several run in one step, or a variance computed as the mean of the"
+        " squares minus the square of the mean (`tf.nn.moments` does not)."
     )
+
+
+_DEAD_AND_RIGHT = (
+    "Nothing to do about the statistics: they are right. If the inputs are padded with zeros, that"
+    " is how it should be; else lower the learning rate, or prune the channels."
+)
 
 
 def _fix_dead(_: BNLayer, __: Violation) -> str:
     return (
-        "Nothing to do about the statistics: they are right. If the inputs are padded with zeros,"
-        " that is how it should be; else lower the learning rate, or prune the channels."
+        "Nothing to do about the statistics if the input of these channels is always 0, as after a"
+        " ReLU that never fires or where zeros pad it. If it is not, the statistics were set to 0:"
+        " load them again with the weights."
     )
 
 
@@ -125,7 +228,9 @@ def _fix_exploding(_: BNLayer, __: Violation) -> str:
     )
 
 
-def _fix_half(_: BNLayer, __: Violation) -> str:
+def _fix_half(_: BNLayer, violation: Violation) -> str:
+    if violation.severity == "note":
+        return "Nothing to fix at this momentum. With a higher one keep the statistics in float32."
     return "Keep the statistics in float32; a mixed-precision policy does that by itself."
 
 

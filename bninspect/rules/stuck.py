@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import STATISTICS, Role
+from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.model.rule import Rule, RuleContext, Violation
+from bninspect.rules.averages import expected_updates, is_forgotten, known_momentum, momentum_of
 from bninspect.rules.causes import (
     FILLED_LATER,
     INFERENCE,
     NEVER_USED,
+    NOT_LOADED,
     Proof,
     by_design,
     in_inference_mode,
@@ -22,47 +24,84 @@ from bninspect.rules.causes import (
 )
 from bninspect.rules.channels import (
     channels_in_words,
+    contradictions,
     dead_channels,
-    known_momentum,
-    momentum_of,
+    not_enough_updates,
     saw_only_zeros,
 )
-from bninspect.rules.fixes import run_the_updates
+from bninspect.rules.fixes import lower_the_momentum, run_the_updates
+from bninspect.rules.optimized import optimizer_writes
+from bninspect.rules.situation_fixes import (
+    copy_or_update,
+    load_again,
+    load_with_the_weights,
+    unfreeze_or_load,
+)
 
 # Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
-
-
-def _number(value: float | None) -> str:
-    return f"{value:g}"
+MOMENTUM_ONE = "momentum-one"
 
 
 def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN101."""
+    """Yield a violation if both statistics are initial in every channel of a trained layer (BN101).
+
+    A layer without evidence of training is a matter of BN105, one whose input is 0 of BN303.
+    """
     both = layer.statistics
-    if both is None or not layer.all_initial:
+    if both is None or not layer.all_initial or saw_only_zeros(layer):
         return
-    if saw_only_zeros(layer):
-        return  # BN303
-    if layer.training.testable and not layer.training.facts:
-        return  # BN105: nothing says that the layer was trained
+    if layer.training.testable and not layer.training.facts and not is_loaded(layer):
+        return
     mean, variance = both
     proof = _proof(layer, context)
-    facts = layer.training.facts or (
-        "nothing stored could show training: whether the layer was trained cannot be told",
-    )
     yield Violation(
-        f"moving_mean is still {_number(mean.initial)} and moving_variance still"
-        f" {_number(variance.initial)} in {channels_in_words(layer)}",
-        evidence=(*proof.facts, *_own_count(layer), *facts),
+        f"moving_mean is still {mean.initial:g} and moving_variance still {variance.initial:g} in"
+        f" {channels_in_words(layer)}",
+        evidence=(*proof.facts, *_own_count(layer), *_facts_of_training(layer)),
         cause=proof.cause,
         severity="note" if by_design(layer) else None,
-        fix=proof.fix,
+        fix=proof.fix or _fix_by_situation(layer, context, proof),
+    )
+
+
+def is_loaded(layer: BNLayer) -> bool:
+    """Return whether the values of beta, and of gamma if there is one, were loaded, not trained.
+
+    Their optimizer slots never moved. A gamma alone may start random; a beta hardly does.
+    """
+    stored = [role for role in AFFINE if role in layer.values]
+    return "beta" in stored and all(
+        role in layer.training.unmoved and layer.values[role].has_moved for role in stored
+    )
+
+
+def _facts_of_training(layer: BNLayer) -> tuple[str, ...]:
+    """Return what shows that the layer was trained, and what shows that it was not."""
+    facts = list(layer.training.facts)
+    if _is_affine_initial(layer):
+        facts.append(f"{_values_in_words(layer)} in every channel: no optimizer step changed them")
+    if not facts and not is_loaded(layer):
+        return ("nothing stored could show training: whether the layer was trained is not known",)
+    return tuple(facts)
+
+
+def _is_affine_initial(layer: BNLayer) -> bool:
+    """Return whether gamma and beta, where stored, are at their initial values in every channel."""
+    stored = [layer.values[role] for role in AFFINE if role in layer.values]
+    return bool(stored) and all(values.all_initial for values in stored)
+
+
+def _values_in_words(layer: BNLayer) -> str:
+    return " and ".join(
+        f"{role} is exactly {layer.values[role].initial:g}"
+        for role in AFFINE
+        if role in layer.values
     )
 
 
 def _own_count(layer: BNLayer) -> tuple[str, ...]:
-    """What the layer's own count of updates says, a contradiction too."""
+    """Return what the layer's own count of updates says, a contradiction too."""
     updates = layer.training.updates
     if not updates:
         return () if updates is None else ("its own count of updates is 0",)
@@ -72,40 +111,79 @@ def _own_count(layer: BNLayer) -> tuple[str, ...]:
 
 
 def _proof(layer: BNLayer, context: RuleContext) -> Proof:
-    """The cause that the configuration proves, else the graph, and the proof."""
+    """Return the cause that configuration, slots or graph prove, in this order."""
     return (
-        by_design(layer) or in_inference_mode(layer) or why_not_updated(layer, context, STATISTICS)
+        by_design(layer)
+        or in_inference_mode(layer)
+        or with_momentum_one(layer, context)
+        or _without_statistics(layer)
+        or why_not_updated(layer, context, STATISTICS)
     )
 
 
-def _half_proof(layer: BNLayer, context: RuleContext, role: Role) -> Proof:
-    """Why one statistic stands still while the other moved."""
-    proof = why_not_updated(layer, context, (role,))
-    count = _own_count(layer)
-    step = () if context.step is None else (f"the stored step is {context.step}",)
-    return proof._replace(facts=(*proof.facts, *count, *(step if count else ())))
+def with_momentum_one(layer: BNLayer, context: RuleContext) -> Proof | None:
+    """Return the proof that an update changes nothing, if the momentum is 1; else None."""
+    if layer.momentum == 1.0:
+        return Proof(MOMENTUM_ONE, ("the stored configuration has momentum 1",))
+    if layer.momentum is None and known_momentum(layer, context) == 1.0:
+        return Proof(MOMENTUM_ONE, ("the graph has momentum 1",))
+    return None
+
+
+def _without_statistics(layer: BNLayer) -> Proof | None:
+    """Return the proof that gamma and beta were loaded without the statistics; else None."""
+    if not is_loaded(layer):
+        return None
+    roles = [role for role in AFFINE if role in layer.values]
+    ranges = " and ".join(
+        f"{role} is {layer.values[role].minimum:.3g} to {layer.values[role].maximum:.3g}"
+        for role in roles
+    )
+    slots = f"the optimizer slots of {' and '.join(roles)} never moved"
+    return Proof(
+        NOT_LOADED, (f"{ranges}, and {slots}: the values were loaded",), load_with_the_weights()
+    )
+
+
+def _fix_by_situation(layer: BNLayer, context: RuleContext, proof: Proof) -> str | None:
+    """Return what to do where no cause is proved; None for what the layer's family calls for."""
+    if proof.cause is not None or by_design(layer):
+        return None
+    if _is_affine_initial(layer):
+        return unfreeze_or_load(layer)
+    was_moved = any(layer.values[role].has_moved for role in AFFINE if role in layer.values)
+    if was_moved and not (context.step or context.optimizer_steps):
+        return copy_or_update(layer, "No training step is stored")
+    if was_moved and context.updated:
+        return copy_or_update(layer, "Other BN layers of this checkpoint were updated")
+    return None
 
 
 def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN102."""
+    """Yield a violation if the mean is initial in every channel and the variance moved (BN102).
+
+    Not if the variance is what dead channels leave, unless something contradicts that; nor if an
+    optimizer wrote it (BN108).
+    """
     both = layer.statistics
     if both is None or not both[0].all_initial or both[1].all_initial:
         return
     mean, variance = both
     moved = variance.channels - (variance.at_initial or 0)
-    momentum = momentum_of(layer, context)
-    dead = dead_channels(mean, variance, momentum, context.step)
-    if dead == moved and variance.initial != 0.0:
+    looks_dead = _looks_dead(layer, context)
+    contradicted = contradictions(layer, context) if looks_dead else ()
+    if looks_dead and (not contradicted or optimizer_writes(layer, context)):
         return
-    undecided = momentum is None or context.step is None
-    if variance.channels == 1 and undecided and 0.0 <= variance.maximum < 1.0:
-        return  # alone below 1, it may as well be a dead channel
+    if variance.minimum == variance.maximum == 0.0 and contradicted:
+        yield _written_zeros(layer, contradicted)
+        return
     proof = _half_proof(layer, context, "moving_mean")
     yield Violation(
-        f"moving_mean is still {_number(mean.initial)} in {channels_in_words(layer)}, while"
-        f" moving_variance moved ({_number(variance.minimum)} to {_number(variance.maximum)})",
+        f"moving_mean is still {mean.initial:g} in {channels_in_words(layer)}, while"
+        f" moving_variance moved ({variance.minimum:g} to {variance.maximum:g})",
         evidence=(
             f"moving_variance moved in {moved} of {variance.channels} channels",
+            *contradicted,
             *proof.facts,
         ),
         cause=proof.cause,
@@ -113,18 +191,53 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     )
 
 
+def _looks_dead(layer: BNLayer, context: RuleContext) -> bool:
+    """Return whether all variances that moved may be those of dead channels."""
+    if layer.statistics is None:
+        return False
+    mean, variance = layer.statistics
+    moved = variance.channels - (variance.at_initial or 0)
+    momentum = momentum_of(layer, context)
+    if variance.initial != 0.0 and moved == dead_channels(mean, variance, momentum, context.step):
+        return True
+    # A single one below 1 may as well be a dead channel.
+    undecided = momentum is None or context.step is None
+    return variance.channels == 1 and undecided and 0.0 <= variance.maximum < 1.0
+
+
+def _written_zeros(layer: BNLayer, contradicted: tuple[str, ...]) -> Violation:
+    """Return the violation of a layer whose statistics are 0, and not because its input is 0."""
+    return Violation(
+        f"moving_mean and moving_variance are exactly 0 in {channels_in_words(layer)}, and not"
+        " because the input is always 0",
+        evidence=contradicted,
+        fix=load_again(),
+    )
+
+
+def _half_proof(layer: BNLayer, context: RuleContext, role: Role) -> Proof:
+    """Return why one statistic stands still while the other moved."""
+    proof = why_not_updated(layer, context, (role,))
+    count = _own_count(layer)
+    step = () if context.step is None else (f"the stored step is {context.step}",)
+    return proof._replace(facts=(*proof.facts, *count, *(step if count else ())))
+
+
 def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN103."""
+    """Yield a violation if the variance is initial in every channel and the mean moved (BN103)."""
     both = layer.statistics
-    if both is None or not both[1].all_initial or both[0].all_initial:
+    if both is None or both[0].all_initial:
         return
     mean, variance = both
-    evidence = [f"moving_mean moved ({_number(mean.minimum)} to {_number(mean.maximum)})"]
+    if not variance.all_initial:
+        yield from _variance_of_zeros(layer, context)
+        return
+    evidence = [f"moving_mean moved ({mean.minimum:g} to {mean.maximum:g})"]
     proof = _half_proof(layer, context, "moving_variance")
     if proof.cause is None and not _no_update_in_graph(layer, context):
         proof = _proof_by_type(layer, context) or proof
     yield Violation(
-        f"moving_variance is still {_number(variance.initial)} in {channels_in_words(layer)},"
+        f"moving_variance is still {variance.initial:g} in {channels_in_words(layer)},"
         " while moving_mean moved",
         evidence=(*evidence, *proof.facts),
         cause=proof.cause,
@@ -132,8 +245,32 @@ def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Vio
     )
 
 
+def _variance_of_zeros(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
+    """Yield a violation if the variance is exactly 0 in every channel, and the mean moved.
+
+    Not where so many updates by a variance of 0 leave nothing of the initial one (BN109).
+    """
+    if layer.statistics is None:
+        return
+    mean, variance = layer.statistics
+    if not variance.minimum == variance.maximum == 0.0 or not variance.initial:
+        return
+    updates, momentum = expected_updates(layer, context), known_momentum(layer, context)
+    if is_forgotten(variance.initial, momentum, updates):
+        return
+    yield Violation(
+        f"moving_variance is exactly 0 in {channels_in_words(layer)}, while moving_mean moved"
+        f" ({mean.minimum:g} to {mean.maximum:g})",
+        evidence=tuple(not_enough_updates(variance.initial, momentum, updates)),
+        fix=load_again(),
+    )
+
+
 def _no_update_in_graph(layer: BNLayer, context: RuleContext) -> bool:
-    """Whether the graph trains and has no update of the variance, whose type then is no reason."""
+    """Return whether the graph trains and has no update of the variance.
+
+    Then the type of the variance is no reason.
+    """
     graph = context.graph(layer)
     if graph is None or not graph.training_ops:
         return False
@@ -141,7 +278,7 @@ def _no_update_in_graph(layer: BNLayer, context: RuleContext) -> bool:
 
 
 def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
-    """Why a half-precision variance cannot have left 1.0, if the numbers show it.
+    """Return why a half-precision variance cannot have left 1.0, if the numbers show it.
 
     An update moves it by at most (1 - momentum) for any true variance in [0, 2]; less than half
     a step of the type is rounded away.
@@ -173,7 +310,7 @@ def _fix_updates(layer: BNLayer, violation: Violation) -> str:
             "Build the model without training=False in the layer's call, so that fit can train it,"
             " and train again. If it was meant to stay frozen, load pretrained statistics into it."
         )
-    return run_the_updates(layer)
+    return lower_the_momentum() if violation.cause == MOMENTUM_ONE else run_the_updates(layer)
 
 
 def _fix_variance(layer: BNLayer, _: Violation) -> str:

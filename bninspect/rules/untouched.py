@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bninspect.model.layer import BNLayer
-from bninspect.model.roles import STATISTICS, Role
+from bninspect.model.layer import BNLayer, Values
+from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.channels import channels_in_words, saw_only_zeros, untouched_channels
+from bninspect.rules.stuck import is_loaded
 
 
 def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
@@ -24,29 +25,80 @@ def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation
 
 
 def layer_untouched(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN105."""
-    if not layer.all_initial:
-        return
-    if layer.training.facts or not layer.training.testable or saw_only_zeros(layer):
-        return  # BN101, BN303
-    untrained = context.step == 0 and not context.trained
-    may_freeze = layer.keras is not None and layer.keras.frozen
-    frozen = may_freeze and (context.trained or bool(context.step))
-    evidence = ["no sign of training: gamma, beta and optimizer slots, where stored, are initial"]
-    if context.step is not None:
-        evidence.append(f"the stored step is {context.step}")
-    if frozen:
-        evidence.append("the stored configuration says trainable=false")
+    """Yield a violation if the statistics are initial and nothing shows training (BN105)."""
+    if not layer.all_initial or saw_only_zeros(layer):
+        return  # BN303
+    if layer.training.facts or not layer.training.testable or is_loaded(layer):
+        return  # BN101
+    is_new = context.step == 0 and not context.trained
     yield Violation(
-        f"all that is stored of the layer is at its initial value, in {channels_in_words(layer)}",
-        evidence=tuple(evidence),
-        cause="untrained" if untrained else "layer-frozen" if frozen else None,
-        severity="note" if untrained else None,
+        _untouched_in_words(layer),
+        evidence=tuple(_evidence(layer, context)),
+        cause=_cause(layer, context, is_new=is_new),
+        severity="note" if is_new else None,
+        fix=_load_or_train() if _has_other_values(layer) else None,
     )
 
 
-def _is_stored(layer: BNLayer, role: Role) -> bool:
-    return role in layer.variables
+def _has_other_values(layer: BNLayer) -> bool:
+    """Return whether gamma or beta differ from their initial values from channel to channel."""
+    return any(layer.values[role].has_moved for role in AFFINE if role in layer.values)
+
+
+def _untouched_in_words(layer: BNLayer) -> str:
+    """Return what the layer holds, from its values alone."""
+    channels = channels_in_words(layer)
+    other = [role for role in AFFINE if role in layer.values and not layer.values[role].all_initial]
+    if not other:
+        return f"all that is stored of the layer is at its initial value, in {channels}"
+    told = " and ".join(_range_in_words(role, layer.values[role]) for role in other)
+    return f"moving_mean and moving_variance are at their initial values in {channels}; {told}"
+
+
+def _range_in_words(role: Role, values: Values) -> str:
+    if values.constant:
+        return f"{role} is {values.minimum:g} in every channel"
+    return f"{role} is {values.minimum:.3g} to {values.maximum:.3g}"
+
+
+def _evidence(layer: BNLayer, context: RuleContext) -> Iterator[str]:
+    """Yield what shows that the layer was not trained."""
+    if layer.training.unmoved:
+        yield f"the optimizer slots of {' and '.join(layer.training.unmoved)} never moved"
+    if context.step is None:
+        yield "no training step is stored"
+    else:
+        yield f"the stored step is {context.step}"
+    if layer.keras is not None and layer.keras.frozen:
+        yield "the stored configuration says trainable=false"
+        if context.step == 0 and layer.keras_version.startswith("3"):
+            yield "Keras 3 counts no step of a model of which nothing is trainable"
+
+
+def _cause(layer: BNLayer, context: RuleContext, *, is_new: bool) -> str | None:
+    """Return the cause that configuration and step prove.
+
+    Keras 3 counts no step of a frozen model, so a step of 0 does not prove that such a layer is
+    new, nor that it is old.
+    """
+    is_frozen = layer.keras is not None and layer.keras.frozen
+    if is_frozen and (context.trained or context.step):
+        return "layer-frozen"
+    if not is_new or _has_other_values(layer) or (is_frozen and not _counts_frozen_steps(layer)):
+        return None
+    return "untrained"
+
+
+def _counts_frozen_steps(layer: BNLayer) -> bool:
+    return layer.keras_version.startswith(("1", "2"))
+
+
+def _load_or_train() -> str:
+    """Return what to do where gamma may have been loaded, or started random."""
+    return (
+        "If the weights were loaded, load moving_mean and moving_variance with them. If gamma"
+        " starts random and the model is new, train it first."
+    )
 
 
 def _fix_channels(_: BNLayer, __: Violation) -> str:
@@ -54,6 +106,10 @@ def _fix_channels(_: BNLayer, __: Violation) -> str:
         "If channels were added or copied in, train on, so that they get statistics. If they pad"
         " the layer to a size, nothing uses them: ignore BN104."
     )
+
+
+def _is_stored(layer: BNLayer, role: Role) -> bool:
+    return role in layer.variables
 
 
 def _fix_untouched(_: BNLayer, violation: Violation) -> str:

@@ -85,6 +85,20 @@ IN_MEMORY = {
     ("BN103", "built-with-training-false"): ({"mean": 0.5, "variance": 1.0}, True),
     ("BN102", "layer-frozen"): ({"mean": 0.0, "variance": (0.5, 2.0, 3.0)}, False),
     ("BN103", "layer-frozen"): ({"mean": 0.5, "variance": 1.0}, False),
+    ("BN101", "momentum-one"): (
+        {"mean": 0.0, "variance": 1.0, "gamma": 1.5, "momentum": 1.0},
+        True,
+    ),
+    ("BN107", "momentum-one"): (
+        {
+            "mean": 0.5,
+            "variance": (0.5, 2.0, 3.0),
+            "gamma": 1.5,
+            "momentum": 1.0,
+            "since": Since("model-1.h5", {**STILL, "gamma": Change(True, 0.5)}),
+        },
+        True,
+    ),
     ("BN107", "batch-statistics-mode"): (
         {
             "mean": 0.0,

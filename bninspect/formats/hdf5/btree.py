@@ -46,6 +46,8 @@ def read_leaves(structure: Structure, root: int, kind: int, key_size: int) -> li
             raise Damage("a B-tree whose levels do not count down")
         if not level:
             return entries
+        if not entries:
+            raise Damage("a B-tree without leaves")
         addresses, above = [entry.child for entry in entries], level
 
 

@@ -11,8 +11,8 @@ Which groups and attributes a layout has is the matter of h5.py and weights_h5.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bninspect.errors import Corrupt, ReadProblem, Unsupported
@@ -276,17 +276,32 @@ class Hdf5:
             self._budget.take(dataset.claimed + stored, self.path)
             return read_values(self._structure, dataset)
 
-    @contextmanager
-    def _faults_of(self, path: str) -> Iterator[None]:
-        """Name the object at fault in errors."""
-        try:
-            yield
-        except Damage as error:
-            raise Corrupt(
-                self.path, f"the HDF5 structure of {_named(path)} is damaged ({error})", DAMAGED
-            ) from error
-        except NotRead as error:
-            raise Unsupported(self.path, f"{_named(path)}: {error}", SAVE_AGAIN) from error
+    def _faults_of(self, path: str) -> _Faults:
+        """Name the object at fault in errors that are raised in a block."""
+        return _Faults(self.path, path)
+
+
+class _Faults:
+    """A block in which faults of an object are turned into errors of the file.
+
+    Not a generator of contextlib, since there are thousands of such blocks in a file.
+    """
+
+    def __init__(self, file: str, path: str) -> None:
+        self._file, self._path = file, path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        name = _named(self._path)
+        if isinstance(error, Damage):
+            message = f"the HDF5 structure of {name} is damaged ({error})"
+            raise Corrupt(self._file, message, DAMAGED) from error
+        if isinstance(error, NotRead):
+            raise Unsupported(self._file, f"{name}: {error}", SAVE_AGAIN) from error
 
 
 class _Object:

@@ -27,6 +27,9 @@ UNDEFINED = (1 << 64) - 1  # the address of what is not stored
 # A sound file is read once. The structure of a ResNet-50 with its optimizer takes 1 MB.
 _FREE, _GROWTH, _MOST = 1 << 20, 4, 64 << 20
 _CHECKSUM_SIZE = 4
+# Bytes that are read at once. HDF5 allocates structure in blocks of 2 KiB, so that the parts of a
+# group are neighbours.
+_PAGE, _MOST_PAGES = 8 << 10, 256
 
 
 class Damage(ValueError):
@@ -47,6 +50,7 @@ class Structure:
     def __init__(self, window: Window, base: int = 0) -> None:
         self._window = window
         self._base = base
+        self._pages: dict[int, bytes] = {}
         self.texts: dict[int, dict[int, bytes]] = {}
         self.left = min(_FREE + _GROWTH * window.size, _MOST)
 
@@ -56,7 +60,25 @@ class Structure:
         Raises `Damage` if the file ends before, or if more was read than a sound file has.
         """
         self.count(length)
-        return self.read_values(address, length)
+        number, start = divmod(self._base + address, _PAGE)
+        if start + length > _PAGE:
+            return self.read_values(address, length)
+        page = self._pages.get(number)
+        if page is None:
+            page = self._read_page(number)
+        found = page[start : start + length]
+        if len(found) < length:
+            raise Damage(f"the file has no {length} bytes at {address}")
+        return found
+
+    def _read_page(self, number: int) -> bytes:
+        """Return a page of the window, which is shorter at the end and empty behind it."""
+        if len(self._pages) >= _MOST_PAGES:
+            self._pages.clear()
+        start = number * _PAGE
+        length = min(_PAGE, self._window.size - start)
+        page = self._pages[number] = self._window.read_at(start, length) if length > 0 else b""
+        return page
 
     def read_up_to(self, address: int, length: int) -> bytes:
         """Return the `length` bytes at an address, or fewer at the end of the file."""

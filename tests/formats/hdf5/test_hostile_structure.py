@@ -138,6 +138,15 @@ def test_a_node_below_itself() -> None:
             refused(changed, "a B-tree that leads to itself|a damaged node")
 
 
+def test_a_tree_without_leaves() -> None:
+    data = written(many_groups(600))
+    above = [at for at in places_of(data, b"TREE") if data[at + 5]]
+    assert above
+    for at in above:
+        data[at + 6 : at + 8] = bytes(2)
+    refused(data, "a B-tree without leaves")
+
+
 def test_leaves_that_are_one() -> None:
     data = written(many_groups(20))
     (root,) = (at for at in places_of(data, b"TREE") if data[at + 6] > 1)

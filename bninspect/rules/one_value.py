@@ -1,0 +1,87 @@
+"""BN109: a variance that only batches without variance leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bninspect.model.layer import BNLayer, Values
+from bninspect.model.rule import Rule, RuleContext, Violation
+from bninspect.rules.averages import (
+    LEAST_NORMAL,
+    expected_updates,
+    is_forgotten,
+    known_momentum,
+    whole_power,
+)
+from bninspect.rules.channels import channels_in_words
+
+
+def batches_of_one_value(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
+    """Yield a violation if the variance is momentum^updates in every channel, and the mean moved.
+
+    Then each batch had a variance of 0 in every channel (BN109). The step has to tell how many
+    updates there were: where nothing is left of the variance, and where there is one channel alone.
+    """
+    both = layer.statistics
+    if both is None or both[0].all_initial or layer.zero_debiased:
+        return
+    mean, variance = both
+    if not _is_decayed(variance):
+        return
+    momentum = known_momentum(layer, context)
+    updates = _updates_that_leave(variance, momentum, expected_updates(layer, context))
+    if updates is None:
+        return
+    left = (
+        f"{updates} updates by a variance of 0 leave {momentum:g}^{updates} of the initial"
+        f" {variance.initial:g}"
+    )
+    step = () if context.step is None else (f"the stored step is {context.step}",)
+    yield Violation(
+        f"moving_variance is {variance.minimum:.4g} in {channels_in_words(layer)}, as batches with"
+        f" one value per channel leave it, while moving_mean moved ({mean.minimum:.4g} to"
+        f" {mean.maximum:.4g})",
+        evidence=(left, *step),
+    )
+
+
+def _is_decayed(variance: Values) -> bool:
+    """Return whether all channels hold one number between 0 and the initial one."""
+    return bool(variance.initial) and 0.0 <= variance.minimum == variance.maximum < (
+        variance.initial or 0.0
+    )
+
+
+def _updates_that_leave(
+    variance: Values, momentum: float | None, expected: int | None
+) -> int | None:
+    """Return the number of updates that leave this variance, None if that is not sure."""
+    if momentum is None or not 0.0 <= momentum < 1.0:
+        return None
+    initial = variance.initial or 0.0
+    if variance.maximum <= LEAST_NORMAL:
+        return expected if is_forgotten(initial, momentum, expected) else None
+    updates = whole_power(variance.maximum, initial, momentum)
+    is_sure = variance.channels > 1 or updates == expected
+    return updates if updates and is_sure else None
+
+
+def _fix_one_value(_: BNLayer, __: Violation) -> str:
+    return (
+        "Give the layer batches with more than one value per channel: a larger batch, or batch"
+        " normalization before the global pooling. With batches of one sample leave batch"
+        " normalization out there, or use it in inference mode with pretrained statistics."
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        code="BN109",
+        name="batches-of-one-value",
+        severity="error",
+        summary="moving_variance decayed as batches with one value per channel make it decay",
+        check=batches_of_one_value,
+        fix=_fix_one_value,
+        members=("moving_variance",),
+    ),
+)

@@ -1,0 +1,59 @@
+"""Fixes for what values, configuration and step show. Those for a stored graph are elsewhere.
+
+Each is a text of a finding. The fixes by family of the layer are in `fixes.py`.
+"""
+
+from __future__ import annotations
+
+from bninspect.model.layer import BNLayer
+from bninspect.rules.fixes import run_the_updates
+
+_REESTIMATE = "re-estimate them on training data (`bninspect rule BN101` says how)"
+
+
+def copy_or_update(layer: BNLayer, why: str) -> str:
+    """Return what to do where gamma and beta moved, perhaps in another training.
+
+    `why` is the beginning of a sentence: what speaks for that.
+    """
+    return (
+        f"{why}: if gamma and beta were copied or loaded (a target network, a teacher, converted"
+        " weights), copy or load moving_mean and moving_variance from the same source; they are"
+        f" among the model's weights, not among the trainable ones. Else: {run_the_updates(layer)}"
+    )
+
+
+def load_with_the_weights() -> str:
+    """Return what to do where gamma and beta were loaded, and the statistics were not."""
+    return (
+        "Load moving_mean and moving_variance from where gamma and beta came from: they are among"
+        " the variables of the model, not among the trainable ones. If they are at their initial"
+        f" values there too, {_REESTIMATE}."
+    )
+
+
+def load_again() -> str:
+    """Return what to do where a statistic holds zeros that no update left."""
+    return (
+        "These zeros are no averages. Load the statistics again together with the weights, and see"
+        " what wrote this file (set_weights with a list of zeros, a conversion, a restore by name)."
+        f" If they are lost, {_REESTIMATE}."
+    )
+
+
+def unfreeze_or_load(layer: BNLayer) -> str:
+    """Return what to do where gamma and beta stand still with the statistics."""
+    return (
+        "Training did not reach this layer: it was frozen, was not part of the network that was"
+        " trained, or its weights were not loaded. Load pretrained weights into it, the statistics"
+        " included, or make it trainable and a part of the loss. If gamma and beta are meant to"
+        f" stay: {run_the_updates(layer)}"
+    )
+
+
+def kept_or_update(layer: BNLayer) -> str:
+    """Return what to do where statistics other than the initial ones stood still."""
+    return (
+        "Nothing to fix if the layer was meant to keep its statistics, as in fine-tuning with"
+        f" training=False: the files do not tell. Else: {run_the_updates(layer)}"
+    )

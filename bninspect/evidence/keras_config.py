@@ -30,8 +30,9 @@ KerasLayers = Mapping[tuple[str, ...], KerasLayer]
 def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list[BNLayer]:
     """The layers, each with what the stored configuration says of it, if it says anything."""
     layers = [*layers]
-    if checkpoint.keras_version:
-        layers = [replace(layer, keras_version=checkpoint.keras_version) for layer in layers]
+    model, version = checkpoint.keras_model, checkpoint.keras_version
+    if version or model is not None:
+        layers = [replace(one, keras_model=model, keras_version=version) for one in layers]
     if checkpoint.keras_layers is None:
         return layers
     configurations = _Configurations(checkpoint.keras_layers)

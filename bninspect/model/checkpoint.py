@@ -75,6 +75,18 @@ class KerasLayer(NamedTuple):
         return not self.trainable and not self.always_updated
 
 
+class KerasModel(NamedTuple):
+    """What a stored Keras model configuration says about the model as a whole.
+
+    `has_own_class` says that its class is not one of Keras's: it may have a `call` and a
+    `train_step` of its own. `is_compiled` says that it was compiled when it was saved.
+    """
+
+    class_name: str
+    has_own_class: bool
+    is_compiled: bool
+
+
 class UncheckedGroup(NamedTuple):
     """Variables that may be those of a BN layer and are not judged, and why.
 
@@ -94,9 +106,9 @@ class Checkpoint:
     format does not tell them apart, the optimizer's too); `optimizer` holds those that the file
     itself sets apart. `in_order` says that the variables come in the order of the network.
     `keras_layers` maps a layer's path in the model (`("outer", "bn1")`) to its configuration, or
-    is None where no configuration is stored. `keras_version` is that of the Keras which wrote the
-    file, its first number at least; empty where nothing tells it. `notes` are sentences about what
-    was opened.
+    is None where no configuration is stored; so is `keras_model`. `keras_version` is that of the
+    Keras which wrote the file, its first number at least; empty where nothing tells it. `notes` are
+    sentences about what was opened.
 
     `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever
     scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
@@ -128,6 +140,7 @@ class Checkpoint:
     unchecked: tuple[UncheckedGroup, ...] = ()
     incomplete: ReadProblem | None = None
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
+    keras_model: KerasModel | None = None
     keras_version: str = ""
     verified: bool | None = None
     notes: tuple[str, ...] = ()

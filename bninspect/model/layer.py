@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bninspect.model.graph import Graph
 
-from bninspect.model.checkpoint import KerasLayer, Variable
+from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.roles import Role
 
 # What averages without bias keep besides: TensorFlow's zero-debias, Sonnet 2's moving averages.
@@ -177,11 +177,10 @@ class BNLayer:
     tf.train.ExponentialMovingAverage keeps of the statistics. `initial` gives for each role the
     values that training may start from, most usual first; empty where it is random or unknown.
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
-    `momentum`, `epsilon` and `keras` are None where nothing stored tells them; `keras_version` is
-    that of the checkpoint. `values`,
-    `shadow_values` and `training` are filled when the variables have been read, `since` if there is
-    an earlier checkpoint to compare with. `may_be_optimized` says that slots or values suggest
-    that an optimizer writes the statistics.
+    `momentum`, `epsilon` and `keras` are None where nothing stored tells them; `keras_model` and
+    `keras_version` are those of the checkpoint. `values`, `shadow_values` and `training` are filled
+    when the variables have been read, `since` if there is an earlier checkpoint to compare with.
+    `may_be_optimized` says that slots or values suggest that an optimizer writes the statistics.
     """
 
     name: str
@@ -195,6 +194,7 @@ class BNLayer:
     momentum: float | None = None
     epsilon: float | None = None
     keras: KerasLayer | None = None
+    keras_model: KerasModel | None = None
     keras_version: str = ""
     values: Mapping[Role, Values] = field(default_factory=dict)
     shadow_values: Mapping[Role, Values] = field(default_factory=dict)

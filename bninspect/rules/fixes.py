@@ -20,12 +20,17 @@ _TF1 = (
 )
 _KERAS = (
     "Train the layer in training mode: `model(x, training=True)` in a loop or `train_step` of your"
-    " own, no training=False in a `call` (`model.fit` does the rest)"
+    " own, no training=False in a `call`"
 )
-_KERAS_3 = (
-    "; a `call` of your own takes `training` and passes it on; a stateless loop (JAX) keeps the"
-    " non-trainable variables that are returned"
+_FIT = " (`model.fit` does the rest)"
+# Measured with 17 versions from 3.0.0 to 3.15.1: `train_step` of keras/src/backend/*/trainer.py
+# passes training=True only to a `call` that has this parameter, by name (`**kwargs` does not
+# count). It need not pass it on: the layers inside know the mode of the call around them.
+_FIT_OF_KERAS_3 = (
+    ". In Keras 3 `model.fit` does so only if the `call` of a model of your own, where it has one,"
+    " takes a parameter `training`: `def call(self, x, training=None)`"
 )
+_KERAS_3 = "; a stateless loop (JAX) keeps the non-trainable variables that are returned"
 _KERAS_IN_SESSION = "; in a TF1 session run `model.updates` with the train op"
 _UPDATES: Mapping[str, str] = {
     "tf.layers": _TF1,
@@ -94,11 +99,14 @@ def _run_the_updates_of_keras(layer: BNLayer) -> str:
             "Use mode=0 and train with `model.fit`; with mode 1 or 2 the averages are never used"
             " nor updated, so evaluate in batches as large as in training."
         )
-    more = ""
     if version.startswith("3"):
-        more = _KERAS_3
+        more = _KERAS_3 + _FIT_OF_KERAS_3
     elif re.match(r"2\.[0-3](\D|$)", version):
-        more = _KERAS_IN_SESSION
+        more = _FIT + _KERAS_IN_SESSION
+    elif version.startswith(("1", "2")):
+        more = _FIT
+    else:
+        more = _FIT_OF_KERAS_3
     return f"{_KERAS}{more}. Then train {AGAIN}"
 
 

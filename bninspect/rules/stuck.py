@@ -58,7 +58,12 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
     yield Violation(
         f"moving_mean is still {mean.initial:g} and moving_variance still {variance.initial:g} in"
         f" {channels_in_words(layer)}",
-        evidence=(*proof.facts, *_own_count(layer), *_facts_of_training(layer)),
+        evidence=(
+            *proof.facts,
+            *_own_count(layer),
+            *_facts_of_training(layer),
+            *_facts_of_model(layer),
+        ),
         cause=proof.cause,
         severity="note" if by_design(layer) else None,
         fix=proof.fix or _fix_by_situation(layer, context, proof),
@@ -84,6 +89,21 @@ def _facts_of_training(layer: BNLayer) -> tuple[str, ...]:
     if not facts and not is_loaded(layer):
         return ("nothing stored could show training: whether the layer was trained is not known",)
     return tuple(facts)
+
+
+def _facts_of_model(layer: BNLayer) -> Iterator[str]:
+    """Yield what the file says about its Keras model that may be why nothing was updated.
+
+    A class of the user's own may have a `call` and a `train_step` of its own; what was not compiled
+    was not trained by its own `fit`, or was loaded with compile=False and saved again.
+    """
+    model = layer.keras_model
+    if model is None:
+        return
+    if model.has_own_class:
+        yield f"the class of the model, {model.class_name}, is not one of Keras"
+    if not model.is_compiled:
+        yield "the model was not compiled when it was saved"
 
 
 def _is_affine_initial(layer: BNLayer) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bninspect.batchnorm.find_layers import find_layers
 from bninspect.evidence.keras_config import with_keras_config
-from bninspect.formats.keras.model_config import keras_layers
+from bninspect.formats.keras.model_config import keras_layers, keras_model
 from bninspect.model.roles import ROLES
 from bninspect.opening import open_checkpoint
 from tests.conftest import load_fixture
@@ -234,6 +234,38 @@ def test_models_of_keras_1_in_each_other():
     assert [layer.keras.config["mode"] for layer in found] == [2, 2]
     assert [layer.keras.calls for layer in found] == [*scopes.values()]
     assert not any(layer.keras.inference_only for layer in found)
+
+
+# --- The model as a whole -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"class_name": "Functional"}, ("Functional", False)),
+        ({"class_name": "Sequential", "module": "keras"}, ("Sequential", False)),
+        (
+            {
+                "class_name": "Functional",
+                "module": "keras.src.engine.functional",
+                "registered_name": "Functional",
+            },
+            ("Functional", False),
+        ),
+        ({"class_name": "Net", "module": "train", "registered_name": "Net"}, ("Net", True)),
+        ({"class_name": "Net", "module": None, "registered_name": "own>Net"}, ("Net", True)),
+        ({"class_name": "Model", "module": "keras_own"}, ("Model", True)),
+        ({"class_name": "own>GAN"}, ("GAN", True)),
+    ],
+)
+def test_whose_class_a_model_is_of(stored, expected):
+    assert keras_model(stored, is_compiled=True) == (*expected, True)
+    assert keras_model(stored, is_compiled=False) == (*expected, False)
+
+
+@pytest.mark.parametrize("stored", [None, [], "Net", {}, {"class_name": None}])
+def test_what_is_no_model(stored):
+    assert keras_model(stored, is_compiled=False) is None
 
 
 # --- What it says ---------------------------------------------------------------------------------

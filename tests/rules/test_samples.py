@@ -96,6 +96,7 @@ MISTAKEN = {
     # Keras 2 keeps the statistics in float32 whatever the policy.
     "keras3": {
         **KERAS,
+        "keras-3-call": [UNPROVED],
         "keras-mixed": [Found("BN103", "half-precision"), Found("BN305", None, "warning")],
     },
     "keras3-jax": {"keras-stateless": [UNPROVED]},

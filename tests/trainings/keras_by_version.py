@@ -98,6 +98,17 @@ def fit_sample(*mistake: tuple[str, str]) -> Any:
     return training
 
 
+def own_call(folder: Path, right: bool) -> dict[str, str]:
+    scope = network(path=str(folder / "model.weights.h5"))
+    if right:
+        run_sample("keras-3-call", scope)
+    else:
+        run_mistaken(
+            "keras-3-call", scope, ("x, training=None)", "x)"), ("(x, training=training)", "(x)")
+        )
+    return {"path": scope["path"]}
+
+
 def loop(folder: Path, right: bool) -> dict[str, str]:
     scope = with_layer()
     if right:
@@ -229,5 +240,7 @@ with recording():
     pair("keras-momentum", momentum)
     pair("keras-save", saved)
     pair("keras-set-weights", set_weights)
+    if KERAS_3:  # Keras 2 updates the layers of any model
+        pair("keras-3-call", own_call)
     if KERAS_3:  # Keras 2 keeps the statistics in float32 by itself
         pair("keras-mixed", mixed)

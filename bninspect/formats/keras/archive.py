@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.formats.hdf5.structure import DAMAGED
-from bninspect.formats.keras.model_config import keras_layers, layer_groups
+from bninspect.formats.keras.model_config import keras_layers, keras_model, layer_groups
 from bninspect.formats.keras.stored_objects import Configuration
 from bninspect.formats.keras.weights_h5 import scan, stored_paths, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
@@ -102,9 +102,18 @@ def open_keras_zip(
 
 def _configuration(path: str, config: Any, version: str, groups: list[str]) -> Configuration:
     try:
-        return Configuration(keras_layers(config, version), layer_groups(config, version, groups))
+        return Configuration(
+            keras_layers(config, version),
+            layer_groups(config, version, groups),
+            keras_model(config, is_compiled=_is_compiled(config)),
+        )
     except RecursionError as error:
         raise Corrupt(path, f"its {_CONFIG} is nested too deep for a model", DAMAGED) from error
+
+
+def _is_compiled(config: Any) -> bool:
+    """Return whether a model was compiled: `compile_config` of the serialized model."""
+    return isinstance(config, dict) and bool(config.get("compile_config"))
 
 
 class _Archive:

@@ -19,12 +19,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Hdf5, Weights, join
 from bninspect.formats.hdf5.structure import DAMAGED
-from bninspect.formats.keras.model_config import keras_layers, snake_case
+from bninspect.formats.keras.model_config import keras_layers, keras_model, snake_case
 from bninspect.formats.keras.roles import called
 from bninspect.model.checkpoint import Checkpoint, KerasLayer
 from bninspect.storage.source import Look
@@ -49,7 +51,8 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
     Raises a `ReadProblem` if the file's attributes name weights that are not there, or if it
     refers to other files. Closing the checkpoint closes the file.
     """
-    layers = _configuration(file)
+    config = _model_config(file)
+    layers = None if config is None else _layers(file, config)
     paths, left_out = _model_weights(file, layers or {})
     if left_out:
         notes = (*notes, _note_on_left_out(left_out))
@@ -62,6 +65,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
         in_order=True,
         named_by="object",
         keras_layers=layers,
+        keras_model=keras_model(config, is_compiled=file.has_attribute("", "training_config")),
         keras_version=_keras_version(file),
         notes=notes,
         prefetch=lambda expected: file.prefetch([one.name for one in expected]),
@@ -151,13 +155,25 @@ def _optimizer_weights(file: Hdf5) -> Weights:
     return Weights(dict.fromkeys(paths, file))
 
 
-def _configuration(file: Hdf5) -> dict[tuple[str, ...], KerasLayer] | None:
-    """The layers of the stored model configuration by path; None without one."""
+def _model_config(file: Hdf5) -> Any:
+    """Return the stored configuration of the model; None without one."""
     config = file.texts("", "model_config")
     if not config and not file.has_attribute("", "model_config"):
         return None
+    with _faults_of_config(file):
+        return json.loads(config[0])
+
+
+def _layers(file: Hdf5, config: Any) -> dict[tuple[str, ...], KerasLayer]:
+    """Return the layers of the model's configuration by their path in the model."""
+    with _faults_of_config(file):
+        return keras_layers(config, _keras_version(file))
+
+
+@contextmanager
+def _faults_of_config(file: Hdf5) -> Iterator[None]:
     try:
-        return keras_layers(json.loads(config[0]), _keras_version(file))
+        yield
     except (IndexError, TypeError, ValueError, RecursionError) as error:
         raise Corrupt(
             file.path, "its model_config is not the JSON of a Keras model", DAMAGED

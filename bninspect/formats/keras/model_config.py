@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from bninspect.model.checkpoint import KerasLayer
+from bninspect.model.checkpoint import KerasLayer, KerasModel
 
 _MAX_DEPTH = 100
 # The oldest Keras whose models TensorFlow saves with their objects.
 _LEAST_OF_OBJECTS = "2.2.4"
 _KERAS_MODULES = ("keras", "tf_keras")
+_MODEL_CLASSES = ("Functional", "Model", "Sequential", "Graph")
 # Keras 2.12 and 2.13 save the layers of a functional model through this attribute.
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
@@ -36,6 +37,21 @@ def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasL
     updated = _updates_frozen_layers(keras_version)
     whole = KerasLayer("", True, inference_only=False, config={}, always_updated=updated)
     return dict(_walk(model, (), whole, fixed_mode=fixed_mode))
+
+
+def keras_model(model: Any, *, is_compiled: bool) -> KerasModel | None:
+    """Return what a serialized model says about itself as a whole; None if it is no model.
+
+    In `.keras` files the module tells whose class it is; an `.h5` has the name of the class alone,
+    with the package of one that the user registered (`Custom>Net`).
+    """
+    if not isinstance(model, dict) or not isinstance(model.get("class_name"), str):
+        return None
+    if "module" in model:
+        has_own_class = str(model["module"]).partition(".")[0] not in _KERAS_MODULES
+    else:
+        has_own_class = model["class_name"] not in _MODEL_CLASSES
+    return KerasModel(_class_name(model), has_own_class, is_compiled)
 
 
 def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ...], KerasLayer]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bninspect.errors import Incomplete
 from bninspect.formats.hdf5.file import Hdf5, join
 from bninspect.formats.keras.optimizer_slots import Shape
-from bninspect.model.checkpoint import KerasLayer, Variable
+from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD
 from bninspect.storage import filesystem
 
@@ -25,10 +25,11 @@ class Owner(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """What a stored configuration says: the layers by names, and the names by group."""
+    """What a stored configuration says: the layers by names, the names by group, the model."""
 
     layers: Mapping[tuple[str, ...], KerasLayer]
     groups: Mapping[str, tuple[str, ...]]
+    model: KerasModel | None = None
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ def weights_checkpoint(
         named_by="object",
         known_names=known,
         keras_layers=configuration.layers if configuration else None,
+        keras_model=configuration.model if configuration else None,
         keras_version=keras_version or _keras_version(owners),
         unchecked=groups.unchecked,
         notes=(*notes, *groups.notes),

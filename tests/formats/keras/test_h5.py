@@ -347,6 +347,28 @@ def test_statistics_that_no_attribute_lists(path, roles, name):
     assert "does not load what is not listed" in note
 
 
+STILL = {
+    "gamma": np.array([1.5, 0.5, 1.25]),
+    "moving_mean": np.zeros(3),
+    "moving_variance": np.ones(3),
+}
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+@pytest.mark.parametrize("class_name", ["Functional", "own>GAN"])
+def test_what_the_model_says_stands_among_the_evidence(path, class_name, is_compiled):
+    weights = {f"bn/{role}:0": values.astype("f4") for role, values in STILL.items()}
+    config = json.dumps({"class_name": class_name, "config": {"layers": []}})
+    write(path, {"bn": weights}, config=config, version="2.15.0")
+    if is_compiled:
+        with h5py.File(path, "r+") as file:
+            file.attrs["training_config"] = "{}"
+    (finding,) = check(path).findings
+    evidence = "; ".join(finding.evidence)
+    assert ("not compiled" in evidence) == (not is_compiled)
+    assert ("GAN" in evidence) == ("GAN" in class_name)
+
+
 def test_another_normalization_lacks_no_statistics(path):
     write(path, {"ln": {"ln/gamma:0": np.ones(3), "ln/beta:0": np.ones(3)}, "bn": members("bn")})
     assert list(read(path)) == ["bn"]

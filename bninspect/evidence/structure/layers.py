@@ -105,13 +105,8 @@ class _StoredNames:
         self._variables = checkpoint.variables
         self._graph = dataflow.graph
         self._by_known_name = {name: key for key, name in checkpoint.known_names.items()}
-        known = checkpoint.known_names
         self._names = {
-            # Keras stores variables under numbers of a list, too: `_all_variables/7`.
-            node: sorted(
-                (name for name in given if name in self._variables),
-                key=lambda name: known.get(name, name).rpartition("/")[2].isdecimal(),
-            )
+            node: [name for name in given if name in self._variables]
             for node, given in (saved_names(dataflow) or {}).items()
         }
         self.saved = {node for node, given in self._names.items() if given}

@@ -474,6 +474,7 @@ def test_an_update_behind_a_nameless_end_runs_all_the_same() -> None:
     drawing.controls[drawing.names.index("Adam/Read_1")] += tuple(updates)
     found = drawing.evidence()
     assert found.training_ops == ("Adam",)
+    assert found.updates
     assert all(update.run_by for update in found.updates)
     assert why(found)[0] is None
 

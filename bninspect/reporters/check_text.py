@@ -182,7 +182,7 @@ def _entry(
     if len(group) > len(shown):
         lines.append(f"    - {and_more(len(group) - len(shown))} (--verbose names them)")
     lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
-    if first.severity == "error" or _may_have_cause(first):
+    if _may_have_cause(first):
         lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
     lines += wrap("    fix       ", first.fix, width, 14)
     lines += wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)

@@ -22,6 +22,12 @@ ROUNDING_SHARE = 0.05
 _DIVERGES = 2.0
 
 
+_UPDATE_ONCE = (
+    "Update the averages once a step, whatever the number of calls, or raise the momentum until the"
+    " shares of all updates stay well below 1 in sum."
+)
+
+
 def not_finite(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if a member holds NaN or infinity (BN301)."""
     counts = {
@@ -62,10 +68,7 @@ def _update_defects(layer: BNLayer, context: RuleContext) -> tuple[tuple[str, ..
     facts, fixes = [], []
     if overshoot := _overshoot(layer, context):
         facts.append(overshoot)
-        fixes.append(
-            "Update the averages once a step, whatever the number of calls, or raise the momentum"
-            " until the shares of all updates stay well below 1 in sum."
-        )
+        fixes.append(_UPDATE_ONCE)
     if cancellation := _cancellation(layer, context):
         facts.append(cancellation)
         fixes.append(
@@ -135,7 +138,7 @@ def _updates_counted(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     return (told if context.step is None else f"{told}, the stored step is {context.step}",)
 
 
-def exploding_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
+def exploding_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if a moving_variance is finite and above `EXPLODING_VARIANCE` (BN304)."""
     variance = layer.values.get("moving_variance")
     if variance is None or variance.maximum <= EXPLODING_VARIANCE:
@@ -143,9 +146,12 @@ def exploding_variance(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
     values = variance.array.astype("f8")
     large = values[(values > EXPLODING_VARIANCE) & (values < float("inf"))]  # inf is BN301's
     if large.size:
+        overshoot = _overshoot(layer, context)
         yield Violation(
             f"moving_variance is up to {large.max():.3g} in {large.size} of"
-            f" {variance.channels} channels"
+            f" {variance.channels} channels",
+            evidence=(overshoot,) if overshoot else (),
+            fix=f"{_UPDATE_ONCE} Then train again." if overshoot else None,
         )
 
 

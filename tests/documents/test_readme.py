@@ -44,9 +44,7 @@ def test_names_every_command_and_format() -> None:
 
 
 def test_leads_to_every_document() -> None:
-    documents = list((README.parent / "docs").glob("*.md"))
-    assert documents
-    for path in documents:
+    for path in (README.parent / "docs").glob("*.md"):
         assert f"(docs/{path.name})" in TEXT
 
 

@@ -50,6 +50,24 @@ def test_every_cause_that_the_rules_can_give_has_a_page() -> None:
     assert named - other == {cause.name for cause in CAUSES}
 
 
+def test_the_schema_of_the_json_knows_every_cause() -> None:
+    schema = json.loads((ROOT / "bninspect/reporters/schema.json").read_text(encoding="utf-8"))
+
+    def enumerated(part: object) -> Iterator[set[str | None]]:
+        if isinstance(part, dict):
+            if "untrained" in part.get("enum", ()):
+                yield set(part["enum"])
+            part = list(part.values())
+        if isinstance(part, list):
+            for one in part:
+                yield from enumerated(one)
+
+    found = list(enumerated(schema))
+    assert found
+    for causes in found:
+        assert causes == {*(cause.name for cause in CAUSES), None}
+
+
 def test_the_pages_name_no_other_rules() -> None:
     codes = [rule.code for rule in RULES]
     for cause in CAUSES:

@@ -165,7 +165,7 @@ def graph_of(number, momentum=0.6, **more):
     return GraphEvidence("model.ckpt.meta", ("train",), updates=made, momentum=momentum)
 
 
-@pytest.mark.parametrize("code", ["BN301", "BN302"])
+@pytest.mark.parametrize("code", ["BN301", "BN302", "BN304"])
 @pytest.mark.parametrize(
     ("graph", "overshoots"),
     [
@@ -180,7 +180,7 @@ def graph_of(number, momentum=0.6, **more):
     ],
 )
 def test_updates_that_overshoot_explain_what_is_not_finite(code, graph, overshoots):
-    bad = float("nan") if code == "BN301" else -0.5
+    bad = {"BN301": float("nan"), "BN302": -0.5, "BN304": 1e21}[code]
     finding = judged(bn(mean=MEAN, variance=(bad, 0.5, 2.0)), code=code, graph=graph)
     told = [fact for fact in finding.evidence if "updates of an average" in fact]
     assert bool(told) is overshoots

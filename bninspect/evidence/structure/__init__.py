@@ -1,1 +1,0 @@
-"""BN layers by what a stored graph computes, whatever its variables are called."""

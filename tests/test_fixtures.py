@@ -194,6 +194,7 @@ def test_fixture_maker_and_expectation_share_a_stem() -> None:
     assert expectations == folders
     assert expectations <= makers
     shared = makers - expectations
+    assert shared
     assert all(
         stem.endswith(("_classes", "_networks", "_training")) or stem == "expectation"
         for stem in shared

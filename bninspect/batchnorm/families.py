@@ -31,7 +31,8 @@ class Family:
     (BN201), not absent by design. The initial values are those of the framework's `source`, most
     usual first; none where they are random. Inference multiplies by gamma + `gamma_offset`;
     `epsilon` is the framework's default. Where mean and variance are sums over batches, `counter`
-    is the variable with the number of batches.
+    is the variable with the number of batches. `by_shape` says that the names alone prove nothing:
+    such a layer has both statistics and gamma or beta, all of one length.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Family:
     gamma_offset: float = 0.0
     epsilon: float = 1e-3
     counter: str | None = None
+    by_shape: bool = False
     leaves: Mapping[Role, tuple[str, ...]] = field(init=False, repr=False)
     initial: Mapping[Role, tuple[float, ...]] = field(init=False, repr=False)
     statistics: tuple[frozenset[str], frozenset[str]] = field(init=False, repr=False)
@@ -224,5 +226,16 @@ FAMILIES: tuple[Family, ...] = (
         gamma=("gamma", "scale"),
         beta=("beta", "beat", "offset", "shift"),
         variance_initial=_ONE_OR_ZERO,
+    ),
+    Family(
+        "hand-written",
+        "public code: mean and variance without a prefix, which other layers have too",
+        named_by="any",
+        mean=("mean",),
+        variance=("variance", "var"),
+        gamma=("gamma", "scale"),
+        beta=("beta", "beat", "offset", "shift"),
+        variance_initial=_ONE_OR_ZERO,
+        by_shape=True,
     ),
 )

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bninspect.batchnorm.families import FAMILIES, Family, Group
 from bninspect.batchnorm.name_groups import (
@@ -23,6 +23,7 @@ from bninspect.batchnorm.name_groups import (
     group_names,
     split_name,
 )
+from bninspect.batchnorm.other_layers import may_hold_more
 from bninspect.errors import Unsupported
 from bninspect.model.checkpoint import Checkpoint, UncheckedGroup, Variable
 from bninspect.model.layer import BNLayer
@@ -49,6 +50,18 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     of the network where the file keeps it, else sorted by name, 2 before 10. Raises `Unsupported`
     if a member holds no numbers, and `UsageProblem` if a pattern takes too long.
     """
+    return search_layers(checkpoint, patterns).layers
+
+
+class Found(NamedTuple):
+    """The BN layers found by names, and whether other variables may be layers by other names."""
+
+    layers: list[BNLayer]
+    may_lack_some: bool
+
+
+def search_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> Found:
+    """Return the BN layers as `find_layers` does, and whether there may be more."""
     names = _known(checkpoint)
     groups = group_names(names, _split_by_patterns(names, patterns))
     layers = {
@@ -59,9 +72,13 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
         replace(layer, name=scope) if count[layer.name] > 1 else layer
         for scope, layer in layers.items()
     ]
-    if not checkpoint.in_order:
-        found.sort(key=lambda layer: _natural(layer.name))
-    return found
+    may_lack_some = not found or may_hold_more(checkpoint.variables, names, groups, layers)
+    return Found(found if checkpoint.in_order else in_natural_order(found), may_lack_some)
+
+
+def in_natural_order(layers: Iterable[BNLayer]) -> list[BNLayer]:
+    """Return layers sorted by name, 2 before 10."""
+    return sorted(layers, key=lambda layer: _natural(layer.name))
 
 
 def known_names(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -209,8 +226,10 @@ def _is_bn(
     """
     statistics = sum(role in members for role in STATISTICS)
     affine = "gamma" in members or "beta" in members
-    if COUNTER in group and not affine:
+    if COUNTER in group and (family.by_shape or not affine):
         return False  # an input normalizer
+    if family.by_shape:
+        return affine and _is_one_vector_each(members)
     if statistics == 2:
         # A running mean of one number, such as a loss or a return, has no channels.
         return affine or any(members[role].shape for role in STATISTICS)
@@ -231,10 +250,16 @@ def _family(scope: str, group: Group, rows: tuple[Family, ...]) -> Family | None
             if mean and variance:
                 return row
             if mean or variance:
-                half = half or row
+                half = half or (None if row.by_shape else row)
             elif row.members(group):
                 certain = certain or row
     return half or certain
+
+
+def _is_one_vector_each(members: Mapping[Role, Variable]) -> bool:
+    """Return whether all members are vectors of one length."""
+    shapes = [[size for size in one.shape if size != 1] for one in members.values()]
+    return all(len(shape) < 2 for shape in shapes) and len({v.size for v in members.values()}) == 1
 
 
 def _display_name(scope: str, container: str) -> str:

@@ -58,19 +58,26 @@ _AVERAGED_MOMENT = (
 )
 _AFFINE_OF_MOMENTS = next((*row.gamma, *row.beta) for row in FAMILIES if row.name == "moments-ema")
 _MAX_SCOPE_PARTS = 64
+# Variables of layers without normalization.
+_WEIGHTS = {
+    *("kernel", "bias", "weights", "biases", "w", "b", "W", "embeddings", "recurrent_kernel"),
+    *("depthwise_weights", "pointwise_weights", "depthwise_kernel", "pointwise_kernel"),
+}
 
 
 class NameGroups:
     """The names of one checkpoint by scope.
 
     `groups` maps each scope to its leaves that a family or pattern knows, and these to the names as
-    stored. `helpers` holds the zero-debias variables of each scope, `shadows` the averages that
+    stored. `unknown` has scope and stored name of the others, except usual names of weights and
+    biases. `helpers` holds the zero-debias variables of each scope, `shadows` the averages that
     tf.train.ExponentialMovingAverage keeps of statistics, by role. `other_averages` are the scopes
     that keep averages of another kind.
     """
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
+        self.unknown: list[tuple[str, str]] = []
         self.helpers: dict[str, Group] = {}
         self.shadows: dict[str, dict[Role, str]] = {}
         self.other_averages: set[str] = set()
@@ -105,6 +112,8 @@ def group_names(names: Mapping[str, str], split: Mapping[str, tuple[str, Role]])
             found.add(scope, leaf, stored)
         else:
             _set_aside(unplaced, name, scope, leaf, stored)
+            if leaf not in _WEIGHTS:
+                found.unknown.append((scope, stored))
     found.other_averages.update(
         head for scope in unplaced.others for head in _heads(scope) if head in found.groups
     )
@@ -227,14 +236,15 @@ def _scope_of_moments(path: str, groups: Mapping[str, Group]) -> str:
 def split_name(name: str) -> tuple[str, str]:
     """Return a variable's scope and leaf, without Keras's `:0`."""
     scope, _, leaf = name.rpartition("/")
-    if leaf in LEAVES:
+    if leaf in LEAVES and leaf not in _TWO_PARTS:
         return scope, leaf
     before, colon, index = leaf.rpartition(":")
     if colon and index.isdecimal():
         leaf = before
     if leaf in _TWO_PARTS:
         outer, _, before = scope.rpartition("/")
-        return outer, f"{before}/{leaf}"
+        if leaf not in LEAVES or f"{before}/{leaf}" in LEAVES:
+            return outer, f"{before}/{leaf}"
     if "_" in leaf and leaf not in LEAVES:
         match = re.fullmatch(_KERAS_1_NAME, leaf, re.DOTALL)
         if match:

@@ -20,11 +20,23 @@ ARGUMENT = "_Arg"
 
 
 class Function(NamedTuple):
-    """A function of a graph's library: its arguments, its nodes, and those that it must run."""
+    """A function of a graph's library: its arguments, its nodes, and those that it must run.
+
+    `outputs` has the node and the number of its output for each value that the function returns, in
+    the order of its signature.
+    """
 
     arguments: Sequence[int]
     nodes: Sequence[int]
     results: Sequence[int]
+    outputs: Sequence[tuple[int, int]] = ()
+
+
+class Constant(NamedTuple):
+    """The elements of a constant tensor: one element where all are equal."""
+
+    shape: tuple[int, ...]
+    elements: tuple[Scalar | str, ...]
 
 
 class Graph(NamedTuple):
@@ -33,7 +45,8 @@ class Graph(NamedTuple):
     `names` and `operations` are by node. `inputs` are the nodes whose outputs a node takes, in
     their order, and -1 for one that is missing; `controls` those that only have to run before.
     `collections` holds the nodes of the collections train_op and update_ops. `attribute` decodes
-    one attribute of a node.
+    one attribute of a node, `constant` the tensor of a Const. `output` is the number of the output
+    that a node takes as its input at a place (`bn/FusedBatchNorm:1` is output 1).
     """
 
     path: str
@@ -44,6 +57,8 @@ class Graph(NamedTuple):
     functions: Mapping[str, Function]
     collections: Mapping[str, Sequence[int]]
     attribute: Callable[[int, str], Attribute]
+    constant: Callable[[int], Constant | None] = lambda _: None
+    output: Callable[[int, int], int] = lambda _, __: 0
 
 
 class Update(NamedTuple):

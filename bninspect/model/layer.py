@@ -174,8 +174,10 @@ class BNLayer:
 
     `variables` holds the members that are stored, `helpers` the variables that belong to it
     besides (renorm, zero-debias, counters), by a short name. `shadows` holds the averages that
-    tf.train.ExponentialMovingAverage keeps of the statistics. `initial` gives for each role the
-    values that training may start from, most usual first; empty where it is random or unknown.
+    tf.train.ExponentialMovingAverage keeps of the statistics. `graph_names` has the names of its
+    variables in the graph beside the checkpoint, if it was found by the graph. `initial` gives for
+    each role the values that training may start from, most usual first; empty where it is random or
+    unknown.
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
     `momentum`, `epsilon` and `keras` are None where nothing stored tells them; `keras_model` and
     `keras_version` are those of the checkpoint. `values`, `shadow_values` and `training` are filled
@@ -188,6 +190,7 @@ class BNLayer:
     variables: Mapping[Role, Variable]
     helpers: Mapping[str, Variable] = field(default_factory=dict)
     shadows: Mapping[Role, Variable] = field(default_factory=dict)
+    graph_names: Mapping[Role, str] = field(default_factory=dict)
     initial: Mapping[Role, tuple[float, ...]] = field(default_factory=dict)
     gamma_offset: float = 0.0
     usual_epsilon: float = 1e-3

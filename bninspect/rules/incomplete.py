@@ -17,7 +17,7 @@ def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violati
         return
     stored = " and ".join(role for role in ROLES if role in layer.variables)
     # A scope called batch_norm is Sonnet's, but anyone may write one that keeps no averages.
-    certain = layer.family != "sonnet-1"
+    certain = layer.family not in ("sonnet-1", "graph")
     proof = left_out_by_saver(layer, context, STATISTICS)
     by_name = (f"{layer.family} layers always have both statistics",) if certain else ()
     yield Violation(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bninspect.batchnorm.find_layers import (
-    find_layers,
     known_names,
     notes_on_unchecked,
     unchecked_groups,
@@ -27,6 +25,7 @@ from bninspect.model.report import CheckpointReport, Earlier
 from bninspect.model.rule import Rule, RuleContext
 from bninspect.model.target import Found, Target
 from bninspect.rules import apply_rules, not_judged
+from bninspect.runs.graph_beside import GraphBeside
 from bninspect.runs.read_layers import (
     may_be_stuck,
     prefetch_evidence,
@@ -36,9 +35,6 @@ from bninspect.runs.read_layers import (
     with_values,
 )
 from bninspect.storage import filesystem
-
-if TYPE_CHECKING:
-    from bninspect.model.graph import GraphEvidence
 
 
 def examine(
@@ -105,7 +101,8 @@ def _inspect(
     previous: CheckpointReport | None,
 ) -> CheckpointReport:
     """Return the report of an open checkpoint; raises a `ReadProblem` if it cannot be read."""
-    layers = with_keras_config(find_layers(checkpoint, config.patterns), checkpoint)
+    beside = GraphBeside(checkpoint)
+    layers = with_keras_config(beside.search_layers(config.patterns), checkpoint)
     unchecked = unchecked_groups(checkpoint, layers)
     notes = (
         *checkpoint.notes,
@@ -132,7 +129,7 @@ def _inspect(
     comparison = _compare(layers, step, since, previous)
     layers = comparison.layers
     notes = (*notes, *comparison.notes)
-    graph = _LazyGraphEvidence(checkpoint, layers)
+    graph = beside.evidence_of(layers)
     context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
     findings = apply_rules(layers, rules or (), context)
     notes = (*notes, *not_judged(layers, rules or (), context))
@@ -146,7 +143,7 @@ def _inspect(
         names=() if layers else known_names(checkpoint),
         layers=tuple(layers),
         findings=findings,
-        notes=(*notes, *graph.notes),
+        notes=(*notes, *beside.notes),
         unchecked=unchecked,
         since=comparison.since,
         graph=graph,
@@ -191,47 +188,3 @@ def _compare(
     compared = sum(map(changes.is_compared, layers))
     told = Earlier(earlier.path, earlier.step, compared, is_named=since is not None)
     return _Comparison(layers, notes, told, before)
-
-
-class _LazyGraphEvidence:
-    """The evidence of the stored graph about the layers, read when a rule first asks for it.
-
-    A graph that cannot be read proves nothing, and `notes` say so.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
-        self._checkpoint = checkpoint
-        self._layers = layers
-        self._found: dict[str, GraphEvidence] | None = None
-        self.notes: tuple[str, ...] = ()
-
-    def __call__(self, layer: BNLayer) -> GraphEvidence | None:
-        if self._found is None:
-            self._found = self._read()
-        found = self._found.get(layer.name)
-        if found is None or any(update.run_by for update in found.updates):
-            return found
-        if layer.since is None or layer.since.moved_before is None:
-            return found
-        from bninspect.evidence.changes import moved_before_with
-
-        return found._replace(moved_before=moved_before_with(layer, self._checkpoint.graphs))
-
-    def _read(self) -> dict[str, GraphEvidence]:
-        try:
-            graphs = self._checkpoint.graphs()
-        except ReadProblem as problem:
-            self.notes = (f"the graph beside it cannot be read: {problem}",)
-            return {}
-        if not graphs:
-            return {}
-        from bninspect.evidence.graph.layer_evidence import graph_evidence
-
-        checkpoint = self._checkpoint
-        found = graph_evidence(graphs, self._layers, checkpoint.known_names, checkpoint.variables)
-        beside = graphs[0].path
-        # A SavedModel's graph comes with its variables, under names of its own perhaps.
-        if beside.endswith(".meta") and not any(one.statistics for one in found.values()):
-            told = "has no variable by the name of a BN statistic here and proves nothing"
-            self.notes = (f"the graph beside it, {beside}, {told}: is it of another model?",)
-        return found

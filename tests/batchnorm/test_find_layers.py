@@ -254,6 +254,10 @@ CASES = [
         name="(top level)",
         helpers={"moving_mean/biased": "moving_mean/biased"},
     ),
+    Case("hand-written", "layer1/", named("mean", "variance")),
+    Case("hand-written", "layer1/", without(named("mean", "variance", "scale", "offset"), "gamma")),
+    Case("hand-written", "net/bn/", named("mean", "var", "scale", "offset")),
+    Case("hand-written", "bn/", named("mean:0", "var:0", "gamma:0", "beta:0"), format=HDF5),
 ]  # fmt: skip
 
 
@@ -503,6 +507,13 @@ LOOK_ALIKES = {
     "conditional gamma and beta": ["sbn/gamma/kernel", "sbn/beta/kernel"],
     "Lingvo layer norm": ["ln/scale/var", "ln/bias/var", "ln/beta/var"],
     "one EMA of a loss": ["loss/mean/EMA", "loss/EMA"],
+    "mean and variance alone": ["latent/mean", "latent/variance"],
+    "a mean with a scale": ["prior/mean", "prior/scale"],
+    "counted mean and variance": ["n/mean", "n/var", "n/count", "n/scale", "n/offset"],
+    "averages of mean and variance": [
+        f"loss/{leaf}/ExponentialMovingAverage" for leaf in ("mean", "variance", "scale")
+    ],
+    "layers called mean and variance": ["mean/kernel", "variance/kernel", "gamma", "scale/kernel"],
     "names in the middle": ["moving_mean/moving_variance/kernel", "moving_variance/moving_mean/w"],
     "longer names": ["bn/moving_means", "bn/moving_variances", "bn/my_moving_mean"],
     "statistics of different scopes": ["a/moving_mean", "b/moving_variance"],
@@ -529,6 +540,24 @@ def test_look_alikes_are_no_layers(names):
 @pytest.mark.parametrize("names", HDF5_LOOK_ALIKES.values(), ids=HDF5_LOOK_ALIKES)
 def test_look_alikes_in_hdf5_are_no_layers(names):
     assert find_layers(checkpoint(names, format=HDF5)) == []
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"mean": (3,), "variance": (3,), "gamma": (4,)},
+        {"mean": (3,), "variance": (2,), "gamma": (3,), "beta": (3,)},
+        {"mean": (3, 4), "variance": (3, 4), "gamma": (3, 4)},
+        {"mean": (), "variance": (3,), "gamma": (3,)},
+    ],
+)
+def test_names_that_prove_nothing_need_members_of_one_length(shapes):
+    def found(some):
+        return find_layers(checkpoint({f"x/{k}": unread(f"x/{k}", v) for k, v in some.items()}))
+
+    assert found(shapes) == []
+    assert len(found(dict.fromkeys(shapes, (3,)))) == 1
+    assert len(found(dict.fromkeys(shapes, (1, 1, 1, 3)))) == 1
 
 
 def test_a_sonnet_2_layer_without_averages_has_no_values():

@@ -215,6 +215,7 @@ class TestCheckText:
         assert "block45/batch_normalization" not in out
         assert "43 more" in out
         verbose = run("check", tmp_path / "many.ckpt", "--verbose").out
+        assert names
         assert all(f"{name}:" in " ".join(verbose.split()) for name in names)
 
     def test_it_ends_with_the_fix_and_where_to_read_on(self, run: Run) -> None:
@@ -399,7 +400,9 @@ class TestDump:
             bninspect.open_checkpoint(str(CLEAN)) as checkpoint,
             np.load(tmp_path / "values.npz") as arrays,
         ):
-            for layer in bninspect.find_layers(checkpoint):
+            layers = list(bninspect.find_layers(checkpoint))
+            assert layers
+            for layer in layers:
                 for role, variable in layer.variables.items():
                     stored = variable.read()
                     np.testing.assert_array_equal(arrays[f"{layer.name}/{role}"], stored)

@@ -98,6 +98,16 @@ def variables(document: Path, request: pytest.FixtureRequest) -> dict[str, str]:
 # --- What is run ----------------------------------------------------------------------------------
 
 
+def test_there_is_something_to_run_in_the_documents() -> None:
+    """A document may have none of a kind; all of them together have some of each."""
+    assert sum(len(list(commands(document))) for document in DOCUMENTS) > 40
+    for language in ("python", "yaml", "groovy", "toml"):
+        assert any(blocks(document, language) for document in DOCUMENTS), language
+    text = "".join(document.read_text("utf-8") for document in DOCUMENTS)
+    assert re.search(r"`bninspect \w[^`]+`", text)
+    assert re.search(r"`--[a-z-]+", text)
+
+
 @pytest.mark.servers
 @each_document
 def test_commands_do_what_is_shown(

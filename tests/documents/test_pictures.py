@@ -88,7 +88,9 @@ def test_what_is_coloured_is_coloured_in_the_picture(workplace: Path) -> None:
 def test_no_line_of_the_terminal_is_cut() -> None:
     svg = TERMINAL.read_text("utf-8")
     _, _, width, height = map(float, ElementTree.fromstring(svg).get("viewBox", "").split())  # noqa: S314
-    for one in texts(svg):
+    lines = list(texts(svg))
+    assert lines
+    for one in lines:
         assert _left(one) + float(one.get("textLength", 0)) < width, one.text
         assert float(one.get("y", 0)) < height
 
@@ -118,6 +120,7 @@ def test_each_is_shown_with_words_for_who_cannot_see_it(picture: Path) -> None:
         for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", document.read_text("utf-8"))
         if (document.parent / path).resolve() == picture
     ]
+    assert shown
     assert shown
     assert all(len(alt) > 20 for alt in shown)
 

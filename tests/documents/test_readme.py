@@ -44,7 +44,9 @@ def test_names_every_command_and_format() -> None:
 
 
 def test_leads_to_every_document() -> None:
-    for path in (README.parent / "docs").glob("*.md"):
+    documents = list((README.parent / "docs").glob("*.md"))
+    assert documents
+    for path in documents:
         assert f"(docs/{path.name})" in TEXT
 
 

@@ -164,7 +164,9 @@ def test_updates_in_a_branch_that_nothing_takes_out_of_it_cannot_be_fetched() ->
     assert found.conditions
     assert proof(found).cause == "update-ops-not-run"
     drawing.add("Merge", *updates)
-    assert all(update.can_be_run for update in drawing.evidence().updates)
+    updates = list(drawing.evidence().updates)
+    assert updates
+    assert all(update.can_be_run for update in updates)
     assert proof(drawing.evidence()).cause is None
 
 

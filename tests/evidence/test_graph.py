@@ -439,6 +439,19 @@ def adam_with_reads():
 
 
 @pytest.mark.parametrize("collected", [True, False])
+def test_the_fix_names_the_collection_only_where_it_has_the_updates(collected: bool) -> None:
+    drawing, variables = drawn_layer()
+    updates = updates_of(drawing, variables)
+    if collected:
+        drawing.collections["update_ops"] = tuple(updates)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train")
+    cause, fix = why(drawing.evidence())
+    assert cause == "update-ops-not-run"
+    assert ("UPDATE_OPS) does not hold these" in fix) == (not collected)
+    assert ("tf.get_collection(tf.GraphKeys.UPDATE_OPS)" in fix) == collected
+
+
+@pytest.mark.parametrize("collected", [True, False])
 def test_what_a_user_calls_the_training_op_is_named(collected: bool) -> None:
     drawing, _, group = adam_with_reads()
     if collected:
@@ -461,6 +474,7 @@ def test_an_update_behind_a_nameless_end_runs_all_the_same() -> None:
     drawing.controls[drawing.names.index("Adam/Read_1")] += tuple(updates)
     found = drawing.evidence()
     assert found.training_ops == ("Adam",)
+    assert found.updates
     assert all(update.run_by for update in found.updates)
     assert why(found)[0] is None
 

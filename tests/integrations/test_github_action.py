@@ -128,12 +128,14 @@ def everything(folder: Path) -> set[Path]:
 
 class TestAsWritten:
     def test_no_expression_in_a_script(self) -> None:
+        assert RUN_TEXTS
         for text in RUN_TEXTS.values():
             assert "${{" not in text
 
     def test_every_input_is_used_and_every_output_set(self) -> None:
         used = {expression(value) for step in STEPS for value in step.get("env", {}).values()}
         assert used == {f"inputs.{name}" for name in ACTION["inputs"]}
+        assert ACTION["outputs"]
         for name in ACTION["outputs"]:
             assert f'"{name}=' in RUN_TEXTS["Check"]
 

@@ -657,6 +657,7 @@ class TestDirectoryOfModels:
 )
 def test_a_saved_model_by_any_of_its_files(run: Run, stem: str, tmp_path: Path) -> None:
     files = [path for path in (FIXTURES / stem).rglob("*") if path.is_file()]
+    assert files
     for typed in ([file] for file in files):
         (item,) = items(run, *typed)
         assert item["error"] is None
@@ -879,6 +880,7 @@ class TestWithoutData:
             (item,) = listed.json["checkpoints"]
             assert [layer["name"] for layer in item["layers"]] == [layer["name"] for layer in whole]
             told = []
+            assert whole
             for layer, sound in zip(item["layers"], whole, strict=True):
                 for role, statistic in layer["statistics"].items():
                     assert statistic in (None, sound["statistics"][role])

@@ -68,6 +68,7 @@ def test_a_suite_a_checkpoint_and_a_case_a_layer(run: Run, monkeypatch: pytest.M
         assert failure.message == f"BN101 statistics-never-updated: {found['message']}"
         for part in (found["message"], "cause: ", found["fix"], *found["evidence"]):
             assert part in failure.text
+    assert clean
     assert all(case.is_passed for case in clean)
     (case,) = empty
     assert case.is_skipped
@@ -105,6 +106,7 @@ def test_notes_on_a_checkpoint_are_the_output_of_its_suite(run: Run) -> None:
     noted = load_fixture("keras30_weights_subclassed").path
     notes = run("check", noted, "--format", "json").json["checkpoints"][0]["notes"]
     (suite,) = suites(run("check", noted, "--format", "junit").out)
+    assert notes
     assert notes
     assert all(f"note: {note}" in suite._elem.find("system-out").text for note in notes)
 

@@ -148,6 +148,7 @@ class TestFingerprints:
         assert len(steps) > 1
         first, *others = (fingerprints(HISTORY / step) for step in steps)
         assert len(set(first)) == len(first) > 0
+        assert others
         assert all(other == first for other in others)
         shutil.copytree(HISTORY, tmp_path / "elsewhere")
         assert fingerprints(tmp_path / "elsewhere" / steps[0]) == first

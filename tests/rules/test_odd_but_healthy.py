@@ -99,6 +99,7 @@ def findings(run: Callable[..., Outcome], stem: str, *options: str) -> list[dict
 def test_odd_trainings_are_clean(stem: str, run: Callable[..., Outcome]) -> None:
     layers = load_fixture(stem).expected["layers"]
     assert layers
+    assert layers
     assert all(layer["at_initial"][role] == 0 for layer in layers for role in STATISTICS)
     assert findings(run, stem) == []
 

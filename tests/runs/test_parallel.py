@@ -284,6 +284,7 @@ class TestInterrupt:
         process = start_slow("check", folder, "--format", "concise", "--format", f"json={target}")
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(7)]  # as they come
+        assert lines
         assert all(line.startswith(str(folder)) for line in lines)
         assert process.stderr is not None
         assert process.stderr.readline() == "asleep\n"  # all others are done

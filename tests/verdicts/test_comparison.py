@@ -105,6 +105,7 @@ class TestRealTrainings:
         document = run("compare", path, "--format", "json").json
         assert [item["step"] for item in document["checkpoints"]] == [20, 40, 60]
         assert len(document["layers"]) == document["summary"]["compared"] == 3
+        assert document["layers"]
         for layer in document["layers"]:
             ends = [{key: one[key] for key in ("from", "to")} for one in layer["stretches"]]
             assert ends == ([] if stretch is None else [stretch])
@@ -120,7 +121,9 @@ class TestRealTrainings:
         import tensorflow as tf
 
         readers = [tf.train.load_checkpoint(str(path / f"model.ckpt-{n}")) for n in (20, 40, 60)]
-        for layer in run("compare", path, "--format", "json").json["layers"]:
+        layers = list(run("compare", path, "--format", "json").json["layers"])
+        assert layers
+        for layer in layers:
             values = [
                 {role: reader.get_tensor(f"{layer['name']}/{role}").astype("f8") for role in ROLES}
                 for reader in readers
@@ -192,6 +195,7 @@ class TestRealTrainings:
         model.train_on_batch(inputs, inputs[:, :1])
         tf.train.Checkpoint(model=model).save(str(tmp_path / "later"))
         later = run("compare", tmp_path / "model.keras", tmp_path / "later-1", "--format", "json")
+        assert later.json["layers"]
         assert all(one["members"]["moving_mean"]["moved"] for one in later.json["layers"])
         assert later.exit_code == 0
 
@@ -393,6 +397,7 @@ class TestTheTable:
         table = lines[lines.index(next(x for x in lines if x.startswith("layer "))) :]
         table = table[: table.index("")]
         assert any(self.LONG in line for line in table)
+        assert table
         assert all(len(line) <= width or line == self.LONG for line in table)
         ends = {line.rindex("step") for line in table[1:] if "step" in line}
         assert ends == {table[0].index("still since")}

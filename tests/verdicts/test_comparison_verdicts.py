@@ -193,6 +193,7 @@ class TestSinceWhen:
         assert row(outcome, "conv1/batch_normalization").endswith("never moved")
         assert "both are still at their initial values (BN101)" in outcome.said
         document = run("compare", FORGOTTEN, "--format", "json").json
+        assert document["layers"]
         for one in document["layers"]:
             (stretch,) = one["stretches"]
             assert stretch["never_moved"]

@@ -94,6 +94,7 @@ class TestSuppressions:
         found = run("check", STUCK, "--format", "json").json["checkpoints"][0]["findings"]
         configure(entry("conv1/*", "bn1", "BN3", expires='"2999-12-31"'), entry("*", "BN101"))
         suppressed = run("check", STUCK, "--format", "json").json["checkpoints"][0]["suppressed"]
+        assert found
         for plain, one in zip(found, suppressed, strict=True):
             assert {key: value for key, value in one.items() if key != "suppression"} == plain
         assert [one["suppression"] for one in suppressed[:2]] == [

@@ -158,15 +158,17 @@ def _find_members(
 
 
 def _members(layer: BNLayer, known_names: Names, nodes: Mapping[str, int]) -> Members:
-    found: Members = {}
+    found: Members = {
+        role: nodes[name] for role, name in layer.graph_names.items() if name in nodes
+    }
     scope = ""
     for role, variable in layer.variables.items():
         name = known_names.get(variable.name, variable.name)
         scope = name.rpartition("/")[0]
         if name in nodes:
-            found[role] = nodes[name]
+            found.setdefault(role, nodes[name])
     for role in STATISTICS:
-        if role not in layer.variables:
+        if role not in layer.variables and role not in found:
             leaves = (family.leaves[role] for family in FAMILIES if family.name == layer.family)
             candidates = (f"{scope}/{leaf}" for names in leaves for leaf in names)
             node = next((nodes[name] for name in candidates if name in nodes), None)

@@ -8,22 +8,18 @@ tensorflow/core/framework/node_def.proto and function.proto.
 
 from __future__ import annotations
 
-import struct
 import sys
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any
 
 from bninspect.errors import Corrupt, ReadProblem
+from bninspect.formats.tensorflow.node_attributes import NodeAttributes, output_number
 from bninspect.formats.tensorflow.protos import DecodeError, declare
-from bninspect.model.graph import ARGUMENT, Attribute, Function, Graph, Scalar
+from bninspect.model.graph import ARGUMENT, Function, Graph
 from bninspect.storage.source import Source
 
-MetaGraph, SavedModel, AttributePair, AttributeValue = declare(
-    "MetaGraph", "SavedModel", "AttributePair", "AttributeValue"
-)
+MetaGraph, SavedModel = declare("MetaGraph", "SavedModel")
 
 _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
@@ -32,15 +28,6 @@ _MISSING = -1
 _LEAST_BYTES_OF_NODE = 32
 # The size of a protocol buffer is a signed 32-bit integer.
 _LARGEST_GRAPH = (1 << 31) - 1  # bytes
-# Elements of a constant, by the number of their type (types.proto).
-_SCALARS = {
-    1: ("<f", "float_val"),
-    2: ("<d", "double_val"),
-    3: ("<i", "int_val"),
-    9: ("<q", "int64_val"),
-    10: ("<?", "bool_val"),
-}
-_LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
 
 
 def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
@@ -100,6 +87,7 @@ class _Reader:
             for one in message.collections
             if (key := _text(one.key)) in _COLLECTIONS
         }
+        attributes = NodeAttributes(self._starts, self._nodes)
         return Graph(
             path=self._path,
             names=self._names,
@@ -108,7 +96,9 @@ class _Reader:
             controls=self._controls,
             functions=functions,
             collections=collections,
-            attribute=partial(_attribute, self._starts, self._nodes),
+            attribute=attributes.attribute,
+            constant=attributes.constant,
+            output=attributes.output,
         )
 
     def _function(self, message: Any) -> Function:
@@ -120,11 +110,17 @@ class _Reader:
         start = len(self._names)
         numbers |= self._number(message.node)
         self._connect(message.node, numbers)
-        returned = chain(message.returned, message.control_returned)
+        returned = {one.key: one.value for one in message.returned}
+        controls = [one.value for one in message.control_returned]
+        references = [returned.get(one.name, b"") for one in message.signature.output_arg]
         return Function(
             arguments=range(first, start),
             nodes=range(first, len(self._names)),
-            results=_known((one.value for one in returned), numbers),
+            results=_known(chain(returned.values(), controls), numbers),
+            outputs=tuple(
+                (numbers.get(name.partition(b":")[0], _MISSING), output_number(name))
+                for name in references
+            ),
         )
 
     def _number(self, nodes: Sequence[Any]) -> dict[bytes, int]:
@@ -165,55 +161,6 @@ def _known(names: Iterable[bytes], numbers: dict[bytes, int]) -> tuple[int, ...]
     """Return the numbers of the nodes that references such as `^a` and `b:0` name."""
     nodes = (name.lstrip(b"^").partition(b":")[0] for name in names)
     return tuple(numbers[name] for name in nodes if name in numbers)
-
-
-def _attribute(
-    starts: Sequence[int], nodes: Sequence[Sequence[Any]], number: int, name: str
-) -> Attribute:
-    """Return one attribute of a node, or None; of two the last, as protocol buffers do.
-
-    An attribute that cannot be parsed counts as missing: it says nothing about other nodes.
-    """
-    scope = bisect_right(starts, number) - 1
-    place = number - starts[scope]
-    if place >= len(nodes[scope]):
-        return None  # an argument of the function behind
-    key = name.encode()
-    try:
-        pairs = (AttributePair.FromString(data) for data in nodes[scope][place].attr)
-        values = [one.value for one in pairs if one.key == key]
-        return _decode(values[-1]) if values else None
-    except DecodeError:
-        return None
-
-
-def _decode(data: bytes) -> Attribute:
-    value = AttributeValue.FromString(data)
-    if value.HasField("b"):
-        return bool(value.b)
-    if value.HasField("f"):
-        return float(value.f)
-    if value.HasField("func"):
-        return (_text(value.func.name),)
-    if value.HasField("list"):
-        return tuple(_text(one.name) for one in value.list.func)
-    if value.HasField("tensor") and len(data) <= _LARGEST_SCALAR:
-        return _scalar(value.tensor)
-    return None
-
-
-def _scalar(tensor: Any) -> Scalar | None:
-    """Return the constant of one element (tensorflow/core/framework/tensor.proto), else None."""
-    if tensor.dtype not in _SCALARS or any(dim.size != 1 for dim in tensor.tensor_shape.dim):
-        return None
-    code, field = _SCALARS[tensor.dtype]
-    values: Sequence[Scalar] = getattr(tensor, field)
-    if len(values) == 1:
-        return values[0]
-    if len(tensor.tensor_content) == struct.calcsize(code):
-        content: tuple[Scalar] = struct.unpack(code, tensor.tensor_content)
-        return content[0]
-    return None
 
 
 def _text(name: bytes) -> str:

@@ -84,7 +84,11 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("returned", 4, "NamePair", True),
         ("control_returned", 6, "NamePair", True),
     ),
-    "Signature": (("name", 1, "bytes", False), ("input_arg", 2, "Argument", True)),
+    "Signature": (
+        ("name", 1, "bytes", False),
+        ("input_arg", 2, "Argument", True),
+        ("output_arg", 3, "Argument", True),
+    ),
     "Argument": (("name", 1, "bytes", False),),
     "NamePair": (("key", 1, "bytes", False), ("value", 2, "bytes", False)),
     "NodeDef": (
@@ -110,6 +114,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("float_val", 5, "float", True),
         ("double_val", 6, "double", True),
         ("int_val", 7, "int32", True),
+        ("string_val", 8, "bytes", True),
         ("int64_val", 10, "int64", True),
         ("bool_val", 11, "bool", True),
     ),

@@ -119,6 +119,7 @@ def test_whole_models_and_weights_alone(path, prefix):
         assert list(checkpoint.variables) == expected
         assert len(checkpoint.variables) == 4
         assert "other" not in checkpoint.variables
+        assert checkpoint.variables
         for name, variable in checkpoint.variables.items():
             assert (variable.name, variable.shape, variable.dtype) == (name, (3,), "float32")
         assert len(checkpoint.optimizer) == 0

@@ -422,12 +422,14 @@ def test_a_training_is_shown_over_time(stopped: Page) -> None:
         f"moving_mean. Mean of the channels: {first:.3g} at step 20; {last:.3g} at step 60;"
         " stood still from step 40 to step 60"
     )
+    assert said
     assert all("stood still from step 40 to step 60" in one for one in said)
     rows = [
         one.text
         for one in stopped.all("tr")
         if "data-layer" in one.attributes and "since" in one.text
     ][:3]
+    assert rows
     assert all(row.endswith("since step 40") for row in rows)
 
 

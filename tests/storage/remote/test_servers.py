@@ -299,6 +299,7 @@ def test_stars_that_stand_for_directories(store: Place, run: Run) -> None:
     assert len(found) == len(whole) + 1
     everything = run("check", f"{store.url}/**", "--format", "json").json["checkpoints"]
     assert len(everything) >= len(STEMS)
+    assert everything
     assert all(one["error"] is None for one in everything)
 
 
@@ -725,6 +726,7 @@ def test_no_secret_is_shown(web: Place, run: Run, form: str, path: str) -> None:
     host = web.url.replace("://", f"://user:{SECRET}@")
     url = f"{host}/{path}?X-Amz-Credential=some&X-Amz-Signature={SECRET}#{SECRET}"
     outcome = run("check", url, "--format", form, "--verbose")
+    assert web.server.requests
     assert web.server.requests
     assert all(
         "X-Amz-Signature" in request.path for request in web.server.requests if ".h5" in path

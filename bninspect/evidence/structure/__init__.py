@@ -1,0 +1,1 @@
+"""BN layers by what a stored graph computes, whatever its variables are called."""

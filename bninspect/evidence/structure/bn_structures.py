@@ -1,0 +1,207 @@
+"""BN layers of a graph: normalizations by statistics that are variables, with their roles.
+
+A normalization is BN if it takes variables as mean and variance, or the moments of a batch that
+moving averages keep in variables. One layer may be normalized in several places: for training and
+for evaluation, in towers, in steps of a recurrent network. Layer, group and instance normalization
+have no such variables. Input normalizers, which have, neither scale nor take the moments of a batch
+in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from bninspect.evidence.graph.momentum import common_momentum
+from bninspect.evidence.graph.operations import PRODUCTS, SUMS
+from bninspect.evidence.structure.averages import Average, find_averages
+from bninspect.evidence.structure.dataflow import Dataflow, Value
+from bninspect.evidence.structure.normalizations import Normalization, find_normalizations
+from bninspect.model.roles import Role
+
+Parts = tuple[int, ...]  # the nodes of a variable: one, or its partitions
+
+
+class Structure(NamedTuple):
+    """A BN layer of a graph: its variables by role, and the constants of its computation.
+
+    `node` is an operation that normalizes. `epsilon` and `momentum` are None where the graph has
+    several or none. Inference multiplies by gamma + `gamma_offset`.
+    """
+
+    node: int
+    members: Mapping[Role, Parts]
+    epsilon: float | None
+    momentum: float | None
+    gamma_offset: float = 0.0
+
+
+class _Parameter(NamedTuple):
+    """A variable that is gamma or beta, after `offset` was added to it."""
+
+    parts: Parts
+    offset: float
+
+
+class _Site(NamedTuple):
+    """A normalization with the variables and the batch moments that it takes."""
+
+    found: Normalization
+    means: tuple[Parts, ...]
+    variances: tuple[Parts, ...]
+    batch_means: tuple[Value, ...]
+    batch_variances: tuple[Value, ...]
+    gamma: _Parameter | None
+    beta: _Parameter | None
+
+
+def find_bn_structures(dataflow: Dataflow, preferred: Iterable[int] = ()) -> list[Structure]:
+    """Return the BN layers of a graph, in the order of their operations.
+
+    Of several variables that could have a role, as the copies of replicas, one of `preferred` is
+    taken: the variables that are stored.
+    """
+    sites = [_site(dataflow, found) for found in find_normalizations(dataflow)]
+    sites = [site for site in sites if _reduces_batches(dataflow, site)]
+    moments = {value for site in sites for value in (*site.batch_means, *site.batch_variances)}
+    return _Layers(dataflow, sites, find_averages(dataflow, moments), set(preferred)).structures()
+
+
+def _site(dataflow: Dataflow, found: Normalization) -> _Site:
+    means, batch_means = _split(dataflow, found.mean)
+    variances, batch_variances = _split(dataflow, found.variance)
+    gamma = _parameter(dataflow, found.gamma)
+    beta = _parameter(dataflow, found.beta, besides=None if gamma is None else gamma.parts)
+    return _Site(found, means, variances, batch_means, batch_variances, gamma, beta)
+
+
+def _split(
+    dataflow: Dataflow, values: Sequence[Value]
+) -> tuple[tuple[Parts, ...], tuple[Value, ...]]:
+    """Return the variables and the computed values among the sources of a statistic."""
+    sources = {source: None for value in values for source in dataflow.sources(value)}
+    variables = {source: dataflow.variable(source) for source in sources}
+    computed = [
+        source
+        for source, parts in variables.items()
+        if not parts and dataflow.operation(source) != "Const"
+    ]
+    return tuple(dict.fromkeys(parts for parts in variables.values() if parts)), tuple(computed)
+
+
+def _parameter(
+    dataflow: Dataflow, value: Value | None, besides: Parts | None = None
+) -> _Parameter | None:
+    """Return the one variable that gamma or beta is computed of, and the constant added to it.
+
+    It may be multiplied by other values, as with renorm, where beta also has a multiple of gamma
+    (`besides`). Other values that are added make it conditional: it is no variable then.
+    """
+    if value is None:
+        return None
+    found: set[Parts] = set()
+    offset = 0.0
+    for term in dataflow.sources(value, SUMS):
+        sources = dataflow.sources(term, PRODUCTS)
+        variables = {parts for source in sources if (parts := dataflow.variable(source))}
+        constant = dataflow.graph.attribute(term.node, "value")
+        if isinstance(constant, int | float):
+            offset += constant
+        elif not variables:
+            return None
+        found |= variables
+    found.discard(besides or ())
+    return _Parameter(found.pop(), offset) if len(found) == 1 else None
+
+
+def _reduces_batches(dataflow: Dataflow, site: _Site) -> bool:
+    """Return whether the moments are taken over the samples of a batch, as far as that is known."""
+    for value in site.batch_means:
+        if dataflow.operation(value) == "Mean":
+            operands = dataflow.operands(value)
+            axes = dataflow.graph.constant(operands[1].node) if len(operands) == 2 else None
+            if axes is not None and 0 not in axes.elements:
+                return False
+    return True
+
+
+class _Layers:
+    """The sites of one graph, gathered by the statistics that they take."""
+
+    def __init__(
+        self,
+        dataflow: Dataflow,
+        sites: Sequence[_Site],
+        averages: Sequence[Average],
+        preferred: set[int],
+    ) -> None:
+        self._dataflow = dataflow
+        self._preferred = preferred
+        self._averages = averages
+        self._by_value: dict[Value, list[int]] = {}
+        for average in averages:
+            for value in average.values:
+                self._by_value.setdefault(value, []).append(average.variable)
+        self._sites: dict[tuple[Parts, Parts], list[_Site]] = {}
+        waiting = []
+        for site in sites:
+            key = self._statistics(site)
+            if key is None:
+                waiting.append(site)
+            else:
+                self._sites.setdefault(key, []).append(site)
+
+    def structures(self) -> list[Structure]:
+        """Return the layers whose sites make BN."""
+        found = [
+            self._structure(key, sites) for key, sites in self._sites.items() if _is_bn(key, sites)
+        ]
+        return sorted(found, key=lambda structure: structure.node)
+
+    def _statistics(self, site: _Site) -> tuple[Parts, Parts] | None:
+        """Return mean and variance of a site: variables it takes, else averages of its moments."""
+        mean = self._statistic(site.means, site.batch_means)
+        variance = self._statistic(site.variances, site.batch_variances)
+        return None if mean is None or variance is None else (mean, variance)
+
+    def _statistic(self, variables: Sequence[Parts], moments: Sequence[Value]) -> Parts | None:
+        if variables:
+            return variables[0] if len(variables) == 1 else None
+        candidates = {(node,) for value in moments for node in self._by_value.get(value, ())}
+        return self._best(candidates)
+
+    def _best(self, candidates: Iterable[Parts]) -> Parts | None:
+        return min(
+            candidates, key=lambda parts: (parts[0] not in self._preferred, parts), default=None
+        )
+
+    def _structure(self, key: tuple[Parts, Parts], sites: Sequence[_Site]) -> Structure:
+        mean, variance = key
+        members: dict[Role, Parts] = {"moving_mean": mean, "moving_variance": variance}
+        offsets = {site.gamma.parts: site.gamma.offset for site in sites if site.gamma}
+        gamma = self._best(offsets)
+        beta = self._best({site.beta.parts for site in sites if site.beta})
+        if gamma is not None:
+            members["gamma"] = gamma
+        if beta is not None:
+            members["beta"] = beta
+        epsilons = {site.found.epsilon for site in sites} - {None}
+        statistics = {*mean, *variance}
+        updates = [one.node for one in self._averages if one.variable in statistics]
+        traversal = self._dataflow.traversal
+        return Structure(
+            min(site.found.node for site in sites),
+            members,
+            epsilons.pop() if len(epsilons) == 1 else None,
+            common_momentum(traversal.graph, traversal.variables, updates) if updates else None,
+            0.0 if gamma is None else offsets[gamma],
+        )
+
+
+def _is_bn(key: tuple[Parts, Parts], sites: Sequence[_Site]) -> bool:
+    if key[0] == key[1]:
+        return False
+    return any(
+        site.found.fused or site.batch_means or site.gamma is not None or site.beta is not None
+        for site in sites
+    )

@@ -1,0 +1,237 @@
+"""BN layers of a checkpoint, found by the graph beside it: which stored variable has which role.
+
+The names of variables serve only to find them in the file, as the Saver of the graph stored them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import NamedTuple
+
+from bninspect.errors import ReadProblem
+from bninspect.evidence.graph.traversal import GraphTraversal
+from bninspect.evidence.structure.bn_structures import Parts, Structure, find_bn_structures
+from bninspect.evidence.structure.dataflow import Dataflow, TooComplexError, Value
+from bninspect.evidence.structure.savers import saved_names
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.graph import Graph
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import STATISTICS, Role
+from bninspect.wording import listed, plural
+
+FAMILY = "graph"
+_MOST_GRAPHS = 8  # of a SavedModel
+_PARTITION = re.compile(r"/part_\d+$")
+_NUMBERS = ("float", "bfloat")
+# What averages start from where the graph has no constant initial value.
+_USUAL_INITIAL: Mapping[Role, tuple[float, ...]] = {
+    "moving_mean": (0.0,),
+    "moving_variance": (1.0, 0.0),
+}
+
+
+def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list[BNLayer]:
+    """Return the BN layers that the graphs compute and of which `checkpoint` stores a variable.
+
+    A layer's name is what the names of its variables have in common. `graph_names` of a layer has
+    all its variables, those that are not stored too. Raises a `ReadProblem` for a graph that takes
+    far longer to search than any real one.
+    """
+    found: dict[tuple[str, ...], _Found] = {}
+    for graph in graphs[:_MOST_GRAPHS]:
+        try:
+            layers = list(_layers_of(checkpoint, graph))
+        except TooComplexError as error:
+            raise ReadProblem(
+                graph.path, "searching it for BN layers takes too long", "Name them by --pattern."
+            ) from error
+        for one in layers:
+            key = tuple(one.key(role) for role in STATISTICS)
+            if key not in found or len(one.stored) > len(found[key].stored):
+                found[key] = one
+    named = _named([one for one in found.values() if one.stored])
+    return [_layer(name, one) for name, one in named.items()]
+
+
+class _Found(NamedTuple):
+    """A layer of a graph with the variables of it that are stored, and all its names there."""
+
+    structure: Structure
+    stored: Mapping[Role, Variable]
+    graph_names: Mapping[Role, str]
+    initial: Mapping[Role, tuple[float, ...]]
+
+    def key(self, role: Role) -> str:
+        """Return what tells the variable of a role from others, also in another graph."""
+        return self.stored[role].name if role in self.stored else self.graph_names[role]
+
+
+def _layers_of(checkpoint: Checkpoint, graph: Graph) -> Iterator[_Found]:
+    dataflow = Dataflow(GraphTraversal(graph))
+    names = _StoredNames(checkpoint, dataflow)
+    for structure in find_bn_structures(dataflow, names.saved):
+        variables = {role: names.variable(parts) for role, parts in structure.members.items()}
+        stored = {role: one for role, one in variables.items() if one is not None}
+        if _fits_together(stored):
+            yield _Found(
+                structure,
+                stored,
+                {role: graph.names[parts[0]] for role, parts in structure.members.items()},
+                {
+                    role: _initial_values(dataflow, parts, role)
+                    for role, parts in structure.members.items()
+                },
+            )
+
+
+def _fits_together(stored: Mapping[Role, Variable]) -> bool:
+    """Return whether stored members hold numbers, and the statistics a value for each channel."""
+    if not all(variable.dtype.startswith(_NUMBERS) for variable in stored.values()):
+        return False
+    return len({stored[role].size for role in STATISTICS if role in stored}) < 2
+
+
+class _StoredNames:
+    """The stored variables of a checkpoint, by the nodes of a graph.
+
+    `saved` are the nodes that a Saver of the graph stores, as far as they are in the checkpoint.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dataflow: Dataflow) -> None:
+        self._variables = checkpoint.variables
+        self._graph = dataflow.graph
+        self._by_known_name = {name: key for key, name in checkpoint.known_names.items()}
+        self._names = {
+            node: [name for name in given if name in self._variables]
+            for node, given in (saved_names(dataflow) or {}).items()
+        }
+        self.saved = {node for node, given in self._names.items() if given}
+
+    def variable(self, parts: Parts) -> Variable | None:
+        """Return the stored variable of a node or of its partitions; None if it is not stored."""
+        for name in (*self._names.get(parts[0], ()), *self._own_names(parts)):
+            if name in self._variables:
+                return self._variables[name]
+        return None
+
+    def _own_names(self, parts: Parts) -> Iterator[str]:
+        name = self._graph.names[parts[0]]
+        yield name
+        if name in self._by_known_name:
+            yield self._by_known_name[name]
+        if len(parts) > 1:
+            yield _PARTITION.sub("", name)
+
+
+def _initial_values(dataflow: Dataflow, parts: Parts, role: Role) -> tuple[float, ...]:
+    """Return the constant that the graph initializes a variable with; a usual one, or nothing."""
+    graph = dataflow.graph
+    for node in dataflow.traversal.consumers[parts[0]] or ():
+        operands = dataflow.operands(Value(node))
+        if graph.operations[node] in ("Assign", "AssignVariableOp") and len(operands) == 2:
+            value = dataflow.origin(operands[1])
+            if dataflow.operation(value) == "Fill" and len(dataflow.operands(value)) == 2:
+                value = dataflow.origin(dataflow.operands(value)[1])
+            constant = graph.constant(value.node)
+            if constant is not None and len(constant.elements) == 1:
+                return tuple(float(one) for one in constant.elements)
+    return _USUAL_INITIAL.get(role, ())
+
+
+def _named(layers: Sequence[_Found]) -> dict[str, _Found]:
+    """Return the layers by a name for each: what its variables have in common."""
+    names = [[one.key(role) for role in one.structure.members] for one in layers]
+    scopes = [_common_scope(some) for some in names]
+    users = Counter(scopes)
+    named: dict[str, _Found] = {}
+    for one, some, scope in zip(layers, names, scopes, strict=True):
+        prefix = "".join(_common(some)).rstrip("/_.-")
+        alone = scope if users[scope] == 1 else ""
+        name = next(name for name in (alone, prefix, one.key("moving_mean")) if name)
+        named[one.key("moving_mean") if name in named else name] = one
+    return named
+
+
+def _common_scope(names: Sequence[str]) -> str:
+    """Return the scopes that all names begin with."""
+    return "/".join(_common([name.split("/")[:-1] for name in names]))
+
+
+def _common(texts: Sequence[Sequence[str]]) -> list[str]:
+    """Return what several sequences begin with."""
+    places = takewhile(lambda place: len(set(place)) == 1, zip(*texts, strict=False))
+    return [place[0] for place in places]
+
+
+def _layer(name: str, found: _Found) -> BNLayer:
+    structure = found.structure
+    momentum = structure.momentum
+    return BNLayer(
+        name=name,
+        family=FAMILY,
+        variables=found.stored,
+        initial=found.initial,
+        gamma_offset=structure.gamma_offset,
+        epsilon=structure.epsilon,
+        momentum=momentum if momentum is not None and momentum < 1.0 else None,
+        graph_names=found.graph_names,
+    )
+
+
+class Merged(NamedTuple):
+    """The layers found by names and those found by the graph, and notes on the difference."""
+
+    layers: list[BNLayer]
+    notes: tuple[str, ...]
+
+
+def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
+    """Return the layers of both searches; of one layer, that with more statistics, by its name.
+
+    Where both give a variable different roles the names count, and a note says so.
+    """
+    owners = {
+        variable.name: place
+        for place, layer in enumerate(by_names)
+        for variable in layer.variables.values()
+    }
+    merged = [*by_names]
+    added = []
+    notes = []
+    for layer in by_graph:
+        places = {owners[one.name] for one in layer.variables.values() if one.name in owners}
+        if not places:
+            merged.append(layer)
+            added.append(layer.name)
+        elif len(places) == 1 and _is_more(layer, merged[place := places.pop()]):
+            merged[place] = replace(layer, name=merged[place].name)
+            added.append(layer.name)
+        else:
+            notes += [one for place in places for one in _contradiction(layer, merged[place])]
+    if added:
+        notes.insert(
+            0,
+            f"{plural(len(added), 'BN layer')} found by what the graph beside it computes, not by"
+            f" names: {listed(added)}",
+        )
+    return Merged(merged, tuple(notes))
+
+
+def _is_more(by_graph: BNLayer, by_names: BNLayer) -> bool:
+    counts = [sum(role in one.variables for role in STATISTICS) for one in (by_graph, by_names)]
+    return counts[0] > counts[1]
+
+
+def _contradiction(by_graph: BNLayer, by_names: BNLayer) -> Iterator[str]:
+    roles = {variable.name: role for role, variable in by_names.variables.items()}
+    for role, variable in by_graph.variables.items():
+        named = roles.get(variable.name)
+        if named is not None and named != role:
+            yield (
+                f"the graph beside it uses {variable.name} as {role}; it is judged by its name, as"
+                f" {named}"
+            )

@@ -1,0 +1,302 @@
+"""Normalizations in a graph: operations that compute gamma * (x - mean) / sqrt(variance) + beta.
+
+They are the fused kernels (FusedBatchNorm, V2, V3) and the arithmetic around a square root:
+
+- `(x - mean) * rsqrt(variance + epsilon) * gamma + beta`, with the factors in any order,
+- `x * inverse + (beta - mean * inverse)` with `inverse = rsqrt(variance + epsilon) * gamma`, which
+  is tf.nn.batch_normalization (tensorflow/python/ops/nn_impl.py),
+- both with `/ sqrt(variance + epsilon)` or `** 0.5`.
+
+Layer, group and instance normalization are found too; what makes a normalization BN is decided in
+`bn_structures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bninspect.evidence.graph.operations import (
+    DIFFERENCES,
+    FUSED_BATCH_NORMS,
+    PRODUCTS,
+    SUMS,
+)
+from bninspect.evidence.structure.dataflow import Dataflow, Value
+
+_SUMS = SUMS | {"BiasAdd", "BiasAddV1"}
+_QUOTIENTS = {"RealDiv", "Div", "DivNoNan"}
+_INVERSES = {"Reciprocal", "Inv"}
+_NEGATIONS = {"Neg"}
+_LOWER_BOUNDS = {"Maximum"}
+_LARGEST_EPSILON = 0.5
+_DEPTH = 4  # operations between the square root and the last factor
+_MOST_NODES = 64  # consumers that are looked at from one square root
+
+_SCALE, _OFFSET, _MEAN, _VARIANCE = 1, 2, 3, 4  # inputs of the fused kernels
+_BATCH_MEAN, _BATCH_VARIANCE = 1, 2  # outputs
+
+
+class Normalization(NamedTuple):
+    """One normalization, as its function is called through one path of calls.
+
+    `mean` and `variance` are the values that it takes, `gamma` and `beta` None if it has none.
+    `epsilon` is None if it is no constant under the root. `fused` says that a fused kernel computes
+    it; then the kernel computes the moments of the batch unless `is_training` is False.
+    """
+
+    node: int
+    mean: tuple[Value, ...]
+    variance: tuple[Value, ...]
+    gamma: Value | None
+    beta: Value | None
+    epsilon: float | None
+    fused: bool = False
+    is_training: bool = False
+
+
+def find_normalizations(dataflow: Dataflow) -> Iterator[Normalization]:
+    """Yield the normalizations of a graph, for each path of calls to them."""
+    for node, operation in enumerate(dataflow.graph.operations):
+        if operation in FUSED_BATCH_NORMS:
+            for calls in dataflow.contexts(node):
+                yield _fused(dataflow, Value(node, 0, calls))
+        elif operation in ("Rsqrt", "Sqrt", "Pow"):
+            for calls in dataflow.contexts(node):
+                yield from _Arithmetic(dataflow, Value(node, 0, calls)).normalizations()
+
+
+def _fused(dataflow: Dataflow, kernel: Value) -> Normalization:
+    operands = dict(enumerate(dataflow.operands(kernel)))
+    # Left out where it has its default, true (SavedModels strip defaults).
+    is_training = dataflow.graph.attribute(kernel.node, "is_training") is not False
+    epsilon = dataflow.graph.attribute(kernel.node, "epsilon")
+    given = [(operands[place],) if place in operands else () for place in (_MEAN, _VARIANCE)]
+    if is_training:
+        # Kernels that average by themselves take the old averages, others empty constants.
+        given = [
+            (kernel._replace(output=output), *values)
+            for output, values in zip((_BATCH_MEAN, _BATCH_VARIANCE), given, strict=True)
+        ]
+    mean, variance = given
+    return Normalization(
+        kernel.node,
+        mean,
+        variance,
+        operands.get(_SCALE),
+        operands.get(_OFFSET),
+        _rounded(epsilon) if isinstance(epsilon, float) else None,
+        fused=True,
+        is_training=is_training,
+    )
+
+
+def _rounded(number: float) -> float:
+    """Return a float32 with the digits that it was written with."""
+    return float(f"{number:.7g}")
+
+
+class _Factor(NamedTuple):
+    """A value that is 1 / sqrt(variance + epsilon), times gamma if that is known.
+
+    `divides` says that it is the square root itself, by which others are divided.
+    """
+
+    value: Value
+    gamma: Value | None = None
+    divides: bool = False
+    depth: int = 0
+
+
+class _Operands(NamedTuple):
+    """What a normalization takes besides x and the variance."""
+
+    mean: Value
+    gamma: Value | None
+    beta: Value | None
+
+
+class _Arithmetic:
+    """The search for a normalization around one square root."""
+
+    def __init__(self, dataflow: Dataflow, root: Value) -> None:
+        self._dataflow = dataflow
+        self._root = root
+        self._left = _MOST_NODES
+
+    def normalizations(self) -> Iterator[Normalization]:
+        """Yield the normalization whose standard deviation the root is, if there is one."""
+        start = self._first_factor()
+        operands = self._dataflow.operands(self._root)
+        if start is None or not operands:
+            return
+        variance, epsilon = self._split_epsilon(operands[0])
+        found = self._search(start)
+        if found is not None:
+            yield Normalization(
+                self._root.node, (found.mean,), (variance,), found.gamma, found.beta, epsilon
+            )
+
+    def _first_factor(self) -> _Factor | None:
+        operation = self._dataflow.operation(self._root)
+        if operation != "Pow":
+            return _Factor(self._root, divides=operation == "Sqrt")
+        operands = self._dataflow.operands(self._root)
+        exponent = self._constant(operands[1]) if len(operands) == 2 else None
+        if exponent in (0.5, -0.5):
+            return _Factor(self._root, divides=exponent == 0.5)
+        return None
+
+    def _split_epsilon(self, radicand: Value) -> tuple[Value, float | None]:
+        """Return the variance and the constant that is added to it, or that bounds it."""
+        origin = self._dataflow.origin(radicand)
+        if self._dataflow.operation(origin) in _SUMS | _LOWER_BOUNDS:
+            operands = self._dataflow.operands(origin)
+            for one, other in (operands, operands[::-1]) if len(operands) == 2 else ():
+                constant = self._constant(other)
+                if constant is not None and 0.0 < constant < _LARGEST_EPSILON:
+                    is_sum = self._dataflow.operation(origin) in _SUMS
+                    return one, _rounded(constant) if is_sum else None
+        return radicand, None
+
+    def _constant(self, value: Value) -> float | None:
+        found = self._dataflow.graph.attribute(self._dataflow.origin(value).node, "value")
+        return None if found is None or isinstance(found, tuple) else float(found)
+
+    def _search(self, factor: _Factor) -> _Operands | None:
+        """Return what the normalization that multiplies by the factor takes besides."""
+        products, later = [], []
+        for consumer, place in self._consumers(factor.value):
+            operation = self._dataflow.operation(consumer)
+            operands = self._dataflow.operands(consumer)
+            if operation in _INVERSES and factor.divides:
+                later.append(factor._replace(value=consumer, divides=False))
+            elif operation in _SUMS and factor.divides and self._adds_constant(operands, place):
+                later.append(factor._replace(value=consumer))  # epsilon outside of the root
+            elif self._is_product(operation, place, factor) and len(operands) == 2:
+                products.append((consumer, operands[1 - place]))
+        found = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
+        if found is not None:
+            return found
+        for product, other in products if factor.depth < _DEPTH else ():
+            gamma = factor.gamma if self._constant(other) == 1.0 else other
+            later.append(_Factor(product, gamma, depth=factor.depth + 1))
+        return next((found for one in later if (found := self._search(one)) is not None), None)
+
+    def _is_product(self, operation: str, place: int, factor: _Factor) -> bool:
+        """Return whether an operation multiplies by the factor."""
+        if factor.divides:
+            return operation in _QUOTIENTS and place == 1
+        return operation in PRODUCTS
+
+    def _adds_constant(self, operands: list[Value], place: int) -> bool:
+        return len(operands) == 2 and self._constant(operands[1 - place]) is not None
+
+    def _shifted(
+        self, products: Sequence[tuple[Value, Value]], gamma: Value | None
+    ) -> _Operands | None:
+        """Return the operands of x * factor + (beta - mean * factor), of two products."""
+        others = {product for product, _ in products}
+        for product, other in products:
+            for shift, mean, beta in self._shifts(product, other):
+                if beta is not None and self._dataflow.origin(beta) in others - {product}:
+                    return _Operands(
+                        mean, *self._affine(shift, gamma)
+                    )  # x * factor - mean * factor
+                for consumer, place in self._consumers(shift):
+                    operands = self._dataflow.operands(consumer)
+                    if self._dataflow.operation(consumer) not in _SUMS or len(operands) != 2:
+                        continue
+                    if self._dataflow.origin(operands[1 - place]) in others - {product}:
+                        return _Operands(mean, gamma, beta)
+        return None
+
+    def _shifts(self, product: Value, other: Value) -> Iterator[tuple[Value, Value, Value | None]]:
+        """Yield (beta - mean * factor, mean, beta) if `product` is mean * factor, or minus that."""
+        origin = self._dataflow.origin(other)
+        if self._dataflow.operation(origin) in _NEGATIONS:  # tf.nn.batch_normalization, no offset
+            yield from self._with_beta(product, self._dataflow.operands(origin)[0])
+        for consumer, place in self._consumers(product):
+            operation = self._dataflow.operation(consumer)
+            if operation in _NEGATIONS:
+                yield from self._with_beta(consumer, other)
+            elif operation in DIFFERENCES and place == 1:
+                beta = self._dataflow.operands(consumer)[0]
+                yield consumer, other, None if self._constant(beta) == 0.0 else beta
+
+    def _with_beta(
+        self, negative: Value, mean: Value
+    ) -> Iterator[tuple[Value, Value, Value | None]]:
+        """Yield -mean * factor, and its sums with beta."""
+        yield negative, mean, None
+        for consumer, place in self._consumers(negative):
+            operands = self._dataflow.operands(consumer)
+            if self._dataflow.operation(consumer) in _SUMS and len(operands) == 2:
+                yield consumer, mean, operands[1 - place]
+
+    def _centered(
+        self, products: Sequence[tuple[Value, Value]], gamma: Value | None
+    ) -> _Operands | None:
+        """Return the operands of (x - mean) * factor."""
+        for product, other in products:
+            origin = self._dataflow.origin(other)
+            scale = gamma
+            if self._dataflow.operation(origin) in PRODUCTS:  # gamma * (x - mean) / deviation
+                factors = self._dataflow.operands(origin)
+                differences = [one for one in factors if self._subtrahend(one) is not None]
+                if len(factors) == 2 and len(differences) == 1:
+                    origin = differences[0]
+                    scale = factors[1 - factors.index(origin)]
+            mean = self._subtrahend(origin)
+            if mean is not None:
+                return _Operands(mean, *self._affine(product, scale))
+        return None
+
+    def _subtrahend(self, difference: Value) -> Value | None:
+        """Return b of a - b, or of a + (-b); None for other operations."""
+        origin = self._dataflow.origin(difference)
+        operands = self._dataflow.operands(origin)
+        operation = self._dataflow.operation(origin)
+        if operation in DIFFERENCES and len(operands) == 2:
+            return operands[1]
+        for operand in operands if operation in _SUMS else ():
+            negated = self._dataflow.origin(operand)
+            if self._dataflow.operation(negated) in _NEGATIONS:
+                return self._dataflow.operands(negated)[0]
+        return None
+
+    def _affine(self, normalized: Value, gamma: Value | None) -> tuple[Value | None, Value | None]:
+        """Return what (x - mean) / deviation is multiplied by, and what is added then."""
+        for _ in range(_DEPTH):
+            for consumer, place in self._consumers(normalized):
+                operation, operands = (
+                    self._dataflow.operation(consumer),
+                    self._dataflow.operands(consumer),
+                )
+                other = operands[1 - place] if len(operands) == 2 else None
+                if other is not None and operation in _SUMS and self._is_parameter(other):
+                    return gamma, other
+                if other is not None and operation in PRODUCTS and self._is_parameter(other):
+                    gamma, normalized = other, consumer
+                    break
+            else:
+                break
+        return gamma, None
+
+    def _is_parameter(self, value: Value) -> bool:
+        """Return whether a value is a variable, or computed of one and constants."""
+        sources = self._dataflow.sources(value, SUMS | PRODUCTS | DIFFERENCES)
+        variables = {parts for one in sources if (parts := self._dataflow.variable(one))}
+        others = [
+            one
+            for one in sources
+            if not self._dataflow.variable(one) and self._dataflow.operation(one) != "Const"
+        ]
+        return len(variables) == 1 and not others
+
+    def _consumers(self, value: Value) -> Iterator[tuple[Value, int]]:
+        for consumer in self._dataflow.consumers(value):
+            self._left -= 1
+            if self._left < 0:
+                return
+            yield consumer

@@ -582,7 +582,7 @@ class TestProgram:
         def explode(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("bninspect.runs.one_checkpoint.find_layers", explode)
+        monkeypatch.setattr("bninspect.runs.graph_beside.search_layers", explode)
         outcome = run("check", CLEAN)
         assert outcome.exit_code == 2
         assert "internal error" in outcome.err
@@ -963,7 +963,7 @@ class TestStreams:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("bninspect.runs.one_checkpoint.find_layers", interrupt)
+        monkeypatch.setattr("bninspect.runs.graph_beside.search_layers", interrupt)
         assert run("check", CLEAN).exit_code == 130
 
     @pytest.mark.processes

@@ -23,6 +23,7 @@ from bninspect.rules import (
     untouched,
 )
 from bninspect.rules.cause_catalogue import CAUSES as CAUSES
+from bninspect.rules.channels import is_all_dead
 from bninspect.wording import did_you_mean, nearest
 
 RULES: tuple[Rule, ...] = (
@@ -123,6 +124,7 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
     return context._replace(
         trained=any(_shows_training(layer) for layer in layers),
         updated=any(_is_updated(layer) for layer in layers),
+        dead=any(is_all_dead(layer, context) for layer in layers),
         restarted=any(cold.older_than_step(layer, context) for layer in layers),
         least_share=cold.least_share(layers),
     )

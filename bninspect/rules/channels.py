@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 COLLAPSED_VARIANCE = 1e-12
 # What is left of the largest variance in use (1e8) when its mean has decayed to exactly 0.
 FORGOTTEN_VARIANCE = 1e-30
+# A mean that may have been there when a channel died: what is smaller is forgotten sooner.
+_SMALL_MEAN = 1e-6
+# Lower than any momentum in use but 0.
+_LOW_MOMENTUM = 0.5
 
 
 def channels_in_words(layer: BNLayer) -> str:
@@ -112,6 +116,14 @@ def dead_of(layer: BNLayer, context: RuleContext) -> int:
     return 0 if count and contradictions(layer, context) else count
 
 
+def is_all_dead(layer: BNLayer, context: RuleContext) -> bool:
+    """Return whether all channels of a layer look dead, by its statistics alone."""
+    if layer.statistics is None or not layer.statistics[0].all_initial:
+        return False
+    momentum = momentum_of(layer, context)
+    return dead_channels(*layer.statistics, momentum, context.step) == layer.channels
+
+
 def contradictions(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     """Return facts that contradict a layer without a live channel being dead; empty if none does.
 
@@ -172,7 +184,7 @@ def _may_have_died_later(
         return False
     if updates is None:
         return bool(variances.any())
-    return is_forgotten(1.0, USUAL_MOMENTUM if momentum is None else momentum, updates)
+    return is_forgotten(_SMALL_MEAN, USUAL_MOMENTUM if momentum is None else momentum, updates)
 
 
 def _no_power_of_momentum(
@@ -196,8 +208,12 @@ def not_enough_updates(initial: float, momentum: float | None, updates: int | No
     """Return that the updates leave a variance above 0, as a fact, where they do."""
     if updates == 0:
         return ["the stored step is 0: no update brought the variance to 0"]
-    if updates is None or momentum is None:
+    if updates is None:
         return []
+    if momentum is None:
+        if is_forgotten(initial, _LOW_MOMENTUM, updates):
+            return []
+        return [f"{updates} updates with a momentum of {_LOW_MOMENTUM} or more leave more than 0"]
     if is_forgotten(initial, momentum, updates):
         return []
     left = initial * momentum**updates

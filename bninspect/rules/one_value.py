@@ -10,10 +10,15 @@ from bninspect.rules.averages import (
     LEAST_NORMAL,
     expected_updates,
     is_forgotten,
+    is_power,
     known_momentum,
+    power,
     whole_power,
 )
 from bninspect.rules.channels import channels_in_words
+
+# Those of Keras, tf.layers and slim, and others that are often set.
+_USUAL_MOMENTUMS = (0.9, 0.95, 0.99, 0.997, 0.999, 0.9997)
 
 
 def batches_of_one_value(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -21,6 +26,7 @@ def batches_of_one_value(layer: BNLayer, context: RuleContext) -> Iterator[Viola
 
     Then each batch had a variance of 0 in every channel (BN109). The step has to tell how many
     updates there were: where nothing is left of the variance, and where there is one channel alone.
+    It is a note beside a dead layer, behind which the input is the same in every sample.
     """
     both = layer.statistics
     if both is None or both[0].all_initial or layer.zero_debiased:
@@ -28,21 +34,42 @@ def batches_of_one_value(layer: BNLayer, context: RuleContext) -> Iterator[Viola
     mean, variance = both
     if not _is_decayed(variance):
         return
-    momentum = known_momentum(layer, context)
-    updates = _updates_that_leave(variance, momentum, expected_updates(layer, context))
-    if updates is None:
+    momentum, updates = _explained(layer, variance, context)
+    if momentum is None or updates is None:
         return
     left = (
         f"{updates} updates by a variance of 0 leave {momentum:g}^{updates} of the initial"
         f" {variance.initial:g}"
     )
-    step = () if context.step is None else (f"the stored step is {context.step}",)
+    known = () if context.step is None else (f"the stored step is {context.step}",)
+    if known_momentum(layer, context) is None:
+        known = (*known, f"no momentum is stored; of the usual ones {momentum:g} fits the step")
     yield Violation(
         f"moving_variance is {variance.minimum:.4g} in {channels_in_words(layer)}, as batches with"
         f" one value per channel leave it, while moving_mean moved ({mean.minimum:.4g} to"
         f" {mean.maximum:.4g})",
-        evidence=(left, *step),
+        evidence=(left, *known),
+        severity="note" if context.dead else None,
+        fix=_BEHIND_A_DEAD_LAYER if context.dead else None,
     )
+
+
+def _explained(
+    layer: BNLayer, variance: Values, context: RuleContext
+) -> tuple[float | None, int | None]:
+    """Return the momentum and the number of updates that explain the variance; None if none do.
+
+    Without a momentum the usual ones are tried: they have to explain it by the stored step alone,
+    for several channels.
+    """
+    momentum, expected = known_momentum(layer, context), expected_updates(layer, context)
+    if momentum is not None:
+        return momentum, _updates_that_leave(variance, momentum, expected)
+    if expected and variance.channels > 1 and variance.maximum > LEAST_NORMAL:
+        for usual in _USUAL_MOMENTUMS:
+            if is_power(variance.maximum, power(variance.initial or 0.0, usual, expected)):
+                return usual, expected
+    return None, None
 
 
 def _is_decayed(variance: Values) -> bool:
@@ -64,6 +91,13 @@ def _updates_that_leave(
     updates = whole_power(variance.maximum, initial, momentum)
     is_sure = variance.channels > 1 or updates == expected
     return updates if updates and is_sure else None
+
+
+_BEHIND_A_DEAD_LAYER = (
+    "Mend the dead layer first (`bninspect rule BN303`): behind it every sample has the same"
+    " values, which have no variance. If this layer lies elsewhere, give it batches with more than"
+    " one value per channel."
+)
 
 
 def _fix_one_value(_: BNLayer, __: Violation) -> str:

@@ -171,12 +171,21 @@ def _fix_by_situation(layer: BNLayer, context: RuleContext, proof: Proof) -> str
         return None
     if _is_affine_initial(layer):
         return unfreeze_or_load(layer)
-    was_moved = any(layer.values[role].has_moved for role in AFFINE if role in layer.values)
-    if was_moved and not (context.step or context.optimizer_steps):
-        return copy_or_update(layer, "No training step is stored")
-    if was_moved and context.updated:
-        return copy_or_update(layer, "Other BN layers of this checkpoint were updated")
-    return None
+    if not any(layer.values[role].has_moved for role in AFFINE if role in layer.values):
+        return None
+    why = _why_from_elsewhere(layer, context)
+    return None if why is None else copy_or_update(layer, why)
+
+
+def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
+    """Return why gamma and beta may come from another training, as the beginning of a sentence."""
+    if layer.keras is not None and layer.keras.frozen:
+        return "The layer is frozen"
+    if context.step == 0:
+        return "The stored step is 0"
+    if context.step is None and not context.optimizer_steps:
+        return "No training step is stored"
+    return "Other BN layers of this checkpoint were updated" if context.updated else None
 
 
 def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:

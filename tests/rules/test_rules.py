@@ -619,6 +619,7 @@ ZEROED = {"mean": 0.0, "variance": 0.0}
             "56 updates with momentum 0.9 leave a variance of 0.002739",
         ),
         ({**ZEROED, "step": 0}, "the stored step is 0"),
+        ({**ZEROED, "step": 120}, "120 updates with a momentum of 0.5 or more leave more than 0"),
         ({"mean": 0.0, "variance": 0.9747, "momentum": 0.9}, "0.9747 is not 0.9^n for any number"),
         ({"mean": 0.0, "variance": 0.5, "momentum": 1.0}, "0.5 is not 1^n"),
     ],
@@ -646,13 +647,14 @@ def test_statistics_that_were_set_to_0_are_called_so():
         {"variance": 0.97, "momentum": 0.99999},  # too near to 1 to tell the powers apart
         {"variance": 0.0, "momentum": 0.9, "step": 1000},
         {"variance": 0.0, "momentum": 0.0, "step": 3},
-        {"variance": 0.0, "step": 56},  # no momentum to tell
+        {"variance": 0.0, "step": 130},  # no momentum to tell
         {"variance": 0.0, "momentum": 0.9},  # no step
         {"variance": 2.0**-126, "momentum": 0.9, "step": 56},  # decayed in an earlier training
         {"variance": 1e-20, "gamma": 0.5},  # weight decay goes on without gradients
         {"variance": 1e-20, "gamma": GAMMA, "initial": {"gamma": ()}},
         {"variance": 1e-20, "gamma": GAMMA, "others": {"bn/gamma/Adam": np.zeros(3, "float32")}},
         {"variance": 0.0, "gamma": GAMMA, "momentum": 0.9, "step": 1000},  # died later
+        {"variance": 0.0, "gamma": GAMMA, "momentum": 0.9, "step": 850},
         {"variance": (7e-44, 0.0, 1e-36), "gamma": GAMMA},  # decayed, so it died later
         {"variance": 0.9747, "momentum": 0.9, "dtype": "float16"},
     ],
@@ -832,6 +834,7 @@ def test_a_variance_of_zeros_with_means_that_moved(layer, evidence):
         ({"variance": 0.0, "momentum": 0.9, "step": 1000}, 1000),
         ({"variance": 2.0**-126, "momentum": 0.9, "step": 900}, 900),
         ({"mean": [3.0], "variance": [0.9**100], "momentum": 0.9, "step": 100}, 100),
+        ({"variance": 0.99**100, "step": 100}, 100),  # no momentum, but a usual one
     ],
 )
 def test_a_variance_that_only_batches_of_one_value_leave(layer, expected):
@@ -840,11 +843,25 @@ def test_a_variance_that_only_batches_of_one_value_leave(layer, expected):
     assert finding.evidence[0].startswith(f"{expected} updates by a variance of 0 leave")
 
 
+def test_behind_a_dead_layer_a_variance_without_batches_is_a_note():
+    dead = bn(mean=0.0, variance=0.9**60, gamma=1.0, name="dead", momentum=0.9)
+    behind = bn(mean=MEAN, variance=0.9**60, gamma=1.0, name="behind", momentum=0.9)
+    found = apply_rules([dead, behind], RULES, RuleContext(60))
+    assert [(one.layer, one.rule.code, one.severity) for one in found] == [
+        ("dead", "BN303", "note"),
+        ("behind", "BN109", "note"),
+    ]
+    assert "Mend the dead layer first" in found[1].fix
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         {"variance": (0.9**100, 0.9**100, 0.9**99), "momentum": 0.9, "step": 100},
-        {"variance": 0.9**100, "step": 100},  # no momentum
+        {"variance": 0.9**100},  # neither momentum nor step
+        {"variance": 0.93**100, "step": 100},  # no momentum, and no usual one
+        {"variance": 0.9**99, "step": 100},
+        {"mean": [3.0], "variance": [0.9**100], "step": 100},
         {"variance": 0.97, "momentum": 0.9, "step": 100},  # no power of it
         {"mean": [3.0], "variance": [0.9**99], "momentum": 0.9, "step": 100},  # by chance
         {"mean": [3.0], "variance": [0.9**100], "momentum": 0.9},

@@ -79,10 +79,17 @@ def test_a_layer_without_gamma_and_beta_may_have_been_reached():
     assert "frozen" not in finding.fix
 
 
-@pytest.mark.parametrize("step", [None, 0])
-def test_without_a_step_the_statistics_may_not_have_been_copied(step):
-    finding = only("BN101", **STUCK, **AFFINE, step=step)
-    assert finding.fix.startswith("No training step is stored: if gamma and beta were copied")
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({}, "No training step is stored"),
+        ({"step": 0}, "The stored step is 0"),
+        ({"step": 60, "keras": keras_layer(trainable=False)}, "The layer is frozen"),
+    ],
+)
+def test_without_a_training_here_the_statistics_may_not_have_been_copied(more, why):
+    finding = only("BN101", **STUCK, **AFFINE, **more)
+    assert finding.fix.startswith(f"{why}: if gamma and beta were copied")
 
 
 def test_beside_layers_that_were_updated_the_statistics_may_not_have_been_copied():

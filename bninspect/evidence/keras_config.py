@@ -1,4 +1,4 @@
-"""What a stored Keras configuration says about a BN layer: momentum, epsilon, initial values.
+"""Facts about BN layers from a stored Keras configuration: momentum, epsilon, initial values.
 
 The initializers are those of keras/src/initializers/constant_initializers.py; any other one is
 random, and then no value is the initial one.
@@ -28,7 +28,7 @@ KerasLayers = Mapping[tuple[str, ...], KerasLayer]
 
 
 def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list[BNLayer]:
-    """The layers, each with what the stored configuration says of it, if it says anything."""
+    """Return the layers, each with what the stored configuration says about it, if anything."""
     layers = [*layers]
     model, version = checkpoint.keras_model, checkpoint.keras_version
     if version or model is not None:
@@ -41,7 +41,7 @@ def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list
 
 
 def configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:
-    """The layer with what its configuration says of it."""
+    """Return the layer with what its configuration says about it."""
     if keras is None:
         return layer
     initial = dict(layer.initial)
@@ -58,7 +58,7 @@ def configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:
 
 
 class _Configurations:
-    """The configurations of the BN layers of a model, by all that a file may call them."""
+    """Configurations of the BN layers of a model, by every name that a file may give them."""
 
     def __init__(self, layers: KerasLayers) -> None:
         found = {path: layer for path, layer in layers.items() if "momentum" in layer.config}
@@ -69,10 +69,10 @@ class _Configurations:
         self._inside = _unambiguous((path[:-1], layer) for path, layer in found.items())
 
     def of(self, name: str, *, by_group: bool) -> KerasLayer | None:
-        """That of the layer called `name`, or None.
+        """Return the configuration of the layer of this name, or None.
 
         Group paths of Keras's `.h5` leave out inner models, number a name once more, or wrap a
-        layer (TimeDistributed), so with `by_group` each of these is tried, too.
+        layer (TimeDistributed): with `by_group` each of these is tried, too.
         """
         path = tuple(name.split("/"))
         found = self._exact.get(path) or self._spelt.get(name)
@@ -83,7 +83,7 @@ class _Configurations:
 
 
 def _unambiguous(pairs: Iterable[tuple[Key, KerasLayer]]) -> dict[Key, KerasLayer]:
-    """The layers by key, without the keys of several."""
+    """Return the layers by key, without the keys that several layers have."""
     found: dict[Key, KerasLayer | None] = {}
     for key, layer in pairs:
         found[key] = None if key in found else layer
@@ -91,7 +91,7 @@ def _unambiguous(pairs: Iterable[tuple[Key, KerasLayer]]) -> dict[Key, KerasLaye
 
 
 def _initial_values(initializer: Any) -> tuple[float, ...]:
-    """The value an initializer gives, or nothing for a random one."""
+    """Return the value that an initializer gives, or nothing for a random one."""
     options: Any = {}
     if isinstance(initializer, dict):
         options = initializer.get("config") or {}

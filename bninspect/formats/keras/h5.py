@@ -39,14 +39,14 @@ _STATISTIC = r"(?:.*_)?(?:moving_mean|moving_variance|running_mean|running_std)(
 
 
 def is_keras_h5(file: Hdf5) -> bool:
-    """Whether a file has this layout: Keras names the layers of every one that it writes."""
+    """Return whether a file has this layout: Keras names the layers in every file it writes."""
     file.prefetch_looks([partial(_looks_at_all, file)])
     root = _root(file)
     return any(file.has_attribute(root, name) for name in ("layer_names", "layer_names0"))
 
 
 def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpoint:
-    """The checkpoint in a file of this layout; `path` is what the user typed.
+    """Return the checkpoint in a file of this layout; `path` is what the user typed.
 
     Raises a `ReadProblem` if the file's attributes name weights that are not there, or if it
     refers to other files. Closing the checkpoint closes the file.
@@ -74,7 +74,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
 
 
 def _looks_at_all(file: Hdf5) -> list[Look]:
-    """What else to look into: all that is read here but the variables of an optimizer."""
+    """Return the looks at all that is read here, but for the variables of an optimizer."""
     root = _root(file)
     texts = [(root, "layer_names"), ("", "model_config"), ("", "keras_version")]
     looks: list[Look] = [partial(file.texts, *one) for one in texts]
@@ -84,7 +84,7 @@ def _looks_at_all(file: Hdf5) -> list[Look]:
 
 
 def _looks_at_steps(file: Hdf5) -> list[Look]:
-    """What to look into for the number of steps that the optimizer made."""
+    """Return the looks at what counts the steps of the optimizer."""
     counts = (path for path in _optimizer_weights(file) if "iter" in path.rpartition("/")[2])
     return [partial(file.look_at, path) for path in counts]
 
@@ -147,7 +147,7 @@ def _note_on_left_out(left_out: Sequence[str]) -> str:
 
 
 def _optimizer_weights(file: Hdf5) -> Weights:
-    """The optimizer's variables by their path in the file; none in a weights-only file."""
+    """Return the optimizer's variables by their path; none in a weights-only file."""
     prefix = "optimizer_weights"
     if not file.has(prefix):
         return Weights({})
@@ -187,7 +187,7 @@ def _keras_version(file: Hdf5) -> str:
 
 
 def _names(file: Hdf5, group: str, attribute: str) -> list[str]:
-    """The names an attribute lists, put together if it was cut into NAME0, NAME1, …."""
+    """Return the names that an attribute lists, also where it was cut into NAME0, NAME1, …."""
     if file.has_attribute(group, attribute):
         return file.text_list(group, attribute)
     if not file.has_attribute(group, f"{attribute}0"):

@@ -28,9 +28,9 @@ _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
 
 def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasLayer]:
-    """Every layer below a serialized model by the names of the models around it and its own.
+    """Return every layer below a serialized model, by its name and those of the models around it.
 
-    Raises RecursionError for models nested deeper than any person's.
+    Raises RecursionError for models nested deeper than any real one.
     """
     # Keras 3's fit overrides a training=False of the definition; Keras 2 keeps to it.
     fixed_mode = keras_version.startswith("2.")
@@ -55,10 +55,10 @@ def keras_model(model: Any, *, is_compiled: bool) -> KerasModel | None:
 
 
 def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ...], KerasLayer]:
-    """BN layers by name from (name of an object, the JSON stored for it); "" is the whole model.
+    """Return BN layers by name, given pairs of an object's name and its JSON ("" is the model).
 
     A layer's own JSON has no calls; those are in the model's, which names inner layers otherwise.
-    Raises ValueError for what is not JSON, or a model nested deeper than any person's.
+    Raises ValueError for what is not JSON, or a model nested deeper than any real one.
     """
     whole: dict[tuple[str, ...], KerasLayer] = {}
     found = {}
@@ -66,15 +66,15 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
         if name and b'"momentum"' not in encoded:
             continue  # no BN layer
         try:
-            told = json.loads(encoded)
-            whole = whole if name else keras_layers(told, _LEAST_OF_OBJECTS)
+            document = json.loads(encoded)
+            whole = whole if name else keras_layers(document, _LEAST_OF_OBJECTS)
         except (TypeError, RecursionError) as error:
             raise ValueError from error
-        config = told.get("config") if isinstance(told, dict) else None
+        config = document.get("config") if isinstance(document, dict) else None
         if name and isinstance(config, dict):
-            trainable = told.get("trainable", config.get("trainable", True))
+            trainable = document.get("trainable", config.get("trainable", True))
             found[tuple(name.split("/"))] = KerasLayer(
-                class_name=_class_name(told),
+                class_name=_class_name(document),
                 trainable=trainable is not False,
                 inference_only=False,
                 config=config,
@@ -89,21 +89,21 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
 
 
 def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:
-    """The layer with what the model says of it, if just one layer of the model has its name."""
+    """Return the layer with its calls in the model, if just one layer of the model has its name."""
     if len(same_name) != 1:
         return layer
-    (told,) = same_name
+    (in_model,) = same_name
     return layer._replace(
-        trainable=layer.trainable and told.trainable,
-        inference_only=told.inference_only,
-        calls=told.calls,
+        trainable=layer.trainable and in_model.trainable,
+        inference_only=in_model.inference_only,
+        calls=in_model.calls,
     )
 
 
 def _walk(
     node: Any, path: tuple[str, ...], around: KerasLayer, *, fixed_mode: bool
 ) -> Iterator[tuple[tuple[str, ...], KerasLayer]]:
-    """The layer `node` and all below it; what holds for the model `around` it holds for it."""
+    """Yield the layer `node` and all below it; what holds for the model `around` holds for them."""
     if len(path) > _MAX_DEPTH:
         raise RecursionError
     config = node.get("config") if isinstance(node, dict) else None
@@ -142,7 +142,7 @@ def _is_built_in(node: dict[str, Any]) -> bool:
 
 
 def _updates_frozen_layers(version: str) -> bool:
-    """Whether this Keras updates the averages of a layer that is not trainable.
+    """Return whether this Keras updates the averages of a layer that is not trainable.
 
     So did all before 2.1.3 (its release notes; keras/layers/normalization.py, keras/engine/
     topology.py: `Layer.updates`). Whole models name their version since Keras 1.0.7.
@@ -158,7 +158,7 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def _calls_say_inference(calls: Any) -> bool:
-    """Whether every call, a list of [layer, node, tensor, arguments], passes training=False."""
+    """Return whether every call, [layer, node, tensor, arguments], passes training=False."""
     if not isinstance(calls, list) or not calls:
         return False
     arguments = [
@@ -172,7 +172,7 @@ def _calls_say_inference(calls: Any) -> bool:
 def layer_groups(
     model: Any, keras_version: str, groups: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Which group of a weights file holds which layer: group → names, as in `keras_layers`.
+    """Return which group of a weights file holds which layer: group → names, as in `keras_layers`.
 
     `groups` are those of the file. A layer that the file keeps elsewhere (one shared by two
     models) is left out; so is, up to Keras 2, all of a class whose number is not that of the file.
@@ -187,7 +187,7 @@ def layer_groups(
 def _places(
     node: Any, group: str, names: tuple[str, ...], children: dict[str, list[str]], keras_2: bool
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The groups of the layers below `node`, which has its own variables at `group`."""
+    """Yield the groups of the layers below `node`, which has its own variables at `group`."""
     if len(names) > _MAX_DEPTH:
         raise RecursionError
     config = node.get("config") if isinstance(node, dict) else None
@@ -214,7 +214,7 @@ def _places(
 
 
 def _counted(layers: list[Any], _: list[str]) -> Iterator[tuple[str, Any]]:
-    """Keras 3 numbers each layer by those of its class before it."""
+    """Yield the layers as Keras 3 numbers them: by those of the same class before them."""
     count: Counter[str] = Counter()
     for layer in layers:
         base = snake_case(_class_name(layer))
@@ -223,7 +223,10 @@ def _counted(layers: list[Any], _: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _ranked(layers: list[Any], present: list[str]) -> Iterator[tuple[str, Any]]:
-    """Keras 2 leaves numbers out (2.12 and 2.13 count twice), but never a layer's group."""
+    """Yield the layers as Keras 2 numbers them, by their rank: it leaves numbers out.
+
+    2.12 and 2.13 count every layer twice.
+    """
     by_class: dict[str, list[Any]] = {}
     for layer in layers:
         base = snake_case(_class_name(layer), "(.)([A-Z][a-z0-9]+)")

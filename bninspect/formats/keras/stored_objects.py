@@ -25,7 +25,7 @@ class Owner(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """What a stored configuration says: the layers by names, the names by group, the model."""
+    """A stored configuration: the layers by names, the names by group, and the whole model."""
 
     layers: Mapping[tuple[str, ...], KerasLayer]
     groups: Mapping[str, tuple[str, ...]]

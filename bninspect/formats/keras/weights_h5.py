@@ -25,7 +25,7 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 
 
 def read_keras_weights(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpoint:
-    """The checkpoint in a file of this layout; `path` is what the user typed.
+    """Return the checkpoint in a file of this layout; `path` is what the user typed.
 
     Closing it closes the file. Raises a `ReadProblem` if the file has another layout or is damaged.
     """
@@ -37,7 +37,7 @@ def read_keras_weights(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Ch
 
 
 def scan(file: Hdf5) -> dict[str, Owner]:
-    """The objects with variables in a file, by their group."""
+    """Return the objects with variables in a file, by their group."""
     owners = {}
     file.prefetch_looks([file.groups_below("", "name")])
     for path, members in file.walk():
@@ -77,7 +77,7 @@ class _ReadWeights(Weights):
 
 
 def stored_paths(owners: Mapping[str, Owner]) -> list[str]:
-    """The path of every variable."""
+    """Return the path of every variable."""
     return [
         join(join(group, "vars"), member) for group in owners for member in owners[group].members
     ]
@@ -95,7 +95,7 @@ def weights_checkpoint(
     notes: tuple[str, ...] = (),
     close: Callable[[], None],
 ) -> Checkpoint:
-    """The checkpoint that objects and the places of their variables make.
+    """Return the checkpoint of some objects, given which file holds each of their variables.
 
     Raises `Incomplete` if variables of a BN layer are missing.
     """

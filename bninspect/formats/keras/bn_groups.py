@@ -187,7 +187,7 @@ def _classify(stored: StoredObjects, group: str, path: tuple[str, ...]) -> Readi
     layer = stored.configuration.layers.get(path)
     if layer is not None and layer.config.keys() >= _INITIALIZERS:
         return _read_configured(stored, group, layer)
-    if layer is not None and layer.built_in:
+    if layer is not None and (layer.built_in or _wraps_bn(layer)):
         return NOT_BN
     name = stored.owners[group].name
     names = {last, *path[-1:]}
@@ -201,6 +201,16 @@ def _classify(stored: StoredObjects, group: str, path: tuple[str, ...]) -> Readi
     return _candidate(
         stored, group, called(names), re.sub(r"_\d+$", "", last) if is_named_by_class else ""
     )
+
+
+def _wraps_bn(layer: KerasLayer) -> bool:
+    """Return whether a layer is a wrapper of Keras's BN layer, which is an object of its own.
+
+    Wrappers of quantization call themselves like the layer that they wrap.
+    """
+    wrapped = layer.config.get("layer")
+    config = wrapped.get("config") if isinstance(wrapped, dict) else None
+    return isinstance(config, dict) and config.keys() >= _INITIALIZERS
 
 
 def _read_configured(stored: StoredObjects, group: str, layer: KerasLayer) -> Reading | _Candidate:
@@ -283,7 +293,7 @@ def _trained(
     """
     slots = stored.shapes(group for group in stored.owners if is_optimizer(group))
     shapes = stored.shapes([*readings, *unsettled])
-    in_all = trained_vectors(chain(*shapes.values()), chain(*slots.values()))
+    in_all = trained_vectors(chain(*shapes.values()), [*chain(*slots.values())])
     found: dict[str, int] = {}
     for length, count in (in_all or {}).items():
         vectors = {group: of_one.count((length,)) for group, of_one in shapes.items()}

@@ -13,7 +13,7 @@ from bninspect.errors import Incomplete
 from bninspect.formats.hdf5.file import Hdf5, join
 from bninspect.formats.keras.optimizer_slots import Shape
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
-from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD
+from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
 from bninspect.storage import filesystem
 
 
@@ -76,7 +76,8 @@ class StoredObjects:
 
     def paths(self, group: str) -> tuple[str, ...]:
         """Return the stored names of an object's variables."""
-        return tuple(f"{join(group, 'vars')}/{name}" for name in self.owners[group].members)
+        names = sorted(self.owners[group].members, key=natural_order)
+        return tuple(f"{join(group, 'vars')}/{name}" for name in names)
 
     def shapes(self, groups: Iterable[str]) -> dict[str, list[Shape]]:
         """Return the shapes of the floats of some objects, without scalars."""

@@ -287,8 +287,9 @@ def test_slots_tell_how_many_vectors_are_trained(network, slots):
         ([(2, 3), (3,), (3,)], []),
         ([(2, 3), (3,)], [(2, 3), (2, 3), (3,)]),
         ([(2, 3), (3,)], [(2,), (3,)]),
+        ([(2, 3), (2, 3), (3,), (3,)], [(2, 3), (2, 3), (3,), (3,)]),
     ],
-    ids=["no kernel", "a frozen one", "no slots", "another number", "factored"],
+    ids=["no kernel", "a frozen one", "no slots", "another number", "factored", "masks"],
 )
 def test_slots_that_tell_nothing(model, slots):
     assert trained_vectors(model, slots) is None

@@ -58,22 +58,29 @@ def write_list(
             continue
         if index:
             _line(stream, "")
-        _line(stream, _headline(item))
-        for note in item.notes:
-            _line(stream, f"  note: {shortened(note)}")
-        if item.layers:
-            _write_layers(stream, item, width, color=color)
-            if verbose:
-                _write_variables(stream, item)
-        elif verbose:
-            for name in item.names:
-                _line(stream, f"  {name}")
+        _write_checkpoint(item, stream, width, color=color, verbose=verbose)
     if not quiet and any(item.layers for item in report.checkpoints):
         _line(stream, "")
         _line(
             stream,
             "stored: g gamma, b beta, m moving_mean, v moving_variance, - no, ? unread",
         )
+
+
+def _write_checkpoint(
+    item: CheckpointReport, stream: TextIO, width: int | None, *, color: bool, verbose: bool
+) -> None:
+    """Write what a checkpoint is, its notes, and the table of its layers."""
+    _line(stream, _headline(item))
+    for note in item.notes:
+        _line(stream, f"  note: {shortened(note)}")
+    if item.layers:
+        _write_layers(stream, item, width, color=color)
+        if verbose:
+            _write_variables(stream, item)
+    elif verbose:
+        for name in item.names:
+            _line(stream, f"  {name}")
 
 
 def write_dump(

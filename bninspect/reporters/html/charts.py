@@ -172,10 +172,7 @@ def trend(
     `moved` says of each interval whether the statistic did, None where that cannot be told.
     `labels` are what to call the checkpoints.
     """
-    whole = [
-        one if one and all(map(math.isfinite, one)) else (math.nan, math.nan) for one in ranges
-    ]
-    lows, highs = [one[0] for one in whole], [one[1] for one in whole]
+    lows, highs = _lows_and_highs(ranges)
     known = [math.nan if one is None else one for one in means]
     finite = [one for one in (*lows, *highs, *known) if math.isfinite(one)]
     if not finite:
@@ -192,19 +189,39 @@ def trend(
         return _runs([xs[column.start] for column in columns], up(np.array(ends, np.float64)))
 
     line = drawn(known, lambda part: part[-1])
-    tops, bottoms = drawn(highs, max), drawn(lows, min)
-    band = [
+    stretches = _still(moved)
+    return Trend(
+        _band(drawn(highs, max), drawn(lows, min)),
+        "".join(map(_polyline, line)),
+        # Beside a gap on either side a line has no length: its only point is a dot.
+        _dots([run for run in line if len(columns) <= _DOTS or len(run) == 1]),
+        "".join(f"M{xs[a]} {HEIGHT - 1}H{xs[b]}" for a, b in stretches),
+        _spread(low, high),
+        _course(known, stretches, labels),
+    )
+
+
+def _lows_and_highs(
+    ranges: Sequence[tuple[float, float] | None],
+) -> tuple[list[float], list[float]]:
+    """Return the lows and the highs of ranges; both are NaN where one is missing or not finite."""
+    whole = [
+        one if one and all(map(math.isfinite, one)) else (math.nan, math.nan) for one in ranges
+    ]
+    return [one[0] for one in whole], [one[1] for one in whole]
+
+
+def _band(tops: Sequence[Points], bottoms: Sequence[Points]) -> str:
+    """Return the path of the areas between runs of points."""
+    return "".join(
         f"{_polyline([*top, *reversed(bottom)])}z"
         for top, bottom in zip(tops, bottoms, strict=False)
-    ]
-    stretches = _still(moved)
-    still = "".join(f"M{xs[a]} {HEIGHT - 1}H{xs[b]}" for a, b in stretches)
-    # Beside a gap on either side a line has no length: its only point is a dot.
-    dotted = [run for run in line if len(columns) <= _DOTS or len(run) == 1]
-    dots = "".join(f"M{x:g} {y:g}h0" for run in dotted for x, y in run)
-    told = _course(known, stretches, labels)
-    path = "".join(map(_polyline, line))
-    return Trend("".join(band), path, dots, still, _spread(low, high), told)
+    )
+
+
+def _dots(runs: Sequence[Points]) -> str:
+    """Return the path of the points of runs, each as a dot."""
+    return "".join(f"M{x:g} {y:g}h0" for run in runs for x, y in run)
 
 
 def _columns(xs: Sequence[float]) -> list[slice]:

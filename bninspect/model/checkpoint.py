@@ -58,7 +58,8 @@ class KerasLayer(NamedTuple):
     training=False and that this version of Keras keeps to it while training. `calls` counts how
     often one pass through the model calls the layer (a shared layer: more than once).
     `always_updated` says that this version of Keras updates the averages of a layer that is not
-    trainable, too.
+    trainable, too. `bias_before` is the stored name of the bias that is added right before a BN
+    layer, None unless the configuration shows one.
     """
 
     class_name: str
@@ -67,6 +68,7 @@ class KerasLayer(NamedTuple):
     config: Mapping[str, Any]
     calls: int = 1
     always_updated: bool = False
+    bias_before: str | None = None
     built_in: bool = False
 
     @property

@@ -109,6 +109,7 @@ class GraphEvidence(NamedTuple):
       nodes in training. `chosen`: training takes or leaves the statistics by a condition.
       `moments`: training computes moments of a batch outside of fused nodes, for this layer or
       another.
+    - `bias_before`: the variable of the bias that is added to the layer's input, right before it.
     - `optimized`: an optimizer changes gamma or beta, or there are none. `optimizer_writes`: the
       optimizers' nodes that write a statistic.
     - `assigned_from`: for each member that the graph assigns from another variable, that variable.
@@ -131,6 +132,7 @@ class GraphEvidence(NamedTuple):
     modes: frozenset[bool] = frozenset()
     chosen: bool = False
     moments: bool = False
+    bias_before: str | None = None
     optimized: bool = False
     optimizer_writes: Mapping[Role, tuple[str, ...]] = {}
     assigned_from: Mapping[Role, str] = {}

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,6 +129,13 @@ class TrainingEvidence(NamedTuple):
     updates: int | None = None
     unmoved: tuple[Role, ...] = ()
     optimized: tuple[Role, ...] = ()
+
+
+class ModeProof(NamedTuple):
+    """The mode that training ran a layer in, and the sentence that proves it."""
+
+    mode: Literal["batch", "inference"]
+    fact: str
 
 
 class Change(NamedTuple):

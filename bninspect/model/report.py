@@ -49,8 +49,9 @@ class Finding(NamedTuple):
     `severity` may be milder than the rule's. `message` says in a sentence what is wrong, `evidence`
     what else is stored that bears on it, `fix` what to do. `cause` is None unless the files prove
     it, else one of `update-ops-not-run`, `built-with-training-false`, `layer-frozen`,
-    `too-few-updates`, `saver-omitted-statistics`, `statistics-not-loaded`, `untrained`,
-    `batch-statistics-mode` and `half-precision`.
+    `trained-in-inference-mode`, `too-few-updates`, `saver-omitted-statistics`,
+    `statistics-not-loaded`, `untrained`, `batch-statistics-mode`, `momentum-one` and
+    `half-precision`.
     """
 
     rule: Rule

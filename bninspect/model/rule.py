@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from bninspect.model.layer import BNLayer, OptimizerSteps
+from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
 from bninspect.model.roles import ROLES, Role
 
 if TYPE_CHECKING:
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+def no_mode(_: BNLayer) -> ModeProof | None:
+    """Return None: nothing proves the mode of training."""
+    return None
 
 
 def no_graph(_: BNLayer) -> GraphEvidence | None:
@@ -31,7 +36,8 @@ class RuleContext(NamedTuple):
     of any. `least_share` is the smallest of all variances as a share of what it started from, so
     that no layer of the same momentum holds more of its initial value. `optimizer_steps` are counts
     of optimizers, read where they matter. `graph` tells what the stored graph proves of a layer,
-    None without one: reading it takes time, so a rule asks only for a finding it has.
+    None without one; `mode` tells in which mode training ran a layer, None unless something proves
+    it. Both read files, so a rule asks only for a finding it has.
     """
 
     step: int | None = None
@@ -43,6 +49,7 @@ class RuleContext(NamedTuple):
     least_share: float | None = None
     optimizer_steps: tuple[OptimizerSteps, ...] = ()
     graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
+    mode: Callable[[BNLayer], ModeProof | None] = no_mode
 
 
 class Violation(NamedTuple):

@@ -44,6 +44,11 @@ CAUSES: tuple[Cause, ...] = (
         rules=("BN105",),
     ),
     Cause(
+        name="trained-in-inference-mode",
+        summary="training ran with the layer in inference mode, as the bias before it shows",
+        rules=("BN101",),
+    ),
+    Cause(
         name="momentum-one",
         summary="the momentum is 1, with which no update changes anything",
         rules=("BN101", "BN107"),

@@ -21,6 +21,7 @@ from bninspect.rules.fixes import (
     train_in_training_mode,
 )
 from bninspect.rules.graph_fixes import (
+    checks_of,
     copy_statistics,
     load_or_build,
     load_statistics,
@@ -30,6 +31,7 @@ from bninspect.rules.graph_fixes import (
     train_the_training_network,
     written,
 )
+from bninspect.rules.mode_fixes import keep_the_updates, train_in_batch_mode
 from bninspect.wording import listed, plural
 
 if TYPE_CHECKING:
@@ -72,6 +74,46 @@ def in_inference_mode(layer: BNLayer) -> Proof | None:
 
 
 def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
+    """Return why the statistics `roles` of a layer stand still, as graph and bias prove it."""
+    proof = _by_graph(layer, context, roles)
+    if proof.cause is not None:
+        return proof
+    mode = context.mode(layer)
+    if mode is None:
+        return proof
+    proof = proof._replace(facts=(*proof.facts, mode.fact))
+    if mode.mode == "inference":
+        return _in_inference_mode(layer, context, roles, proof)
+    return _in_batch_mode(layer, context, roles, proof)
+
+
+def _in_inference_mode(
+    layer: BNLayer, context: RuleContext, roles: Sequence[Role], proof: Proof
+) -> Proof:
+    """Return the proof where training ran the layer in inference mode."""
+    if len(roles) < len(STATISTICS):
+        return proof
+    graph = context.graph(layer)
+    checks = checks_of(graph.conditions) if graph is not None and graph.conditions else None
+    return proof._replace(cause="trained-in-inference-mode", fix=train_in_batch_mode(layer, checks))
+
+
+def _in_batch_mode(
+    layer: BNLayer, context: RuleContext, roles: Sequence[Role], proof: Proof
+) -> Proof:
+    """Return the proof where training used batch statistics: no condition switched updates off."""
+    graph = context.graph(layer)
+    if graph is None or not graph.training_ops:
+        return proof._replace(fix=keep_the_updates(layer))
+    updates = [update for update in graph.updates if update.role in roles]
+    is_reached = any(update.run_by for update in updates)
+    if not updates or is_reached or graph.stored or graph.moved_before is not None:
+        return proof
+    fix = run_collected_updates(layer) if graph.collected else run_uncollected_updates(layer)
+    return proof._replace(cause="update-ops-not-run", fix=fix)
+
+
+def _by_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
     """Return why the statistics `roles` of a layer stand still, as far as the graph proves it."""
     graph = context.graph(layer)
     if graph is None:

@@ -36,7 +36,7 @@ def switched_off(conditions: Sequence[Condition], switch_on: str | None) -> str:
         )
     return (
         "By the graph a training step runs the update ops, but a condition can switch them off:"
-        f" {_checks(conditions)}. It has to let the updates run while training."
+        f" {checks_of(conditions)}. It has to let the updates run while training."
         f"{_on_purpose(conditions)} {switch_on or f'Then train {AGAIN}'}"
     )
 
@@ -48,9 +48,9 @@ def not_run_or_switched_off(conditions: Sequence[Condition], run_the_updates: st
     """
     return (
         "Two explanations fit: the update ops were fetched by hand and a condition switched them"
-        f" off, or they were not run. First {_checks(conditions)}. If that switches the updates off"
-        f" while training, change it.{_on_purpose(conditions)} If not, the updates were not run:"
-        f" {_uncapitalised(run_the_updates)}"
+        f" off, or they were not run. First {checks_of(conditions)}. If that switches the updates"
+        f" off while training, change it.{_on_purpose(conditions)} If not, the updates were not"
+        f" run: {_uncapitalised(run_the_updates)}"
     )
 
 
@@ -103,7 +103,7 @@ def load_or_build() -> str:
     )
 
 
-def _checks(conditions: Sequence[Condition]) -> str:
+def checks_of(conditions: Sequence[Condition]) -> str:
     """Say how to look at each condition, the cheapest test first."""
     kinds = ("constant", "placeholder", "variable", "op")
     ordered = sorted(conditions, key=lambda one: kinds.index(one.kind))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from bninspect.evidence.optimizer_slots import with_signs_of_optimizers
 from bninspect.evidence.progress import read_optimizer_steps, read_step
 from bninspect.formats.opening import open_target
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.model.layer import BNLayer, OptimizerSteps
+from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
 from bninspect.model.report import CheckpointReport, Earlier
 from bninspect.model.rule import Rule, RuleContext
 from bninspect.model.target import Found, Target
@@ -35,6 +36,10 @@ from bninspect.runs.read_layers import (
     with_values,
 )
 from bninspect.storage import filesystem
+
+if TYPE_CHECKING:
+    from bninspect.evidence.training_mode import TrainingModes
+    from bninspect.model.graph import GraphEvidence
 
 
 def examine(
@@ -130,7 +135,13 @@ def _inspect(
     layers = comparison.layers
     notes = (*notes, *comparison.notes)
     graph = beside.evidence_of(layers)
-    context = RuleContext(step, config.momentum, optimizer_steps=optimizer_steps, graph=graph)
+    context = RuleContext(
+        step,
+        config.momentum,
+        optimizer_steps=optimizer_steps,
+        graph=graph,
+        mode=_modes_of(checkpoint, graph),
+    )
     findings = apply_rules(layers, rules or (), context)
     notes = (*notes, *not_judged(layers, rules or (), context))
     return CheckpointReport(
@@ -188,3 +199,20 @@ def _compare(
     compared = sum(map(changes.is_compared, layers))
     told = Earlier(earlier.path, earlier.step, compared, is_named=since is not None)
     return _Comparison(layers, notes, told, before)
+
+
+def _modes_of(
+    checkpoint: Checkpoint, graph: Callable[[BNLayer], GraphEvidence | None]
+) -> Callable[[BNLayer], ModeProof | None]:
+    """Return a function that gives the mode in which training ran a layer, if it is proved."""
+    modes: TrainingModes | None = None
+
+    def of(layer: BNLayer) -> ModeProof | None:
+        nonlocal modes
+        if modes is None:
+            from bninspect.evidence.training_mode import TrainingModes
+
+            modes = TrainingModes(checkpoint, graph)
+        return modes.of(layer)
+
+    return of

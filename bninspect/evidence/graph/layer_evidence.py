@@ -14,6 +14,7 @@ from itertools import chain
 from bninspect.batchnorm.families import FAMILIES
 from bninspect.errors import ReadProblem
 from bninspect.evidence.graph.conditions import StoredScalar, find_conditions
+from bninspect.evidence.graph.layer_before import find_biases_before
 from bninspect.evidence.graph.modes import find_modes
 from bninspect.evidence.graph.momentum import common_momentum
 from bninspect.evidence.graph.training_ops import TrainingOps, find_training_ops
@@ -69,14 +70,15 @@ class _GraphFacts:
         graph = traversal.graph
         self._traversal, self._graph, self._ops = traversal, graph, ops
         self._members, self._stored = members, stored
-        every = {node for layer in members.values() for node in layer.values()}
+        owners = {node: name for name, layer in members.items() for node in layer.values()}
         statistics = {
             node for layer in members.values() for role, node in layer.items() if role in STATISTICS
         }
         self._updates = find_updates(traversal, statistics)
         self._run_by = _training_ops_behind(traversal, ops, self._updates.nodes)
         self._modes = find_modes(traversal, ops.optimizing, self._updates.nodes)
-        self._sources = find_sources(traversal, every)
+        self._sources = find_sources(traversal, owners)
+        self._biases = find_biases_before(traversal, owners)
         self._kept = traversal.ancestors(find_other_results(traversal, self._updates.nodes))
         self._collected = traversal.ancestors(graph.collections.get("update_ops", ()))
         self._optimizers: dict[int, list[int]] = {}
@@ -92,6 +94,7 @@ class _GraphFacts:
         own = [node for node, variable in self._updates.nodes.items() if variable in roles]
         statistics = {role: members[role] for role in STATISTICS if role in members}
         affine = [members[role] for role in AFFINE if role in members]
+        bias = self._biases.get(name)
         return GraphEvidence(
             path=graph.path,
             training_ops=tuple(self._ops.named),
@@ -109,6 +112,7 @@ class _GraphFacts:
             modes=frozenset().union(*(modes.fused.get(node, ()) for node in members.values())),
             chosen=not modes.chosen.isdisjoint(statistics.values()),
             moments=modes.moments,
+            bias_before=None if bias is None else graph.names[bias],
             optimized=not affine or any(node in self._optimizers for node in affine),
             optimizer_writes={
                 role: tuple(graph.names[writer] for writer in self._optimizers[node])
@@ -179,10 +183,12 @@ def _members(layer: BNLayer, known_names: Names, nodes: Mapping[str, int]) -> Me
 
 def _stored_scalars(variables: Mapping[str, Variable], known_names: Names) -> StoredScalar:
     """Return a function that reads the stored value of a variable of one element by its name."""
+    keys: dict[str, str] = {}
 
     def stored(name: str) -> Scalar | None:
-        keys = [key for key in variables if known_names.get(key, key) == name]
-        variable = variables[keys[0]] if len(keys) == 1 else None
+        if not keys:
+            keys.update((known_names.get(key, key), key) for key in variables)
+        variable = variables[keys[name]] if name in keys else None
         if variable is None or variable.size != 1:
             return None
         with suppress(ReadProblem):

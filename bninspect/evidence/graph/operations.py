@@ -76,6 +76,10 @@ LOGIC = (
     }
 )
 
+# The ends of a dense layer or a convolution with a bias, and what reshapes it for a fused kernel.
+BIAS_ADDS = {"BiasAdd", "BiasAddV1"} | SUMS
+EXPANSIONS = {"ExpandDims", "SpaceToBatchND", "BatchToSpaceND", "Transpose"}
+
 FUSED_BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 # The fused kernel that can average by itself, by its attribute exponential_avg_factor.
 AVERAGING_BATCH_NORMS = {"FusedBatchNormV3"}

@@ -12,7 +12,7 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.formats.hdf5.structure import DAMAGED
+from bninspect.formats.keras.layer_before import with_biases
 from bninspect.formats.keras.model_config import keras_layers, keras_model, layer_groups
-from bninspect.formats.keras.stored_objects import Configuration
+from bninspect.formats.keras.stored_objects import Configuration, Owner
 from bninspect.formats.keras.weights_h5 import scan, stored_paths, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage.source import Budget, Source, Window
@@ -89,7 +90,7 @@ def open_keras_zip(
             "keras-zip",
             owners,
             dict.fromkeys(stored_paths(owners), file),
-            configuration=_configuration(file_path, config, version, list(owners)),
+            configuration=_configuration(file_path, config, version, owners),
             keras_version=version,
             notes=notes,
             close=close,
@@ -100,11 +101,22 @@ def open_keras_zip(
     return replace(checkpoint, verified=is_verified)
 
 
-def _configuration(path: str, config: Any, version: str, groups: list[str]) -> Configuration:
+def _configuration(
+    path: str, config: Any, version: str, owners: Mapping[str, Owner]
+) -> Configuration:
     try:
+        groups = layer_groups(config, version, owners)
+        by_names = {names: group for group, names in groups.items()}
+
+        def stored(names: tuple[str, ...], count: int) -> str | None:
+            """Return the last of `count` variables of a layer, if it has so many."""
+            group = by_names.get(names, "")
+            members = owners[group].members if group in owners else ()
+            return f"{group}/vars/{count - 1}" if len(members) == count else None
+
         return Configuration(
-            keras_layers(config, version),
-            layer_groups(config, version, groups),
+            with_biases(keras_layers(config, version), config, stored),
+            groups,
             keras_model(config, is_compiled=_is_compiled(config)),
         )
     except RecursionError as error:

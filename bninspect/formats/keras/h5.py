@@ -26,6 +26,7 @@ from typing import Any
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Hdf5, Weights, join
 from bninspect.formats.hdf5.structure import DAMAGED
+from bninspect.formats.keras.layer_before import with_biases
 from bninspect.formats.keras.model_config import keras_layers, keras_model, snake_case
 from bninspect.formats.keras.roles import called
 from bninspect.model.checkpoint import Checkpoint, KerasLayer
@@ -54,6 +55,9 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
     config = _model_config(file)
     layers = None if config is None else _layers(file, config)
     paths, left_out = _model_weights(file, layers or {})
+    if layers is not None:
+        with _faults_of_config(file):
+            layers = with_biases(layers, config, partial(_stored_bias, _biases(file, paths)))
     if left_out:
         notes = (*notes, _note_on_left_out(left_out))
     return Checkpoint(
@@ -178,6 +182,29 @@ def _faults_of_config(file: Hdf5) -> Iterator[None]:
         raise Corrupt(
             file.path, "its model_config is not the JSON of a Keras model", DAMAGED
         ) from error
+
+
+def _biases(file: Hdf5, paths: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return the paths of biases by each two names in them, the first being that of the group.
+
+    What two paths have in common is left out.
+    """
+    start = len(join(_root(file), ""))
+    found: dict[tuple[str, str], str] = {}
+    for path in paths:
+        *names, last = path[start:].strip("/").split("/")
+        if last.partition(":")[0] == "bias":
+            for name in {*names}:
+                key = (names[0], name)
+                found[key] = "" if key in found else path
+    return {key: path for key, path in found.items() if path}
+
+
+def _stored_bias(
+    biases: Mapping[tuple[str, str], str], names: tuple[str, ...], _: int
+) -> str | None:
+    """Return the path of the bias of a layer, None unless just one has its name."""
+    return biases.get((names[0], names[-1]))
 
 
 def _keras_version(file: Hdf5) -> str:

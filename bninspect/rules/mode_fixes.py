@@ -1,0 +1,42 @@
+"""Fixes where the bias before a layer proves in which mode training ran it."""
+
+from __future__ import annotations
+
+from bninspect.model.layer import BNLayer
+
+_HOW_TO_REESTIMATE = "`bninspect rule BN101` says how"
+
+
+def train_in_batch_mode(layer: BNLayer, checks: str | None = None) -> str:
+    """Return what to do where training ran in inference mode.
+
+    `checks` says what to look at first, where a graph shows what chooses the mode.
+    """
+    if layer.family in ("keras", "keras-1"):
+        how = (
+            "Train with training=True: `model(x, training=True)` in a loop or `train_step` of your"
+            " own, `stateless_call(..., training=True)` with JAX, and a `call` of your own that"
+            " takes `training` and passes it on"
+        )
+    else:
+        first = "" if checks is None else f" (first {checks})"
+        how = (
+            f"Train in training mode{first}: feed or set the mode True, or build the layers with"
+            " training=True, and run the update ops with every training step"
+        )
+    return (
+        f"{how}. Then train again. Do not re-estimate the averages: these weights were trained with"
+        " the initial ones, so inference computes what training did, but nothing is normalized."
+    )
+
+
+def keep_the_updates(layer: BNLayer) -> str:
+    """Return what to do where training used batch statistics and no graph shows the updates."""
+    keep = {"3": ": a stateless loop (JAX) has to keep the non-trainable variables"}
+    in_session = ": in a TF1 session run `model.updates` with the train op"
+    how = keep.get(layer.keras_version[:1], in_session if layer.keras_version else "")
+    return (
+        "Training used batch statistics, so the weights are good and only the averages are missing:"
+        f" re-estimate them on training data ({_HOW_TO_REESTIMATE}), or train again and keep the"
+        f" updates{how}; save the model that was trained, with all its weights."
+    )

@@ -15,7 +15,7 @@ from bninspect.cli.check import check
 from bninspect.cli.compare import compare
 from bninspect.cli.dump import dump
 from bninspect.cli.errors import fail, unexpected_message, usage_message
-from bninspect.cli.exit_codes import INTERRUPTED
+from bninspect.cli.exit_codes import INTERRUPTED, PROBLEM
 from bninspect.cli.info import config_, rule, schema
 from bninspect.cli.list import list_
 from bninspect.cli.output import discard_output
@@ -99,16 +99,22 @@ def _names_a_path(word: str) -> bool:
 
 @click.group(
     cls=_Commands,
+        invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=help_texts.MAIN,
 )
 @click.version_option(__version__, prog_name="bninspect")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Find batch-normalization statistics that training never updated.
 
     Reads TensorFlow checkpoints (V1, V2, object-based), SavedModels and Keras files (.h5,
     .weights.h5, .keras) without importing TensorFlow, and without running what they hold.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(PROBLEM)
 
 
 for _command in (check, compare, config_, dump, list_, report, rule, schema, watch):

@@ -1052,3 +1052,11 @@ def test_dump_to_npz_of_a_name_that_is_not_utf8(run: Run, tmp_path: Path) -> Non
     assert run("dump", tmp_path / "model", *arguments).exit_code == 0
     with np.load(target) as values:
         assert any(name.endswith("moving_mean") for name in values.files)
+
+
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    outcome = run()
+    assert outcome.exit_code == 2
+    assert outcome.out == ""
+    assert outcome.err == run("--help").out
+    assert "\\n" not in outcome.err

@@ -19,6 +19,9 @@ from bninspect.evidence.structure.dataflow import Dataflow, Value
 from bninspect.evidence.structure.normalizations import Normalization, find_normalizations
 from bninspect.model.roles import Role
 
+# What keeps a variance from being negative, before the root.
+_NOT_NEGATIVE = {"Abs", "Maximum", "Relu"}
+
 Parts = tuple[int, ...]  # the nodes of a variable: one, or its partitions
 
 
@@ -79,7 +82,9 @@ def _split(
     dataflow: Dataflow, values: Sequence[Value]
 ) -> tuple[tuple[Parts, ...], tuple[Value, ...]]:
     """Return the variables and the computed values among the sources of a statistic."""
-    sources = {source: None for value in values for source in dataflow.sources(value)}
+    sources = {
+        source: None for value in values for source in dataflow.sources(value, _NOT_NEGATIVE)
+    }
     variables = {source: dataflow.variable(source) for source in sources}
     computed = [
         source

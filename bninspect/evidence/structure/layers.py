@@ -12,6 +12,8 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
 
+import numpy as np
+
 from bninspect.errors import ReadProblem
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.evidence.structure.bn_structures import Parts, Structure, find_bn_structures
@@ -113,18 +115,31 @@ class _StoredNames:
 
     def variable(self, parts: Parts) -> Variable | None:
         """Return the stored variable of a node or of its partitions; None if it is not stored."""
-        for name in (*self._names.get(parts[0], ()), *self._own_names(parts)):
-            if name in self._variables:
-                return self._variables[name]
+        stored = [self._stored(node) for node in parts]
+        if len(parts) > 1 and stored[0] is None:
+            # Without a Saver in the graph: all partitions are stored under one name.
+            return self._variables.get(_PARTITION.sub("", self._graph.names[parts[0]]))
+        there = [variable for variable in stored if variable is not None]
+        names = {variable.name for variable in there}
+        if len(names) < 2 or len(there) < len(parts):
+            return stored[0]
+        return _joined(there)
+
+    def _stored(self, node: int) -> Variable | None:
+        name = self._graph.names[node]
+        for one in (*self._names.get(node, ()), name, self._by_known_name.get(name, name)):
+            if one in self._variables:
+                return self._variables[one]
         return None
 
-    def _own_names(self, parts: Parts) -> Iterator[str]:
-        name = self._graph.names[parts[0]]
-        yield name
-        if name in self._by_known_name:
-            yield self._by_known_name[name]
-        if len(parts) > 1:
-            yield _PARTITION.sub("", name)
+
+def _joined(parts: Sequence[Variable]) -> Variable:
+    """Return the vector whose partitions are stored as variables of their own."""
+    first = parts[0]
+    shape = (sum(part.size for part in parts),)
+    return first._replace(
+        shape=shape, load=lambda: np.concatenate([part.read().reshape(-1) for part in parts])
+    )
 
 
 def _initial_values(dataflow: Dataflow, parts: Parts, role: Role) -> tuple[float, ...]:

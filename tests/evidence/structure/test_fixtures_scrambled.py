@@ -5,21 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bninspect
-from bninspect.batchnorm.find_layers import find_layers
 from bninspect.evidence.structure.layers import layers_by_structure
 from bninspect.formats.tensorflow.graph_def import read_graphs
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.graph import Constant, Graph
-from bninspect.model.layer import BNLayer
-from tests.conftest import FIXTURES
+from tests.conftest import FIXTURES, load_fixture
 
 GRAPHS = sorted([*FIXTURES.glob("*/*.meta"), *FIXTURES.glob("*/saved_model.pb")])
 # A model that was saved without being called: its graph holds the saving of variables alone.
 NOTHING_COMPUTED = {"saved_model_keras2_nested_frozen"}
+NO_BN = {"tf1_graph_lookalikes"}
 # Keras 3 exports a copy of each variable, and computes with the copies.
 COPIED = {"saved_model_keras3_export"}
 
@@ -32,28 +32,34 @@ def test_there_are_fixtures_with_graphs() -> None:
 def test_every_layer_is_found_without_names_and_no_other(path: Path) -> None:
     is_saved_model = path.suffix == ".pb"
     graphs = read_graphs(str(path), saved_model=is_saved_model)
-    prefix = path.parent if is_saved_model else path.with_suffix("")
-    with bninspect.open_checkpoint(prefix) as checkpoint:
-        by_names = find_layers(checkpoint)
-        rename = renaming(checkpoint, graphs)
-        by_graph = layers_by_structure(
-            renamed_checkpoint(checkpoint, rename), [renamed_graph(one, rename) for one in graphs]
+    with bninspect.open_checkpoint(path.parent if is_saved_model else path.with_suffix("")) as it:
+        rename = renaming(it, graphs)
+        layers = layers_by_structure(
+            renamed_checkpoint(it, rename), [renamed_graph(graph, rename) for graph in graphs]
         )
+        found = [
+            {role: variable.name for role, variable in layer.variables.items()} for layer in layers
+        ]
+        stored = [layer["stored"] for layer in load_fixture(path.parent.name).expected["layers"]]
+        expected = [{role: rename(name) for role, name in one.items() if name} for one in stored]
         if path.parent.name in COPIED:
-            found, expected = sorted(map(values, by_graph)), sorted(map(values, by_names))
-        else:
-            found = sorted(map(names, by_graph))
-            expected = sorted(names(layer, rename) for layer in by_names)
-    assert expected
-    assert found == ([] if path.parent.name in NOTHING_COMPUTED else expected)
+            values = {
+                rename(name): value.read().tolist()
+                for name, value in it.variables.items()
+                if value.shape
+            }
+            found, expected = (
+                [{r: values[n] for r, n in one.items()} for one in some]
+                for some in (found, expected)
+            )
+    assert bool(expected) != (path.parent.name in NO_BN)
+    if path.parent.name in NOTHING_COMPUTED:
+        expected = []
+    assert sorted(map(in_order, found)) == sorted(map(in_order, expected))
 
 
-def names(layer: BNLayer, rename: Callable[[str], str] = str) -> list[tuple[str, str]]:
-    return sorted((role, rename(variable.name)) for role, variable in layer.variables.items())
-
-
-def values(layer: BNLayer) -> list[tuple[str, list[float]]]:
-    return sorted((role, variable.read().tolist()) for role, variable in layer.variables.items())
+def in_order(members: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(members.items())
 
 
 def renaming(checkpoint: Checkpoint, graphs: tuple[Graph, ...]) -> Callable[[str], str]:

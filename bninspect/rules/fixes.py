@@ -1,6 +1,6 @@
 """How to fix it, once for all rules: one sentence by family, and a page's fixes by framework.
 
-The sentence is for the report, where the family is known. The code of the pages is in `pages/fixes/`.
+The sentence is for the report, where the family is known. The pages' code is in `pages/fixes/`.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def _names_a_path(word: str) -> bool:
 
 @click.group(
     cls=_Commands,
-        invoke_without_command=True,
+    invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=help_texts.MAIN,

@@ -102,7 +102,7 @@ class KerasNetworks:
         return self.layers.GlobalAveragePooling2D()(x)
 
     def residual(self, x):
-        """A convolution and two residual blocks."""
+        """Build a convolution and two residual blocks."""
         x = self.normalized(self.conv(8), x, "linear")
         for _ in range(2):
             y = self.normalized(self.conv(8), self.layers.Activation("relu")(x))
@@ -110,7 +110,7 @@ class KerasNetworks:
         return self.layers.GlobalAveragePooling2D()(x)
 
     def separable(self, x):
-        """A depthwise convolution between two of size 1."""
+        """Build a depthwise convolution between two of size 1."""
         x = self.normalized(self.conv(8, 1), x)
         depthwise = self.layers.DepthwiseConv2D(3, padding="same", **self.options)
         x = self.normalized(self.conv(12, 1), self.normalized(depthwise, x))

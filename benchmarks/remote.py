@@ -82,7 +82,7 @@ def keras_files(folder: Path) -> None:
 
 
 def seconds_of(path: str, compiled: Path) -> float:
-    """The wall time of a whole process that checks a path; `compiled` keeps its bytecode."""
+    """Return the wall time of a whole process that checks a path; `compiled` keeps its bytecode."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "bninspect", "check", path, "--isolated"]
     command += ["--fail-on", "never"]

@@ -69,7 +69,7 @@ print(read_so_far() - before - own)
 
 
 def layer_of(name: str, channels: int, random: np.random.Generator) -> dict[str, Any]:
-    """A BN layer as a healthy training leaves it, with Momentum slots."""
+    """Return a BN layer as a healthy training leaves it, with Momentum slots."""
     members = {
         member: random.normal(size=channels).astype(np.float32)
         for member in ("gamma", "gamma/Momentum", "beta", "beta/Momentum", "moving_mean")
@@ -112,7 +112,7 @@ def many_checkpoints(folder: Path) -> list[Path]:
 
 
 def sparse_checkpoint(prefix: Path) -> tuple[int, int]:
-    """A checkpoint of `GIGABYTES` in a sparse shard; the bytes of its index and of its BN."""
+    """Write `GIGABYTES` as a sparse shard; return the bytes of its index and of its BN."""
     random = np.random.default_rng(0)
     width = 2048
     kernel = width * width * 4 * 32
@@ -158,7 +158,7 @@ def side_by_side(commands: dict[str, list[str]], what: str) -> None:
 
 
 def bytes_read(small: Path, large: Path) -> int:
-    """The bytes that a check of `large` reads from any file, after one of `small`."""
+    """Return the bytes that a check of `large` reads from any file, after one of `small`."""
     command = [sys.executable, "-c", COUNTED, str(small), str(large)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -170,7 +170,7 @@ def apart(make: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def program_beside() -> str:
-    """The program beside this Python."""
+    """Return the program beside this Python."""
     program = shutil.which("bninspect", path=str(Path(sys.executable).parent))
     if program is None:
         sys.exit("bninspect is not installed beside this Python: pip install .")

@@ -42,7 +42,7 @@ class Variable(NamedTuple):
         return count
 
     def read(self) -> NDArray[Any]:
-        """The values, of shape `shape`; bfloat16 comes as float32, which holds it exactly.
+        """Read the values, of shape `shape`; bfloat16 comes as float32, which holds it exactly.
 
         Raises a `ReadProblem` if the bytes are missing, cut short or fail their checksum.
         """

@@ -32,7 +32,7 @@ KERAS_MAP = ".weights.json"
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """A sort key by which `model.ckpt-200` comes before `model.ckpt-1000`."""
+    """Return a sort key by which `model.ckpt-200` comes before `model.ckpt-1000`."""
     return [
         (len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part)
         for part in re.split("([0-9]+)", name)
@@ -41,7 +41,7 @@ def natural_order(name: str) -> list[tuple[int, str]]:
 
 
 def all_v1_shards(path: str) -> str:
-    """What a V1 file belongs to: all shards if it is called like one, else itself."""
+    """Return the pattern of all shards for the name of a V1 shard, else the path itself."""
     shard = V1_SHARD.fullmatch(path)
     if shard is None or int(shard[2]) >= int(shard[3]):
         return path

@@ -69,7 +69,7 @@ class Finding(NamedTuple):
 
 
 def fingerprint(code: str, layer: str) -> str:
-    """That of the findings of a rule on the layers of one name."""
+    """Return the fingerprint that findings of a rule on layers of one name share."""
     from hashlib import sha256
 
     # A stored name need not be UTF-8; what is not stands in it as surrogates.
@@ -169,7 +169,7 @@ class CheckpointReport:
         return self.layer_count > 0 and since is not None and since.is_named and not since.layers
 
     def without_layers(self) -> CheckpointReport:
-        """What is left to say when the layers have been written: a run may be of thousands."""
+        """Return the report without its layers, once they are written: a run may have thousands."""
         names = self.names[:_NAMES_KEPT]
         count = self.layer_count
         light = replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
@@ -240,7 +240,7 @@ class Report:
         return sum(len(item.suppressed) for item in self.checkpoints)
 
     def count(self, severity: Severity) -> int:
-        """Findings of one severity."""
+        """Return the number of findings of one severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ def no_mode(_: BNLayer) -> ModeProof | None:
 
 
 def no_graph(_: BNLayer) -> GraphEvidence | None:
-    """What there is to know of a layer without a stored graph: nothing."""
+    """Return None: without a stored graph nothing is known of a layer."""
     return None
 
 
@@ -107,5 +107,5 @@ class Rule(NamedTuple):
 
 
 def at_least(severity: str) -> tuple[Severity, ...]:
-    """That severity and the graver ones; for `never` none."""
+    """Return a severity and the graver ones; none for `never`."""
     return SEVERITIES[: SEVERITIES.index(severity) + 1] if severity in SEVERITIES else ()

@@ -40,7 +40,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules that `select` names (all, if it names none), less those that `ignore` names.
+    """Return the rules that `select` names (all, if it names none), less those that `ignore` names.
 
     A code may be cut short: BN1 stands for all that begin so. Raises `UsageProblem` for a code that
     no rule begins with.
@@ -62,7 +62,7 @@ def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def entry_called(name: str) -> Rule | Cause:
-    """The rule of a code or name, or the cause of a name; raises `UsageProblem` for any other."""
+    """Return the rule of a code or name, or the cause of a name; else raise `UsageProblem`."""
     for rule in RULES:
         if name.upper() == rule.code or name.lower() == rule.name:
             return rule
@@ -87,7 +87,7 @@ def _suggestion(typed: str, codes: Mapping[str, str]) -> str:
 def apply_rules(
     layers: Iterable[BNLayer], rules: Iterable[Rule], context: RuleContext
 ) -> tuple[Finding, ...]:
-    """The findings of `rules` on `layers` of one checkpoint, layer by layer.
+    """Return the findings of `rules` on `layers` of one checkpoint, layer by layer.
 
     `context` is completed by what all layers together show.
     """
@@ -120,7 +120,7 @@ def not_judged(
 
 
 def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext:
-    """The context with what all layers together show."""
+    """Return the context with what all layers together show."""
     return context._replace(
         trained=any(_shows_training(layer) for layer in layers),
         updated=any(_is_updated(layer) for layer in layers),

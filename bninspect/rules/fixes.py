@@ -124,12 +124,12 @@ def lower_the_momentum() -> str:
 
 
 def run_collected_updates(layer: BNLayer) -> str:
-    """What to do where UPDATE_OPS has the updates, so that they are a framework's."""
+    """Return the fix where UPDATE_OPS has the updates, so that they are a framework's."""
     return _TF1 if layer.family == "custom-scope" else run_the_updates(layer)
 
 
 def run_uncollected_updates(layer: BNLayer) -> str:
-    """What to do where the graph has update ops that are in no collection.
+    """Return the fix where the graph has update ops that are in no collection.
 
     Keras layers keep theirs to themselves (`Layer.updates`), hand-written ones where they were
     made; slim, Sonnet and tf.layers put them into UPDATE_OPS unless told otherwise.
@@ -148,7 +148,7 @@ def run_uncollected_updates(layer: BNLayer) -> str:
 
 
 def train_in_training_mode(*, frozen: bool = False) -> str:
-    """What to do where the graph that was trained has a layer in inference mode."""
+    """Return the fix where the graph that was trained has a layer in inference mode."""
     if frozen:
         return (
             "A frozen layer with initial statistics normalises nothing. Restore pretrained weights"

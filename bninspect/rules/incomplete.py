@@ -46,7 +46,7 @@ def shape_mismatch(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
 
 
 def _channels(variable: Variable) -> int:
-    """The last dimension that is not 1: conditional BN has a gamma for each class, (N, C)."""
+    """Return the last dimension that is not 1: conditional BN has a gamma per class, (N, C)."""
     return next((size for size in reversed(variable.shape) if size != 1), 1)
 
 

@@ -212,7 +212,7 @@ LIST: Mapping[str, Writer] = {"text": _list_text, "json": _list_json}
 
 
 def _dump_text(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
-    from bninspect.reporters.list_text import write_dump
+    from bninspect.reporters.dump_text import write_dump
 
     style = options.text_style(stream)
     del style["width"]  # a dump is not folded

@@ -18,6 +18,8 @@ from bninspect.model.roles import AFFINE, STATISTICS, Role
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
 _OBJECT_STEP = r"(^|/)step(/\.ATTRIBUTES/VARIABLE_VALUE)?$"
+# Where Keras files keep what belongs to a layer (Keras 2.13: the second).
+_WITHIN_LAYERS = ("layers/", "_layer_checkpoint_dependencies/")
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
 _UPDATE_COUNTERS = ("/local_step", "/_counter", "/counter", "/accu_counter")
@@ -63,7 +65,7 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     steps = _counts(
         checkpoint.variables[stored] for stored, name in names.items() if name.count("/") == depth
     )
-    steps = steps or _counts(_matching(checkpoint, "iter", _ITERATIONS))
+    steps = steps or _counts(_outermost(checkpoint, _matching(checkpoint, "iter", _ITERATIONS)))
     if not steps and checkpoint.named_by == "object":
         steps = _counts(_matching(checkpoint, "step", _OBJECT_STEP))
     return max(steps, default=None)
@@ -161,6 +163,19 @@ def _matching(checkpoint: Checkpoint, part: str, expression: str) -> Iterator[Va
             name = known.get(stored, stored)
             if part in name and re.search(expression, name):
                 yield variables[stored]
+
+
+def _outermost(checkpoint: Checkpoint, variables: Iterable[Variable]) -> list[Variable]:
+    """Return the variables that belong to no layer, else all.
+
+    In .keras and .weights.h5 files a model within the model keeps the optimizer that it was
+    compiled with, whose steps are no steps of this training (keras/src/saving/saving_lib.py).
+    """
+    found = list(variables)
+    if checkpoint.format not in ("keras-zip", "keras-weights-h5"):
+        return found
+    own = [variable for variable in found if not variable.name.startswith(_WITHIN_LAYERS)]
+    return own or found
 
 
 def _counts(variables: Iterable[Variable]) -> list[int]:

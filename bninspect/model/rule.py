@@ -31,13 +31,14 @@ class RuleContext(NamedTuple):
 
     `step` is the stored training step, `momentum` what the user gave. `trained` says that some
     layer of the checkpoint shows training, `updated` that the statistics of some layer moved,
-    `dead` that all channels of some layer look dead; `restarted` that some layer has seen more
-    updates than the step counts (a fine-tuned or recompiled model), so that the step tells nothing
-    of any. `least_share` is the smallest of all variances as a share of what it started from, so
-    that no layer of the same momentum holds more of its initial value. `optimizer_steps` are counts
-    of optimizers, read where they matter. `graph` tells what the stored graph proves of a layer,
-    None without one; `mode` tells in which mode training ran a layer, None unless something proves
-    it. Both read files, so a rule asks only for a finding it has.
+    `dead` that all channels of some layer look dead, `all_dead` those of every layer; `restarted`
+    that some layer has seen more updates than the step counts (a fine-tuned or recompiled model),
+    so that the step tells nothing of any. `least_share` is the smallest of all variances as a share
+    of what it started from, so that no layer of the same momentum holds more of its initial value.
+    `optimizer_steps` are counts of optimizers, read where they matter. `graph` tells what the
+    stored graph proves of a layer, None without one; `mode` tells in which mode training ran a
+    layer, None unless something proves it. Both read files, so a rule asks only for a finding it
+    has.
     """
 
     step: int | None = None
@@ -45,6 +46,7 @@ class RuleContext(NamedTuple):
     trained: bool = False
     updated: bool = False
     dead: bool = False
+    all_dead: bool = False
     restarted: bool = False
     least_share: float | None = None
     optimizer_steps: tuple[OptimizerSteps, ...] = ()

@@ -39,6 +39,11 @@ def write_lines(stream: TextIO, lines: Iterable[str]) -> None:
     stream.write("".join(f"{_no_command(line)}\n" for line in lines))
 
 
+def write_line(stream: TextIO, text: str) -> None:
+    """Write one line, without folding it: names and paths stay in one piece, to be copied."""
+    write_lines(stream, [printable(text)])
+
+
 def _no_command(line: str) -> str:
     text = line.lstrip()
     if not text.startswith("::"):

@@ -125,6 +125,7 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
         trained=any(_shows_training(layer) for layer in layers),
         updated=any(_is_updated(layer) for layer in layers),
         dead=any(is_all_dead(layer, context) for layer in layers),
+        all_dead=all(is_all_dead(layer, context) for layer in layers),
         restarted=any(cold.older_than_step(layer, context) for layer in layers),
         least_share=cold.least_share(layers),
     )

@@ -67,10 +67,13 @@ def by_design(layer: BNLayer) -> Proof | None:
 
 
 def in_inference_mode(layer: BNLayer) -> Proof | None:
-    """Return the proof that the stored model calls the layer in inference mode, or None."""
-    if layer.keras is None or not layer.keras.inference_only:
+    """Return the proof that the stored model calls the layer in inference mode, or None.
+
+    Of a layer that is frozen, too, that is not the cause: without it nothing would be updated.
+    """
+    if layer.keras is None or not layer.keras.inference_only or layer.keras.frozen:
         return None
-    return Proof(INFERENCE, ("the stored model calls it with training=False",))
+    return Proof(INFERENCE, ("the stored model calls the layer with training=False",))
 
 
 def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:

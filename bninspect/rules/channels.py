@@ -148,7 +148,7 @@ def contradictions(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     momentum, updates = known_momentum(layer, context), expected_updates(layer, context)
     facts = []
     if _gamma_moved(layer, _silent_channels(mean, variance)) and not _may_have_died_later(
-        silent, momentum, updates
+        silent, momentum, updates, all_dead=context.all_dead
     ):
         facts.append("gamma moved, which no gradient reaches where the input is always 0")
     facts += _no_power_of_momentum(layer, silent.tolist(), initial, momentum)
@@ -173,18 +173,21 @@ def _gamma_moved(layer: BNLayer, channels: NDArray[Any]) -> bool:
 
 
 def _may_have_died_later(
-    variances: NDArray[Any], momentum: float | None, updates: int | None
+    variances: NDArray[Any], momentum: float | None, updates: int | None, *, all_dead: bool
 ) -> bool:
     """Return whether there were enough updates to forget all that came before the input became 0.
 
     Then both statistics are nothing, and gamma may have moved before. Where the number of updates
-    is not known, a variance just above 0 shows that it decayed.
+    is not known, a variance just above 0 shows that it decayed. What else is not known speaks for
+    a layer that died among live ones, and against a network without a live layer.
     """
     if variances.max() > FORGOTTEN_VARIANCE:
         return False
     if updates is None:
-        return bool(variances.any())
-    return is_forgotten(_SMALL_MEAN, USUAL_MOMENTUM if momentum is None else momentum, updates)
+        return bool(variances.any()) or not all_dead
+    if momentum is None:
+        momentum = USUAL_MOMENTUM if all_dead else _LOW_MOMENTUM
+    return is_forgotten(_SMALL_MEAN, momentum, updates)
 
 
 def _no_power_of_momentum(

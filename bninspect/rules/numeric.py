@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import Rule, RuleContext, Severity, Violation
-from bninspect.rules.averages import known_momentum, momentum_of, updates_a_step
+from bninspect.rules.averages import (
+    USUAL_MOMENTUM,
+    known_momentum,
+    momentum_of,
+    updates_a_step,
+)
 from bninspect.rules.channels import counted_by_dead_channels, dead_of, decayed_as_expected
 from bninspect.rules.optimized import optimizer_writes
 
@@ -171,21 +176,20 @@ def half_precision(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     dtype = layer.variables[halves[0]].dtype
     momentum = known_momentum(layer, context)
     severity: Severity | None = None
-    if momentum is None:
-        evidence = ("no momentum is stored, which decides how much rounding costs",)
-    elif momentum >= 1.0:
-        evidence = (f"with momentum {momentum:g} no update changes an average",)
+    unknown = "no momentum is stored; " if momentum is None else ""
+    momentum = USUAL_MOMENTUM if momentum is None else momentum
+    if momentum >= 1.0:
+        evidence = f"with momentum {momentum:g} no update changes an average"
     else:
         share = _HALF_STEP[dtype] / (1.0 - momentum)
         severity = "note" if share <= ROUNDING_SHARE else None
-        told = (
-            f"with momentum {momentum:g} rounding can hold an average off by up to {share:.1%}:"
-            f" half a step of {dtype} is {_HALF_STEP[dtype]:.2%} of a number, an update"
-            f" {1.0 - momentum:.2g} of the difference"
+        evidence = (
+            f"{unknown}with momentum {momentum:g} rounding can hold an average off by up to"
+            f" {share:.1%}: half a step of {dtype} is {_HALF_STEP[dtype]:.2%} of a number, an"
+            f" update {1.0 - momentum:.2g} of the difference"
         )
-        evidence = (told,)
     yield Violation(
-        f"{' and '.join(halves)}: stored as {dtype}", evidence=evidence, severity=severity
+        f"{' and '.join(halves)}: stored as {dtype}", evidence=(evidence,), severity=severity
     )
 
 

@@ -204,7 +204,7 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     if looks_dead and (not contradicted or optimizer_writes(layer, context)):
         return
     if variance.minimum == variance.maximum == 0.0 and contradicted:
-        yield _written_zeros(layer, contradicted)
+        yield _written_zeros(layer, context, contradicted)
         return
     proof = _half_proof(layer, context, "moving_mean")
     yield Violation(
@@ -234,11 +234,17 @@ def _looks_dead(layer: BNLayer, context: RuleContext) -> bool:
     return variance.channels == 1 and undecided and 0.0 <= variance.maximum < 1.0
 
 
-def _written_zeros(layer: BNLayer, contradicted: tuple[str, ...]) -> Violation:
-    """Return the violation of a layer whose statistics are 0, and not because its input is 0."""
+def _written_zeros(
+    layer: BNLayer, context: RuleContext, contradicted: tuple[str, ...]
+) -> Violation:
+    """Return the violation of a layer whose statistics are 0, and not because its input is 0.
+
+    Without a momentum that is no more than very likely.
+    """
+    is_sure = known_momentum(layer, context) is not None
     return Violation(
-        f"moving_mean and moving_variance are exactly 0 in {channels_in_words(layer)}, and not"
-        " because the input is always 0",
+        f"moving_mean and moving_variance are exactly 0 in {channels_in_words(layer)}, and"
+        f" {'not' if is_sure else 'hardly'} because the input is always 0",
         evidence=contradicted,
         fix=load_again(),
     )

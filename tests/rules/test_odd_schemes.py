@@ -222,3 +222,38 @@ class TestKerasModels:
         expected = np.asarray(model.layers[0].moving_mean).astype(np.float32)
         np.testing.assert_array_equal(layer.values["moving_mean"].array, expected)
         assert ("BN305", "warning", layer.name, None) in told(report)
+
+
+class TestALayerThatDied:
+    """A branch that died late among live layers, and a model whose statistics were all zeroed."""
+
+    @pytest.mark.parametrize("step", [1344, 288, None])
+    def test_among_live_layers_it_may_have_died_late(self, check, step):
+        variables = {
+            **members("a/batch_normalization", MEAN, VARIANCE, gamma=GAMMA),
+            **members("b/batch_normalization", ZEROS, ZEROS, gamma=GAMMA),
+        }
+        if step is not None:
+            variables["global_step"] = np.int64(step)
+        assert ("BN303", "note", "b/batch_normalization", None) in told(check(variables))
+        assert not [found for found in told(check(variables)) if found[1] == "error"]
+
+    @pytest.mark.parametrize("step", [288, None])
+    def test_without_a_live_layer_it_was_zeroed(self, check, step):
+        variables = {
+            **members("a/batch_normalization", ZEROS, ZEROS, gamma=GAMMA),
+            **members("b/batch_normalization", ZEROS, ZEROS, gamma=GAMMA),
+        }
+        if step is not None:
+            variables["global_step"] = np.int64(step)
+        found = [one[:2] for one in told(check(variables)) if one[0].startswith("BN10")]
+        assert found == [("BN102", "error")] * 2
+
+    def test_too_few_steps_contradict_it(self, check):
+        variables = {
+            "global_step": np.int64(56),
+            **members("a/batch_normalization", MEAN, VARIANCE, gamma=GAMMA),
+            **members("b/batch_normalization", ZEROS, ZEROS, gamma=GAMMA),
+        }
+        (found,) = [one for one in check(variables).findings if one.rule.code == "BN102"]
+        assert "hardly because the input is always 0" in found.message

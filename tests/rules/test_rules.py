@@ -215,7 +215,7 @@ FIRING = {
     "BN302": {**HEALTHY, "variance": (-0.5, 0.5, 2.0)},
     "BN303": {**HEALTHY, "mean": (0.0, 0.5, 2.0), "variance": (0.0, 0.5, 2.0)},
     "BN304": {**HEALTHY, "variance": (1e12, 0.5, 2.0)},
-    "BN305": {**HEALTHY, "dtype": "float16"},
+    "BN305": {**HEALTHY, "dtype": "bfloat16"},
 }
 
 
@@ -366,7 +366,7 @@ def test_accumulators_that_wait_to_be_filled_are_a_note():
 def test_the_config_proves_training_false():
     finding = only("BN101", **STUCK, gamma=GAMMA, keras=keras_layer(inference_only=True))
     assert finding.cause == "built-with-training-false"
-    assert finding.evidence[0] == "the stored model calls it with training=False"
+    assert finding.evidence[0] == "the stored model calls the layer with training=False"
     assert "training=False" in finding.fix
     finding = only("BN101", **STUCK, gamma=GAMMA, keras=keras_layer(inference_only=False))
     assert finding.cause is None

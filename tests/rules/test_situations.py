@@ -238,7 +238,8 @@ def test_the_order_of_weights_is_that_of_keras(family, is_keras):
         ("bfloat16", 0.93, "warning"),
         ("bfloat16", 0.99, "warning"),
         ("bfloat16", 1.0, "warning"),
-        ("float16", None, "warning"),
+        ("float16", None, "note"),
+        ("bfloat16", None, "warning"),
     ],
 )
 def test_half_precision_is_a_warning_where_rounding_costs_more_than_5_percent(

@@ -10,6 +10,7 @@ import click
 
 from bninspect._version import __version__
 from bninspect.cli.exit_codes import PROBLEM
+from bninspect.reporters.escapes import printable  # now, for later memory may be out
 from bninspect.wording import did_you_mean, nearest
 
 _REPORT_IT = "Please report this as a bug, with the lines above."
@@ -25,8 +26,6 @@ _LINKER_ERRORS = {
 
 def fail(message: str, code: int = PROBLEM) -> int:
     """Write an error message and return the exit code for it."""
-    from bninspect.reporters.escapes import printable
-
     tell(f"bninspect: {printable(message)}")
     return code
 

@@ -35,11 +35,10 @@ class GraphBeside:
         from bninspect.evidence.structure.layers import layers_by_structure, merge
 
         try:
-            by_graph = layers_by_structure(self._checkpoint, graphs)
+            merged = merge(found.layers, layers_by_structure(self._checkpoint, graphs))
         except ReadProblem as problem:
             self.notes += (str(problem),)
             return found.layers
-        merged = merge(found.layers, by_graph)
         self.notes += merged.notes
         return merged.layers if self._checkpoint.in_order else in_natural_order(merged.layers)
 

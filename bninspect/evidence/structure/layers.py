@@ -29,6 +29,7 @@ FAMILY = "graph"
 _MOST_GRAPHS = 8  # of a SavedModel
 _PARTITION = re.compile(r"/part_\d+$")
 _NUMBERS = ("float", "bfloat")
+_COPIES = "_all_variables/"  # of a Keras 3 export, see `_is_copy`
 # What averages start from where the graph has no constant initial value.
 _USUAL_INITIAL: Mapping[Role, tuple[float, ...]] = {
     "moving_mean": (0.0,),
@@ -207,7 +208,8 @@ class Merged(NamedTuple):
 def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
     """Return the layers of both searches; of one layer, that with more statistics, by its name.
 
-    Where both give a variable different roles the names count, and a note says so.
+    Where both give a variable different roles the names count, and a note says so. Raises a
+    `ReadProblem` if the values of a possible copy cannot be read.
     """
     owners = {
         variable.name: place
@@ -219,6 +221,8 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
     notes = []
     for layer in by_graph:
         places = {owners[one.name] for one in layer.variables.values() if one.name in owners}
+        if not places and any(_is_copy(layer, named) for named in by_names):
+            continue
         if not places:
             merged.append(layer)
             added.append(layer.name)
@@ -234,6 +238,22 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
             f" names: {listed(added)}",
         )
     return Merged(merged, tuple(notes))
+
+
+def _is_copy(by_graph: BNLayer, by_names: BNLayer) -> bool:
+    """Return whether a layer is a copy of another for serving, with the same values.
+
+    A Keras 3 export stores its variables twice: under `variables`, whose names are kept, and under
+    `_all_variables`, which the graph uses (keras/src/export/saved_model.py). Raises
+    a `ReadProblem`.
+    """
+    copies = by_graph.variables
+    if not all(variable.name.startswith(_COPIES) for variable in copies.values()):
+        return False
+    return copies.keys() == by_names.variables.keys() and all(
+        np.array_equal(variable.read(), by_names.variables[role].read(), equal_nan=True)
+        for role, variable in copies.items()
+    )
 
 
 def _is_more(by_graph: BNLayer, by_names: BNLayer) -> bool:

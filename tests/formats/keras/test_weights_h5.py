@@ -253,6 +253,14 @@ def test_the_count_of_steps(path):
     assert (report.step, report.variable_count) == (8, 4)
 
 
+def test_the_steps_of_a_model_within_the_model_are_not_those_of_this_training(path):
+    inner = {"layers/sequential/optimizer": [np.int64(80), vector(0)]}
+    write(path, {BN: 4, "optimizer": [np.int64(32), vector(0)]} | inner)
+    assert check(path).checkpoints[0].step == 32
+    write(path, {BN: 4} | inner)  # saved without the outer optimizer
+    assert check(path).checkpoints[0].step == 80
+
+
 def test_an_unbuilt_layer_is_no_fault(path):
     assert layers(write(path, {BN: 0, f"{BN}_1": 4}, {BN: "unused"})) == {
         f"{BN}_1": dict(zip(("gamma", "beta", *STATISTICS), range(4), strict=True))

@@ -1,0 +1,42 @@
+"""Layers found by names and by the graph: which of them are one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bninspect.evidence.structure.layers import merge
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import ROLES
+from tests.support.layers_in_memory import variable
+
+VALUES = {role: np.array([0.5, 1.5, place], np.float32) for place, role in enumerate(ROLES)}
+
+
+def layer(name: str, prefix: str, values: dict[str, np.ndarray]) -> BNLayer:
+    """A layer of an export, whose variables are numbered below `prefix`."""
+    variables = {
+        role: variable(f"{prefix}/{place}/.ATTRIBUTES/VARIABLE_VALUE", array)
+        for place, (role, array) in enumerate(values.items())
+    }
+    return BNLayer(name, "keras", variables)
+
+
+def test_the_copies_of_a_keras_3_export_are_no_second_layer():
+    named = layer("batch_normalization", "variables", VALUES)
+    copy = layer("_all_variables", "_all_variables", VALUES)
+    merged = merge([named], [copy])
+    assert merged.layers == [named]
+    assert merged.notes == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        layer("_all_variables", "_all_variables", VALUES | {"gamma": VALUES["gamma"] + 1}),
+        layer("own", "own", VALUES),
+    ],
+)
+def test_another_layer_stays(other):
+    named = layer("batch_normalization", "variables", VALUES)
+    assert merge([named], [other]).layers == [named, other]

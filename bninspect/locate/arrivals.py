@@ -153,6 +153,11 @@ class _UnreadableDirectories:
         self._since: dict[str, float] = {}
         self._reported: set[str] = set()
 
+    @property
+    def unreported(self) -> list[str]:
+        """The directories that may be readable before `grace` is over."""
+        return [path for path in self._since if path not in self._reported]
+
     def update(self, faults: Mapping[str, OSError], now: float) -> Iterator[Arrival]:
         """Yield those that have been unreadable for `grace`, each once."""
         self._reported &= faults.keys()
@@ -192,8 +197,8 @@ class Arrivals:
 
     @property
     def unchecked(self) -> list[str]:
-        """The names of what looks like a checkpoint and has not been dealt with."""
-        return sorted(self._pending, key=natural_order)
+        """The names of what looks like a checkpoint, or cannot be listed, and is not dealt with."""
+        return sorted([*self._pending, *self._unreadable.unreported], key=natural_order)
 
     def look(self, now: float) -> list[Arrival]:
         """Return what is ready and what is overdue, each training oldest first.

@@ -514,6 +514,20 @@ class TestHalfWritten:
         assert [report.error is None for _, report in said] == [True, False]
         assert "Permission denied" in str(said[1][1].error)
 
+    def test_an_unreadable_directory_is_reported_whatever_the_timeout(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from bninspect.storage import filesystem
+
+        def refused(_: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        copy_step(20, tmp_path)
+        monkeypatch.setattr(filesystem, "entries_in", refused)
+        clock = Clock(tmp_path, timeout=2.0)
+        ((_, report),) = clock.run()
+        assert "Permission denied" in str(report.error)
+
 
 FORMATS = (
     "tf1_v1_correct",

@@ -210,3 +210,14 @@ def test_compact_values() -> None:
         made = h5py.h5d.create(file.id, b"compact", h5py.h5t.IEEE_F32LE, space, options)
         made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.arange(5, dtype="f4"))
     assert assert_as_h5py(stored.getvalue()) == 1
+
+
+@pytest.mark.parametrize(("size", "name"), [(2, "bfloat16"), (3, "opaque24"), (16, "opaque128")])
+def test_opaque_values_are_bfloat16_in_two_bytes_alone(size: int, name: str) -> None:
+    stored = io.BytesIO()
+    with h5py.File(stored, "w") as file:
+        file.create_dataset("values", data=np.zeros(4, f"V{size}"))
+    with opened(stored.getvalue()) as ours:
+        assert (ours.variable("values").dtype, ours.variable("values").shape) == (name, (4,))
+    if size == 2:
+        assert assert_as_h5py(stored.getvalue()) == 1

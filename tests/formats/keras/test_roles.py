@@ -293,3 +293,30 @@ def test_slots_tell_how_many_vectors_are_trained(network, slots):
 )
 def test_slots_that_tell_nothing(model, slots):
     assert trained_vectors(model, slots) is None
+
+
+@pytest.mark.parametrize(
+    ("vectors", "says"),
+    [
+        ((GAMMA, POSITIVE), "2 vectors of one length may be batch normalization without gamma and"),
+        ((BETA, POSITIVE, POSITIVE), "3 vectors of one length may be batch normalization without"),
+        ((GAMMA, BETA, POSITIVE, SIGNED), "the file does not name its class"),
+    ],
+)
+def test_why_is_said_by_the_number_of_vectors(vectors, says):
+    reading = read_roles(of(*vectors, called="norm"))
+    assert reading.certainty == "unproved"
+    assert reading.reason.startswith(says)
+    left_out = "gamma or beta" if len(vectors) == 3 else "gamma and beta"
+    assert (left_out in reading.reason) == (len(vectors) < 4)
+
+
+def test_two_vectors_that_are_both_1_are_in_no_order():
+    assert proved_order(of(GAMMA, BETA, ONE, ONE, origin="foreign")) is None
+    assert read_roles(of(GAMMA, BETA, ONE, ONE, origin="foreign")).certainty == "unproved"
+
+
+@pytest.mark.parametrize(("extra", "certainty"), [([], "not-bn"), ([GAMMA], "unproved")])
+def test_a_nameless_class_of_another_origin_is_bn_with_four_vectors_alone(extra, certainty):
+    found = of(*extra, BETA, POSITIVE, POSITIVE, called="nothing", origin="foreign")
+    assert read_roles(found).certainty == certainty

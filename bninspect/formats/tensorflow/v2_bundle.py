@@ -209,13 +209,14 @@ class _Bundle:
         shard.require(entry.offset, entry.size, name)
         self._budget.take(entry.size, self.index_path)
         data = shard.read(entry.offset, entry.size, name)
+        something_else = self._corrupt(f"expected one string under {name}, got something else")
         try:
             length, start = read_varint(data, 0)
-        except IndexError:
-            length, start = -1, 0
+        except IndexError as error:
+            raise something_else from error
         fixed = "<I" if self._byte_order == "<" else ">I"
         if length != entry.size - start - 4 or length >= 1 << 32:
-            raise self._corrupt(f"expected one string under {name}, got something else")
+            raise something_else
         if masked_crc32c(struct.pack(fixed, length) + data[start:]) != entry.crc32c:
             raise self._wrong_checksum(name, entry)
         return data[start + 4 :]

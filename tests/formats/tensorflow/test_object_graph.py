@@ -445,6 +445,21 @@ def test_a_damaged_entry_of_the_graph_is_a_problem(objects, prefix, change, mess
             bninspect.open_checkpoint(prefix)
 
 
+@pytest.mark.parametrize("size", range(8))
+def test_a_length_that_never_ends_is_a_problem(objects, prefix, size):
+    """A varint whose every byte announces another one."""
+    objects.layer(0, "bn", "bn")
+    entries = objects.write(prefix)
+    entry = entries[OBJECT_GRAPH]
+    shard = shard_path(prefix)
+    data = bytearray(shard.read_bytes())
+    data[entry.offset : entry.offset + size] = b"\xff" * size
+    shard.write_bytes(data)
+    write_index(prefix, {**entries, OBJECT_GRAPH: Entry(**{**vars(entry), "size": size})})
+    with pytest.raises(ReadProblem, match="expected one string under"):
+        bninspect.open_checkpoint(prefix)
+
+
 def test_without_the_shard_layers_are_listed_by_their_keys(objects, prefix, run):
     objects.layer(0, "layer_with_weights-3", "bn", "model/layer_with_weights-3")
     objects.write(prefix)

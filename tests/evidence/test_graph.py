@@ -744,7 +744,56 @@ def adam(steps, beta_1=0.9, beta_2=0.999):
     return checkpoint({"beta1_power": powers[0], "beta2_power": powers[1]})
 
 
-@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.999), (0.9, 0.99), (0.5, 0.9)])
+def momentum_of_share(share_of):
+    """The momentum of updates whose share is what `share_of` draws."""
+    drawing, variables = drawn_layer()
+    for role in ("moving_mean", "moving_variance"):
+        read = drawing.add("ReadVariableOp", variables[role])
+        change = drawing.add("Sub", read, drawing.add("Mean"))
+        product = drawing.add("Mul", change, share_of(drawing))
+        drawing.add("AssignSubVariableOp", variables[role], product)
+    return drawing.evidence().momentum
+
+
+@pytest.mark.parametrize("operation", ["Select", "SelectV2", "Merge"])
+@pytest.mark.parametrize(
+    ("shares", "momentum"),
+    [((0.1, 0.1), 0.9), ((0.1, 0.2), None), ((0.0, 0.2), 0.8), ((0.2, 0.0), 0.8)],
+)
+def test_a_share_that_is_chosen_is_known_where_all_choices_agree(
+    operation, shares, momentum
+) -> None:
+    """A share of 0 beside another is the branch for inference."""
+
+    def chosen(drawing):
+        one, two = (drawing.add("Const", value=share) for share in shares)
+        if operation.startswith("Select"):
+            return drawing.add(operation, drawing.add("Placeholder"), one, two)
+        return drawing.add("Merge", one, two)
+
+    assert momentum_of_share(chosen) == momentum
+
+
+def test_a_share_of_which_one_choice_is_no_constant_is_not_known() -> None:
+    def chosen(drawing):
+        one = drawing.add("Const", value=0.1)
+        return drawing.add("SelectV2", drawing.add("Placeholder"), one, drawing.add("Mean"))
+
+    assert momentum_of_share(chosen) is None
+
+
+def test_a_share_that_is_made_of_itself_is_not_known() -> None:
+    def ring(drawing):
+        merge = len(drawing.names)
+        return drawing.add("Merge", merge, merge)
+
+    assert momentum_of_share(ring) is None
+
+
+BETAS = [(one, two) for one in (0.9, 0.5) for two in (0.999, 0.9, 0.99, 0.9999, 0.98) if one != two]
+
+
+@pytest.mark.parametrize("betas", BETAS)
 @pytest.mark.parametrize("steps", [0, 1, 7, 60, 100])
 def test_adam_counts_its_steps(betas, steps) -> None:
     (found,) = read_optimizer_steps(adam(steps, *betas))
@@ -824,3 +873,6 @@ def test_an_own_count_that_contradicts_is_said() -> None:
         "its own count says 60 updates: they did not reach what stands still",
         "the stored step is 60",
     )
+    waiting = {"mean": 0.0, "variance": 0.0, "family": "compare_gan", "gamma": (1.0, 1.5, 2.0)}
+    (found,) = findings(**waiting, initial={"moving_variance": (0.0,)}, step=60, helpers=helpers)
+    assert not [fact for fact in found.evidence if "own count" in fact]

@@ -34,6 +34,11 @@ FIXTURE_STEMS = sorted(path.stem for path in FIXTURES.glob("*.json"))
 assert FIXTURE_STEMS
 
 
+def unmeasured_environment() -> dict[str, str]:
+    """Return the environment without coverage's, which imports modules into a measured process."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
 @dataclass(frozen=True)
 class Fixture:
     """A committed checkpoint and what a correct inspection finds in it."""

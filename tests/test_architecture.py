@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import bninspect
-from tests.conftest import FIXTURES, ROOT
+from tests.conftest import FIXTURES, ROOT, unmeasured_environment
 
 PACKAGE = ROOT / "bninspect"
 
@@ -292,7 +292,11 @@ def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: se
         "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=unmeasured_environment(),
     )
     loaded = set(done.stderr.split())
     loaded |= {

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import bninspect
-from tests.conftest import FIXTURES, ROOT
+from tests.conftest import FIXTURES, ROOT, unmeasured_environment
 
 STUCK = FIXTURES / "tf1_layers_update_ops_forgotten" / "model.ckpt-60"
 CORRECT = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
@@ -83,6 +83,7 @@ def mypy(tmp_path, source: str) -> list[str]:
         text=True,
         check=False,
         cwd=ROOT,
+        env=unmeasured_environment(),
     )
     assert done.returncode in (0, 1), done.stderr
     return [line.partition("consumer.py:")[2] for line in done.stdout.splitlines()[:-1]]

@@ -167,10 +167,10 @@ class BatchNormGuard:
         self._last, self._batches_ran = reading, False
         with np.errstate(all="ignore"):
             layers = with_evidence(reading.layers, last, batches_ran)
-            findings = apply_rules(layers, self._rules, RuleContext())
+            findings = apply_rules(layers, self._rules, RuleContext(live=True))
             if findings:  # only now is the model's configuration worth its time
                 layers = with_calls(layers, self._model)
-                findings = apply_rules(layers, self._rules, RuleContext())
+                findings = apply_rules(layers, self._rules, RuleContext(live=True))
         known = set(map(_key, findings)) | self._reported
         self.findings = tuple(
             finding

@@ -38,7 +38,7 @@ class RuleContext(NamedTuple):
     `optimizer_steps` are counts of optimizers, read where they matter. `graph` tells what the
     stored graph proves of a layer, None without one; `mode` tells in which mode training ran a
     layer, None unless something proves it. Both read files, so a rule asks only for a finding it
-    has.
+    has. `live` says that the layers are those of a model in training, not of a file.
     """
 
     step: int | None = None
@@ -47,6 +47,7 @@ class RuleContext(NamedTuple):
     updated: bool = False
     dead: bool = False
     all_dead: bool = False
+    live: bool = False
     restarted: bool = False
     least_share: float | None = None
     optimizer_steps: tuple[OptimizerSteps, ...] = ()

@@ -183,7 +183,7 @@ def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
         return "The layer is frozen"
     if context.step == 0:
         return "The stored step is 0"
-    if context.step is None and not context.optimizer_steps:
+    if context.step is None and not context.optimizer_steps and not context.live:
         return "No training step is stored"
     return "Other BN layers of this checkpoint were updated" if context.updated else None
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import bninspect
 from bninspect.cli.main import run as run_program
 from bninspect.rules import RULES
-from tests.conftest import ROOT, Outcome, load_fixture
+from tests.conftest import ROOT, Outcome, load_fixture, unmeasured_environment
 from tests.support.table_writer import write_bundle
 
 Run = Callable[..., Outcome]
@@ -186,7 +186,7 @@ class TestLookup:
                 text=True,
                 check=True,
                 cwd=here,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**unmeasured_environment(), "PYTHONPATH": str(ROOT)},
             )
             modules = set(done.stdout.split())
             assert bool(modules & {"tomllib", "tomli"}) == imported

@@ -128,6 +128,7 @@ def timeless(text: str) -> str:
 
 
 @pytest.mark.processes
+@pytest.mark.servers  # its commands check a bucket
 @each_document
 def test_python_runs(document: Path, workplace: Path, variables: dict[str, str]) -> None:
     """Code of a rule's page runs with its tests, all other code here, after the commands.

@@ -80,9 +80,9 @@ TF1 = {
 }
 KERAS = {
     "keras-fit untrained": [Found("BN105", "untrained", "note")],
-    "keras-loop": [UNPROVED],
+    "keras-loop": [Found("BN101", "trained-in-inference-mode")],
     "keras-loop resumed": [Found("BN107")],
-    "keras-reestimate": [UNPROVED],
+    "keras-reestimate": [Found("BN101", "trained-in-inference-mode")],
     "keras-pretrained": [Found("BN105", "layer-frozen", "warning")],
     "keras-pretrained frozen": [Found("BN107")],
     "keras-momentum": [COLD],

@@ -55,7 +55,7 @@ BROKEN = {
 }
 # Keras 2 keeps BN in float32, Keras 3 overrides the training=False of a definition in `fit`.
 BY_VERSION = {
-    "half_precision": {"keras": ("BN305", THREE, "stored as bfloat16"), "tf_keras": None},
+    "half_precision": {"keras": ("BN305", THREE, "stored as float16"), "tf_keras": None},
     "training_false_in_the_definition": {
         "keras": None,
         "tf_keras": ("BN101", ["bn"], "cause built-with-training-false"),

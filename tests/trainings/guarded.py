@@ -241,7 +241,7 @@ class Trainings:
         return self.watch(self.net(), epochs=3, xy=(x, y), action="stop")
 
     def half_precision(self):
-        return self.watch(self.net(dtype="bfloat16"), action="stop")
+        return self.watch(self.net(dtype="float16", momentum=0.991), action="stop")
 
     def training_false_in_the_definition(self):
         """Of a new layer: only Keras 2 keeps to it."""

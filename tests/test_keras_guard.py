@@ -51,7 +51,7 @@ BROKEN = {
     "stopped_in_the_middle": ("BN107", THREE, "what they were at the end of epoch 2"),
     "diverged": ("BN301", THREE, "training is stopped at the end of epoch 1"),
     "own_step": ("BN101", THREE, "fix Train the layer in training mode"),
-    "stateless_dropped": ("BN101", THREE, "keep the non-trainable variables that are returned"),
+    "stateless_dropped": ("BN101", THREE, "keeps the non-trainable variables that are returned"),
 }
 # Keras 2 keeps BN in float32, Keras 3 overrides the training=False of a definition in `fit`.
 BY_VERSION = {

@@ -111,7 +111,7 @@ def _cancellation(layer: BNLayer, context: RuleContext) -> str | None:
     mean = layer.values.get("moving_mean")
     if mean is None or mean.not_finite or not mean.channels:
         return told
-    largest = float(abs(mean.array.astype("f8")).max())
+    largest = max(abs(mean.minimum), abs(mean.maximum))
     return (
         f"{told}; with a mean of {largest:.4g} float32 rounds these squares by"
         f" {largest**2 * 2.0**-24:.2g}, which may exceed the variance"

@@ -127,8 +127,8 @@ def timeless(text: str) -> str:
     return re.sub(r"\b\d{1,2}:\d\d:\d\d\b", "H:MM:SS", text)
 
 
-@pytest.mark.processes
-@pytest.mark.servers  # its commands check a bucket
+@pytest.mark.framework
+@pytest.mark.servers
 @each_document
 def test_python_runs(document: Path, workplace: Path, variables: dict[str, str]) -> None:
     """Code of a rule's page runs with its tests, all other code here, after the commands.

@@ -244,7 +244,7 @@ def _written_zeros(
     is_sure = known_momentum(layer, context) is not None
     return Violation(
         f"moving_mean and moving_variance are exactly 0 in {channels_in_words(layer)}, and"
-        f" {'not' if is_sure else 'hardly'} because the input is always 0",
+        f" {'not' if is_sure else 'very likely not'} because the input is always 0",
         evidence=contradicted,
         fix=load_again(),
     )

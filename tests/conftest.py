@@ -53,6 +53,12 @@ def load_fixture(stem: str) -> Fixture:
     return Fixture(stem, FIXTURES / stem / expected["checkpoint"], expected)
 
 
+# What many tests run the program on: nothing to find, BN101 at three layers, no BN layer.
+CLEAN = load_fixture("tf1_layers_correct").path
+STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
+EMPTY = load_fixture("tf1_lookalikes").path
+
+
 sys.addaudithook(needs.note_event)
 
 
@@ -130,8 +136,11 @@ class Outcome:
         return parsed(self.out)
 
 
+Run = Callable[..., Outcome]  # the fixture `run`
+
+
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Call the program in this process, as `run("check", path, "--format", "json")`."""
     from bninspect.cli.main import run as run_program
 

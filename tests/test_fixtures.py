@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import pytest
 
 import bninspect
 from bninspect.model.roles import ROLES, STATISTICS
-from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
+from tests.conftest import FIXTURES, ROOT, Fixture, Run, load_fixture
 
 # What TensorFlow's own reader opens; where it stores an object graph, that is no variable.
 TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-def test_check_finds_what_the_maker_says(fixture: Fixture, run: Callable[..., Outcome]) -> None:
+def test_check_finds_what_the_maker_says(fixture: Fixture, run: Run) -> None:
     expected = fixture.expected
     since = expected.get("since")
     earlier = () if since is None else ("--since", FIXTURES / fixture.stem / since)
@@ -40,7 +40,7 @@ def test_check_finds_what_the_maker_says(fixture: Fixture, run: Callable[..., Ou
     assert [group["name"] for group in checkpoint["unchecked"]] == expected.get("unchecked", [])
 
 
-def test_list_finds_the_layers(fixture: Fixture, run: Callable[..., Outcome]) -> None:
+def test_list_finds_the_layers(fixture: Fixture, run: Run) -> None:
     (checkpoint,) = run("list", fixture.path, "--format", "json").json["checkpoints"]
     found = [
         {

@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,15 +26,10 @@ from bninspect.cli.formats import CHECK
 from bninspect.formats.tensorflow.sstable import read_table
 from bninspect.rules import RULES
 from bninspect.storage.source import Source
-from tests.conftest import FIXTURES, Outcome, load_fixture, parsed
+from tests.conftest import CLEAN, EMPTY, FIXTURES, STUCK, Run, load_fixture, parsed
 from tests.support.table_writer import write_bundle, write_index
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 COLD = load_fixture("tf1_layers_too_few_steps")
-EMPTY = load_fixture("tf1_lookalikes").path
 MISSING = FIXTURES / "no_such_checkpoint"
 
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,9 @@ from hypothesis import strategies as st
 import bninspect
 from bninspect.cli.main import run as run_program
 from bninspect.rules import RULES
-from tests.conftest import ROOT, Outcome, load_fixture, unmeasured_environment
+from tests.conftest import CLEAN, ROOT, STUCK, Run, load_fixture, unmeasured_environment
 from tests.support.table_writer import write_bundle
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 COLD = load_fixture("tf1_layers_too_few_steps").path
 STOPPED = load_fixture("tf1_history_stopped").path.parent
 

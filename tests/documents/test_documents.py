@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from bninspect.cli.formats import CHECK
 from bninspect.cli.main import main
 from bninspect.reporters.config_text import _KEYS
 from tests.cli.test_help import part
-from tests.conftest import FIXTURES, ROOT, Outcome, parsed
+from tests.conftest import FIXTURES, ROOT, Run, parsed
 from tests.support.documents import (
     DOCUMENTS,
     blocks,
@@ -363,7 +363,7 @@ def test_the_table_of_formats_is_whole() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(CHECK)
 
 
-def test_the_table_of_exit_codes_is_that_of_the_help(run: Callable[..., Outcome]) -> None:
+def test_the_table_of_exit_codes_is_that_of_the_help(run: Run) -> None:
     told = {line[0] for line in part(run("check", "-h").out, "Exit codes:") if line[0].isdigit()}
     for document in (IN_CI, ROOT / "README.md"):
         rows = re.findall(r"^\| (\d) \| ", document.read_text("utf-8"), re.MULTILINE)

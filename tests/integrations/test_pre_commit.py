@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
+from tests.conftest import FIXTURES, ROOT, Fixture, Run, load_fixture
 from tests.support.package_source import copy_package
 from tests.support.tools import need_tool
 
@@ -46,9 +45,7 @@ def taken(*names: str) -> list[str]:
 
 
 class TestFiles:
-    def test_every_file_leads_to_its_checkpoint(
-        self, run: Callable[..., Outcome], fixture: Fixture
-    ) -> None:
+    def test_every_file_leads_to_its_checkpoint(self, run: Run, fixture: Fixture) -> None:
         """All files of a fixture name each checkpoint once, and any alone names one of them."""
         folder = FIXTURES / fixture.stem
         files = taken(*(str(path) for path in folder.rglob("*") if path.is_file()))
@@ -62,7 +59,7 @@ class TestFiles:
             (alone,) = run(*OPTIONS, file, "--format", "json").json["checkpoints"]
             assert alone["resolved"] in resolved
 
-    def test_the_checkpoint_is_called_by_its_prefix(self, run: Callable[..., Outcome]) -> None:
+    def test_the_checkpoint_is_called_by_its_prefix(self, run: Run) -> None:
         files = taken(*sorted(str(path) for path in STUCK.iterdir()))
         assert len(files) == 3
         (item,) = run(*OPTIONS, *files, "--format", "json").json["checkpoints"]

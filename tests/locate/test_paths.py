@@ -14,13 +14,9 @@ import numpy as np
 import pytest
 
 import bninspect
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import CLEAN, FIXTURES, STUCK, Run, load_fixture
 from tests.support.work import LINEAR, growth
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 KERAS = load_fixture("keras2_nested").path
 TRAINING = FIXTURES / "tf1_training_directory"
 SHARDED = load_fixture("tf1_layers_sharded").path

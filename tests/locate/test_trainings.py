@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import numpy as np
 import pytest
 
 from bninspect.model.filenames import counters
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import FIXTURES, Run, load_fixture
 from tests.support.pages import Page
 from tests.support.table_writer import write_bundle
-
-Run = Callable[..., Outcome]
 
 # Trained with its update ops until step 40, without them until step 60: see fixtures/make.
 STOPPED = FIXTURES / "tf1_history_stopped"

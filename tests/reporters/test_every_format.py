@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,9 @@ from hypothesis import given, settings
 
 from bninspect.cli.formats import CHECK, COMPARE, DUMP, LIST
 from bninspect.model.report import Report
-from tests.conftest import Outcome, parsed
+from tests.conftest import Run, parsed
 from tests.support.reports_in_memory import HOSTILE, hostile_reports, written
 from tests.support.table_writer import write_bundle
-
-Run = Callable[..., Outcome]
 
 
 @given(hostile_reports)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 
 from bninspect.model.report import Report
 from bninspect.reporters.escapes import printable
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import CLEAN, EMPTY, FIXTURES, STUCK, Run
 from tests.support.reports_in_memory import (
     checkpoint,
     finding,
@@ -22,11 +21,6 @@ from tests.support.reports_in_memory import (
     written,
 )
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
-EMPTY = load_fixture("tf1_lookalikes").path
 KNOWN = {"error", "warning", "notice", "debug", "group", "endgroup", "add-mask", "stop-commands"}
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from bninspect.errors import ReadProblem
 from bninspect.model.rule import SEVERITIES
-from tests.conftest import FIXTURES, Outcome, load_fixture, parsed, strict_validator
+from tests.conftest import (
+    CLEAN,
+    FIXTURES,
+    STUCK,
+    Run,
+    parsed,
+    strict_validator,
+)
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 MISSING = FIXTURES / "no_such_checkpoint"
 
 

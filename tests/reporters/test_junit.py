@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,7 +11,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from bninspect.model.report import Report
 from bninspect.reporters.escapes import printable
-from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
+from tests.conftest import CLEAN, EMPTY, FIXTURES, ROOT, STUCK, Run, load_fixture
 from tests.support.reports_in_memory import (
     checkpoint,
     finding,
@@ -22,12 +21,7 @@ from tests.support.reports_in_memory import (
     written,
 )
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 COLD = load_fixture("tf1_layers_too_few_steps")
-EMPTY = load_fixture("tf1_lookalikes").path
 MISSING = FIXTURES / "no_such_checkpoint"
 
 

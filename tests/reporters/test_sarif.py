@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -24,7 +23,7 @@ from bninspect.reporters import sarif
 from bninspect.reporters.escapes import printable
 from bninspect.rules import RULES
 from bninspect.rules.pages import page_of
-from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
+from tests.conftest import CLEAN, FIXTURES, ROOT, STUCK, Run, load_fixture
 from tests.support.reports_in_memory import (
     checkpoint,
     finding,
@@ -35,10 +34,6 @@ from tests.support.reports_in_memory import (
 )
 from tests.support.tools import need_tool
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
 HISTORY = FIXTURES / "tf1_history_forgotten"
 SCHEMA = json.loads((ROOT / "tests/schemas/sarif-2.1.0.json").read_text(encoding="utf-8"))
 STANDARD = Draft202012Validator(SCHEMA)

@@ -6,7 +6,7 @@ import importlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,8 @@ from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.reporters.html.layers import layer_view
 from bninspect.rules import pages
 from bninspect.runs.run import check_paths
-from tests.conftest import FIXTURES, Outcome
+from tests.conftest import FIXTURES, Run
 
-Run = Callable[..., Outcome]
 CORRECT = FIXTURES / "tf1_history_correct" / "model.ckpt-60"
 EARLIER = FIXTURES / "tf1_history_correct" / "model.ckpt-40"
 

@@ -6,13 +6,12 @@ broken twins, whose cause is what their files prove, or none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from bninspect.model.roles import STATISTICS
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import FIXTURES, Run, load_fixture
 
 ODD = {
     "update ops fetched by hand in session.run": "tf1_graph_run_by_hand",
@@ -80,7 +79,7 @@ BROKEN = {
 }
 
 
-def findings(run: Callable[..., Outcome], stem: str, *options: str) -> list[dict[str, Any]]:
+def findings(run: Run, stem: str, *options: str) -> list[dict[str, Any]]:
     """What the program finds in a fixture, which has no errors; with its history if it has one."""
     fixture = load_fixture(stem)
     history = "since" in fixture.expected
@@ -96,7 +95,7 @@ def findings(run: Callable[..., Outcome], stem: str, *options: str) -> list[dict
 
 
 @pytest.mark.parametrize("stem", ODD.values(), ids=ODD)
-def test_odd_trainings_are_clean(stem: str, run: Callable[..., Outcome]) -> None:
+def test_odd_trainings_are_clean(stem: str, run: Run) -> None:
     layers = load_fixture(stem).expected["layers"]
     assert layers
     assert layers
@@ -114,23 +113,21 @@ def test_odd_trainings_are_clean(stem: str, run: Callable[..., Outcome]) -> None
         "tf1_graph_update_ops_forgotten",
     ],
 )
-def test_no_note_asks_for_what_the_graph_tells(stem: str, run: Callable[..., Outcome]) -> None:
+def test_no_note_asks_for_what_the_graph_tells(stem: str, run: Run) -> None:
     """BN106 is judged by the graph's momentum, or cannot be judged by any."""
     outcome = run("check", load_fixture(stem).path, "--format", "json")
     assert not [note for note in outcome.json["checkpoints"][0]["notes"] if "not judged" in note]
 
 
 @pytest.mark.parametrize(("stem", "cause"), MEANT.values(), ids=MEANT)
-def test_what_is_meant_is_a_note(stem: str, cause: str, run: Callable[..., Outcome]) -> None:
+def test_what_is_meant_is_a_note(stem: str, cause: str, run: Run) -> None:
     found = findings(run, stem)
     assert found
     assert {(finding["severity"], finding["cause"]) for finding in found} == {("note", cause)}
 
 
 @pytest.mark.parametrize(("stem", "cause"), BROKEN.items(), ids=BROKEN)
-def test_broken_twins_have_the_cause_that_is_proved(
-    stem: str, cause: str | None, run: Callable[..., Outcome]
-) -> None:
+def test_broken_twins_have_the_cause_that_is_proved(stem: str, cause: str | None, run: Run) -> None:
     outcome = run("check", load_fixture(stem).path, "--format", "json")
     assert outcome.exit_code == 1
     (checkpoint,) = outcome.json["checkpoints"]

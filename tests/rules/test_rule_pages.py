@@ -6,7 +6,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,9 @@ from bninspect.model.layer import Change, Since
 from bninspect.model.rule import Cause, Rule
 from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
 from bninspect.rules.pages import page_of
-from tests.conftest import FIXTURES, ROOT, Outcome
+from tests.conftest import FIXTURES, ROOT, Run
 from tests.rules.test_samples import MISTAKEN
 from tests.support.layers_in_memory import bn, keras_layer
-
-Run = Callable[..., Outcome]
 
 PAGES: tuple[Rule | Cause, ...] = (*RULES, *CAUSES)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

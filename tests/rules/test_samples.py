@@ -19,11 +19,10 @@ import pytest
 
 from bninspect.rules import CAUSES, RULES
 from bninspect.rules.pages import page_of
-from tests.conftest import ROOT, Outcome
+from tests.conftest import ROOT, Run
 
 pytestmark = [pytest.mark.framework, pytest.mark.xdist_group("samples")]
 
-Run = Callable[..., Outcome]
 
 # name → the script, and what it needs in its environment
 FRAMEWORKS = {

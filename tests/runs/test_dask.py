@@ -11,21 +11,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bninspect.cli.formats import CHECK
 from bninspect.runs import dask as cluster_
-from tests.conftest import FIXTURES, ROOT, Outcome
+from tests.conftest import FIXTURES, ROOT, Run
 from tests.runs.test_parallel import make_models
 from tests.support.clusters import Cluster, cluster
 from tests.support.servers import Folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("dask")]
 
-Run = Callable[..., Outcome]
 SLOW = """
 import time
 import bninspect.runs.sequential

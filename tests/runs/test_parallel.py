@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from bninspect.cli.formats import CHECK
 from bninspect.config.model import make_config
 from bninspect.model.report import CheckpointReport
 from bninspect.runs.run import check_paths
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import FIXTURES, Run, load_fixture
 from tests.support.processes import (
     ENVIRONMENT,
     children,
@@ -32,8 +31,6 @@ from tests.support.processes import (
     program,
 )
 from tests.support.table_writer import write_bundle
-
-Run = Callable[..., Outcome]
 
 
 def layer(name: str, *, stuck: bool = False, channels: int = 4) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ import pytest
 
 import bninspect.runs.sequential
 from bninspect.cli.formats import CHECK
-from tests.conftest import FIXTURES, Outcome, parsed
+from tests.conftest import FIXTURES, Run, parsed
 from tests.runs.test_parallel import layer, make_models, start_slow
 from tests.support.table_writer import write_bundle
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture

@@ -28,12 +28,11 @@ from hypothesis import strategies as st
 from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
 from bninspect.runs.watch import DirectoryWatch, Pace
-from tests.conftest import FIXTURES, ROOT, Outcome, parsed
+from tests.conftest import FIXTURES, ROOT, Run, parsed
 from tests.support.processes import program
 from tests.support.table_writer import write_bundle
 from tests.trainings.watched import SAVES
 
-Run = Callable[..., Outcome]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 INTERVAL, GRACE = 10.0, 60.0
 HISTORY = FIXTURES / "tf1_history_stopped"

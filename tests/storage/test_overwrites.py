@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Outcome, load_fixture
-
-Run = Callable[..., Outcome]
+from tests.conftest import Run, load_fixture
 
 # Of each container a checkpoint, and the one that is written over it.
 PAIRS = {

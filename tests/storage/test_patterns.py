@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 
 from bninspect.storage import run_scope
 from bninspect.storage.patterns import matching
-from tests.conftest import Outcome, load_fixture
-
-Run = Callable[..., Outcome]
+from tests.conftest import Run, load_fixture
 
 KERAS = load_fixture("keras2_nested").path
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bninspect.storage.signatures import begins_as_v1, other_format
-from tests.conftest import FIXTURES, Outcome
+from tests.conftest import FIXTURES, Run
 from tests.support.table_writer import (
     SliceMeta,
     bytes_field,
@@ -25,8 +25,6 @@ from tests.support.table_writer import (
     varint,
     write_slices,
 )
-
-Run = Callable[..., Outcome]
 
 
 def numpy_bytes(save: Callable[..., None], **values: object) -> bytes:

@@ -22,12 +22,10 @@ from bninspect.model.report import CheckpointReport
 from bninspect.model.roles import ROLES
 from bninspect.reporters.compare_text import write_comparison
 from bninspect.verdicts.comparison import Comparison, compare_checkpoints
-from tests.conftest import FIXTURES, Outcome
+from tests.conftest import FIXTURES, Run
 from tests.support.layers_in_memory import bn
 from tests.support.table_writer import write_bundle
 from tests.support.work import LINEAR, growth
-
-Run = Callable[..., Outcome]
 
 CORRECT = FIXTURES / "tf1_history_correct"
 FORGOTTEN = FIXTURES / "tf1_history_forgotten"

@@ -15,17 +15,14 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.conftest import FIXTURES, ROOT, Outcome
+from tests.conftest import FIXTURES, ROOT, Outcome, Run
 from tests.support.table_writer import write_bundle
-
-Run = Callable[..., Outcome]
 
 CORRECT = FIXTURES / "tf1_history_correct"
 FORGOTTEN = FIXTURES / "tf1_history_forgotten"

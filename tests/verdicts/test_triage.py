@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,9 @@ from hypothesis import strategies as st
 import bninspect
 from bninspect.model.report import CheckpointReport
 from bninspect.verdicts.baseline import Entry, place_of, read_baseline, write_baseline
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import CLEAN, EMPTY, FIXTURES, STUCK, Run, load_fixture
 from tests.support.table_writer import write_bundle
 
-Run = Callable[..., Outcome]
-
-CLEAN = load_fixture("tf1_layers_correct").path
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
-EMPTY = load_fixture("tf1_lookalikes").path
 STOPPED = load_fixture("tf1_history_stopped").path.parent
 OTHER = FIXTURES / "keras2_history_frozen" / "epoch-6.h5"
 MISSING = FIXTURES / "no_such_checkpoint"

@@ -15,7 +15,7 @@ from bninspect.evidence.structure import dataflow
 from bninspect.evidence.structure.layers import layers_by_structure
 from bninspect.formats.tensorflow.graph_def import read_graphs
 from bninspect.model.graph import ARGUMENT, Constant, Function, Graph
-from tests.conftest import FIXTURES, Outcome
+from tests.conftest import FIXTURES, Run
 from tests.support.layers_in_memory import checkpoint
 from tests.support.work import LINEAR, growth
 
@@ -121,9 +121,7 @@ def test_a_graph_that_takes_too_many_steps_is_given_up(monkeypatch: pytest.Monke
         layers_by_structure(checkpoint(["v0"]), [normalizations(100, length=300)])
 
 
-def test_a_graph_that_is_given_up_is_a_note(
-    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_that_is_given_up_is_a_note(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataflow, "_STEPS", 10)
     monkeypatch.setattr(dataflow, "_STEPS_OF_NODE", 0)
     outcome = run("check", FIXTURES / "tf1_graph_own_names" / "model.ckpt-60")

@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,9 @@ from bninspect.storage.remote import cache, stores
 from bninspect.storage.remote.ranges import Range
 from bninspect.storage.run_scope import begin_run
 from bninspect.storage.source import Window
-from tests.conftest import Outcome, load_fixture
+from tests.conftest import Run, load_fixture
 from tests.support.servers import Folder
 
-Run = Callable[..., Outcome]
 MEMBERS = ("gamma", "beta", "moving_mean", "moving_variance")
 LAYERS = 150
 KERNEL = 24 << 10  # bytes; with the optimizer's, 7 MB

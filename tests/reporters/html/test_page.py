@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,12 @@ from bninspect.reporters.html.layers import anchor, layer_view
 from bninspect.reporters.html.page import HtmlReport
 from bninspect.reporters.html.rendering import render
 from bninspect.rules import RULES
-from tests.conftest import FIXTURES, ROOT, Fixture, Outcome, load_fixture
+from tests.conftest import CLEAN, FIXTURES, ROOT, STUCK, Fixture, Run, load_fixture
 from tests.support.layers_in_memory import bn
 from tests.support.pages import Page, keep_to_themselves, whole_page, write_resnet
 from tests.support.reports_in_memory import HOSTILE, checkpoint, finding, hostile_reports, report
 from tests.support.table_writer import write_bundle
 
-Run = Callable[..., Outcome]
-
-STUCK = load_fixture("tf1_layers_update_ops_forgotten").path
-CLEAN = load_fixture("tf1_layers_correct").path
 STOPPED = FIXTURES / "tf1_history_stopped"
 NAMES = ["conv1/batch_normalization", "conv2/batch_normalization", "dense/batch_normalization"]
 MISSING = FIXTURES / "no_such_checkpoint"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FIXTURES, Outcome
+from tests.conftest import FIXTURES, Run
 from tests.storage.remote.test_servers import forget_clients
 from tests.support.servers import (
     Answer,
@@ -36,7 +36,6 @@ from tests.support.tools import need_tool
 
 pytestmark = pytest.mark.servers
 
-Run = Callable[..., Outcome]
 
 GOOD = FIXTURES / "keras2_functional_correct/model.h5"
 KEY = "wJalrXUtn/FEMI/K7MDENG"  # of AWS's form: it has slashes

@@ -29,10 +29,9 @@ from bninspect.storage.remote.cache import RemoteObject
 from bninspect.storage.remote.listings import Listings
 from bninspect.storage.remote.ranges import CachedBytes, Range, merged
 from bninspect.storage.remote.stores import Info
-from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
+from tests.conftest import FIXTURES, ROOT, Run, load_fixture
 from tests.support.servers import Answer, Folder, Request, on, refusing, with_headers
 
-Run = Callable[..., Outcome]
 SECRET = "never5ecret"  # noqa: S105 - of no server
 QUERY = f"?X-Amz-Credential=AKIA{SECRET}&X-Amz-Signature={SECRET}"
 

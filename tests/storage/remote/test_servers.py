@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import FIXTURES, Outcome, load_fixture
+from tests.conftest import FIXTURES, Outcome, Run, load_fixture
 from tests.support.servers import (
     NO_CREDENTIALS,
     SECRET,
@@ -51,7 +51,6 @@ from tests.support.table_writer import index_path, shard_path, write_bundle
 
 pytestmark = pytest.mark.servers
 
-Run = Callable[..., Outcome]
 
 # One of each container, and of each way in which one lies in several files.
 STEMS = (

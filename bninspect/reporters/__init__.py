@@ -1,1 +1,1 @@
-"""A reporter is one function that writes a report to a stream; machine formats are plain text."""
+"""Reporters: functions and classes that write a report to a stream, one module per format."""

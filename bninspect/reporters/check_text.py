@@ -30,8 +30,8 @@ _NAMED = 3
 class TextReport:
     """Writer of a run as text: `quiet` leaves the verdicts, `verbose` names every layer.
 
-    `width` is None where the stream is no terminal. Of several checkpoints the first line is the
-    verdict on all, so that nothing is written before the end; then each has its own.
+    `width` is None if the stream is no terminal. With several checkpoints, the first line is the
+    verdict on all of them, so nothing is written before the end.
     """
 
     needs_layers = False
@@ -62,8 +62,8 @@ class TextReport:
         several = len(report.checkpoints) > 1
         lines = self._lines
         if several:
-            worst, told = verdict_on_all(report)
-            lines = [f"{paint(worst, color=self._color)}  {printable(told)}", "", *lines]
+            worst, sentence = verdict_on_all(report)
+            lines = [f"{paint(worst, color=self._color)}  {printable(sentence)}", "", *lines]
         if not self._quiet or several or report.interrupted:
             if several and lines[-1]:
                 lines.append("")
@@ -93,9 +93,8 @@ def explain(report: Report, *, verbose: bool = False) -> str:
 class ConciseReport:
     """Writer of one line per finding as it arrives: `PATH: CODE severity LAYER: message`.
 
-    That is for grep and editors. A checkpoint that cannot be read, has no BN layer, or none that
-    could be compared where that was asked for, has a line that says so; so has each group that may
-    be a BN layer and was not checked.
+    The format is for grep and editors. There is also a line for a checkpoint that cannot be read,
+    has no BN layer or none that could be compared (--since), and for each unchecked group.
     """
 
     needs_layers = False
@@ -110,20 +109,20 @@ class ConciseReport:
         self._stream.flush()
 
     def end(self, _: Report) -> None:
-        """Write the lines of all checkpoints, then those about the run."""
+        """Do nothing: each checkpoint's lines are written by `add`."""
 
 
 def _concisely(item: CheckpointReport) -> Iterator[str]:
     if item.error:
         error = item.error
-        told = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
-        yield f"{error.kind}: {told}"
+        message = f"{error.message}. {error.hint}" if error.path == item.path else str(error)
+        yield f"{error.kind}: {message}"
     elif not item.layer_count:
         yield f"none: {nothing_checked(item)}"
     if item.since is not None and item.none_compared:
         yield f"none: no BN layer could be compared with {item.since.path}"
-    for one in item.unchecked:
-        yield f"unchecked: {one.name}: {one.reason}"
+    for group in item.unchecked:
+        yield f"unchecked: {group.name}: {group.reason}"
     for finding in item.findings:
         yield f"{finding.rule.code} {finding.severity} {finding.layer}: {finding.message}"
 
@@ -161,7 +160,7 @@ def entries(
 ) -> list[str]:
     """Return the lines of findings: one entry for all that say the same, after an empty line.
 
-    `source` is what a cause that is not proved cannot be told from.
+    `source` names what was read, for the words about a cause that is not proved.
     """
     lines = []
     for group in grouped(findings):
@@ -215,7 +214,7 @@ def evidence_of(group: list[Finding], *, verbose: bool) -> list[str]:
     A fact that names its layer needs no number.
     """
     counts = Counter(fact for finding in group for fact in finding.evidence)
-    own = {fact for one in group for fact in one.evidence if f"`{one.layer}`" in fact}
+    own = {fact for finding in group for fact in finding.evidence if f"`{finding.layer}`" in fact}
     facts = [
         fact if count == len(group) or fact in own else f"{fact} ({plural(count, 'layer')})"
         for fact, count in counts.items()

@@ -16,7 +16,7 @@ def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
     `checkpoints` are those that were compared, oldest first, and `unreadable` the others, as in a
     report but without layers. Each of `layers` has
 
-    - `name`, and `names`: what each checkpoint calls it, null where it is not;
+    - `name`, and `names`: the layer's name in each checkpoint, null if it has no such layer;
     - `family`, `channels`, `dtype`, `trainable` of the newest checkpoint that has it;
     - `members`: for each of the four `moved` (in any interval; null: nothing to compare),
       `largest_change` from the first to the last checkpoint that have it, and `intervals`, one from
@@ -29,8 +29,8 @@ def write_comparison_json(comparison: Comparison, stream: TextIO) -> None:
     - `events`: sentences on what happened to the layer itself.
 
     `largest_change` of the mean is in standard deviations, of the variance the share by which the
-    standard deviation changed, of gamma and beta the number itself (see `evidence.history`); null
-    where nothing is stored to measure it by. `findings` are those of a report, with `from` and
+    standard deviation changed, of gamma and beta the number itself (see `evidence.changes`); null
+    if nothing is stored to measure it by. `findings` are those of a report, with `from` and
     `to`: BN107, BN301 and BN302. One that does not last up to the newest checkpoint is a warning at
     most.
     `summary.compared` counts the layers of which anything could be compared.
@@ -69,16 +69,18 @@ def _layer_history(layer: LayerHistory) -> dict[str, Any]:
     lost = layer.lasting(layer.not_finite)
     return {
         "name": layer.name,
-        "names": [None if one is None else one.name for one in layer.layers],
+        "names": [None if bn_layer is None else bn_layer.name for bn_layer in layer.layers],
         "family": last.family,
         "channels": last.channels,
         "dtype": last.dtype,
         "trainable": last.trainable,
         "members": {role: _member_history(layer, role) for role in ROLES},
         "still_since": layer.still_since,
-        "stretches": [_stretch(one) | {"never_moved": one.never_moved} for one in layer.stretches],
+        "stretches": [
+            _stretch(stretch) | {"never_moved": stretch.never_moved} for stretch in layer.stretches
+        ],
         "not_finite_since": None if lost is None else lost.first,
-        "not_finite": [_stretch(one) for one in layer.not_finite],
+        "not_finite": [_stretch(stretch) for stretch in layer.not_finite],
         "events": list(layer.events),
     }
 

@@ -1,7 +1,7 @@
 """`compare` as text and CSV: what changed in each layer.
 
-Plain text without rich: rows are as wide as they need to be, and where a terminal is too narrow for
-a name it gets a line of its own. Names are never cut, so that they can be copied.
+Rows are as wide as they need to be. If the terminal is too narrow for a name, the name gets a line
+of its own: names are never cut, so that they can be copied.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from bninspect.wording import and_more, plural
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = ".:-=+*#@"
 _STILL, _UNKNOWN, _WRONG = "_", "?", "!"
-# How much is shown without --verbose, and of the trend always.
+# How much is shown without --verbose; of the trend, always.
 _SHOWN_LAYERS = 25
 _SHOWN_CHECKPOINTS = 12
 _SHOWN_EVENTS = 10
 _TREND = 16
 _SHORTEST_NAME = 16
-# What the last column gets beside a long name; where it holds paths, they stand out.
+# The width of the last column beside a long name; longer paths stick out of it.
 _LAST_COLUMN = 24
 _HEADS: dict[Role, str] = {
     "gamma": "gamma",
@@ -51,12 +51,12 @@ def write_comparison(
 ) -> None:
     """Write the verdict, then one row per layer, then the findings and their fixes.
 
-    `quiet` leaves the verdict, `verbose` shows every layer and checkpoint. `width` is None where
-    the stream is no terminal: then names are as long as they are.
+    `quiet` leaves the verdict, `verbose` shows every layer and checkpoint. `width` is None if the
+    stream is no terminal: then no name gets a line of its own.
     """
     folded = prose_width(width)
-    status, told = _verdict(comparison)
-    lines = [f"{paint(status, color=color)}  {printable(told)}"]
+    status, sentence = _verdict(comparison)
+    lines = [f"{paint(status, color=color)}  {printable(sentence)}"]
     lines += [
         f"{paint('ERROR', color=color)}  {printable(str(item.error))}"
         for item in comparison.unreadable
@@ -77,21 +77,18 @@ def write_comparison(
 def write_csv(comparison: Comparison, stream: TextIO) -> None:
     """Write one row per layer, member and interval, with numbers in full precision.
 
-    `moved` is true or false, and `largest_change` empty where there is nothing to measure it by
-    (`evidence.history` says in which unit it is). `finding` and `cause` are those of the member in
-    the interval, several apart by spaces. What could not be compared has no row.
+    `moved` is true or false, and `largest_change` empty if there is nothing to measure it by
+    (`evidence.changes` states its unit). `finding` and `cause` are those of the member in the
+    interval, separated by spaces. Members that could not be compared have no row.
     """
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        [
-            *("layer", "member", "from", "to", "from_step", "to_step", "moved", "largest_change"),
-            *("finding", "cause"),
-        ]
-    )
+    head = "layer,member,from,to,from_step,to_step,moved,largest_change,finding,cause"
+    writer.writerow(head.split(","))
     for layer in comparison.layers:
+        name = csv_text(layer.name)
         for interval, changes in enumerate(layer.changes):
             ends = comparison.checkpoints[interval : interval + 2]
-            places = [csv_text(item.path) for item in ends]
+            paths = [csv_text(item.path) for item in ends]
             steps = ["" if item.step is None else item.step for item in ends]
             for role in ROLES:
                 if role in changes:
@@ -101,17 +98,8 @@ def write_csv(comparison: Comparison, stream: TextIO) -> None:
                     judged = list(_judged(layer, role, interval))
                     codes = " ".join(finding.rule.code for finding in judged)
                     causes = " ".join(finding.cause for finding in judged if finding.cause)
-                    row = [
-                        csv_text(layer.name),
-                        role,
-                        *places,
-                        *steps,
-                        moved,
-                        largest,
-                        codes,
-                        causes,
-                    ]
-                    writer.writerow(row)
+                    numbers = [*steps, moved, largest]
+                    writer.writerow([name, role, *paths, *numbers, codes, causes])
 
 
 def _judged(layer: LayerHistory, role: Role, interval: int) -> Iterable[Finding]:
@@ -167,20 +155,20 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
     total = plural(len(layers), "BN layer")
     compared = [layer for layer in layers if layer.compared]
     lost = len(layers) - len(compared)
-    besides = f"; {lost} cannot be compared" if lost else ""
+    uncompared = f"; {lost} cannot be compared" if lost else ""
     if errors := _hit(comparison, "error"):
-        return "FAIL", f"{ends}: {errors}{besides}"
+        return "FAIL", f"{ends}: {errors}{uncompared}"
     if warnings := _hit(comparison, "warning"):
-        return "WARN", f"{ends}: {warnings}{besides}"
+        return "WARN", f"{ends}: {warnings}{uncompared}"
     if not compared:
         return "NONE", f"{ends}: {_why_not_compared(comparison)}"
     moved = sum(layer.moved(*STATISTICS) for layer in compared)
     if not any(layer.moved(*ROLES) for layer in compared):
         in_all = total if not lost else f"{len(compared)} of {total}"
-        return "SAME", f"{ends}: nothing moved in {in_all}{besides}"
+        return "SAME", f"{ends}: nothing moved in {in_all}{uncompared}"
     notes = sum(bool(layer.findings) for layer in layers)
     stood = f"; {notes} stood still (BN107, a note)" if notes else ""
-    return "PASS", f"{ends}: the statistics of {moved} of {total} moved{stood}{besides}"
+    return "PASS", f"{ends}: the statistics of {moved} of {total} moved{stood}{uncompared}"
 
 
 def _against_the_steps(comparison: Comparison) -> str:
@@ -199,14 +187,18 @@ def _why_not_compared(comparison: Comparison) -> str:
     if not layers:
         return "no BN layer"
     total = plural(len(layers), "BN layer")
-    there = [layer for layer in layers if sum(one is not None for one in layer.layers) > 1]
-    if not there:
+    comparable = [
+        layer for layer in layers if sum(bn_layer is not None for bn_layer in layer.layers) > 1
+    ]
+    if not comparable:
         return f"none of {total} is in two checkpoints to compare"
-    told = f"nothing of {total} can be compared"
-    seen = (one for layer in there for one in layer.layers if one is not None)
-    if not any(values.channels for one in seen for values in one.values.values()):
-        return f"{told}: none has a value"
-    return f"{told}: of {len(there)} the type or the number of channels changed"
+    head = f"nothing of {total} can be compared"
+    bn_layers = (
+        bn_layer for layer in comparable for bn_layer in layer.layers if bn_layer is not None
+    )
+    if not any(values.channels for bn_layer in bn_layers for values in bn_layer.values.values()):
+        return f"{head}: none has a value"
+    return f"{head}: of {len(comparable)} the type or the number of channels changed"
 
 
 def _hit(comparison: Comparison, severity: Severity) -> str:
@@ -222,19 +214,19 @@ def _hit(comparison: Comparison, severity: Severity) -> str:
                     stretches.setdefault(finding.rule.code, []).append(stretch)
                     names.setdefault(finding.rule.code, set()).add(layer.name)
     total = plural(len(comparison.layers), "BN layer")
-    told = []
+    parts = []
     for code in sorted(rules, key=lambda code: (-len(names[code]), code)):
         called = code if severity == "error" else f"{code}, a {severity}"
         when = _when(comparison, stretches[code])
-        told.append(f"{len(names[code])} of {total}: {rules[code].summary} ({called}){when}")
-    return "; ".join(told)
+        parts.append(f"{len(names[code])} of {total}: {rules[code].summary} ({called}){when}")
+    return "; ".join(parts)
 
 
 def _when(comparison: Comparison, stretches: Sequence[Stretch]) -> str:
     """Return the interval of all findings, if they share one."""
-    if all(one.never_moved and _lasts(comparison, one) for one in stretches):
+    if all(stretch.never_moved and _lasts(comparison, stretch) for stretch in stretches):
         return ", never moved: still initial (BN101)"
-    times = {comparison.when(one) for one in stretches}
+    times = {comparison.when(stretch) for stretch in stretches}
     return f", {times.pop()}" if len(times) == 1 else ""
 
 
@@ -247,9 +239,9 @@ def _checkpoints(comparison: Comparison, *, verbose: bool) -> list[str]:
     items = list(enumerate(comparison.checkpoints))
     width = len(str(len(items)))
     steps = ["" if item.step is None else f"step {item.step}" for _, item in items]
-    room = max(map(len, steps)) + 2 if any(steps) else 0
+    step_width = max(map(len, steps)) + 2 if any(steps) else 0
     lines = [
-        f"  {number + 1:>{width}}  {steps[number].ljust(room)}{printable(item.path)}"
+        f"  {number + 1:>{width}}  {steps[number].ljust(step_width)}{printable(item.path)}"
         for number, item in items
     ]
     half = _SHOWN_CHECKPOINTS // 2
@@ -289,11 +281,11 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
     )
     lines += ["", *wrap("", about, prose_width(width), 0)]
     if trends:
-        told = "trend: the statistics from each checkpoint to the next, _ still, ? not compared"
+        legend = "trend: the statistics from each checkpoint to the next, _ still, ? not compared"
         drawn = "".join(row.cells[len(_HEADS)] for row in rows[1:])
         if _WRONG in drawn:
-            told += f", {_WRONG} from or to NaN, infinity or a variance below 0"
-        lines += wrap("", told, prose_width(width), 0)
+            legend += f", {_WRONG} from or to NaN, infinity or a variance below 0"
+        lines += wrap("", legend, prose_width(width), 0)
     return lines
 
 
@@ -320,14 +312,14 @@ def _aligned(rows: Sequence[_Row], width: int | None) -> list[str]:
     widths = [max(map(len, column)) for column in columns]
     beside = sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _LAST_COLUMN)
     longest = max(len(row.name) for row in rows)
-    room = longest if width is None else min(longest, max(width - beside, _SHORTEST_NAME))
+    name_width = longest if width is None else min(longest, max(width - beside, _SHORTEST_NAME))
     lines = []
     for name, cells in rows:
         padded = "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True))
-        if len(name) > room:
+        if len(name) > name_width:
             lines.append(name)
             name = ""  # noqa: PLW2901 - it has been written
-        lines.append(f"{name.ljust(room)}  {padded}".rstrip())
+        lines.append(f"{name.ljust(name_width)}  {padded}".rstrip())
     return lines
 
 
@@ -370,8 +362,8 @@ def _trend(layer: LayerHistory, bars: str) -> str:
     highest = max(finite, default=0.0)
     later = layer.layers[-len(intervals) :]
     return "".join(
-        _WRONG if _is_wrong(one) else _bar(interval, highest, bars)
-        for interval, one in zip(intervals, later, strict=True)
+        _WRONG if _is_wrong(bn_layer) else _bar(interval, highest, bars)
+        for interval, bn_layer in zip(intervals, later, strict=True)
     )
 
 
@@ -390,9 +382,9 @@ def _bar(interval: Sequence[Change], highest: float, bars: str) -> str:
 
 def _events(comparison: Comparison, width: int, *, verbose: bool) -> list[str]:
     """Return the lines about layers that came, went or changed."""
-    told = [f"{layer.name}: {event}" for layer in comparison.layers for event in layer.events]
-    shown = told if verbose else told[:_SHOWN_EVENTS]
+    events = [f"{layer.name}: {event}" for layer in comparison.layers for event in layer.events]
+    shown = events if verbose else events[:_SHOWN_EVENTS]
     lines = [line for event in shown for line in wrap("  ", event, width, 6)]
-    if len(shown) < len(told):
-        lines.append(f"  {and_more(len(told) - len(shown))} (--verbose)")
+    if len(shown) < len(events):
+        lines.append(f"  {and_more(len(events) - len(shown))} (--verbose)")
     return ["", "the layers themselves:", *lines] if lines else []

@@ -66,7 +66,7 @@ def _value(config: Config, key: str) -> Any:
             patterns.setdefault(role, []).append(expression.pattern)
         return patterns
     if key == "suppress":
-        return [_suppression(one) for one in value]
+        return [_suppression(suppression) for suppression in value]
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -83,12 +83,12 @@ def _suppression(suppression: Suppression) -> dict[str, Any]:
 def _shown(key: str, value: Any) -> list[str]:
     """Return a value as lines: one, or one for each suppression."""
     if key == "suppress":
-        return [_told(one) for one in value] or ["none"]
+        return [_in_words(suppression) for suppression in value] or ["none"]
     if isinstance(value, dict):
         pairs = [
-            f"{name} = {one}"
-            for name, each in value.items()
-            for one in (each if isinstance(each, list) else [each])
+            f"{name} = {item}"
+            for name, entry in value.items()
+            for item in (entry if isinstance(entry, list) else [entry])
         ]
         return [", ".join(pairs) or "none"]
     if isinstance(value, list):
@@ -96,7 +96,7 @@ def _shown(key: str, value: Any) -> list[str]:
     return ["none" if value is None else str(value)]
 
 
-def _told(suppression: dict[str, Any]) -> str:
+def _in_words(suppression: dict[str, Any]) -> str:
     until = f" until {suppression['expires']}" if suppression["expires"] else ""
     rules = ", ".join(suppression["rules"])
     return f"{rules} in {suppression['layer']!r}{until}: {suppression['reason']}"

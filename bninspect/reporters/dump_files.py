@@ -26,7 +26,7 @@ def write_csv(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -
     writer = csv.writer(stream, lineterminator="\n")
     first = ["checkpoint"] if several else []
     writer.writerow([*first, "layer", "channel", *ROLES, "scale", "shift"])
-    for path, layer, result in _each(dumps):
+    for path, layer, result in _results(dumps):
         first = [csv_text(path)] if several else []
         name = csv_text(layer.name)
         arrays = columns(layer, result).values()
@@ -45,7 +45,7 @@ def write_npz(dumps: Sequence[Dump], stream: BinaryIO, *, several: bool = False)
     Of several checkpoints, the names begin with the checkpoint's path.
     """
     arrays = {}
-    for path, layer, result in _each(dumps):
+    for path, layer, result in _results(dumps):
         group = f"{printable(path)}/{layer.name}" if several else layer.name
         for name, array in columns(layer, result).items():
             if array is not None:
@@ -53,7 +53,7 @@ def write_npz(dumps: Sequence[Dump], stream: BinaryIO, *, several: bool = False)
     np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _each(dumps: Sequence[Dump]) -> Iterator[tuple[str, BNLayer, Inference]]:
+def _results(dumps: Sequence[Dump]) -> Iterator[tuple[str, BNLayer, Inference]]:
     return ((item.path, layer, result) for item, layers in dumps for layer, result in layers)
 
 

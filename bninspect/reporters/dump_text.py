@@ -36,8 +36,8 @@ def write_dump(
     `quiet` leaves the tables, `verbose` shows every channel.
     """
     bars = _BARS if is_unicode(stream) else _ASCII_BARS
-    every = ((item, layer, result) for item, layers in dumps for layer, result in layers)
-    for index, (report, layer, result) in enumerate(every):
+    results = ((item, layer, result) for item, layers in dumps for layer, result in layers)
+    for index, (report, layer, result) in enumerate(results):
         if index:
             write_line(stream, "")
         if not quiet:
@@ -57,10 +57,10 @@ def _formula(layer: BNLayer, result: Inference) -> str:
     if result.scale is None:
         return "no scale and shift: a statistic is missing or unwritten, or the members do not fit"
     gamma = "gamma" if not layer.gamma_offset else f"(gamma + {layer.gamma_offset:g})"
-    told = "assumed, none is stored" if result.assumed else "stored"
+    origin = "assumed, none is stored" if result.assumed else "stored"
     return (
         f"y = x * scale + shift, scale = {gamma} / sqrt(moving_variance + {result.epsilon:g}),"
-        f" shift = beta - moving_mean * scale (epsilon {told})"
+        f" shift = beta - moving_mean * scale (epsilon {origin})"
     )
 
 
@@ -119,7 +119,9 @@ def _cells(
         portion = channels[start : start + _PORTION]
         texts = [list(map(str, portion))]
         for array in shown.values():
-            values = array[[one for one in portion if one < array.size]].astype(np.float64)
+            values = array[[channel for channel in portion if channel < array.size]].astype(
+                np.float64
+            )
             cells = [f"{value:.6g}" for value in values.tolist()]
             texts.append(cells + [""] * (len(portion) - len(cells)))
         yield list(zip(*texts, strict=True))

@@ -1,4 +1,4 @@
-"""Escapes for untrusted text: what steers a terminal, the log of a CI system or a spreadsheet.
+"""Escapes for untrusted text: control characters, logging commands, spreadsheet formulas.
 
 Names in a file are untrusted. Every reporter writes them through these functions, and nothing else
 escapes them.
@@ -18,9 +18,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: str) -> str:
-    r"""Escape what steers a terminal or the log of a CI system, as `\x1b` in a string of Python.
+    r"""Escape characters that control a terminal or a CI log, as `\x1b` in a Python string.
 
-    That is every character that is not printable (bidirectional marks among them), and the second
+    These are all characters that are not printable (bidirectional marks among them), and the second
     character of a logging command.
     """
     if not text.isprintable():

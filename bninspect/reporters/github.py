@@ -2,8 +2,8 @@
 
 A line `::error file=…,title=…::message` is a command. In message and properties `%`, CR and LF are
 escaped, in properties `:` and `,` too (actions/toolkit, packages/core/src/command.ts; unescaped in
-actions/runner, src/Runner.Common/ActionCommand.cs). `escapes` sees to it that
-no other line is one.
+actions/runner, src/Runner.Common/ActionCommand.cs). `escapes` keeps every other line from being
+taken for a command.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class _Annotation(NamedTuple):
 class GithubReport:
     """Writer of a run as text for the log, then one annotation per rule and checkpoint.
 
-    Gravest first; if GitHub would not show all, the last one says how many are left out. `quiet`
-    and `verbose` are for the text, which is whole if annotations are left out. That nothing
-    was checked or compared is an error unless `allow_empty`.
+    The gravest come first. If GitHub would not show all, the last one counts those left out.
+    `quiet` and `verbose` change the text, which is complete if annotations are left out. A run
+    that checked or compared nothing is an error unless `allow_empty`.
     """
 
     needs_layers = False
@@ -104,15 +104,15 @@ def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
 def _on_unchecked(item: CheckpointReport) -> _Annotation:
     """Return the notice of the groups that may be BN layers and were not judged."""
     groups = (
-        _cut(f"{_cut(one.name, _LONGEST_NAME)}: {one.reason}", _LONGEST_LINE)
-        for one in item.unchecked[:_NAMED]
+        _cut(f"{_cut(group.name, _LONGEST_NAME)}: {group.reason}", _LONGEST_LINE)
+        for group in item.unchecked[:_NAMED]
     )
     title = f"{plural(len(item.unchecked), 'group')} not checked"
     return _Annotation("notice", title, (_cut(item.path, _LONGEST_LINE), *groups), _place(item))
 
 
 def _why_not_checked(report: Report) -> str:
-    unchecked = [one.name for item in report.checkpoints for one in item.unchecked]
+    unchecked = [group.name for item in report.checkpoints for group in item.unchecked]
     if not report.layer_count and unchecked:
         names = ", ".join(_cut(name, _LONGEST_NAME) for name in unchecked[:_NAMED])
         return f"No BN layer could be checked; what may be one: {names}."
@@ -166,21 +166,25 @@ def _within_limits(annotations: Sequence[_Annotation]) -> list[_Annotation]:
     """Return as many annotations of each level as a step may have, and one that counts the rest."""
     shown: dict[Level, list[_Annotation]] = {level: [] for level in _LEVELS.values()}
     left_out: list[_Annotation] = []
-    for one in annotations:
-        (shown[one.level] if len(shown[one.level]) < _PER_LEVEL else left_out).append(one)
+    for annotation in annotations:
+        (shown[annotation.level] if len(shown[annotation.level]) < _PER_LEVEL else left_out).append(
+            annotation
+        )
     if not left_out:
         return list(annotations)
-    kept = [one for level in shown.values() for one in level]
-    level = min((one.level for one in left_out), key=list(shown).index)
-    place = max(index for index, one in enumerate(kept) if one.level == level)
-    left_out.append(kept.pop(place))
+    remaining = [annotation for level in shown.values() for annotation in level]
+    level = min((annotation.level for annotation in left_out), key=list(shown).index)
+    last = max(index for index, annotation in enumerate(remaining) if annotation.level == level)
+    left_out.append(remaining.pop(last))
     counts = (
-        plural(sum(one.level == each for one in left_out), word)
-        for each, word in zip(shown, SEVERITIES, strict=True)
-        if any(one.level == each for one in left_out)
+        plural(sum(annotation.level == level_left_out for annotation in left_out), word)
+        for level_left_out, word in zip(shown, SEVERITIES, strict=True)
+        if any(annotation.level == level_left_out for annotation in left_out)
     )
-    told = f"GitHub shows {_PER_LEVEL} annotations of a kind. The log of the step has the others."
-    return [*kept, _Annotation(level, f"not shown here: {', '.join(counts)}", (told,))]
+    sentence = (
+        f"GitHub shows {_PER_LEVEL} annotations of a kind. The log of the step has the others."
+    )
+    return [*remaining, _Annotation(level, f"not shown here: {', '.join(counts)}", (sentence,))]
 
 
 def _command(annotation: _Annotation) -> str:

@@ -42,8 +42,8 @@ def schema_text() -> str:
 class JsonReport:
     """Writer of a report, each checkpoint as it arrives; without `findings` for `list`.
 
-    `summary.baseline` is there where one was used; its `gone` is null where that cannot be told.
-    `summary.interrupted` is there, and true, if more checkpoints were named than looked at.
+    `summary.baseline` is present if a baseline was used; its `gone` is null if not everything could
+    be read. `summary.interrupted` is present, and true, if not all named checkpoints were read.
     """
 
     needs_layers = True
@@ -99,20 +99,20 @@ class CheckLines:
     def add(self, item: CheckpointReport) -> None:
         """Write the line of one checkpoint."""
         if item.line is None:
-            told = {"event": "checkpoint", "settings": self._settings, "state": item.state}
+            head = {"event": "checkpoint", "settings": self._settings, "state": item.state}
             more = {
                 "known": [finding_document(finding) for finding in item.known],
                 "names": list(item.without_layers().names),
             }
-            _write_line(told | _checkpoint(item, findings=True) | more, self._stream)
+            _write_line(head | _checkpoint(item, findings=True) | more, self._stream)
         elif not self._appends:
             self._stream.write(item.line + "\n")
 
     def end(self, report: Report) -> None:
-        """Write the end of the document: notes and counts."""
+        """Write the line of the summary: notes and counts."""
         summary = _summary(report, findings=True)
-        told = {"event": "summary", "notes": list(report.notes), "summary": summary}
-        _write_line(told, self._stream)
+        document = {"event": "summary", "notes": list(report.notes), "summary": summary}
+        _write_line(document, self._stream)
 
 
 class JsonLines:
@@ -129,7 +129,7 @@ class JsonLines:
         self._write("checkpoint", moment, _checkpoint(item, findings=True))
 
     def end(self, conclusion: Conclusion, moment: datetime) -> None:
-        """Write the end of the document: notes and counts."""
+        """Write the line of the summary: how the watch ended, notes and counts."""
         tally = conclusion.tally
         summary: dict[str, Any] = {
             "checkpoints": tally.checkpoints + len(tally.unreadable),
@@ -153,8 +153,8 @@ class JsonLines:
         self._write("summary", moment, document)
 
     def _write(self, event: str, moment: datetime, document: dict[str, Any]) -> None:
-        told = {"event": event, "time": moment.isoformat(timespec="milliseconds")}
-        _write_line(told | document, self._stream)
+        head = {"event": event, "time": moment.isoformat(timespec="milliseconds")}
+        _write_line(head | document, self._stream)
 
 
 def write_dump_json(dumps: Sequence[Dump], stream: TextIO, *, several: bool = False) -> None:
@@ -241,7 +241,7 @@ def heading() -> dict[str, Any]:
 
 
 def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
-    if item.line is not None:  # of an earlier run, which has not left more
+    if item.line is not None:  # the result of an earlier run: there is nothing else left of it
         written = json.loads(item.line)
         return {key: value for key, value in written.items() if key not in _OF_LINE}
     document = opened(item)
@@ -255,16 +255,16 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
             "step": since.step,
             "compared": since.layers,
         }
-        document["suppressed"] = [_suppressed(one) for one in item.suppressed]
+        document["suppressed"] = [_suppressed(suppressed) for suppressed in item.suppressed]
     document["unchecked"] = [
-        {"name": one.name, "variables": list(one.variables), "reason": one.reason}
-        for one in item.unchecked
+        {"name": group.name, "variables": list(group.variables), "reason": group.reason}
+        for group in item.unchecked
     ]
     return document | {"notes": notes, "error": error}
 
 
 def opened(item: CheckpointReport) -> dict[str, Any]:
-    """Return what was opened, or why that failed, without layers."""
+    """Return the keys about the opened file, or about the error; without layers."""
     error = item.error
     return {
         "path": item.path,
@@ -327,13 +327,13 @@ def finding_document(finding: Finding) -> dict[str, Any]:
 def _suppressed(suppressed: Suppressed) -> dict[str, Any]:
     """Return a suppressed finding, with its suppression and the day on which that expires."""
     layer, rules, reason, expires, _ = suppressed.suppression
-    told = {
+    suppression = {
         "reason": reason,
         "expires": None if expires is None else expires.isoformat(),
         "layer": layer,
         "rules": list(rules),
     }
-    return finding_document(suppressed.finding) | {"suppression": told}
+    return finding_document(suppressed.finding) | {"suppression": suppression}
 
 
 def _summary(report: Report, *, findings: bool) -> dict[str, Any]:

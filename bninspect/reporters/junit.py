@@ -1,11 +1,11 @@
 """`check` as JUnit XML, for the test reports of GitLab and Jenkins.
 
-There is no standard; this is what both read. GitLab (lib/gitlab/ci/parsers/test/junit.rb) shows a
-case's classname, name, file and the text of its failure, error or skip, tells cases apart by
+There is no standard; both read this form. GitLab (lib/gitlab/ci/parsers/test/junit.rb) shows a
+case's classname, name, file and the text of its failure, error or skip, identifies cases by
 classname and name, and ignores the message attribute. Jenkins (junit-plugin, CaseResult.java) shows
 message and text, and the output of a case and a suite.
 
-What XML has no character for is not printable either: escapes stand in for it.
+Characters that XML lacks are not printable either, so they are written as escapes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class JunitReport:
     """Writer of one suite per checkpoint and one case per layer.
 
     A case fails by findings of at least the severity `fail_on`; others are its output. A checkpoint
-    that cannot be read is an error; one without a BN layer, or without one that could be
-    compared where that was asked for, is skipped.
+    that cannot be read is an error. One without a BN layer, or without one that could be compared
+    (--since), is skipped.
     """
 
     needs_layers = True
@@ -65,11 +65,11 @@ class JunitReport:
 
 
 def _interrupted() -> ET.Element:
-    """Return a suite that stands for what was not read, so that the report does not look whole."""
+    """Return a suite with an error, so that the report of an interrupted run does not pass."""
     suite = ET.Element("testsuite", name="bninspect")
     case = ET.SubElement(suite, "testcase", classname="bninspect", name="the run came to its end")
-    told = "interrupted: what was still to be read is not in this report"
-    _add(case, "error", told, "interrupted", [told])
+    message = "interrupted: what was still to be read is not in this report"
+    _add(case, "error", message, "interrupted", [message])
     _count(suite)
     return suite
 
@@ -81,8 +81,8 @@ def _suite(item: CheckpointReport, failing: Sequence[Severity]) -> ET.Element:
         _add(case, "error", item.error.message, item.error.kind, [str(item.error)])
     elif not item.layers:
         case = _case(suite, item, "the checkpoint has BN layers")
-        told = nothing_checked(item)
-        _add(case, "skipped", told, None, [told])
+        message = nothing_checked(item)
+        _add(case, "skipped", message, None, [message])
     by_layer: dict[str, list[Finding]] = {}
     for finding in item.findings:
         by_layer.setdefault(finding.layer, []).append(finding)
@@ -92,16 +92,16 @@ def _suite(item: CheckpointReport, failing: Sequence[Severity]) -> ET.Element:
         failures = [finding for finding in findings if finding.severity in failing]
         if failures:
             codes = ", ".join(dict.fromkeys(finding.rule.code for finding in failures))
-            _add(case, "failure", _headline(failures[0]), codes, _told(failures))
-        others = [finding for finding in findings if finding.severity not in failing]
-        if others:
-            _output(case, _told(others))
+            _add(case, "failure", _headline(failures[0]), codes, _in_words(failures))
+        below = [finding for finding in findings if finding.severity not in failing]
+        if below:
+            _output(case, _in_words(below))
     if item.since is not None and item.none_compared:
         case = _case(suite, item, "the checkpoint can be compared")
-        told = f"no BN layer could be compared with {item.since.path}"
-        _add(case, "skipped", told, None, [told])
-    for one in item.unchecked:
-        _add(_case(suite, item, one.name), "skipped", "not checked", None, [one.reason])
+        message = f"no BN layer could be compared with {item.since.path}"
+        _add(case, "skipped", message, None, [message])
+    for group in item.unchecked:
+        _add(_case(suite, item, group.name), "skipped", "not checked", None, [group.reason])
     if item.notes:
         _output(suite, [f"note: {note}" for note in item.notes])
     _count(suite)
@@ -122,7 +122,7 @@ def _headline(finding: Finding) -> str:
     return f"{finding.rule.code} {finding.rule.name}: {finding.message}"
 
 
-def _told(findings: Iterable[Finding]) -> list[str]:
+def _in_words(findings: Iterable[Finding]) -> list[str]:
     """Return the text of findings, line by line."""
     lines = []
     for finding in findings:

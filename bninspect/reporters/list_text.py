@@ -37,8 +37,8 @@ def write_list(
 ) -> None:
     """Write a table of layers for each checkpoint.
 
-    `quiet` leaves the names, one a line; `verbose` adds the stored name of each member, and shows
-    all names where there is no layer. `width` is that of the terminal, None where there is none.
+    `quiet` leaves the names, one per line. `verbose` adds the stored name of each member, and shows
+    all names if there is no layer. `width` is None if the stream is no terminal.
     """
     for index, item in enumerate(report.checkpoints):
         if quiet and not item.error:
@@ -59,7 +59,7 @@ def write_list(
 def _write_checkpoint(
     item: CheckpointReport, stream: TextIO, width: int | None, *, color: bool, verbose: bool
 ) -> None:
-    """Write what a checkpoint is, its notes, and the table of its layers."""
+    """Write the line about a checkpoint, its notes, and the table of its layers."""
     write_line(stream, _headline(item))
     for note in item.notes:
         write_line(stream, f"  note: {shortened(note)}")
@@ -80,7 +80,7 @@ _CHECKSUMS = {
 
 
 def _headline(item: CheckpointReport) -> str:
-    """Return what the checkpoint is and holds; family and type here, if all layers share them."""
+    """Return the line about the checkpoint; with family and type, if all layers share them."""
     if item.error:
         return f"ERROR  {item.error}"
     facts = [_FORMATS.get(item.format or "", str(item.format))]

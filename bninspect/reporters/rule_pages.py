@@ -23,7 +23,7 @@ _SAMPLES = (
 
 
 class _Block(NamedTuple):
-    """A part of a page, whatever it is written as."""
+    """A part of a page, before it is written as text or Markdown."""
 
     kind: Literal["heading", "paragraph", "items", "formulas", "framework", "code"]
     text: str = ""
@@ -67,7 +67,7 @@ def write_page(
 
 
 def _highlighted(code: str) -> str:
-    """Return code with the colours of its syntax, as long lines as it has."""
+    """Return code with syntax colours; its lines are not folded."""
     from rich.console import Console
     from rich.syntax import Syntax
 
@@ -92,15 +92,15 @@ def write_markdown(
         stream.write(f"# Rules and causes\n\n{_INTRODUCTION}\n")
         for title, listed in (("Rules", rules), ("Causes", causes)):
             stream.write(f"\n**{title}**\n\n")
-            for one in listed:
-                stream.write(f"- [{_name(one)}](#{_anchor(one)}): {one.summary}\n")
-    for index, one in enumerate(entries):
+            for item in listed:
+                stream.write(f"- [{_name(item)}](#{_anchor(item)}): {item.summary}\n")
+    for index, item in enumerate(entries):
         stream.write("\n" if entry is None or index else "")
-        stream.write(f"## {_name(one)}\n")
-        if isinstance(one, Rule):
-            stream.write(f"\nSeverity: {one.severity}.\n")
-        related = _related(one, rules, causes)
-        for block in _page(one, related, linked=entry is None):
+        stream.write(f"## {_name(item)}\n")
+        if isinstance(item, Rule):
+            stream.write(f"\nSeverity: {item.severity}.\n")
+        related = _related(item, rules, causes)
+        for block in _page(item, related, linked=entry is None):
             stream.write(_as_markdown(block))
 
 
@@ -139,7 +139,7 @@ def _page(
     if related:
         title = "Rules that may give it" if is_cause else "Causes that the files may prove"
         yield _Block("heading", title)
-    yield _Block("items", items=tuple(_reference(one, linked=linked) for one in related))
+    yield _Block("items", items=tuple(_reference(other, linked=linked) for other in related))
     yield from _fixes(page.fixes)
 
 

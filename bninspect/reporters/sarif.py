@@ -1,8 +1,8 @@
 """`check` as SARIF 2.1.0, for GitHub's code scanning and other readers.
 
-The format is OASIS' (https://docs.oasis-open.org/sarif/sarif/v2.1.0/); what GitHub asks for besides
-(`help`, `problem.severity`, `precision`, a region, `primaryLocationLineHash`) and the limits are on
-its page "SARIF support for code scanning".
+The format is OASIS' (https://docs.oasis-open.org/sarif/sarif/v2.1.0/). GitHub's page "SARIF support
+for code scanning" has its limits and its own demands (`help`, `problem.severity`, `precision`, a
+region, `primaryLocationLineHash`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TAGS = ("batch-normalization", "correctness", "keras", "tensorflow")
 def write_sarif(report: Report, stream: TextIO) -> None:
     """Write one run: every rule that ran with its page, and one result per finding.
 
-    A checkpoint that cannot be read is a notification, and the run was no success; notes are
+    A checkpoint that cannot be read is a notification, and makes the run unsuccessful. Notes are
     notifications, too.
     """
     rules = _rules(report)
@@ -45,16 +45,16 @@ def write_sarif(report: Report, stream: TextIO) -> None:
     kept = _gravest(results)
     notifications = [_unreadable(item) for item in report.checkpoints if item.error is not None]
     if report.interrupted:
-        told = "The run was interrupted: what was still to be read is not in it."
-        notifications.append({"level": "error", "message": {"text": told}})
+        text = "The run was interrupted: what was still to be read is not in it."
+        notifications.append({"level": "error", "message": {"text": text}})
     if not report.checked and not report.unreadable:
-        told = (
+        text = (
             "Nothing was checked: no file had a BN layer, or none could be compared as asked for."
         )
-        notifications.append({"level": "warning", "message": {"text": told}})
+        notifications.append({"level": "warning", "message": {"text": text}})
     if len(kept) < len(results):
-        told = f"{len(results) - len(kept)} results are left out: no more than {_MOST_RESULTS} fit."
-        notifications.append({"level": "warning", "message": {"text": told}})
+        text = f"{len(results) - len(kept)} results are left out: no more than {_MOST_RESULTS} fit."
+        notifications.append({"level": "warning", "message": {"text": text}})
     notifications += _notes(report)
     run = {
         "tool": {"driver": _driver(rules)},
@@ -83,9 +83,9 @@ def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
 
 def _rules(report: Report) -> tuple[Rule, ...]:
     """Return the rules that ran, and any other that has a finding."""
-    found = {finding.rule.code: finding.rule for finding in report.findings}
+    with_findings = {finding.rule.code: finding.rule for finding in report.findings}
     ran = {rule.code: rule for rule in report.rules}
-    return tuple((ran | found).values())
+    return tuple((ran | with_findings).values())
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
@@ -112,7 +112,10 @@ def _results(report: Report, places: dict[str, int]) -> list[dict[str, Any]]:
     results = []
     for item in report.checkpoints:
         seen: Counter[str] = Counter()
-        suppressed = [(one.finding, one.suppression.reason) for one in item.suppressed]
+        suppressed = [
+            (suppressed_finding.finding, suppressed_finding.suppression.reason)
+            for suppressed_finding in item.suppressed
+        ]
         for finding, reason in [*((one, None) for one in item.findings), *suppressed]:
             # "hash:1": GitHub's own writer counts what has the same hash in one file.
             seen[finding.fingerprint] += 1
@@ -142,7 +145,7 @@ def _result(
 
 
 def _message(finding: Finding) -> str:
-    """Return the message; its first sentence says what is wrong, for lists show no more."""
+    """Return the message. Its first sentence says what is wrong: lists show only that."""
     parts = [f"{finding.layer}: {finding.message}."]
     if finding.evidence:
         parts.append(f"Evidence: {'; '.join(finding.evidence)}.")
@@ -162,8 +165,8 @@ def _literal(text: str) -> str:
 def _notes(report: Report) -> Iterator[dict[str, Any]]:
     for item in report.checkpoints:
         for note in item.notes:
-            told = {"text": _literal(printable(shortened(note)))}
-            yield {"level": "note", "message": told, "locations": [_location(file_of(item))]}
+            message = {"text": _literal(printable(shortened(note)))}
+            yield {"level": "note", "message": message, "locations": [_location(file_of(item))]}
     for note in report.notes:
         yield {"level": "note", "message": {"text": _literal(printable(shortened(note)))}}
 
@@ -192,7 +195,7 @@ def _gravest(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return as many results as GitHub takes, the gravest, in their order."""
     if len(results) <= _MOST_RESULTS:
         return results
-    kept: list[int] = []
+    gravest: list[int] = []
     for severity in SEVERITIES:
-        kept += [index for index, one in enumerate(results) if one["level"] == severity]
-    return [results[index] for index in sorted(kept[:_MOST_RESULTS])]
+        gravest += [index for index, result in enumerate(results) if result["level"] == severity]
+    return [results[index] for index in sorted(gravest[:_MOST_RESULTS])]

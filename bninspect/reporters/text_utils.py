@@ -32,13 +32,13 @@ def is_unicode(stream: TextIO) -> bool:
 
 
 def prose_width(width: int | None) -> int:
-    """Return the width of prose: that of the terminal, but no more than people like to read.
+    """Return the width of prose: that of the terminal, but at most 100 columns.
 
-    Without a terminal (`width` is None) that is what COLUMNS says, else 80 columns.
+    Without a terminal (`width` is None) it is the value of COLUMNS, else 80.
     """
     if width is None:
-        told = os.environ.get("COLUMNS", "")
-        width = int(told) if told.isdecimal() and 0 < len(told) < 5 else 0
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdecimal() and 0 < len(columns) < 5 else 0
     return min(width or _WIDTH, _READABLE_WIDTH)
 
 

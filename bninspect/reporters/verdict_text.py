@@ -13,7 +13,7 @@ from bninspect.reporters.text_utils import paint
 from bninspect.wording import listed, plural
 
 CUT_SHORT = "interrupted: what was still to be read is not in this report"
-# What became of a checkpoint, gravest first, as the exit codes rank them.
+# The outcomes of a checkpoint, gravest first, as the exit codes rank them.
 OUTCOMES = {
     "ERROR": "unreadable",
     "FAIL": "failed",
@@ -32,8 +32,8 @@ def verdict_line(item: CheckpointReport, *, color: bool) -> str:
 def answer(report: Report) -> list[str]:
     """Return the first line of a short report; nothing where no checkpoint was read."""
     if len(report.checkpoints) > 1:
-        worst, told = verdict_on_all(report)
-        return [f"{worst}  {printable(told)}"]
+        worst, sentence = verdict_on_all(report)
+        return [f"{worst}  {printable(sentence)}"]
     return [verdict_line(item, color=False) for item in report.checkpoints]
 
 
@@ -53,40 +53,45 @@ def verdict_on_all(report: Report) -> tuple[str, str]:
     """Return the answer for all checkpoints: a word and a sentence."""
     states = [status(item) for item in report.checkpoints]
     # As for the exit code, a checkpoint without a BN layer counts only if no other has one.
-    worst = min([one for one in states if one != "NONE"] or states, key=list(OUTCOMES).index)
-    told = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
+    worst = min([state for state in states if state != "NONE"] or states, key=list(OUTCOMES).index)
+    sentence = f"{plural(len(states), 'checkpoint')}: {_outcomes(report, codes=True)}"
     if report.interrupted:
-        told = f"interrupted after {told}"
+        sentence = f"interrupted after {sentence}"
     if worst in ("ERROR", "FAIL"):
         first = report.checkpoints[states.index(worst)].path
-        told += f"; first {OUTCOMES[worst]}: {first}"
-    return worst, told
+        sentence += f"; first {OUTCOMES[worst]}: {first}"
+    return worst, sentence
 
 
 def _outcomes(report: Report, *, codes: bool = False) -> str:
-    """Return how many checkpoints ended how; with `codes`, by which rules."""
-    told = []
+    """Return the number of checkpoints with each outcome; with `codes`, by which rules."""
+    parts = []
     for state, word in OUTCOMES.items():
         items = [item for item in report.checkpoints if status(item) == state]
         alone = [item for item in items if state == "NONE" and item.none_compared]
         if len(items) > len(alone):
             rules = _rules_of(state, items) if codes else ""
-            told.append(f"{len(items) - len(alone)} {word}{rules}")
+            parts.append(f"{len(items) - len(alone)} {word}{rules}")
         if alone:
-            told.append(f"{len(alone)} with nothing to compare")
-    return ", ".join(told)
+            parts.append(f"{len(alone)} with nothing to compare")
+    return ", ".join(parts)
 
 
 def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:
     """Return the rules that made checkpoints fail, or gave them warnings, in brackets."""
     severity = {"FAIL": "error", "WARN": "warning"}.get(state)
-    hit = {one.rule.code for item in items for one in item.findings if one.severity == severity}
+    hit = {
+        finding.rule.code
+        for item in items
+        for finding in item.findings
+        if finding.severity == severity
+    }
     return f" ({', '.join(sorted(hit))})" if hit else ""
 
 
 def verdict(item: CheckpointReport) -> str:
     """Return the answer in one sentence, with the names of what was not checked."""
-    names = [shortened(one.name) for one in item.unchecked]
+    names = [shortened(group.name) for group in item.unchecked]
     return f"{_verdict(item)}; not checked: {listed(names)}" if names else _verdict(item)
 
 
@@ -104,8 +109,8 @@ def _verdict(item: CheckpointReport) -> str:
         return f"{item.path}: {total}, {_no_finding(item)}"
     hit = {finding.layer for finding in worst}
     rule = worst[0].rule
-    told = f"{rule.code}, a note" if worst[0].severity == "note" else rule.code
-    return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({told})"
+    source = f"{rule.code}, a note" if worst[0].severity == "note" else rule.code
+    return f"{item.path}: {len(hit)} of {total}: {rule.summary} ({source})"
 
 
 def nothing_checked(item: CheckpointReport) -> str:
@@ -132,7 +137,7 @@ def baseline_in_words(count: BaselineCount) -> str:
 
 
 def worst_of(findings: Iterable[Finding]) -> list[Finding] | None:
-    """Return the findings to begin with: the gravest, of the rule that hits most layers."""
+    """Return the findings of the headline: the gravest, of the rule that hits most layers."""
     groups: dict[tuple[Severity, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.rule.code), []).append(finding)
@@ -170,7 +175,7 @@ def summary(report: Report) -> str:
 
 
 def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Return findings in groups that say the same, the gravest first."""
+    """Return findings grouped by severity, rule, cause and fix, the gravest first."""
     groups: dict[tuple[Severity, str, str | None, str], list[Finding]] = {}
     for finding in findings:
         key = (finding.severity, finding.rule.code, finding.cause, finding.fix)

@@ -28,14 +28,14 @@ _ENDS = {
     "terminated": "it was told to end",
 }
 _MOST_REMEMBERED = 1000
-# What is said of a checkpoint: rule, severity, layer and cause of each finding, and the notes.
-_Told = frozenset[tuple[str, ...]]
+# The news of a checkpoint: rule, severity, layer and cause of each finding, and the notes.
+_News = frozenset[tuple[str, ...]]
 
 
 class WatchText:
     """Writer of a watch; with `verbose` it repeats findings that the checkpoint before had.
 
-    `quiet` leaves one line a checkpoint. `width` is None where the stream is no terminal.
+    `quiet` leaves one line per checkpoint. `width` is None if the stream is no terminal.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class WatchText:
         self._stream = stream
         self._width, self._color = prose_width(width), color
         self._quiet, self._verbose = quiet, verbose
-        self._told: dict[str, _Told] = {}
+        self._last_news: dict[str, _News] = {}
         self._outcomes: Counter[str] = Counter()
 
     def add(self, item: CheckpointReport, moment: datetime) -> None:
-        """Write what there is to say of one checkpoint."""
+        """Write the line of one checkpoint, and below it the findings that are new."""
         outcome = status(item)
         self._outcomes[outcome] += 1
         step = "no step" if item.step is None else f"step {item.step}"
@@ -78,9 +78,13 @@ class WatchText:
 
     def _summary(self, conclusion: Conclusion) -> str:
         tally = conclusion.tally
-        # One that came whole after it had been given up is no unreadable one any more.
+        # A checkpoint that became complete after it was given up no longer counts as unreadable.
         outcomes = {**self._outcomes, "ERROR": len(tally.unreadable)}
-        parts = [f"{outcomes[one]} {word}" for one, word in OUTCOMES.items() if outcomes.get(one)]
+        parts = [
+            f"{outcomes[outcome]} {word}"
+            for outcome, word in OUTCOMES.items()
+            if outcomes.get(outcome)
+        ]
         counts = [plural(tally.findings[severity], severity) for severity in SEVERITIES]
         counts += [f"{tally.suppressed} suppressed"] if tally.suppressed else []
         took = timedelta(seconds=round(conclusion.seconds))
@@ -96,18 +100,19 @@ class WatchText:
 
         The numbers in notes grow with every checkpoint.
         """
-        told: set[tuple[str, ...]] = {
-            (one.rule.code, one.severity, one.layer, one.cause or "") for one in item.findings
+        news: set[tuple[str, ...]] = {
+            (finding.rule.code, finding.severity, finding.layer, finding.cause or "")
+            for finding in item.findings
         }
-        told |= {(without_numbers(note),) for note in item.notes}
+        news |= {(without_numbers(note),) for note in item.notes}
         if not item.layer_count:
-            told.add(("no layer",))
+            news.add(("no layer",))
         name = without_numbers(item.path)
-        before = self._told.pop(name, _Told())
-        self._told[name] = _Told(told)
-        if len(self._told) > _MOST_REMEMBERED:
-            del self._told[next(iter(self._told))]
-        return not before.issuperset(told)
+        before = self._last_news.pop(name, _News())
+        self._last_news[name] = _News(news)
+        if len(self._last_news) > _MOST_REMEMBERED:
+            del self._last_news[next(iter(self._last_news))]
+        return not before.issuperset(news)
 
     def _write(self, lines: list[str]) -> None:
         write_lines(self._stream, lines)

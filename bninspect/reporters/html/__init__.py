@@ -1,1 +1,1 @@
-"""The page to look at: templates, and what of the layers goes into them."""
+"""The HTML page and the output of notebooks: templates and the views that fill them."""

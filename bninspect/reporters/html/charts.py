@@ -1,7 +1,7 @@
 """Paths of small SVG charts: histograms, and trends over checkpoints.
 
-A chart is made of few paths, however many values it shows, and draws within WIDTH by HEIGHT units.
-What it shows is also said in words, for who does not see it.
+A chart has few paths, however many values it shows, and its size is WIDTH by HEIGHT units. Each
+chart also has a description in words, for readers who cannot see it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 120, 36
 _BINS = 24
 _BIN = WIDTH // _BINS
-# From where on most values would share the first bin of a linear axis.
+# From this ratio of maximum to minimum, most values would share the first bin of a linear axis.
 _LOG_FROM = 100.0
-# How much wider the initial value may make the axis.
+# The most by which the initial value may widen the axis.
 _WIDENED = 4.0
-# How many dots stand beside each other without touching.
+# The number of dots that fit beside each other without touching.
 _DOTS = WIDTH // 4
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
@@ -29,10 +29,10 @@ Points = list[tuple[float, float]]
 
 
 class Histogram(NamedTuple):
-    """A histogram of one member: `bars` and `stuck` are paths, the rest stands beside them.
+    """A histogram of one member: `bars` and `stuck` are paths.
 
-    `stuck` is the part of the bars that equals the initial value. `initial` is where that
-    lies, None where it is unknown or beyond the axis; then `beyond` is the side (`left`, `right`).
+    `stuck` is the part of the bars that equals the initial value. `initial` is the x-coordinate of
+    that value, None if it is unknown or beyond the axis; then `beyond` is `left` or `right`.
     """
 
     bars: str
@@ -41,7 +41,7 @@ class Histogram(NamedTuple):
     beyond: str
     logarithmic: bool
     spread: str
-    told: str
+    description: str
 
 
 class Trend(NamedTuple):
@@ -52,7 +52,7 @@ class Trend(NamedTuple):
     dots: str
     still: str
     spread: str
-    told: str
+    description: str
 
 
 def number(value: float) -> str:
@@ -69,25 +69,27 @@ def histogram(
         finite = values[np.isfinite(values)]
         lost = values.size - finite.size
         if not finite.size:
-            told = f"{lost} values, none of them finite" if lost else "no values"
-            return Histogram("", "", None, "", False, told, told)
+            description = f"{lost} values, none of them finite" if lost else "no values"
+            return Histogram("", "", None, "", False, description, description)
         low, high = float(finite.min()), float(finite.max())
         logarithmic = low > 0.0 and high / low >= _LOG_FROM
         ends = _axis(low, high, initial, logarithmic=logarithmic)
-        place = _scale(*ends, logarithmic=logarithmic)
-        counts: NDArray[Any] = np.bincount(_bins(place(finite)), minlength=_BINS)
-        told = _in_words(finite, logarithmic=logarithmic)
-    where, beyond, stuck = None, "", ""
+        scale = _scale(*ends, logarithmic=logarithmic)
+        counts: NDArray[Any] = np.bincount(_bins(scale(finite)), minlength=_BINS)
+        description = _in_words(finite, logarithmic=logarithmic)
+    initial_x, beyond, stuck = None, "", ""
     if initial is not None and math.isfinite(initial):
         beyond = "left" if initial < ends[0] else "right" if initial > ends[1] else ""
         if not beyond:
-            share = place(np.array([initial]))
-            where = round(float(share[0]) * WIDTH, 1)
+            share = scale(np.array([initial]))
+            initial_x = round(float(share[0]) * WIDTH, 1)
             stuck = _bar(int(_bins(share)[0]), at_initial or 0, int(counts.max()))
-        told += f"; {at_initial or 0} exactly at the initial value {number(initial)}"
+        description += f"; {at_initial or 0} exactly at the initial value {number(initial)}"
     if lost:
-        told += f"; {lost} not finite"
-    return Histogram(_skyline(counts), stuck, where, beyond, logarithmic, _spread(low, high), told)
+        description += f"; {lost} not finite"
+    return Histogram(
+        _skyline(counts), stuck, initial_x, beyond, logarithmic, _spread(low, high), description
+    )
 
 
 def _spread(low: float, high: float) -> str:
@@ -123,7 +125,7 @@ def _axis(
 def _scale(low: float, high: float, *, logarithmic: bool) -> Place:
     """Return the function from a value to its share (0 to 1) of the axis."""
     change: Place = np.log10 if logarithmic else lambda values: values / 2
-    start, end = (float(one) for one in change(np.array([low, high], np.float64)))
+    start, end = (float(bound) for bound in change(np.array([low, high], np.float64)))
     span = end - start
     if not span > 0.0:
         return lambda values: np.full(values.shape, 0.5)
@@ -167,20 +169,20 @@ def trend(
 ) -> Trend:
     """Return the trend of one statistic: the mean of its channels within their range.
 
-    None, or what is not finite, is a gap. Of more checkpoints than the chart is wide those that
-    share a unit of its width are drawn as one: the last mean, in the range of all. `steps` grow.
-    `moved` says of each interval whether the statistic did, None where that cannot be told.
-    `labels` are what to call the checkpoints.
+    None, or a value that is not finite, is a gap. If there are more checkpoints than units of
+    width, those in one unit are drawn as one: the last mean, in the range of all. `steps` increase.
+    `moved` has one entry per interval: whether the statistic moved, None if it was not compared.
+    `labels` are the names of the checkpoints.
     """
     lows, highs = _lows_and_highs(ranges)
-    known = [math.nan if one is None else one for one in means]
-    finite = [one for one in (*lows, *highs, *known) if math.isfinite(one)]
+    known = [math.nan if mean is None else mean for mean in means]
+    finite = [value for value in (*lows, *highs, *known) if math.isfinite(value)]
     if not finite:
         return Trend("", "", "", "", "nothing finite", "No finite value in any checkpoint")
     low, high = min(finite), max(finite)
     up = _scale(low, high, logarithmic=False)
     along = _scale(steps[0], steps[-1], logarithmic=False)
-    xs = [round(2 + float(one) * (WIDTH - 4), 1) for one in along(np.array(steps, np.float64))]
+    xs = [round(2 + float(share) * (WIDTH - 4), 1) for share in along(np.array(steps, np.float64))]
     columns = _columns(xs)
 
     def drawn(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> list[Points]:
@@ -206,9 +208,10 @@ def _lows_and_highs(
 ) -> tuple[list[float], list[float]]:
     """Return the lows and the highs of ranges; both are NaN where one is missing or not finite."""
     whole = [
-        one if one and all(map(math.isfinite, one)) else (math.nan, math.nan) for one in ranges
+        range_ if range_ and all(map(math.isfinite, range_)) else (math.nan, math.nan)
+        for range_ in ranges
     ]
-    return [one[0] for one in whole], [one[1] for one in whole]
+    return [range_[0] for range_ in whole], [range_[1] for range_ in whole]
 
 
 def _band(tops: Sequence[Points], bottoms: Sequence[Points]) -> str:
@@ -253,31 +256,31 @@ def _polyline(points: Points) -> str:
 def _still(moved: Sequence[bool | None]) -> list[tuple[int, int]]:
     """Return the first and last checkpoint of each stretch in which nothing moved."""
     stretches: list[tuple[int, int]] = []
-    for number_, one in enumerate(moved):
-        if one is not False:
+    for interval, has_moved in enumerate(moved):
+        if has_moved is not False:
             continue
-        if stretches and stretches[-1][1] == number_:
-            stretches[-1] = (stretches[-1][0], number_ + 1)
+        if stretches and stretches[-1][1] == interval:
+            stretches[-1] = (stretches[-1][0], interval + 1)
         else:
-            stretches.append((number_, number_ + 1))
+            stretches.append((interval, interval + 1))
     return stretches
 
 
 def _course(
     means: Sequence[float], stretches: Sequence[tuple[int, int]], labels: Sequence[str]
 ) -> str:
-    there = [
+    known = [
         (mean, label) for mean, label in zip(means, labels, strict=True) if not math.isnan(mean)
     ]
-    parts = list(_ends(there))
+    parts = list(_ends(known))
     parts += [f"stood still from {labels[first]} to {labels[last]}" for first, last in stretches]
     return "Mean of the channels: " + "; ".join(parts)
 
 
-def _ends(there: Sequence[tuple[float, str]]) -> Iterator[str]:
-    if not there:
+def _ends(known: Sequence[tuple[float, str]]) -> Iterator[str]:
+    if not known:
         yield "finite in no checkpoint"
         return
-    shown = [there[0], there[-1]] if len(there) > 1 else there[:1]
+    shown = [known[0], known[-1]] if len(known) > 1 else known[:1]
     for mean, label in shown:
         yield f"{number(mean)} at {label}"

@@ -20,8 +20,8 @@ from bninspect.reporters.html.charts import Histogram, histogram, number
 from bninspect.rules.channels import dead_of, untouched_channels
 from bninspect.wording import plural
 
-# How a cell of the map looks, gravest first, and its word: by a finding, by one that does
-# not count, without any.
+# The states of a cell of the map, gravest first, with their words: a finding, one that does not
+# count, none.
 STATES: dict[str, str] = {
     **{severity: severity for severity in SEVERITIES},
     "muted": "not counted",
@@ -48,9 +48,8 @@ class Figure(NamedTuple):
 class LayerView(NamedTuple):
     """A layer as the page shows it: `id` is its anchor, `place` its number in the network.
 
-    `state` is the gravest of its findings, `codes` are those of their rules, also where they do not
-    count; `columns` are the numbers of the table, None where there is none, `facts` what else is
-    told of it.
+    `state` is that of the gravest finding. `codes` are those of all findings, also of those that do
+    not count. `columns` are the numbers of the table, `facts` the phrases below the charts.
     """
 
     id: str
@@ -80,10 +79,10 @@ def layer_views(
     """Return the views of a checkpoint's layers; `prefix` begins their anchors."""
     counting: dict[str, list[Finding]] = defaultdict(list)
     muted: dict[str, list[Finding]] = defaultdict(list)
-    for one in item.findings:
-        counting[one.layer].append(one)
-    for one in (*(hidden.finding for hidden in item.suppressed), *item.known):
-        muted[one.layer].append(one)
+    for finding in item.findings:
+        counting[finding.layer].append(finding)
+    for finding in (*(hidden.finding for hidden in item.suppressed), *item.known):
+        muted[finding.layer].append(finding)
     context = RuleContext(item.step, momentum)
     views = []
     seen: dict[str, int] = defaultdict(int)
@@ -104,15 +103,15 @@ def layer_view(
     """Return the view of one layer, with the findings that count and those that do not."""
     context = context or RuleContext()
     cells = _cells(layer, findings, muted)
-    both = layer.statistics
+    statistics = layer.statistics
     return LayerView(
         id=anchor(layer.name),
         place=1,
         name=layer.name,
-        state=gravest([*(one.severity for one in findings), *("muted" for _ in muted)]),
-        codes=tuple(dict.fromkeys(one.rule.code for one in (*findings, *muted))),
+        state=gravest([*(finding.severity for finding in findings), *("muted" for _ in muted)]),
+        codes=tuple(dict.fromkeys(finding.rule.code for finding in (*findings, *muted))),
         channels=layer.channels,
-        stuck=untouched_channels(*both) if both else 0,
+        stuck=untouched_channels(*statistics) if statistics else 0,
         dead=dead_of(layer, context),
         columns=tuple(
             None if end is None or math.isnan(end) else end
@@ -176,7 +175,7 @@ def _at_inference(layer: BNLayer) -> Iterable[Figure]:
 
 
 def _facts(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
-    """Return what else is known of a layer, in short phrases."""
+    """Return the settings and counts of a layer as short phrases."""
     made = inference(layer)
     facts = [layer.family]
     if layer.channels is not None:

@@ -1,7 +1,7 @@
 """`report`: the whole page, checkpoint by checkpoint.
 
-The checkpoints of one training that follow each other are shown together: the layers of the newest
-in full, of all how the statistics went. Only these are kept, until the training is written.
+Consecutive checkpoints of one training are shown together: the layers of the newest one in full,
+and trends of the statistics over all of them. Only the checkpoints of one training are in memory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ _POINTER = re.compile("`bninspect rule (BN[0-9]{3})`")
 
 
 class Section(NamedTuple):
-    """A checkpoint on the page: its view, and the rendered HTML of the rest.
-
-    `full` is whether its layers are shown.
-    """
+    """A checkpoint on the page: its view, its rendered HTML, and whether that shows its layers."""
 
     view: CheckpointView
     html: Markup
@@ -38,9 +35,9 @@ class Section(NamedTuple):
 
 
 class HtmlReport:
-    """Writer of one page: what the run says, then one section per checkpoint.
+    """Writer of one page: the verdict on the run, then one section per checkpoint.
 
-    `momentum` is what a person gave, for the channels that are dead.
+    `momentum` is that of the configuration; it is used to recognise dead channels.
     """
 
     needs_layers = True
@@ -83,13 +80,13 @@ class HtmlReport:
     def _end_training(self) -> None:
         """Make the sections of the kept checkpoints, with the newest that can be shown in full.
 
-        All or none of them: an interrupt from the keyboard may come at any time, and what has been
-        taken is still to be on the page.
+        All or none are added: after an interrupt from the keyboard, which may come at any time, the
+        kept checkpoints must still get onto the page.
         """
         whole = [place for place, item in enumerate(self._training) if item.layers]
         newest = whole[-1] if whole else -1
         made = [
-            self._in_full(place, [self._training[one] for one in whole])
+            self._in_full(place, [self._training[index] for index in whole])
             if place == newest
             else self._in_brief(place, newest if item.layers else None)
             for place, item in enumerate(self._training)
@@ -130,7 +127,7 @@ class HtmlReport:
 def _explained(views: Sequence[CheckpointView]) -> list[Rule]:
     """Return the rules with findings, and those that a fix refers to.
 
-    Who looks at the page may have no program to ask for them.
+    A reader of the page may not have the program that shows them.
     """
     groups = [group for view in views for group in view.groups]
     codes = {group.rule.code for group in groups}
@@ -141,9 +138,9 @@ def _explained(views: Sequence[CheckpointView]) -> list[Rule]:
 def _follows(training: Sequence[CheckpointReport], item: CheckpointReport) -> bool:
     """Return whether a checkpoint belongs to the training of those before it.
 
-    One that cannot be read stays where it was found.
+    One that cannot be read stays with the checkpoints before it.
     """
     if not training or item.error is not None:
         return True
-    last = next((one for one in reversed(training) if one.error is None), None)
+    last = next((earlier for earlier in reversed(training) if earlier.error is None), None)
     return last is not None and item.previous == last.path

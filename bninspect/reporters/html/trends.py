@@ -14,8 +14,7 @@ from bninspect.verdicts.comparison import Comparison, LayerHistory
 class TrendView(NamedTuple):
     """A layer over time: a chart and the largest change of each statistic, and its standstill.
 
-    `change` is what the channel that went farthest did from the first to the last checkpoint, as
-    `largest` of `Change` has it, in words.
+    `charts` are (role, chart, largest change from the first to the last checkpoint, in words).
     """
 
     name: str
@@ -64,10 +63,13 @@ def _steps(comparison: Comparison) -> list[float]:
 def _chart(
     comparison: Comparison, layer: LayerHistory, role: Role, steps: list[float]
 ) -> tuple[Role, Trend, str]:
-    values = [None if one is None else one.values.get(role) for one in layer.layers]
+    values = [None if state is None else state.values.get(role) for state in layer.layers]
     drawn = trend(
-        [None if one is None else one.mean for one in values],
-        [None if one is None or not one.channels else (one.minimum, one.maximum) for one in values],
+        [None if state is None else state.mean for state in values],
+        [
+            None if state is None or not state.channels else (state.minimum, state.maximum)
+            for state in values
+        ],
         steps,
         [changes[role].moved if role in changes else None for changes in layer.changes],
         comparison.labels,
@@ -90,8 +92,8 @@ def _when(comparison: Comparison, layer: LayerHistory) -> str:
     """Return when the statistics stood still, and when a member held NaN or infinity."""
     still = layer.lasting(layer.stretches)
     if still is not None and still.never_moved:
-        told = ["never moved"]
+        phrases = ["never moved"]
     else:
-        told = [comparison.when(one) for one in layer.stretches]
-    told += [f"not finite {comparison.when(one)}" for one in layer.not_finite]
-    return "; ".join(told)
+        phrases = [comparison.when(stretch) for stretch in layer.stretches]
+    phrases += [f"not finite {comparison.when(stretch)}" for stretch in layer.not_finite]
+    return "; ".join(phrases)

@@ -27,10 +27,10 @@ _NO_CAUSE = "cannot be told from this file"
 
 
 class Group(NamedTuple):
-    """Findings that say the same of some layers; `state` is their severity, or `muted`.
+    """Findings with the same rule, cause and fix; `state` is their severity, or `muted`.
 
-    `layers` are (name, message); `cause` is None where there is nothing to say of one. `muted` is
-    why they do not count.
+    `layers` are (name, message). `cause` is None if the files cannot prove one. `muted` is the
+    reason why they do not count, empty if they count.
     """
 
     rule: Rule
@@ -69,26 +69,26 @@ def run_view(report: Report) -> RunView:
     """Return the answer for a run; for one checkpoint, that of the checkpoint."""
     if len(report.checkpoints) == 1:
         item = report.checkpoints[0]
-        word, told = status(item), verdict(item)
+        word, sentence = status(item), verdict(item)
     elif report.checkpoints:
-        word, told = verdict_on_all(report)
+        word, sentence = verdict_on_all(report)
     else:
-        word, told = "NONE", "no checkpoint was looked at"
+        word, sentence = "NONE", "no checkpoint was looked at"
     notes = list(report.notes)
     if report.baseline is not None:
         notes.append(f"baseline: {baseline_in_words(report.baseline)}")
     if report.interrupted:
         notes.append(CUT_SHORT)
-    return RunView(word, told, summary(report), tuple(notes))
+    return RunView(word, sentence, summary(report), tuple(notes))
 
 
 def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
     """Return the view of one checkpoint."""
-    groups = (*(_group(one) for one in grouped(item.findings)), *_muted(item))
+    groups = (*(_group(findings) for findings in grouped(item.findings)), *_muted(item))
     worst = worst_of(item.findings)
     lead = None
     if worst is not None:
-        names = {one.layer for one in worst}
+        names = {finding.layer for finding in worst}
         lead = max(
             (group for group in groups if group.rule is worst[0].rule and group.state != "muted"),
             key=lambda group: sum(name in names for name, _ in group.layers),
@@ -105,10 +105,12 @@ def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
     )
 
 
-def leading(items: Sequence[CheckpointView]) -> CheckpointView | None:
+def leading(views: Sequence[CheckpointView]) -> CheckpointView | None:
     """Return the checkpoint whose finding comes first: the first of those with the gravest."""
-    worst = gravest(item.lead.state for item in items if item.lead is not None)
-    return next((one for one in items if one.lead is not None and one.lead.state == worst), None)
+    worst = gravest(item.lead.state for item in views if item.lead is not None)
+    return next(
+        (view for view in views if view.lead is not None and view.lead.state == worst), None
+    )
 
 
 def _group(findings: list[Finding], muted: str = "") -> Group:
@@ -123,7 +125,7 @@ def _group(findings: list[Finding], muted: str = "") -> Group:
         rule=first.rule,
         severity=first.severity,
         state="muted" if muted else first.severity,
-        layers=tuple((one.layer, one.message) for one in findings),
+        layers=tuple((finding.layer, finding.message) for finding in findings),
         evidence=tuple(evidence_of(findings, verbose=True)),
         cause=cause,
         fix=first.fix,

@@ -554,7 +554,7 @@ def test_any_values_make_a_histogram_within_its_frame(array, initial) -> None:
     assert drawn.initial is None or 0 <= drawn.initial <= WIDTH
     assert bool(drawn.bars) == bool(np.isfinite(array).any())
     lost = int((~np.isfinite(array)).sum())
-    assert not lost or str(lost) in drawn.told
+    assert not lost or str(lost) in drawn.description
 
 
 _value = st.none() | st.floats()
@@ -573,7 +573,7 @@ def test_any_course_makes_a_trend_within_its_frame(course) -> None:
     paths = drawn.band + drawn.line + drawn.dots + drawn.still
     assert all(0 <= one <= WIDTH for one in _numbers(paths))
     if drawn.line:
-        assert drawn.told.count("stood still") == drawn.still.count("M")
+        assert drawn.description.count("stood still") == drawn.still.count("M")
 
 
 def test_a_trend_over_many_checkpoints_is_drawn_no_finer_than_it_is_wide() -> None:

@@ -54,8 +54,10 @@ class KerasLayer(NamedTuple):
 
     `trainable` counts the models around the layer too: a layer in a frozen model is frozen.
     `built_in` says that its class is one of Keras's, not a subclass or one of the user's own.
-    `inference_only` says that every stored call of the layer, or of a model around it, passes
-    training=False and that this version of Keras keeps to it while training. `calls` counts how
+    `called_in_inference` says that every stored call of the layer, or of a model around it, passes
+    training=False. `inference_only` says that, and that this version of Keras keeps to it while
+    training: Keras 2 does; in Keras 3 the mode of the call of the whole model goes before it, so
+    that `fit` trains the layer all the same and `model(x)` does not. `calls` counts how
     often one pass through the model calls the layer (a shared layer: more than once).
     `always_updated` says that this version of Keras updates the averages of a layer that is not
     trainable, too. `bias_before` is the stored name of the bias that is added right before a BN
@@ -70,6 +72,7 @@ class KerasLayer(NamedTuple):
     always_updated: bool = False
     bias_before: str | None = None
     built_in: bool = False
+    called_in_inference: bool = False
 
     @property
     def frozen(self) -> bool:
@@ -81,12 +84,21 @@ class KerasModel(NamedTuple):
     """What a stored Keras model configuration says about the model as a whole.
 
     `has_own_class` says that its class is not one of Keras's: it may have a `call` and a
-    `train_step` of its own. `is_compiled` says that it was compiled when it was saved.
+    `train_step` of its own; `registered_name` is the name that such a class is registered by
+    (`package>Net`), None where none is stored. `is_compiled` says that it was compiled when it was
+    saved: what was not compiled was probably not trained by its own `fit`, but a model that was
+    loaded with compile=False and saved again looks the same. `optimizer` is the class of its
+    optimizer, or the name that `compile` was given (`Adam`, `adam`); None where none is stored.
+    How many steps that optimizer made is the step of the checkpoint. `backend` is what Keras ran on
+    (`tensorflow`, `jax`, `torch`; `theano`); None where the file does not say: only `.h5` files do.
     """
 
     class_name: str
     has_own_class: bool
     is_compiled: bool
+    registered_name: str | None = None
+    optimizer: str | None = None
+    backend: str | None = None
 
 
 class UncheckedGroup(NamedTuple):

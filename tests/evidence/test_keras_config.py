@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bninspect.batchnorm.find_layers import find_layers
 from bninspect.evidence.keras_config import with_keras_config
-from bninspect.formats.keras.model_config import keras_layers, keras_model
+from bninspect.formats.keras.model_config import keras_layers, keras_model, optimizer_class
 from bninspect.model.roles import ROLES
 from bninspect.opening import open_checkpoint
 from tests.conftest import load_fixture
@@ -259,13 +259,62 @@ def test_models_of_keras_1_in_each_other():
     ],
 )
 def test_whose_class_a_model_is_of(stored, expected):
-    assert keras_model(stored, is_compiled=True) == (*expected, True)
-    assert keras_model(stored, is_compiled=False) == (*expected, False)
+    found = keras_model(stored, is_compiled=True)
+    assert (found.class_name, found.has_own_class) == expected
 
 
 @pytest.mark.parametrize("stored", [None, [], "Net", {}, {"class_name": None}])
 def test_what_is_no_model(stored):
-    assert keras_model(stored, is_compiled=False) is None
+    assert keras_model(stored, is_compiled=True) is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "name"),
+    [
+        ({"class_name": "Functional", "module": "keras", "registered_name": "Functional"}, None),
+        ({"class_name": "Net", "module": "train", "registered_name": "Net"}, "Net"),
+        ({"class_name": "Net", "module": None, "registered_name": "own>Net"}, "own>Net"),
+        ({"class_name": "own>GAN"}, "own>GAN"),
+        ({"class_name": "GAN"}, None),
+        ({"class_name": "Net", "module": "train", "registered_name": 5}, None),
+    ],
+)
+def test_the_name_that_a_class_is_registered_by(stored, name):
+    assert keras_model(stored, is_compiled=True).registered_name == name
+
+
+@pytest.mark.parametrize(
+    ("training", "name"),
+    [
+        ({"optimizer": {"class_name": "AdamW", "config": {}}}, "AdamW"),
+        ({"optimizer": "adam", "loss": "mse"}, "adam"),
+        ({"optimizer_config": {"class_name": "SGD", "config": {}}}, "SGD"),
+        ({"optimizer_config": {"class_name": "Custom>Lion", "config": {}}}, "Lion"),
+        ({"loss": "mse"}, None),
+        ({"optimizer": ["adam"]}, None),
+        ({"optimizer": {"class_name": None}}, None),
+        ({}, None),
+        (None, None),
+        ("adam", None),
+    ],
+)
+def test_the_class_of_the_optimizer(training, name):
+    assert optimizer_class(training) == name
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("keras1_correct", (True, "SGD", None)),
+        ("keras2_frozen", (True, "SGD", "tensorflow")),
+        ("keras3_converted", (False, None, "tensorflow")),
+        ("keras3_zip_accumulation", (True, "AdamW", None)),
+    ],
+)
+def test_how_a_model_was_compiled(stem, expected):
+    with open_checkpoint(str(load_fixture(stem).path)) as stored:
+        model = stored.keras_model
+    assert (model.is_compiled, model.optimizer, model.backend) == expected
 
 
 # --- What it says ---------------------------------------------------------------------------------
@@ -367,7 +416,6 @@ FALSE, TRUE, DEFAULT = {"training": False}, {"training": True}, {}
         ([], False),
         (None, False),
         ({"training": False}, False),
-        ([{"args": [], "kwargs": FALSE}], False),
     ],
 )
 def test_a_layer_that_is_only_called_for_inference(calls, expected):
@@ -413,6 +461,27 @@ def test_only_keras_2_keeps_to_training_false(version, expected):
     assert configured(config, "bn/bn", version).keras.inference_only is expected
     nested = model("m", model("a", node("bn", [[[*CALL, FALSE]]])))
     assert configured(nested, "a/bn", version).keras.inference_only is expected
+
+
+KERAS_3_CALL = {"args": [{"class_name": "__keras_tensor__", "config": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ([KERAS_3_CALL | {"kwargs": FALSE}], True),
+        ([KERAS_3_CALL | {"kwargs": FALSE}] * 2, True),
+        ([KERAS_3_CALL | {"kwargs": FALSE}, KERAS_3_CALL | {"kwargs": {}}], False),
+        ([KERAS_3_CALL | {"kwargs": {"training": None}}], False),
+        ([KERAS_3_CALL | {"kwargs": {"training": 0}}], False),
+        ([KERAS_3_CALL | {"kwargs": "training"}], False),
+        ([KERAS_3_CALL], False),
+        ([[[*CALL, FALSE]]], True),
+    ],
+)
+def test_a_stored_call_for_inference_says_so_in_keras_3_too(calls, expected):
+    found = configured(model("m", node("bn", calls)), "bn/bn", "3.15.1").keras
+    assert (found.called_in_inference, found.inference_only) == (expected, False)
 
 
 def test_the_mode_of_keras_1_is_kept():

@@ -21,7 +21,12 @@ from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.formats.hdf5.structure import DAMAGED
 from bninspect.formats.keras.layer_before import with_biases
-from bninspect.formats.keras.model_config import keras_layers, keras_model, layer_groups
+from bninspect.formats.keras.model_config import (
+    keras_layers,
+    keras_model,
+    layer_groups,
+    optimizer_class,
+)
 from bninspect.formats.keras.stored_objects import Configuration, Owner
 from bninspect.formats.keras.weights_h5 import scan, stored_paths, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
@@ -104,6 +109,7 @@ def open_keras_zip(
 def _configuration(
     path: str, config: Any, version: str, owners: Mapping[str, Owner]
 ) -> Configuration:
+    compiled = config.get("compile_config") if isinstance(config, dict) else None
     try:
         groups = layer_groups(config, version, owners)
         by_names = {names: group for group, names in groups.items()}
@@ -117,15 +123,10 @@ def _configuration(
         return Configuration(
             with_biases(keras_layers(config, version), config, stored),
             groups,
-            keras_model(config, is_compiled=_is_compiled(config)),
+            keras_model(config, is_compiled=bool(compiled), optimizer=optimizer_class(compiled)),
         )
     except RecursionError as error:
         raise Corrupt(path, f"its {_CONFIG} is nested too deep for a model", DAMAGED) from error
-
-
-def _is_compiled(config: Any) -> bool:
-    """Return whether a model was compiled: `compile_config` of the serialized model."""
-    return isinstance(config, dict) and bool(config.get("compile_config"))
 
 
 class _Archive:

@@ -27,9 +27,14 @@ from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Hdf5, Weights, join
 from bninspect.formats.hdf5.structure import DAMAGED
 from bninspect.formats.keras.layer_before import with_biases
-from bninspect.formats.keras.model_config import keras_layers, keras_model, snake_case
+from bninspect.formats.keras.model_config import (
+    keras_layers,
+    keras_model,
+    optimizer_class,
+    snake_case,
+)
 from bninspect.formats.keras.roles import called
-from bninspect.model.checkpoint import Checkpoint, KerasLayer
+from bninspect.model.checkpoint import Checkpoint, KerasLayer, KerasModel
 from bninspect.storage.source import Look
 from bninspect.wording import listed
 
@@ -69,7 +74,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
         in_order=True,
         named_by="object",
         keras_layers=layers,
-        keras_model=keras_model(config, is_compiled=file.has_attribute("", "training_config")),
+        keras_model=None if config is None else _model(file, config),
         keras_version=_keras_version(file),
         notes=notes,
         prefetch=lambda expected: file.prefetch([one.name for one in expected]),
@@ -80,7 +85,8 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
 def _looks_at_all(file: Hdf5) -> list[Look]:
     """Return the looks at all that is read here, but for the variables of an optimizer."""
     root = _root(file)
-    texts = [(root, "layer_names"), ("", "model_config"), ("", "keras_version")]
+    of_root = ("model_config", "keras_version", "training_config", "backend")
+    texts = [(root, "layer_names"), *(("", name) for name in of_root)]
     looks: list[Look] = [partial(file.texts, *one) for one in texts]
     if file.has("optimizer_weights"):
         looks.append(partial(_looks_at_steps, file))
@@ -166,6 +172,25 @@ def _model_config(file: Hdf5) -> Any:
         return None
     with _faults_of_config(file):
         return json.loads(config[0])
+
+
+def _model(file: Hdf5, config: Any) -> KerasModel | None:
+    """Return what the configuration says about the model as a whole."""
+    backend = [*file.texts("", "backend"), *file.texts(_root(file), "backend")]
+    return keras_model(
+        config,
+        is_compiled=file.has_attribute("", "training_config"),
+        optimizer=_optimizer(file),
+        backend=backend[0] if backend else None,
+    )
+
+
+def _optimizer(file: Hdf5) -> str | None:
+    """Return the class of the model's optimizer; None if the file does not tell."""
+    try:
+        return optimizer_class(json.loads("".join(file.texts("", "training_config"))))
+    except (Corrupt, ValueError, RecursionError):  # no verdict needs it
+        return None
 
 
 def _layers(file: Hdf5, config: Any) -> dict[tuple[str, ...], KerasLayer]:

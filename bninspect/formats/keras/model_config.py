@@ -39,7 +39,9 @@ def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasL
     return dict(_walk(model, (), whole, fixed_mode=fixed_mode))
 
 
-def keras_model(model: Any, *, is_compiled: bool) -> KerasModel | None:
+def keras_model(
+    model: Any, *, is_compiled: bool, optimizer: str | None = None, backend: str | None = None
+) -> KerasModel | None:
     """Return what a serialized model says about itself as a whole; None if it is no model.
 
     In `.keras` files the module tells whose class it is; an `.h5` has the name of the class alone,
@@ -47,11 +49,34 @@ def keras_model(model: Any, *, is_compiled: bool) -> KerasModel | None:
     """
     if not isinstance(model, dict) or not isinstance(model.get("class_name"), str):
         return None
+    stored_name = model["class_name"]
+    registered = model.get("registered_name", stored_name if ">" in stored_name else None)
     if "module" in model:
         has_own_class = str(model["module"]).partition(".")[0] not in _KERAS_MODULES
     else:
-        has_own_class = model["class_name"] not in _MODEL_CLASSES
-    return KerasModel(_class_name(model), has_own_class, is_compiled)
+        has_own_class = stored_name not in _MODEL_CLASSES
+    return KerasModel(
+        _class_name(model),
+        has_own_class,
+        is_compiled,
+        registered_name=registered if isinstance(registered, str) and has_own_class else None,
+        optimizer=optimizer,
+        backend=backend,
+    )
+
+
+def optimizer_class(training: Any) -> str | None:
+    """Return the class of the optimizer in what is stored of `compile`, None without one.
+
+    That is the name that `compile` was given, if it was given one. `.h5` files keep it as
+    `optimizer_config`, `.keras` files as `optimizer`.
+    """
+    if not isinstance(training, dict):
+        return None
+    stored = training.get("optimizer_config") or training.get("optimizer")
+    if isinstance(stored, dict):
+        stored = stored.get("class_name")
+    return stored.rpartition(">")[2] if isinstance(stored, str) else None
 
 
 def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ...], KerasLayer]:
@@ -96,6 +121,7 @@ def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:
     return layer._replace(
         trainable=layer.trainable and in_model.trainable,
         inference_only=in_model.inference_only,
+        called_in_inference=in_model.called_in_inference,
         calls=in_model.calls,
     )
 
@@ -112,10 +138,12 @@ def _walk(
     if not isinstance(config, dict):
         return
     calls = node.get("inbound_nodes")
+    in_inference = around.called_in_inference or _calls_say_inference(calls)
     layer = KerasLayer(
         class_name=_class_name(node),
         trainable=around.trainable and config.get("trainable", True) is not False,
-        inference_only=around.inference_only or (fixed_mode and _calls_say_inference(calls)),
+        inference_only=fixed_mode and in_inference,
+        called_in_inference=in_inference,
         config=config,
         calls=around.calls * (len(calls) if isinstance(calls, list) and calls else 1),
         always_updated=around.always_updated,
@@ -158,15 +186,24 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def _calls_say_inference(calls: Any) -> bool:
-    """Return whether every call, [layer, node, tensor, arguments], passes training=False."""
+    """Return whether every call passes training=False.
+
+    Keras 2 stores a call as tensors, [layer, node, tensor, arguments] each; Keras 3 as
+    {"args": […], "kwargs": {…}}.
+    """
     if not isinstance(calls, list) or not calls:
         return False
-    arguments = [
-        tensor[3] if isinstance(tensor, list) and len(tensor) > 3 else None
-        for call in calls
-        for tensor in (call if isinstance(call, list) else [None])
-    ]
+    arguments = [one for call in calls for one in _arguments(call)]
     return all(isinstance(a, dict) and a.get("training", True) is False for a in arguments)
+
+
+def _arguments(call: Any) -> Iterator[Any]:
+    """Yield the stored keyword arguments of a call, of Keras 2 those beside each tensor."""
+    if isinstance(call, dict):
+        yield call.get("kwargs")
+        return
+    for tensor in call if isinstance(call, list) else [None]:
+        yield tensor[3] if isinstance(tensor, list) and len(tensor) > 3 else None
 
 
 def layer_groups(

@@ -102,6 +102,22 @@ def raw_entry(shared: int, unshared: bytes, value: bytes) -> bytes:
     return varint(shared) + varint(len(unshared)) + varint(len(value)) + unshared + value
 
 
+def growing_block(size: int, growth: int, start: bytes = b"") -> bytes:
+    """A block of about `size` bytes whose keys take about `growth` times as much, all different.
+
+    Each key is the first one and a tail behind it; the tails are 1 to 100 times the same byte, so
+    that the block compresses well.
+    """
+    first = start + b"a" * (growth * 55 - len(start))
+    entries, number = [raw_entry(0, first, b"")], 0
+    while size > 0:
+        tail = bytes([number // 100 + 1]) * (number % 100 + 1)
+        entries.append(raw_entry(len(first), tail, b""))
+        size -= len(entries[-1])
+        number += 1
+    return b"".join(entries) + struct.pack("<II", 0, 1)
+
+
 def sealed(contents: bytes, compression: int = NONE) -> bytes:
     """A block as it lies in the file: with its compression and its checksum behind it.
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bninspect import check, find_layers, list_layers, open_checkpoint
 from bninspect.errors import Corrupt, Incomplete, ReadProblem, UnknownFormat, Unsupported
 from bninspect.model.roles import ROLES
+from tests.support.readers import assert_refused
 from tests.support.work import work_of
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -92,13 +93,7 @@ def read_all(path):
 
 def refused(path, kind, *words):
     """Assert that `path` is refused as `kind` when it is opened or read, in words of its own."""
-    with pytest.raises(ReadProblem) as caught:
-        read(path)
-    problem = caught.value
-    assert type(problem) is kind, problem
-    assert problem.path == str(path)
-    for word in words:
-        assert word in problem.message
+    problem = assert_refused(lambda: read(path), kind, path, *words)
     assert problem.hint.endswith(".")
     [report] = check(path).checkpoints
     assert type(report.error) is kind

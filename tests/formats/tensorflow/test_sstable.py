@@ -6,9 +6,10 @@ import struct
 
 import pytest
 
-from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
+from bninspect.errors import Corrupt, Incomplete, NotFound, UnknownFormat
 from bninspect.formats.tensorflow.sstable import Table, read_table
 from bninspect.storage.source import Source
+from tests.support.readers import assert_refused
 from tests.support.table_writer import (
     FOOTER_SIZE,
     MAGIC,
@@ -43,17 +44,7 @@ def look_up(path, keys):
 
 
 def refused(path, kind, *words):
-    """Assert that reading `path` raises exactly `kind`, in one line with the path and `words`."""
-    with pytest.raises(ReadProblem) as caught:
-        read(path)
-    problem = caught.value
-    assert type(problem) is kind, problem
-    assert problem.path == str(path)
-    assert str(problem).startswith(f"{path}: ")
-    assert "\n" not in str(problem)
-    assert len(problem.message) < 300
-    for word in words:
-        assert word in problem.message
+    assert_refused(lambda: read(path), kind, path, *words)
 
 
 @pytest.fixture

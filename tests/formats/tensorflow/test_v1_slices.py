@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
+from bninspect.errors import Corrupt, Incomplete, NotFound, UnknownFormat, Unsupported
 from bninspect.storage import source
 from tests.conftest import FIXTURES
-from tests.formats.tensorflow.test_v2_bundle import (
-    growing_block,
+from tests.support.readers import (
+    assert_agrees_with_tensorflow,
     open_files,
     random_array,
+    read,
     read_with_little,
+    refused,
 )
 from tests.support.table_writer import (
     DTYPES,
@@ -27,6 +29,7 @@ from tests.support.table_writer import (
     block,
     bytes_field,
     footer,
+    growing_block,
     handle,
     number_field,
     sealed,
@@ -55,14 +58,6 @@ PETABYTE = 1 << 50
 NUMBERS = sorted(DTYPES.keys() - {"bfloat16", "uint32", "uint64", "complex64", "complex128"})
 
 
-@pytest.fixture(scope="module")
-def tf():
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import tensorflow
-
-    return tensorflow
-
-
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "model.ckpt-7"
@@ -77,54 +72,13 @@ def save(tf, path, tensors, slices=()):
     )
 
 
-def assert_agrees_with_tensorflow(tf, path, count):
-    """Compare all `count` variables with what TensorFlow restores: dtype, shape and every bit."""
-    with bninspect.open_checkpoint(str(path)) as checkpoint:
-        reader = tf.train.load_checkpoint(checkpoint.resolved)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-        assert checkpoint.format == "tf-v1"
-        assert sorted(checkpoint.variables) == sorted(shapes)
-        assert len(checkpoint.variables) == count
-        for name, variable in checkpoint.variables.items():
-            assert (variable.name, list(variable.shape)) == (name, shapes[name])
-            assert variable.dtype == dtypes[name].name
-            (theirs,) = tf.raw_ops.RestoreV2(
-                prefix=checkpoint.resolved,
-                tensor_names=[name],
-                shape_and_slices=[""],
-                dtypes=[dtypes[name]],
-            )
-            ours, theirs = variable.read(), theirs.numpy()
-            assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
-            assert ours.dtype.isnative
-            assert ours.tobytes() == theirs.tobytes()
-
-
-def read(path, name="x"):
-    with bninspect.open_checkpoint(str(path)) as checkpoint:
-        return checkpoint.variables[name].read()
-
-
-def refused(path, kind, file, *words, name="x"):
-    """Assert that reading `name` raises exactly `kind`, in one line with the file and `words`."""
-    with pytest.raises(ReadProblem) as caught:
-        read(path, name)
-    problem = caught.value
-    assert type(problem) is kind, repr(problem)
-    assert problem.path == str(file)
-    assert "\n" not in str(problem)
-    assert len(problem.message) < 1000
-    for word in words:
-        assert word in problem.message
-
-
 # --- TensorFlow writes, both read -----------------------------------------------------------------
 
 
 @pytest.mark.framework
 def test_every_element_type(tf, path):
     save(tf, path, {dtype: random_array(tf, dtype, (3, 5)) for dtype in NUMBERS})
-    assert_agrees_with_tensorflow(tf, path, len(NUMBERS))
+    assert_agrees_with_tensorflow(tf, path, len(NUMBERS), "tf-v1")
 
 
 @pytest.mark.framework
@@ -141,7 +95,7 @@ def test_scalars_empty_tensors_and_odd_names(tf, path):
         "x" * 3000: np.float32([4]),
     }
     save(tf, path, tensors)
-    assert_agrees_with_tensorflow(tf, path, len(tensors))
+    assert_agrees_with_tensorflow(tf, path, len(tensors), "tf-v1")
 
 
 @pytest.mark.framework
@@ -152,7 +106,7 @@ def test_thousands_of_variables(tf, path):
         for i in range(1500)
     }
     save(tf, path, tensors)
-    assert_agrees_with_tensorflow(tf, path, 1500)
+    assert_agrees_with_tensorflow(tf, path, 1500, "tf-v1")
 
 
 @pytest.mark.framework
@@ -166,7 +120,7 @@ def test_slices_of_every_cut(tf, path):
         ("corners", "4 5 6 0,4:2,3:-", whole[:, 2:]),
     ]
     save(tf, path, {"a": Y, "z": Y}, slices)
-    assert_agrees_with_tensorflow(tf, path, 4)
+    assert_agrees_with_tensorflow(tf, path, 4, "tf-v1")
     np.testing.assert_array_equal(read(path, "corners"), whole)
 
 
@@ -192,7 +146,7 @@ def test_what_a_saver_leaves(tf, tmp_path, run, sharded):
         (checkpoint,) = run("list", one, "--format", "json").json["checkpoints"]
         assert (checkpoint["resolved"], checkpoint["format"]) == (saved, "tf-v1"), one
         assert [layer["name"] for layer in checkpoint["layers"]] == ["bn"]
-    assert_agrees_with_tensorflow(tf, saved, 3)
+    assert_agrees_with_tensorflow(tf, saved, 3, "tf-v1")
 
 
 @pytest.mark.framework
@@ -226,7 +180,7 @@ def test_tensorflow_reads_what_the_writer_writes(tf, path, packed, shards, layou
     variables |= {"cut": np.arange(600, dtype=np.int16).reshape(6, 100)}
     cut = {"cut": [((0, 4), None), ((4, 2), (0, 70)), ((4, 2), (70, 30))]}
     write_slices(path, variables, shards=shards, slices=cut, packed=packed, **layout)
-    assert_agrees_with_tensorflow(tf, path, len(variables))
+    assert_agrees_with_tensorflow(tf, path, len(variables), "tf-v1")
 
 
 @pytest.mark.framework
@@ -472,7 +426,7 @@ def test_narrow_integers_out_of_range_are_cut_as_tensorflow_cuts_them(tf, path):
     (entries,) = write_slices(path, {"x": wide.astype(np.uint8)})
     entries[slice_key(b"x", (None,))] = slice_data(b"x", (None,), tensor_values(wide))
     write_table(path, entries)
-    assert_agrees_with_tensorflow(tf, path, 1)
+    assert_agrees_with_tensorflow(tf, path, 1, "tf-v1")
 
 
 def test_a_missing_slice(path):

@@ -8,11 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,16 +17,24 @@ import pytest
 import bninspect
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat, Unsupported
 from bninspect.storage import source
+from tests.support.readers import (
+    assert_agrees_with_tensorflow,
+    open_files,
+    random_array,
+    read,
+    read_with_little,
+    refused,
+)
 from tests.support.table_writer import (
     DTYPES,
     SNAPPY,
     Entry,
     Header,
     bytes_field,
+    growing_block,
     index_path,
     masked_crc32c,
     number_field,
-    raw_entry,
     sealed,
     shard_path,
     slice_key,
@@ -44,14 +49,6 @@ from tests.support.table_writer import (
 # What a checkpoint of two variables looks like before a test damages it.
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 Y = np.arange(100, 104, dtype=np.int64)
-
-
-@pytest.fixture(scope="module")
-def tf():
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import tensorflow
-
-    return tensorflow
 
 
 @pytest.fixture
@@ -71,64 +68,6 @@ def save(tf, prefix, tensors, slices=()):
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=[part], destination_prefix=str(prefix), delete_old_dirs=False
     )
-
-
-def assert_agrees_with_tensorflow(tf, prefix, count):
-    """Compare all `count` variables with what TensorFlow reads: dtype, shape and every value."""
-    reader = tf.train.load_checkpoint(str(prefix))
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    assert len(shapes) == count
-    with bninspect.open_checkpoint(str(prefix)) as checkpoint:
-        assert sorted(checkpoint.variables) == sorted(shapes)
-        assert len(checkpoint.variables) == count
-        for name, variable in checkpoint.variables.items():
-            assert variable.name == name
-            assert variable.shape == tuple(shapes[name])
-            assert variable.dtype == dtypes[name].name
-            if variable.dtype == "string":
-                continue
-            ours, theirs = variable.read(), reader.get_tensor(name)
-            assert ours.shape == theirs.shape == variable.shape
-            if variable.dtype == "bfloat16":
-                assert ours.dtype == np.float32
-                np.testing.assert_array_equal(ours, theirs.astype(np.float32))
-            else:
-                assert ours.dtype == theirs.dtype
-                assert ours.dtype.isnative
-                assert ours.tobytes() == theirs.tobytes()
-
-
-def random_array(tf, dtype, shape, seed=0):
-    """Any bits at all, NaNs and infinities among them."""
-    kind = tf.as_dtype(dtype).as_numpy_dtype
-    rng = np.random.default_rng(seed)
-    if dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    count = int(np.prod(shape))
-    return np.frombuffer(rng.bytes(count * np.dtype(kind).itemsize), kind).reshape(shape)
-
-
-def open_files():
-    return len(os.listdir("/proc/self/fd"))
-
-
-def read(prefix, name="x"):
-    with bninspect.open_checkpoint(str(prefix)) as checkpoint:
-        return checkpoint.variables[name].read()
-
-
-def refused(prefix, kind, file, *words, name="x"):
-    """Assert that reading `name` raises exactly `kind`, in one line with the file and `words`."""
-    with pytest.raises(ReadProblem) as caught:
-        read(prefix, name)
-    problem = caught.value
-    assert type(problem) in (kind if isinstance(kind, tuple) else (kind,)), repr(problem)
-    assert problem.path == str(file)
-    assert str(problem).startswith(f"{file}: ")
-    assert "\n" not in str(problem)
-    assert len(problem.message) < 1000
-    for word in words:
-        assert word in problem.message
 
 
 # --- TensorFlow writes, both read -----------------------------------------------------------------
@@ -829,59 +768,6 @@ def test_a_slice_whose_entry_is_garbage(prefix, sliced):
 
 
 # --- Hostile files: small, but asking for much ----------------------------------------------------
-
-MEMORY = 200 << 20
-SECONDS = 10
-# Reads every variable with no more than so many bytes beyond what the imports took.
-READ_ALL = """
-import resource, sys
-import cramjam, bninspect
-from bninspect import errors
-from bninspect.formats.tensorflow import v1_slices, v2_bundle
-
-with open("/proc/self/statm") as file:
-    taken = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[2]),) * 2)
-try:
-    with bninspect.open_checkpoint(sys.argv[1]) as checkpoint:
-        for variable in checkpoint.variables.values():
-            variable.read()
-    print("read")
-except errors.ReadProblem as problem:
-    print(type(problem).__name__, problem)
-"""
-
-
-def read_with_little(prefix, memory=MEMORY):
-    """What happens when all is read with little memory: "read", or the problem's class and text."""
-    done = subprocess.run(
-        [sys.executable, "-c", READ_ALL, str(prefix), str(memory)],
-        cwd=Path(bninspect.__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout) < 2000
-    return done.stdout.strip()
-
-
-def growing_block(size, growth, start=b""):
-    """A block of about `size` bytes whose keys take about `growth` times as much, all different.
-
-    Each key is the first one and a tail behind it; the tails are 1 to 100 times the same byte, so
-    that the block compresses well.
-    """
-    first = start + b"a" * (growth * 55 - len(start))
-    block, number = raw_entry(0, first, b""), 0
-    entries = [block]
-    while size > 0:
-        tail = bytes([number // 100 + 1]) * (number % 100 + 1)
-        entries.append(raw_entry(len(first), tail, b""))
-        size -= len(entries[-1])
-        number += 1
-    return b"".join(entries) + struct.pack("<II", 0, 1)
 
 
 @pytest.mark.processes

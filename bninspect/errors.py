@@ -34,6 +34,16 @@ class UsageProblem(BninspectError):
         super().__init__(shortened(message))
 
 
+class RecalibrationRefused(BninspectError):
+    """A recalibration that would not cure the model, or of which that cannot be known.
+
+    The message is one sentence.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
 class ReadProblem(BninspectError):
     """A checkpoint that could not be read.
 

@@ -67,7 +67,7 @@ class Engine(Protocol):
 
         All BN layers normalize by the statistics of the batch, and everything else runs as at
         inference: dropout and augmentation are off. Raises `UsageProblem` if the model cannot be
-        run on the batch.
+        run on the batch, `RecalibrationRefused` if the moments turn out to be no good.
         """
         ...
 

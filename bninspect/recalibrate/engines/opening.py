@@ -1,0 +1,34 @@
+"""The engine for a model file: a table from the format of a checkpoint to what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bninspect.errors import UsageProblem
+from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.layer import BNLayer
+from bninspect.recalibrate.engines import Engine
+
+# What to give instead of a file that holds no model to run.
+_INSTEAD = {
+    "tf-v1": "it is of the old format V1; save it again by tf.train.Saver in format V2",
+    "tf-object": "it holds no model to run: build the model, restore the checkpoint, and call"
+    " bninspect.keras.recalibrate(model, dataset)",
+    "keras-weights-h5": "it holds weights without their model: build the model, load the weights,"
+    " and call bninspect.keras.recalibrate(model, dataset)",
+}
+
+_OPENERS: Mapping[str, Callable[[Checkpoint, Sequence[BNLayer]], Engine]] = {}
+
+
+def open_engine(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:
+    """Return the engine that runs the model of an open checkpoint.
+
+    `layers` are those that `find_layers` finds in it. Raises `UsageProblem` if the file holds no
+    model to run, if the framework that runs it is missing, or if that cannot load it.
+    """
+    opener = _OPENERS.get(checkpoint.format)
+    if opener is None:
+        instead = _INSTEAD.get(checkpoint.format, "its format is not one that can be run")
+        raise UsageProblem(f"{checkpoint.path} cannot be recalibrated: {instead}.")
+    return opener(checkpoint, layers)

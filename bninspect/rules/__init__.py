@@ -1,6 +1,6 @@
-"""The catalogue: every rule, in the order of its code, and how they are chosen and applied.
+"""The catalogue of all rules, in the order of their codes; selecting and applying them.
 
-`CAUSES` are the reasons that a finding may give.
+`CAUSES` are the causes that a finding may name.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def apply_rules(
 ) -> tuple[Finding, ...]:
     """Return the findings of `rules` on `layers` of one checkpoint, layer by layer.
 
-    `context` is completed by what all layers together show.
+    `context` is completed by facts about all layers together.
     """
     layers = tuple(layers)
     context = _completed(layers, context)
@@ -112,15 +112,15 @@ def apply_rules(
 def not_judged(
     layers: Iterable[BNLayer], rules: Iterable[Rule], context: RuleContext
 ) -> tuple[str, ...]:
-    """Sentences on what `rules` could not judge for want of a fact that a person may give."""
+    """Return sentences on what `rules` could not judge without a fact that the user may give."""
     if not any(rule in cold.RULES for rule in rules):
         return ()
-    told = cold.not_judged(tuple(layers), context)
-    return (told,) if told else ()
+    sentence = cold.not_judged(tuple(layers), context)
+    return (sentence,) if sentence else ()
 
 
 def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext:
-    """Return the context with what all layers together show."""
+    """Return the context with the facts about all layers together."""
     return context._replace(
         trained=any(_shows_training(layer) for layer in layers),
         updated=any(_is_updated(layer) for layer in layers),
@@ -132,7 +132,10 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
 
 
 def _shows_training(layer: BNLayer) -> bool:
-    """Whether anything of a layer moved; its evidence was gathered if its statistics did not."""
+    """Return whether anything of a layer moved.
+
+    Evidence of training is gathered only for layers whose statistics did not move.
+    """
     return bool(layer.training.facts) or _is_updated(layer)
 
 

@@ -1,4 +1,4 @@
-"""Arithmetic of moving averages: their momentum, how often they were updated, and what that leaves.
+"""Arithmetic of moving averages: momentum, number of updates, share of the initial value left.
 
 After n updates with momentum m an average holds m^n of its initial value.
 """
@@ -14,8 +14,8 @@ from bninspect.model.rule import RuleContext
 # update subtracts a share of the difference.
 LEAST_NORMAL = 2.0**-126
 USUAL_MOMENTUM = 0.99  # the default of Keras and tf.layers
-# How far a power of the momentum, multiplied out in float32, may lie from the exact one; and how
-# far one more update moves it at most.
+# The largest relative error of a power of the momentum that was multiplied out in float32; and that
+# of one more update.
 _POWER_TOLERANCE, _ROUNDING = 1e-3, 2.0**-23
 
 
@@ -25,7 +25,7 @@ def momentum_of(layer: BNLayer, context: RuleContext) -> float | None:
 
 
 def known_momentum(layer: BNLayer, context: RuleContext) -> float | None:
-    """Return `momentum_of`, else that of the graph. Reading a graph takes time: ask for a finding.
+    """Return `momentum_of`, else that of the graph, which is slow: only call it for a finding.
 
     The graph's momentum is None unless all its updates have the same.
     """
@@ -36,13 +36,14 @@ def known_momentum(layer: BNLayer, context: RuleContext) -> float | None:
 
 
 def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
-    """Return how many updates the stored step allows, if a step makes as many as the layer's calls.
+    """Return the number of updates by the stored step: one per step and call of the layer.
 
-    None if no step is stored, or for a layer that training does not update by its configuration.
+    None if no step is stored, or if the layer's configuration says that training does not update
+    it.
     """
     steps = context.step
-    if steps is None and all(one.exact for one in context.optimizer_steps):
-        steps = max((one.steps for one in context.optimizer_steps), default=None)
+    if steps is None and all(count.exact for count in context.optimizer_steps):
+        steps = max((count.steps for count in context.optimizer_steps), default=None)
     if layer.keras is None:
         return steps
     if layer.keras.frozen or layer.keras.inference_only or steps is None:
@@ -53,8 +54,8 @@ def updates_at_most(layer: BNLayer, context: RuleContext) -> int | None:
 def updates_a_step(layer: BNLayer, context: RuleContext) -> int | None:
     """Return how often a training step updates the variance, by the graph; None if unknown.
 
-    A layer that is built twice (reuse=True) is updated twice. Nothing is known of updates that no
-    training op runs (by hand or not at all), nor of updates in a loop.
+    A layer that is built twice (reuse=True) is updated twice. The number is unknown for updates in
+    a loop, and for those that no training op runs.
     """
     graph = context.graph(layer)
     if graph is None or not graph.training_ops:
@@ -75,14 +76,14 @@ def expected_updates(layer: BNLayer, context: RuleContext) -> int | None:
 
 
 def is_forgotten(initial: float, momentum: float | None, updates: int | None) -> bool:
-    """Return whether that many updates by 0 leave nothing of `initial`; False if not known."""
+    """Return whether `updates` updates by 0 leave nothing of `initial`; False if unknown."""
     if momentum is None or updates is None:
         return False
     return abs(initial) * momentum**updates <= LEAST_NORMAL
 
 
 def power(initial: float, momentum: float | None, updates: int | None) -> float | None:
-    """Return what is left of `initial`; None where the momentum is not between 0 and 1."""
+    """Return the part of `initial` that is left; None if the momentum is not between 0 and 1."""
     if momentum is None or updates is None or not 0.0 < momentum < 1.0:
         return None
     return float(initial * momentum**updates)
@@ -106,9 +107,9 @@ def whole_power(value: float, initial: float, momentum: float | None) -> int | N
 
 
 def is_no_power(value: float, initial: float, momentum: float) -> bool:
-    """Return whether no number of updates leaves `value` of `initial`, for sure.
+    """Return whether it is certain that no number of updates leaves `value` of `initial`.
 
-    It is not sure where float32's rounding reaches from one power to the next.
+    It is uncertain if float32's rounding error is as large as the gap to the next power.
     """
     if not 0.0 < momentum < 1.0:
         return True
@@ -122,5 +123,5 @@ def _nearest_power(value: float, initial: float, momentum: float) -> int:
 
 
 def _near(momentum: float) -> float:
-    """Return less than half the way to the next power, or any number would do."""
+    """Return a tolerance below half the gap to the next power, so that not every number fits."""
     return min(_POWER_TOLERANCE, (1.0 - momentum) / 4)

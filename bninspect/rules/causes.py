@@ -1,9 +1,9 @@
 """Causes of statistics that stand still, each with the facts that prove it.
 
-The layer's family or stored configuration may say that it is by design; else the graph beside the
-checkpoint may prove a cause. A graph alone is no finding, and one without an optimizer proves
-nothing. Where a training op depends on the updates, or a condition can switch them off, the reason
-is not stored (a placeholder fed False, a branch not taken, another graph than this one): no cause.
+The layer's family or stored configuration may show that it is by design; otherwise the graph beside
+the checkpoint may prove a cause. A graph alone is no finding, and one without an optimizer proves
+nothing. If a training op depends on the updates, or a condition can switch them off, the reason is
+not stored (a placeholder fed False, a branch not taken, another graph): then no cause is named.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Proof(NamedTuple):
 
 
 def by_design(layer: BNLayer) -> Proof | None:
-    """Return why training never updates the statistics, by design; None if it should."""
+    """Return the proof that training never updates the statistics by design; None if it should."""
     if layer.family == FILLED_LATER:
-        told = "these accumulators are filled before evaluation or export, not in training"
-        return Proof(facts=(told,))
+        fact = "these accumulators are filled before evaluation or export, not in training"
+        return Proof(facts=(fact,))
     # keras/layers/normalization.py of Keras 1: mode 1 normalises each sample by itself, mode 2
     # each batch, at inference too; neither updates or uses the averages.
     mode = None if layer.keras is None else layer.keras.config.get("mode")
@@ -69,7 +69,7 @@ def by_design(layer: BNLayer) -> Proof | None:
 def in_inference_mode(layer: BNLayer) -> Proof | None:
     """Return the proof that the stored model calls the layer in inference mode, or None.
 
-    Of a layer that is frozen, too, that is not the cause: without it nothing would be updated.
+    None for a frozen layer: its statistics would stand still in training mode, too.
     """
     if layer.keras is None or not layer.keras.inference_only or layer.keras.frozen:
         return None
@@ -77,7 +77,7 @@ def in_inference_mode(layer: BNLayer) -> Proof | None:
 
 
 def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
-    """Return why the statistics `roles` of a layer stand still, as graph and bias prove it."""
+    """Return the cause why the statistics `roles` stand still, as graph and bias prove it."""
     proof = _by_graph(layer, context, roles)
     if proof.cause is not None:
         return proof
@@ -93,7 +93,7 @@ def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role])
 def _in_inference_mode(
     layer: BNLayer, context: RuleContext, roles: Sequence[Role], proof: Proof
 ) -> Proof:
-    """Return the proof where training ran the layer in inference mode."""
+    """Return the proof for a layer that training ran in inference mode."""
     if len(roles) < len(STATISTICS):
         return proof
     graph = context.graph(layer)
@@ -104,7 +104,7 @@ def _in_inference_mode(
 def _in_batch_mode(
     layer: BNLayer, context: RuleContext, roles: Sequence[Role], proof: Proof
 ) -> Proof:
-    """Return the proof where training used batch statistics: no condition switched updates off."""
+    """Return the proof for batch statistics in training: no condition switched the updates off."""
     graph = context.graph(layer)
     if graph is None or not graph.training_ops:
         return proof._replace(fix=keep_the_updates(layer))
@@ -117,7 +117,7 @@ def _in_batch_mode(
 
 
 def _by_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
-    """Return why the statistics `roles` of a layer stand still, as far as the graph proves it."""
+    """Return the cause why the statistics `roles` stand still, as far as the graph proves it."""
     graph = context.graph(layer)
     if graph is None:
         return Proof()
@@ -137,10 +137,10 @@ def _by_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Pr
 
 
 def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Update]) -> Proof:
-    """Return what is proved where no training op depends on the updates."""
+    """Return the proof for updates that no training op depends on."""
     if graph.stored:
-        kept = "no optimizer depends on the updates, but something else that keeps a result does"
-        return Proof(facts=(kept, "what a training step ran is not stored"))
+        fact = "no optimizer depends on the updates, but something else that keeps a result does"
+        return Proof(facts=(fact, "what a training step ran is not stored"))
     whose = f"`{layer.name}`"
     if len(updates) < len(graph.updates):
         whose = f"{' and '.join(dict.fromkeys(update.role for update in updates))} of {whose}"
@@ -149,8 +149,10 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
         facts = (unreached, *_inference_facts(graph))
         return Proof(INFERENCE, facts, train_the_training_network())
     holds = "holds" if graph.collected else "does not hold"
-    where = f"UPDATE_OPS {holds} those of {whose}: {_names([one.node for one in updates])}"
-    facts = (unreached, where, *condition_facts(graph.conditions))
+    collection = (
+        f"UPDATE_OPS {holds} those of {whose}: {_names([update.node for update in updates])}"
+    )
+    facts = (unreached, collection, *condition_facts(graph.conditions))
     fix = run_collected_updates(layer) if graph.collected else run_uncollected_updates(layer)
     if not any(update.can_be_run for update in updates):
         alone = "no op that session.run can fetch depends on them: nothing can run them"
@@ -164,7 +166,7 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
 
 
 def _unreached(graph: GraphEvidence, whose: str) -> str:
-    """Say that training ops depend on none of some updates, and on how many others."""
+    """Return the fact that training ops depend on none of some updates, and on how many others."""
     does = "does" if len(graph.training_ops) == 1 else "do"
     ops = f"{_names(graph.training_ops)} {does} not depend on"
     count = f"the graph has {plural(graph.total, 'update op')}"
@@ -177,8 +179,8 @@ def _unreached(graph: GraphEvidence, whose: str) -> str:
 
 
 def condition_facts(conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """Say what can keep updates from changing anything, even if they are run by hand."""
-    return tuple(_condition_fact(one) for one in conditions[:_NAMED])
+    """Return a fact per condition that can switch the updates off, even if they run by hand."""
+    return tuple(_condition_fact(condition) for condition in conditions[:_NAMED])
 
 
 def _condition_fact(condition: Condition) -> str:
@@ -201,7 +203,7 @@ def _condition_fact(condition: Condition) -> str:
 
 
 def _never_built(layer: BNLayer, graph: GraphEvidence, roles: Sequence[Role]) -> Proof:
-    """Return what is proved where the statistics are variables that no node updates."""
+    """Return the proof for statistics that are variables which no node updates."""
     none = "no node of the graph updates " + " or ".join(
         f"`{name}`" for name in graph.statistics.values()
     )
@@ -222,7 +224,7 @@ def _never_built(layer: BNLayer, graph: GraphEvidence, roles: Sequence[Role]) ->
 
 
 def _computed_in_inference_mode(graph: GraphEvidence) -> bool:
-    """Whether training computes the layer with its stored statistics, and in no other way.
+    """Return whether training computes the layer only with its stored statistics.
 
     Hand-written layers may use the statistics in one branch, and those of the batch in another.
     """
@@ -238,7 +240,7 @@ def _inference_facts(graph: GraphEvidence) -> tuple[str, ...]:
 
 
 def _affine_moved(layer: BNLayer) -> bool:
-    """Whether gamma or beta changed, whatever the graph says of it."""
+    """Return whether gamma or beta changed, whatever the graph says."""
     if layer.since and any(
         layer.since.changes[r].moved for r in AFFINE if r in layer.since.changes
     ):
@@ -247,18 +249,18 @@ def _affine_moved(layer: BNLayer) -> bool:
 
 
 def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...]:
-    """Say which training ops run updates of which statistics, and which do not."""
+    """Return which training ops run updates of which statistics, and which do not, as facts."""
     by_ops: dict[tuple[str, ...], list[str]] = {}
     for role in roles:
-        run = {name for one in graph.updates if one.role == role for name in one.run_by}
+        run = {name for update in graph.updates if update.role == role for name in update.run_by}
         if run:
             by_ops.setdefault(tuple(sorted(run)), []).append(role)
     facts = []
     for run_by, updated in by_ops.items():
-        others = [name for name in graph.training_ops if name not in run_by]
+        not_run_by = [name for name in graph.training_ops if name not in run_by]
         depend = "depends" if len(run_by) == 1 else "depend"
         fact = f"in the graph {_names(run_by)} {depend} on updates of {' and '.join(updated)}"
-        facts.append(f"{fact}, {_names(others)} not" if others else fact)
+        facts.append(f"{fact}, {_names(not_run_by)} not" if not_run_by else fact)
     unknown = ("why they changed nothing is not stored",)
     return (*facts, *(condition_facts(graph.conditions) or unknown))
 
@@ -266,16 +268,16 @@ def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...
 def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:
     """Return the proof that the graph has the variables that a checkpoint lacks, if it has."""
     graph = context.graph(layer)
-    there = (
+    names = (
         []
         if graph is None
         else [graph.statistics[role] for role in missing if role in graph.statistics]
     )
-    if len(there) < len(missing):
+    if len(names) < len(missing):
         return Proof()
     return Proof(
         "saver-omitted-statistics",
-        (f"the graph has the {_variables(there)} {_names(there)}, the checkpoint does not",),
+        (f"the graph has the {_variables(names)} {_names(names)}, the checkpoint does not",),
     )
 
 
@@ -284,5 +286,5 @@ def _variables(names: Sequence[str]) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    """Return some names in quotes, and how many more: `` `a`, `b` and 3 more ``."""
+    """Return the first names in quotes, and the number of the others: `` `a`, `b` and 3 more ``."""
     return listed([f"`{name}`" for name in names], _NAMED)

@@ -1,8 +1,8 @@
-"""What single channels show: never updated, or dead.
+"""Counts of channels that were never updated, and of dead channels.
 
-A dead channel has an input that is always 0 (a ReLU that never fires): its mean stays 0 and its
+A dead channel has an input that is always 0 (a ReLU that never fires). Its mean stays 0. Its
 variance shrinks by the momentum with each update, to momentum^updates, the same number in every
-dead channel, until it is nothing. That is no sign of missing updates but of their presence.
+dead channel, until it underflows. Dead channels show that updates ran.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from bninspect.rules.averages import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Far below every epsilon in use (1e-6 and more) and far above where float32 ends (1e-38).
+# Far below every epsilon in use (1e-6 and more) and far above the smallest float32 (1e-38).
 COLLAPSED_VARIANCE = 1e-12
 # What is left of the largest variance in use (1e8) when its mean has decayed to exactly 0.
 FORGOTTEN_VARIANCE = 1e-30
-# A mean that may have been there when a channel died: what is smaller is forgotten sooner.
+# A mean that a channel may have had when it died: a smaller one is forgotten sooner.
 _SMALL_MEAN = 1e-6
 # Lower than any momentum in use but 0.
 _LOW_MOMENTUM = 0.5
@@ -46,8 +46,8 @@ def channels_in_words(layer: BNLayer) -> str:
 def untouched_channels(mean: Values, variance: Values) -> int:
     """Count the channels with both statistics equal to their initial values.
 
-    Where a variance starts at 0 that is none: updates with nothing but zeros leave it there, and
-    the other channels show that there were updates (see `dead_channels`).
+    0 if the variance starts at 0: updates by zeros leave it there, and the other channels show that
+    there were updates (see `dead_channels`).
     """
     return 0 if variance.initial == 0.0 else _at_initial(mean, variance)
 
@@ -57,11 +57,11 @@ def saw_only_zeros(layer: BNLayer) -> bool:
 
     Then its whole input is always 0: a dead layer, not one that was forgotten.
     """
-    both = layer.statistics
+    statistics = layer.statistics
     return (
-        both is not None
+        statistics is not None
         and bool(layer.training.updates)
-        and all(values.all_initial and values.initial == 0.0 for values in both)
+        and all(values.all_initial and values.initial == 0.0 for values in statistics)
     )
 
 
@@ -70,16 +70,16 @@ def _at_initial(mean: Values, variance: Values) -> int:
         return 0
     if not mean.at_initial or not variance.at_initial:
         return 0
-    both = mean.equal_to(mean.initial) & variance.equal_to(variance.initial)
-    return int(both.sum())
+    mask = mean.equal_to(mean.initial) & variance.equal_to(variance.initial)
+    return int(mask.sum())
 
 
 def dead_channels(mean: Values, variance: Values, momentum: float | None, step: int | None) -> int:
-    """Count the channels whose mean is exactly 0 and whose variance decayed as zeros make it decay.
+    """Count the channels whose mean is exactly 0 and whose variance decayed as by updates by zeros.
 
-    That is: it has collapsed below `COLLAPSED_VARIANCE`, or it is momentum^steps of the initial
-    value where both are known, or at least two such channels hold the same number between 0 and
-    the initial value. A variance that starts at 0 does not decay: it is still there.
+    A variance decayed so if it is below `COLLAPSED_VARIANCE`, or momentum^steps of the initial
+    value if both are known, or the same number between 0 and the initial value in at least two
+    such channels. A variance that starts at 0 stays 0.
     """
     if mean.initial != 0.0 or not mean.at_initial or variance.all_initial:
         return 0
@@ -96,7 +96,7 @@ def dead_channels(mean: Values, variance: Values, momentum: float | None, step: 
 
 
 def _silent(mean: Values, variance: Values) -> tuple[NDArray[Any], float]:
-    """Return the variances that moved where the mean is 0, and the initial variance."""
+    """Return the variances that moved in channels with a mean of 0, and the initial variance."""
     initial = variance.initial or 0.0
     return variance.array[_silent_channels(mean, variance)].astype("f8"), initial
 
@@ -107,7 +107,7 @@ def _silent_channels(mean: Values, variance: Values) -> NDArray[Any]:
 
 
 def dead_of(layer: BNLayer, context: RuleContext) -> int:
-    """Count the dead channels of a layer; 0 where its statistics were not read."""
+    """Count the dead channels of a layer; 0 if its statistics were not read."""
     if layer.statistics is None:
         return 0
     if saw_only_zeros(layer):
@@ -128,12 +128,12 @@ def contradictions(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     """Return facts that contradict a layer without a live channel being dead; empty if none does.
 
     Such a layer has a mean of 0 in every channel, and variances that moved. If its input is always
-    0, no gradient reaches gamma, since that is multiplied by the normalised input, and a variance
-    is momentum^updates of the initial one. Zeros that were written into the statistics, and a
-    variance that weight decay shrinks, do not follow that.
+    0, no gradient reaches gamma, which is multiplied by the normalised input, and a variance is
+    momentum^updates of the initial one. That is not so for zeros that were written into the
+    statistics, and for a variance that weight decay shrinks.
 
-    Of a layer with a live channel nothing is said: a channel may have been dead before a training
-    that counts its steps anew.
+    Layers with a live channel have no contradictions: a channel may have been dead before a
+    training that counts its steps anew.
     """
     if layer.statistics is None:
         return ()
@@ -160,8 +160,8 @@ def contradictions(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
 def _gamma_moved(layer: BNLayer, channels: NDArray[Any]) -> bool:
     """Return whether gradients moved gamma in some channels.
 
-    Not if they all hold one number: another initializer gives it, or weight decay, which goes on
-    without gradients. Nor if gamma starts random.
+    False if all hold one number, which another initializer or weight decay without gradients may
+    give. Also False if gamma starts random.
     """
     gamma = layer.values.get("gamma")
     if gamma is None or gamma.initial is None or gamma.channels != channels.size:
@@ -175,10 +175,10 @@ def _gamma_moved(layer: BNLayer, channels: NDArray[Any]) -> bool:
 def _may_have_died_later(
     variances: NDArray[Any], momentum: float | None, updates: int | None, *, all_dead: bool
 ) -> bool:
-    """Return whether there were enough updates to forget all that came before the input became 0.
+    """Return whether there were enough updates to forget everything before the input became 0.
 
-    Then both statistics are nothing, and gamma may have moved before. Where the number of updates
-    is not known, a variance just above 0 shows that it decayed. What else is not known speaks for
+    Then both statistics have decayed, and gamma may have moved before. If the number of updates is
+    unknown, a variance just above 0 shows that it decayed. Other unknowns are decided in favour of
     a layer that died among live ones, and against a network without a live layer.
     """
     if variances.max() > FORGOTTEN_VARIANCE:
@@ -193,7 +193,7 @@ def _may_have_died_later(
 def _no_power_of_momentum(
     layer: BNLayer, values: list[float], initial: float, momentum: float | None
 ) -> list[str]:
-    """Return the variances that no number of updates leaves, as a fact."""
+    """Return the fact that no number of updates leaves one of the variances, if that is so."""
     if momentum is None or layer.dtype != "float32":
         return []
     wrong = [
@@ -203,12 +203,12 @@ def _no_power_of_momentum(
     ]
     if not wrong:
         return []
-    of = "" if initial == 1.0 else f"{initial:g} * "
-    return [f"{wrong[0]:.4g} is not {of}{momentum:g}^n for any number n of updates"]
+    factor = "" if initial == 1.0 else f"{initial:g} * "
+    return [f"{wrong[0]:.4g} is not {factor}{momentum:g}^n for any number n of updates"]
 
 
 def not_enough_updates(initial: float, momentum: float | None, updates: int | None) -> list[str]:
-    """Return that the updates leave a variance above 0, as a fact, where they do."""
+    """Return the fact that the updates leave a variance above 0, if they do."""
     if updates == 0:
         return ["the stored step is 0: no update brought the variance to 0"]
     if updates is None:
@@ -246,9 +246,9 @@ def decayed_as_expected(layer: BNLayer, context: RuleContext) -> bool:
 
 
 def counted_by_dead_channels(layer: BNLayer, momentum: float | None) -> tuple[float, int] | None:
-    """Return the variance that several dead channels share, and how many updates made it that.
+    """Return the variance that several dead channels share, and the number of updates it shows.
 
-    None if there is none, or if it is no whole power of the momentum.
+    None if no channels share one, or if it is not a whole power of the momentum.
     """
     if layer.statistics is None:
         return None

@@ -25,10 +25,10 @@ _HIGHEST_MOMENTUM = 0.9999
 
 
 class _Updates(NamedTuple):
-    """How often averages were updated, and with which momentum.
+    """The number and the momentum of the updates of averages.
 
-    `is_stored` says that the layer or the user tells the momentum, not the graph. `counted` is that
-    of `counted_by_dead_channels`.
+    `is_stored` says that the momentum is the layer's or the user's, not that of the graph.
+    `counted` is the result of `counted_by_dead_channels`.
     """
 
     number: int
@@ -65,17 +65,17 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
 
 
 def _has_moved(layer: BNLayer) -> bool:
-    """Return whether both statistics moved and still hold a share of what they started from."""
-    both = layer.statistics
-    if both is None or layer.zero_debiased:
+    """Return whether both statistics moved and may hold a share of their initial values."""
+    statistics = layer.statistics
+    if statistics is None or layer.zero_debiased:
         return False
-    return not (both[0].all_initial or both[1].all_initial)
+    return not (statistics[0].all_initial or statistics[1].all_initial)
 
 
 def _updates(layer: BNLayer, context: RuleContext) -> _Updates | None:
     """Return the updates of a layer; None if their number or their momentum is not known.
 
-    The graph is asked only where the values leave it possible that the averages are cold.
+    The graph is read only if the values leave it possible that the averages are cold.
     """
     updates = updates_at_most(layer, context)
     if not updates:
@@ -95,10 +95,9 @@ def _updates(layer: BNLayer, context: RuleContext) -> _Updates | None:
 
 
 def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
-    """Return a sentence if averages may be cold, and no momentum tells whether they are.
+    """Return a sentence if averages may be cold, and no momentum is known to judge that.
 
-    Not of a layer that training does not update by the graph: the step counts none of its updates,
-    whatever the momentum.
+    A layer that no training op updates is left out: the step counts none of its updates.
     """
     if (least_share(layers) or 0.0) <= COLD_SHARE:
         return None
@@ -118,23 +117,23 @@ def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
 
 
 def least_share(layers: Iterable[BNLayer]) -> float | None:
-    """Return `RuleContext.least_share`; None if no layer tells."""
+    """Return `RuleContext.least_share`; None if it is known of no layer."""
     shares = (share for layer in layers if (share := most_initial(layer)) is not None)
     return min(shares, default=None)
 
 
 def most_initial(layer: BNLayer) -> float | None:
-    """Return the most that can be left of the initial value: no true variance is negative.
+    """Return the largest share of the initial value that can be left: no variance is negative.
 
-    Of a layer that did not move, or forgets where it started from, nothing is known. Nor of one
-    whose statistics are all exactly 0, which may have been written.
+    None for a layer that did not move, for zero-debiased averages, and for statistics that are all
+    exactly 0, which may have been written.
     """
-    both = layer.statistics
-    if both is None or both[1].all_initial or not both[1].initial or layer.zero_debiased:
+    if layer.statistics is None or layer.zero_debiased or _is_zero(layer):
         return None
-    if _is_zero(layer):
+    _, variance = layer.statistics
+    if variance.all_initial or not variance.initial:
         return None
-    return both[1].minimum / both[1].initial
+    return variance.minimum / variance.initial
 
 
 def _is_zero(layer: BNLayer) -> bool:
@@ -162,14 +161,14 @@ def _counts(updates: _Updates, context: RuleContext) -> Iterator[str]:
     """Yield what is stored about the number of updates, contradictions included."""
     if context.step is not None:
         yield f"the stored step is {context.step}"
-    for one in context.optimizer_steps:
-        yield str(one)
+    for steps in context.optimizer_steps:
+        yield str(steps)
     if updates.counted is not None:
         value, number = updates.counted
-        told = f"its dead channels have variance {value:.4g} = {updates.momentum:g}^{number}"
+        fact = f"its dead channels have variance {value:.4g} = {updates.momentum:g}^{number}"
         if context.step is not None and number < context.step:
-            told += f": it was updated in {number} of {context.step} steps only"
-        yield told
+            fact += f": it was updated in {number} of {context.step} steps only"
+        yield fact
 
 
 def older_than_step(layer: BNLayer, context: RuleContext) -> bool:

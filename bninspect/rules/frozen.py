@@ -37,7 +37,7 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
     same = [role for role in STATISTICS if role in layer.variables]
     initial = ("both are still at their initial values (BN101)",) if layer.all_initial else ()
     far = [_how_far(role, since.changes[role]) for role in moved]
-    proof = _told(layer, context) or _proof_of_graph(layer, context, same)
+    proof = _proof_in_file(layer, context) or _proof_of_graph(layer, context, same)
     are, they_were = ("are", "they were") if len(same) > 1 else ("is", "it was")
     yield Violation(
         f"{' and '.join(same)} {are} exactly what {they_were} at {since.earlier}, while"
@@ -52,8 +52,8 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
 def _was_trained(layer: BNLayer, since: Since) -> bool:
     """Return whether training reached a layer whose gamma and beta stood still.
 
-    Not a layer that has them and was left out as a whole: a frozen backbone that keeps the
-    statistics it came with. One whose configuration says that it is frozen is told of.
+    False for a layer that has gamma or beta and was left out as a whole, such as a frozen backbone
+    that keeps its statistics; but True if its configuration says that it is frozen.
     """
     if not since.facts:
         return False
@@ -62,24 +62,24 @@ def _was_trained(layer: BNLayer, since: Since) -> bool:
 
 
 def _proof_of_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
-    """Return what the graph proves of statistics that stood still."""
+    """Return the proof by the graph for statistics that stood still."""
     proof = why_not_updated(layer, context, roles)
     if proof.cause in _ON_PURPOSE and not layer.all_initial:
-        # Statistics that the layer came with may be meant to stay.
+        # Statistics that were loaded may be meant to stay.
         return proof._replace(fix=None)
     return proof
 
 
 def _is_on_purpose(layer: BNLayer, proof: Proof) -> bool:
-    """Return whether the files say that the statistics are meant to stay."""
+    """Return whether the files show that the statistics are meant to stay."""
     return bool(by_design(layer)) or (proof.cause in _ON_PURPOSE and proof.fix is None)
 
 
 def _stands_still(layer: BNLayer) -> bool:
-    """Return whether all statistics that are stored are those of the earlier checkpoint.
+    """Return whether all stored statistics equal those of the earlier checkpoint.
 
-    Not where updates would leave them: a layer whose input has been constant for so long that its
-    variance is nothing, and statistics that are NaN, which they stay.
+    False if updates would not change them: if the variance has decayed to 0 because the input is
+    constant, or if the statistics are NaN.
     """
     if layer.since is None:
         return False
@@ -93,15 +93,15 @@ def _stands_still(layer: BNLayer) -> bool:
 
 
 def _is_at_rest(layer: BNLayer) -> bool:
-    """Return whether the variance decayed to nothing in every channel."""
+    """Return whether the variance is below `COLLAPSED_VARIANCE` in every channel."""
     variance = layer.values.get("moving_variance")
     if variance is None or variance.all_initial:
         return False
     return 0.0 <= variance.minimum <= variance.maximum < COLLAPSED_VARIANCE
 
 
-def _told(layer: BNLayer, context: RuleContext) -> Proof | None:
-    """Return why the layer stands still where its own file says so, on purpose mostly."""
+def _proof_in_file(layer: BNLayer, context: RuleContext) -> Proof | None:
+    """Return the cause that the layer's own file proves, mostly on purpose; else None."""
     return (
         by_design(layer)
         or _frozen(layer)
@@ -140,7 +140,7 @@ def _how_far(role: Role, change: Change) -> str:
 def _may_be_finetuned(layer: BNLayer) -> bool:
     """Return whether a Keras layer may be called with training=False on purpose.
 
-    That is how Keras's guides fine-tune. Only a configuration of Keras 2 tells whether it is so.
+    Keras's guides fine-tune so. Only the configurations of Keras 2 show it.
     """
     if layer.all_initial or layer.family != "keras":
         return False

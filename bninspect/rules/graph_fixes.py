@@ -106,7 +106,7 @@ def load_or_build() -> str:
 def checks_of(conditions: Sequence[Condition]) -> str:
     """Say how to look at each condition, the cheapest test first."""
     kinds = ("constant", "placeholder", "variable", "op")
-    ordered = sorted(conditions, key=lambda one: kinds.index(one.kind))
+    ordered = sorted(conditions, key=lambda condition: kinds.index(condition.kind))
     return ", ".join(_check(condition) for condition in ordered[:_CHECKED])
 
 
@@ -128,7 +128,9 @@ def _check(condition: Condition) -> str:
 
 def _on_purpose(conditions: Sequence[Condition]) -> str:
     """Say that it may be meant, where a count of steps decides."""
-    counts = any(one.kind == "variable" and one.bound is not None for one in conditions)
+    counts = any(
+        condition.kind == "variable" and condition.bound is not None for condition in conditions
+    )
     return " Nothing to fix if the updates are meant to stop at that count." if counts else ""
 
 

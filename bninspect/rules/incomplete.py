@@ -1,4 +1,4 @@
-"""BN201 to BN204: members that are not in the file, and members that do not fit together."""
+"""BN201 to BN204: members that are missing, not written, or of different sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bninspect.rules.causes import left_out_by_saver
 
 
 def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN201."""
+    """Yield a violation if neither statistic is stored (BN201)."""
     if any(role in layer.variables for role in STATISTICS):
         return
     stored = " and ".join(role for role in ROLES if role in layer.variables)
@@ -29,7 +29,7 @@ def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violati
 
 
 def statistics_half_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """BN202."""
+    """Yield a violation if only one of the statistics is stored (BN202)."""
     stored = [role for role in STATISTICS if role in layer.variables]
     if len(stored) == 1:
         missing: Role = next(role for role in STATISTICS if role not in layer.variables)
@@ -38,11 +38,11 @@ def statistics_half_missing(layer: BNLayer, context: RuleContext) -> Iterator[Vi
 
 
 def shape_mismatch(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN203."""
+    """Yield a violation if the members have different numbers of channels (BN203)."""
     sizes = {role: _channels(layer.variables[role]) for role in ROLES if role in layer.variables}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{role} {size}" for role, size in sizes.items())
-        yield Violation(f"its members disagree on the number of channels: {told}")
+        counts = ", ".join(f"{role} {size}" for role, size in sizes.items())
+        yield Violation(f"its members disagree on the number of channels: {counts}")
 
 
 def _channels(variable: Variable) -> int:
@@ -51,11 +51,14 @@ def _channels(variable: Variable) -> int:
 
 
 def statistics_not_written(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN204."""
-    counts = {role: layer.variables[role] for role in ROLES if _is_unwritten(layer, role)}
-    if counts:
-        told = ", ".join(f"{role} ({one.unwritten} of {one.size})" for role, one in counts.items())
-        yield Violation(f"the file reserves a place for values that were never written: {told}")
+    """Yield a violation if the file has space for values that were never written (BN204)."""
+    variables = {role: layer.variables[role] for role in ROLES if _is_unwritten(layer, role)}
+    if variables:
+        counts = ", ".join(
+            f"{role} ({variable.unwritten} of {variable.size})"
+            for role, variable in variables.items()
+        )
+        yield Violation(f"the file reserves a place for values that were never written: {counts}")
 
 
 def _is_unwritten(layer: BNLayer, role: Role) -> bool:

@@ -1,4 +1,4 @@
-"""BN301 to BN305: values that no healthy layer has."""
+"""BN301 to BN305: values that a healthy layer does not have."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bninspect.rules.optimized import optimizer_writes
 # The square of float16's largest number: beyond it one standard deviation of the activations
 # is no float16 any more. Raw inputs stay below: int16 audio has at most 1.1e9.
 EXPLODING_VARIANCE = 65504.0**2
-# Half a step of a type, as a share of the number, where that is largest: just above a power of 2.
+# The largest half step of a type as a share of the number: just above a power of 2.
 _HALF_STEP = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
-# How far rounding may hold an average off before it is more than a note.
+# The largest share by which rounding may hold an average off for a mere note.
 ROUNDING_SHARE = 0.05
 # From this sum of the shares of n simultaneous updates on, an average diverges.
 _DIVERGES = 2.0
@@ -42,14 +42,14 @@ def not_finite(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     }
     if not counts:
         return
-    told = ", ".join(
+    members = ", ".join(
         f"{role} in {count} of {layer.values[role].channels} channels"
         for role, count in counts.items()
     )
     fix = evidence = None
     if any(role in STATISTICS for role in counts):
         evidence, fix = _update_defects(layer, context)
-    yield Violation(f"NaN or infinity: {told}", evidence=evidence or (), fix=fix)
+    yield Violation(f"NaN or infinity: {members}", evidence=evidence or (), fix=fix)
 
 
 def negative_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -69,7 +69,7 @@ def negative_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
 
 
 def _update_defects(layer: BNLayer, context: RuleContext) -> tuple[tuple[str, ...], str | None]:
-    """Return what is wrong with the updates by the graph or the configuration, and what to do."""
+    """Return the defects of the updates by graph or configuration, as facts, and their fix."""
     facts, fixes = [], []
     if overshoot := _overshoot(layer, context):
         facts.append(overshoot)
@@ -86,7 +86,7 @@ def _update_defects(layer: BNLayer, context: RuleContext) -> tuple[tuple[str, ..
 
 
 def _overshoot(layer: BNLayer, context: RuleContext) -> str | None:
-    """Return that a step makes so many updates that they overshoot, as a fact."""
+    """Return the fact that a step makes so many updates that they overshoot, or None."""
     momentum, times = known_momentum(layer, context), updates_a_step(layer, context)
     if momentum is None or times is None:
         return None
@@ -103,23 +103,23 @@ def _overshoot(layer: BNLayer, context: RuleContext) -> str | None:
 
 
 def _cancellation(layer: BNLayer, context: RuleContext) -> str | None:
-    """Return that the graph computes the variance as a difference of squares, as a fact."""
+    """Return the fact that the graph computes the variance as a difference of squares, or None."""
     graph = context.graph(layer)
     if graph is None or not graph.one_pass:
         return None
-    told = "the graph takes the variance as the mean of the squares minus the square of the mean"
+    fact = "the graph takes the variance as the mean of the squares minus the square of the mean"
     mean = layer.values.get("moving_mean")
     if mean is None or mean.not_finite or not mean.channels:
-        return told
+        return fact
     largest = max(abs(mean.minimum), abs(mean.maximum))
     return (
-        f"{told}; with a mean of {largest:.4g} float32 rounds these squares by"
+        f"{fact}; with a mean of {largest:.4g} float32 rounds these squares by"
         f" {largest**2 * 2.0**-24:.2g}, which may exceed the variance"
     )
 
 
 def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """Yield a violation if channels look dead, which nothing contradicts (BN303)."""
+    """Yield a violation if channels look dead and nothing contradicts that (BN303)."""
     count = dead_of(layer, context)
     if count and not optimizer_writes(layer, context):
         agrees = decayed_as_expected(layer, context)
@@ -134,13 +134,13 @@ def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
 
 
 def _updates_counted(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
-    """Return how many updates the dead channels show, beside the stored step."""
+    """Return the number of updates that the dead channels show, beside the stored step."""
     momentum = momentum_of(layer, context)
     counted = counted_by_dead_channels(layer, momentum)
     if counted is None:
         return ()
-    told = f"their variance {counted[0]:.4g} is {momentum:g}^{counted[1]}: {counted[1]} updates"
-    return (told if context.step is None else f"{told}, the stored step is {context.step}",)
+    fact = f"their variance {counted[0]:.4g} is {momentum:g}^{counted[1]}: {counted[1]} updates"
+    return (fact if context.step is None else f"{fact}, the stored step is {context.step}",)
 
 
 def exploding_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -163,8 +163,8 @@ def exploding_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violati
 def half_precision(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if a statistic is kept in half precision (BN305).
 
-    It is a note where rounding cannot hold an average off by more than `ROUNDING_SHARE`: an update
-    by (1 - momentum) of a difference is lost where that is less than half a step of the type.
+    It is a note if rounding cannot hold an average off by more than `ROUNDING_SHARE`: an update by
+    (1 - momentum) of a difference is lost if that is less than half a step of the type.
     """
     halves = [
         role

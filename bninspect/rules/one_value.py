@@ -1,4 +1,4 @@
-"""BN109: a variance that only batches without variance leave."""
+"""BN109: a variance that decayed because every batch had one value per channel."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from bninspect.rules.averages import (
 )
 from bninspect.rules.channels import channels_in_words
 
-# Those of Keras, tf.layers and slim, and others that are often set.
+# The defaults of Keras, tf.layers and slim, and others in frequent use.
 _USUAL_MOMENTUMS = (0.9, 0.95, 0.99, 0.997, 0.999, 0.9997)
 
 
 def batches_of_one_value(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if the variance is momentum^updates in every channel, and the mean moved.
 
-    Then each batch had a variance of 0 in every channel (BN109). The step has to tell how many
-    updates there were: where nothing is left of the variance, and where there is one channel alone.
-    It is a note beside a dead layer, behind which the input is the same in every sample.
+    Then each batch had a variance of 0 in every channel (BN109). The stored step must confirm the
+    number of updates if nothing is left of the variance, or if there is only one channel. It is a
+    note if there is a dead layer: the layers after it get the same input in every sample.
     """
-    both = layer.statistics
-    if both is None or both[0].all_initial or layer.zero_debiased:
+    statistics = layer.statistics
+    if statistics is None or statistics[0].all_initial or layer.zero_debiased:
         return
-    mean, variance = both
+    mean, variance = statistics
     if not _is_decayed(variance):
         return
     momentum, updates = _explained(layer, variance, context)
@@ -59,8 +59,8 @@ def _explained(
 ) -> tuple[float | None, int | None]:
     """Return the momentum and the number of updates that explain the variance; None if none do.
 
-    Without a momentum the usual ones are tried: they have to explain it by the stored step alone,
-    for several channels.
+    If the momentum is unknown, the usual ones are tried; one of them must explain the variance of
+    several channels by the stored step.
     """
     momentum, expected = known_momentum(layer, context), expected_updates(layer, context)
     if momentum is not None:
@@ -82,7 +82,7 @@ def _is_decayed(variance: Values) -> bool:
 def _updates_that_leave(
     variance: Values, momentum: float | None, expected: int | None
 ) -> int | None:
-    """Return the number of updates that leave this variance, None if that is not sure."""
+    """Return the number of updates that leave this variance, None if it is not certain."""
     if momentum is None or not 0.0 <= momentum < 1.0:
         return None
     initial = variance.initial or 0.0

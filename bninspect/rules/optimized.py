@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def statistics_optimized(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
-    """Yield BN108 for a layer whose statistics an optimizer writes."""
+    """Yield a violation if an optimizer writes the statistics (BN108)."""
     writes = optimizer_writes(layer, context)
     if not writes:
         return
@@ -46,10 +46,10 @@ def statistics_optimized(layer: BNLayer, context: RuleContext) -> Iterator[Viola
 
 
 def optimizer_writes(layer: BNLayer, context: RuleContext) -> dict[Role, str]:
-    """Return for each statistic that an optimizer changes how that is known; empty for most layers.
+    """Return the statistics that an optimizer writes, each with the evidence; mostly empty.
 
-    That is by the node of the optimizer in the stored graph, else by a slot in the checkpoint. A
-    slot that never moved belongs to an optimizer that added nothing but zeros.
+    The evidence is the optimizer's node in the stored graph, else a slot in the checkpoint. A slot
+    that never moved does not count: that optimizer added only zeros.
     """
     if not layer.may_be_optimized:
         return {}
@@ -74,7 +74,7 @@ def _mean_stands_still(layer: BNLayer) -> bool:
 
 
 def _variances(layer: BNLayer) -> tuple[str, ...]:
-    """Say that weight decay shrank the variances, if all channels hold one number."""
+    """Return the fact that weight decay shrank the variances, if all channels hold one number."""
     variance = layer.values["moving_variance"]
     if not variance.constant or variance.channels < 2:
         return ()

@@ -11,7 +11,7 @@ from bninspect.rules.channels import channels_in_words
 
 
 def shadows_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """Yield BN110 for a layer whose statistics moved while an average of them is still initial.
+    """Yield a violation if the statistics moved and an average of them is still initial (BN110).
 
     An evaluation that restores `variables_to_restore()` loads the averages in place of the
     statistics (tensorflow/python/training/moving_averages.py).

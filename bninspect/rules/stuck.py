@@ -38,7 +38,7 @@ from bninspect.rules.situation_fixes import (
     unfreeze_or_load,
 )
 
-# Half a step of the type below 1.0: what an update must exceed to move a variance of 1.
+# Half a step of the type below 1.0: an update must exceed it to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 MOMENTUM_ONE = "momentum-one"
 
@@ -46,14 +46,14 @@ MOMENTUM_ONE = "momentum-one"
 def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if both statistics are initial in every channel of a trained layer (BN101).
 
-    A layer without evidence of training is a matter of BN105, one whose input is 0 of BN303.
+    BN105 judges layers without evidence of training, BN303 those whose input is 0.
     """
-    both = layer.statistics
-    if both is None or not layer.all_initial or saw_only_zeros(layer):
+    statistics = layer.statistics
+    if statistics is None or not layer.all_initial or saw_only_zeros(layer):
         return
     if layer.training.testable and not layer.training.facts and not is_loaded(layer):
         return
-    mean, variance = both
+    mean, variance = statistics
     proof = _proof(layer, context)
     yield Violation(
         f"moving_mean is still {mean.initial:g} and moving_variance still {variance.initial:g} in"
@@ -73,7 +73,7 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
 def is_loaded(layer: BNLayer) -> bool:
     """Return whether the values of beta, and of gamma if there is one, were loaded, not trained.
 
-    Their optimizer slots never moved. A gamma alone may start random; a beta hardly does.
+    That is so if their optimizer slots never moved. A gamma without beta may have started random.
     """
     stored = [role for role in AFFINE if role in layer.values]
     return "beta" in stored and all(
@@ -82,7 +82,7 @@ def is_loaded(layer: BNLayer) -> bool:
 
 
 def _facts_of_training(layer: BNLayer) -> tuple[str, ...]:
-    """Return what shows that the layer was trained, and what shows that it was not."""
+    """Return the facts that show that the layer was trained, and those that show the contrary."""
     facts = list(layer.training.facts)
     if _is_affine_initial(layer):
         facts.append(f"{_values_in_words(layer)} in every channel: no optimizer step changed them")
@@ -92,10 +92,10 @@ def _facts_of_training(layer: BNLayer) -> tuple[str, ...]:
 
 
 def _facts_of_model(layer: BNLayer) -> Iterator[str]:
-    """Yield what the file says about its Keras model that may be why nothing was updated.
+    """Yield facts about the stored Keras model that may explain why nothing was updated.
 
-    A class of the user's own may have a `call` and a `train_step` of its own; what was not compiled
-    was not trained by its own `fit`, or was loaded with compile=False and saved again.
+    A user's own class may have its own `call` and `train_step`. A model that was not compiled was
+    not trained by `fit`, or was loaded with compile=False and saved again.
     """
     model = layer.keras_model
     if model is None:
@@ -107,7 +107,7 @@ def _facts_of_model(layer: BNLayer) -> Iterator[str]:
 
 
 def _is_affine_initial(layer: BNLayer) -> bool:
-    """Return whether gamma and beta, where stored, are at their initial values in every channel."""
+    """Return whether the stored ones of gamma and beta are initial in every channel."""
     stored = [layer.values[role] for role in AFFINE if role in layer.values]
     return bool(stored) and all(values.all_initial for values in stored)
 
@@ -121,7 +121,7 @@ def _values_in_words(layer: BNLayer) -> str:
 
 
 def _own_count(layer: BNLayer) -> tuple[str, ...]:
-    """Return what the layer's own count of updates says, a contradiction too."""
+    """Return the layer's own count of updates as a fact, even if it contradicts the values."""
     updates = layer.training.updates
     if not updates:
         return () if updates is None else ("its own count of updates is 0",)
@@ -166,7 +166,7 @@ def _without_statistics(layer: BNLayer) -> Proof | None:
 
 
 def _fix_by_situation(layer: BNLayer, context: RuleContext, proof: Proof) -> str | None:
-    """Return what to do where no cause is proved; None for what the layer's family calls for."""
+    """Return the fix for a layer without a proved cause; None to use that of its family."""
     if proof.cause is not None or by_design(layer):
         return None
     if _is_affine_initial(layer):
@@ -178,7 +178,7 @@ def _fix_by_situation(layer: BNLayer, context: RuleContext, proof: Proof) -> str
 
 
 def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
-    """Return why gamma and beta may come from another training, as the beginning of a sentence."""
+    """Return the reason why gamma and beta may come from another training, to begin a sentence."""
     if layer.keras is not None and layer.keras.frozen:
         return "The layer is frozen"
     if context.step == 0:
@@ -191,13 +191,13 @@ def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
 def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if the mean is initial in every channel and the variance moved (BN102).
 
-    Not if the variance is what dead channels leave, unless something contradicts that; nor if an
+    None if the variance is that of dead channels, unless something contradicts that, and none if an
     optimizer wrote it (BN108).
     """
-    both = layer.statistics
-    if both is None or not both[0].all_initial or both[1].all_initial:
+    statistics = layer.statistics
+    if statistics is None or not statistics[0].all_initial or statistics[1].all_initial:
         return
-    mean, variance = both
+    mean, variance = statistics
     moved = variance.channels - (variance.at_initial or 0)
     looks_dead = _looks_dead(layer, context)
     contradicted = contradictions(layer, context) if looks_dead else ()
@@ -229,7 +229,7 @@ def _looks_dead(layer: BNLayer, context: RuleContext) -> bool:
     momentum = momentum_of(layer, context)
     if variance.initial != 0.0 and moved == dead_channels(mean, variance, momentum, context.step):
         return True
-    # A single one below 1 may as well be a dead channel.
+    # A single variance below 1 may be that of a dead channel.
     undecided = momentum is None or context.step is None
     return variance.channels == 1 and undecided and 0.0 <= variance.maximum < 1.0
 
@@ -237,9 +237,9 @@ def _looks_dead(layer: BNLayer, context: RuleContext) -> bool:
 def _written_zeros(
     layer: BNLayer, context: RuleContext, contradicted: tuple[str, ...]
 ) -> Violation:
-    """Return the violation of a layer whose statistics are 0, and not because its input is 0.
+    """Return the violation for statistics that are 0, and not because the input is 0.
 
-    Without a momentum that is no more than very likely.
+    Without a known momentum, this is only very likely.
     """
     is_sure = known_momentum(layer, context) is not None
     return Violation(
@@ -251,7 +251,7 @@ def _written_zeros(
 
 
 def _half_proof(layer: BNLayer, context: RuleContext, role: Role) -> Proof:
-    """Return why one statistic stands still while the other moved."""
+    """Return the proof for one statistic that stands still while the other moved."""
     proof = why_not_updated(layer, context, (role,))
     count = _own_count(layer)
     step = () if context.step is None else (f"the stored step is {context.step}",)
@@ -260,10 +260,10 @@ def _half_proof(layer: BNLayer, context: RuleContext, role: Role) -> Proof:
 
 def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if the variance is initial in every channel and the mean moved (BN103)."""
-    both = layer.statistics
-    if both is None or both[0].all_initial:
+    statistics = layer.statistics
+    if statistics is None or statistics[0].all_initial:
         return
-    mean, variance = both
+    mean, variance = statistics
     if not variance.all_initial:
         yield from _variance_of_zeros(layer, context)
         return
@@ -283,7 +283,7 @@ def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Vio
 def _variance_of_zeros(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if the variance is exactly 0 in every channel, and the mean moved.
 
-    Not where so many updates by a variance of 0 leave nothing of the initial one (BN109).
+    None if the updates by a variance of 0 leave nothing of the initial one (BN109).
     """
     if layer.statistics is None:
         return
@@ -304,7 +304,7 @@ def _variance_of_zeros(layer: BNLayer, context: RuleContext) -> Iterator[Violati
 def _no_update_in_graph(layer: BNLayer, context: RuleContext) -> bool:
     """Return whether the graph trains and has no update of the variance.
 
-    Then the type of the variance is no reason.
+    Then the type of the variance is not the reason.
     """
     graph = context.graph(layer)
     if graph is None or not graph.training_ops:
@@ -313,7 +313,7 @@ def _no_update_in_graph(layer: BNLayer, context: RuleContext) -> bool:
 
 
 def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
-    """Return why a half-precision variance cannot have left 1.0, if the numbers show it.
+    """Return the proof that a half-precision variance cannot leave 1.0, if the momentum shows it.
 
     An update moves it by at most (1 - momentum) for any true variance in [0, 2]; less than half
     a step of the type is rounded away.
@@ -326,11 +326,11 @@ def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
     momentum = known_momentum(layer, context)
     if momentum is None or 1.0 - momentum >= half_step:
         return None
-    told = (
+    fact = (
         f"one update by a variance of 0 to 2 changes it by at most {1.0 - momentum:g}, half a step"
         f" of {dtype} below 1 is {half_step:g}"
     )
-    return Proof("half-precision", (told,))
+    return Proof("half-precision", (fact,))
 
 
 def _fix_updates(layer: BNLayer, violation: Violation) -> str:

@@ -1,4 +1,4 @@
-"""BN104 and BN105: channels, and whole layers, that training left as they were made."""
+"""BN104 and BN105: channels, and whole layers, that are still initial."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bninspect.rules.stuck import is_loaded
 
 
 def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
-    """BN104."""
-    both = layer.statistics
-    if both is None or both[0].all_initial or both[1].all_initial:
+    """Yield a violation if both statistics are initial in some channels, not in all (BN104)."""
+    statistics = layer.statistics
+    if statistics is None or statistics[0].all_initial or statistics[1].all_initial:
         return
-    untouched = untouched_channels(*both)
+    untouched = untouched_channels(*statistics)
     if untouched:
         yield Violation(
             f"{untouched} of {layer.channels} channels have both statistics exactly at their"
@@ -46,13 +46,13 @@ def _has_other_values(layer: BNLayer) -> bool:
 
 
 def _untouched_in_words(layer: BNLayer) -> str:
-    """Return what the layer holds, from its values alone."""
+    """Return a sentence about the layer's values."""
     channels = channels_in_words(layer)
-    other = [role for role in AFFINE if role in layer.values and not layer.values[role].all_initial]
-    if not other:
+    moved = [role for role in AFFINE if role in layer.values and not layer.values[role].all_initial]
+    if not moved:
         return f"all that is stored of the layer is at its initial value, in {channels}"
-    told = " and ".join(_range_in_words(role, layer.values[role]) for role in other)
-    return f"moving_mean and moving_variance are at their initial values in {channels}; {told}"
+    ranges = " and ".join(_range_in_words(role, layer.values[role]) for role in moved)
+    return f"moving_mean and moving_variance are at their initial values in {channels}; {ranges}"
 
 
 def _range_in_words(role: Role, values: Values) -> str:
@@ -62,7 +62,7 @@ def _range_in_words(role: Role, values: Values) -> str:
 
 
 def _evidence(layer: BNLayer, context: RuleContext) -> Iterator[str]:
-    """Yield what shows that the layer was not trained."""
+    """Yield the facts that show that the layer was not trained."""
     if layer.training.unmoved:
         yield f"the optimizer slots of {' and '.join(layer.training.unmoved)} never moved"
     if context.step is None:
@@ -94,7 +94,7 @@ def _counts_frozen_steps(layer: BNLayer) -> bool:
 
 
 def _load_or_train() -> str:
-    """Return what to do where gamma may have been loaded, or started random."""
+    """Return the fix for a gamma that may have been loaded, or started random."""
     return (
         "If the weights were loaded, load moving_mean and moving_variance with them. If gamma"
         " starts random and the model is new, train it first."

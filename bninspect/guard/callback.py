@@ -18,7 +18,7 @@ from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import RuleContext
 from bninspect.reporters.check_text import entries
 from bninspect.reporters.escapes import printable
-from bninspect.rules import RULES, apply_rules, select_rules, stuck
+from bninspect.rules import RULES, apply_rules, require_rules, select_rules, stuck
 from bninspect.wording import plural
 
 Action = Literal["warn", "stop"]
@@ -75,9 +75,9 @@ class BatchNormGuard:
             raise UsageProblem(f"action is one of {', '.join(get_args(Action))}, not {action!r}.")
         config = make_config(select, ignore)
         rules = select_rules(config.select, config.ignore)
-        self._rules = tuple(rule for rule in rules if rule.live)
-        if not self._rules:
-            raise UsageProblem(f"No rule is left: a guard judges {', '.join(GUARD_RULES)}.")
+        self._rules = require_rules(
+            (rule for rule in rules if rule.live), f"a guard judges {', '.join(GUARD_RULES)}"
+        )
         self.after_batches = after_batches
         self.action = action
         self.findings: tuple[Finding, ...] = ()

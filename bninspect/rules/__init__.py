@@ -50,6 +50,16 @@ def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ..
     return tuple(rule for rule in RULES if rule in selected and rule not in ignored)
 
 
+def require_rules(
+    rules: Iterable[Rule], reason: str = "all that are selected are ignored, too"
+) -> tuple[Rule, ...]:
+    """Return the rules to apply; raise `UsageProblem` with the reason if there is none."""
+    some = tuple(rules)
+    if not some:
+        raise UsageProblem(f"No rule is left: {reason}.")
+    return some
+
+
 def _with_prefixes(codes: Iterable[str]) -> tuple[Rule, ...]:
     chosen: list[Rule] = []
     for code in codes:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from bninspect.errors import ReadProblem, UnknownFormat, UsageProblem
+from bninspect.errors import ReadProblem, UnknownFormat
 from bninspect.formats.opening import require_whole
 from bninspect.locate.arrivals import Arrival, Arrivals, Timing
 from bninspect.locate.trainings import with_trainings
 from bninspect.model.report import BaselineCount, CheckpointReport, Report
 from bninspect.model.rule import Severity, at_least, no_graph
-from bninspect.rules import select_rules
+from bninspect.rules import require_rules, select_rules
 from bninspect.runs.one_checkpoint import examine
 from bninspect.verdicts.triage import Triage
 
@@ -113,9 +113,7 @@ class DirectoryWatch:
     ) -> None:
         self._directory, self._config, self._pace = directory, config, pace
         self._clock, self._sleep = clock, sleep
-        self._rules = select_rules(config.select, config.ignore)
-        if not self._rules:
-            raise UsageProblem("No rule is left: all that are selected are ignored, too.")
+        self._rules = require_rules(select_rules(config.select, config.ignore))
         self._compares = any(rule.needs_earlier for rule in self._rules)
         self._triage = Triage(self._rules, config)
         self._settle = min(_SETTLE, pace.interval)

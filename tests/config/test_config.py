@@ -263,7 +263,7 @@ class TestValues:
 
     def test_a_choice_that_leaves_no_rule(self, run: Run, here: Path) -> None:
         write(here / "bninspect.toml", 'select = ["BN3"]\nignore = ["BN3"]\n')
-        for command in (("check", STUCK), ("watch", STUCK.parent, "--timeout", "0")):
+        for command in (("check", STUCK), ("watch", STUCK.parent, "--timeout", "1")):
             outcome = run(*command)
             assert outcome.exit_code == 2
             assert "No rule is left" in outcome.err

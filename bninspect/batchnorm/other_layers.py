@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bninspect.batchnorm.name_groups import STATISTICS_LEAVES, NameGroups
 from bninspect.model.checkpoint import Variable
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import AFFINE
 
 # Scopes of other normalizations, which have gamma and beta without statistics.
 _OTHER_NORMALIZATIONS = re.compile(
@@ -19,32 +21,98 @@ _OTHER_NORMALIZATIONS = re.compile(
 )
 _FLOATS = ("float", "bfloat")
 _MEMBERS = STATISTICS_LEAVES | {"gamma", "beta", "beat", "scale", "offset", "shift"}
+# Vectors that are no statistics: the second ones of Sonnet 2's averages, metrics of thresholds
+# (sonnet/src/moving_averages.py; tensorflow/python/ops/metrics_impl.py).
+_NO_MEMBER = re.compile(
+    r"(.*/)?(_hidden|_counter|(true|false)_(positives|negatives)(_\d+)?)", re.DOTALL
+)
+_NUMBER = re.compile(r"_\d+$")
+_MAX_SCOPE_PARTS = 64
 
 
 def may_hold_more(
     variables: Mapping[str, Variable],
     names: Mapping[str, str],
     groups: NameGroups,
-    found: Container[str],
+    found: Mapping[str, BNLayer],
 ) -> bool:
     """Return whether a scope without a layer may hold one.
 
-    It may if it has gamma or beta, or two vectors of one length that are no slots of an optimizer.
-    `names` are all names by key, `found` the scopes of layers.
+    It may if it has gamma or beta, or two vectors of one length. Optimizer slots, moving averages
+    and gradient accumulators of the weights hold none. `names` are all names by key, `found` the
+    layers by scope.
     """
-    left = [
-        scope
-        for scope, group in groups.groups.items()
-        if scope not in found and not _MEMBERS.isdisjoint(group)
-    ]
-    if any(not _OTHER_NORMALIZATIONS.fullmatch(scope.rpartition("/")[2]) for scope in left):
+    if any(_may_be_bn(scope, groups, found) for scope in groups.groups if scope not in found):
         return True
+    left = _unplaced(names, groups, found)
+    suspects = [some for some in left.values() if _has_two_of_one_length(variables, some)]
+    if not suspects:
+        return False
+    sums = _accumulators(variables, names, found)
+    return any(_has_two_of_one_length(variables, set(some) - sums) for some in suspects)
+
+
+def _may_be_bn(scope: str, groups: NameGroups, found: Mapping[str, BNLayer]) -> bool:
+    """Return whether a scope has a member of a layer, and is neither another layer nor slots."""
+    leaves = groups.groups[scope].keys() & _MEMBERS
+    if not leaves or _OTHER_NORMALIZATIONS.fullmatch(scope.rpartition("/")[2]):
+        return False
+    if not leaves.isdisjoint(STATISTICS_LEAVES):
+        return True
+    # Slots of gamma and beta may have a scope in front: adam/m/net/bn/offset.
+    parts = scope.split("/")[-_MAX_SCOPE_PARTS:]
+    return not any("/".join(parts[start:]) in found for start in range(1, len(parts)))
+
+
+def _unplaced(
+    names: Mapping[str, str], groups: NameGroups, found: Mapping[str, BNLayer]
+) -> dict[str, list[str]]:
+    """Return the stored names by scope that are neither a layer's nor slots of a variable."""
     owners = set(names.values())
+    taken = {
+        variable.name
+        for layer in found.values()
+        for some in (layer.variables, layer.helpers, layer.shadows)
+        for variable in some.values()
+    }
     by_scope: dict[str, list[str]] = {}
     for scope, stored in groups.unknown:
-        if scope not in owners:
+        name = names[stored]
+        is_slot = scope in owners or name.rpartition("/")[0] in owners
+        if not is_slot and stored not in taken and not _NO_MEMBER.fullmatch(name):
             by_scope.setdefault(scope, []).append(stored)
-    return any(_has_two_of_one_length(variables, stored) for stored in by_scope.values())
+    return by_scope
+
+
+def _accumulators(
+    variables: Mapping[str, Variable], names: Mapping[str, str], found: Mapping[str, BNLayer]
+) -> set[str]:
+    """Return the variables in which gradients are summed over several steps.
+
+    They have one name, which TensorFlow numbers (`sum`, `sum_1`, …), and the shapes of all weights.
+    """
+    owners = set(names.values())
+    statistics = {
+        variable.name
+        for layer in found.values()
+        for role, variable in (*layer.variables.items(), *layer.helpers.items())
+        if role not in AFFINE
+    }
+    shapes: Counter[tuple[int, ...]] = Counter()
+    by_name: dict[str, list[str]] = {}
+    for stored, name in names.items():
+        if stored in statistics or name.rpartition("/")[0] in owners:
+            continue
+        if shape := variables[stored].shape:
+            shapes[shape] += 1
+            by_name.setdefault(_NUMBER.sub("", name), []).append(stored)
+    return {
+        stored
+        for some in by_name.values()
+        if 2 * len(some) == shapes.total()
+        and shapes == Counter(2 * [variables[name].shape for name in some])
+        for stored in some
+    }
 
 
 def _has_two_of_one_length(variables: Mapping[str, Variable], stored: Iterable[str]) -> bool:

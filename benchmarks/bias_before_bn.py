@@ -1,15 +1,14 @@
 """What the bias right before a BN layer shows of the mode of training, by trainings of its own.
 
     python benchmarks/bias_before_bn.py train FILE      with Keras 2, Keras 3 or TensorFlow 1.15
-    python benchmarks/bias_before_bn.py table FILE...
+    python benchmarks/bias_before_bn.py table FILE...   with bninspect
 
 `train` appends a line for each BN layer: small networks, SGD, Momentum, Adam and RMSProp, three
-seeds, in batch mode, in inference mode and mixed, with the variations named below. Some five
-minutes on one core with Keras, eight with TensorFlow 1.15. `table` prints, for each mode, the
-ranges over all layers of:
+seeds, in batch mode, in inference mode and mixed, with the variations named below. `table` prints
+the table of docs/verified.md: for each mode and variation the ranges over all layers of
 
 - value: the largest bias, as a share of what inference mode gives (gamma / sqrt(variance) * beta);
-- first, second: the largest share in a slot of averaged gradients, of averaged squares;
+- second moment: the largest share in a slot of averaged squares;
 - apart: how far the bias is from beta or from that, as a share of it (Euclidean norms);
 - proved: for how many layers `evidence/training_mode.py` says which mode.
 """
@@ -19,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from functools import partial
 from itertools import product
 
@@ -31,27 +30,35 @@ import numpy as np
 STEPS = 300
 MODES = {True: "batch", False: "inference"}
 OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop")
+FAMILIES_OF_OPTIMIZERS = {
+    "SGD, Momentum": ("sgd", "momentum"),
+    "RMSProp": ("rmsprop",),
+    "Adam": ("adam",),
+}
 NETWORKS = ("dense", "deep", "conv_net", "residual", "separable", "series")
 SHAPES = {"dense": (12,), "deep": (12,), "series": (16, 4)}
 SEEDS = (1, 2, 3)
+PLAIN = f"{STEPS} steps"
 # name → arguments of `train_keras`, on the networks `dense` and `conv_net`
 VARIATIONS = {
     "weight decay 0.001": {"decay": 1e-3},
     "bias from 0.1": {"bias": 0.1},
-    "bias from 0.1, decay 0.01": {"bias": 0.1, "decay": 1e-2},
+    "bias from 0.1, weight decay 0.01": {"bias": 0.1, "decay": 1e-2},
+    "bias from a normal distribution": {"bias": None},
     "bias frozen": {"is_frozen": True},
     "mixed bfloat16": {"policy": "mixed_bfloat16"},
     "mixed float16": {"policy": "mixed_float16"},
     "pretrained statistics": {"pretrained": True},
+    "1 step": {"steps": 1},
     "5 steps": {"steps": 5},
     "5000 steps": {"steps": 5000},
 }
 # name → in which steps training is in inference mode
 MIXED = {
-    "every other step": lambda step, _: step % 2 == 1,
-    "second half": lambda step, steps: step >= steps // 2,
-    "last tenth": lambda step, steps: step >= steps * 9 // 10,
-    "every 100th step": lambda step, _: step % 100 == 50,
+    "every other step in inference mode": lambda step, _: step % 2 == 1,
+    "second half in inference mode": lambda step, steps: step >= steps // 2,
+    "last tenth in inference mode": lambda step, steps: step >= steps * 9 // 10,
+    "every 100th step in inference mode": lambda step, _: step % 100 == 50,
 }
 
 
@@ -160,7 +167,7 @@ def train_keras(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     keras.mixed_precision.set_global_policy(policy)
-    start = keras.initializers.Constant(bias)
+    start = "random_normal" if bias is None else keras.initializers.Constant(bias)
     networks = KerasNetworks(keras, {"bias_initializer": start})
     model, pairs = networks.model(network), networks.pairs
     random = np.random.RandomState(seed)
@@ -275,35 +282,23 @@ def train_tf1(network, optimizer_name, seed, training, *, steps=STEPS):
         number += 1
 
 
-# --- Measures -------------------------------------------------------------------------------------
-
-
 def row(bias, beta, gamma, variance, slots):
-    """Return what one layer shows, as ratios, and what the program would say of it."""
-    bias, beta, gamma, variance = (np.asarray(one, "f8") for one in (bias, beta, gamma, variance))
-    scale = np.abs(gamma) / np.sqrt(variance + 1e-3)
-    found = {
-        "value": np.abs(bias).max() / np.abs(scale * beta).max(),
-        "apart": min(
-            np.linalg.norm(bias - expected) / np.linalg.norm(expected)
-            for expected in (beta, scale * beta)
-        ),
+    """Return what is stored of one layer and the bias before it; slots by their power."""
+    both = {
+        power: [as_list(slots[role][power]) for role in ("bias", "beta")]
+        for power in (1, 2)
+        if power in slots["bias"] and power in slots["beta"]
     }
-    for name, power in (("first", 1), ("second", 2)):
-        if power in slots["bias"] and power in slots["beta"]:
-            part, whole = (
-                np.abs(np.asarray(slots[role][power], "f8")) for role in ("bias", "beta")
-            )
-            expected = whole * scale**power
-            used = (scale**power >= 1e-2) & (expected > 0.0)
-            if part.any() and used.any():
-                found[name] = (part[used] / expected[used]).max()
-    is_noise = any(found.get(name, 1.0) <= 1e-4 for name in ("first", "second"))
-    if is_noise or 0.0 < found["value"] <= 1e-4:
-        found["proved"] = "batch"
-    elif found["apart"] <= 0.1 and np.count_nonzero(beta) >= 4:
-        found["proved"] = "inference"
-    return {key: one if isinstance(one, str) else float(one) for key, one in found.items()}
+    members = {"bias": bias, "beta": beta, "gamma": gamma, "variance": variance}
+    return {**{name: as_list(values) for name, values in members.items()}, "slots": both}
+
+
+def as_list(values):
+    """Return an array or a variable as a list of numbers."""
+    return np.asarray(values, "f8").tolist()
+
+
+# --- Trainings ------------------------------------------------------------------------------------
 
 
 def trainings():
@@ -320,14 +315,14 @@ def tf1_trainings(optimizer):
     for network, seed, training in product(
         ("dense", "deep", "conv_net", "unfused"), SEEDS, (True, False)
     ):
-        about = {"mode": MODES[training], "variation": "TensorFlow 1.15", "by": optimizer}
+        about = {"mode": MODES[training], "variation": PLAIN, "by": optimizer}
         yield about, train_tf1(network, optimizer, seed, training)
 
 
 def keras_trainings(optimizer):
     """Yield the trainings with Keras and one optimizer: plain, varied and mixed."""
     for training, network, seed in product((True, False), NETWORKS, SEEDS):
-        about = {"mode": MODES[training], "variation": "", "by": optimizer}
+        about = {"mode": MODES[training], "variation": PLAIN, "by": optimizer}
         yield about, train_keras(network, optimizer, seed, partial(_always, not training))
     for training, (name, options), network in product(
         (True, False), VARIATIONS.items(), ("dense", "conv_net")
@@ -353,31 +348,95 @@ def train(path):
             file.flush()
 
 
+# --- The table ------------------------------------------------------------------------------------
+
+EPSILON = 1e-3  # of all layers here
+SLOTS = {"1": "Momentum", "2": "Adam_1"}  # what TensorFlow 1 calls slots of a power
+
+
+def measures(one):
+    """Return what the row of one layer shows, and the mode that the program proves by it."""
+    bias, beta, gamma, variance = (
+        np.array(one[name]) for name in ("bias", "beta", "gamma", "variance")
+    )
+    scale = np.abs(gamma) / np.sqrt(variance + EPSILON)
+    found = {
+        "value": np.abs(bias).max() / np.abs(scale * beta).max(),
+        "apart": min(
+            np.linalg.norm(bias - expected) / np.linalg.norm(expected)
+            for expected in (beta, scale * beta)
+        ),
+        "proved": proved_mode(one),
+    }
+    if "2" in one["slots"]:
+        part, whole = (np.abs(slot) for slot in np.array(one["slots"]["2"]))
+        expected = whole * scale**2
+        used = (scale >= 1e-1) & (expected > 0.0)
+        if part.any() and used.any():
+            found["second"] = (part[used] / expected[used]).max()
+    return found
+
+
+def proved_mode(one):
+    """Return the mode that the program proves, by the row as a checkpoint of TensorFlow 1."""
+    from bninspect.batchnorm.find_layers import find_layers
+    from bninspect.evidence.training_mode import TrainingModes
+    from bninspect.model.checkpoint import Checkpoint, Variable
+    from bninspect.model.graph import GraphEvidence
+    from bninspect.runs.read_layers import with_values
+
+    arrays = {
+        "dense/bias": one["bias"],
+        "bn/beta": one["beta"],
+        "bn/gamma": one["gamma"],
+        "bn/moving_mean": [0.0] * len(one["beta"]),
+        "bn/moving_variance": one["variance"],
+    }
+    for power, slots in one["slots"].items():
+        for name, slot in zip(("dense/bias", "bn/beta"), slots):  # noqa: B905
+            arrays[f"{name}/{SLOTS[power]}"] = slot
+    variables = {
+        name: Variable(name, (len(values),), "float64", partial(np.array, values))
+        for name, values in arrays.items()
+    }
+    checkpoint = Checkpoint("", "", "tf-v2", variables)
+    (layer,) = with_values(find_layers(checkpoint))
+    graph = GraphEvidence("", bias_before="dense/bias")
+    proof = TrainingModes(checkpoint, lambda _: graph).of(layer)
+    return "nothing" if proof is None else proof.mode
+
+
 def table(paths):
-    """Print the table of some files, in Markdown."""
-    groups = defaultdict(list)
+    """Print the table of the rows in some files, in Markdown."""
+    groups = {}
     for path in paths:
         with open(path) as file:
             for line in file:
                 one = json.loads(line)
-                groups[one["mode"], one["variation"], one["by"]].append(one)
-    print("| mode | variation | optimizer | layers | value | first | second | apart | proved |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for key in sorted(groups):
-        rows = groups[key]
-        cells = [*key, str(len(rows))]
-        for measure in ("value", "first", "second", "apart"):
-            values = [one[measure] for one in rows if measure in one]
-            cells.append(f"{min(values):.1g} to {max(values):.1g}" if values else "")
-        counts = Counter(one.get("proved", "nothing") for one in rows)
-        cells.append(", ".join(f"{name} {count}" for name, count in counts.most_common()))
-        print("| " + " | ".join(cells) + " |")
+                measured = {**measures(one), "by": one["by"]}
+                groups.setdefault((one["mode"], one["variation"]), []).append(measured)
+    columns = {f"value: {name}": (names, "value") for name, names in FAMILIES_OF_OPTIMIZERS.items()}
+    columns["second moment"] = (OPTIMIZERS, "second")
+    columns["apart"] = (OPTIMIZERS, "apart")
+    head = ["mode", "training", "layers", *columns, "proved"]
+    print(f"| {' | '.join(head)} |")
+    print(f"| {' | '.join('---' for _ in head)} |")
+    names = [PLAIN, *VARIATIONS, *MIXED]
+    for mode, name in sorted(groups, key=lambda key: (key[0], names.index(key[1]))):
+        rows = groups[mode, name]
+        cells = [mode, name, str(len(rows))]
+        for optimizers, measure in columns.values():
+            values = [one[measure] for one in rows if one["by"] in optimizers and measure in one]
+            cells.append(f"{min(values):.0e} to {max(values):.0e}" if values else "")
+        counts = Counter(one["proved"] for one in rows)
+        cells.append(", ".join(f"{mode} {count}" for mode, count in counts.most_common()))
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"] and len(sys.argv) == 3:
         train(sys.argv[2])
-    elif sys.argv[1:2] == ["table"]:
+    elif sys.argv[1:2] == ["table"] and len(sys.argv) > 2:
         table(sys.argv[2:])
     else:
         sys.exit(__doc__)

@@ -1,1 +1,1 @@
-"""What a run is told to do: the configuration file and the options, merged once and frozen."""
+"""The configuration of a run: the configuration file and the options, merged once and frozen."""

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 class Config:
     """The options of a run.
 
-    `select` and `ignore` are rule codes or their beginnings. `momentum` is used where no stored
+    `select` and `ignore` are rule codes or their beginnings. `momentum` is used if no stored
     configuration has one. `patterns` are those of the user for variable names. `engine` reads the
-    files: `native` or `tensorflow`. `verify` asks for the checksums that take a long time.
+    files: `native` or `tensorflow`. `verify` also verifies the checksums that take a long time.
 
     `all_checkpoints` reads all checkpoints of a training directory instead of the newest. `trends`
-    compares each with the one before it of its training, however they are named. `since` is an
-    earlier checkpoint to compare with. `skip_unknown` treats typed files like those found in a
-    directory: a file that is no checkpoint is left out.
+    compares each with the previous one of its training, even if they were named one by one. `since`
+    is an earlier checkpoint to compare with. `skip_unknown` treats typed files like those found in
+    a directory: a file that is not a checkpoint is left out.
 
     `jobs` is the number of processes that read checkpoints; with `scheduler`, the address of one, a
     Dask cluster reads them. `fingerprints` asks for the fingerprint of the files in each result.
@@ -40,8 +40,8 @@ class Config:
     that fails the run, or `never`. `suppress` are accepted findings, `baseline` is the file of
     known ones.
 
-    `file` is the configuration file that was used. `sources` has for each of its keys that does not
-    have the default value where the value comes from: keys of files, and options.
+    `file` is the configuration file that was used. `sources` has for each key without its default
+    value the sources of the value: keys of files, and options.
     """
 
     select: tuple[str, ...] = ()

@@ -177,18 +177,18 @@ def _code(code: Any, where: str) -> str:
 
 def _one_of(value: Any, known: Iterable[Word], where: str) -> Word:
     word = _string(value, where)
-    found = next((known_word for known_word in known if known_word == word), None)
-    if found is None:
+    match = next((known_word for known_word in known if known_word == word), None)
+    if match is None:
         _fail(where, f"{word!r} is not a known value.{_suggestion(word, known)}")
-    return found
+    return match
 
 
-def _array(value: Any, where: str, of: str) -> list[str]:
+def _array(value: Any, where: str, items: str) -> list[str]:
     if not isinstance(value, list):
-        _wrong_type(value, f"an array of {of}", where)
+        _wrong_type(value, f"an array of {items}", where)
     for item in value:
         if not isinstance(item, str):
-            _wrong_type(item, f"an array of {of}", where, "one with ")
+            _wrong_type(item, f"an array of {items}", where, "one with ")
     return value
 
 
@@ -214,8 +214,8 @@ def _file(value: Any, where: str) -> str:
 
 
 def _wrong_type(value: Any, expected: str, where: str, prefix: str = "") -> NoReturn:
-    found = _TYPES.get(type(value), "a date or time")
-    _fail(where, f"expected {expected}, got {prefix}{found}.")
+    got = _TYPES.get(type(value), "a date or time")
+    _fail(where, f"expected {expected}, got {prefix}{got}.")
 
 
 def _fail(where: str, message: str) -> NoReturn:

@@ -171,12 +171,12 @@ def _stored(layer: BNLayer, role: Role) -> str:
 
 
 def affine_moved(changes: Mapping[Role, Change]) -> bool:
-    """Whether gamma or beta moved."""
+    """Return whether gamma or beta moved."""
     return any(role in changes and changes[role].moved for role in AFFINE)
 
 
 def stood_still(layer: BNLayer, changes: Mapping[Role, Change]) -> bool:
-    """Whether all statistics that the layer stores could be compared, and none moved."""
+    """Return whether all statistics that the layer stores could be compared, and none moved."""
     stored = [role for role in STATISTICS if role in layer.variables]
     return bool(stored) and all(role in changes and not changes[role].moved for role in stored)
 
@@ -240,7 +240,7 @@ def _edges(graphs: Sequence[Graph]) -> list[tuple[Any, ...]]:
 
 
 def is_compared(layer: BNLayer) -> bool:
-    """Whether a statistic of the layer could be compared with that of an earlier checkpoint."""
+    """Return whether a statistic could be compared with that of an earlier checkpoint."""
     return layer.since is not None and any(role in layer.since.changes for role in STATISTICS)
 
 

@@ -59,13 +59,13 @@ def _with_unknown_slots(variables: Mapping[str, Variable], layers: Iterable[BNLa
 
 
 def _stores_slots(variables: Mapping[str, Variable]) -> bool:
-    """Whether any variable is an optimizer's slot of another one."""
+    """Return whether any variable is an optimizer's slot of another one."""
     parts = (name.rpartition("/") for name in variables)
     return any(last not in _NO_SLOTS and owner in variables for owner, _, last in parts)
 
 
 def _is_near_start(layer: BNLayer) -> bool:
-    """Whether the statistics moved, and are in no channel far from where they started."""
+    """Return whether the statistics moved, and are in no channel far from where they started."""
     if layer.statistics is None or layer.all_initial:
         return False
     mean, variance = layer.statistics

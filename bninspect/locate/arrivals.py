@@ -110,7 +110,7 @@ class _Pending:
 
     @property
     def lacks_graph(self) -> bool:
-        """Whether it is a V2 checkpoint without a graph beside it."""
+        """Return whether it is a V2 checkpoint without a graph beside it."""
         return f"{self.name}.index" in self.stamps and f"{self.name}{_GRAPH}" not in self.stamps
 
 
@@ -192,7 +192,7 @@ class Arrivals:
 
     @property
     def unsettled(self) -> bool:
-        """Whether a checkpoint may be ready before long."""
+        """Return whether a checkpoint may be ready before long."""
         return any(item.state is _State.WRITTEN for item in self._pending.values())
 
     @property

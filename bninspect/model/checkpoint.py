@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bninspect.model.graph import Graph
 
 
-# What reads the files: bninspect itself, or TensorFlow for a second opinion.
+# The reader of the files: bninspect itself, or TensorFlow for a second opinion.
 Engine = Literal["native", "tensorflow"]
 ENGINES: tuple[Engine, ...] = ("native", "tensorflow")
 
@@ -35,7 +35,7 @@ class Variable(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Return the number of elements."""
         count = 1
         for dimension in self.shape:
             count *= dimension
@@ -50,15 +50,15 @@ class Variable(NamedTuple):
 
 
 class KerasLayer(NamedTuple):
-    """What a stored Keras model configuration says about one layer.
+    """One layer in a stored Keras model configuration.
 
     `trainable` counts the models around the layer too: a layer in a frozen model is frozen.
     `built_in` says that its class is one of Keras's, not a subclass or one of the user's own.
     `called_in_inference` says that every stored call of the layer, or of a model around it, passes
-    training=False. `inference_only` says that, and that this version of Keras keeps to it while
-    training: Keras 2 does; in Keras 3 the mode of the call of the whole model goes before it, so
-    that `fit` trains the layer all the same and `model(x)` does not. `calls` counts how
-    often one pass through the model calls the layer (a shared layer: more than once).
+    training=False. `inference_only` says that this also holds while training: it does in Keras 2.
+    In Keras 3 the mode of the call of the whole model takes precedence, so that `fit` trains the
+    layer and `model(x)` does not. `calls` counts the calls of the layer in one pass through the
+    model (a shared layer: more than one).
     `always_updated` says that this version of Keras updates the averages of a layer that is not
     trainable, too. `bias_before` is the stored name of the bias that is added right before a BN
     layer, None unless the configuration shows one.
@@ -76,12 +76,12 @@ class KerasLayer(NamedTuple):
 
     @property
     def frozen(self) -> bool:
-        """Whether the layer is not trainable, so that nothing updates its averages."""
+        """Return whether the layer is not trainable, so that nothing updates its averages."""
         return not self.trainable and not self.always_updated
 
 
 class KerasModel(NamedTuple):
-    """What a stored Keras model configuration says about the model as a whole.
+    """The whole model in a stored Keras model configuration.
 
     `has_own_class` says that its class is not one of Keras's: it may have a `call` and a
     `train_step` of its own; `registered_name` is the name that such a class is registered by

@@ -1,6 +1,6 @@
-"""Names of files: which of them are one checkpoint, and the order in which people count them.
+"""Names of files: which of them belong to one checkpoint, and their natural order. No I/O.
 
-No file is looked at here. All patterns are to match the whole of a name or path.
+All patterns are meant to match the whole of a name or path.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from itertools import pairwise
 
 STATE_FILE = "checkpoint"  # of a training directory
 SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
-# What lies beside it: kFingerprintFilenamePb there, SAVED_METADATA_PATH of Keras
-# (keras/src/saving/legacy/saved_model/constants.py), and what makes a TF-Hub module of it
+# The files beside it: kFingerprintFilenamePb there, SAVED_METADATA_PATH of Keras
+# (keras/src/saving/legacy/saved_model/constants.py), and that of a TF-Hub module
 # (_MODULE_PROTO_FILENAME_PB of tensorflow_hub/native_module.py).
 BESIDE_SAVED_MODEL = ("fingerprint.pb", "keras_metadata.pb", "tfhub_module.pb")
 
@@ -49,9 +49,9 @@ def all_v1_shards(path: str) -> str:
 
 
 def checkpoint_of(path: str) -> str:
-    """One name for all files of a checkpoint that lie in one directory.
+    """Return the name that all files of a checkpoint in one directory share.
 
-    Its prefix, the map of sharded Keras weights, or the graph of a SavedModel.
+    It is the prefix, the map of sharded Keras weights, or the graph of a SavedModel.
     """
     for pattern in (PART, V1_SHARD, ALL_V1_SHARDS):
         if match := pattern.fullmatch(path):
@@ -63,14 +63,14 @@ def checkpoint_of(path: str) -> str:
 
 
 def without_numbers(name: str) -> str:
-    """Return what a training's names of checkpoints have in common: # stands for each number."""
+    """Return a name with # for each number: the common part of a training's checkpoints."""
     return re.sub("[0-9]+", "#", name)
 
 
 def counters(names: Sequence[str]) -> list[int] | None:
     """Return the number that counts the checkpoints of one training, from each of their names.
 
-    `names` differ in numbers alone. None if they do not tell: no whole number differs
+    `names` differ in numbers alone. None if there is no such number: no whole number differs
     (`loss0.31.h5`, `loss0.29.h5`), or two of them give different orders (`acc93-epoch5.h5`,
     `acc91-epoch6.h5`).
     """

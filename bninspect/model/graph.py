@@ -1,4 +1,4 @@
-"""Immutable data types of a stored graph and of what it proves of a BN layer. No I/O.
+"""Immutable data types of a stored graph and of its evidence about a BN layer. No I/O.
 
 `formats/tensorflow/graph_def.py` reads a `Graph`, `evidence/graph/` makes a `GraphEvidence` of it,
 and rules read that.
@@ -76,7 +76,7 @@ class Update(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """What decides whether an update changes a statistic.
+    """A condition on which an update changes a statistic.
 
     `kind` and `name` say what the condition reads: a placeholder, a variable (a mode, the step),
     the output of another op; or that its predicate `name` is a constant which is not known to be
@@ -91,13 +91,13 @@ class Condition(NamedTuple):
 
 
 class GraphEvidence(NamedTuple):
-    """What the graph beside a checkpoint proves of one layer; without training ops, nothing.
+    """The evidence of the graph beside a checkpoint about one layer; none without training ops.
 
-    - `training_ops`: what a training step may run, under the names that a user knows.
+    - `training_ops`: the ops that a training step may run, under the names that a user knows.
     - `updates`: the updates of the layer's statistics. Of the `total` updates of all BN layers in
       the graph, training ops depend on `total_run`. `complete` is False where a write could not be
       followed to its variable, so that the lack of an update proves nothing.
-    - `conditions`: what decides whether the updates change anything.
+    - `conditions`: the conditions on which the updates change anything.
     - `moved_before`: when the statistics moved earlier in the training, although no training op of
       this same graph depends on an update (`from step 20 to step 40`).
     - `collected`: UPDATE_OPS has the updates. `stored`: something else that keeps a result depends

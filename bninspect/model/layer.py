@@ -1,11 +1,10 @@
-"""What a file holds: the nouns that readers make and rules read, frozen and without I/O.
+"""Immutable data types of BN layers, their values and what is known of their training. No I/O.
 
-Vocabulary: a *checkpoint* holds *variables*; a *BN layer* is up to four of them, its *members*
-(gamma, beta, moving_mean, moving_variance), with C channels each. What is thought of them is in
-`findings`.
+A *checkpoint* holds *variables*. A *BN layer* is up to four of them, its *members* (gamma, beta,
+moving_mean, moving_variance), with C channels each.
 
-The small ones, of which many are made, are named tuples: those cost a third of a frozen dataclass
-to declare and to make, and both show in a program that is done in milliseconds.
+The small types, of which there are many objects, are named tuples: to declare and to make one takes
+a third of the time of a frozen dataclass, which shows in a program that runs for milliseconds.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
     from bninspect.model.graph import Graph
 
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
-from bninspect.model.roles import Role
+from bninspect.model.roles import AFFINE, STATISTICS, Role
 
-# What averages without bias keep besides: TensorFlow's zero-debias, Sonnet 2's moving averages.
+# The helper variables of averages without bias: TensorFlow's zero-debias, Sonnet 2's averages.
 _DEBIAS_HELPERS = ("/biased", "/local_step", "/_hidden", "/hidden")
 
 
 class Values(NamedTuple):
-    """The values of one member, with the numbers every rule asks for (see `measure`).
+    """The values of one member, with the numbers that the rules use (see `measure`).
 
     `array` has shape (C,), `channels` is C. `minimum` and `maximum` are NaN if any value is, and
-    for no channels. `initial` is the value that training started from, None where that is random
-    or unknown; `at_initial` counts the channels that equal it (None with `initial`).
+    for no channels. `initial` is the value that training started from, None if it is random or
+    unknown; `at_initial` counts the channels that equal it (None if `initial` is).
     """
 
     array: NDArray[Any]
@@ -45,20 +44,20 @@ class Values(NamedTuple):
 
     @property
     def all_initial(self) -> bool:
-        """Whether every channel equals the initial value (False for no channels)."""
+        """Return whether every channel equals the initial value (False for no channels)."""
         return self.at_initial == self.channels > 0
 
     @property
     def constant(self) -> bool:
-        """Whether all channels hold one and the same number (False for no channels)."""
+        """Return whether all channels hold one and the same number (False for no channels)."""
         return self.minimum == self.maximum
 
     @property
     def has_moved(self) -> bool:
-        """Whether training moved a gamma or beta away from its initial value, or it was loaded.
+        """Return whether a gamma or beta left its initial value by training or by loading.
 
-        Channels that all hold one other number prove nothing: that is how a different constant
-        initializer looks, such as the zeros some networks give the last gamma of a block.
+        Channels that all hold one other number prove nothing: another constant initializer looks
+        so, such as the zeros that some networks give the last gamma of a block.
         """
         if self.initial is None or self.all_initial:
             return False
@@ -66,14 +65,14 @@ class Values(NamedTuple):
 
     @property
     def not_finite(self) -> int:
-        """How many values are NaN or infinite."""
+        """Return the number of values that are NaN or infinite."""
         if -math.inf < self.minimum <= self.maximum < math.inf:
             return 0
         return self.channels - int((abs(self.array) < math.inf).sum())
 
     @property
     def mean(self) -> float:
-        """The mean over the channels; NaN if any value is not finite, or for no channels."""
+        """Return the mean over the channels; NaN if any value is not finite, or for no channels."""
         if self.not_finite or not self.channels:
             return math.nan
         # Divided first, since the sum of finite values need not be finite.
@@ -103,7 +102,7 @@ def equals(array: NDArray[Any], value: float) -> NDArray[Any]:
 
 
 class OptimizerSteps(NamedTuple):
-    """How many steps an optimizer took, as its variable `name` shows; at least, if not `exact`."""
+    """The steps of an optimizer, as its variable `name` shows; a lower bound if not `exact`."""
 
     name: str
     steps: int
@@ -115,13 +114,13 @@ class OptimizerSteps(NamedTuple):
 
 
 class TrainingEvidence(NamedTuple):
-    """What the file says about whether a layer was trained.
+    """The evidence in the file that a layer was trained.
 
-    `facts` are sentences that show training. `testable` is whether anything is stored that could
-    have shown it; without that, the absence of facts proves nothing. `updates` is how many updates
-    of its averages the layer itself has counted, None if it counts none. `unmoved` are the members
-    whose optimizer slots are stored and never moved, so that no optimizer changed them. `optimized`
-    are the statistics whose optimizer slots moved.
+    `facts` are sentences that show training. `testable` says that something is stored that could
+    have shown it; without that, the absence of facts proves nothing. `updates` is the layer's own
+    count of the updates of its averages, None if it has none. `unmoved` are the members whose
+    optimizer slots are stored and never moved, so that no optimizer changed them. `optimized` are
+    the statistics whose optimizer slots moved.
     """
 
     facts: tuple[str, ...] = ()
@@ -139,11 +138,11 @@ class ModeProof(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What became of one member between two checkpoints.
+    """The change of one member between two checkpoints.
 
-    `moved` says whether any channel holds another number, `largest` how far the channel went that
-    went farthest (`evidence.history` says in which unit): NaN where that is not finite, None where
-    nothing is stored to measure it by.
+    `moved` says whether any channel holds another number. `largest` is the largest change of a
+    channel (`evidence.changes` states its unit): NaN if that is not finite, None if nothing is
+    stored to measure it by.
     """
 
     moved: bool
@@ -161,12 +160,12 @@ class Movement(NamedTuple):
 
 
 class Since(NamedTuple):
-    """What became of a layer since an earlier checkpoint of its training.
+    """The changes of a layer since an earlier checkpoint of its training.
 
-    `earlier` is what a sentence calls that checkpoint. `changes` holds the members that both store
-    with one type and number of channels. `facts` are sentences that show that the network was
-    trained in between, whatever became of this layer. `moved_before` is the last time that a
-    statistic moved before `earlier`; None if that is not known.
+    `earlier` is the name of that checkpoint in sentences. `changes` holds the members that both
+    store with one type and number of channels. `facts` are sentences that show that the network was
+    trained in between. `moved_before` is the last interval before `earlier` in which a statistic
+    moved; None if that is not known.
     """
 
     earlier: str
@@ -179,14 +178,14 @@ class Since(NamedTuple):
 class BNLayer:
     """A batch-normalization layer as found in one checkpoint.
 
-    `variables` holds the members that are stored, `helpers` the variables that belong to it
-    besides (renorm, zero-debias, counters), by a short name. `shadows` holds the averages that
+    `variables` holds the stored members, `helpers` the layer's other variables (renorm,
+    zero-debias, counters) by a short name. `shadows` holds the averages that
     tf.train.ExponentialMovingAverage keeps of the statistics. `graph_names` has the names of its
-    variables in the graph beside the checkpoint, if it was found by the graph. `initial` gives for
-    each role the values that training may start from, most usual first; empty where it is random or
+    variables in the graph beside the checkpoint, if it was found by the graph. `initial` has for
+    each role the values that training may start from, the most usual first; empty if random or
     unknown.
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
-    `momentum`, `epsilon` and `keras` are None where nothing stored tells them; `keras_model` and
+    `momentum`, `epsilon` and `keras` are None if they are not stored; `keras_model` and
     `keras_version` are those of the checkpoint. `values`, `shadow_values` and `training` are filled
     when the variables have been read, `since` if there is an earlier checkpoint to compare with.
     `may_be_optimized` says that slots or values suggest that an optimizer writes the statistics.
@@ -213,24 +212,24 @@ class BNLayer:
     may_be_optimized: bool = False
 
     @property
+    def _first_stored(self) -> Variable | None:
+        """Return a statistic, else gamma or beta; None if nothing is stored."""
+        stored = (role for role in (*STATISTICS, *AFFINE) if role in self.variables)
+        return self.variables[role] if (role := next(stored, None)) else None
+
+    @property
     def channels(self) -> int | None:
-        """Number of channels C: the statistics decide, else gamma or beta."""
-        for role in ("moving_mean", "moving_variance", "gamma", "beta"):
-            if role in self.variables:
-                return self.variables[role].size
-        return None
+        """Return the number of channels C: that of the statistics, else of gamma or beta."""
+        return None if self._first_stored is None else self._first_stored.size
 
     @property
     def dtype(self) -> str | None:
-        """Element type of the statistics, else of gamma or beta."""
-        for role in ("moving_mean", "moving_variance", "gamma", "beta"):
-            if role in self.variables:
-                return self.variables[role].dtype
-        return None
+        """Return the element type of the statistics, else of gamma or beta."""
+        return None if self._first_stored is None else self._first_stored.dtype
 
-    @cached_property  # every rule asks
+    @cached_property  # every rule uses it
     def statistics(self) -> tuple[Values, Values] | None:
-        """moving_mean and moving_variance, if both were read, fit together and have initials."""
+        """Return mean and variance, if both were read, have one size and known initial values."""
         mean, variance = self.values.get("moving_mean"), self.values.get("moving_variance")
         if mean is None or variance is None or not mean.channels == variance.channels > 0:
             return None
@@ -240,23 +239,23 @@ class BNLayer:
 
     @property
     def all_initial(self) -> bool:
-        """Whether both `statistics` equal their initial values in every channel."""
-        return self.statistics is not None and all(one.all_initial for one in self.statistics)
+        """Return whether both `statistics` equal their initial values in every channel."""
+        return self.statistics is not None and all(values.all_initial for values in self.statistics)
 
     @property
     def is_finite(self) -> bool:
-        """Whether no member that was read holds NaN or infinity."""
+        """Return whether no member that was read holds NaN or infinity."""
         return not any(values.not_finite for values in self.values.values())
 
     @property
     def has_negative_variance(self) -> bool:
-        """Whether a moving_variance is below 0."""
+        """Return whether a moving_variance is below 0."""
         variance = self.values.get("moving_variance")
         return variance is not None and bool((variance.array < 0.0).any())
 
     @property
     def trainable(self) -> bool | None:
-        """What the stored Keras configuration says; None without one."""
+        """Return whether the stored Keras configuration says trainable; None without one."""
         return None if self.keras is None else self.keras.trainable
 
     def __repr__(self) -> str:
@@ -264,5 +263,5 @@ class BNLayer:
 
     @property
     def zero_debiased(self) -> bool:
-        """Whether the averages forget their initial value with the first update."""
+        """Return whether the averages forget their initial value with the first update."""
         return any(name.endswith(_DEBIAS_HELPERS) for name in self.helpers)

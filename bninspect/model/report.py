@@ -1,7 +1,7 @@
-"""What is thought of a layer: the nouns of rules and reports, frozen and without I/O.
+"""Immutable data types of findings and reports. No I/O.
 
-A *rule* looks at one layer and yields *violations*; with its rule's code and fix each is a
-*finding*; a *report* is what was found in all checkpoints of a run.
+A *rule* judges one layer and yields *violations*. A violation with the code and the fix of its rule
+is a *finding*. A *report* has the findings in all checkpoints of a run.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from bninspect.model.target import Training
 from bninspect.model.rule import SEVERITIES, Rule, Severity, at_least, no_graph
 
-# How many names of variables give an idea of all.
+# The number of names of variables that are kept as examples.
 _NAMES_KEPT = 10
 
 
 class Suppression(NamedTuple):
-    """Findings that a person decided to live with, and why.
+    """Findings that the user accepts, and the reason.
 
     `layer` is a layer's name or a pattern for names, `rules` are codes or their beginnings,
-    `expires` is the last day on which it holds. `where` is what a sentence calls it.
+    `expires` is the last day on which it holds. `where` names it in sentences.
     """
 
     layer: str
@@ -39,15 +39,15 @@ class Suppression(NamedTuple):
     where: str = "the suppression"
 
     def holds(self, day: date) -> bool:
-        """Whether it has not expired."""
+        """Return whether it has not expired."""
         return self.expires is None or day <= self.expires
 
 
 class Finding(NamedTuple):
     """A rule's verdict on one layer of one checkpoint.
 
-    `severity` may be milder than the rule's. `message` says in a sentence what is wrong, `evidence`
-    what else is stored that bears on it, `fix` what to do. `cause` is None unless the files prove
+    `severity` may be milder than the rule's. `message` is a sentence on what is wrong, `evidence`
+    are stored facts that support it, `fix` says what to do. `cause` is None unless the files prove
     it, else one of `update-ops-not-run`, `built-with-training-false`, `layer-frozen`,
     `trained-in-inference-mode`, `too-few-updates`, `saver-omitted-statistics`,
     `statistics-not-loaded`, `untrained`, `batch-statistics-mode`, `momentum-one` and
@@ -64,16 +64,16 @@ class Finding(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """What names this finding whatever the step and the path: rule and layer, 32 hex digits."""
+        """Return the fingerprint of rule and layer, the same for every step and path."""
         return fingerprint(self.rule.code, self.layer)
 
 
-def fingerprint(code: str, layer: str) -> str:
-    """Return the fingerprint that findings of a rule on layers of one name share."""
+def fingerprint(*parts: str) -> str:
+    """Return 32 hex digits that identify the texts together."""
     from hashlib import sha256
 
-    # A stored name need not be UTF-8; what is not stands in it as surrogates.
-    return sha256(f"{code}\0{layer}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    # A stored name need not be UTF-8: its other bytes are surrogates.
+    return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Suppressed(NamedTuple):
@@ -84,10 +84,10 @@ class Suppressed(NamedTuple):
 
 
 class BaselineCount(NamedTuple):
-    """What became of a baseline in a run.
+    """The counts of a baseline in a run.
 
     `known` counts the findings that are in it and so are not reported, `gone` the entries that no
-    finding has any more: None where that cannot be told, as something could not be read.
+    finding has any more: None if that is unknown because something could not be read.
     """
 
     known: int
@@ -95,7 +95,7 @@ class BaselineCount(NamedTuple):
 
 
 def any_at_least(severity: str, findings: Iterable[Finding]) -> bool:
-    """Whether one of some findings has that severity or a graver one; none has `never`."""
+    """Return whether one of some findings has that severity or a graver one; none has `never`."""
     failing = at_least(severity)
     return any(finding.severity in failing for finding in findings)
 
@@ -104,7 +104,7 @@ class Earlier(NamedTuple):
     """The earlier checkpoint that one was compared with.
 
     `layers` counts those of which a statistic could be compared. `is_named` says that `--since`
-    named it; else it is the one before of the same training.
+    named it; otherwise it is the previous checkpoint of the same training.
     """
 
     path: str
@@ -115,7 +115,7 @@ class Earlier(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CheckpointReport:
-    """What was found in one checkpoint, or why it could not be read (`error`).
+    """The findings in one checkpoint, or why it could not be read (`error`).
 
     `path` is as typed, `resolved` the file that was opened, `format` that of `Checkpoint`; `step`
     is the stored training step, None without one; `verified` is that of `Checkpoint`. `layers` come
@@ -124,14 +124,13 @@ class CheckpointReport:
     opened; those on the `unchecked` groups, which may be BN layers and were not judged, are among
     them. `since` is the earlier checkpoint, if BN107 is judged. With an `error` all else is empty.
 
-    `names` are those of its variables if no layer was found, for a person who wonders why. `graph`
+    `names` are those of its variables if no layer was found, so that the user can see why. `graph`
     is that of `RuleContext`, `graphs` that of `Checkpoint`. `layers_left_out` counts layers that
-    are not kept any more; then of the names, too, only some are. `state` tells the files of now
-    from those of another time, if it was asked for. `line` is that of an earlier run which this
-    is from.
+    are no longer kept; then only some of the names are. `state` is the fingerprint of the files, if
+    it was asked for. `line` is the line of an earlier run's results that this report comes from.
 
-    Where a run follows trainings, `training` is that of this checkpoint, and `previous` the path of
-    the checkpoint before it: the one that this is a later state of, by its layers and its step.
+    If a run follows trainings, `training` is that of this checkpoint, and `previous` the path of
+    the checkpoint before it: an earlier state of this one, by its layers and its step.
     """
 
     path: str
@@ -159,34 +158,34 @@ class CheckpointReport:
 
     @property
     def layer_count(self) -> int:
-        """How many BN layers it has, also where they are not kept."""
+        """Return the number of BN layers, including those that are no longer kept."""
         return len(self.layers) + self.layers_left_out
 
     @property
     def none_compared(self) -> bool:
-        """Whether it has BN layers, and none of them could be compared with `--since`."""
+        """Return whether it has BN layers, and none of them could be compared with `--since`."""
         since = self.since
         return self.layer_count > 0 and since is not None and since.is_named and not since.layers
 
     def without_layers(self) -> CheckpointReport:
-        """Return the report without its layers, once they are written: a run may have thousands."""
+        """Return the report without its layers, to save memory when they have been written."""
         names = self.names[:_NAMES_KEPT]
         count = self.layer_count
         light = replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
         return light if self.line is None else replace(light, line=None)
 
     def __repr__(self) -> str:
-        told = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"
-        return f"<CheckpointReport {self.path}: {told}>"
+        outcome = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"
+        return f"<CheckpointReport {self.path}: {outcome}>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What was found in all checkpoints of a run, in the order they were given.
+    """The reports on all checkpoints of a run, in the order they were given.
 
-    `rules` are those that were applied, none where layers were only listed. `notes` are sentences
-    about the run. `baseline` is None without one. `interrupted` says that more checkpoints were
-    named than looked at. `bninspect.explain` writes it for a person.
+    `rules` are those that were applied, none if layers were only listed. `notes` are sentences
+    about the run. `baseline` is None without one. `interrupted` says that not all of the named
+    checkpoints were read. `bninspect.explain` returns it as text.
     """
 
     checkpoints: tuple[CheckpointReport, ...]
@@ -197,36 +196,36 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every checkpoint was read and checked, and no finding is an error.
+        """Return whether every checkpoint was read and checked, and no finding is an error.
 
-        So it says what `bninspect check --fail-on error` says with exit code 0.
+        It is True if `bninspect check --fail-on error` has exit code 0.
         """
         done = self.checked and not self.unreadable and not self.interrupted
         return done and not self.count("error")
 
     @property
     def checked(self) -> bool:
-        """Whether BN layers were found, and compared if that was asked for."""
+        """Return whether BN layers were found, and compared if that was asked for."""
         return self.layer_count > 0 and not self.none_compared
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Every finding, checkpoint by checkpoint."""
+        """Return every finding, checkpoint by checkpoint."""
         return tuple(finding for item in self.checkpoints for finding in item.findings)
 
     @property
     def layer_count(self) -> int:
-        """BN layers in all readable checkpoints."""
+        """Return the number of BN layers in all readable checkpoints."""
         return sum(item.layer_count for item in self.checkpoints)
 
     @property
     def unreadable(self) -> int:
-        """Checkpoints that could not be read."""
+        """Return the number of checkpoints that could not be read."""
         return sum(item.error is not None for item in self.checkpoints)
 
     @property
     def none_compared(self) -> bool:
-        """Whether a comparison was asked for and no layer of any checkpoint could be compared."""
+        """Return whether `--since` was given and no layer of any checkpoint could be compared."""
         named = [
             item.since
             for item in self.checkpoints
@@ -236,7 +235,7 @@ class Report:
 
     @property
     def suppressed(self) -> int:
-        """Findings that a suppression takes out."""
+        """Return the number of suppressed findings."""
         return sum(len(item.suppressed) for item in self.checkpoints)
 
     def count(self, severity: Severity) -> int:

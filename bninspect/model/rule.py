@@ -27,18 +27,18 @@ def no_graph(_: BNLayer) -> GraphEvidence | None:
 
 
 class RuleContext(NamedTuple):
-    """What a rule knows besides the layer.
+    """The facts about a checkpoint that rules use besides the layer.
 
-    `step` is the stored training step, `momentum` what the user gave. `trained` says that some
-    layer of the checkpoint shows training, `updated` that the statistics of some layer moved,
-    `dead` that all channels of some layer look dead, `all_dead` those of every layer; `restarted`
-    that some layer has seen more updates than the step counts (a fine-tuned or recompiled model),
-    so that the step tells nothing of any. `least_share` is the smallest of all variances as a share
-    of what it started from, so that no layer of the same momentum holds more of its initial value.
-    `optimizer_steps` are counts of optimizers, read where they matter. `graph` tells what the
-    stored graph proves of a layer, None without one; `mode` tells in which mode training ran a
-    layer, None unless something proves it. Both read files, so a rule asks only for a finding it
-    has. `live` says that the layers are those of a model in training, not of a file.
+    `step` is the stored training step, `momentum` that of the user. `trained` says that some layer
+    of the checkpoint shows training, `updated` that the statistics of some layer moved, `dead` that
+    all channels of some layer look dead, `all_dead` those of every layer; `restarted` that some
+    layer got more updates than the step counts (a fine-tuned or recompiled model), so that the step
+    proves nothing. `least_share` is the smallest of all variances as a share of its initial value:
+    no layer of the same momentum holds a larger share of its own. `optimizer_steps` are counts of
+    optimizers, read only if a rule may use them. `graph` returns what the stored graph proves of a
+    layer, None without one; `mode` returns the mode that training ran a layer in, None unless it is
+    proved. Both read files, so rules call them only for a finding. `live` says that the layers are
+    those of a model in training, not of a file.
     """
 
     step: int | None = None
@@ -56,7 +56,7 @@ class RuleContext(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """What a rule yields for a layer: the sentence, and what it stands on.
+    """The result of a rule for a layer: the message and its evidence.
 
     `cause` is None unless the file proves it. `severity` and `fix` are None for the rule's own.
     """
@@ -84,7 +84,7 @@ def every_role(_: BNLayer, __: Role) -> bool:
 class Rule(NamedTuple):
     """One entry of the catalogue: `check` judges a layer, `fix` says what to do about a violation.
 
-    `members` are the roles that a finding is about; `concerns` tells for a layer which of them.
+    `members` are the roles that a finding may be about; `concerns` selects those for a layer.
     `needs_earlier` marks a rule that compares with an earlier checkpoint of the training and finds
     nothing without one. `live` marks a rule that also judges a model while it trains.
     """
@@ -101,7 +101,7 @@ class Rule(NamedTuple):
     live: bool = False
 
     def members_of(self, layer: BNLayer) -> tuple[Role, ...]:
-        """Return the roles of `layer` that a finding is about; all `members` if none stands out."""
+        """Return the roles of `layer` that a finding is about; `members` if none is selected."""
         concerned = tuple(role for role in self.members if self.concerns(layer, role))
         return concerned or self.members
 

@@ -1,4 +1,4 @@
-"""Immutable data types of what a typed path names: the files to open. No I/O."""
+"""Immutable data types of the files to open for a typed path. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bninspect.errors import ReadProblem
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be opened, and sentences on how it was chosen.
+    """The file or directory to open, with sentences on how it was chosen.
 
     `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
     a SavedModel's directory, a Keras file (hdf5, keras-zip) or the map of sharded Keras weights
@@ -35,8 +35,8 @@ class Target:
 class Training(NamedTuple):
     """Identity of a training, the same for each checkpoint that it writes.
 
-    `folder` is the real path of the directory that it writes to, `name` what the file names have in
-    common, with # for each number.
+    `folder` is the real path of the directory that it writes to, `name` the common part of the file
+    names, with # for each number.
     """
 
     folder: str
@@ -45,11 +45,11 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """One checkpoint that a typed path names: `path` is how a person types it alone.
+    """One checkpoint that a typed path names; `path` names this one alone.
 
-    `problem` says why there is no `target`. Where `claimed` is False neither its name nor its
-    directory says that it is a checkpoint: it is passed over if its content turns out to be none.
-    `training` is None unless asked for, see `locate.trainings`.
+    `problem` says why there is no `target`. `claimed` says that its name or its directory marks it
+    as a checkpoint; otherwise it is skipped if its content is something else. `training` is None
+    unless asked for, see `locate.trainings`.
     """
 
     path: str

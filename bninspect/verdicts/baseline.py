@@ -1,9 +1,9 @@
 """The baseline: a file of known findings, to be committed beside a project.
 
-It is JSON without times and absolute paths, sorted, with one line per entry, so that a change of it
-reads well in a review. An entry is a rule, a layer, and the place of the checkpoint: its path
-relative to the baseline, without step numbers. It stands for that finding in every step of a
-training, and in no other model.
+It is JSON without times and absolute paths, sorted, with one line per entry, so that its changes
+are easy to review. An entry is a rule, a layer, and the place of the checkpoint: its path relative
+to the baseline, without step numbers. It stands for that finding in every step of a training, and
+in no other model.
 
 Version 1 had no places: an entry stood for every layer of that name. It is still read.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TextIO
 
 from bninspect.errors import UsageProblem
-from bninspect.model.report import CheckpointReport, Finding, Report
+from bninspect.model.report import CheckpointReport, Finding, Report, fingerprint
 from bninspect.storage.urls import is_url
 
 _KIND, _VERSION = "bninspect baseline", 2
@@ -29,8 +29,8 @@ _OLD = (
     " name, so a new broken model may pass; --update-baseline writes it with the place of each"
     " checkpoint"
 )
-# A number that counts steps: behind one of these words, or in a file's name of its own. Other
-# numbers tell models apart (resnet50, resnet101, run1/, run2/).
+# A number that counts steps: after one of these words, or a word of its own in a file name. Other
+# numbers distinguish models (resnet50, resnet101, run1/, run2/).
 _COUNTED = re.compile(r"(?i)((?:checkpoint|ckpt|epoch|iter|step)[-_.]?)[0-9]+")
 _NUMBER = re.compile(r"(?i)(?<![a-z0-9])[0-9]+")
 
@@ -44,12 +44,8 @@ class Entry(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that identify the entry."""
-        from hashlib import sha256
-
-        parts = (self.rule, self.layer, self.place) if self.place else (self.rule, self.layer)
-        # A stored name need not be UTF-8; the bytes that are not stand in it as surrogates.
-        return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        """Return 32 hex digits that identify the entry."""
+        return fingerprint(self.rule, self.layer, *([self.place] if self.place else []))
 
 
 class Baseline:
@@ -75,8 +71,8 @@ def place_of(item: CheckpointReport, baseline: str) -> str:
         folder, _, name = opened.rpartition("/")
     else:
         directory, name = os.path.split(os.path.abspath(opened))
-        here = os.path.dirname(os.path.realpath(baseline))
-        folder = os.path.relpath(os.path.realpath(directory), here).replace(os.sep, "/")
+        root = os.path.dirname(os.path.realpath(baseline))
+        folder = os.path.relpath(os.path.realpath(directory), root).replace(os.sep, "/")
     name = _NUMBER.sub("#", _without_steps(name))
     return name if folder == os.curdir else f"{_without_steps(folder)}/{name}"
 

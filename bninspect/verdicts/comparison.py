@@ -1,7 +1,7 @@
 """Comparison of the checkpoints of one training: the changes of each BN layer. No I/O.
 
-Checkpoints come oldest first; the *interval* k lies between checkpoint k and checkpoint k + 1.
-Time and memory grow with layers times checkpoints: each is compared with its neighbour alone.
+Checkpoints come oldest first; the *interval* k is from checkpoint k to checkpoint k + 1. Time and
+memory grow with layers times checkpoints: each is compared only with the next one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _OVER = (
 class Stretch(NamedTuple):
     """Checkpoints `first` to `last`, in which a layer had the same state.
 
-    `findings` is what a rule says of it. `or_earlier` says that it may have begun before `first`:
-    no earlier checkpoint shows otherwise. `never_moved` says that the statistics are at their
+    `findings` are those of a rule on it. `or_earlier` says that it may have begun before `first`:
+    no earlier checkpoint shows another state. `never_moved` says that the statistics are at their
     initial values in every checkpoint up to `last`.
     """
 
@@ -53,12 +53,12 @@ class Stretch(NamedTuple):
 class LayerHistory:
     """One layer through all checkpoints.
 
-    `layers` holds it as found in each checkpoint, None where it is not. `changes` holds for each
-    interval what became of the members that can be compared, `total` the same from the first to
-    the last checkpoint that have the layer. `events` are sentences on what happened to the layer
-    itself: it appears, vanishes, changes shape, type or name. `stretches` is when its statistics
-    stood still (BN107), `not_finite` when a member held NaN or infinity (BN301), `negative` when a
-    variance was below 0 (BN302).
+    `layers` has the layer in each checkpoint, None if there is none. `changes` has for each
+    interval the changes of the members that can be compared, `total` those from the first to the
+    last checkpoint that have the layer. `events` are sentences on the layer itself: it appears,
+    vanishes, changes shape, type or name. `stretches` are the times when its statistics stood still
+    (BN107), `not_finite` when a member held NaN or infinity (BN301), `negative` when a variance was
+    below 0 (BN302).
     """
 
     layers: tuple[BNLayer | None, ...]
@@ -107,7 +107,9 @@ class LayerHistory:
 
     def moved(self, *roles: Role) -> bool:
         """Return whether one of some members moved in any interval."""
-        return any(role in one and one[role].moved for one in self.changes for role in roles)
+        return any(
+            role in changes and changes[role].moved for changes in self.changes for role in roles
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,7 @@ class Comparison:
     """The changes of every BN layer from checkpoint to checkpoint.
 
     `checkpoints` are those that could be read, oldest first; `unreadable` are the others. `labels`
-    is what sentences call each of the former.
+    are the names of the former in sentences.
     """
 
     checkpoints: tuple[CheckpointReport, ...]
@@ -200,7 +202,7 @@ def _notes(checkpoints: Sequence[CheckpointReport]) -> Iterator[str]:
 def _tracks(checkpoints: Sequence[CheckpointReport]) -> list[tuple[BNLayer | None, ...]]:
     """Return each layer through all checkpoints, in the order of the newest, missing ones last."""
     tracks: list[list[BNLayer | None]] = []
-    newest: list[BNLayer] = []  # what each track was last seen as
+    newest: list[BNLayer] = []  # the last layer of each track
     order: list[int] = []
     for number, item in enumerate(checkpoints):
         matched = match_layers(newest, item.layers)
@@ -224,11 +226,11 @@ def _tracks(checkpoints: Sequence[CheckpointReport]) -> list[tuple[BNLayer | Non
 def _history(
     run: _Run, layers: tuple[BNLayer | None, ...], changes: tuple[Changes, ...]
 ) -> LayerHistory:
-    there = [layer for layer in layers if layer is not None]
+    present = [layer for layer in layers if layer is not None]
     return LayerHistory(
         layers=layers,
         changes=changes,
-        total=changes_between(there[0], there[-1]) if len(there) > 1 else {},
+        total=changes_between(present[0], present[-1]) if len(present) > 1 else {},
         events=tuple(_events(layers, run.labels)),
         stretches=tuple(_stretches(run, layers, changes)),
         not_finite=tuple(_wrong(run, layers, _NOT_FINITE)),
@@ -266,7 +268,7 @@ def _stretches(
                 last,
                 _judge(run, layers, first, last, _moved_before(run, changes[:first])),
                 or_earlier,
-                or_earlier and all(one.all_initial for one in known),
+                or_earlier and all(layer.all_initial for layer in known),
             )
 
 
@@ -280,7 +282,7 @@ class _Defect(NamedTuple):
 
 _NOT_FINITE = _Defect(NOT_FINITE, lambda layer: not layer.is_finite, "all of it was finite")
 _NEGATIVE = _Defect(
-    NEGATIVE_VARIANCE, lambda one: one.has_negative_variance, "no variance was below 0"
+    NEGATIVE_VARIANCE, lambda layer: layer.has_negative_variance, "no variance was below 0"
 )
 
 
@@ -297,11 +299,13 @@ def _wrong(run: _Run, layers: Sequence[BNLayer | None], defect: _Defect) -> Iter
         stretch = Stretch(first, last, (), or_earlier)
         findings = apply_rules([layer], [defect.rule], RuleContext())
         when = _when(stretch, run.labels)
-        told = tuple(one._replace(message=f"{one.message}; {when}") for one in findings)
+        dated = tuple(
+            finding._replace(message=f"{finding.message}; {when}") for finding in findings
+        )
         if not or_earlier:
             fact = f"{defect.otherwise} at {run.labels[first - 1]}"
-            told = tuple(one._replace(evidence=(*one.evidence, fact)) for one in told)
-        yield stretch._replace(findings=_as_of_today(told, run, last))
+            dated = tuple(finding._replace(evidence=(*finding.evidence, fact)) for finding in dated)
+        yield stretch._replace(findings=_as_of_today(dated, run, last))
 
 
 def _as_of_today(findings: tuple[Finding, ...], run: _Run, last: int) -> tuple[Finding, ...]:
@@ -309,10 +313,12 @@ def _as_of_today(findings: tuple[Finding, ...], run: _Run, last: int) -> tuple[F
     if last == len(run.labels) - 1:
         return findings
     ended = f"this lasted until {run.labels[last]}"
-    over = tuple(one._replace(evidence=(*one.evidence, ended)) for one in findings)
+    ended_findings = tuple(
+        finding._replace(evidence=(*finding.evidence, ended)) for finding in findings
+    )
     return tuple(
-        one._replace(severity="warning", fix=_OVER) if one.severity == "error" else one
-        for one in over
+        finding._replace(severity="warning", fix=_OVER) if finding.severity == "error" else finding
+        for finding in ended_findings
     )
 
 

@@ -51,10 +51,13 @@ class Triage:
         if not item.findings:
             return item
         names = {layer.name for layer in item.layers}
-        holding = [(one, set(matching_layers(one.layer, names))) for one in self._holding]
+        holding = [
+            (suppression, set(matching_layers(suppression.layer, names)))
+            for suppression in self._holding
+        ]
         counting, suppressed, old = [], [], []
-        for found in item.findings:
-            finding = _with_severity(found, self._severities)
+        for original in item.findings:
+            finding = _with_severity(original, self._severities)
             suppression = self._suppression_of(finding, holding)
             if suppression is not None:
                 suppressed.append(Suppressed(finding, suppression))

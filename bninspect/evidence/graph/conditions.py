@@ -100,7 +100,7 @@ def _conditions_of(
 
 
 def _is_followed(traversal: GraphTraversal, node: int) -> bool:
-    """Whether the value of a node comes from others: logic, or an argument of a called function."""
+    """Return whether the value of a node comes from others: logic, or a function's argument."""
     operation = traversal.graph.operations[node]
     return operation in _PREDICATE or (
         operation == ARGUMENT and next(traversal.given_to(node), None) is not None

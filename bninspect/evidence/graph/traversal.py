@@ -140,7 +140,7 @@ class GraphTraversal:
         }
 
     def can_be_run(self, node: int) -> bool:
-        """Whether session.run can run a node: by fetching it, or a node that depends on it.
+        """Return whether session.run can run a node: by fetching it, or a node that depends on it.
 
         A node in a branch of TensorFlow 1's tf.cond cannot be fetched
         (tensorflow/python/ops/control_flow_ops.py, CondContext.AddOp), nor can one of a function.
@@ -152,7 +152,7 @@ class GraphTraversal:
         return any(self.graph.operations[one] in MERGES for one in self.downstream([node]))
 
     def _in_branch(self, node: int) -> bool:
-        """Whether a node takes its inputs from a switch, as those in a branch of tf.cond do."""
+        """Return whether a node takes its inputs from a switch, as in a branch of tf.cond."""
         operations, inputs = self.graph.operations, self.graph.inputs
         before = [
             *inputs[node],
@@ -166,7 +166,7 @@ class GraphTraversal:
         return self.ancestors(outside)
 
     def in_loop(self, node: int) -> bool:
-        """Whether a node that writes a variable lies in a loop's frame or a loop's function."""
+        """Return whether a node that writes a variable is in a loop's frame or function."""
         if any(node in nodes for nodes in self._looped):
             return True
         for _ in range(_LONGEST_PATH):
@@ -190,7 +190,7 @@ class GraphTraversal:
         return [*found.values()]
 
     def _runs_all_writes(self, node: int) -> bool:
-        """Whether the functions that a node calls run all their writes, needed or not.
+        """Return whether the functions that a node calls run all their writes, needed or not.
 
         Functions of TensorFlow before 1.14 do, and branches and loops that the runtime does not
         lower to switches (seen in TensorFlow 1.15 and 2.15). Other calls run only what the results

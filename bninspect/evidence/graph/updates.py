@@ -100,7 +100,7 @@ def find_sources(traversal: GraphTraversal, variables: Collection[int]) -> dict[
 
 
 def is_computed(traversal: GraphTraversal, node: int) -> bool:
-    """Whether an assigned value is computed, not initial, restored, copied or set by hand."""
+    """Return whether an assigned value is computed: not initial, restored, copied or set."""
     graph = traversal.graph
     target, value = graph.inputs[node][:2]
     if graph.operations[node] in RELATIVE_ASSIGNS:
@@ -112,7 +112,7 @@ def is_computed(traversal: GraphTraversal, node: int) -> bool:
 
 
 def takes_one_pass_variance(traversal: GraphTraversal, update: int) -> bool:
-    """Whether an update takes E[x^2] - E[x]^2 as the variance, which loses digits in float32."""
+    """Return whether an update computes the variance as E[x^2] - E[x]^2 (imprecise in float32)."""
     graph = traversal.graph
     nodes, _ = traversal.backwards([update], _UPDATE)
     differences = (graph.inputs[node] for node in nodes if graph.operations[node] in DIFFERENCES)
@@ -125,7 +125,7 @@ def takes_one_pass_variance(traversal: GraphTraversal, update: int) -> bool:
 
 
 def _is_chain(graph: Graph, node: int, operations: tuple[str, ...]) -> bool:
-    """Whether a value is computed by these operations, the last one first to run."""
+    """Return whether a value is computed by these operations, the last one first to run."""
     for wanted in operations:
         origin = _origin(graph, node)
         if origin is None or wanted != _kind(graph, origin) or not graph.inputs[origin]:
@@ -148,7 +148,7 @@ def _is_initialiser(graph: Graph, node: int, variable: int) -> bool:
 
 
 def _is_given(graph: Graph, node: int) -> bool:
-    """Whether the assigned value is an argument of a function."""
+    """Return whether the assigned value is an argument of a function."""
     origin = _origin(graph, graph.inputs[node][1])
     return origin is not None and graph.operations[origin] == ARGUMENT
 

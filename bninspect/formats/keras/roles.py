@@ -63,7 +63,7 @@ class NumberedObject(NamedTuple):
 
     @property
     def is_called_bn(self) -> bool:
-        """Whether its names say that it is a BN layer."""
+        """Return whether its names say that it is a BN layer."""
         return self.called in ("batch-norm", "bn")
 
     @property

@@ -47,7 +47,7 @@ class RemoteObject:
 
     @property
     def cached(self) -> int:
-        """How many of its bytes are cached."""
+        """Return the number of cached bytes."""
         return self._cached.size
 
     @property

@@ -252,6 +252,22 @@ class Hdf5:
         load = partial(self._read, path, dataset)
         return Variable(path, dataset.shape, dataset.type.name, load, dataset.unwritten)
 
+    def place(self, path: str) -> tuple[int, int, str]:
+        """Return offset and size of the values of a dataset, and numpy's type of its elements.
+
+        The offset is one in the window. Raises `Unsupported` unless the values lie in one piece as
+        they are, without filters and checksums.
+        """
+        dataset = self._dataset(path)
+        if dataset.chunk or dataset.compact is not None or len(dataset.pieces) != 1:
+            raise Unsupported(
+                self.path,
+                f"{path} is not stored in one piece (it is chunked, compressed or was not written)",
+                "Save the model again with Keras, which stores each variable in one piece.",
+            )
+        (piece,) = dataset.pieces
+        return *self._structure.place(piece.address, piece.size), dataset.type.number
+
     def _dataset(self, path: str) -> Dataset:
         found = self._datasets.get(path)
         if found is None:

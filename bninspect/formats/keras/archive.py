@@ -56,7 +56,11 @@ _VERIFIED_LOCAL, _VERIFIED_REMOTE = 16 << 20, 256 << 10
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # PKWARE's APPNOTE 4.3.7
 _LOCAL_SIGNATURE = b"PK\x03\x04"
-_ENCRYPTED = 0x1
+_ENCRYPTED, _HAS_DESCRIPTOR = 0x1, 0x8  # general purpose flags, 4.4.4
+# The central directory, 4.3.12: signature, then the sizes of name, extra field and comment.
+_DIRECTORY_ENTRY = struct.Struct("<4s24xHHH12x")
+_DIRECTORY_SIGNATURE, _DESCRIPTOR_SIGNATURE = b"PK\x01\x02", b"PK\x07\x08"
+_CHECKSUM_IN_HEADER, _CHECKSUM_IN_DIRECTORY = 14, 16
 
 
 def open_keras_zip(
@@ -129,6 +133,22 @@ def _configuration(
         raise Corrupt(path, f"its {_CONFIG} is nested too deep for a model", DAMAGED) from error
 
 
+class WeightsMember(NamedTuple):
+    """Where the weights of an archive lie, and each place of their checksum (CRC-32)."""
+
+    offset: int
+    size: int
+    checksums: tuple[int, ...]
+
+
+def find_weights(source: Source) -> WeightsMember:
+    """Return where the weights of an archive lie.
+
+    Raises `Unsupported` if they are compressed, another `ReadProblem` if the archive is damaged.
+    """
+    return _Archive(source).find_weights()
+
+
 class _Archive:
     """The members of a zip, each looked up by its exact name."""
 
@@ -169,11 +189,7 @@ class _Archive:
             data = self._read(member, _UNPACKED)
             return Window(lambda at, length: data[at : at + length], len(data)), True
         what = f"its {_WEIGHTS}"
-        header = self._source.read(member.header_offset, _LOCAL_HEADER.size, f"the head of {what}")
-        signature, name_size, extra_size = _LOCAL_HEADER.unpack(header)
-        if signature != _LOCAL_SIGNATURE or member.file_size != member.compress_size:
-            raise Corrupt(self._path, f"{what} is not where the archive says", DAMAGED)
-        offset = member.header_offset + _LOCAL_HEADER.size + name_size + extra_size
+        offset = self._offset(member)
         window = self._source.window(offset, member.file_size, what)
         always = _VERIFIED_REMOTE if is_url(self._path) else _VERIFIED_LOCAL
         if not verify and member.file_size > always:
@@ -184,6 +200,51 @@ class _Archive:
         if checksum != member.CRC:
             raise Corrupt(self._path, f"{what} does not match its checksum (CRC-32)", DAMAGED)
         return window, True
+
+    def _offset(self, member: zipfile.ZipInfo) -> int:
+        """Return where the bytes of a stored member begin; raises `Corrupt`."""
+        what = f"its {member.filename}"
+        header = self._source.read(member.header_offset, _LOCAL_HEADER.size, f"the head of {what}")
+        signature, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+        if signature != _LOCAL_SIGNATURE or member.file_size != member.compress_size:
+            raise Corrupt(self._path, f"{what} is not where the archive says", DAMAGED)
+        return int(member.header_offset + _LOCAL_HEADER.size + name_size + extra_size)
+
+    def find_weights(self) -> WeightsMember:
+        """Return where the stored weights lie, and each place of their checksum."""
+        member = self._member(_WEIGHTS)
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise Unsupported(
+                self._path,
+                f"its {_WEIGHTS} is compressed, so that no value in it can be replaced",
+                "Pack the archive again without compression, as Keras does.",
+            )
+        offset = self._offset(member)
+        end = offset + member.file_size
+        places = [self._directory_entry(member) + _CHECKSUM_IN_DIRECTORY]
+        if member.flag_bits & _HAS_DESCRIPTOR:
+            head = self._source.read(end, 4, "a data descriptor")
+            places.append(end + 4 if head == _DESCRIPTOR_SIGNATURE else end)
+        else:
+            places.append(member.header_offset + _CHECKSUM_IN_HEADER)
+        for place in places:
+            if int.from_bytes(self._source.read(place, 4, "a checksum"), "little") != member.CRC:
+                raise Corrupt(self._path, f"the checksums of its {_WEIGHTS} disagree", DAMAGED)
+        return WeightsMember(offset, member.file_size, tuple(places))
+
+    def _directory_entry(self, member: zipfile.ZipInfo) -> int:
+        """Return where the entry of a member is in the central directory; raises `Corrupt`."""
+        at = self._zip.start_dir
+        for _ in self._names:
+            head = self._source.read(at, _DIRECTORY_ENTRY.size, "the archive's directory")
+            signature, *sizes = _DIRECTORY_ENTRY.unpack(head)
+            if signature != _DIRECTORY_SIGNATURE:
+                break
+            name = self._source.read(at + _DIRECTORY_ENTRY.size, sizes[0], "the name of a member")
+            if name == member.orig_filename.encode():
+                return at
+            at += _DIRECTORY_ENTRY.size + sum(sizes)
+        raise Corrupt(self._path, "the archive's directory is damaged", DAMAGED)
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         member = self._zip.getinfo(name)

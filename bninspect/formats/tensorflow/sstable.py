@@ -16,10 +16,12 @@ find them: seen with tf.train.load_checkpoint of TensorFlow 2.21.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Container, Iterator
+from typing import NamedTuple
 
 from google_crc32c import value as crc32c
 
-from bninspect.errors import ReadProblem, UnknownFormat
+from bninspect.errors import ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.tensorflow.dtypes import corrupt
 from bninspect.storage.signatures import TABLE_MAGIC
 from bninspect.storage.source import Budget, Source
@@ -80,6 +82,58 @@ def _require_order(
     """
     if block and not previous <= next(iter(block)) <= next(reversed(block)) <= separator:
         raise _corrupt(source, offset, "the keys of its table are not in order")
+
+
+class StoredValue(NamedTuple):
+    """Offset and length of a value in its file, and of the block that it is in."""
+
+    offset: int
+    size: int
+    block: tuple[int, int]
+
+
+def find_values(source: Source, keys: Container[bytes]) -> dict[bytes, StoredValue]:
+    """Return where the values of some keys lie in the file of a table.
+
+    Raises `Unsupported` if one of their blocks is compressed, and as `read_table` does. TensorFlow
+    writes indexes without compression (BundleWriter of tensor_bundle.cc).
+    """
+    found: dict[bytes, StoredValue] = {}
+    for handle in _parse_block(source, _read_footer(source), _MAX_KEY_GROWTH * source.size).values():
+        offset, size = _parse_handle(source, handle)
+        block = _read_block(source, (offset, size))
+        is_plain = source.read(offset + size, 1, "a block's trailer")[0] == _UNCOMPRESSED
+        for key, start, length in _value_offsets(block):
+            if key not in keys or key in found:
+                continue
+            if not is_plain:
+                raise Unsupported(
+                    source.path,
+                    "a block of its table is compressed, so that no value in it can be replaced",
+                    "Save the checkpoint again with tf.train.Saver or tf.train.Checkpoint.",
+                )
+            found[key] = StoredValue(offset + start, length, (offset, size))
+    return found
+
+
+def reseal_block(block: bytes) -> bytes:
+    """Return the trailer of an uncompressed block: its compression and its masked checksum."""
+    kind = bytes([_UNCOMPRESSED])
+    return kind + masked_crc32c(block + kind).to_bytes(4, "little")
+
+
+def _value_offsets(block: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield key, offset and length of each value of a block that `_parse_block` has accepted."""
+    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
+    key = b""
+    position = 0
+    while position < end:
+        shared, start = read_varint(block, position)
+        unshared, start = read_varint(block, start)
+        length, start = read_varint(block, start)
+        key = key[:shared] + block[start : start + unshared]
+        yield key, start + unshared, length
+        position = start + unshared + length
 
 
 class Table:

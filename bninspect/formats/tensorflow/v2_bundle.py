@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
 _BIG_ENDIAN = 1
 _MAX_READ_RANK = 32  # numpy's own limit before 2.0; a BN variable has five at most
 _NEWEST_VERSION = 1
+_CRC32C_TAG = 6 << 3 | 5  # field 6 of BundleEntryProto, a fixed32
 
 
 def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -77,6 +78,68 @@ def require_shards(prefix: str) -> None:
         bundle.require_shards()
     finally:
         bundle.close()
+
+
+class StoredPart(NamedTuple):
+    """Bytes of a variable, or of one of its slices, in a shard, and where their checksum is.
+
+    `key` is that of the index entry that has the checksum, `place` their position in the variable.
+    """
+
+    key: bytes
+    shard: str
+    offset: int
+    size: int
+    place: tuple[slice, ...]
+
+
+class StoredVariable(NamedTuple):
+    """A variable's shape, TensorFlow's name of its element type, and where its bytes lie.
+
+    `disk_type` is the type of the elements as they are stored, bfloat16 as unsigned integers.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    disk_type: np.dtype[Any]
+    parts: tuple[StoredPart, ...]
+
+
+def find_variables(
+    prefix: str, names: Iterable[str]
+) -> tuple[list[str], dict[str, StoredVariable]]:
+    """Return the path of each shard, and where the bytes of some variables lie in them.
+
+    Raises a `ReadProblem` if a shard is missing or shorter than the index says.
+    """
+    bundle = _Bundle(prefix)
+    try:
+        bundle.require_shards()
+        return bundle.shard_paths(), {name: bundle.stored(name) for name in names}
+    finally:
+        bundle.close()
+
+
+def checksum_offset(entry: bytes) -> int | None:
+    """Return where the four bytes of `crc32c` are in an encoded BundleEntry, None without them.
+
+    Of a field that is stored twice the last one counts.
+    """
+    found = None
+    position = 0
+    while position < len(entry):
+        tag, position = read_varint(entry, position)
+        if tag == _CRC32C_TAG:
+            found = position
+        kind = tag & 7
+        if kind == 0:
+            _, position = read_varint(entry, position)
+        elif kind == 2:
+            length, position = read_varint(entry, position)
+            position += length
+        else:
+            position += 8 if kind == 1 else 4
+    return found
 
 
 class _Variables(Mapping[str, Variable]):
@@ -168,6 +231,27 @@ class _Bundle:
             with suppress(Corrupt, Incomplete):
                 ranges.append((self._shard(number, "a variable"), wanted))
         prefetch_all(ranges)
+
+    def shard_paths(self) -> list[str]:
+        """Return the path of each shard, also of those without bytes of a variable."""
+        return [self._shard_path(number) for number in range(self._shard_count)]
+
+    def stored(self, name: str) -> StoredVariable:
+        """Return where the bytes of a variable lie: in one part, or one for each slice."""
+        key = name.encode("utf-8", "surrogateescape")
+        _, shape, dtype, _, _ = self.variable(name, key)
+        entry = self._entry(BundleEntry, key, name)
+        whole = (tuple(slice(0, size) for size in shape), key)
+        places = [slice_place(key, one, shape) for one in entry.slices] or [whole]
+        parts = []
+        for place, part_key in places:
+            if place is None:
+                raise self._corrupt(f"a slice of {name} is outside its shape {list(shape)}")
+            part = self._entry(BundleEntry, part_key, name)
+            shard = self._shard_path(part.shard_id)
+            parts.append(StoredPart(part_key, shard, part.offset, part.size, place))
+        disk_type = np.dtype(self._byte_order + (DTYPES[entry.dtype][1] or "V"))
+        return StoredVariable(shape, dtype, disk_type, tuple(parts))
 
     def _parts(self, variable: Variable) -> Iterator[Any]:
         """Yield the entries of a variable's bytes: one, or one for each slice."""

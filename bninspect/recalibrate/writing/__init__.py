@@ -1,0 +1,84 @@
+"""Writing a copy of a checkpoint in which only statistics and their checksums differ.
+
+Bytes are replaced where they are: no variable moves, and nothing else of a file is written again.
+The plan of a container says which files are copied and which bytes of them are replaced
+(`bundle`, `keras_files`); `copies` carries it out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bninspect.errors import Unsupported
+from bninspect.model.filenames import KERAS_MAP
+from bninspect.recalibrate.writing.bundle import plan_bundle, plan_saved_model
+from bninspect.recalibrate.writing.copies import Plan, written_copy
+from bninspect.recalibrate.writing.keras_files import plan_archive, plan_hdf5
+from bninspect.recalibrate.writing.read_back import verify_copy
+from bninspect.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bninspect.model.checkpoint import Checkpoint
+    from bninspect.recalibrate.writing.values import Values
+
+_PLANS: dict[str, Callable[[str, Path, Values], Plan]] = {
+    "tf-v2": plan_bundle,
+    "tf-object": plan_bundle,
+    "saved-model": plan_saved_model,
+    "keras-h5": plan_hdf5,
+    "keras-weights-h5": plan_hdf5,
+    "keras-zip": plan_archive,
+}
+
+
+def require_writable(checkpoint: Checkpoint, output: Path) -> None:
+    """Raise unless `write_statistics` can write a copy of this checkpoint to `output`.
+
+    Raises `Unsupported` for a container that is not written, `UsageProblem` for an output that
+    exists, is a URL, or has a name by which the framework would not find the copy.
+    """
+    plan_copy(checkpoint, output, {})
+
+
+def write_statistics(checkpoint: Checkpoint, output: Path, values: Values) -> None:
+    """Copy a checkpoint to `output` and replace the values of some variables.
+
+    `values` has the new values by the stored name of each variable, with as many elements as the
+    variable has; they are rounded to the element type that is stored. `output` is a prefix for V2
+    checkpoints, a directory for a SavedModel, else a file. All files get temporary names, are read
+    back and compared with the source, and get their own names at the end, the index of a V2
+    checkpoint last. If that is interrupted, nothing is left.
+
+    Raises as `require_writable`, and `Unsupported` if a variable is stored in a way in which its
+    bytes cannot be replaced.
+    """
+    plan = plan_copy(checkpoint, output, values)
+    with written_copy(plan) as copy:
+        verify_copy(plan, copy, values)
+
+
+def plan_copy(checkpoint: Checkpoint, output: Path, values: Values) -> Plan:
+    """Return which files are copied and which of their bytes are replaced; writes nothing."""
+    source = checkpoint.resolved
+    if is_url(source):
+        raise Unsupported(
+            checkpoint.path,
+            "statistics are written to a copy of local files only",
+            "Copy the files here first.",
+        )
+    if checkpoint.format not in _PLANS:
+        raise Unsupported(
+            checkpoint.path,
+            "statistics cannot be replaced in a V1 checkpoint, whose values are compressed",
+            "Restore it and save it again with tf.train.Saver(write_version=tf.train.SaverDef.V2).",
+        )
+    if source.endswith(KERAS_MAP):
+        raise Unsupported(
+            checkpoint.path,
+            "statistics cannot be replaced in weights that are sharded",
+            "Load them and save them again with model.save_weights, without max_shard_size.",
+        )
+    return _PLANS[checkpoint.format](source, output, values)

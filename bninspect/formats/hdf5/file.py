@@ -252,8 +252,8 @@ class Hdf5:
         load = partial(self._read, path, dataset)
         return Variable(path, dataset.shape, dataset.type.name, load, dataset.unwritten)
 
-    def place(self, path: str) -> tuple[int, int, str]:
-        """Return offset and size of the values of a dataset, and numpy's type of its elements.
+    def place(self, path: str) -> tuple[int, str]:
+        """Return the offset of the values of a dataset, and numpy's type of its elements.
 
         The offset is one in the window. Raises `Unsupported` unless the values lie in one piece as
         they are, without filters and checksums.
@@ -266,7 +266,8 @@ class Hdf5:
                 "Save the model again with Keras, which stores each variable in one piece.",
             )
         (piece,) = dataset.pieces
-        return *self._structure.place(piece.address, piece.size), dataset.type.number
+        offset, _ = self._structure.place(piece.address, piece.size)
+        return offset, dataset.type.number
 
     def _dataset(self, path: str) -> Dataset:
         found = self._datasets.get(path)

@@ -99,7 +99,9 @@ def find_values(source: Source, keys: Container[bytes]) -> dict[bytes, StoredVal
     writes indexes without compression (BundleWriter of tensor_bundle.cc).
     """
     found: dict[bytes, StoredValue] = {}
-    for handle in _parse_block(source, _read_footer(source), _MAX_KEY_GROWTH * source.size).values():
+    for handle in _parse_block(
+        source, _read_footer(source), _MAX_KEY_GROWTH * source.size
+    ).values():
         offset, size = _parse_handle(source, handle)
         block = _read_block(source, (offset, size))
         is_plain = source.read(offset + size, 1, "a block's trailer")[0] == _UNCOMPRESSED

@@ -7,9 +7,11 @@ The plan of a container says which files are copied and which bytes of them are 
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bninspect.errors import Unsupported
+from bninspect.errors import Unsupported, UsageProblem
 from bninspect.model.filenames import KERAS_MAP
 from bninspect.recalibrate.writing.bundle import plan_bundle, plan_saved_model
 from bninspect.recalibrate.writing.copies import Plan, written_copy
@@ -19,7 +21,6 @@ from bninspect.storage.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bninspect.model.checkpoint import Checkpoint
     from bninspect.recalibrate.writing.values import Values
@@ -34,7 +35,7 @@ _PLANS: dict[str, Callable[[str, Path, Values], Plan]] = {
 }
 
 
-def require_writable(checkpoint: Checkpoint, output: Path) -> None:
+def require_writable(checkpoint: Checkpoint, output: str | Path) -> None:
     """Raise unless `write_statistics` can write a copy of this checkpoint to `output`.
 
     Raises `Unsupported` for a container that is not written, `UsageProblem` for an output that
@@ -43,7 +44,7 @@ def require_writable(checkpoint: Checkpoint, output: Path) -> None:
     plan_copy(checkpoint, output, {})
 
 
-def write_statistics(checkpoint: Checkpoint, output: Path, values: Values) -> None:
+def write_statistics(checkpoint: Checkpoint, output: str | Path, values: Values) -> None:
     """Copy a checkpoint to `output` and replace the values of some variables.
 
     `values` has the new values by the stored name of each variable, with as many elements as the
@@ -60,9 +61,14 @@ def write_statistics(checkpoint: Checkpoint, output: Path, values: Values) -> No
         verify_copy(plan, copy, values)
 
 
-def plan_copy(checkpoint: Checkpoint, output: Path, values: Values) -> Plan:
+def plan_copy(checkpoint: Checkpoint, output: str | Path, values: Values) -> Plan:
     """Return which files are copied and which of their bytes are replaced; writes nothing."""
     source = checkpoint.resolved
+    if is_url(os.fspath(output)):
+        raise UsageProblem(
+            f"Cannot write {output}: it is a URL, and copies are written to local files. Write to a"
+            " file and copy it there."
+        )
     if is_url(source):
         raise Unsupported(
             checkpoint.path,
@@ -81,4 +87,4 @@ def plan_copy(checkpoint: Checkpoint, output: Path, values: Values) -> Plan:
             "statistics cannot be replaced in weights that are sharded",
             "Load them and save them again with model.save_weights, without max_shard_size.",
         )
-    return _PLANS[checkpoint.format](source, output, values)
+    return _PLANS[checkpoint.format](source, Path(output), values)

@@ -15,7 +15,6 @@ from typing import NamedTuple, NoReturn
 
 from bninspect.errors import UsageProblem
 from bninspect.model.target import Target
-from bninspect.storage.urls import is_url
 
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -51,11 +50,6 @@ class Plan(NamedTuple):
 
 def require_free(output: Path, names: Sequence[str]) -> None:
     """Raise `UsageProblem` unless a file can be written for each name beside `output`."""
-    if is_url(str(output)):
-        raise UsageProblem(
-            f"Cannot write {output}: it is a URL, and copies are written to local files. Write to a"
-            " file and copy it there."
-        )
     if not output.name:
         raise UsageProblem(f"Cannot write {output}: give the name of the copy to write.")
     if not output.parent.is_dir():

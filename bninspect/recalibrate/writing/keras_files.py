@@ -51,7 +51,7 @@ def _one_file(source: Target, output: Path, patches: Sequence[Patch]) -> Plan:
 
 def _require_ending(path: str, output: Path, endings: tuple[str, ...]) -> None:
     """Raise `UsageProblem` unless Keras can tell from the output's name what it is."""
-    own = Path(path).suffix
+    own = "" if path.endswith(endings) else Path(path).suffix
     if not str(output).endswith(endings) and not (own and output.suffix == own):
         raise UsageProblem(
             f"Cannot write {output}: Keras tells files apart by their ending, so the copy needs"
@@ -62,10 +62,10 @@ def _require_ending(path: str, output: Path, endings: tuple[str, ...]) -> None:
 def _patches(file: Hdf5, values: Values) -> list[Patch]:
     patches = []
     for name, new in values.items():
-        offset, size, dtype = file.place(name)
+        offset, disk_type = file.place(name)
         variable = file.variable(name)
         data = rounded(file.path, name, new.reshape(variable.shape), variable.dtype)
-        patches.append(Patch(offset, data.astype(dtype).tobytes()))
+        patches.append(Patch(offset, data.astype(disk_type).tobytes()))
     return patches
 
 

@@ -35,7 +35,7 @@ def verify_copy(plan: Plan, copy: Path, values: Values) -> None:
         open_target(str(plan.output), target, verify=True) as written,
     ):
         before, after = _all_variables(source), _all_variables(written)
-        if [*before] != [*after]:
+        if before.keys() != after.keys():
             raise _differs(plan, "the copy has other variables")
         for name in before:
             expected = _read(before[name])

@@ -1,1 +1,1 @@
-"""What a BN layer is: naming families, finding layers, measuring them, their inference."""
+"""BN layers: naming families, finding layers by name, measuring their values, inference."""

@@ -25,8 +25,8 @@ class Family:
     """The names and initial values of the BN variables of one framework.
 
     `mean`, `variance`, `gamma` and `beta` list the possible last parts of names, most usual first.
-    `scope` is an expression that the last part of the layer's name must match. `named_by` says who
-    gives such names: the graph, or the object that owns the variables (HDF5, object-based files).
+    `scope` is an expression that the last part of the layer's name must match. `named_by` is the
+    origin of such names: the graph, or the object that owns the variables (HDF5, object-based).
     `certain` says that the scope alone proves BN: then statistics that are not stored are missing
     (BN201), not absent by design. The initial values are those of the framework's `source`, most
     usual first; none where they are random. Inference multiplies by gamma + `gamma_offset`;

@@ -68,12 +68,12 @@ def search_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> Found:
         scope: layer for scope in groups.groups if (layer := _layer(checkpoint, groups, scope))
     }
     count = Counter(layer.name for layer in layers.values())
-    found = [
+    named = [
         replace(layer, name=scope) if count[layer.name] > 1 else layer
         for scope, layer in layers.items()
     ]
-    may_lack_some = not found or may_hold_more(checkpoint.variables, names, groups, layers)
-    return Found(found if checkpoint.in_order else in_natural_order(found), may_lack_some)
+    may_lack_some = not named or may_hold_more(checkpoint.variables, names, groups, layers)
+    return Found(named if checkpoint.in_order else in_natural_order(named), may_lack_some)
 
 
 def in_natural_order(layers: Iterable[BNLayer]) -> list[BNLayer]:
@@ -121,17 +121,17 @@ def unchecked_groups(
     The user's patterns may have made layers of some.
     """
     taken = {variable.name for layer in layers for variable in layer.variables.values()}
-    return tuple(one for one in checkpoint.unchecked if taken.isdisjoint(one.variables))
+    return tuple(group for group in checkpoint.unchecked if taken.isdisjoint(group.variables))
 
 
 def notes_on_unchecked(groups: Iterable[UncheckedGroup]) -> list[str]:
     """Return a sentence for each reason for which groups are not checked."""
     names: dict[str, list[str]] = {}
-    for one in groups:
-        names.setdefault(one.reason, []).append(one.name)
+    for group in groups:
+        names.setdefault(group.reason, []).append(group.name)
     return [
-        f"not checked: {listed(some)}: {reason} (--pattern can name them)"
-        for reason, some in names.items()
+        f"not checked: {listed(group_names)}: {reason} (--pattern can name them)"
+        for reason, group_names in names.items()
     ]
 
 
@@ -258,7 +258,7 @@ def _family(scope: str, group: Group, rows: tuple[Family, ...]) -> Family | None
 
 def _is_one_vector_each(members: Mapping[Role, Variable]) -> bool:
     """Return whether all members are vectors of one length."""
-    shapes = [[size for size in one.shape if size != 1] for one in members.values()]
+    shapes = [[size for size in variable.shape if size != 1] for variable in members.values()]
     return all(len(shape) < 2 for shape in shapes) and len({v.size for v in members.values()}) == 1
 
 

@@ -1,4 +1,4 @@
-"""Scale and shift of BN layers: what inference multiplies and adds in each channel."""
+"""Scale and shift of BN layers: the factor and the summand of inference in each channel."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Grouping of a checkpoint's variable names by scope: one scope may hold one BN layer.
 
-A name is split into its scope and its last part, the leaf (`net/bn` and `moving_mean`). Here stands
-how frameworks nest, double and number these parts. Which groups are BN layers is decided in
-`find_layers`.
+A name is split into its scope and its last part, the leaf (`net/bn` and `moving_mean`). This module
+knows how frameworks nest, double and number these parts. `find_layers` decides which groups are BN
+layers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ACCUMULATORS = ("accu/accu_counter", "accu/update_accus")
 HELPERS = (*_RENORM, *_SONNET_2, *_ACCUMULATORS)
 # Zero-debias keeps these below the statistic (tensorflow/python/training/moving_averages.py).
 _ZERO_DEBIAS = ("biased", "local_step")
-# The tell of an input normalizer (Keras Normalization and many a hand-written one).
+# The leaf that marks an input normalizer (Keras Normalization and many hand-written ones).
 COUNTER = "count"
 
 LEAVES = {
@@ -46,12 +46,12 @@ _ROLE_OF_STATISTIC: dict[str, Role] = {
 }
 STATISTICS_LEAVES = frozenset(_ROLE_OF_STATISTIC)
 _TWO_PARTS = {leaf.rpartition("/")[2] for leaf in LEAVES if "/" in leaf}
-# Keras 1 wrote LAYER_running_mean where others write LAYER/moving_mean, and a number behind it
-# where the graph had the name already.
+# Keras 1 wrote LAYER_running_mean where others write LAYER/moving_mean, followed by a number if the
+# graph had the name already.
 _KERAS_1_NAME = r"(?P<layer>.+)_(?P<leaf>gamma|beta|running_mean|running_std)(_\d+)?"
-# The default name of tf.train.ExponentialMovingAverage, below the name of what it averages.
+# The default name of tf.train.ExponentialMovingAverage, below the name of the averaged variable.
 _SHADOW = "/ExponentialMovingAverage"
-# An ExponentialMovingAverage of what tf.nn.moments returned, `again` where the scope had it before.
+# An ExponentialMovingAverage of a result of tf.nn.moments; `again` if the scope has another one.
 _AVERAGED_MOMENT = (
     r"(?:(?P<path>.+?)/)??moments(?P<again>_\d+)?/"
     r"(?P<leaf>(?:Squeeze(?:_1)?|(?:moments_1/)?(?:mean|variance))/ExponentialMovingAverage)"
@@ -104,23 +104,23 @@ def group_names(names: Mapping[str, str], split: Mapping[str, tuple[str, Role]])
 
     `split` has scope and role of the names that the user's patterns take.
     """
-    found = NameGroups()
+    groups = NameGroups()
     unplaced = _Unplaced([], [], [], [])
     for stored, name in names.items():
         scope, leaf = split.get(stored) or split_name(name)
         if leaf in LEAVES:
-            found.add(scope, leaf, stored)
+            groups.add(scope, leaf, stored)
         else:
             _set_aside(unplaced, name, scope, leaf, stored)
             if leaf not in _WEIGHTS:
-                found.unknown.append((scope, stored))
-    found.other_averages.update(
-        head for scope in unplaced.others for head in _heads(scope) if head in found.groups
+                groups.unknown.append((scope, stored))
+    groups.other_averages.update(
+        head for scope in unplaced.others for head in _heads(scope) if head in groups.groups
     )
-    owners = _add_moments(found, unplaced.moments, names) if unplaced.moments else {}
-    _add_helpers(found, unplaced.helpers, owners)
-    _add_shadows(found, unplaced.shadows, names)
-    return found
+    owners = _add_moments(groups, unplaced.moments, names) if unplaced.moments else {}
+    _add_helpers(groups, unplaced.helpers, owners)
+    _add_shadows(groups, unplaced.shadows, names)
+    return groups
 
 
 def _set_aside(unplaced: _Unplaced, name: str, scope: str, leaf: str, stored: str) -> None:
@@ -136,7 +136,7 @@ def _set_aside(unplaced: _Unplaced, name: str, scope: str, leaf: str, stored: st
 
 
 def _add_helpers(
-    found: NameGroups,
+    groups: NameGroups,
     helpers: list[tuple[str, str, str]],
     owners: Mapping[str, tuple[str, str]],
 ) -> None:
@@ -150,15 +150,15 @@ def _add_helpers(
         average = next((tail for tail in _tails(path) if tail in owners), None)
         if average is not None:
             scope, statistic = owners[average]
-            found.helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = stored
+            groups.helpers.setdefault(scope, {})[f"{statistic}/{leaf}"] = stored
         elif statistic in STATISTICS_LEAVES:
-            owner = next((s for s in _tails(scope) if statistic in found.groups.get(s, {})), None)
+            owner = next((s for s in _tails(scope) if statistic in groups.groups.get(s, {})), None)
             if owner is not None:
-                found.helpers.setdefault(owner, {})[f"{statistic}/{leaf}"] = stored
+                groups.helpers.setdefault(owner, {})[f"{statistic}/{leaf}"] = stored
 
 
 def _add_shadows(
-    found: NameGroups, shadows: list[tuple[str, str]], names: Mapping[str, str]
+    groups: NameGroups, shadows: list[tuple[str, str]], names: Mapping[str, str]
 ) -> None:
     """Add the shadows of statistics to the layers of these statistics.
 
@@ -169,7 +169,7 @@ def _add_shadows(
         return
     statistics = {
         names[stored]: (scope, _ROLE_OF_STATISTIC[leaf])
-        for scope, group in found.groups.items()
+        for scope, group in groups.groups.items()
         for leaf, stored in group.items()
         if leaf in STATISTICS_LEAVES
     }
@@ -177,11 +177,11 @@ def _add_shadows(
         owner = next((statistics[tail] for tail in _tails(path) if tail in statistics), None)
         if owner is not None:
             scope, role = owner
-            found.shadows.setdefault(scope, {}).setdefault(role, stored)
+            groups.shadows.setdefault(scope, {}).setdefault(role, stored)
 
 
 def _add_moments(
-    found: NameGroups, averages: list[tuple[re.Match[str], str]], names: Mapping[str, str]
+    groups: NameGroups, averages: list[tuple[re.Match[str], str]], names: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
     """Add averages of batch moments to their layers; return scope and leaf of each by its name.
 
@@ -197,16 +197,16 @@ def _add_moments(
         path = average["path"] or ""
         if again := average["again"]:
             scope = _join(path, f"moments{again}")
-            found.groups.setdefault(scope, {})
+            groups.groups.setdefault(scope, {})
             for affine in _AFFINE_OF_MOMENTS:
                 if (name := _join(path, affine + again)) in stored_by_name:
-                    found.add(scope, affine, stored_by_name[name])
+                    groups.add(scope, affine, stored_by_name[name])
         else:
-            scope = _scope_of_moments(path, found.groups)
+            scope = _scope_of_moments(path, groups.groups)
         leaf = f"moments/{average['leaf']}"
-        if leaf in found.groups.get(scope, {}):
+        if leaf in groups.groups.get(scope, {}):
             scope = path
-        found.add(scope, leaf, stored)
+        groups.add(scope, leaf, stored)
         owners[average.string] = scope, leaf
     return owners
 

@@ -1,7 +1,7 @@
-"""Variables outside of all layers that were found by names, which may be BN layers by other names.
+"""Variables outside of the layers found by names, which may be BN layers by other names.
 
-This decides only whether the graph beside a checkpoint is searched: a question of time, not of
-truth. So it is asked of names first, and of shapes where names leave it open.
+This decides only whether the graph beside a checkpoint is searched, which takes time. Names are
+considered first, and shapes if names do not decide.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def may_hold_more(
     variables: Mapping[str, Variable],
     names: Mapping[str, str],
     groups: NameGroups,
-    found: Mapping[str, BNLayer],
+    layers: Mapping[str, BNLayer],
 ) -> bool:
     """Return whether a scope without a layer may hold one.
 
@@ -42,17 +42,23 @@ def may_hold_more(
     and gradient accumulators of the weights hold none. `names` are all names by key, `found` the
     layers by scope.
     """
-    if any(_may_be_bn(scope, groups, found) for scope in groups.groups if scope not in found):
+    if any(_may_be_bn(scope, groups, layers) for scope in groups.groups if scope not in layers):
         return True
-    left = _unplaced(names, groups, found)
-    suspects = [some for some in left.values() if _has_two_of_one_length(variables, some)]
+    left = _unplaced(names, groups, layers)
+    suspects = [
+        scope_names
+        for scope_names in left.values()
+        if _has_two_of_one_length(variables, scope_names)
+    ]
     if not suspects:
         return False
-    sums = _accumulators(variables, names, found)
-    return any(_has_two_of_one_length(variables, set(some) - sums) for some in suspects)
+    sums = _accumulators(variables, names, layers)
+    return any(
+        _has_two_of_one_length(variables, set(scope_names) - sums) for scope_names in suspects
+    )
 
 
-def _may_be_bn(scope: str, groups: NameGroups, found: Mapping[str, BNLayer]) -> bool:
+def _may_be_bn(scope: str, groups: NameGroups, layers: Mapping[str, BNLayer]) -> bool:
     """Return whether a scope has a member of a layer, and is neither another layer nor slots."""
     leaves = groups.groups[scope].keys() & _MEMBERS
     if not leaves or _OTHER_NORMALIZATIONS.fullmatch(scope.rpartition("/")[2]):
@@ -61,19 +67,19 @@ def _may_be_bn(scope: str, groups: NameGroups, found: Mapping[str, BNLayer]) -> 
         return True
     # Slots of gamma and beta may have a scope in front: adam/m/net/bn/offset.
     parts = scope.split("/")[-_MAX_SCOPE_PARTS:]
-    return not any("/".join(parts[start:]) in found for start in range(1, len(parts)))
+    return not any("/".join(parts[start:]) in layers for start in range(1, len(parts)))
 
 
 def _unplaced(
-    names: Mapping[str, str], groups: NameGroups, found: Mapping[str, BNLayer]
+    names: Mapping[str, str], groups: NameGroups, layers: Mapping[str, BNLayer]
 ) -> dict[str, list[str]]:
     """Return the stored names by scope that are neither a layer's nor slots of a variable."""
     owners = set(names.values())
     taken = {
         variable.name
-        for layer in found.values()
-        for some in (layer.variables, layer.helpers, layer.shadows)
-        for variable in some.values()
+        for layer in layers.values()
+        for members in (layer.variables, layer.helpers, layer.shadows)
+        for variable in members.values()
     }
     by_scope: dict[str, list[str]] = {}
     for scope, stored in groups.unknown:
@@ -85,7 +91,7 @@ def _unplaced(
 
 
 def _accumulators(
-    variables: Mapping[str, Variable], names: Mapping[str, str], found: Mapping[str, BNLayer]
+    variables: Mapping[str, Variable], names: Mapping[str, str], layers: Mapping[str, BNLayer]
 ) -> set[str]:
     """Return the variables in which gradients are summed over several steps.
 
@@ -94,7 +100,7 @@ def _accumulators(
     owners = set(names.values())
     statistics = {
         variable.name
-        for layer in found.values()
+        for layer in layers.values()
         for role, variable in (*layer.variables.items(), *layer.helpers.items())
         if role not in AFFINE
     }
@@ -108,10 +114,10 @@ def _accumulators(
             by_name.setdefault(_NUMBER.sub("", name), []).append(stored)
     return {
         stored
-        for some in by_name.values()
-        if 2 * len(some) == shapes.total()
-        and shapes == Counter(2 * [variables[name].shape for name in some])
-        for stored in some
+        for copies in by_name.values()
+        if 2 * len(copies) == shapes.total()
+        and shapes == Counter(2 * [variables[name].shape for name in copies])
+        for stored in copies
     }
 
 

@@ -1,11 +1,11 @@
 """Changes of BN layers between two checkpoints of one training.
 
-A member moved if one of its channels holds another number (-0.0 equals 0). How far it went is
-measured by what inference makes of it, channel by channel; the channel that went farthest counts:
+A member moved if one of its channels holds another number (-0.0 equals 0). The size of a change is
+that of the channel with the largest one, in units of its effect on inference:
 
-- moving_mean: in standard deviations, sqrt(variance + epsilon) of the earlier checkpoint. That is
-  what inference divides by, so a variance of 0 counts as epsilon (stored, else the family's usual).
-- moving_variance: the change of that standard deviation, as a share of what it was before.
+- moving_mean: in standard deviations, sqrt(variance + epsilon) of the earlier checkpoint. Inference
+  divides by that, so a variance of 0 counts as epsilon (stored, else the family's usual one).
+- moving_variance: the change of that standard deviation, as a share of its earlier value.
 - gamma and beta: the change itself. They act on normalized values, whose deviation is 1.
 """
 
@@ -92,7 +92,7 @@ def changes_between(earlier: BNLayer, later: BNLayer) -> dict[Role, Change]:
         and earlier.values[role].channels == values.channels > 0
     }
     changes = {}
-    with np.errstate(all="ignore"):  # what is not finite is told as that
+    with np.errstate(all="ignore"):  # a change may be infinite or NaN
         for role, (before, after) in pairs.items():
             moved = _moved(before.array, after.array)
             if moved.any():
@@ -132,8 +132,8 @@ def _largest(
 def facts_of_training(steps: Sequence[int | None], changed: int, total: int) -> tuple[str, ...]:
     """Return sentences that show that a network was trained between two checkpoints.
 
-    `steps` are those stored in the earlier one, in those between, and in the later one; the count
-    may have started again. `changed` of `total` layers have another gamma or beta.
+    `steps` are those stored in the earlier one, in those between, and in the later one; the counter
+    may have been reset. `changed` of `total` layers have another gamma or beta.
     """
     facts = []
     went = [f"from {first} to {last}" for first, last in _rises(steps) if first < last]
@@ -211,7 +211,7 @@ def with_since(
 
 
 def _moved_before(layer: BNLayer, called: str, earlier: CheckpointReport) -> Movement | None:
-    """Return when a statistic of a layer, of the checkpoint `earlier`, last moved."""
+    """Return the last interval up to `earlier` in which a statistic of its `layer` moved."""
     since = layer.since
     if since is None:
         return None
@@ -221,7 +221,7 @@ def _moved_before(layer: BNLayer, called: str, earlier: CheckpointReport) -> Mov
 
 
 def moved_before_with(layer: BNLayer, graphs: Callable[[], Sequence[Graph]]) -> str | None:
-    """Return when a layer's statistics moved earlier with the same graph; None if they did not.
+    """Return the last earlier interval in which statistics moved with the same graph, or None.
 
     Graphs are the same if they have the same nodes and edges, or if one of both cannot be read.
     """
@@ -236,7 +236,7 @@ def moved_before_with(layer: BNLayer, graphs: Callable[[], Sequence[Graph]]) -> 
 
 
 def _edges(graphs: Sequence[Graph]) -> list[tuple[Any, ...]]:
-    return [(one.names, one.operations, one.inputs, one.controls) for one in graphs]
+    return [(graph.names, graph.operations, graph.inputs, graph.controls) for graph in graphs]
 
 
 def is_compared(layer: BNLayer) -> bool:
@@ -259,17 +259,17 @@ def _not_compared(
     if gone:
         total = len(earlier.layers)
         yield f"{len(gone)} of {total} BN layers of {earlier.path} are not in it{_some(gone)}"
-    other: dict[str, list[str]] = {}
+    names_by_difference: dict[str, list[str]] = {}
     for place, before in matched.items():
         layer = layers[place]
         changes = layer.since.changes if layer.since is not None else {}
         roles = [role for role in STATISTICS if role in layer.variables and role not in changes]
-        for told in differences(earlier.layers[before], layer, roles):
-            other.setdefault(told, []).append(layer.name)
-    for told, names in other.items():
+        for difference in differences(earlier.layers[before], layer, roles):
+            names_by_difference.setdefault(difference, []).append(layer.name)
+    for difference, names in names_by_difference.items():
         yield (
             f"{len(names)} of {len(layers)} BN layers cannot be compared with {earlier.path}"
-            f"{_some(names)}: {told}"
+            f"{_some(names)}: {difference}"
         )
 
 
@@ -280,9 +280,9 @@ def _some(names: Sequence[str]) -> str:
 def contradictions(
     layers: Sequence[BNLayer], step: int | None, earlier: CheckpointReport
 ) -> Iterator[str]:
-    """Yield notes on what contradicts that `earlier` is the earlier checkpoint."""
-    changes = [one for layer in layers if layer.since for one in layer.since.changes.values()]
-    if changes and not any(one.moved for one in changes) and step == earlier.step:
+    """Yield notes on contradictions to `earlier` being the earlier checkpoint."""
+    changes = [change for layer in layers if layer.since for change in layer.since.changes.values()]
+    if changes and not any(change.moved for change in changes) and step == earlier.step:
         yield f"nothing of the BN layers differs from {earlier.path}: is it the same?"
     if step is not None and earlier.step is not None and step < earlier.step:
         yield (
@@ -299,11 +299,14 @@ def not_followed(
 
     Equal layers and a later step show that it is one. Different models in one directory may have
     file names that differ only in numbers (`resnet50.h5`, `resnet101.h5`; `fold_1.h5`,
-    `fold_2.h5`). A step that is not later may also belong to an optimizer that was created again;
-    the files do not tell, so a note says so where statistics stood still.
+    `fold_2.h5`). A step that is not later may also belong to an optimizer that was created again.
+    The files do not show which, so there is a note if statistics stood still.
     """
-    here, there = ([(one.name, one.channels) for one in some] for some in (layers, earlier.layers))
-    if here != there:
+    shapes, earlier_shapes = (
+        [(layer.name, layer.channels) for layer in compared]
+        for compared in (layers, earlier.layers)
+    )
+    if shapes != earlier_shapes:
         return ()
     if step is None or earlier.step is None or step > earlier.step:
         return None
@@ -314,10 +317,10 @@ def not_followed(
     )
     if not still:
         return ()
-    told = (
+    note = (
         f"not compared with {earlier.path} before it, since its step, {step}, is not later than"
         f" {earlier.step}; but in {still} of {len(layers)} BN layers the statistics are the same,"
         " gamma or beta are not. If it is one training, whose optimizer was made anew (as by"
         f" compiling again), BN107 needs --since {earlier.path}"
     )
-    return (told,)
+    return (note,)

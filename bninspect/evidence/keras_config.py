@@ -28,11 +28,11 @@ KerasLayers = Mapping[tuple[str, ...], KerasLayer]
 
 
 def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list[BNLayer]:
-    """Return the layers, each with what the stored configuration says about it, if anything."""
+    """Return the layers, each with the settings of its stored configuration, if there is one."""
     layers = [*layers]
     model, version = checkpoint.keras_model, checkpoint.keras_version
     if version or model is not None:
-        layers = [replace(one, keras_model=model, keras_version=version) for one in layers]
+        layers = [replace(layer, keras_model=model, keras_version=version) for layer in layers]
     if checkpoint.keras_layers is None:
         return layers
     configurations = _Configurations(checkpoint.keras_layers)
@@ -41,7 +41,7 @@ def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list
 
 
 def configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:
-    """Return the layer with what its configuration says about it."""
+    """Return the layer with the settings of its configuration."""
     if keras is None:
         return layer
     initial = dict(layer.initial)
@@ -58,15 +58,15 @@ def configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:
 
 
 class _Configurations:
-    """Configurations of the BN layers of a model, by every name that a file may give them."""
+    """The configurations of the BN layers of a model, by every name that a file may use."""
 
     def __init__(self, layers: KerasLayers) -> None:
-        found = {path: layer for path, layer in layers.items() if "momentum" in layer.config}
-        self._exact = found
+        self._exact = {path: layer for path, layer in layers.items() if "momentum" in layer.config}
+        exact = self._exact.items()
         # The names of Keras 2 may hold a slash themselves (`conv1/bn` of its DenseNet).
-        self._spelt = _unambiguous(("/".join(path), layer) for path, layer in found.items())
-        self._ends = _unambiguous(((path[0], path[-1]), layer) for path, layer in found.items())
-        self._inside = _unambiguous((path[:-1], layer) for path, layer in found.items())
+        self._spelt = _unambiguous(("/".join(path), layer) for path, layer in exact)
+        self._ends = _unambiguous(((path[0], path[-1]), layer) for path, layer in exact)
+        self._inside = _unambiguous((path[:-1], layer) for path, layer in exact)
 
     def of(self, name: str, *, by_group: bool) -> KerasLayer | None:
         """Return the configuration of the layer of this name, or None.
@@ -75,19 +75,19 @@ class _Configurations:
         layer (TimeDistributed): with `by_group` each of these is tried, too.
         """
         path = tuple(name.split("/"))
-        found = self._exact.get(path) or self._spelt.get(name)
-        if found or not by_group:
-            return found
+        layer = self._exact.get(path) or self._spelt.get(name)
+        if layer or not by_group:
+            return layer
         ends = self._ends.get((path[0], path[-1]))
         return ends or self._exact.get(path[:-1]) or self._inside.get(path)
 
 
 def _unambiguous(pairs: Iterable[tuple[Key, KerasLayer]]) -> dict[Key, KerasLayer]:
     """Return the layers by key, without the keys that several layers have."""
-    found: dict[Key, KerasLayer | None] = {}
+    by_key: dict[Key, KerasLayer | None] = {}
     for key, layer in pairs:
-        found[key] = None if key in found else layer
-    return {key: layer for key, layer in found.items() if layer is not None}
+        by_key[key] = None if key in by_key else layer
+    return {key: layer for key, layer in by_key.items() if layer is not None}
 
 
 def _initial_values(initializer: Any) -> tuple[float, ...]:

@@ -2,9 +2,9 @@
 
 TensorFlow 1's optimizers store a slot below the name of each variable that they write
 (`bn/moving_variance/Momentum`, tensorflow/python/training/slot_creator.py); a variable without a
-gradient gets none (optimizer.py, apply_gradients). Gradient descent has no slots. Then the values
-are the sign: what only an optimizer writes starts at 0 and 1 and moves by small steps, or shrinks
-by weight decay alike in all channels, while statistics of batches are seldom so near to 0 and 1 in
+gradient gets none (optimizer.py, apply_gradients). Gradient descent has no slots; then the values
+are the sign. Statistics that only an optimizer writes start at 0 and 1 and move by small steps, or
+shrink by weight decay alike in all channels. Statistics of batches are seldom so near to 0 and 1 in
 every channel of most layers. A sign is no proof: it is a reason to read the graph.
 """
 
@@ -18,16 +18,17 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.roles import STATISTICS
 
-# What else lies below the name of a variable.
+# Names below that of a variable that are not slots.
 _NO_SLOTS = {"ExponentialMovingAverage", "biased", "local_step"}
-# How far from its start, in standard deviations, a mean counts as near; and a variance as a factor.
+# The distance from its start at which a mean (in standard deviations) and a variance (as a factor)
+# still count as near.
 _NEAR_MEAN, _NEAR_VARIANCE = 0.5, 2.0
 
 
 def with_signs_of_optimizers(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> list[BNLayer]:
     """Return the layers, each marked if an optimizer may write its statistics.
 
-    Only name-based checkpoints show it. The layers have their values and their training evidence.
+    Only name-based checkpoints show that. The layers must have values and training evidence.
     """
     if checkpoint.named_by != "graph":
         return [*layers]
@@ -45,7 +46,7 @@ def with_signs_of_optimizers(checkpoint: Checkpoint, layers: Sequence[BNLayer]) 
 def _with_unknown_slots(variables: Mapping[str, Variable], layers: Iterable[BNLayer]) -> set[str]:
     """Find the layers with a variable below a statistic's name that may be a slot.
 
-    That is the slot of an optimizer with a name of its own; what it starts from is not known.
+    It is a slot of an optimizer that is not among the known ones; its initial value is unknown.
     """
     owners = {
         layer.variables[role].name: layer.name
@@ -65,7 +66,7 @@ def _stores_slots(variables: Mapping[str, Variable]) -> bool:
 
 
 def _is_near_start(layer: BNLayer) -> bool:
-    """Return whether the statistics moved, and are in no channel far from where they started."""
+    """Return whether the statistics moved, and are near their initial values in every channel."""
     if layer.statistics is None or layer.all_initial:
         return False
     mean, variance = layer.statistics

@@ -18,7 +18,7 @@ from bninspect.model.roles import AFFINE, STATISTICS, Role
 _STEPS = ("global_step", "Global_Step")  # the second is tflearn's, a float32
 _ITERATIONS = r"(^|/)(_?iterations?|iter)(:\d+)?$"
 _OBJECT_STEP = r"(^|/)step(/\.ATTRIBUTES/VARIABLE_VALUE)?$"
-# Where Keras files keep what belongs to a layer (Keras 2.13: the second).
+# The groups of layers in Keras files (Keras 2.13: the second).
 _WITHIN_LAYERS = ("layers/", "_layer_checkpoint_dependencies/")
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
 
@@ -44,9 +44,9 @@ SLOT_INITIAL = {
 
 
 # Adam keeps beta1^(t+1) and beta2^(t+1) after t steps (tensorflow/python/training/adam.py), each a
-# float32 multiplied anew with every step; the first is 0 after some 850 steps. Neither beta is
-# stored: the usual ones are tried, and both powers must give the same t. Where the first is 0, the
-# second fits several t, of which the least is sure.
+# float32 that every step multiplies; the first is 0 after some 850 steps. Neither beta is stored:
+# the usual ones are tried, and both powers must give the same t. If the first is 0, the second fits
+# several t, and the smallest is a lower bound.
 _ADAM_POWER = r"(?P<scope>(?:.*/)?)beta1_power(?P<again>_\d+)?"
 _BETA_1, _BETA_2 = (0.9, 0.5), (0.999, 0.9, 0.99, 0.9999, 0.98)
 _LEAST_NORMAL = 2.0**-126
@@ -56,9 +56,9 @@ _WHOLE = 0.01
 def read_step(checkpoint: Checkpoint) -> int | None:
     """Return the training step stored in the checkpoint, or None.
 
-    That is `global_step`, the one in the outermost scope, else the optimizer's count of
-    iterations, else an object's `step` (Sonnet's optimizers, tf.train.Checkpoint(step=…)); the
-    largest, if there are several. Raises a `ReadProblem` if it is stored and cannot be read.
+    It is `global_step` in the outermost scope, else the optimizer's count of iterations, else an
+    object's `step` (Sonnet's optimizers, tf.train.Checkpoint(step=…)); the largest, if there are
+    several. Raises a `ReadProblem` if it is stored and cannot be read.
     """
     names = _named_steps(checkpoint)
     depth = min((name.count("/") for name in names.values()), default=0)
@@ -96,7 +96,7 @@ def evidence_variables(checkpoint: Checkpoint, layers: Iterable[BNLayer]) -> Ite
         if re.search(r"beta[12]_power(_\d+)?$", name):
             yield variables[name]
     for layer in layers:
-        yield from (one for one in layer.helpers.values() if one.shape == ())
+        yield from (helper for helper in layer.helpers.values() if helper.shape == ())
         for role in AFFINE:
             if role in layer.variables:
                 yield from _slots(layer.variables[role].name, variables)
@@ -108,16 +108,16 @@ def read_optimizer_steps(checkpoint: Checkpoint) -> tuple[OptimizerSteps, ...]:
     Raises a `ReadProblem` if one is stored and cannot be read.
     """
     variables = checkpoint.variables
-    found: list[OptimizerSteps] = []
+    steps: list[OptimizerSteps] = []
     for name in variables:
         match = "beta1_power" in name and re.fullmatch(_ADAM_POWER, name)
         if not match:
             continue
         second = f"{match['scope']}beta2_power{match['again'] or ''}"
         if second in variables:
-            powers = [_power(variables[one]) for one in (name, second)]
-            found += _adam_steps(name, *powers)
-    return tuple(found)
+            powers = [_power(variables[power_name]) for power_name in (name, second)]
+            steps += _adam_steps(name, *powers)
+    return tuple(steps)
 
 
 def _power(variable: Variable) -> float:
@@ -171,11 +171,11 @@ def _outermost(checkpoint: Checkpoint, variables: Iterable[Variable]) -> list[Va
     In .keras and .weights.h5 files a model within the model keeps the optimizer that it was
     compiled with, whose steps are no steps of this training (keras/src/saving/saving_lib.py).
     """
-    found = list(variables)
+    candidates = list(variables)
     if checkpoint.format not in ("keras-zip", "keras-weights-h5"):
-        return found
-    own = [variable for variable in found if not variable.name.startswith(_WITHIN_LAYERS)]
-    return own or found
+        return candidates
+    own = [variable for variable in candidates if not variable.name.startswith(_WITHIN_LAYERS)]
+    return own or candidates
 
 
 def _counts(variables: Iterable[Variable]) -> list[int]:
@@ -194,24 +194,24 @@ def training_evidence(
     step: int | None,
     optimizers: Sequence[OptimizerSteps] = (),
 ) -> TrainingEvidence:
-    """Collect what shows that `layer` was trained: step, gamma and beta, their optimizer slots.
+    """Collect the evidence that `layer` was trained: step, gamma and beta, their optimizer slots.
 
-    `layer` has its values, `optimizers` are the counts of `read_optimizer_steps`. A step says
-    nothing of a layer that the configuration calls frozen. Raises a `ReadProblem` if a slot cannot
-    be read.
+    `layer` has its values, `optimizers` are the counts of `read_optimizer_steps`. A step proves
+    nothing about a layer that the configuration calls frozen. Raises a `ReadProblem` if a slot
+    cannot be read.
     """
     facts = []
     testable = step is not None or bool(optimizers)
     if step is not None and step > 0 and layer.trainable is not False:
         facts.append(f"the stored step is {step}")
-    facts += [str(one) for one in optimizers if one.steps > 0]
+    facts += [str(count) for count in optimizers if count.steps > 0]
     is_trained = bool(facts)
     unmoved: list[Role] = []
     for role in AFFINE:
         values = layer.values.get(role)
         if values is None:
             continue
-        # A slot that never moved has seen no gradient: whatever the value is now, it started there.
+        # A slot that never moved got no gradient, so the value has not changed since the start.
         needed = not (is_trained and values.all_initial)
         slots = _slots(layer.variables[role].name, variables) if needed else []
         slot_moved = any(map(_slot_moved, slots))

@@ -2,12 +2,12 @@
 
 A bias is added to every input of the layer. In batch mode the layer subtracts the mean of the batch
 and with it the bias, so that the bias has no gradient but rounding noise. In inference mode its
-gradient is that of beta times gamma / sqrt(moving_variance + epsilon). So a bias or an optimizer's
-slot of it that stays at noise beside those of beta proves batch mode, and a bias that went where
-beta went proves inference mode, if both started at 0.
+gradient is that of beta times gamma / sqrt(moving_variance + epsilon). So a bias, or its optimizer
+slot, that is mere noise compared with that of beta proves batch mode. A bias that moved as beta did
+proves inference mode, if both started at 0.
 
 The thresholds are from the trainings of benchmarks/bias_before_bn.py; docs/verified.md has the
-table. Between them nothing is claimed: mixed modes lie there, and trainings in 16 bits.
+table. Between them nothing is claimed: that is the range of mixed modes and of 16-bit trainings.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import BNLayer, ModeProof
 
-# The largest part of what inference mode gives that is taken for noise. In batch mode values stayed
-# below 3e-5 (SGD, Momentum) and second moments below 5e-9, in 16 bits below 7e-5; in mixed modes
-# both were above 5e-4.
+# The largest share of the value in inference mode that is taken for noise. In batch mode values
+# stayed below 3e-5 (SGD, Momentum) and second moments below 5e-9, in 16 bits below 7e-5; in mixed
+# modes both were above 5e-4.
 _NOISE = 1e-4
-# How far a bias may be from beta, as a share of beta: inference mode stayed below 0.1 in most
-# trainings, mixed modes above 0.16.
+# The largest distance of a bias from beta, as a share of beta: inference mode stayed below 0.1 in
+# most trainings, mixed modes above 0.16.
 _SAME = 0.1
 # With fewer channels two vectors may be alike by chance.
 _LEAST_CHANNELS = 4
@@ -106,21 +106,23 @@ class TrainingModes:
                 yield from _pair(variables, f"{bias}/{slot}", f"{beta}/{slot}", power)
         elif self._checkpoint.format == "keras-h5":  # in .keras files slots have no names
             for slot, power in _KERAS_SLOTS.items():
-                names = [self._keras_slots.get((_weight(one), slot), "") for one in (bias, beta)]
+                names = [
+                    self._keras_slots.get((_weight(weight), slot), "") for weight in (bias, beta)
+                ]
                 yield from _pair(self._checkpoint.optimizer, names[0], names[1], power)
 
     @cached_property
     def _keras_slots(self) -> dict[tuple[str, str], str]:
-        """The stored names of slots by the weight's name, joined by `_`, and the slot's.
+        """Return the stored names of slots by the weight's name, joined by `_`, and the slot's.
 
         Keras 2 writes `SGD/m/conv/bias:0` or `Adam/conv/bias/m:0`, Keras 3
-        `adam/conv_bias_velocity`. What two slots have in common is left out.
+        `adam/conv_bias_velocity`. A key that fits two slots maps to an empty name.
         """
-        found: dict[tuple[str, str], str] = {}
+        names: dict[tuple[str, str], str] = {}
         for stored in self._checkpoint.optimizer:
             for key in _keras_slot_keys(stored.partition(":")[0].split("/")):
-                found[key] = "" if key in found else stored
-        return found
+                names[key] = "" if key in names else stored
+        return names
 
 
 def _keras_slot_keys(parts: list[str]) -> Iterator[tuple[str, str]]:
@@ -153,7 +155,7 @@ def _pair(variables: Mapping[str, Variable], bias: str, beta: str, power: int) -
 
 
 def _fact_of_slot(bias: str, slot: _Slot) -> str:
-    noise, moved = (np.abs(_read(one)).max() for one in (slot.bias, slot.beta))
+    noise, moved = (np.abs(_read(variable)).max() for variable in (slot.bias, slot.beta))
     return (
         f"`{bias}`, which is added right before the layer, had no gradient but rounding noise in"
         f" the last steps: its slot `{slot.bias.name}` is at most {noise:.1g}, that of beta"
@@ -164,7 +166,7 @@ def _fact_of_slot(bias: str, slot: _Slot) -> str:
 def _by_values(
     bias: NDArray[Any], beta: NDArray[Any], scale: NDArray[Any], name: str
 ) -> ModeProof | None:
-    """Return the mode that a bias and a beta prove which both started at 0."""
+    """Return the mode that bias and beta prove if both started at 0, or None."""
     if not (np.isfinite(bias).all() and np.isfinite(beta).all()):
         return None
     largest, moved = float(np.abs(bias).max()), float(np.abs(scale * beta).max())
@@ -188,7 +190,7 @@ def _by_values(
 
 
 def _scale(layer: BNLayer) -> NDArray[Any]:
-    """Return what inference multiplies by: gamma / sqrt(variance + epsilon), of shape (C,)."""
+    """Return the factor of inference: gamma / sqrt(variance + epsilon), of shape (C,)."""
     channels = layer.values["beta"].channels
     gamma, variance = layer.values.get("gamma"), layer.values.get("moving_variance")
     epsilon = layer.usual_epsilon if layer.epsilon is None else layer.epsilon

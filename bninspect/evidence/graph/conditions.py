@@ -42,20 +42,20 @@ StoredScalar = Callable[[str], Scalar | None]
 def find_conditions(
     traversal: GraphTraversal, updates: Iterable[int], stored: StoredScalar
 ) -> tuple[Condition, ...]:
-    """Find what decides whether `updates` change anything, each by its placeholder or variable.
+    """Find the conditions on which `updates` change anything, each by its placeholder or variable.
 
-    A constant that lets them change it is no condition.
+    A constant that lets the updates run is no condition.
     """
     updates = [*updates]
     predicates = [*_predicates(traversal, updates)]
-    found = [_condition(traversal, node, stored) for node in _fed_factors(traversal, updates)]
+    conditions = [_condition(traversal, node, stored) for node in _fed_factors(traversal, updates)]
     for predicate in predicates:
-        found += _conditions_of(traversal, predicate, stored)
-    return tuple({(one.kind, one.name): one for one in found}.values())
+        conditions += _conditions_of(traversal, predicate, stored)
+    return tuple({(condition.kind, condition.name): condition for condition in conditions}.values())
 
 
 def _predicates(traversal: GraphTraversal, updates: Iterable[int]) -> Iterator[int]:
-    """Yield the nodes whose values choose what the updates compute with, or whether they run."""
+    """Yield the nodes whose values choose the inputs of the updates, or whether they run."""
     updates = [*updates]
     graph = traversal.graph
     nodes, complete = traversal.backwards(updates, _UPDATE)
@@ -121,7 +121,7 @@ def _bound(graph: Graph, nodes: Iterable[int]) -> Scalar | None:
 
 
 def _condition(traversal: GraphTraversal, node: int, stored: StoredScalar) -> Condition:
-    """Name what a predicate or a factor reads: a placeholder, a variable, another op."""
+    """Return the condition for a node that a predicate or a factor reads."""
     graph = traversal.graph
     name, operation = graph.names[node], graph.operations[node]
     if operation == _WITH_DEFAULT:

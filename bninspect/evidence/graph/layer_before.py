@@ -24,10 +24,10 @@ def find_biases_before(traversal: GraphTraversal, owners: Mapping[int, str]) -> 
     `owners` names the layer of each variable. Between the bias and the layer only operations may
     stand that keep the values, so that there is no activation.
     """
-    found: dict[str, set[int | None]] = {}
+    biases_by_layer: dict[str, set[int | None]] = {}
     for name, node in _inputs(traversal, owners):
-        found.setdefault(name, set()).add(_bias_added_to(traversal, node))
-    only = {name: biases.pop() for name, biases in found.items() if len(biases) == 1}
+        biases_by_layer.setdefault(name, set()).add(_bias_added_to(traversal, node))
+    only = {name: biases.pop() for name, biases in biases_by_layer.items() if len(biases) == 1}
     return {name: bias for name, bias in only.items() if bias is not None}
 
 
@@ -54,7 +54,7 @@ def _inputs(traversal: GraphTraversal, owners: Mapping[int, str]) -> Iterator[tu
 
 
 def _scaled_inputs(traversal: GraphTraversal, shift: int) -> Iterator[int]:
-    """Yield what is multiplied by a scale before `shift` is added to it."""
+    """Yield the values that are multiplied by a scale before `shift` is added."""
     graph = traversal.graph
     for total in traversal.consumers[shift] or ():
         if graph.operations[total] not in SUMS:

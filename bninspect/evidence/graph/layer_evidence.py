@@ -42,16 +42,16 @@ def graph_evidence(
     known_names: Names,
     variables: Mapping[str, Variable] | None = None,
 ) -> dict[str, GraphEvidence]:
-    """Return what the graphs of one file prove of each layer, by its name; empty without graphs.
+    """Return the evidence of the graphs of one file about each layer, by its name.
 
-    Of several graphs (of a SavedModel) the first one that trains is taken. `known_names` and
-    `variables` are those of the checkpoint.
+    It is empty without graphs. Of several graphs (of a SavedModel), the first one that trains is
+    used. `known_names` and `variables` are those of the checkpoint.
     """
     if not graphs:
         return {}
     traversals = [GraphTraversal(graph) for graph in graphs[:_MOST_GRAPHS]]
-    found = [(traversal, find_training_ops(traversal)) for traversal in traversals]
-    traversal, ops = next((pair for pair in found if pair[1].named), found[0])
+    candidates = [(traversal, find_training_ops(traversal)) for traversal in traversals]
+    traversal, ops = next((pair for pair in candidates if pair[1].named), candidates[0])
     members = _find_members(traversal, layers, known_names)
     facts = _GraphFacts(traversal, ops, members, _stored_scalars(variables or {}, known_names))
     return {layer.name: facts.of(layer.name) for layer in layers}
@@ -79,7 +79,9 @@ class _GraphFacts:
         self._modes = find_modes(traversal, ops.optimizing, self._updates.nodes)
         self._sources = find_sources(traversal, owners)
         self._biases = find_biases_before(traversal, owners)
-        self._kept = traversal.ancestors(find_other_results(traversal, self._updates.nodes))
+        self._behind_other_results = traversal.ancestors(
+            find_other_results(traversal, self._updates.nodes)
+        )
         self._collected = traversal.ancestors(graph.collections.get("update_ops", ()))
         self._optimizers: dict[int, list[int]] = {}
         for node in traversal.optimizers:
@@ -104,7 +106,7 @@ class _GraphFacts:
             complete=self._updates.complete,
             conditions=find_conditions(self._traversal, own, self._stored),
             collected=any(self._collected[node] for node in own),
-            stored=any(self._kept[node] and not self._run_by[node] for node in own),
+            stored=any(self._behind_other_results[node] and not self._run_by[node] for node in own),
             momentum=common_momentum(graph, self._traversal.variables, own),
             one_pass=any(takes_one_pass_variance(self._traversal, node) for node in own),
             statistics={role: graph.names[node] for role, node in statistics.items()},
@@ -157,12 +159,14 @@ def _find_members(
 ) -> dict[str, Members]:
     """Find the nodes of each layer's variables, of statistics also those that are not stored."""
     names = traversal.graph.names
-    nodes = {names[node]: node for node, one in enumerate(traversal.variables) if one == node}
+    nodes = {
+        names[node]: node for node, variable in enumerate(traversal.variables) if variable == node
+    }
     return {layer.name: _members(layer, known_names, nodes) for layer in layers}
 
 
 def _members(layer: BNLayer, known_names: Names, nodes: Mapping[str, int]) -> Members:
-    found: Members = {
+    members: Members = {
         role: nodes[name] for role, name in layer.graph_names.items() if name in nodes
     }
     scope = ""
@@ -170,15 +174,15 @@ def _members(layer: BNLayer, known_names: Names, nodes: Mapping[str, int]) -> Me
         name = known_names.get(variable.name, variable.name)
         scope = name.rpartition("/")[0]
         if name in nodes:
-            found.setdefault(role, nodes[name])
+            members.setdefault(role, nodes[name])
     for role in STATISTICS:
-        if role not in layer.variables and role not in found:
+        if role not in layer.variables and role not in members:
             leaves = (family.leaves[role] for family in FAMILIES if family.name == layer.family)
             candidates = (f"{scope}/{leaf}" for names in leaves for leaf in names)
             node = next((nodes[name] for name in candidates if name in nodes), None)
             if node is not None:
-                found[role] = node
-    return found
+                members[role] = node
+    return members
 
 
 def _stored_scalars(variables: Mapping[str, Variable], known_names: Names) -> StoredScalar:

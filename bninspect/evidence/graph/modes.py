@@ -10,7 +10,7 @@ from bninspect.evidence.graph.traversal import GraphTraversal
 
 
 class TrainingModes(NamedTuple):
-    """How training computes with variables, each by its node.
+    """The modes in which training computes with variables, each by its node.
 
     `reads` are the variables that training computes with, `fused` the values of is_training of the
     fused nodes that take a variable, `chosen` the variables whose value training takes or leaves by
@@ -27,7 +27,7 @@ class TrainingModes(NamedTuple):
 def find_modes(
     traversal: GraphTraversal, optimizing: Iterable[int], updates: Container[int]
 ) -> TrainingModes:
-    """Find how training computes with variables: in the nodes that optimizers depend on.
+    """Find the modes of variables in the nodes that optimizers depend on.
 
     Updates of statistics read them too, but that is no computation of the layer.
     """

@@ -21,6 +21,7 @@ from bninspect.evidence.graph.operations import (
     SELECTS,
     SUMS,
 )
+from bninspect.evidence.graph.updates import origin_of
 from bninspect.model.graph import Graph
 
 _LONGEST_PATH = 8
@@ -34,13 +35,13 @@ def common_momentum(graph: Graph, variables: Sequence[int], updates: Iterable[in
     `variables` says of each node which variable it passes on. The momentum is 1.0 if no update has
     a branch in which it moves the average.
     """
-    found = {_momentum(graph, variables, node) for node in updates}
-    return found.pop() if len(found) == 1 else None
+    momenta = {_momentum(graph, variables, node) for node in updates}
+    return momenta.pop() if len(momenta) == 1 else None
 
 
 def _momentum(graph: Graph, variables: Sequence[int], update: int) -> float | None:
-    target, value = graph.inputs[update][0], _computed_by(graph, graph.inputs[update][1])
-    if value < 0:
+    target, value = graph.inputs[update][0], origin_of(graph, graph.inputs[update][1])
+    if value is None:
         return None
     operation, operands = graph.operations[value], graph.inputs[value]
     shares: set[float] = set()
@@ -66,11 +67,11 @@ def _shares_of_sum(
     graph: Graph, variables: Sequence[int], variable: int, operands: Sequence[int]
 ) -> set[float]:
     """Return 1 minus each constant that a sum multiplies the variable by."""
-    products = [_computed_by(graph, node) for node in operands]
+    products = [origin_of(graph, node) for node in operands]
     return {
         1.0 - factor
         for product in products
-        if product >= 0 and graph.operations[product] in PRODUCTS
+        if product is not None and graph.operations[product] in PRODUCTS
         if any(node >= 0 and variables[node] == variable for node in graph.inputs[product])
         for factor in _factor(graph, graph.inputs[product])
     }
@@ -78,17 +79,10 @@ def _shares_of_sum(
 
 def _factor(graph: Graph, operands: Sequence[int]) -> set[float]:
     """Return the values of the one constant operand of a product; several if it is chosen."""
-    constants = [found for one in operands if (found := _constants(graph, one, _LONGEST_PATH))]
+    constants = [
+        values for operand in operands if (values := _constants(graph, operand, _LONGEST_PATH))
+    ]
     return constants[0] if len(constants) == 1 else set()
-
-
-def _computed_by(graph: Graph, node: int) -> int:
-    """Return the node that computed the value that `node` passes on."""
-    for _ in range(_LONGEST_PATH):
-        if node < 0 or graph.operations[node] not in SAME_VALUES or not graph.inputs[node]:
-            return node
-        node = graph.inputs[node][0]
-    return node
 
 
 def _constants(graph: Graph, node: int, depth: int) -> set[float]:
@@ -102,12 +96,12 @@ def _constants(graph: Graph, node: int, depth: int) -> set[float]:
     if operation in SAME_VALUES and inputs:
         return _constants(graph, inputs[0], depth - 1)
     if operation in DIFFERENCES and len(inputs) == 2:
-        left, right = (_constants(graph, one, depth - 1) for one in inputs)
+        left, right = (_constants(graph, operand, depth - 1) for operand in inputs)
         return _few({a - b for a in left for b in right})
     branches = inputs[:2] if operation in MERGES else ()
     branches = inputs[1:3] if operation in SELECTS else branches
-    found = [_constants(graph, one, depth - 1) for one in branches]
-    return _few(set().union(*found)) if found and all(found) else set()
+    values = [_constants(graph, branch, depth - 1) for branch in branches]
+    return _few(set().union(*values)) if values and all(values) else set()
 
 
 def _few(values: set[float]) -> set[float]:

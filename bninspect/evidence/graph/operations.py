@@ -58,23 +58,8 @@ PRODUCTS = {"Mul"}
 ARITHMETIC = SUMS | DIFFERENCES | PRODUCTS
 # The arithmetic of a predicate.
 COMPARISONS = {"Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"}
-LOGIC = (
-    COMPARISONS
-    | ARITHMETIC
-    | {
-        *(
-            "LogicalNot",
-            "LogicalAnd",
-            "LogicalOr",
-            "FloorMod",
-            "Mod",
-            "FloorDiv",
-            "Pack",
-            "All",
-            "Any",
-        ),
-    }
-)
+LOGIC = COMPARISONS | ARITHMETIC | {"LogicalNot", "LogicalAnd", "LogicalOr", "All", "Any"}
+LOGIC |= {"Mod", "FloorMod", "FloorDiv", "Pack"}
 
 # The ends of a dense layer or a convolution with a bias, and what reshapes it for a fused kernel.
 BIAS_ADDS = {"BiasAdd", "BiasAddV1"} | SUMS

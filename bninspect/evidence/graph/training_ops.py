@@ -1,4 +1,4 @@
-"""Training ops of a graph: what a training step may run, under the names that a user knows.
+"""Training ops of a graph: the ops that a training step may run, under names that a user knows.
 
 A step may run any op downstream of an optimizer's nodes (Apply…), and the ops that
 `apply_gradients` adds to the train_op collection. Among the ops downstream are some that nobody
@@ -41,7 +41,7 @@ def find_training_ops(traversal: GraphTraversal) -> TrainingOps:
     final = [node for node in _sinks(traversal, collected) if operations[node] != READS]
     chief = [*dict.fromkeys([*collected, *final])]
     sinks = _sinks(traversal, optimizers)
-    chief += _uncovered(traversal, optimizers, chief, [one for one in sinks if one not in chief])
+    chief += _uncovered(traversal, optimizers, chief, [sink for sink in sinks if sink not in chief])
     named = functions | {names[node]: (node,) for node in sorted(chief)}
     if not named:
         named = {names[node]: (node,) for node in optimizers}
@@ -88,19 +88,19 @@ def _uncovered(
 
     An op that groups others is made after them, so the last ones are tried first.
     """
-    found: list[int] = []
+    chosen: list[int] = []
     reached = traversal.ancestors(chief)
     left = {node for node in optimizers if not reached[node]}
     reads_last = sorted(sinks, key=lambda node: (traversal.graph.operations[node] == READS, -node))
-    while left and len(found) <= _MAX_NAMED:
+    while left and len(chosen) <= _MAX_NAMED:
         behind = traversal.downstream(left)
         node = next((sink for sink in reads_last if sink in behind), None)
         if node is None:
             break
-        found.append(node)
+        chosen.append(node)
         reached = traversal.ancestors([node])
         left = {optimizer for optimizer in left if not reached[optimizer]}
-    return found
+    return chosen
 
 
 def _merged(ops: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -46,7 +46,9 @@ class GraphTraversal:
             if (operation in CALLS or operation in graph.functions)
             and (functions := self._called(node, operation))
         }
-        self.owner = {node: name for name, one in graph.functions.items() for node in one.nodes}
+        self.owner = {
+            node: name for name, function in graph.functions.items() for node in function.nodes
+        }
         self.callers = self._find_callers()
         self.consumers = self._find_consumers()
         self.variables = self._find_variables()
@@ -85,7 +87,7 @@ class GraphTraversal:
         waiting = [*seen]
         while waiting:
             consumers = self.consumers[waiting.pop()] or ()
-            waiting += [one for one in consumers if one not in seen]
+            waiting += [consumer for consumer in consumers if consumer not in seen]
             seen.update(consumers)
         return seen
 
@@ -123,13 +125,13 @@ class GraphTraversal:
 
     def calls_around(self, node: int) -> list[int]:
         """Return the nodes that call the function of a node, and those that call theirs."""
-        found: dict[int, None] = {}
+        calls: dict[int, None] = {}
         waiting = [node]
-        while waiting and len(found) < _MOST_NODES:
+        while waiting and len(calls) < _MOST_NODES:
             callers = self.callers.get(self.owner.get(waiting.pop(), ""), ())
-            waiting += [caller for caller in callers if caller not in found]
-            found |= dict.fromkeys(callers)
-        return [*found]
+            waiting += [caller for caller in callers if caller not in calls]
+            calls |= dict.fromkeys(callers)
+        return [*calls]
 
     @cached_property
     def _owner_of_argument(self) -> dict[int, str]:
@@ -149,14 +151,16 @@ class GraphTraversal:
             return bool(self._run_from_outside[node])
         if not self._in_branch(node):
             return True
-        return any(self.graph.operations[one] in MERGES for one in self.downstream([node]))
+        return any(
+            self.graph.operations[dependent] in MERGES for dependent in self.downstream([node])
+        )
 
     def _in_branch(self, node: int) -> bool:
         """Return whether a node takes its inputs from a switch, as in a branch of tf.cond."""
         operations, inputs = self.graph.operations, self.graph.inputs
         before = [
             *inputs[node],
-            *(one for pivot in self.graph.controls[node] for one in inputs[pivot]),
+            *(source for pivot in self.graph.controls[node] for source in inputs[pivot]),
         ]
         return any(source >= 0 and operations[source] in SWITCHES for source in before)
 
@@ -179,15 +183,15 @@ class GraphTraversal:
 
     @cached_property
     def _looped(self) -> list[Sequence[int]]:
-        """The nodes of each function that a loop calls, directly or through other functions."""
-        found: dict[int, Sequence[int]] = {}
-        waiting = [one for one in self.calls if self.graph.operations[one] in LOOPS]
+        """Return the nodes of each function that a loop calls, directly or through others."""
+        nodes_by_function: dict[int, Sequence[int]] = {}
+        waiting = [caller for caller in self.calls if self.graph.operations[caller] in LOOPS]
         while waiting:
             for function in self.calls.get(waiting.pop(), ()):
-                if id(function) not in found:
-                    found[id(function)] = function.nodes
-                    waiting += [one for one in function.nodes if one in self.calls]
-        return [*found.values()]
+                if id(function) not in nodes_by_function:
+                    nodes_by_function[id(function)] = function.nodes
+                    waiting += [caller for caller in function.nodes if caller in self.calls]
+        return [*nodes_by_function.values()]
 
     def _runs_all_writes(self, node: int) -> bool:
         """Return whether the functions that a node calls run all their writes, needed or not.
@@ -214,7 +218,7 @@ class GraphTraversal:
         return tuple(functions[name] for name in names if name in functions)
 
     def _find_callers(self) -> dict[str, list[int]]:
-        names = {id(one): name for name, one in self.graph.functions.items()}
+        names = {id(function): name for name, function in self.graph.functions.items()}
         callers: dict[str, list[int]] = {}
         for node, called in self.calls.items():
             for function in called:
@@ -237,24 +241,24 @@ class GraphTraversal:
 
     def _find_variables(self) -> list[int]:
         """Find for each node the variable that it is or passes on, _SEVERAL if there are more."""
-        found = [_NONE] * len(self.graph.names)
+        variables = [_NONE] * len(self.graph.names)
         waiting = []
         places: dict[int, dict[int, list[int]]] = {}
         for node, operation in enumerate(self.graph.operations):
             if operation in VARIABLES:
-                found[node] = node
+                variables[node] = node
                 waiting.append(node)
         while waiting:
             source = waiting.pop()
             for node in self._passed_on(source, places):
-                if found[node] in (found[source], _SEVERAL):
+                if variables[node] in (variables[source], _SEVERAL):
                     continue
-                found[node] = found[source] if found[node] == _NONE else _SEVERAL
+                variables[node] = variables[source] if variables[node] == _NONE else _SEVERAL
                 waiting.append(node)
-        return found
+        return variables
 
     def _passed_on(self, source: int, places: dict[int, dict[int, list[int]]]) -> Iterator[int]:
-        """Yield the nodes that pass on what `source` gives, arguments of functions among them.
+        """Yield the nodes that pass on the value of `source`, arguments of functions among them.
 
         `places` caches, for each call, the places of each node among its inputs.
         """
@@ -267,8 +271,8 @@ class GraphTraversal:
             if functions and node not in places:
                 first = 1 if operation in BRANCHES else 0
                 places[node] = {}
-                for place, one in enumerate(inputs[first:]):
-                    places[node].setdefault(one, []).append(place)
+                for place, input_ in enumerate(inputs[first:]):
+                    places[node].setdefault(input_, []).append(place)
             for function in functions:
                 for place in places[node].get(source, ()):
                     if place < len(function.arguments):

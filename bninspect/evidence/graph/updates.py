@@ -91,11 +91,11 @@ def find_sources(traversal: GraphTraversal, variables: Collection[int]) -> dict[
         variable = traversal.variables[target] if target >= 0 else -1
         if variable in variables and not _is_initialiser(graph, node, variable):
             nodes, complete = traversal.backwards([value], _UPDATE)
-            leaves = {one for one in nodes if graph.operations[one] not in _UPDATE}
-            others = {one for one in leaves if graph.operations[one] in VARIABLES} - {variable}
-            rest = {graph.operations[one] for one in leaves - others - {variable}}
-            if complete and len(others) == 1 and rest <= {CONSTANT}:
-                sources[variable] = others.pop()
+            leaves = {leaf for leaf in nodes if graph.operations[leaf] not in _UPDATE}
+            copied = {leaf for leaf in leaves if graph.operations[leaf] in VARIABLES} - {variable}
+            other_operations = {graph.operations[leaf] for leaf in leaves - copied - {variable}}
+            if complete and len(copied) == 1 and other_operations <= {CONSTANT}:
+                sources[variable] = copied.pop()
     return sources
 
 
@@ -107,7 +107,7 @@ def is_computed(traversal: GraphTraversal, node: int) -> bool:
         return True
     if _is_initialiser(graph, node, traversal.variables[target]):
         return False
-    origin = _origin(graph, value)
+    origin = origin_of(graph, value)
     return origin is not None and graph.operations[origin] not in NO_UPDATES | {ARGUMENT}
 
 
@@ -127,7 +127,7 @@ def takes_one_pass_variance(traversal: GraphTraversal, update: int) -> bool:
 def _is_chain(graph: Graph, node: int, operations: tuple[str, ...]) -> bool:
     """Return whether a value is computed by these operations, the last one first to run."""
     for wanted in operations:
-        origin = _origin(graph, node)
+        origin = origin_of(graph, node)
         if origin is None or wanted != _kind(graph, origin) or not graph.inputs[origin]:
             return False
         node = graph.inputs[origin][0]
@@ -149,11 +149,11 @@ def _is_initialiser(graph: Graph, node: int, variable: int) -> bool:
 
 def _is_given(graph: Graph, node: int) -> bool:
     """Return whether the assigned value is an argument of a function."""
-    origin = _origin(graph, graph.inputs[node][1])
+    origin = origin_of(graph, graph.inputs[node][1])
     return origin is not None and graph.operations[origin] == ARGUMENT
 
 
-def _origin(graph: Graph, node: int) -> int | None:
+def origin_of(graph: Graph, node: int) -> int | None:
     """Return the node that computed a value, before it was passed on or reshaped."""
     for _ in range(_LONGEST_PATH):
         if node < 0:

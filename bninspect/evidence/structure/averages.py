@@ -52,7 +52,7 @@ def find_averages(dataflow: Dataflow, moments: Container[Value]) -> list[Average
         if read in values
     ]
     replaced = {read for write in writes if write.is_debiased for read in write.reads}
-    return [*debiased, *(one for one in direct if not debiased or one.variable not in replaced)]
+    return [*debiased, *(item for item in direct if not debiased or item.variable not in replaced)]
 
 
 class _Write(NamedTuple):
@@ -80,7 +80,9 @@ def _writes(dataflow: Dataflow, moments: Container[Value]) -> Iterator[_Write]:
             if len(operands) < 2:
                 continue
             targets = [
-                parts for one in dataflow.sources(operands[0]) if (parts := dataflow.variable(one))
+                parts
+                for target in dataflow.sources(operands[0])
+                if (parts := dataflow.variable(target))
             ]
             if len(targets) == 1 and len(targets[0]) == 1:
                 yield _write(dataflow, node, targets[0][0], operands[1], moments)
@@ -90,17 +92,17 @@ def _write(
     dataflow: Dataflow, node: int, variable: int, value: Value, moments: Container[Value]
 ) -> _Write:
     sources = dataflow.sources(value, _ARITHMETIC, moments)
-    reads = {part for one in sources for part in dataflow.variable(one)}
+    reads = {part for source in sources for part in dataflow.variable(source)}
     is_relative = dataflow.graph.operations[node] in RELATIVE_ASSIGNS
     origin = dataflow.origin(value)
     added = dataflow.operands(origin) if dataflow.operation(origin) in SUMS else ()
     return _Write(
         variable,
         node,
-        frozenset(one for one in sources if one in moments),
+        frozenset(source for source in sources if source in moments),
         frozenset(reads - {variable}),
         is_sum=(is_relative and variable not in reads)
-        or any(variable in dataflow.variable(dataflow.origin(one)) for one in added),
+        or any(variable in dataflow.variable(dataflow.origin(term)) for term in added),
         is_debiased=not is_relative
         and variable not in reads
         and dataflow.operation(origin) in _ARITHMETIC,

@@ -19,7 +19,7 @@ from bninspect.evidence.structure.dataflow import Dataflow, Value
 from bninspect.evidence.structure.normalizations import Normalization, find_normalizations
 from bninspect.model.roles import Role
 
-# What keeps a variance from being negative, before the root.
+# Operations before the root that keep a variance from being negative.
 _NOT_NEGATIVE = {"Abs", "Maximum", "Relu"}
 
 Parts = tuple[int, ...]  # the nodes of a variable: one, or its partitions
@@ -49,7 +49,7 @@ class _Parameter(NamedTuple):
 class _Site(NamedTuple):
     """A normalization with the variables and the batch moments that it takes."""
 
-    found: Normalization
+    normalization: Normalization
     means: tuple[Parts, ...]
     variances: tuple[Parts, ...]
     batch_means: tuple[Value, ...]
@@ -64,18 +64,18 @@ def find_bn_structures(dataflow: Dataflow, preferred: Iterable[int] = ()) -> lis
     Of several variables that could have a role, as the copies of replicas, one of `preferred` is
     taken: the variables that are stored.
     """
-    sites = [_site(dataflow, found) for found in find_normalizations(dataflow)]
+    sites = [_site(dataflow, normalization) for normalization in find_normalizations(dataflow)]
     sites = [site for site in sites if _reduces_batches(dataflow, site)]
     moments = {value for site in sites for value in (*site.batch_means, *site.batch_variances)}
     return _Layers(dataflow, sites, find_averages(dataflow, moments), set(preferred)).structures()
 
 
-def _site(dataflow: Dataflow, found: Normalization) -> _Site:
-    means, batch_means = _split(dataflow, found.mean)
-    variances, batch_variances = _split(dataflow, found.variance)
-    gamma = _parameter(dataflow, found.gamma)
-    beta = _parameter(dataflow, found.beta, besides=None if gamma is None else gamma.parts)
-    return _Site(found, means, variances, batch_means, batch_variances, gamma, beta)
+def _site(dataflow: Dataflow, normalization: Normalization) -> _Site:
+    means, batch_means = _split(dataflow, normalization.mean)
+    variances, batch_variances = _split(dataflow, normalization.variance)
+    gamma = _parameter(dataflow, normalization.gamma)
+    beta = _parameter(dataflow, normalization.beta, ignored=None if gamma is None else gamma.parts)
+    return _Site(normalization, means, variances, batch_means, batch_variances, gamma, beta)
 
 
 def _split(
@@ -95,16 +95,16 @@ def _split(
 
 
 def _parameter(
-    dataflow: Dataflow, value: Value | None, besides: Parts | None = None
+    dataflow: Dataflow, value: Value | None, ignored: Parts | None = None
 ) -> _Parameter | None:
     """Return the one variable that gamma or beta is computed of, and the constant added to it.
 
     It may be multiplied by other values, as with renorm, where beta also has a multiple of gamma
-    (`besides`). Other values that are added make it conditional: it is no variable then.
+    (`ignored`). Other values that are added make it conditional: it is no variable then.
     """
     if value is None:
         return None
-    found: set[Parts] = set()
+    variables_of_terms: set[Parts] = set()
     offset = 0.0
     for term in dataflow.sources(value, SUMS):
         sources = dataflow.sources(term, PRODUCTS)
@@ -114,9 +114,9 @@ def _parameter(
             offset += constant
         elif not variables:
             return None
-        found |= variables
-    found.discard(besides or ())
-    return _Parameter(found.pop(), offset) if len(found) == 1 else None
+        variables_of_terms |= variables
+    variables_of_terms.discard(ignored or ())
+    return _Parameter(variables_of_terms.pop(), offset) if len(variables_of_terms) == 1 else None
 
 
 def _reduces_batches(dataflow: Dataflow, site: _Site) -> bool:
@@ -158,10 +158,10 @@ class _Layers:
 
     def structures(self) -> list[Structure]:
         """Return the layers whose sites make BN."""
-        found = [
+        structures = [
             self._structure(key, sites) for key, sites in self._sites.items() if _is_bn(key, sites)
         ]
-        return sorted(found, key=lambda structure: structure.node)
+        return sorted(structures, key=lambda structure: structure.node)
 
     def _statistics(self, site: _Site) -> tuple[Parts, Parts] | None:
         """Return mean and variance of a site: variables it takes, else averages of its moments."""
@@ -190,12 +190,12 @@ class _Layers:
             members["gamma"] = gamma
         if beta is not None:
             members["beta"] = beta
-        epsilons = {site.found.epsilon for site in sites} - {None}
+        epsilons = {site.normalization.epsilon for site in sites} - {None}
         statistics = {*mean, *variance}
-        updates = [one.node for one in self._averages if one.variable in statistics]
+        updates = [average.node for average in self._averages if average.variable in statistics]
         traversal = self._dataflow.traversal
         return Structure(
-            min(site.found.node for site in sites),
+            min(site.normalization.node for site in sites),
             members,
             epsilons.pop() if len(epsilons) == 1 else None,
             common_momentum(traversal.graph, traversal.variables, updates) if updates else None,
@@ -207,6 +207,9 @@ def _is_bn(key: tuple[Parts, Parts], sites: Sequence[_Site]) -> bool:
     if key[0] == key[1]:
         return False
     return any(
-        site.found.fused or site.batch_means or site.gamma is not None or site.beta is not None
+        site.normalization.fused
+        or site.batch_means
+        or site.gamma is not None
+        or site.beta is not None
         for site in sites
     )

@@ -101,22 +101,22 @@ class Dataflow:
         Operations of `through` are searched too: then the result has what they compute with. The
         search ends at `stops`, which are in the result.
         """
-        found: dict[Value, None] = {}
+        sources: dict[Value, None] = {}
         seen: set[Value] = set()
         waiting = [value]
         while waiting and len(seen) < _MOST_VALUES:
-            one = waiting.pop()
-            if one in seen:
+            current = waiting.pop()
+            if current in seen:
                 continue
-            seen.add(one)
-            passed = None if one in stops else self._passed_on(one)
-            if passed is None and one not in stops and self.operation(one) in through:
-                passed = self.operands(one)
+            seen.add(current)
+            passed = None if current in stops else self._passed_on(current)
+            if passed is None and current not in stops and self.operation(current) in through:
+                passed = self.operands(current)
             if passed is None:
-                found[one] = None
+                sources[current] = None
             else:
                 waiting += reversed(passed)
-        return found
+        return sources
 
     def consumers(self, value: Value) -> Iterator[tuple[Value, int]]:
         """Yield the operations that compute with a value or a copy of it, and the place of it.
@@ -133,8 +133,8 @@ class Dataflow:
             waiting += self._outside(source)
             for node in self.traversal.consumers[source.node] or ():
                 self._spend(len(self.graph.inputs[node]))
-                for place, one in enumerate(self.graph.inputs[node]):
-                    if one == source.node and self.graph.output(node, place) == source.output:
+                for place, input_ in enumerate(self.graph.inputs[node]):
+                    if input_ == source.node and self.graph.output(node, place) == source.output:
                         copies = self._copies(Value(node, 0, source.calls), place)
                         if copies is None:
                             yield Value(node, 0, source.calls), place
@@ -202,16 +202,16 @@ class Dataflow:
         return self._contexts[name]
 
     def _find_contexts(self, node: int) -> list[tuple[int, ...]]:
-        found: list[tuple[int, ...]] = []
+        contexts: list[tuple[int, ...]] = []
         waiting: list[tuple[int, tuple[int, ...]]] = [(node, ())]
-        while waiting and len(found) < _MOST_CONTEXTS:
+        while waiting and len(contexts) < _MOST_CONTEXTS:
             inner, calls = waiting.pop()
             callers = self.traversal.callers.get(self.traversal.owner.get(inner, ""), ())
-            callers = [one for one in callers if one not in calls]
+            callers = [caller for caller in callers if caller not in calls]
             if not callers or len(calls) == _MOST_CALLS:
-                found.append(calls)
+                contexts.append(calls)
             waiting += [(caller, (caller, *calls)) for caller in reversed(callers)]
-        return found
+        return contexts
 
     def _passed_on(self, value: Value) -> list[Value] | None:
         """Return the values that a node only passes on; None if it computes a value itself."""
@@ -245,16 +245,16 @@ class Dataflow:
 
     def _returned(self, call: Value) -> list[Value]:
         """Return the values that are an output of a call; of a loop also what it starts with."""
-        found = []
+        values = []
         inputs = self.graph.inputs[call.node]
         if self.operation(call) in LOOPS and call.output < len(inputs):
             number = self.graph.output(call.node, call.output)
-            found.append(Value(inputs[call.output], number, call.calls))
+            values.append(Value(inputs[call.output], number, call.calls))
         if len(call.calls) < _MOST_CALLS and call.node not in call.calls:
             for function in self._functions(call.node):
                 node, output = _output(function, call.output)
-                found.append(Value(node, output, (*call.calls, call.node)))
-        return [value for value in found if value.node >= 0]
+                values.append(Value(node, output, (*call.calls, call.node)))
+        return [value for value in values if value.node >= 0]
 
     def _functions(self, call: int) -> Sequence[Function]:
         """Return the functions whose arguments and results are those of a call."""

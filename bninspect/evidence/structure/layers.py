@@ -30,7 +30,7 @@ _MOST_GRAPHS = 8  # of a SavedModel
 _PARTITION = re.compile(r"/part_\d+$")
 _NUMBERS = ("float", "bfloat")
 _COPIES = "_all_variables/"  # of a Keras 3 export, see `_is_copy`
-# What averages start from where the graph has no constant initial value.
+# The initial values of averages if the graph has no constant one.
 _USUAL_INITIAL: Mapping[Role, tuple[float, ...]] = {
     "moving_mean": (0.0,),
     "moving_variance": (1.0, 0.0),
@@ -40,11 +40,11 @@ _USUAL_INITIAL: Mapping[Role, tuple[float, ...]] = {
 def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list[BNLayer]:
     """Return the BN layers that the graphs compute and of which `checkpoint` stores a variable.
 
-    A layer's name is what the names of its variables have in common. `graph_names` of a layer has
-    all its variables, those that are not stored too. Raises a `ReadProblem` for a graph that takes
+    A layer's name is the common part of the names of its variables. `graph_names` of a layer has
+    all its variables, also those that are not stored. Raises a `ReadProblem` for a graph that takes
     far longer to search than any real one.
     """
-    found: dict[tuple[str, ...], _Found] = {}
+    by_statistics: dict[tuple[str, ...], _GraphLayer] = {}
     for graph in graphs[:_MOST_GRAPHS]:
         try:
             layers = list(_layers_of(checkpoint, graph))
@@ -52,15 +52,15 @@ def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list
             raise ReadProblem(
                 graph.path, "searching it for BN layers takes too long", "Name them by --pattern."
             ) from error
-        for one in layers:
-            key = tuple(one.key(role) for role in STATISTICS)
-            if key not in found or len(one.stored) > len(found[key].stored):
-                found[key] = one
-    named = _named([one for one in found.values() if one.stored])
-    return [_layer(name, one) for name, one in named.items()]
+        for layer in layers:
+            key = tuple(layer.key(role) for role in STATISTICS)
+            if key not in by_statistics or len(layer.stored) > len(by_statistics[key].stored):
+                by_statistics[key] = layer
+    named = _named([layer for layer in by_statistics.values() if layer.stored])
+    return [_layer(name, layer) for name, layer in named.items()]
 
 
-class _Found(NamedTuple):
+class _GraphLayer(NamedTuple):
     """A layer of a graph with the variables of it that are stored, and all its names there."""
 
     structure: Structure
@@ -69,18 +69,18 @@ class _Found(NamedTuple):
     initial: Mapping[Role, tuple[float, ...]]
 
     def key(self, role: Role) -> str:
-        """Return what tells the variable of a role from others, also in another graph."""
+        """Return the name that identifies the variable of a role, also in another graph."""
         return self.stored[role].name if role in self.stored else self.graph_names[role]
 
 
-def _layers_of(checkpoint: Checkpoint, graph: Graph) -> Iterator[_Found]:
+def _layers_of(checkpoint: Checkpoint, graph: Graph) -> Iterator[_GraphLayer]:
     dataflow = Dataflow(GraphTraversal(graph))
     names = _StoredNames(checkpoint, dataflow)
     for structure in find_bn_structures(dataflow, names.saved):
         variables = {role: names.variable(parts) for role, parts in structure.members.items()}
-        stored = {role: one for role, one in variables.items() if one is not None}
+        stored = {role: variable for role, variable in variables.items() if variable is not None}
         if _fits_together(stored):
-            yield _Found(
+            yield _GraphLayer(
                 structure,
                 stored,
                 {role: graph.names[parts[0]] for role, parts in structure.members.items()},
@@ -120,17 +120,17 @@ class _StoredNames:
         if len(parts) > 1 and stored[0] is None:
             # Without a Saver in the graph: all partitions are stored under one name.
             return self._variables.get(_PARTITION.sub("", self._graph.names[parts[0]]))
-        there = [variable for variable in stored if variable is not None]
-        names = {variable.name for variable in there}
-        if len(names) < 2 or len(there) < len(parts):
+        present = [variable for variable in stored if variable is not None]
+        names = {variable.name for variable in present}
+        if len(names) < 2 or len(present) < len(parts):
             return stored[0]
-        return _joined(there)
+        return _joined(present)
 
     def _stored(self, node: int) -> Variable | None:
         name = self._graph.names[node]
-        for one in (*self._names.get(node, ()), name, self._by_known_name.get(name, name)):
-            if one in self._variables:
-                return self._variables[one]
+        for candidate in (*self._names.get(node, ()), name, self._by_known_name.get(name, name)):
+            if candidate in self._variables:
+                return self._variables[candidate]
         return None
 
 
@@ -154,21 +154,21 @@ def _initial_values(dataflow: Dataflow, parts: Parts, role: Role) -> tuple[float
                 value = dataflow.origin(dataflow.operands(value)[1])
             constant = graph.constant(value.node)
             if constant is not None and len(constant.elements) == 1:
-                return tuple(float(one) for one in constant.elements)
+                return tuple(float(element) for element in constant.elements)
     return _USUAL_INITIAL.get(role, ())
 
 
-def _named(layers: Sequence[_Found]) -> dict[str, _Found]:
-    """Return the layers by a name for each: what its variables have in common."""
-    names = [[one.key(role) for role in one.structure.members] for one in layers]
-    scopes = [_common_scope(some) for some in names]
+def _named(layers: Sequence[_GraphLayer]) -> dict[str, _GraphLayer]:
+    """Return the layers by name: the common part of the names of their variables."""
+    names = [[layer.key(role) for role in layer.structure.members] for layer in layers]
+    scopes = [_common_scope(layer_names) for layer_names in names]
     users = Counter(scopes)
-    named: dict[str, _Found] = {}
-    for one, some, scope in zip(layers, names, scopes, strict=True):
-        prefix = "".join(_common(some)).rstrip("/_.-")
+    named: dict[str, _GraphLayer] = {}
+    for layer, layer_names, scope in zip(layers, names, scopes, strict=True):
+        prefix = "".join(_common(layer_names)).rstrip("/_.-")
         alone = scope if users[scope] == 1 else ""
-        name = next(name for name in (alone, prefix, one.key("moving_mean")) if name)
-        named[one.key("moving_mean") if name in named else name] = one
+        name = next(name for name in (alone, prefix, layer.key("moving_mean")) if name)
+        named[layer.key("moving_mean") if name in named else name] = layer
     return named
 
 
@@ -178,23 +178,23 @@ def _common_scope(names: Sequence[str]) -> str:
 
 
 def _common(texts: Sequence[Sequence[str]]) -> list[str]:
-    """Return what several sequences begin with."""
+    """Return the common beginning of several sequences."""
     places = takewhile(lambda place: len(set(place)) == 1, zip(*texts, strict=False))
     return [place[0] for place in places]
 
 
-def _layer(name: str, found: _Found) -> BNLayer:
-    structure = found.structure
+def _layer(name: str, layer: _GraphLayer) -> BNLayer:
+    structure = layer.structure
     momentum = structure.momentum
     return BNLayer(
         name=name,
         family=FAMILY,
-        variables=found.stored,
-        initial=found.initial,
+        variables=layer.stored,
+        initial=layer.initial,
         gamma_offset=structure.gamma_offset,
         epsilon=structure.epsilon,
         momentum=momentum if momentum is not None and momentum < 1.0 else None,
-        graph_names=found.graph_names,
+        graph_names=layer.graph_names,
     )
 
 
@@ -220,7 +220,11 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
     added = []
     notes = []
     for layer in by_graph:
-        places = {owners[one.name] for one in layer.variables.values() if one.name in owners}
+        places = {
+            owners[variable.name]
+            for variable in layer.variables.values()
+            if variable.name in owners
+        }
         if not places and any(_is_copy(layer, named) for named in by_names):
             continue
         if not places:
@@ -230,7 +234,7 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
             merged[place] = replace(layer, name=merged[place].name)
             added.append(layer.name)
         else:
-            notes += [one for place in places for one in _contradiction(layer, merged[place])]
+            notes += [note for place in places for note in _contradiction(layer, merged[place])]
     if added:
         notes.insert(
             0,
@@ -257,7 +261,7 @@ def _is_copy(by_graph: BNLayer, by_names: BNLayer) -> bool:
 
 
 def _is_more(by_graph: BNLayer, by_names: BNLayer) -> bool:
-    counts = [sum(role in one.variables for role in STATISTICS) for one in (by_graph, by_names)]
+    counts = [sum(role in layer.variables for role in STATISTICS) for layer in (by_graph, by_names)]
     return counts[0] > counts[1]
 
 

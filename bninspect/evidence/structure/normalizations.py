@@ -109,7 +109,7 @@ class _Factor(NamedTuple):
 
 
 class _Operands(NamedTuple):
-    """What a normalization takes besides x and the variance."""
+    """The operands of a normalization, without x and the variance."""
 
     mean: Value
     gamma: Value | None
@@ -131,10 +131,15 @@ class _Arithmetic:
         if start is None or not operands:
             return
         variance, epsilon = self._split_epsilon(operands[0])
-        found = self._search(start)
-        if found is not None:
+        operands_found = self._search(start)
+        if operands_found is not None:
             yield Normalization(
-                self._root.node, (found.mean,), (variance,), found.gamma, found.beta, epsilon
+                self._root.node,
+                (operands_found.mean,),
+                (variance,),
+                operands_found.gamma,
+                operands_found.beta,
+                epsilon,
             )
 
     def _first_factor(self) -> _Factor | None:
@@ -152,19 +157,19 @@ class _Arithmetic:
         origin = self._dataflow.origin(radicand)
         if self._dataflow.operation(origin) in _SUMS | _LOWER_BOUNDS:
             operands = self._dataflow.operands(origin)
-            for one, other in (operands, operands[::-1]) if len(operands) == 2 else ():
+            for variance, other in (operands, operands[::-1]) if len(operands) == 2 else ():
                 constant = self._constant(other)
                 if constant is not None and 0.0 < constant < _LARGEST_EPSILON:
                     is_sum = self._dataflow.operation(origin) in _SUMS
-                    return one, _rounded(constant) if is_sum else None
+                    return variance, _rounded(constant) if is_sum else None
         return radicand, None
 
     def _constant(self, value: Value) -> float | None:
-        found = self._dataflow.graph.attribute(self._dataflow.origin(value).node, "value")
-        return None if found is None or isinstance(found, tuple) else float(found)
+        constant = self._dataflow.graph.attribute(self._dataflow.origin(value).node, "value")
+        return None if constant is None or isinstance(constant, tuple) else float(constant)
 
     def _search(self, factor: _Factor) -> _Operands | None:
-        """Return what the normalization that multiplies by the factor takes besides."""
+        """Return the operands of the normalization that multiplies by the factor, or None."""
         products, later = [], []
         for consumer, place in self._consumers(factor.value):
             operation = self._dataflow.operation(consumer)
@@ -175,13 +180,16 @@ class _Arithmetic:
                 later.append(factor._replace(value=consumer))  # epsilon outside of the root
             elif self._is_product(operation, place, factor) and len(operands) == 2:
                 products.append((consumer, operands[1 - place]))
-        found = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
-        if found is not None:
-            return found
+        result = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
+        if result is not None:
+            return result
         for product, other in products if factor.depth < _DEPTH else ():
             gamma = factor.gamma if self._constant(other) == 1.0 else other
             later.append(_Factor(product, gamma, depth=factor.depth + 1))
-        return next((found for one in later if (found := self._search(one)) is not None), None)
+        return next(
+            (result for next_factor in later if (result := self._search(next_factor)) is not None),
+            None,
+        )
 
     def _is_product(self, operation: str, place: int, factor: _Factor) -> bool:
         """Return whether an operation multiplies by the factor."""
@@ -243,7 +251,9 @@ class _Arithmetic:
             scale = gamma
             if self._dataflow.operation(origin) in PRODUCTS:  # gamma * (x - mean) / deviation
                 factors = self._dataflow.operands(origin)
-                differences = [one for one in factors if self._subtrahend(one) is not None]
+                differences = [
+                    operand for operand in factors if self._subtrahend(operand) is not None
+                ]
                 if len(factors) == 2 and len(differences) == 1:
                     origin = differences[0]
                     scale = factors[1 - factors.index(origin)]
@@ -266,13 +276,11 @@ class _Arithmetic:
         return None
 
     def _affine(self, normalized: Value, gamma: Value | None) -> tuple[Value | None, Value | None]:
-        """Return what (x - mean) / deviation is multiplied by, and what is added then."""
+        """Return the gamma that multiplies (x - mean) / deviation, and the beta added to that."""
         for _ in range(_DEPTH):
             for consumer, place in self._consumers(normalized):
-                operation, operands = (
-                    self._dataflow.operation(consumer),
-                    self._dataflow.operands(consumer),
-                )
+                operation = self._dataflow.operation(consumer)
+                operands = self._dataflow.operands(consumer)
                 other = operands[1 - place] if len(operands) == 2 else None
                 if other is not None and operation in _SUMS and self._is_parameter(other):
                     return gamma, other
@@ -286,13 +294,13 @@ class _Arithmetic:
     def _is_parameter(self, value: Value) -> bool:
         """Return whether a value is a variable, or computed of one and constants."""
         sources = self._dataflow.sources(value, SUMS | PRODUCTS | DIFFERENCES)
-        variables = {parts for one in sources if (parts := self._dataflow.variable(one))}
-        others = [
-            one
-            for one in sources
-            if not self._dataflow.variable(one) and self._dataflow.operation(one) != "Const"
+        variables = {parts for source in sources if (parts := self._dataflow.variable(source))}
+        not_constant = [
+            source
+            for source in sources
+            if not self._dataflow.variable(source) and self._dataflow.operation(source) != "Const"
         ]
-        return len(variables) == 1 and not others
+        return len(variables) == 1 and not not_constant
 
     def _consumers(self, value: Value) -> Iterator[tuple[Value, int]]:
         for consumer in self._dataflow.consumers(value):

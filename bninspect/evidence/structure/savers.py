@@ -17,15 +17,21 @@ def saved_names(dataflow: Dataflow) -> dict[int, tuple[str, ...]] | None:
     A Saver may store a variable under another name than its own; of partitioned variables all parts
     have one name.
     """
-    found: dict[int, dict[str, None]] = {}
-    saves = [node for node, one in enumerate(dataflow.graph.operations) if one in _SAVES]
+    names_by_variable: dict[int, dict[str, None]] = {}
+    saves = [
+        node for node, operation in enumerate(dataflow.graph.operations) if operation in _SAVES
+    ]
     for node in saves:
         for calls in dataflow.contexts(node):
-            _add_names(dataflow, Value(node, 0, calls), found)
-    return {variable: tuple(names) for variable, names in found.items()} if saves else None
+            _add_names(dataflow, Value(node, 0, calls), names_by_variable)
+    return (
+        {variable: tuple(names) for variable, names in names_by_variable.items()} if saves else None
+    )
 
 
-def _add_names(dataflow: Dataflow, save: Value, found: dict[int, dict[str, None]]) -> None:
+def _add_names(
+    dataflow: Dataflow, save: Value, names_by_variable: dict[int, dict[str, None]]
+) -> None:
     names_place, first = _SAVES[dataflow.operation(save)]
     operands = dataflow.operands(save)
     if len(operands) <= first:
@@ -36,4 +42,4 @@ def _add_names(dataflow: Dataflow, save: Value, found: dict[int, dict[str, None]
     for name, tensor in zip(names.elements, operands[first:], strict=False):
         for source in dataflow.sources(tensor, _AGGREGATION):
             for variable in dataflow.variable(source):
-                found.setdefault(variable, {})[str(name)] = None
+                names_by_variable.setdefault(variable, {})[str(name)] = None

@@ -24,6 +24,11 @@ settings.register_profile(
 )
 settings.load_profile("same")
 
+# Bytecode is kept even where PYTHONDONTWRITEBYTECODE is set: the tests start hundreds of processes,
+# and each would compile the package again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

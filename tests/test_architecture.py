@@ -8,14 +8,15 @@ import subprocess
 import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
 import bninspect
 from tests.conftest import FIXTURES, ROOT, unmeasured_environment
+from tests.support.package_source import PACKAGE, modules, nodes_of
 
-PACKAGE = ROOT / "bninspect"
+# One worker parses the modules, for all tests of this file.
+pytestmark = pytest.mark.xdist_group("architecture")
 
 # From the top down: a package imports only from rows below its own.
 ROWS = (
@@ -55,20 +56,6 @@ ONLY_USER = {
 }
 
 
-def test_there_are_modules() -> None:
-    assert len(modules()) > 100
-
-
-@cache
-def modules() -> dict[str, Path]:
-    """Return the file of each module, by the module's dotted name."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
 def row_of(module: str) -> int:
     package = [*module.split("."), "__init__"][1]
     return next(i for i, row in enumerate(ROWS) if package in row)
@@ -78,7 +65,6 @@ def row_of(module: str) -> int:
 def imports(module: str) -> frozenset[str]:
     """Return every module that a module imports, inside functions too, but not for typing alone."""
     found: set[str] = set()
-    path = modules()[module]
 
     class Visitor(ast.NodeVisitor):
         def visit_If(self, node: ast.If) -> None:
@@ -89,12 +75,12 @@ def imports(module: str) -> frozenset[str]:
             found.update(alias.name for alias in node.names)
 
         def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-            assert not node.level, f"{path} uses a relative import"
+            assert not node.level, f"{module} uses a relative import"
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 found.add(name if name in modules() else str(node.module))
 
-    Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
+    Visitor().visit(nodes_of(module)[0])
     return frozenset(found)
 
 
@@ -150,9 +136,8 @@ def test_no_code_of_a_model_can_run() -> None:
 
 
 def test_input_is_never_asserted() -> None:
-    for path in modules().values():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)], path
+    for name in modules():
+        assert not [node for node in nodes_of(name) if isinstance(node, ast.Assert)], name
 
 
 # Functions that look at the disk, as `os.path.exists` or `os.listdir`.
@@ -171,18 +156,10 @@ _MAY_LOOK = {
 
 def test_storage_alone_looks_at_the_disk() -> None:
     packages = ("bninspect.storage", "bninspect.locate", "bninspect.formats", "bninspect.opening")
-    checked = {
-        name: path
-        for name, path in modules().items()
-        if name.startswith(packages) and name not in _MAY_LOOK
-    }
+    checked = [name for name in modules() if name.startswith(packages) and name not in _MAY_LOOK]
     assert len(checked) > 30
-    for name, path in checked.items():
-        calls = {
-            ast.unparse(node.func)
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Call)
-        }
+    for name in checked:
+        calls = {ast.unparse(node.func) for node in nodes_of(name) if isinstance(node, ast.Call)}
         assert not (_DISK_CALLS | {"open", "glob"}) & calls, name
 
 

@@ -20,6 +20,7 @@ from bninspect.rules.pages import page_of
 from tests.conftest import FIXTURES, ROOT, Run
 from tests.rules.test_samples import MISTAKEN
 from tests.support.layers_in_memory import bn, keras_layer
+from tests.support.package_source import modules, nodes_of
 
 PAGES: tuple[Rule | Cause, ...] = (*RULES, *CAUSES)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -28,19 +29,13 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 # --- Which causes there are -----------------------------------------------------------------------
 
 
-def reasoning() -> Iterator[ast.Module]:
-    """The modules that can give a cause, not those that describe it."""
-    for path in (ROOT / "bninspect" / "rules").glob("*.py"):
-        if path.name not in ("cause_catalogue.py", "fixes.py"):
-            yield ast.parse(path.read_text(encoding="utf-8"))
-
-
 def test_every_cause_that_the_rules_can_give_has_a_page() -> None:
     """A cause is a text of words and hyphens; so are the names of rules and families."""
+    reasoning = {name for name in modules() if name.startswith("bninspect.rules.")}
     texts = {
         node.value
-        for tree in reasoning()
-        for node in ast.walk(tree)
+        for name in reasoning - {"bninspect.rules.cause_catalogue"}
+        for node in nodes_of(name)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     named = {text for text in texts if re.fullmatch(r"[a-z]+(-[a-z]+)+|untrained", text)}

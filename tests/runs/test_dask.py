@@ -195,7 +195,7 @@ def test_an_interrupt_leaves_what_is_done(models: Path, tmp_path: Path) -> None:
         time.sleep(0.15)  # the others of its portion are written, too
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err.endswith("bninspect: interrupted\n")
     assert "Traceback" not in err
     lines = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]

@@ -1,11 +1,32 @@
-"""The package as who installs it from a checkout gets it: as it lies in the working tree."""
+"""The package as it is in the working tree: its modules, parsed once, and what installs it."""
 
 from __future__ import annotations
 
+import ast
 import shutil
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import ROOT
+
+PACKAGE = ROOT / "bninspect"
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Return the file of each module, by the module's dotted name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    assert len(found) > 100
+    return found
+
+
+@cache
+def nodes_of(module: str) -> tuple[ast.AST, ...]:
+    """Return every node of a module's syntax tree, the module itself first."""
+    return tuple(ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))))
 
 
 def copy_package(folder: Path) -> None:

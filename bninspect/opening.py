@@ -8,7 +8,7 @@ from bninspect.errors import NotFound, ReadProblem
 from bninspect.formats.opening import open_target
 from bninspect.locate.locate import as_typed, locate
 from bninspect.model.checkpoint import Checkpoint, Engine
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.storage import filesystem, run_scope
 from bninspect.storage.urls import strip_credentials
 
@@ -29,15 +29,15 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     return open_target(path, locate(path), engine)
 
 
-def find_checkpoints(path: str, *, every: bool = False) -> list[Found]:
+def find_checkpoints(path: str, *, every: bool = False) -> list[CheckpointLocation]:
     """Return all checkpoints that `path` names; `discover` is imported only if it is needed."""
     try:
         if not every and not filesystem.is_directory(path):
-            return [Found(path, locate(path))]
+            return [CheckpointLocation(path, locate(path))]
     except NotFound:
         pass  # it may be a pattern
     except ReadProblem as problem:
-        return [Found(path, None, as_typed(path, problem))]
+        return [CheckpointLocation(path, None, as_typed(path, problem))]
     from bninspect.locate.discover import discover
 
     return discover(path, every=every)

@@ -53,14 +53,14 @@ def find_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> list[BNLayer
     return search_layers(checkpoint, patterns).layers
 
 
-class Found(NamedTuple):
+class LayerSearch(NamedTuple):
     """The BN layers found by names, and whether other variables may be layers by other names."""
 
     layers: list[BNLayer]
     may_lack_some: bool
 
 
-def search_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> Found:
+def search_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> LayerSearch:
     """Return the BN layers as `find_layers` does, and whether there may be more."""
     names = _known(checkpoint)
     groups = group_names(names, _split_by_patterns(names, patterns))
@@ -73,7 +73,7 @@ def search_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> Found:
         for scope, layer in layers.items()
     ]
     may_lack_some = not named or may_hold_more(checkpoint.variables, names, groups, layers)
-    return Found(named if checkpoint.in_order else in_natural_order(named), may_lack_some)
+    return LayerSearch(named if checkpoint.in_order else in_natural_order(named), may_lack_some)
 
 
 def in_natural_order(layers: Iterable[BNLayer]) -> list[BNLayer]:

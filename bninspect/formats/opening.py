@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bninspect.errors import Unsupported
 from bninspect.model.checkpoint import Checkpoint, Engine
 from bninspect.model.filenames import SAVED_MODEL
-from bninspect.model.target import Found, Target
+from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
 
@@ -118,17 +118,17 @@ def _open_hdf5(path: str, target: Target) -> Checkpoint:
         raise
 
 
-def require_whole(found: Found) -> None:
+def require_whole(location: CheckpointLocation) -> None:
     """Raise a `ReadProblem` if any byte of a checkpoint is missing, also of variables without BN.
 
     Only V2 checkpoints (and SavedModels, which hold one) need it: other formats do not open then.
     """
-    if found.target is None or found.target.kind not in ("tensor-bundle", "saved-model"):
+    if location.target is None or location.target.kind not in ("tensor-bundle", "saved-model"):
         return
     from bninspect.formats.tensorflow.v2_bundle import require_shards
 
-    prefix = found.target.path
-    if found.target.kind == "saved-model":
+    prefix = location.target.path
+    if location.target.kind == "saved-model":
         from bninspect.formats.tensorflow.saved_model import variables_of
 
         prefix = variables_of(prefix)

@@ -2,9 +2,9 @@
 
 Each look lists the directory and all below it, with a stamp of each file (inode, size, time); files
 are opened only if they have changed. Files belong to one checkpoint by their names
-(`filenames.checkpoint_of`). It is new if one of its files has a stamp that has not been handled: so
-a checkpoint that is written again under its old name is new, and one that was renamed, or lost a
-file, is not.
+(`filenames.checkpoint_of`). A checkpoint is new if one of its files has a stamp that has not been
+handled. So it is new if it was written again under its old name, and not if it was renamed or lost
+a file.
 
 Times of files are compared with each other, never with a clock.
 """
@@ -30,16 +30,16 @@ from bninspect.model.filenames import (
     natural_order,
     without_numbers,
 )
-from bninspect.model.target import Found, Training
+from bninspect.model.target import CheckpointLocation, Training
 from bninspect.storage import filesystem, run_scope
 from bninspect.storage.filesystem import Stamp
 from bninspect.storage.walk import walk
 
-# Saver writes the graph last. It is no part of what is checked, but it tells causes if it is there
-# in time: where others of the directory have one, a checkpoint waits so many seconds for its own.
+# Saver writes the graph last. The graph is not checked, but it can prove causes. If others in the
+# directory have one, a checkpoint waits for its own, for this number of seconds.
 _GRAPH = ".meta"
 _GRAPH_DELAY = 10.0
-# A large checkpoint may be still written in so many looks, one `settle` after the other.
+# The number of looks, one `settle` after the other, that writing a large checkpoint may take.
 _LOOKS = 5
 # Sub-directories of a SavedModel. Its variables are written before the file that makes it a
 # SavedModel (tensorflow/python/saved_model/save.py).
@@ -48,11 +48,11 @@ _VARIABLES = "variables"
 
 
 class Timing(NamedTuple):
-    """How long files are waited for, in seconds.
+    """Times to wait for files, in seconds.
 
     Files count as written when they have not changed for `settle`, and as abandoned after `grace`.
-    Where a training writes so often that none of its files settles for `patience`, files are opened
-    all the same: their content tells whether they are whole.
+    If a training writes so often that none of its files settles for `patience`, files are opened
+    before they settle: their content shows whether they are complete.
     """
 
     settle: float
@@ -62,14 +62,14 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrival:
-    """Files of one name that may be a checkpoint: `found` in them, not yet opened.
+    """Files of one name that may be a checkpoint, not yet opened, at `locations`.
 
     `name` is their name in `Arrivals`, `stamps` are those of the files, by path. `overdue` says
-    that they have not changed for so long that no program writes them any more.
+    that they have not changed for so long that no program can still be writing them.
     """
 
     name: str
-    found: tuple[Found, ...]
+    locations: tuple[CheckpointLocation, ...]
     stamps: Mapping[str, Stamp]
     overdue: bool
 
@@ -80,7 +80,7 @@ class Arrival:
 
 
 class _State(Enum):
-    """What a pending checkpoint waits for."""
+    """The state of a pending checkpoint: what it waits for."""
 
     INCOMPLETE = "a file without which it is no checkpoint of its kind"
     WRITTEN = "its writer, until its files settle"
@@ -99,12 +99,12 @@ class _Pending:
 
     @property
     def training(self) -> Training:
-        """The training that writes it, by the path: nothing is opened or resolved for it."""
+        """Return the training that writes it, by the path: nothing is opened or resolved."""
         return _training_of(self.candidates[-1].shown)
 
     @property
     def written(self) -> int:
-        """When its files were written, in nanoseconds; its graph does not count."""
+        """Return the time when its files were written, in nanoseconds; without its graph."""
         times = [stamp[3] for path, stamp in self.stamps.items() if not path.endswith(_GRAPH)]
         return max(times, default=0)
 
@@ -122,31 +122,21 @@ class _Look(NamedTuple):
     is_there: bool
 
 
-class _Handled:
-    """The stamps of files that have been dealt with."""
+class _Handled(set[Stamp]):
+    """The stamps of files that have been handled."""
 
     def __init__(self) -> None:
-        self._stamps: set[Stamp] = set()
+        super().__init__()
         self._present: set[Stamp] = set()
-
-    def __contains__(self, stamp: object) -> bool:
-        return stamp in self._stamps
-
-    def __len__(self) -> int:
-        return len(self._stamps)
-
-    def add(self, stamps: Iterable[Stamp]) -> None:
-        """Add the stamps of a checkpoint."""
-        self._stamps.update(stamps)
 
     def forget_gone(self, present: set[Stamp]) -> None:
         """Forget stamps that two looks in a row did not see: a renamed file may be missed once."""
-        self._stamps &= present | self._present
+        self.intersection_update(present | self._present)
         self._present = present
 
 
 class _UnreadableDirectories:
-    """The directories that cannot be listed, and since when."""
+    """The directories that cannot be listed, with the time of the first failure."""
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
@@ -155,7 +145,7 @@ class _UnreadableDirectories:
 
     @property
     def unreported(self) -> list[str]:
-        """The directories that may be readable before `grace` is over."""
+        """Return the directories that may become readable before `grace` is over."""
         return [path for path in self._since if path not in self._reported]
 
     def update(self, faults: Mapping[str, OSError], now: float) -> Iterator[Arrival]:
@@ -165,16 +155,16 @@ class _UnreadableDirectories:
         for path, error in faults.items():
             if path not in self._reported and now - self._since[path] >= self._grace:
                 self._reported.add(path)
-                found = Found(path, None, unreadable_directory(path, error))
-                yield Arrival(path, (found,), {}, overdue=True)
+                location = CheckpointLocation(path, None, unreadable_directory(path, error))
+                yield Arrival(path, (location,), {}, overdue=True)
 
 
 class Arrivals:
     """The checkpoints that arrive in `directory`, which may be created later.
 
-    Of what is there at the first look only the newest of each name counts as new, where names that
-    differ in numbers alone are one; with `every` all of it does. `missed` counts the checkpoints
-    that were deleted between being seen and being given.
+    At the first look, only the newest checkpoint of each training counts as new (names that differ
+    in numbers alone are one training); with `every`, all do. `missed` counts the checkpoints that
+    were deleted after they were seen and before they were returned.
     """
 
     def __init__(self, directory: str, timing: Timing, *, every: bool = False) -> None:
@@ -184,8 +174,8 @@ class Arrivals:
         self._is_first = not every
         self._handled = _Handled()
         self._pending: dict[str, _Pending] = {}
-        self._ignored: dict[str, dict[str, Stamp]] = {}  # what is no checkpoint, as it is
-        self._busy: dict[Training, float] = {}  # trainings of which nothing settles, and since when
+        self._ignored: dict[str, dict[str, Stamp]] = {}  # files that are no checkpoint
+        self._busy: dict[Training, float] = {}  # trainings without settled files, and since when
         self._graph_directories: set[str] = set()
         self._unreadable = _UnreadableDirectories(timing.grace)
         self.missed = 0
@@ -197,14 +187,14 @@ class Arrivals:
 
     @property
     def unchecked(self) -> list[str]:
-        """The names of what looks like a checkpoint, or cannot be listed, and is not dealt with."""
+        """Return the names of possible checkpoints, and of unlistable directories, not handled."""
         return sorted([*self._pending, *self._unreadable.unreported], key=natural_order)
 
     def look(self, now: float) -> list[Arrival]:
-        """Return what is ready and what is overdue, each training oldest first.
+        """Return the checkpoints that are ready or overdue, each training oldest first.
 
-        `now` is in seconds, by any clock that never goes back. Each is given again until `settled`
-        or `failed` is called with it, or its files change.
+        `now` is in seconds, by any clock that never goes back. Each is returned again until
+        `settled` or `failed` is called with it, or its files change.
         """
         look = _list(self._directory)
         checkpoints = _by_checkpoint(look.files)
@@ -222,12 +212,12 @@ class Arrivals:
         return [*self._ready(now, newest), *self._unreadable.update(look.faults, now)]
 
     def settled(self, arrival: Arrival) -> None:
-        """Take `arrival` for dealt with: it is new only if it is written again."""
-        self._handled.add(arrival.stamps.values())
+        """Mark `arrival` as handled: it is new only if it is written again."""
+        self._handled.update(arrival.stamps.values())
         self._pending.pop(arrival.name, None)
 
     def failed(self, arrival: Arrival) -> None:
-        """Wait until `arrival`, which cannot be read as it is, changes or is overdue."""
+        """Wait until `arrival`, which cannot be read now, changes or is overdue."""
         if arrival.name in self._pending:
             self._pending[arrival.name].state = _State.FAILED
 
@@ -237,10 +227,10 @@ class Arrivals:
             self._pending[arrival.name].since = now
 
     def _update(self, checkpoints: Mapping[str, dict[str, Stamp]], now: float) -> None:
-        """Bring what is pending and what is ignored up to date with a look."""
-        for kept in (self._pending, self._ignored):
-            for name in kept.keys() - checkpoints.keys():
-                del kept[name]
+        """Update the pending and the ignored checkpoints by the files of a look."""
+        for checkpoints_by_name in (self._pending, self._ignored):
+            for name in checkpoints_by_name.keys() - checkpoints.keys():
+                del checkpoints_by_name[name]
         for name, stamps in checkpoints.items():
             if all(stamp in self._handled or _is_graph(path) for path, stamp in stamps.items()):
                 self._pending.pop(name, None)
@@ -267,7 +257,7 @@ class Arrivals:
             self._ignored[name] = stamps
 
     def _update_graphs(self, files: Mapping[str, Stamp]) -> None:
-        """Remember in which directories graphs are stored.
+        """Update the directories in which graphs are stored.
 
         Saver may delete the last graph before it writes the next.
         """
@@ -276,7 +266,7 @@ class Arrivals:
         self._graph_directories = graphs | self._graph_directories.intersection(directories)
 
     def _update_busy(self, now: float) -> None:
-        """Remember since when nothing of a training has settled."""
+        """Update the time since when no file of a training has settled."""
         unsettled = {
             item.training
             for item in self._pending.values()
@@ -285,12 +275,12 @@ class Arrivals:
         self._busy = {training: self._busy.get(training, now) for training in unsettled}
 
     def _count_lost(self, files: Mapping[str, Stamp], checkpoints: Mapping[str, object]) -> int:
-        """Count the checkpoints that are gone, under every name, before they could be given."""
+        """Count the checkpoints that are gone, under every name, before they were returned."""
         present = {stamp[:2]: stamp for stamp in files.values()}
 
         def is_there(stamp: Stamp) -> bool:
             now = present.get(stamp[:2])
-            # It may have grown before it was renamed; else another file has got its inode.
+            # It may have grown before it was renamed; otherwise another file has its inode.
             return now is not None and (now == stamp or now[2] > stamp[2])
 
         return sum(
@@ -300,19 +290,19 @@ class Arrivals:
         )
 
     def _keep_newest(self) -> None:
-        """Keep the newest of each training pending, and take the others for dealt with."""
+        """Keep the newest of each training pending, and mark the others as handled."""
         newest: dict[Training, str] = {}
         for name in sorted(self._pending, key=self._by_age):
             newest[self._pending[name].training] = name
         for name in self._pending.keys() - newest.values():
-            self._handled.add(self._pending.pop(name).stamps.values())
+            self._handled.update(self._pending.pop(name).stamps.values())
 
     def _by_age(self, name: str) -> tuple[int, list[tuple[int, str]]]:
         return self._pending[name].written, natural_order(name)
 
     def _ready(self, now: float, newest: Mapping[Training, str]) -> Iterator[Arrival]:
         given: set[Stamp] = set()
-        held: set[Training] = set()  # one of these that was written before is not ready
+        held: set[Training] = set()  # trainings of which an earlier checkpoint is not ready
         for item in self._in_order():
             overdue = now - item.since >= self._timing.grace
             is_newest = newest.get(_training_of(item.name)) == item.name
@@ -326,9 +316,9 @@ class Arrivals:
                 yield Arrival(item.name, tuple(map(_live, item.candidates)), item.stamps, overdue)
 
     def _in_order(self) -> list[_Pending]:
-        """Return what is pending in the order in which it was written.
+        """Return the pending checkpoints in the order in which they were written.
 
-        Within a training the numbers in the names tell that: a copy has other times.
+        Within a training, this is the order of the numbers in the names: a copy has other times.
         """
         trainings: dict[Training, list[_Pending]] = {}
         for name in sorted(self._pending, key=natural_order):
@@ -344,7 +334,7 @@ class Arrivals:
         """Return whether it is time to open a checkpoint."""
         if item.state is not _State.WRITTEN:
             return False
-        # The graph of one comes before the next checkpoint.
+        # The graph of a checkpoint is written before the next checkpoint.
         if is_newest and item.lacks_graph and os.path.dirname(item.name) in self._graph_directories:
             return now - item.since >= _GRAPH_DELAY
         busy = now - self._busy.get(item.training, now)
@@ -358,19 +348,19 @@ def _list(directory: str) -> _Look:
     is_there = True
     run_scope.begin_run()
     filesystem.list_below(directory)
-    for place, names, _, fault in walk(directory, without=_ASSETS):
-        if place == directory and isinstance(fault, FileNotFoundError):
+    for folder, names, _, fault in walk(directory, without=_ASSETS):
+        if folder == directory and isinstance(fault, FileNotFoundError):
             is_there = False
         elif fault is not None:
-            faults[place] = fault
-        for path in (os.path.join(place, name) for name in names):
+            faults[folder] = fault
+        for path in (os.path.join(folder, name) for name in names):
             if (stamp := filesystem.stamp_of(path)) is not None:
                 files[path] = stamp
     return _Look(files, faults, is_there)
 
 
 def _by_checkpoint(files: Mapping[str, Stamp]) -> dict[str, dict[str, Stamp]]:
-    """Group files by the checkpoint that they are or will be parts of."""
+    """Return the files grouped by the checkpoint that they are or will be parts of."""
     checkpoints: dict[str, dict[str, Stamp]] = {}
     for path, stamp in files.items():
         checkpoints.setdefault(_name_of(path, files), {})[path] = stamp
@@ -407,7 +397,7 @@ def _newest_of_trainings(names: Iterable[str]) -> dict[Training, str]:
 
 
 def _candidates(name: str, paths: Iterable[str]) -> list[Candidate]:
-    """Return the checkpoints among files of one name: one, unless they only seem to be parts."""
+    """Return the checkpoints among files of one name; several if they only seem to be parts."""
     names: dict[str, set[str]] = {}
     for path in paths:
         directory, base = os.path.split(path)
@@ -427,9 +417,9 @@ def _is_part(path: str) -> bool:
     return bool(PART.fullmatch(path) or V1_SHARD.fullmatch(path))
 
 
-def _live(candidate: Candidate) -> Found:
+def _live(candidate: Candidate) -> CheckpointLocation:
     """Return a checkpoint that a training may write at any moment."""
-    found = found_at(candidate)
-    if found.target is None:
-        return found
-    return replace(found, target=replace(found.target, live=True))
+    location = found_at(candidate)
+    if location.target is None:
+        return location
+    return replace(location, target=replace(location.target, live=True))

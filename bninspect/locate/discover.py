@@ -1,18 +1,18 @@
 """From one path to all checkpoints it names: a pattern, a directory of models, a whole training.
 
-The head and the last bytes of a file tell whether it is a checkpoint, whatever it is called. Its
-name tells what to make of a file that is none, or cannot be read:
+The first and last bytes of a file show whether it is a checkpoint, whatever its name. The name
+decides what happens with a file that is not a checkpoint, or cannot be read:
 
 - `.h5`, `.hdf5`, `.keras` and `.ckpt` (`model.ckpt`, `model.ckpt-200`) claim to be a checkpoint, so
   a damaged, empty or mistaken file is reported; but PyTorch, pickle and NumPy files, which use
   these names too, and HDF5 files that Keras did not write are passed over;
 - so does a name that differs in numbers alone from that of a V1 checkpoint beside it;
-- names without an extension, or with one that holds a digit (`model-200`, `net.v1-200`), are what
-  V1 checkpoints are called: another kind of file is passed over, one that cannot be opened, was
-  cut short or is a Git LFS pointer is reported;
-- all other names are passed over even if they cannot be opened;
-- `P.index` counts if it is a table or if shards of P lie beside it; shards without their index are
-  reported.
+- V1 checkpoints have names without an extension, or with one that holds a digit (`model-200`,
+  `net.v1-200`): another kind of file with such a name is passed over; one that cannot be opened,
+  was cut short or is a Git LFS pointer is reported;
+- files with other names are passed over even if they cannot be opened;
+- `P.index` counts if it is a table or if there are shards of P beside it; shards without their
+  index are reported.
 
 A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` with its shards and a SavedModel
 directory count once each. Hidden files, pipes and devices are never opened.
@@ -44,7 +44,7 @@ from bninspect.model.filenames import (
     natural_order,
     without_numbers,
 )
-from bninspect.model.target import Found, Target
+from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
 from bninspect.storage.patterns import is_pattern, matching
 from bninspect.storage.signatures import (
@@ -62,9 +62,9 @@ from bninspect.wording import listed
 
 
 class Candidate(NamedTuple):
-    """A place where a checkpoint may be: the path to show, the one to locate, and its claim.
+    """A possible checkpoint: the path to show, the path to locate, and its claim.
 
-    Where `claimed` is False the file is passed over if its content turns out to be something else.
+    Unless `claimed`, the file is passed over if its content is something else.
     """
 
     shown: str
@@ -79,14 +79,14 @@ _OF_SAVED_MODEL = ("variables", "assets", "assets.extra")
 # A save that did not finish leaves its shards in such a directory
 # (tensorflow/python/training/saver.py, tensorflow/python/checkpoint/functional_saver.py).
 _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
-# Heads of what PyTorch, pickle and NumPy write under names of checkpoints.
+# The first bytes of PyTorch, pickle and NumPy files, which may have names of checkpoints.
 _OTHERS = (b"\x80", b"\x93NUMPY", *ZIP_SIGNATURES)
 _COPY = "Copy all checkpoints that it names, or name those that are there."
-# How many names are examined to tell whether a training directory holds other models, too.
+# The number of names that are examined to see whether a training directory holds other models.
 _GLANCE = 1000
 
 
-def discover(path: str, *, every: bool = False) -> list[Found]:
+def discover(path: str, *, every: bool = False) -> list[CheckpointLocation]:
     """Return all checkpoints that `path` names, in the natural order of their names.
 
     A path that exists is taken literally, else as a pattern. A training directory stands for its
@@ -95,11 +95,11 @@ def discover(path: str, *, every: bool = False) -> list[Found]:
     """
     try:
         return _discover(path, every=every)
-    except ReadProblem as problem:  # a server does not tell what is there
-        return [Found(path, None, as_typed(path, problem))]
+    except ReadProblem as problem:  # a server does not list its files
+        return [CheckpointLocation(path, None, as_typed(path, problem))]
 
 
-def _discover(path: str, *, every: bool) -> list[Found]:
+def _discover(path: str, *, every: bool) -> list[CheckpointLocation]:
     if every and os.path.basename(path) == STATE_FILE and filesystem.is_file(path):
         path = os.path.dirname(path) or "."
     try:
@@ -108,16 +108,18 @@ def _discover(path: str, *, every: bool) -> list[Found]:
         if isinstance(problem, NotFound) and is_pattern(path) and not filesystem.is_there(path):
             return _matching(path, every=every)
         if not (every and filesystem.is_directory(path)):
-            return [Found(path, None, problem)]
+            return [CheckpointLocation(path, None, problem)]
         target = Target("directory", path)
     if not filesystem.is_directory(path) or (
         target.kind == "tensor-bundle" and target.path == path
     ):
-        return [Found(path, target)]
+        return [CheckpointLocation(path, target)]
     if target.kind == "directory" or every:
-        found = list(map(found_at, _walk(path)))
-        return _with_named(path, found) if every else found
-    return [Found(path, replace(target, notes=(*target.notes, *_others_in(path, target))))]
+        locations = list(map(found_at, _walk(path)))
+        return _with_named(path, locations) if every else locations
+    return [
+        CheckpointLocation(path, replace(target, notes=(*target.notes, *_others_in(path, target))))
+    ]
 
 
 def nothing_in(path: str) -> NotFound:
@@ -145,49 +147,49 @@ def _other_file_in(directory: str) -> tuple[str, OtherFormat] | None:
         for name in sorted(filesystem.names_in(directory), key=natural_order)[:_GLANCE]:
             with suppress(ReadProblem):
                 path = os.path.join(directory, name)
-                if filesystem.is_file(path) and (found := format_of_other(path)):
-                    return name, found
+                if filesystem.is_file(path) and (other_format := format_of_other(path)):
+                    return name, other_format
     return None
 
 
 def one_of(path: str) -> Target:
     """Return the checkpoint that the directory `path` stands for; raises a `ReadProblem`."""
-    found = discover(path)
-    if len(found) > 1:
-        some = listed([item.path for item in found])
-        raise NotFound(path, f"it holds {len(found)} checkpoints", f"Name one of them: {some}.")
-    if not found:
+    locations = discover(path)
+    if len(locations) > 1:
+        some = listed([item.path for item in locations])
+        raise NotFound(path, f"it holds {len(locations)} checkpoints", f"Name one of them: {some}.")
+    if not locations:
         raise nothing_in(path)
-    target, problem = found[0].target, found[0].problem
+    target, problem = locations[0].target, locations[0].problem
     if target is None:
         raise problem or nothing_in(path)
     return target
 
 
-def found_at(candidate: Candidate | ReadProblem) -> Found:
-    """Return the checkpoint at a candidate's place, or the problem with it."""
+def found_at(candidate: Candidate | ReadProblem) -> CheckpointLocation:
+    """Return the location of a candidate, or the problem with it."""
     if isinstance(candidate, ReadProblem):
-        return Found(candidate.path, None, candidate)
+        return CheckpointLocation(candidate.path, None, candidate)
     shown, path, claimed = candidate
     try:
-        return Found(shown, locate(path), claimed=claimed)
+        return CheckpointLocation(shown, locate(path), claimed=claimed)
     except ReadProblem as problem:
-        return Found(shown, None, problem, claimed=claimed)
+        return CheckpointLocation(shown, None, problem, claimed=claimed)
 
 
-def _with_named(directory: str, found: list[Found]) -> list[Found]:
-    """Add to what lies in a training directory what its state file names outside of it.
+def _with_named(directory: str, locations: list[CheckpointLocation]) -> list[CheckpointLocation]:
+    """Add the checkpoints that the state file of a training directory names outside of it.
 
-    A note on the first checkpoint says which named ones are missing: a Saver takes those that it
-    deletes out of the file.
+    A note on the first checkpoint says which named ones are missing: a Saver removes the names of
+    those that it deletes.
     """
     state_file = os.path.join(directory, STATE_FILE)
     if not filesystem.is_file(state_file):
-        return found
+        return locations
     try:
         _, names = read_state(state_file)
     except ReadProblem as problem:
-        return [Found(state_file, None, problem), *found]
+        return [CheckpointLocation(state_file, None, problem), *locations]
     named = NamedCheckpoints(directory, names)
     below = os.path.join(directory, "")
     gone, elsewhere = [], []
@@ -195,16 +197,16 @@ def _with_named(directory: str, found: list[Found]) -> list[Found]:
         try:
             target = named.locate(name)
         except ReadProblem as problem:
-            if not problem.path.startswith(below):  # else it is among those found
-                elsewhere.append(Found(problem.path, None, problem))
+            if not problem.path.startswith(below):  # otherwise it is among `locations`
+                elsewhere.append(CheckpointLocation(problem.path, None, problem))
             continue
         if target is None:
             gone.append(name)
         elif not target.path.startswith(below):
-            elsewhere.append(Found(target.path, target))
-    known = {identity(item) for item in found} if elsewhere else set()
-    found = [*(item for item in elsewhere if identity(item) not in known), *found]
-    return _with_note(found, Incomplete(state_file, _gone(gone), _COPY)) if gone else found
+            elsewhere.append(CheckpointLocation(target.path, target))
+    known = {identity(item) for item in locations} if elsewhere else set()
+    locations = [*(item for item in elsewhere if identity(item) not in known), *locations]
+    return _with_note(locations, Incomplete(state_file, _gone(gone), _COPY)) if gone else locations
 
 
 def _gone(names: list[str]) -> str:
@@ -214,14 +216,16 @@ def _gone(names: list[str]) -> str:
     return f"it names {len(names)} checkpoints that are not in this directory ({some})"
 
 
-def _with_note(found: list[Found], problem: ReadProblem) -> list[Found]:
+def _with_note(
+    locations: list[CheckpointLocation], problem: ReadProblem
+) -> list[CheckpointLocation]:
     """Add a problem as a note to the first checkpoint; without one, add it as a result."""
-    for number, item in enumerate(found):
+    for number, item in enumerate(locations):
         if item.target is not None:
             note = f"{problem.path}: {problem.message}"
             target = replace(item.target, notes=(*item.target.notes, note))
-            return [*found[:number], replace(item, target=target), *found[number + 1 :]]
-    return [Found(problem.path, None, problem), *found]
+            return [*locations[:number], replace(item, target=target), *locations[number + 1 :]]
+    return [CheckpointLocation(problem.path, None, problem), *locations]
 
 
 def _others_in(directory: str, taken: Target) -> Iterator[str]:
@@ -241,20 +245,23 @@ def _others_in(directory: str, taken: Target) -> Iterator[str]:
         return
 
 
-def _matching(pattern: str, *, every: bool) -> list[Found]:
-    """Return what an unexpanded pattern names; files are judged like those of a directory."""
+def _matching(pattern: str, *, every: bool) -> list[CheckpointLocation]:
+    """Return the checkpoints that a pattern names; files are judged like those of a directory."""
     paths, faults = matching(pattern, endings=("", ".index"))
-    found = [Found(path, None, unreadable_directory(path, error)) for path, error in faults.items()]
+    locations = [
+        CheckpointLocation(path, None, unreadable_directory(path, error))
+        for path, error in faults.items()
+    ]
     by_directory: dict[str, set[str]] = {}
     for path in paths:
         if filesystem.is_directory(path):
-            found += discover(path, every=every)
+            locations += discover(path, every=every)
         elif filesystem.is_file(path):
             directory, name = os.path.split(path)
             by_directory.setdefault(directory, set()).add(name)
     for directory, names in by_directory.items():
-        found += map(found_at, among(directory, _with_parts(directory, names)))
-    return sorted(found, key=lambda item: natural_order(item.path))
+        locations += map(found_at, among(directory, _with_parts(directory, names)))
+    return sorted(locations, key=lambda item: natural_order(item.path))
 
 
 def _with_parts(directory: str, names: set[str]) -> set[str]:
@@ -292,38 +299,38 @@ def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProble
 def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterator[Candidate]:
     """Yield the checkpoints among the files of one directory, in natural order.
 
-    Without `every` files are left out whose names are none that checkpoints have.
+    Without `every`, files are left out if checkpoints do not have such names.
     """
     names = set(names)
     if SAVED_MODEL in names:
         yield Candidate(directory, os.path.join(directory, SAVED_MODEL), claimed=True)
-    found = _bundles(directory, names)
+    files = _bundles(directory, names)
     shards = _shards_by_map(names)
-    found |= {map_name: (map_name, True) for map_name in shards.values()}
-    rest = {name for name in names if not PART.fullmatch(name)} - shards.keys() - found.keys()
-    found |= _single_files(directory, names, rest - {SAVED_MODEL}, every=every)
-    for shown in sorted(found, key=natural_order):
-        name, claimed = found[shown]
+    files |= {map_name: (map_name, True) for map_name in shards.values()}
+    rest = {name for name in names if not PART.fullmatch(name)} - shards.keys() - files.keys()
+    files |= _single_files(directory, names, rest - {SAVED_MODEL}, every=every)
+    for shown in sorted(files, key=natural_order):
+        name, claimed = files[shown]
         yield Candidate(os.path.join(directory, shown), os.path.join(directory, name), claimed)
 
 
-# The name to show → the file to open, and whether its name or its place claims a checkpoint.
+# The name to show → the file to open, and whether its name or its directory claims a checkpoint.
 _Files = dict[str, tuple[str, bool]]
 
 
 def _bundles(directory: str, names: Set[str]) -> _Files:
     """Return the V2 checkpoints, by prefix; those without an index by one of their shards."""
-    found: _Files = {}
+    bundles: _Files = {}
     parts = {name: match[1] for name in names if (match := PART.fullmatch(name))}
     with_data = {prefix for name, prefix in parts.items() if ".data-" in name[len(prefix) :]}
     for name, prefix in parts.items():
         if not name.endswith(".meta") and not _UNFINISHED.fullmatch(f"{directory}/{prefix}"):
             index = f"{prefix}.index"
             if index not in names:
-                found[prefix] = (name, True)
+                bundles[prefix] = (name, True)
             elif prefix in with_data or _is_table(os.path.join(directory, index)):
-                found[prefix] = (index, True)
-    return found
+                bundles[prefix] = (index, True)
+    return bundles
 
 
 def _shards_by_map(names: Set[str]) -> dict[str, str]:
@@ -334,26 +341,26 @@ def _shards_by_map(names: Set[str]) -> dict[str, str]:
 
 def _single_files(directory: str, names: Set[str], rest: Set[str], *, every: bool) -> _Files:
     """Return the checkpoints among `rest`: those of one file, and V1 checkpoints in shards."""
-    found: _Files = {}
+    files: _Files = {}
     passed_over: _Files = {}
     v1_names = set()
     for name in sorted(rest):
         shard = V1_SHARD.fullmatch(name)
         stem, shown = (shard[1], f"{shard[1]}-?????-of-{shard[3]}") if shard else (name, name)
-        if shown in found or not (every or _is_checkpoint_name(name, stem)):
+        if shown in files or not (every or _is_checkpoint_name(name, stem)):
             continue
         path = os.path.join(directory, name)
         verdict = _judge(path, stem, has_graph=f"{stem}.meta" in names)
         if verdict == "other":
             passed_over.setdefault(shown, (name, True))
             continue
-        found[shown] = (name, verdict != "maybe")
+        files[shown] = (name, verdict != "maybe")
         if verdict == "v1":
             v1_names.add(without_numbers(shown))
     for shown, file in passed_over.items():
         if without_numbers(shown) in v1_names:
-            found.setdefault(shown, file)
-    return found
+            files.setdefault(shown, file)
+    return files
 
 
 def _is_checkpoint_name(name: str, stem: str) -> bool:
@@ -362,10 +369,10 @@ def _is_checkpoint_name(name: str, stem: str) -> bool:
 
 
 def _judge(path: str, stem: str, *, has_graph: bool) -> Literal["v1", "claimed", "maybe", "other"]:
-    """Return what to make of a file: a V1 checkpoint, or one that has to be opened, or neither.
+    """Return the kind of a file by its name, first and last bytes.
 
-    `stem` is its name without the number of a shard; `has_graph` says that `STEM.meta` is there.
-    A file that is "maybe" a checkpoint is passed over if opening it shows that it is none.
+    `stem` is its name without the number of a shard; `has_graph` says that there is a `STEM.meta`.
+    A file that is "maybe" a checkpoint is passed over if opening it shows that it is not.
     """
     name = os.path.basename(path)
     claimed = _CLAIM.fullmatch(stem) is not None or (has_graph and "." not in stem)

@@ -1,4 +1,4 @@
-"""Fingerprints of checkpoints: whether files have changed since, without opening them."""
+"""Fingerprints of checkpoints, which show whether files have changed, without opening them."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from hashlib import sha256
 from bninspect.errors import ReadProblem
 from bninspect.locate.trainings import identity
 from bninspect.model.filenames import ALL_V1_SHARDS, SAVED_MODEL
-from bninspect.model.target import Found, Target
+from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage.filesystem import stamp_of
 from bninspect.storage.urls import is_url
 
 
-def fingerprint_of(found: Found) -> str | None:
-    """Return 16 hex digits, made of a checkpoint's place and of its files' sizes and times.
+def fingerprint_of(location: CheckpointLocation) -> str | None:
+    """Return 16 hex digits, made of a checkpoint's real path and of its files' sizes and times.
 
-    The files are those that every save writes anew: the ones that lead to the others (an index, a
-    map, a first shard, a graph), and the data where it is one file. None if it cannot be opened.
+    The files are those that every save writes: the ones that name the others (an index, a map, a
+    first shard, a graph), and the data if it is one file. None if it cannot be opened.
     """
-    if found.target is None or found.target.kind == "directory":
+    if location.target is None or location.target.kind == "directory":
         return None
     try:
-        place = identity(found)
+        identity_ = identity(location)
     except ReadProblem:  # a server does not answer
         return None
     stamps = []
-    for file in _files(found.target):
+    for file in _files(location.target):
         stamp = stamp_of(file)
         if stamp is not None:
             # Without the inode, which a copy or another mount changes; an object has a version.
             stamps.append((os.path.basename(file), stamp[1 if is_url(file) else 2 :]))
     if not stamps:
         return None
-    text = repr((place, stamps)).encode("utf-8", "surrogatepass")
+    text = repr((identity_, stamps)).encode("utf-8", "surrogatepass")
     return sha256(text).hexdigest()[:16]
 
 

@@ -1,7 +1,6 @@
 """From one path to one checkpoint: a prefix, any file of a checkpoint, or a training directory.
 
-A path that names several checkpoints (a pattern, a directory of models) is the matter of
-`discover`.
+`discover` handles paths that name several checkpoints (a pattern, a directory of models).
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def locate(path: str) -> Target:
 
 
 def as_typed(path: str, problem: ReadProblem) -> ReadProblem:
-    """Return a problem about the typed path, where a file was only tried that nobody has named."""
+    """Return the problem with the typed path instead of a path that was only tried."""
     tried = (path + ".index", *(os.path.join(path, name) for name in (STATE_FILE, SAVED_MODEL)))
     if is_url(path) and problem.path in tried and not isinstance(problem, UnknownFormat):
         return type(problem)(path, problem.message, problem.hint)
@@ -98,7 +97,7 @@ def _namesake(prefix: str) -> tuple[str, ...]:
 
 
 def _locate_by_name(path: str) -> Target:
-    """Return what a file that stands for its directory names: a state file, a SavedModel's file."""
+    """Return the checkpoint of a file that stands for its directory: a state file, a SavedModel."""
     directory, name = os.path.split(path)
     if filesystem.exists(checkpoint_of(path)) and name != STATE_FILE:
         return Target("saved-model", directory or ".")
@@ -130,14 +129,11 @@ def _is_state(path: str) -> bool:
 
 
 def _missing(path: str) -> ReadProblem:
-    """Return the error for a path where nothing is.
-
-    It may be out of reach, or be the prefix of shards whose index is missing.
-    """
-    for place in (path,) if filesystem.stands_alone(path) else (path, path + ".index"):
-        if (error := filesystem.out_of_reach(place)) is not None:
+    """Return the error for a path without a file: not found, out of reach, or without an index."""
+    for tried in (path,) if filesystem.stands_alone(path) else (path, path + ".index"):
+        if (error := filesystem.out_of_reach(tried)) is not None:
             return filesystem.problem_of(error) or NotFound(
-                place,
+                tried,
                 f"it cannot be reached ({error.strerror or error})",
                 "Check the path, and the permissions of the directories in it.",
             )

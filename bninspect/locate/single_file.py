@@ -1,4 +1,4 @@
-"""The checkpoint that one file is, or is a part of. The file's content tells, not its name.
+"""The checkpoint that one file is, or is a part of, by the file's content and not its name.
 
 A `.keras` file may be plain HDF5, a `model.ckpt` a PyTorch pickle, a `.h5` a web page.
 """
@@ -85,9 +85,9 @@ def _cut_short(path: str) -> ReadProblem:
 
 
 def _has_user_block(path: str) -> bool:
-    """Return whether an HDF5 file begins behind bytes of another program (MATLAB puts 512 there).
+    """Return whether an HDF5 file begins after bytes of another program (MATLAB: 512 bytes).
 
-    On a server each place to look at is a request, so there the name must claim HDF5.
+    On a server each offset that is tried is a request, so there the name must claim HDF5.
     """
     if is_url(path) and not path.lower().endswith((".h5", ".hdf5")):
         return False
@@ -118,7 +118,7 @@ def _read_map(path: str) -> bytes:
 
 
 def _without_index(path: str, prefix: str) -> Target:
-    """Return the V1 checkpoint whose graph `path` is: V2 has an index, which is not there."""
+    """Return the V1 checkpoint whose graph is `path`: a V2 checkpoint would have an index."""
     if path.endswith(".meta") and (slices := locate_v1(prefix)):
         return slices
     raise Incomplete(
@@ -146,14 +146,14 @@ def locate_v1(prefix: str, list_shards: ShardCounts | None = None) -> Target | N
     prefix, wanted = (pattern[1], pattern[2]) if pattern else (prefix, "")
     directory, name = os.path.split(prefix)
     counts = (list_shards or shard_counts)(directory).get(name, ())
-    places = [f"{prefix}-?????-of-{count}" for count in sorted(counts) if wanted in ("", count)]
-    if len(places) > 1:
+    paths = [f"{prefix}-?????-of-{count}" for count in sorted(counts) if wanted in ("", count)]
+    if len(paths) > 1:
         raise NotFound(
             prefix,
-            f"shards of {len(places)} checkpoints of this name are in this directory",
-            f"Name one of them: {', '.join(places)}.",
+            f"shards of {len(paths)} checkpoints of this name are in this directory",
+            f"Name one of them: {', '.join(paths)}.",
         )
-    return Target("tensor-slices", places[0]) if places else None
+    return Target("tensor-slices", paths[0]) if paths else None
 
 
 def shard_counts(directory: str) -> dict[str, set[str]]:

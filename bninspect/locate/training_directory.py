@@ -1,8 +1,8 @@
 """The checkpoints of a training directory, as its state file names them.
 
 A Saver that is given an absolute prefix writes absolute names. Such a name means a checkpoint in
-this directory whenever there is one: the directory may be typed relative or through a link, it may
-have been moved to another machine, or be a copy whose original still exists.
+this directory if there is one of its name: the directory may be typed relative or through a link,
+it may have been moved to another machine, or be a copy whose original still exists.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bninspect.storage.urls import is_url
 class NamedCheckpoints:
     """The checkpoints that the state file of `directory` names, under the path that was typed.
 
-    `names` are all that it names. Raises a `ReadProblem` where a server does not answer.
+    `names` are all that it names. Raises a `ReadProblem` if a server does not answer.
     """
 
     def __init__(self, directory: str, names: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class NamedCheckpoints:
         return next(filter(None, map(self._locate_prefix, self._prefixes(name))), None)
 
     def is_there(self, name: str) -> bool:
-        """Return whether there is a checkpoint where `name` says, in this directory or not."""
+        """Return whether there is a checkpoint at the path `name`, in this directory or not."""
         try:
             return "\0" not in name and self._locate_prefix(self._meant(name)) is not None
         except ReadProblem:
@@ -62,7 +62,7 @@ class NamedCheckpoints:
         return _is_far(folder) and self._folder_in(folder) is None
 
     def _prefixes(self, name: str) -> list[str]:
-        """Return where to look for a checkpoint, in this order."""
+        """Return the prefixes at which a checkpoint may be, in the order to try them."""
         meant, namesake = self._meant(name), self._namesake(name)
         if not self.leads_out(name):
             return list(dict.fromkeys((meant, namesake)))
@@ -71,7 +71,7 @@ class NamedCheckpoints:
         return [namesake, meant]
 
     def _meant(self, name: str) -> str:
-        """Return the path that a name stands for; below this directory under the typed path."""
+        """Return the path of a name; below this directory, by the typed path."""
         if is_url(self._directory):
             below = name.removeprefix(os.path.join(self._directory, ""))
             return name if _leads_away(below) else filesystem.named_in(self._directory, below)
@@ -88,30 +88,30 @@ class NamedCheckpoints:
     def _find_folder(self, folder: str) -> str | None:
         """Return a folder relative to this directory, whatever path leads to it; None if outside.
 
-        Compares what the paths lead to: one of them may be a link or a mount of the other.
+        Compares the directories, not the paths: one may be a link or a mount of the other.
         """
-        place = os.path.join(self._directory or ".", folder)
+        path = os.path.join(self._directory or ".", folder)
         try:
             home = filesystem.directory_identity(self._directory or ".")
-            if filesystem.directory_identity(place) == home:
+            if filesystem.directory_identity(path) == home:
                 return ""
         except OSError:
-            pass  # the real paths still tell
+            pass  # compare the real paths
         home = filesystem.real_path(self._directory or ".")
-        below = os.path.relpath(filesystem.real_path(place), home)
+        below = os.path.relpath(filesystem.real_path(path), home)
         if below == ".":
             return ""
         return None if below.split("/")[0] == ".." else below
 
     @cached_property
     def _originals(self) -> set[str]:
-        """The named folders that this directory is a copy of: it has one of their checkpoints."""
+        """Return the named folders of which this directory is a copy: it has their checkpoints."""
         try:
-            here = {checkpoint_of(name) for name in filesystem.names_in(self._directory)}
+            own = {checkpoint_of(name) for name in filesystem.names_in(self._directory)}
         except OSError:
             return set()
         places = map(os.path.split, self._names)
-        return {folder for folder, name in places if folder and checkpoint_of(name) in here}
+        return {folder for folder, name in places if folder and checkpoint_of(name) in own}
 
     def _locate_prefix(self, prefix: str) -> Target | None:
         if filesystem.exists(prefix + ".index"):
@@ -147,16 +147,16 @@ def locate_latest(directory: str, state_file: str) -> Target:
         hint = "Give the checkpoint's prefix instead of the directory."
         return newest_or(directory, "", UnknownFormat(state_file, fault, hint))
     named = NamedCheckpoints(directory, names)
-    found = named.locate(latest)
+    target = named.locate(latest)
     is_there = named.is_there(latest)
-    if found is not None and is_there and not named.leads_out(latest):
-        return _with_note(found, f"{state_file} names {found.path}")
+    if target is not None and is_there and not named.leads_out(latest):
+        return _with_note(target, f"{state_file} names {target.path}")
     where = "which is outside of this directory" if is_there else "which is not there"
-    if found is None:
+    if target is None:
         hint = "Give the prefix of a checkpoint that is there."
         fault = f"it names {latest}, {where}"
         return newest_or(directory, latest, Incomplete(state_file, fault, hint))
-    return _with_note(found, f"{state_file} names {latest}, {where}; opened {found.path}")
+    return _with_note(target, f"{state_file} names {latest}, {where}; opened {target.path}")
 
 
 def _with_note(target: Target, note: str) -> Target:
@@ -202,8 +202,8 @@ def _newest(directory: str, named: str) -> Target | None:
         path = os.path.join(directory, stems[stem])
         if PART.fullmatch(path):
             return Target("tensor-bundle", os.path.join(directory, stem))
-        if found := _v1_file(path, claimed=_without_step(stem) == wanted):
-            return found
+        if target := _v1_file(path, claimed=_without_step(stem) == wanted):
+            return target
     return None
 
 

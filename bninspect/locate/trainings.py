@@ -1,4 +1,4 @@
-"""Which paths lead to one checkpoint, and which checkpoints form one training. Decided only here.
+"""Identity of checkpoints and of trainings, which is decided only here.
 
 A training writes its checkpoints into one directory, under names that differ in numbers alone
 (`model.ckpt-200`, `model.ckpt-400`), or one each into directories whose names do (`epoch_1/m.h5`,
@@ -14,48 +14,48 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bninspect.model.filenames import SAVED_MODEL, without_numbers
-from bninspect.model.target import Found, Training
+from bninspect.model.target import CheckpointLocation, Training
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
 
 
-def identity(found: Found) -> str:
+def identity(location: CheckpointLocation) -> str:
     """Return a text that is the same for every path that leads to this checkpoint."""
-    if found.target is None:
-        # Of URLs: a bucket that is missing is a problem of each of them.
-        path = found.path
-        if found.problem is not None and not is_url(path):
-            path = found.problem.path
+    if location.target is None:
+        # A missing bucket is a problem of each URL in it.
+        path = location.path
+        if location.problem is not None and not is_url(path):
+            path = location.problem.path
         return f"problem:{path}"
-    if found.target.kind != "tensor-bundle":
-        return filesystem.real_path(found.target.path)
-    directory, name = os.path.split(found.target.path)
+    if location.target.kind != "tensor-bundle":
+        return filesystem.real_path(location.target.path)
+    directory, name = os.path.split(location.target.path)
     directory = filesystem.real_path(directory or ".")
     parent, base = os.path.split(directory)
     if name == base == "variables" and filesystem.exists(os.path.join(parent, SAVED_MODEL)):
         return parent
-    # Not the real path of the index: a link to that alone is no second name of the checkpoint.
+    # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
     return os.path.join(directory, name)
 
 
-def with_trainings(found: Iterable[Found]) -> list[Found]:
+def with_trainings(locations: Iterable[CheckpointLocation]) -> list[CheckpointLocation]:
     """Return `found`, each with the training it belongs to.
 
-    None is kept for what cannot be opened, and for SavedModels: these are exports (`export/1`,
-    `export/2`), which no training writes one after the other.
+    It is None for locations that cannot be opened, and for SavedModels: these are exports
+    (`export/1`, `export/2`), which no training writes one after the other.
     """
-    found = list(found)
-    places = [os.path.split(identity(item)) for item in found]
-    series = _series(Counter(folder for folder, _ in places))
+    locations = list(locations)
+    identities = [os.path.split(identity(item)) for item in locations]
+    series = _series(Counter(folder for folder, _ in identities))
     return [
         item
         if item.target is None or item.target.kind == "saved-model"
         else replace(item, training=Training(series[folder], without_numbers(name)))
-        for item, (folder, name) in zip(found, places, strict=True)
+        for item, (folder, name) in zip(locations, identities, strict=True)
     ]
 
 
-def training_folders(path: str, found: Sequence[Found]) -> list[str]:
+def training_folders(path: str, locations: Sequence[CheckpointLocation]) -> list[str]:
     """Return a folder of each training, if `path` names the checkpoints of several; else nothing.
 
     Two checkpoints directly in the directory make it that of one training, whose exports and best
@@ -65,7 +65,7 @@ def training_folders(path: str, found: Sequence[Found]) -> list[str]:
     counts: Counter[str] = Counter()
     shown: dict[str, str] = {}
     directly_written = 0
-    for item in found:
+    for item in locations:
         if item.target is not None:
             folder = os.path.dirname(identity(item))
             counts[folder] += 1
@@ -80,7 +80,7 @@ def training_folders(path: str, found: Sequence[Found]) -> list[str]:
 
 
 def _series(counts: Mapping[str, int]) -> dict[str, str]:
-    """Return for each folder what identifies its training: itself, or the series it is part of.
+    """Return for each folder the identity of its training: the folder, or the series it is in.
 
     Folders beside each other form a series if their names differ in numbers alone, and each holds
     one checkpoint. `counts` has the number of checkpoints in each folder.

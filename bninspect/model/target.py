@@ -44,8 +44,8 @@ class Training(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
-    """One checkpoint that a typed path names; `path` names this one alone.
+class CheckpointLocation:
+    """The location of one checkpoint; `path` is the one to type for it.
 
     `problem` says why there is no `target`. `claimed` says that its name or its directory marks it
     as a checkpoint; otherwise it is skipped if its content is something else. `training` is None

@@ -1,4 +1,4 @@
-"""The run of `compare`: the checkpoints of one training, each with the one before it."""
+"""The run of `compare`: the checkpoints of one training, each compared with the previous one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bninspect.config.model import Config
 from bninspect.errors import UsageProblem
 from bninspect.locate.trainings import training_folders, with_trainings
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.opening import find_checkpoints
 from bninspect.runs.order import oldest_first
 from bninspect.runs.paths import PathName, begin_run, expand_paths
@@ -30,9 +30,9 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
 
     typed = begin_run(paths)
     known = {path: find_checkpoints(path, every=True) for path in typed}
-    for path, found in known.items():
-        _refuse_several_trainings(path, found)
-        known[path] = oldest_first(with_trainings(found), config.engine)
+    for path, locations in known.items():
+        _refuse_several_trainings(path, locations)
+        known[path] = oldest_first(with_trainings(locations), config.engine)
     everything = replace(config, all_checkpoints=True)
     reports = tuple(examine_all(expand_paths(typed, everything, known), everything, ()))
     readable = sum(report.error is None for report in reports)
@@ -48,9 +48,9 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     return compare_checkpoints(reports)
 
 
-def _refuse_several_trainings(path: str, found: Sequence[Found]) -> None:
+def _refuse_several_trainings(path: str, locations: Sequence[CheckpointLocation]) -> None:
     """Raise `UsageProblem` if a directory or pattern stands for more than one training."""
-    folders = training_folders(path, found)
+    folders = training_folders(path, locations)
     if len(folders) > 1:
         raise UsageProblem(
             f"compare takes the checkpoints of one training, but {path} holds those of"

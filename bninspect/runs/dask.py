@@ -20,7 +20,7 @@ from typing import Any
 from bninspect._version import __version__
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.model.report import CheckpointReport
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.wording import listed
 
 # Seconds: for a scheduler to answer, and for a cluster without workers to get one.
@@ -114,15 +114,17 @@ class ClusterPool:
 
     def map(
         self,
-        examine: Callable[[Sequence[Found]], Iterable[CheckpointReport]],
-        portions: Iterable[Sequence[Found]],
+        examine: Callable[[Sequence[CheckpointLocation]], Iterable[CheckpointReport]],
+        portions: Iterable[Sequence[CheckpointLocation]],
     ) -> Iterator[CheckpointReport]:
         """Yield the reports of all portions, in the order of the portions.
 
         Raises what `examine` raised in a worker, and `BninspectError` if the cluster fails.
         """
         remaining = deque(portions)
-        waiting: deque[tuple[Sequence[Found], Future[list[CheckpointReport]]]] = deque()
+        waiting: deque[tuple[Sequence[CheckpointLocation], Future[list[CheckpointReport]]]] = (
+            deque()
+        )
         while remaining or waiting:
             while remaining and len(waiting) < _AHEAD * self._worker_count():
                 portion = remaining.popleft()
@@ -149,9 +151,9 @@ class ClusterPool:
             versions["the scheduler"] = error
         for place, version in versions.items():
             if version != __version__:
-                found = f"bninspect {version}" if isinstance(version, str) else "no bninspect"
+                installed = f"bninspect {version}" if isinstance(version, str) else "no bninspect"
                 raise BninspectError(
-                    f"--scheduler {self._address}: {place} has {found}, but this is"
+                    f"--scheduler {self._address}: {place} has {installed}, but this is"
                     f" {__version__}. Install the same version on the scheduler and on all workers."
                 )
 
@@ -164,7 +166,7 @@ class ClusterPool:
         return max(1, self._workers)
 
     def _result(
-        self, future: Future[list[CheckpointReport]], portion: Sequence[Found]
+        self, future: Future[list[CheckpointReport]], portion: Sequence[CheckpointLocation]
     ) -> list[CheckpointReport]:
         """Wait for the reports of a portion, as long as there are workers."""
         from distributed import KilledWorker
@@ -204,7 +206,8 @@ class ClusterPool:
 
 
 def _examine_all(
-    examine: Callable[[Sequence[Found]], Iterable[CheckpointReport]], portion: Sequence[Found]
+    examine: Callable[[Sequence[CheckpointLocation]], Iterable[CheckpointReport]],
+    portion: Sequence[CheckpointLocation],
 ) -> list[CheckpointReport]:
     """Return the reports of a portion; runs in a worker."""
     return list(examine(portion))

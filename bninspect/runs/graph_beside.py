@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class GraphBeside:
     """The graphs of one checkpoint; `notes` are sentences about them.
 
-    A graph that cannot be read proves nothing, and a note says so.
+    If a graph cannot be read, a note says so, and it counts as missing.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -28,24 +28,24 @@ class GraphBeside:
 
     def search_layers(self, patterns: Patterns) -> list[BNLayer]:
         """Return the BN layers by names, and by the graph if names may not find all."""
-        found = search_layers(self._checkpoint, patterns)
-        graphs = self._read() if found.may_lack_some else ()
+        search = search_layers(self._checkpoint, patterns)
+        graphs = self._read() if search.may_lack_some else ()
         if not graphs:
-            return found.layers
+            return search.layers
         from bninspect.evidence.structure.layers import layers_by_structure, merge
 
         try:
-            merged = merge(found.layers, layers_by_structure(self._checkpoint, graphs))
+            merged = merge(search.layers, layers_by_structure(self._checkpoint, graphs))
         except ReadProblem as problem:
             self.notes += (str(problem),)
-            return found.layers
+            return search.layers
         self.notes += merged.notes
         return merged.layers if self._checkpoint.in_order else in_natural_order(merged.layers)
 
     def evidence_of(self, layers: Sequence[BNLayer]) -> Callable[[BNLayer], GraphEvidence | None]:
-        """Return a function that gives what the graph proves of one of `layers`.
+        """Return a function from one of `layers` to the evidence of the graph, or None.
 
-        The graph is read when it is called first.
+        The graph is read at its first call.
         """
         evidence: dict[str, GraphEvidence] | None = None
 
@@ -53,14 +53,16 @@ class GraphBeside:
             nonlocal evidence
             if evidence is None:
                 evidence = self._find_evidence(layers)
-            found = evidence.get(layer.name)
-            if found is None or any(update.run_by for update in found.updates):
-                return found
+            layer_evidence = evidence.get(layer.name)
+            if layer_evidence is None or any(update.run_by for update in layer_evidence.updates):
+                return layer_evidence
             if layer.since is None or layer.since.moved_before is None:
-                return found
+                return layer_evidence
             from bninspect.evidence.changes import moved_before_with
 
-            return found._replace(moved_before=moved_before_with(layer, self._checkpoint.graphs))
+            return layer_evidence._replace(
+                moved_before=moved_before_with(layer, self._checkpoint.graphs)
+            )
 
         return of
 
@@ -80,10 +82,12 @@ class GraphBeside:
         from bninspect.evidence.graph.layer_evidence import graph_evidence
 
         checkpoint = self._checkpoint
-        found = graph_evidence(graphs, layers, checkpoint.known_names, checkpoint.variables)
+        evidence = graph_evidence(graphs, layers, checkpoint.known_names, checkpoint.variables)
         beside = graphs[0].path
-        # A SavedModel's graph comes with its variables, under names of its own perhaps.
-        if beside.endswith(".meta") and not any(one.statistics for one in found.values()):
-            told = "has no variable by the name of a BN statistic here and proves nothing"
-            self.notes += (f"the graph beside it, {beside}, {told}: is it of another model?",)
-        return found
+        # The graph of a SavedModel belongs to its variables, even if its names differ.
+        if beside.endswith(".meta") and not any(
+            layer_evidence.statistics for layer_evidence in evidence.values()
+        ):
+            fault = "has no variable by the name of a BN statistic here and proves nothing"
+            self.notes += (f"the graph beside it, {beside}, {fault}: is it of another model?",)
+        return evidence

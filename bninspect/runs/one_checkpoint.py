@@ -24,14 +24,14 @@ from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
 from bninspect.model.report import CheckpointReport, Earlier
 from bninspect.model.rule import Rule, RuleContext
-from bninspect.model.target import Found, Target
+from bninspect.model.target import CheckpointLocation, Target
 from bninspect.rules import apply_rules, not_judged
 from bninspect.runs.graph_beside import GraphBeside
 from bninspect.runs.read_layers import (
     may_be_stuck,
     prefetch_evidence,
     prefetch_values,
-    read_what_is_there,
+    read_what_can_be_read,
     with_training,
     with_values,
 )
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def examine(
-    found: Found,
+    location: CheckpointLocation,
     config: Config,
     rules: tuple[Rule, ...] | None,
     *,
@@ -52,15 +52,15 @@ def examine(
 ) -> CheckpointReport:
     """Return the report of one checkpoint; with `rules` None its values may be missing.
 
-    It is compared with `since`, which the user named; without that, with `previous`, the one before
-    it of its training by the names, if it is a later state of that.
+    It is compared with `since`, which the user named; without that, with `previous`, the previous
+    one of its training by the names, if it is a later state of that.
     """
-    path = found.path
+    path = location.path
     try:
         try:
-            return _read(found, config, rules, since=since, previous=previous)
-        except Overwritten:  # perhaps by a training that has finished writing it now
-            return _read(found, config, rules, since=since, previous=previous)
+            return _read(location, config, rules, since=since, previous=previous)
+        except Overwritten:  # a training may have finished writing it by now
+            return _read(location, config, rules, since=since, previous=previous)
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
     except MemoryError:
@@ -71,7 +71,7 @@ def examine(
 
 
 def _read(
-    found: Found,
+    location: CheckpointLocation,
     config: Config,
     rules: tuple[Rule, ...] | None,
     *,
@@ -79,21 +79,21 @@ def _read(
     previous: CheckpointReport | None,
 ) -> CheckpointReport:
     """Return the report of one checkpoint; raises `Overwritten` if its files changed meanwhile."""
-    target = _located(found)
-    # Values that are not finite are findings (BN301): numpy need not warn of them.
+    target = _located(location)
+    # Values that are not finite are findings (BN301): numpy need not warn about them.
     with (
         filesystem.unchanged(target.path),
-        open_target(found.path, target, config.engine, verify=config.verify) as checkpoint,
+        open_target(location.path, target, config.engine, verify=config.verify) as checkpoint,
         np.errstate(all="ignore"),
     ):
-        report = _inspect(found.path, checkpoint, config, rules, since=since, previous=previous)
-        return replace(report, training=found.training)
+        report = _inspect(location.path, checkpoint, config, rules, since=since, previous=previous)
+        return replace(report, training=location.training)
 
 
-def _located(found: Found) -> Target:
-    if found.target is None:
-        raise found.problem or ReadProblem(found.path, "cannot be read", "Check the path.")
-    return found.target
+def _located(location: CheckpointLocation) -> Target:
+    if location.target is None:
+        raise location.problem or ReadProblem(location.path, "cannot be read", "Check the path.")
+    return location.target
 
 
 def _inspect(
@@ -129,7 +129,7 @@ def _inspect(
     except Incomplete as problem:
         if rules is not None:
             raise
-        step, layers, missing = read_what_is_there(checkpoint, layers)
+        step, layers, missing = read_what_can_be_read(checkpoint, layers)
         notes = (*notes, f"{missing}: {problem}")
     comparison = _compare(layers, step, since, previous)
     layers = comparison.layers
@@ -197,8 +197,8 @@ def _compare(
     if since is not None:
         notes = (*notes, *changes.contradictions(layers, step, since))
     compared = sum(map(changes.is_compared, layers))
-    told = Earlier(earlier.path, earlier.step, compared, is_named=since is not None)
-    return _Comparison(layers, notes, told, before)
+    described = Earlier(earlier.path, earlier.step, compared, is_named=since is not None)
+    return _Comparison(layers, notes, described, before)
 
 
 def _modes_of(

@@ -11,7 +11,7 @@ from bninspect.evidence.progress import read_step
 from bninspect.formats.opening import open_target
 from bninspect.locate.trainings import identity, with_trainings
 from bninspect.model.filenames import counters, natural_order
-from bninspect.model.target import Found, Training
+from bninspect.model.target import CheckpointLocation, Training
 
 if TYPE_CHECKING:
     from bninspect.model.checkpoint import Engine
@@ -23,32 +23,34 @@ def in_trainings(expanded: Sequence[ExpandedPath], engine: Engine) -> list[Expan
 
     The checkpoints of a training take the places that they had together.
     """
-    found = with_trainings(item for one in expanded for item in one.found)
-    for places in _by_training(found).values():
-        ordered = oldest_first([found[place] for place in places], engine)
+    locations = with_trainings(item for path in expanded for item in path.locations)
+    for places in _by_training(locations).values():
+        ordered = oldest_first([locations[place] for place in places], engine)
         for place, item in zip(places, ordered, strict=True):
-            found[place] = item
-    rest = iter(found)
-    return [one._replace(found=tuple(next(rest) for _ in one.found)) for one in expanded]
+            locations[place] = item
+    rest = iter(locations)
+    return [path._replace(locations=tuple(next(rest) for _ in path.locations)) for path in expanded]
 
 
-def _by_training(found: Sequence[Found]) -> dict[Training, list[int]]:
+def _by_training(locations: Sequence[CheckpointLocation]) -> dict[Training, list[int]]:
     places: dict[Training, list[int]] = {}
-    for place, item in enumerate(found):
+    for place, item in enumerate(locations):
         if item.training is not None:
             places.setdefault(item.training, []).append(place)
     return places
 
 
-def oldest_first(found: Sequence[Found], engine: Engine) -> list[Found]:
+def oldest_first(
+    locations: Sequence[CheckpointLocation], engine: Engine
+) -> list[CheckpointLocation]:
     """Return the checkpoints of one training in the order in which they were written.
 
-    The number that counts them in their names tells. Where names do not (they hold a metric as
-    well, or there are `best.h5` and `last.h5` beside `epoch-1.h5`) their stored steps do, if all
-    have one and no counted name contradicts; else they stay in natural order. An optimizer that was
-    made anew counts its steps from 0 again: then steps contradict the names, and names are right.
+    The order is that of the number that counts them in their names. If there is none (the names
+    hold a metric as well, or there are `best.h5` and `last.h5` beside `epoch-1.h5`), it is that of
+    the stored steps, if all have one and no counted name contradicts; else the natural order. The
+    steps of an optimizer that was created again start at 0: then the names are right.
     """
-    ordered = sorted(found, key=lambda item: natural_order(item.path))
+    ordered = sorted(locations, key=lambda item: natural_order(item.path))
     groups = [_counted(places, ordered) for places in _by_training(ordered).values()]
     if len(groups) == 1 and groups[0] is not None and len(groups[0]) == len(ordered):
         return [ordered[place] for place in groups[0]]
@@ -63,19 +65,19 @@ def _fall(steps: Sequence[int], places: Sequence[int]) -> bool:
     return any(steps[a] > steps[b] for a, b in pairwise(places))
 
 
-def _counted(places: Sequence[int], found: Sequence[Found]) -> list[int] | None:
+def _counted(places: Sequence[int], locations: Sequence[CheckpointLocation]) -> list[int] | None:
     """Return the places of one training in the order that its names count; None if they do not."""
-    numbers = counters([identity(found[place]) for place in places])
+    numbers = counters([identity(locations[place]) for place in places])
     if numbers is None:
         return None
     return [place for _, place in sorted(zip(numbers, places, strict=True))]
 
 
-def _stored_step(found: Found, engine: Engine) -> int | None:
-    if found.target is None:
+def _stored_step(location: CheckpointLocation, engine: Engine) -> int | None:
+    if location.target is None:
         return None
     try:
-        with open_target(found.path, found.target, engine) as checkpoint:
+        with open_target(location.path, location.target, engine) as checkpoint:
             return read_step(checkpoint)
     except ReadProblem:
-        return None  # examining it reports the problem
+        return None  # `examine` reports the problem

@@ -20,7 +20,7 @@ from bninspect.config.model import Config
 from bninspect.errors import BninspectError
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule, no_graph
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.rules import RULES, select_rules
 from bninspect.runs.dask import cluster_pool
 from bninspect.runs.processes import Portion, process_pool
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bninspect.model.checkpoint import Variable
     from bninspect.model.layer import BNLayer
 
-# How many checkpoints a worker gets at once: enough that sending them costs little.
+# The number of checkpoints that a worker gets at once: enough that sending them costs little.
 _PORTION = 8
 
 
@@ -72,9 +72,9 @@ class _Settings(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _begin_run(config: Config, _run: bytes) -> CheckpointReport | None:
-    """Clear the caches of the run before, once for each run in a worker; returns `read_since`.
+    """Clear the caches of the previous run, once per run in a worker; return `read_since`.
 
-    It is called with the first portion, since an error at the start of a worker could not be sent.
+    It is called with the first portion: an error at the start of a worker could not be sent.
     """
     run_scope.begin_run()
     return read_since(config)
@@ -90,14 +90,14 @@ class Pool(Protocol):
 
 
 def examine_in_parallel(
-    found: Sequence[Found], config: Config, rules: Rules, *, needs_layers: bool
+    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs_layers: bool
 ) -> Iterator[CheckpointReport]:
     """Yield the report of each of `found`, read by `config.jobs` processes or a Dask cluster.
 
     Raises `BninspectError` if a process dies or the cluster fails, a `ReadProblem` if `--since`
     cannot be read.
     """
-    portions = list(_portions(found, together=compares_with_previous(config, rules)))
+    portions = list(_portions(locations, together=compares_with_previous(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
     settings = _Settings(config, codes, needs_layers, os.urandom(8), __version__, secrets())
     pool: AbstractContextManager[Pool]
@@ -109,18 +109,18 @@ def examine_in_parallel(
         yield from workers.map(partial(_examine_portion, settings), portions)
 
 
-def _portions(found: Sequence[Found], *, together: bool) -> Iterator[Portion]:
+def _portions(locations: Sequence[CheckpointLocation], *, together: bool) -> Iterator[Portion]:
     """Yield a few checkpoints each; with `together` all of a training are in one portion."""
     if not together:
-        for start in range(0, len(found), _PORTION):
-            yield tuple(found[start : start + _PORTION])
+        for start in range(0, len(locations), _PORTION):
+            yield tuple(locations[start : start + _PORTION])
         return
-    last = {item.training: place for place, item in enumerate(found, 1) if item.training}
+    last = {item.training: place for place, item in enumerate(locations, 1) if item.training}
     start = end = 0
-    for done, item in enumerate(found, 1):
+    for done, item in enumerate(locations, 1):
         end = max(end, last[item.training] if item.training else done)
-        if done == end and (done - start >= _PORTION or done == len(found)):
-            yield tuple(found[start:end])
+        if done == end and (done - start >= _PORTION or done == len(locations)):
+            yield tuple(locations[start:end])
             start = end
 
 
@@ -154,9 +154,9 @@ def _portable(report: CheckpointReport) -> CheckpointReport:
 def _closed(layer: BNLayer) -> BNLayer:
     return replace(
         layer,
-        variables={role: _without_file(one) for role, one in layer.variables.items()},
-        helpers={name: _without_file(one) for name, one in layer.helpers.items()},
-        shadows={role: _without_file(one) for role, one in layer.shadows.items()},
+        variables={role: _without_file(variable) for role, variable in layer.variables.items()},
+        helpers={name: _without_file(variable) for name, variable in layer.helpers.items()},
+        shadows={role: _without_file(variable) for role, variable in layer.shadows.items()},
     )
 
 

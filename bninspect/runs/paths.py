@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from bninspect.config.model import Config
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.opening import find_checkpoints
 from bninspect.storage import run_scope
 from bninspect.storage.urls import strip_credentials
@@ -22,7 +22,7 @@ class ExpandedPath(NamedTuple):
     """
 
     path: str
-    found: tuple[Found, ...]
+    locations: tuple[CheckpointLocation, ...]
     must_hold_one: bool
 
 
@@ -33,37 +33,37 @@ def begin_run(paths: Iterable[PathName]) -> list[str]:
 
 
 def expand_paths(
-    paths: Sequence[str], config: Config, known: Mapping[str, list[Found]] | None = None
+    paths: Sequence[str],
+    config: Config,
+    known: Mapping[str, list[CheckpointLocation]] | None = None,
 ) -> list[ExpandedPath]:
     """Find the checkpoints that each path names; `known` holds those that were found before."""
-    listed = _listed(paths) if config.skip_unknown else {}
+    listed: Mapping[str, list[CheckpointLocation]] = {}
+    if config.skip_unknown:
+        from bninspect.locate.file_list import listed_files
+
+        listed = listed_files(paths)
     known = {**(known or {}), **listed}
     expanded = []
     seen: set[str] = set()
     for path in paths:
-        found = known.get(path)
-        if found is None:
-            found = find_checkpoints(path, every=config.all_checkpoints)
-        new = _unseen(found, seen) if len(paths) > 1 or len(found) > 1 else found
-        must_hold_one = path not in listed and len(new) == len(found)
+        locations = known.get(path)
+        if locations is None:
+            locations = find_checkpoints(path, every=config.all_checkpoints)
+        new = _unseen(locations, seen) if len(paths) > 1 or len(locations) > 1 else locations
+        must_hold_one = path not in listed and len(new) == len(locations)
         expanded.append(ExpandedPath(path, tuple(new), must_hold_one))
     return expanded
 
 
-def _unseen(found: Iterable[Found], seen: set[str]) -> list[Found]:
+def _unseen(locations: Iterable[CheckpointLocation], seen: set[str]) -> list[CheckpointLocation]:
     """Return the checkpoints that are not in `seen`, and add them to it."""
     from bninspect.locate.trainings import identity
 
     new = []
-    for item in found:
+    for item in locations:
         opened = identity(item)
         if opened not in seen:
             seen.add(opened)
             new.append(item)
     return new
-
-
-def _listed(paths: Sequence[str]) -> dict[str, list[Found]]:
-    from bninspect.locate.file_list import listed_files
-
-    return listed_files(paths)

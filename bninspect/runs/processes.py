@@ -1,8 +1,8 @@
 """Worker processes of this machine, each with one connection to the process that started it.
 
-A worker gets a portion of checkpoints only when it has sent the results of the one before, so that
-no two processes ever wait to write to each other. All of them end with the process that started
-them, however that ends.
+A worker gets a portion of checkpoints only when it has sent the results of the previous one, so
+that no two processes ever wait to write to each other. All workers end with the process that
+started them, however that ends.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NamedTuple
 
 from bninspect.errors import BninspectError
 from bninspect.model.report import CheckpointReport
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 
-Portion = Sequence[Found]
+Portion = Sequence[CheckpointLocation]
 Examine = Callable[[Portion], Iterable[CheckpointReport]]
 
-# The imports of a worker come from the places where this process has found them.
+# A worker imports from the directories from which this process has imported.
 _PROGRAM = "import sys; sys.path[:] = {!a}; from bninspect.runs.processes import serve; serve()"
-# How many portions each worker may be ahead of the one whose results come next.
+# The number of portions by which each worker may be ahead of the one whose results come next.
 _AHEAD = 4
 _FEWER = "perhaps for lack of memory; use fewer --jobs."
 
@@ -73,7 +73,11 @@ class ProcessPool:
                     if worker is None:
                         break
                     worker.begin(*waiting.popleft())
-                busy = {one.connection: one for one in self._workers if one.portion is not None}
+                busy = {
+                    worker.connection: worker
+                    for worker in self._workers
+                    if worker.portion is not None
+                }
                 for connection in wait(busy):
                     worker = busy[connection]  # type: ignore[index]
                     if worker.has_finished():
@@ -102,7 +106,7 @@ class ProcessPool:
 
 
 class _Worker:
-    """One worker process; `portion` is what it reads, None if it is idle."""
+    """One worker process; `portion` is what it is reading, None if it is idle."""
 
     def __init__(self, examine: Examine, lifeline: int) -> None:
         self.connection, theirs = Pipe()

@@ -20,20 +20,20 @@ from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence
 from bninspect.model.roles import Role
 
 
-def read_what_is_there(
+def read_what_can_be_read(
     checkpoint: Checkpoint, layers: Sequence[BNLayer]
 ) -> tuple[int | None, list[BNLayer], str]:
     """Return the step, the layers with the values that can be read, and a note on the others."""
     step = None
     with suppress(Incomplete):
         step = read_step(checkpoint)
-    there = [
-        replace(layer, variables=_there(layer.variables), shadows=_there(layer.shadows))
+    readable = [
+        replace(layer, variables=_readable(layer.variables), shadows=_readable(layer.shadows))
         for layer in layers
     ]
     read = [
         replace(layer, values=part.values, shadow_values=part.shadow_values)
-        for layer, part in zip(layers, with_values(there), strict=True)
+        for layer, part in zip(layers, with_values(readable), strict=True)
     ]
     total = sum(len(layer.variables) for layer in read)
     missing = total - sum(len(layer.values) for layer in read)
@@ -43,12 +43,12 @@ def read_what_is_there(
     return step, read, f"the values{of_some} are missing"
 
 
-def _there(variables: Mapping[Role, Variable]) -> dict[Role, Variable]:
+def _readable(variables: Mapping[Role, Variable]) -> dict[Role, Variable]:
     """Return those of some variables whose values can be read."""
-    return {role: variable for role, variable in variables.items() if _is_there(variable)}
+    return {role: variable for role, variable in variables.items() if _can_be_read(variable)}
 
 
-def _is_there(variable: Variable) -> bool:
+def _can_be_read(variable: Variable) -> bool:
     try:
         variable.read()
     except Incomplete:
@@ -89,7 +89,7 @@ def with_training(
 def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
     """Return the layers with the values of their members and shadows; raises a `ReadProblem`.
 
-    What was never written has no values (BN204).
+    Variables that were never written have no values (BN204).
     """
     measured = iter(
         measure(

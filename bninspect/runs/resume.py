@@ -20,7 +20,7 @@ from bninspect.locate.fingerprint import fingerprint_of
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Earlier, Finding
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.opening import find_checkpoints
 from bninspect.rules import RULES, select_rules
 from bninspect.verdicts.baseline import read_baseline
@@ -45,7 +45,7 @@ def settings_of(config: Config) -> str:
         "patterns": [(role, expression.pattern) for role, expression in config.patterns],
         "all checkpoints": config.all_checkpoints,
         "engine": config.engine,
-        "since": [(one.path, fingerprint_of(one)) for one in since],
+        "since": [(location.path, fingerprint_of(location)) for location in since],
         "severity": config.severity,
         "suppress": [(item.layer, item.rules, item.reason, str(item.expires)) for item in holding],
         "baseline": None if config.baseline is None else sorted(known),
@@ -75,20 +75,20 @@ class Results:
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
 
-    def are_valid(self, found: Sequence[Found], *, together: bool) -> list[bool]:
+    def are_valid(self, locations: Sequence[CheckpointLocation], *, together: bool) -> list[bool]:
         """Return for each checkpoint whether there is a valid result.
 
         With `together`, where each is compared with the one before it of its training, the results
         of a training are all valid or none is.
         """
-        valid = [self._is_valid(item) for item in found]
+        valid = [self._is_valid(item) for item in locations]
         if together:
-            pairs = list(zip(found, valid, strict=True))
+            pairs = list(zip(locations, valid, strict=True))
             stale = {item.training for item, is_valid in pairs if item.training and not is_valid}
             valid = [is_valid and item.training not in stale for item, is_valid in pairs]
         return valid
 
-    def _is_valid(self, item: Found) -> bool:
+    def _is_valid(self, item: CheckpointLocation) -> bool:
         line = self._lines.get(item.path)
         return line is not None and line[1] == fingerprint_of(item)
 

@@ -15,7 +15,7 @@ from bninspect.config.model import Config
 from bninspect.errors import NotFound, UnknownFormat, UsageProblem
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.rule import Rule
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.rules import require_rules, select_rules
 from bninspect.runs.paths import ExpandedPath, PathName, begin_run, expand_paths
 from bninspect.runs.sequential import (
@@ -50,13 +50,15 @@ def check_paths(
     expanded = expand_paths(begin_run(paths), config)
     notes: tuple[str, ...] = ()
     if compares_with_previous(config, rules):
-        expanded = _in_trainings(expanded, config)
+        from bninspect.runs.order import in_trainings
+
+        expanded = in_trainings(expanded, config.engine)
     elif config.since is None and needs_earlier(rules):
         notes = tuple(_notes_on_steps(expanded))
     triage = _triage(rules, config)
     collector = _Collector(observer, triage)
     if observer is not None:
-        observer.begin(sum(len(one.found) for one in expanded))
+        observer.begin(sum(len(path.locations) for path in expanded))
     is_interrupted = False
     try:
         needs_layers = observer is None or observer.needs_layers
@@ -86,14 +88,14 @@ def _rules_of(config: Config) -> tuple[Rule, ...]:
 
 def _notes_on_steps(expanded: Sequence[ExpandedPath]) -> Iterator[str]:
     """Yield a note if several checkpoints look like steps of one training."""
-    found = [item for one in expanded for item in one.found]
-    if len(found) < 2:
+    locations = [item for path in expanded for item in path.locations]
+    if len(locations) < 2:
         return
     from bninspect.locate.trainings import with_trainings
 
     counts: Counter[Any] = Counter()
     first: dict[Any, str] = {}
-    for item in with_trainings(found):
+    for item in with_trainings(locations):
         if item.training is not None:
             counts[item.training] += 1
             first.setdefault(item.training, item.path)
@@ -117,7 +119,7 @@ class _Collector:
         self.items: list[CheckpointReport] = []
 
     def add(self, item: CheckpointReport) -> None:
-        """Keep a report, or what the observer leaves of it."""
+        """Keep a report; with an observer, without its layers."""
         if self._triage is not None:
             item = self._triage.sort(item)
         if self._observer is not None:
@@ -128,7 +130,7 @@ class _Collector:
         self.items.append(item)
 
     def _stand_in(self, item: CheckpointReport) -> CheckpointReport:
-        """Return one report for all that count the same, so that a long run holds only a few."""
+        """Return one report for all with the same counts, so that a long run keeps only a few."""
         key = (
             item.error is None,
             item.layer_count,
@@ -151,12 +153,6 @@ def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
     from bninspect.verdicts.triage import Triage
 
     return Triage(rules, config)
-
-
-def _in_trainings(expanded: Sequence[ExpandedPath], config: Config) -> list[ExpandedPath]:
-    from bninspect.runs.order import in_trainings
-
-    return in_trainings(expanded, config.engine)
 
 
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:
@@ -196,14 +192,15 @@ def examine_all(
 ) -> Iterator[CheckpointReport]:
     """Yield the report of each checkpoint, in the order of the paths; results are reused.
 
-    A file that neither its name nor its place calls a checkpoint is left out if it is none. Unless
-    `needs_layers` the reports may be without layers. Raises a `ReadProblem` for `--since`.
+    A file that neither its name nor its directory marks as a checkpoint is left out if it is not
+    one. Unless `needs_layers`, the reports may have no layers. Raises a `ReadProblem` for
+    `--since`.
     """
-    found = [item for one in expanded for item in one.found]
-    reports = _examine_or_reuse(found, config, rules, results, needs_layers=needs_layers)
+    locations = [item for path in expanded for item in path.locations]
+    reports = _examine_or_reuse(locations, config, rules, results, needs_layers=needs_layers)
     for path in expanded:
         is_empty = path.must_hold_one
-        for item, report in zip(path.found, reports, strict=False):  # takes no report too many
+        for item, report in zip(path.locations, reports, strict=False):  # takes no report too many
             if item.claimed or not isinstance(report.error, UnknownFormat):
                 is_empty = False
                 yield report
@@ -214,19 +211,19 @@ def examine_all(
 
 
 def _examine_or_reuse(
-    found: Sequence[Found],
+    locations: Sequence[CheckpointLocation],
     config: Config,
     rules: Rules,
     results: Results | None,
     *,
     needs_layers: bool,
 ) -> Iterator[CheckpointReport]:
-    """Yield the report of each checkpoint, from `results` where they hold a valid one."""
+    """Yield the report of each checkpoint, from `results` if they hold a valid one."""
     if results is None:
-        yield from _examine(found, config, rules, needs_layers=needs_layers)
+        yield from _examine(locations, config, rules, needs_layers=needs_layers)
         return
-    is_valid = results.are_valid(found, together=compares_with_previous(config, rules))
-    pairs = list(zip(found, is_valid, strict=True))
+    is_valid = results.are_valid(locations, together=compares_with_previous(config, rules))
+    pairs = list(zip(locations, is_valid, strict=True))
     remaining = [item for item, valid in pairs if not valid]
     reports = _examine(remaining, config, rules, needs_layers=needs_layers)
     for item, valid in pairs:
@@ -234,10 +231,10 @@ def _examine_or_reuse(
 
 
 def _examine(
-    found: Sequence[Found], config: Config, rules: Rules, *, needs_layers: bool
+    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs_layers: bool
 ) -> Iterator[CheckpointReport]:
-    if config.scheduler is not None or (config.jobs > 1 and len(found) > 1):
+    if config.scheduler is not None or (config.jobs > 1 and len(locations) > 1):
         from bninspect.runs.parallel import examine_in_parallel
 
-        return examine_in_parallel(found, config, rules, needs_layers=needs_layers)
-    return examine_sequentially(found, config, rules, read_since(config))
+        return examine_in_parallel(locations, config, rules, needs_layers=needs_layers)
+    return examine_sequentially(locations, config, rules, read_since(config))

@@ -1,4 +1,4 @@
-"""Reading checkpoints one after the other, each compared with an earlier one if that is asked."""
+"""Reading checkpoints one after the other, each compared with an earlier one if asked for."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ from bninspect.config.model import Config
 from bninspect.errors import NotFound
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule
-from bninspect.model.target import Found, Training
+from bninspect.model.target import CheckpointLocation, Training
 from bninspect.opening import find_checkpoints
 from bninspect.runs.one_checkpoint import examine
 from bninspect.storage.urls import strip_credentials
 
-# None where layers are listed without their values being required.
+# None if layers are only listed, for which their values need not be readable.
 Rules = tuple[Rule, ...] | None
 
 
 def examine_sequentially(
-    found: Iterable[Found], config: Config, rules: Rules, since: CheckpointReport | None
+    locations: Iterable[CheckpointLocation],
+    config: Config,
+    rules: Rules,
+    since: CheckpointReport | None,
 ) -> Iterator[CheckpointReport]:
     """Yield the report of each checkpoint, compared with `since`.
 
-    Where the run follows trainings, `found` must be in their order: each checkpoint is then
-    compared with the one before it of its training, unless there is a `since`.
+    If the run follows trainings, `locations` must be in their order: each checkpoint is then
+    compared with the previous one of its training, unless there is a `since`.
     """
     follows = compares_with_previous(config, rules)
     since = since if needs_earlier(rules) else None
     latest: dict[Training, CheckpointReport] = {}
-    for item in found:
+    for item in locations:
         previous = latest.get(item.training) if follows and item.training else None
-        fingerprint = _fingerprint_of(item) if config.fingerprints else None  # before it is read
-        report = examine(item, config, rules, since=since, previous=previous)
-        if fingerprint is not None:
-            report = replace(report, state=fingerprint)
+        state = None
+        if config.fingerprints:  # taken before the checkpoint is read
+            from bninspect.locate.fingerprint import fingerprint_of
+
+            state = fingerprint_of(item)
+        report = replace(examine(item, config, rules, since=since, previous=previous), state=state)
         if follows and item.training and not report.error:
             latest[item.training] = report
         yield report
@@ -59,21 +64,15 @@ def read_since(config: Config) -> CheckpointReport | None:
     if config.since is None:
         return None
     [path] = strip_credentials([config.since])
-    found = find_checkpoints(path)
-    if len(found) != 1:
+    locations = find_checkpoints(path)
+    if len(locations) != 1:
         from bninspect.locate.discover import nothing_in
 
-        if not found:
+        if not locations:
             raise nothing_in(path)
-        several = f"--since must name one checkpoint, but this names {len(found)}"
-        raise NotFound(path, several, f"Name one of them ({found[0].path}).")
-    report = examine(found[0], config, ())
+        several = f"--since must name one checkpoint, but this names {len(locations)}"
+        raise NotFound(path, several, f"Name one of them ({locations[0].path}).")
+    report = examine(locations[0], config, ())
     if report.error is not None:
         raise report.error
     return report
-
-
-def _fingerprint_of(found: Found) -> str | None:
-    from bninspect.locate.fingerprint import fingerprint_of
-
-    return fingerprint_of(found)

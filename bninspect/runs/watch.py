@@ -23,7 +23,7 @@ from bninspect.verdicts.triage import Triage
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
-    from bninspect.model.target import Found, Training
+    from bninspect.model.target import CheckpointLocation, Training
 
 # A file that has not changed for this time is complete, or its content shows that it is not.
 _SETTLE = 1.0
@@ -170,18 +170,18 @@ class DirectoryWatch:
     def _list(self) -> Iterator[CheckpointReport]:
         """List the directory; yield reports of complete checkpoints and of abandoned ones."""
         for arrival in self._arrivals.look(self._clock()):
-            arrived = with_trainings(arrival.found)
-            reports = [self._examine(found) for found in arrived]
+            locations = with_trainings(arrival.locations)
+            reports = [self._examine(location) for location in locations]
             if arrival.has_changed():
                 self._arrivals.changed(arrival, self._clock())
                 continue
-            if not arrival.overdue and any(map(_fails, arrived, reports)):
+            if not arrival.overdue and any(map(_fails, locations, reports)):
                 self._arrivals.failed(arrival)
                 continue
             self._arrivals.settled(arrival)
-            for found, report in zip(arrived, reports, strict=True):
-                if not _is_passed_over(found, report):
-                    self._remember(found, report)
+            for location, report in zip(locations, reports, strict=True):
+                if not _is_passed_over(location, report):
+                    self._remember(location, report)
                     yield self._counted(report, arrival)
 
     def _counted(self, report: CheckpointReport, arrival: Arrival) -> CheckpointReport:
@@ -196,21 +196,21 @@ class DirectoryWatch:
         self._tally.add(report)
         return report
 
-    def _examine(self, found: Found) -> CheckpointReport:
+    def _examine(self, location: CheckpointLocation) -> CheckpointReport:
         """Return the report of one checkpoint, compared with the one before it.
 
         All its parts must be there, also those that are not read.
         """
-        previous = self._latest.get(found.training) if found.training else None
+        previous = self._latest.get(location.training) if location.training else None
         try:
-            require_whole(found)
+            require_whole(location)
         except ReadProblem as problem:
-            return CheckpointReport(found.path, error=problem)
-        return examine(found, self._config, self._rules, previous=previous)
+            return CheckpointReport(location.path, error=problem)
+        return examine(location, self._config, self._rules, previous=previous)
 
-    def _remember(self, found: Found, report: CheckpointReport) -> None:
-        """Keep what the next checkpoint of the same training is compared with."""
-        training = found.training
+    def _remember(self, location: CheckpointLocation, report: CheckpointReport) -> None:
+        """Keep the report that the next checkpoint of the same training is compared with."""
+        training = location.training
         if training is None or report.error is not None or not self._compares:
             return
         self._latest.pop(training, None)
@@ -219,11 +219,11 @@ class DirectoryWatch:
             del self._latest[next(iter(self._latest))]
 
 
-def _fails(found: Found, report: CheckpointReport) -> bool:
+def _fails(location: CheckpointLocation, report: CheckpointReport) -> bool:
     """Return whether a checkpoint cannot be read."""
-    return report.error is not None and not _is_passed_over(found, report)
+    return report.error is not None and not _is_passed_over(location, report)
 
 
-def _is_passed_over(found: Found, report: CheckpointReport) -> bool:
-    """Return whether a file is no checkpoint, and neither its name nor place claims it."""
-    return not found.claimed and isinstance(report.error, UnknownFormat)
+def _is_passed_over(location: CheckpointLocation, report: CheckpointReport) -> bool:
+    """Return whether a file is no checkpoint, and neither its name nor its directory claims it."""
+    return not location.claimed and isinstance(report.error, UnknownFormat)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from bninspect.errors import BninspectError, UsageProblem
-from bninspect.model.target import Found
+from bninspect.model.target import CheckpointLocation
 from bninspect.runs.processes import process_pool
 from tests.support import portions
 
-PORTIONS = [[Found(f"{portion}/{place}", None) for place in range(3)] for portion in range(20)]
+PORTIONS = [
+    [CheckpointLocation(f"{portion}/{place}", None) for place in range(3)] for portion in range(20)
+]
 
 
 @pytest.mark.processes

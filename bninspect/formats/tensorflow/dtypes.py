@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, ReadProblem
-from bninspect.formats.tensorflow.protos import DecodeError, declare
-
-(TensorShape,) = declare("TensorShape")
+from bninspect.formats.tensorflow.bundle_messages import MessageError, parse_shape
 
 _MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
 
@@ -46,13 +44,12 @@ DTYPES: dict[int, tuple[str, str | None]] = {
 def read_shape(path: str, encoded: bytes, name: str) -> tuple[int, ...]:
     """Return the shape in the TensorShapeProto of a variable; raises `Corrupt`, naming `path`."""
     try:
-        stored = TensorShape.FromString(encoded)
-    except DecodeError as error:
+        shape, is_unknown = parse_shape(encoded)
+    except MessageError as error:
         raise corrupt(path, f"the entry of {name} cannot be parsed") from error
-    if len(stored.dim) > _MAX_RANK:
-        raise corrupt(path, f"the entry of {name} has {len(stored.dim)} dimensions")
-    shape = tuple([dimension.size for dimension in stored.dim])
-    if stored.unknown_rank or min(shape, default=0) < 0:
+    if len(shape) > _MAX_RANK:
+        raise corrupt(path, f"the entry of {name} has {len(shape)} dimensions")
+    if is_unknown or min(shape, default=0) < 0:
         raise corrupt(path, f"the entry of {name} has the impossible shape {list(shape)}")
     return shape
 

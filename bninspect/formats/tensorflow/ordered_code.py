@@ -6,7 +6,7 @@ share, from tensorflow/core/util/saved_tensor_slice_util.cc.
 
 from __future__ import annotations
 
-from typing import Any
+from bninspect.formats.tensorflow.bundle_messages import Extents
 
 
 def encode_bytes(text: bytes) -> bytes:
@@ -32,23 +32,22 @@ def encode_signed(number: int) -> bytes:
 
 
 def slice_place(
-    name: bytes, stored_slice: Any, shape: tuple[int, ...]
+    name: bytes, extents: Extents, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...] | None, bytes]:
     """Return the position of a slice in its variable (None if outside) and the key of its entry.
 
-    `stored_slice` is a TensorSlice. An extent without a length stands for all of its dimension
-    (tensor_slice.proto); in the key it is written as start 0, length -1
+    In the key an extent that is the whole of its dimension is written as start 0, length -1
     (tensorflow/core/framework/tensor_slice.h).
     """
-    if len(stored_slice.extent) != len(shape):
+    if len(extents) != len(shape):
         return None, b""
     place = []
     code = bytearray(encode_unsigned(0))
     code += encode_bytes(name)
     code += encode_unsigned(len(shape))
-    for extent, size in zip(stored_slice.extent, shape, strict=True):
-        whole = not extent.HasField("length") or extent.length == -1
-        start, length = (0, size) if whole else (extent.start, extent.length)
+    for (stored_start, stored_length), size in zip(extents, shape, strict=True):
+        whole = stored_length is None
+        start, length = (0, size) if stored_length is None else (stored_start, stored_length)
         if start < 0 or length < 0 or start + length > size:
             return None, b""
         place.append(slice(start, start + length))

@@ -1,7 +1,7 @@
 """Declarations of the protocol-buffer messages that are read.
 
 They are in a descriptor pool of their own, so they never clash with those of TensorFlow.
-Field numbers and types are those of tensorflow/core/protobuf/tensor_bundle.proto,
+Field numbers and types are those of
 tensorflow/core/protobuf/{trackable_object_graph,saved_object_graph}.proto,
 tensorflow/python/keras/protobuf/saved_metadata.proto (whose SavedObject is SavedLayer here),
 tensorflow/core/protobuf/{meta_graph,saved_model}.proto,
@@ -27,23 +27,7 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "Dim": (("size", 1, "int64", False),),
     "TensorShape": (("dim", 2, "Dim", True), ("unknown_rank", 3, "bool", False)),
-    "Extent": (("start", 1, "int64", False), ("length", 2, "int64", False)),
-    "TensorSlice": (("extent", 1, "Extent", True),),
     "Versions": (("producer", 1, "int32", False), ("min_consumer", 2, "int32", False)),
-    "BundleHeader": (
-        ("num_shards", 1, "int32", False),
-        ("endianness", 2, "int32", False),
-        ("version", 3, "Versions", False),
-    ),
-    "BundleEntry": (
-        ("dtype", 1, "int32", False),
-        ("shape", 2, "bytes", False),  # a TensorShape, decoded apart: most are the same
-        ("shard_id", 3, "int32", False),
-        ("offset", 4, "int64", False),
-        ("size", 5, "int64", False),
-        ("crc32c", 6, "fixed32", False),
-        ("slices", 7, "TensorSlice", True),
-    ),
     # Names are declared as bytes: nothing promises that they are UTF-8.
     "ObjectReference": (("node_id", 1, "int32", False), ("local_name", 2, "bytes", False)),
     "SerializedTensor": (

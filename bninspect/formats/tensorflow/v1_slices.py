@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, UnknownFormat, Unsupported
+from bninspect.formats.tensorflow.bundle_messages import MessageError, parse_slice
 from bninspect.formats.tensorflow.dtypes import DTYPES, corrupt, read_shape, widened
 from bninspect.formats.tensorflow.ordered_code import slice_place
 from bninspect.formats.tensorflow.protos import DecodeError, declare
@@ -33,7 +34,7 @@ from bninspect.model.filenames import ALL_V1_SHARDS
 from bninspect.storage.source import Source, prefetch_all
 from bninspect.storage.urls import is_url
 
-SavedTensorSlices, TensorSlice = declare("SavedTensorSlices", "TensorSlice")
+(SavedTensorSlices,) = declare("SavedTensorSlices")
 
 _CONTENTS_KEY = b""
 _BUNDLE_HEADER = b"\x08"  # BundleHeader.num_shards, which leads the first value of a V2 index
@@ -287,9 +288,11 @@ def _place(
     item: _StoredSlice, name: str, variable_key: bytes, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], bytes]:
     """Return the position of a slice in its variable, and the key of its elements."""
-    place, key = slice_place(
-        variable_key, _parse(item.file.path, name, TensorSlice, item.encoded), shape
-    )
+    try:
+        extents = parse_slice(item.encoded)
+    except MessageError as error:
+        raise corrupt(item.file.path, f"the entry of {name} cannot be parsed") from error
+    place, key = slice_place(variable_key, extents, shape)
     if place is None:
         raise corrupt(item.file.path, f"a slice of {name} is outside its shape {list(shape)}")
     return place, key

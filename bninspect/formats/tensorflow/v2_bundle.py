@@ -25,15 +25,19 @@ from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, Unsupported
 from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
+from bninspect.formats.tensorflow.bundle_messages import (
+    BundleEntry,
+    BundleHeader,
+    MessageError,
+    parse_entry,
+    parse_header,
+)
 from bninspect.formats.tensorflow.dtypes import DTYPES, corrupt, read_shape, widened
 from bninspect.formats.tensorflow.ordered_code import slice_place
-from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_table, read_varint
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.storage.source import Budget, Source, prefetch_all
 from bninspect.storage.urls import is_url
-
-BundleHeader, BundleEntry = declare("BundleHeader", "BundleEntry")
 
 _HEADER_KEY = b""
 _V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file
@@ -42,7 +46,6 @@ _SLICE_PREFIX = b"\0"  # every slice's key starts with it; no name does
 _BIG_ENDIAN = 1
 _MAX_READ_RANK = 32  # numpy's own limit before 2.0; a BN variable has five at most
 _NEWEST_VERSION = 1
-_CRC32C_TAG = 6 << 3 | 5  # field 6 of BundleEntryProto, a fixed32
 
 
 def open_tensor_bundle(path: str, prefix: str, notes: tuple[str, ...] = ()) -> Checkpoint:
@@ -120,28 +123,6 @@ def find_variables(
         bundle.close()
 
 
-def checksum_offset(entry: bytes) -> int | None:
-    """Return where the four bytes of `crc32c` are in an encoded BundleEntry, None without them.
-
-    Of a field that is stored twice the last one counts.
-    """
-    found = None
-    position = 0
-    while position < len(entry):
-        tag, position = read_varint(entry, position)
-        if tag == _CRC32C_TAG:
-            found = position
-        kind = tag & 7
-        if kind == 0:
-            _, position = read_varint(entry, position)
-        elif kind == 2:
-            length, position = read_varint(entry, position)
-            position += length
-        else:
-            position += 8 if kind == 1 else 4
-    return found
-
-
 class _Variables(Mapping[str, Variable]):
     """The variables of a checkpoint by name; the entry of each is parsed when it is looked up.
 
@@ -178,17 +159,17 @@ class _Bundle:
         self._budget = Budget()
         self._disk_types: dict[str, np.dtype[Any]] = {}
         self._shapes: dict[bytes, tuple[int, ...]] = {}
-        header = self._entry(BundleHeader, _HEADER_KEY, "the header")
+        header = self._header()
         if self.entries[_HEADER_KEY].startswith(_V1_CONTENTS):
             raise Unsupported(
                 self.index_path,
                 "this is a V1 checkpoint, though it is called like the index of a V2 checkpoint",
                 "Give it a name that does not end in .index.",
             )
-        if header.version.min_consumer > _NEWEST_VERSION:
+        if header.min_consumer > _NEWEST_VERSION:
             raise Unsupported(
                 self.index_path,
-                f"it needs a reader of version {header.version.min_consumer} of the format",
+                f"it needs a reader of version {header.min_consumer} of the format",
                 "It was written by a newer TensorFlow; update bninspect.",
             )
         self._shard_count = header.num_shards
@@ -206,7 +187,7 @@ class _Bundle:
             name = key.decode("utf-8", "replace")
             if key == _HEADER_KEY:
                 continue
-            entry = self._parse(BundleEntry, encoded, name)
+            entry = self._parse(encoded, name)
             end = entry.offset + entry.size
             if entry.size and end > sum(last.get(entry.shard_id, (0, 0))[:2]):
                 last[entry.shard_id] = entry.offset, entry.size, name
@@ -240,33 +221,33 @@ class _Bundle:
         """Return where the bytes of a variable lie: in one part, or one for each slice."""
         key = name.encode("utf-8", "surrogateescape")
         _, shape, dtype, _, _ = self.variable(name, key)
-        entry = self._entry(BundleEntry, key, name)
+        entry = self._entry(key, name)
         whole = (tuple(slice(0, size) for size in shape), key)
         places = [slice_place(key, one, shape) for one in entry.slices] or [whole]
         parts = []
         for place, part_key in places:
             if place is None:
                 raise self._corrupt(f"a slice of {name} is outside its shape {list(shape)}")
-            part = self._entry(BundleEntry, part_key, name)
+            part = self._entry(part_key, name)
             shard = self._shard_path(part.shard_id)
             parts.append(StoredPart(part_key, shard, part.offset, part.size, place))
         disk_type = np.dtype(self._byte_order + (DTYPES[entry.dtype][1] or "V"))
         return StoredVariable(shape, dtype, disk_type, tuple(parts))
 
-    def _parts(self, variable: Variable) -> Iterator[Any]:
+    def _parts(self, variable: Variable) -> Iterator[BundleEntry]:
         """Yield the entries of a variable's bytes: one, or one for each slice."""
         key = variable.name.encode("utf-8", "surrogateescape")
-        entry = self._entry(BundleEntry, key, variable.name)
+        entry = self._entry(key, variable.name)
         if not entry.slices:
             yield entry
         for stored_slice in entry.slices:
             place, slice_key = slice_place(key, stored_slice, variable.shape)
             if place is not None:
-                yield self._entry(BundleEntry, slice_key, variable.name)
+                yield self._entry(slice_key, variable.name)
 
     def variable(self, name: str, key: bytes) -> Variable:
         """Return the variable under `key`; checks shape and type, reads no values."""
-        entry = self._parse(BundleEntry, self.entries[key], name)
+        entry = self._parse(self.entries[key], name)
         encoded_shape = entry.shape
         shape = self._shapes.get(encoded_shape)
         if shape is None:
@@ -288,7 +269,7 @@ class _Bundle:
         Its length (varint), the masked checksum of the length, and its bytes are stored. The
         checksum of the entry covers the length as a fixed32 instead (WriteStringTensor).
         """
-        entry = self._entry(BundleEntry, name.encode(), name)
+        entry = self._entry(name.encode(), name)
         shard = self._shard(entry.shard_id, name)
         shard.require(entry.offset, entry.size, name)
         self._budget.take(entry.size, self.index_path)
@@ -305,18 +286,29 @@ class _Bundle:
             raise self._wrong_checksum(name, entry)
         return data[start + 4 :]
 
-    def _entry(self, message: Any, key: bytes, name: str) -> Any:
+    def _header(self) -> BundleHeader:
+        try:
+            return parse_header(self._encoded(_HEADER_KEY, "the header"))
+        except MessageError as error:
+            raise self._corrupt("the entry of the header cannot be parsed") from error
+
+    def _entry(self, key: bytes, name: str) -> BundleEntry:
+        return self._parse(self._encoded(key, name), name)
+
+    def _encoded(self, key: bytes, name: str) -> bytes:
         if key not in self.entries:
             raise self._corrupt(f"the entry of {name} is missing from the index")
-        return self._parse(message, self.entries[key], name)
+        return self.entries[key]
 
-    def _parse(self, message: Any, encoded: bytes, name: str) -> Any:
+    def _parse(self, encoded: bytes, name: str) -> BundleEntry:
         try:
-            return message.FromString(encoded)
-        except DecodeError as error:
+            return parse_entry(encoded)
+        except MessageError as error:
             raise self._corrupt(f"the entry of {name} cannot be parsed") from error
 
-    def _read(self, name: str, key: bytes, shape: tuple[int, ...], entry: Any) -> NDArray[Any]:
+    def _read(
+        self, name: str, key: bytes, shape: tuple[int, ...], entry: BundleEntry
+    ) -> NDArray[Any]:
         dtype, code = DTYPES[entry.dtype]
         if code is None:
             raise Unsupported(
@@ -342,7 +334,7 @@ class _Bundle:
         return widened(array, dtype)
 
     def _read_whole(
-        self, name: str, shape: tuple[int, ...], entry: Any, disk_type: np.dtype[Any]
+        self, name: str, shape: tuple[int, ...], entry: BundleEntry, disk_type: np.dtype[Any]
     ) -> NDArray[Any]:
         size = entry.size
         if size != math.prod(shape) * disk_type.itemsize:
@@ -363,7 +355,7 @@ class _Bundle:
         name: str,
         key: bytes,
         shape: tuple[int, ...],
-        entry: Any,
+        entry: BundleEntry,
         disk_type: np.dtype[Any],
     ) -> NDArray[Any]:
         """Return a partitioned variable, joined from its slices."""
@@ -372,7 +364,7 @@ class _Bundle:
             place, slice_key = slice_place(key, stored_slice, shape)
             if place is None:
                 raise self._corrupt(f"a slice of {name} is outside its shape {list(shape)}")
-            part = self._entry(BundleEntry, slice_key, f"a slice of {name}")
+            part = self._entry(slice_key, f"a slice of {name}")
             if part.dtype != entry.dtype:
                 raise self._corrupt(f"a slice of {name} has another element type")
             part_shape = tuple(side.stop - side.start for side in place)
@@ -395,7 +387,7 @@ class _Bundle:
             raise self._corrupt(f"the slices of {name} overlap")
         return whole
 
-    def _require_slices(self, name: str, parts: list[Any]) -> None:
+    def _require_slices(self, name: str, parts: list[BundleEntry]) -> None:
         """Raise a `ReadProblem` unless each slice has bytes of its own in the shards.
 
         Memory for the whole is allocated only then: slices that share bytes could claim any amount.
@@ -432,7 +424,7 @@ class _Bundle:
     def _wrong_size(self, name: str, shape: tuple[int, ...], size: int) -> ReadProblem:
         return self._corrupt(f"{name} of shape {list(shape)} has the wrong size of {size} bytes")
 
-    def _wrong_checksum(self, name: str, entry: Any) -> ReadProblem:
+    def _wrong_checksum(self, name: str, entry: BundleEntry) -> ReadProblem:
         return corrupt(
             self._shard_path(entry.shard_id),
             f"{name} fails its checksum (offset {entry.offset}, {entry.size} bytes)",

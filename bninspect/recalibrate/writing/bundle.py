@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bninspect.errors import Unsupported, UsageProblem
+from bninspect.formats.tensorflow.bundle_messages import parse_entry
 from bninspect.formats.tensorflow.saved_model import variables_of
 from bninspect.formats.tensorflow.sstable import find_values, masked_crc32c, reseal_block
-from bninspect.formats.tensorflow.v2_bundle import checksum_offset, find_variables
+from bninspect.formats.tensorflow.v2_bundle import find_variables
 from bninspect.model.filenames import PART
 from bninspect.model.target import Target
 from bninspect.recalibrate.writing.copies import FileCopy, Patch, Plan, require_free
@@ -98,7 +99,7 @@ def _index_patches(path: str, checksums: Mapping[bytes, int]) -> list[Patch]:
                 blocks[stored.block] = bytearray(source.read(offset, size, "a block of the table"))
             block = blocks[stored.block]
             start = stored.offset - offset
-            place = checksum_offset(bytes(block[start : start + stored.size]))
+            place = parse_entry(bytes(block[start : start + stored.size])).crc32c_at
             if place is None:
                 raise Unsupported(
                     path,

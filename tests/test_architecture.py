@@ -220,7 +220,7 @@ NEEDED: list[tuple[list[str], set[str]]] = [
             "bninspect.verdicts.triage",
         },
     ),
-    (["check", str(V2)], {"bninspect.locate.discover", "multiprocessing", "tempfile"}),
+    (["check", str(V2)], {"bninspect.locate.discover", "multiprocessing", "tempfile", "google"}),
     (["check", str(V2)], REPORTERS - {"check_text", *SPOKEN}),
     (["check", str(V2), "--format", "json"], REPORTERS - {"escapes", "json_v1"}),
     (["check", str(V2), "--format", "json"], {"bninspect.verdicts.comparison"}),

@@ -69,7 +69,8 @@ class Recalibration:
     `path` is the model as typed, `output` the file that was written, None for a dry run, a live
     model or a refusal. `refusal` says in one sentence why nothing was changed; None if it was not
     refused. `framework` ran the model. `layers` are those with new statistics, `kept` the names of
-    those that keep theirs. `notes` are sentences on the samples and the model.
+    those that keep theirs. `proof` says why it is taken for a model that was trained with batch
+    statistics. `notes` are sentences on the samples and the model.
     """
 
     path: str
@@ -83,6 +84,7 @@ class Recalibration:
     kept: tuple[str, ...] = ()
     outputs: OutputChange | None = None
     quality: Quality | None = None
+    proof: str | None = None
     notes: tuple[str, ...] = ()
 
     @property

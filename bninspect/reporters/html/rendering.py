@@ -40,10 +40,11 @@ def asset(name: str) -> Markup:
     return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - our own
 
 
-def policy() -> str:
-    """Return the Content-Security-Policy of the page: its own style and script alone."""
+def policy(*, has_script: bool = True) -> str:
+    """Return the Content-Security-Policy of a page: its own style and script alone."""
+    script = f" script-src '{_hash('script.js')}';" if has_script else ""
     return (
-        f"default-src 'none'; style-src '{_hash('style.css')}'; script-src '{_hash('script.js')}';"
+        f"default-src 'none'; style-src '{_hash('style.css')}';{script}"
         " base-uri 'none'; form-action 'none'"
     )
 

@@ -19,6 +19,7 @@ from bninspect.reporters.escapes import printable
 from bninspect.reporters.html.layers import STATES, anchor
 from tests.conftest import FIXTURES
 from tests.reporters.html.test_page import MARKUP, NAMES, STOPPED, STUCK, page_of
+from tests.reporters.html.test_recalibration_page import cured, recalibration_page
 from tests.support.browser import Browser, browser
 from tests.support.pages import write_resnet
 from tests.support.reports_in_memory import checkpoint, finding, report
@@ -62,6 +63,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, one in made.items():
         files[name] = folder / f"{name}.html"
         files[name].write_text(page_of(one).html, "utf-8", errors="backslashreplace")
+    files["recalibration"] = folder / "recalibration.html"
+    files["recalibration"].write_text(recalibration_page(cured()).html, "utf-8")
     return files
 
 
@@ -88,7 +91,7 @@ def _many_verdicts(prefix: Path) -> Path:
     return prefix
 
 
-KINDS = ("stuck", "stopped", "several", "resnet", "empty", "hostile")
+KINDS = ("stuck", "stopped", "several", "resnet", "empty", "hostile", "recalibration")
 
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])

@@ -69,13 +69,18 @@ def list_layers(
     patterns: str | Iterable[str] = (),
     all_checkpoints: bool = False,
     engine: Engine = "native",
+    graph: bool = False,
 ) -> Report:
     """Find and read the BN layers of every checkpoint that `paths` name, without judging them.
 
     Where the values are missing (an index without its shards) the layers are listed without.
-    `all_checkpoints` and `engine` are those of `check`.
+    `all_checkpoints` and `engine` are those of `check`. With `graph`, `computations` of each
+    checkpoint has for each layer's name how training computes it, by the graph or the Keras
+    configuration that is stored.
     """
-    config = make_config(patterns=patterns, all_checkpoints=all_checkpoints, engine=engine)
+    config = make_config(
+        patterns=patterns, all_checkpoints=all_checkpoints, engine=engine, graph=graph
+    )
     return list_paths(paths, config)
 
 

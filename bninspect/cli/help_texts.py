@@ -80,6 +80,7 @@ Examples:
   bninspect list model.ckpt-200
   bninspect list model.h5 --verbose    # with the stored name of each variable
   bninspect list model.h5 --quiet      # names only, for scripts
+  bninspect list model.ckpt-200 --graph  # who updates the averages?
   bninspect list models/ --format json -o layers.json
 """
 

@@ -9,7 +9,7 @@ import click
 from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import OK, PROBLEM
 from bninspect.cli.formats import LIST, OutputOptions, write
-from bninspect.cli.options import PATHS, common_options
+from bninspect.cli.options import PATHS, common_options, graph_option
 from bninspect.cli.output import destinations, opened_paths, refuse_to_overwrite_config
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     epilog=help_texts.LIST,
 )
 @PATHS
+@graph_option
 @common_options(
     LIST,
     quiet="Print only the names of the layers, one per line.",
@@ -39,7 +40,8 @@ def list_(
     """List the BN layers: name, family, channels, what is stored, range of each statistic.
 
     Nothing is judged. If no BN layer is found, --verbose shows the names of all variables, from
-    which --pattern can be made.
+    which --pattern can be made. --graph needs the graph (.meta) beside a checkpoint, a SavedModel
+    or a whole Keras model.
     """
     from bninspect.runs.run import list_paths
 

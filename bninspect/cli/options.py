@@ -62,6 +62,7 @@ _OF_CONFIG = (
     "jobs",
     "scheduler",
     "verify",
+    "graph",
     "fail_on",
     "baseline",
 )
@@ -212,6 +213,14 @@ def common_options(
         )
 
     return add
+
+
+graph_option = click.option(
+    "--graph",
+    is_flag=True,
+    help="Add how training computes each layer: the layer before it, the mode, the updates of its"
+    " averages and what runs them, as far as the stored graph or Keras configuration says it.",
+)
 
 
 def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command], Command]]:

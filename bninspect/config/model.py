@@ -33,6 +33,8 @@ class Config:
     is an earlier checkpoint to compare with. `skip_unknown` treats typed files like those found in
     a directory: a file that is not a checkpoint is left out.
 
+    `graph` asks for how training computes each layer, by the stored graph or configuration.
+
     `jobs` is the number of processes that read checkpoints; with `scheduler`, the address of one, a
     Dask cluster reads them. `fingerprints` asks for the fingerprint of the files in each result.
 
@@ -53,6 +55,7 @@ class Config:
     engine: Engine = "native"
     since: str | None = None
     skip_unknown: bool = False
+    graph: bool = False
     jobs: int = 1
     scheduler: str | None = None
     fingerprints: bool = False
@@ -75,6 +78,7 @@ def make_config(
     engine: str = "native",
     since: str | os.PathLike[str] | None = None,
     skip_unknown: bool = False,
+    graph: bool = False,
     jobs: int = 1,
     scheduler: str | None = None,
     verify: bool = False,
@@ -120,6 +124,7 @@ def make_config(
         engine="tensorflow" if engine == "tensorflow" else "native",
         since=None if since is None else os.fspath(since),
         skip_unknown=skip_unknown,
+        graph=graph,
         jobs=jobs,
         scheduler=scheduler,
         verify=verify,

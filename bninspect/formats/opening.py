@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,17 +10,13 @@ from typing import TYPE_CHECKING
 
 from bninspect.errors import Unsupported
 from bninspect.model.checkpoint import Checkpoint, Engine
-from bninspect.model.filenames import SAVED_MODEL
+from bninspect.model.filenames import SAVED_MODEL, meta_graph
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
 
 if TYPE_CHECKING:
     from bninspect.model.graph import Graph
-
-# The graph's name has not the shards of a V1 checkpoint: meta_graph_filename of
-# tensorflow/python/training/checkpoint_management.py.
-_SHARDS = r"-[\d\?]+-of-\d+$"
 
 _NO_CHECKSUMS = "--verify: HDF5 files have no checksums, so nothing could be verified"
 
@@ -64,10 +59,7 @@ def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
 
 def _read_graphs(target: Target) -> Sequence[Graph]:
     saved_model = target.kind == "saved-model"
-    if saved_model:
-        path = os.path.join(target.path, SAVED_MODEL)
-    else:
-        path = re.sub(_SHARDS, "", target.path) + ".meta"
+    path = os.path.join(target.path, SAVED_MODEL) if saved_model else meta_graph(target.path)
     if not filesystem.exists(path):
         return ()
     from bninspect.formats.tensorflow.graph_def import read_graphs

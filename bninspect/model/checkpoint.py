@@ -49,6 +49,13 @@ class Variable(NamedTuple):
         return self.load()
 
 
+class PreviousLayer(NamedTuple):
+    """The one layer whose output a layer takes, by its path in the model and its class."""
+
+    name: str
+    class_name: str
+
+
 class KerasLayer(NamedTuple):
     """One layer in a stored Keras model configuration.
 
@@ -60,8 +67,8 @@ class KerasLayer(NamedTuple):
     layer and `model(x)` does not. `calls` counts the calls of the layer in one pass through the
     model (a shared layer: more than one).
     `always_updated` says that this version of Keras updates the averages of a layer that is not
-    trainable, too. `bias_before` is the stored name of the bias that is added right before a BN
-    layer, None unless the configuration shows one.
+    trainable, too. `before` is the layer before a BN layer, `bias_before` the stored name
+    of the bias that is added right before it; each is None unless the configuration shows one.
     """
 
     class_name: str
@@ -70,6 +77,7 @@ class KerasLayer(NamedTuple):
     config: Mapping[str, Any]
     calls: int = 1
     always_updated: bool = False
+    before: PreviousLayer | None = None
     bias_before: str | None = None
     built_in: bool = False
     called_in_inference: bool = False

@@ -88,3 +88,12 @@ def counters(names: Sequence[str]) -> list[int] | None:
     order = sorted(range(len(names)), key=by_size[0].__getitem__)
     rising = all(column[a] <= column[b] for column in columns for a, b in pairwise(order))
     return by_size[0] if rising else None
+
+
+def meta_graph(prefix: str) -> str:
+    """Return the name of the graph that TensorFlow 1 writes beside a checkpoint.
+
+    It has not the shards of a V1 checkpoint: meta_graph_filename of
+    tensorflow/python/training/checkpoint_management.py.
+    """
+    return re.sub(r"-[\d\?]+-of-\d+$", "", prefix) + ".meta"

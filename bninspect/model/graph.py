@@ -61,11 +61,19 @@ class Graph(NamedTuple):
     output: Callable[[int, int], int] = lambda _, __: 0
 
 
+class Operation(NamedTuple):
+    """A node by its name and the type of its operation (`conv1/Conv2D`, `Conv2D`)."""
+
+    name: str
+    type: str
+
+
 class Update(NamedTuple):
     """A node that updates a statistic: `run_by` names the training ops that depend on it.
 
     `in_loop` says that a training step may run it more than once: how often is not stored.
-    `can_be_run` is False where no session.run can run it, whatever it fetches.
+    `can_be_run` is False where no session.run can run it, whatever it fetches. `in_optimizer` says
+    that an optimizer's nodes depend on it, as on updates that the loss or `minimize` waits for.
     """
 
     node: str
@@ -73,6 +81,7 @@ class Update(NamedTuple):
     run_by: tuple[str, ...]
     in_loop: bool = False
     can_be_run: bool = True
+    in_optimizer: bool = False
 
 
 class Condition(NamedTuple):
@@ -109,7 +118,9 @@ class GraphEvidence(NamedTuple):
       nodes in training. `chosen`: training takes or leaves the statistics by a condition.
       `moments`: training computes moments of a batch outside of fused nodes, for this layer or
       another.
-    - `bias_before`: the variable of the bias that is added to the layer's input, right before it.
+    - `input_from`: the operation that computes the layer's input, before a bias is added and the
+      shape changed; None if the layer has several inputs. `bias_before`: the variable of the bias
+      that is added to the layer's input, right before it.
     - `optimized`: an optimizer changes gamma or beta, or there are none. `optimizer_writes`: the
       optimizers' nodes that write a statistic.
     - `assigned_from`: for each member that the graph assigns from another variable, that variable.
@@ -132,7 +143,17 @@ class GraphEvidence(NamedTuple):
     modes: frozenset[bool] = frozenset()
     chosen: bool = False
     moments: bool = False
+    input_from: Operation | None = None
     bias_before: str | None = None
     optimized: bool = False
     optimizer_writes: Mapping[Role, tuple[str, ...]] = {}
     assigned_from: Mapping[Role, str] = {}
+
+    @property
+    def in_inference_mode(self) -> bool:
+        """Whether training computes the layer only with its stored statistics.
+
+        Hand-written layers may use the statistics in one branch, and those of the batch in another.
+        """
+        plain = bool(self.modes) or not (self.chosen or self.moments)
+        return self.reads and plain and True not in self.modes

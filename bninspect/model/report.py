@@ -6,7 +6,7 @@ is a *finding*. A *report* has the findings in all checkpoints of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from bninspect.errors import ReadProblem
+    from bninspect.model.computation import Computation
     from bninspect.model.graph import Graph, GraphEvidence
     from bninspect.model.target import Training
 from bninspect.model.rule import SEVERITIES, Rule, Severity, at_least, no_graph
@@ -125,9 +126,11 @@ class CheckpointReport:
     them. `since` is the earlier checkpoint, if BN107 is judged. With an `error` all else is empty.
 
     `names` are those of its variables if no layer was found, so that the user can see why. `graph`
-    is that of `RuleContext`, `graphs` that of `Checkpoint`. `layers_left_out` counts layers that
-    are no longer kept; then only some of the names are. `state` is the fingerprint of the files, if
-    it was asked for. `line` is the line of an earlier run's results that this report comes from.
+    is that of `RuleContext`, `graphs` that of `Checkpoint`. `computations` says how training
+    computes each layer, by the layer's name, if that was asked for. `layers_left_out` counts layers
+    that are no longer kept; then only some of the names are. `state` is the fingerprint of the
+    files, if it was asked for. `line` is the line of an earlier run's results that this report
+    comes from.
 
     If a run follows trainings, `training` is that of this checkpoint, and `previous` the path of
     the checkpoint before it: an earlier state of this one, by its layers and its step.
@@ -150,6 +153,7 @@ class CheckpointReport:
     since: Earlier | None = None
     graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
     graphs: Callable[[], Sequence[Graph]] = tuple
+    computations: Mapping[str, Computation] | None = None
     layers_left_out: int = 0
     state: str | None = None
     line: str | None = None

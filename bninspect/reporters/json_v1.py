@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bninspect._version import __version__
 from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.config.model import Config
+from bninspect.model.computation import Computation
+from bninspect.model.graph import Condition
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.model.roles import ROLES, STATISTICS
@@ -247,6 +249,9 @@ def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
     document = opened(item)
     notes, error = document.pop("notes"), document.pop("error")
     document["layers"] = [_layer(layer) for layer in item.layers]
+    if item.computations is not None:
+        for layer in document["layers"]:
+            layer["graph"] = _computation(item.computations.get(layer["name"]))
     if findings:
         document["findings"] = [finding_document(finding) for finding in item.findings]
         since = item.since
@@ -296,6 +301,28 @@ def _layer(layer: BNLayer) -> dict[str, Any]:
             role: layer.variables[role].name if role in layer.variables else None for role in ROLES
         },
         "statistics": {role: _statistic(layer.values.get(role)) for role in STATISTICS},
+    }
+
+
+def _computation(computation: Computation | None) -> dict[str, Any] | None:
+    """Return how training computes a layer, null where nothing is stored that says it."""
+    if computation is None:
+        return None
+    before, proof = computation.before, computation.proof
+    updates, conditions = computation.updates, computation.conditions
+    return computation._asdict() | {
+        "before": before and before._asdict(),
+        "proof": proof and proof._asdict(),
+        "updates": None if updates is None else [one._asdict() for one in updates],
+        "conditions": None if conditions is None else [_condition(one) for one in conditions],
+    }
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    """Return what decides whether updates change anything; its numbers need not be finite."""
+    return condition._asdict() | {
+        key: number(value) if isinstance(value, float) else value
+        for key, value in (("value", condition.value), ("bound", condition.bound))
     }
 
 

@@ -11,7 +11,7 @@ from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
 from bninspect.reporters.escapes import printable, write_line, write_lines
-from bninspect.reporters.text_utils import align, bold
+from bninspect.reporters.text_utils import align, bold, prose_width
 from bninspect.reporters.verdict_text import nothing_checked
 from bninspect.wording import plural
 
@@ -38,7 +38,8 @@ def write_list(
     """Write a table of layers for each checkpoint.
 
     `quiet` leaves the names, one per line. `verbose` adds the stored name of each member, and shows
-    all names if there is no layer. `width` is None if the stream is no terminal.
+    all names if there is no layer. How training computes each layer is added if the report has it.
+    `width` is None if the stream is no terminal.
     """
     for index, item in enumerate(report.checkpoints):
         if quiet and not item.error:
@@ -67,6 +68,10 @@ def _write_checkpoint(
         _write_layers(stream, item, width, color=color)
         if verbose:
             _write_variables(stream, item)
+        if item.computations is not None:
+            from bninspect.reporters.computation_text import write_computations
+
+            write_computations(item.layers, item.computations, stream, prose_width(width))
     elif verbose:
         for name in item.names:
             write_line(stream, f"  {name}")

@@ -145,7 +145,7 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
     if len(updates) < len(graph.updates):
         whose = f"{' and '.join(dict.fromkeys(update.role for update in updates))} of {whose}"
     unreached = _unreached(graph, whose)
-    if _computed_in_inference_mode(graph):
+    if graph.in_inference_mode:
         facts = (unreached, *_inference_facts(graph))
         return Proof(INFERENCE, facts, train_the_training_network())
     holds = "holds" if graph.collected else "does not hold"
@@ -212,7 +212,7 @@ def _never_built(layer: BNLayer, graph: GraphEvidence, roles: Sequence[Role]) ->
         sources = _names([graph.assigned_from[role] for role in assigned])
         copied = f"the graph assigns {' and '.join(assigned)} from {sources}"
         return Proof(NOT_LOADED, (copied, none), copy_statistics(assigned))
-    if not _computed_in_inference_mode(graph):
+    if not graph.in_inference_mode:
         return Proof(facts=(none,), fix=load_or_build())
     facts = (none, *_inference_facts(graph))
     if graph.optimized:
@@ -221,15 +221,6 @@ def _never_built(layer: BNLayer, graph: GraphEvidence, roles: Sequence[Role]) ->
     if _affine_moved(layer):
         return Proof(facts=(*facts, frozen), fix=load_statistics())
     return Proof("layer-frozen", (*facts, frozen), train_in_training_mode(frozen=True))
-
-
-def _computed_in_inference_mode(graph: GraphEvidence) -> bool:
-    """Return whether training computes the layer only with its stored statistics.
-
-    Hand-written layers may use the statistics in one branch, and those of the batch in another.
-    """
-    plain = bool(graph.modes) or not (graph.chosen or graph.moments)
-    return graph.reads and plain and True not in graph.modes
 
 
 def _inference_facts(graph: GraphEvidence) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bninspect.batchnorm.find_layers import in_natural_order, search_layers
 from bninspect.errors import ReadProblem
 from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.filenames import meta_graph
 from bninspect.model.layer import BNLayer
 
 if TYPE_CHECKING:
@@ -18,18 +20,25 @@ if TYPE_CHECKING:
 class GraphBeside:
     """The graphs of one checkpoint; `notes` are sentences about them.
 
-    If a graph cannot be read, a note says so, and it counts as missing.
+    If a graph cannot be read, a note says so, and it counts as missing. `computed` has the layers
+    as the graph computes them, by name, once it was searched.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._graphs: Sequence[Graph] | None = None
         self.notes: tuple[str, ...] = ()
+        self.computed: Mapping[str, BNLayer] = {}
 
-    def search_layers(self, patterns: Patterns) -> list[BNLayer]:
-        """Return the BN layers by names, and by the graph if names may not find all."""
+    def search_layers(self, patterns: Patterns, *, always: bool = False) -> list[BNLayer]:
+        """Return the BN layers by names, and by the graph if names may not find all, or `always`.
+
+        With `always`, a note says so if there is no graph.
+        """
         search = search_layers(self._checkpoint, patterns)
-        graphs = self._read() if search.may_lack_some else ()
+        graphs = self._read() if search.may_lack_some or always else ()
+        if always and not graphs and not self.notes:
+            self.notes += tuple(_no_graph(self._checkpoint))
         if not graphs:
             return search.layers
         from bninspect.evidence.structure.layers import layers_by_structure, merge
@@ -40,6 +49,7 @@ class GraphBeside:
             self.notes += (str(problem),)
             return search.layers
         self.notes += merged.notes
+        self.computed = merged.computed
         return merged.layers if self._checkpoint.in_order else in_natural_order(merged.layers)
 
     def evidence_of(self, layers: Sequence[BNLayer]) -> Callable[[BNLayer], GraphEvidence | None]:
@@ -91,3 +101,20 @@ class GraphBeside:
             fault = "has no variable by the name of a BN statistic here and proves nothing"
             self.notes += (f"the graph beside it, {beside}, {fault}: is it of another model?",)
         return evidence
+
+
+def _no_graph(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield a sentence on the file that would say how training computes the layers."""
+    if checkpoint.keras_layers is not None:
+        return
+    if checkpoint.format in ("keras-h5", "keras-weights-h5", "keras-zip"):
+        yield (
+            "no model configuration is stored: list the whole model (`model.save`), which has one"
+        )
+    elif checkpoint.named_by == "object":
+        yield "no graph is stored: object-based checkpoints have none; list the model's SavedModel"
+    else:
+        yield (
+            f"no graph is stored beside it: put {os.path.basename(meta_graph(checkpoint.resolved))}"
+            " there, which tf.train.Saver writes with each checkpoint"
+        )

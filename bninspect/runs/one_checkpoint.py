@@ -107,7 +107,8 @@ def _inspect(
 ) -> CheckpointReport:
     """Return the report of an open checkpoint; raises a `ReadProblem` if it cannot be read."""
     beside = GraphBeside(checkpoint)
-    layers = with_keras_config(beside.search_layers(config.patterns), checkpoint)
+    found = beside.search_layers(config.patterns, always=config.graph)
+    layers = with_keras_config(found, checkpoint)
     unchecked = unchecked_groups(checkpoint, layers)
     notes = (
         *checkpoint.notes,
@@ -135,15 +136,21 @@ def _inspect(
     layers = comparison.layers
     notes = (*notes, *comparison.notes)
     graph = beside.evidence_of(layers)
+    mode = _modes_of(checkpoint, graph)
     context = RuleContext(
         step,
         config.momentum,
         optimizer_steps=optimizer_steps,
         graph=graph,
-        mode=_modes_of(checkpoint, graph),
+        mode=mode,
     )
     findings = apply_rules(layers, rules or (), context)
     notes = (*notes, *not_judged(layers, rules or (), context))
+    computations = None
+    if config.graph:
+        from bninspect.evidence.computation import find_computations
+
+        computations = find_computations(checkpoint.resolved, layers, beside.computed, graph, mode)
     return CheckpointReport(
         path=path,
         resolved=checkpoint.resolved,
@@ -159,6 +166,7 @@ def _inspect(
         since=comparison.since,
         graph=graph,
         graphs=checkpoint.graphs,
+        computations=computations,
         previous=comparison.previous,
     )
 

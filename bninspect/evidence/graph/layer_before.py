@@ -1,8 +1,9 @@
-"""Layers before BN layers in a stored graph: the biases that are added to their inputs."""
+"""Layers before BN layers in a stored graph: what computes their inputs, and the bias of that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from bninspect.evidence.graph.operations import (
     BIAS_ADDS,
@@ -14,21 +15,41 @@ from bninspect.evidence.graph.operations import (
     SUMS,
 )
 from bninspect.evidence.graph.traversal import GraphTraversal
+from bninspect.model.graph import ARGUMENT
 
 _LONGEST_PATH = 16
 
 
-def find_biases_before(traversal: GraphTraversal, owners: Mapping[int, str]) -> dict[str, int]:
-    """Find the bias right before each BN layer that has just one, by the layer's name.
+class LayerBefore(NamedTuple):
+    """The node that computes a layer's input, and the variable of the bias that is added to that.
 
-    `owners` names the layer of each variable. Between the bias and the layer only operations may
-    stand that keep the values, so that there is no activation.
+    Each is None where there is none, or where the layer is called several times with different
+    ones.
     """
-    biases_by_layer: dict[str, set[int | None]] = {}
-    for name, node in _inputs(traversal, owners):
-        biases_by_layer.setdefault(name, set()).add(_bias_added_to(traversal, node))
-    only = {name: biases.pop() for name, biases in biases_by_layer.items() if len(biases) == 1}
-    return {name: bias for name, bias in only.items() if bias is not None}
+
+    node: int | None
+    bias: int | None
+
+
+def find_layers_before(
+    traversal: GraphTraversal, owners: Mapping[int, str]
+) -> dict[str, LayerBefore]:
+    """Find the layer right before each BN layer, by the BN layer's name.
+
+    `owners` names the layer of each variable. Between both only operations may stand that keep the
+    values, so that there is no activation.
+    """
+    nodes: dict[str, set[int | None]] = {}
+    biases: dict[str, set[int | None]] = {}
+    for name, value in _inputs(traversal, owners):
+        before = _before(traversal, value)
+        nodes.setdefault(name, set()).add(before.node)
+        biases.setdefault(name, set()).add(before.bias)
+    return {name: LayerBefore(_only(nodes[name]), _only(biases[name])) for name in nodes}
+
+
+def _only(found: set[int | None]) -> int | None:
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def _inputs(traversal: GraphTraversal, owners: Mapping[int, str]) -> Iterator[tuple[str, int]]:
@@ -64,17 +85,29 @@ def _scaled_inputs(traversal: GraphTraversal, shift: int) -> Iterator[int]:
                 yield graph.inputs[product][0]
 
 
-def _bias_added_to(traversal: GraphTraversal, node: int) -> int | None:
-    """Return the variable that was added last to a value, before it was only passed on."""
+def _before(traversal: GraphTraversal, node: int) -> LayerBefore:
+    """Return what computed a value, and the variable that was added last to it."""
+    graph = traversal.graph
+    node = _computed_by(traversal, node)
+    inputs = graph.inputs[node] if node >= 0 else ()
+    if not inputs or graph.operations[node] not in BIAS_ADDS:
+        return LayerBefore(_named(traversal, node), None)
+    bias = traversal.variables[inputs[-1]] if inputs[-1] >= 0 else -1
+    if bias < 0:
+        return LayerBefore(_named(traversal, node), None)
+    return LayerBefore(_named(traversal, _computed_by(traversal, inputs[0])), bias)
+
+
+def _computed_by(traversal: GraphTraversal, node: int) -> int:
+    """Return the node whose values a node passes on; -1 if that is too far away or missing."""
     graph = traversal.graph
     for _ in range(_LONGEST_PATH):
-        inputs = graph.inputs[node] if node >= 0 else ()
-        if not inputs:
-            return None
-        if graph.operations[node] in BIAS_ADDS:
-            variable = traversal.variables[inputs[-1]] if inputs[-1] >= 0 else -1
-            return variable if variable >= 0 else None
-        if graph.operations[node] not in SAME_VALUES | EXPANSIONS:
-            return None
-        node = inputs[0]
-    return None
+        if node < 0 or graph.operations[node] not in SAME_VALUES | EXPANSIONS:
+            return node
+        node = graph.inputs[node][0] if graph.inputs[node] else -1
+    return -1
+
+
+def _named(traversal: GraphTraversal, node: int) -> int | None:
+    """Return a node, None for one that is missing or the argument of a function."""
+    return node if node >= 0 and traversal.graph.operations[node] != ARGUMENT else None

@@ -14,7 +14,7 @@ from itertools import chain
 from bninspect.batchnorm.families import FAMILIES
 from bninspect.errors import ReadProblem
 from bninspect.evidence.graph.conditions import StoredScalar, find_conditions
-from bninspect.evidence.graph.layer_before import find_biases_before
+from bninspect.evidence.graph.layer_before import LayerBefore, find_layers_before
 from bninspect.evidence.graph.modes import find_modes
 from bninspect.evidence.graph.momentum import common_momentum
 from bninspect.evidence.graph.training_ops import TrainingOps, find_training_ops
@@ -26,7 +26,7 @@ from bninspect.evidence.graph.updates import (
     takes_one_pass_variance,
 )
 from bninspect.model.checkpoint import Variable
-from bninspect.model.graph import Graph, GraphEvidence, Scalar, Update
+from bninspect.model.graph import Graph, GraphEvidence, Operation, Scalar, Update
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 
@@ -78,7 +78,8 @@ class _GraphFacts:
         self._run_by = _training_ops_behind(traversal, ops, self._updates.nodes)
         self._modes = find_modes(traversal, ops.optimizing, self._updates.nodes)
         self._sources = find_sources(traversal, owners)
-        self._biases = find_biases_before(traversal, owners)
+        self._before = find_layers_before(traversal, owners)
+        self._optimizing = traversal.ancestors(ops.optimizing)
         self._behind_other_results = traversal.ancestors(
             find_other_results(traversal, self._updates.nodes)
         )
@@ -96,7 +97,7 @@ class _GraphFacts:
         own = [node for node, variable in self._updates.nodes.items() if variable in roles]
         statistics = {role: members[role] for role in STATISTICS if role in members}
         affine = [members[role] for role in AFFINE if role in members]
-        bias = self._biases.get(name)
+        before = self._before.get(name, LayerBefore(None, None))
         return GraphEvidence(
             path=graph.path,
             training_ops=tuple(self._ops.named),
@@ -114,7 +115,8 @@ class _GraphFacts:
             modes=frozenset().union(*(modes.fused.get(node, ()) for node in members.values())),
             chosen=not modes.chosen.isdisjoint(statistics.values()),
             moments=modes.moments,
-            bias_before=None if bias is None else graph.names[bias],
+            input_from=None if before.node is None else self._operation(before.node),
+            bias_before=None if before.bias is None else graph.names[before.bias],
             optimized=not affine or any(node in self._optimizers for node in affine),
             optimizer_writes={
                 role: tuple(graph.names[writer] for writer in self._optimizers[node])
@@ -135,7 +137,11 @@ class _GraphFacts:
             tuple(self._run_by[node]),
             self._traversal.in_loop(node),
             self._traversal.can_be_run(node),
+            bool(self._optimizing[node]),
         )
+
+    def _operation(self, node: int) -> Operation:
+        return Operation(self._graph.names[node], self._graph.operations[node])
 
 
 def _training_ops_behind(

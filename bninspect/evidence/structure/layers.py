@@ -199,17 +199,22 @@ def _layer(name: str, layer: _GraphLayer) -> BNLayer:
 
 
 class Merged(NamedTuple):
-    """The layers found by names and those found by the graph, and notes on the difference."""
+    """The layers found by names and those found by the graph, and notes on the difference.
+
+    `computed` has the layers as the graph computes them, by the name of the layer.
+    """
 
     layers: list[BNLayer]
     notes: tuple[str, ...]
+    computed: Mapping[str, BNLayer] = {}
 
 
 def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
     """Return the layers of both searches; of one layer, that with more statistics, by its name.
 
-    Where both give a variable different roles the names count, and a note says so. Raises a
-    `ReadProblem` if the values of a possible copy cannot be read.
+    Notes say where both differ: which layers only one of them found, and variables to which they
+    give different roles. Then the names count. Raises a `ReadProblem` if the values of a possible
+    copy cannot be read.
     """
     owners = {
         variable.name: place
@@ -217,6 +222,7 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
         for variable in layer.variables.values()
     }
     merged = [*by_names]
+    computed: dict[str, BNLayer] = {}
     added = []
     notes = []
     for layer in by_graph:
@@ -225,12 +231,15 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
             for variable in layer.variables.values()
             if variable.name in owners
         }
-        if not places and any(_is_copy(layer, named) for named in by_names):
-            continue
         if not places:
-            merged.append(layer)
-            added.append(layer.name)
-        elif len(places) == 1 and _is_more(layer, merged[place := places.pop()]):
+            copied = [named.name for named in by_names if _is_copy(layer, named)]
+            computed |= dict.fromkeys(copied or [layer.name], layer)
+            if not copied:
+                merged.append(layer)
+                added.append(layer.name)
+            continue
+        computed |= {merged[place].name: layer for place in places}
+        if len(places) == 1 and _is_more(layer, merged[place := min(places)]):
             merged[place] = replace(layer, name=merged[place].name)
             added.append(layer.name)
         else:
@@ -241,7 +250,12 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
             f"{plural(len(added), 'BN layer')} found by what the graph beside it computes, not by"
             f" names: {listed(added)}",
         )
-    return Merged(merged, tuple(notes))
+    if unused := [layer.name for layer in merged if layer.name not in computed]:
+        notes.append(
+            f"{plural(len(unused), 'BN layer')} found by names alone; no normalization with their"
+            f" variables was found in the graph beside it: {listed(unused)}"
+        )
+    return Merged(merged, tuple(notes), computed)
 
 
 def _is_copy(by_graph: BNLayer, by_names: BNLayer) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.formats.hdf5.structure import DAMAGED
-from bninspect.formats.keras.layer_before import with_biases
+from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.formats.keras.model_config import (
     keras_layers,
     keras_model,
@@ -125,7 +125,7 @@ def _configuration(
             return f"{group}/vars/{count - 1}" if len(members) == count else None
 
         return Configuration(
-            with_biases(keras_layers(config, version), config, stored),
+            with_layers_before(keras_layers(config, version), config, stored),
             groups,
             keras_model(config, is_compiled=bool(compiled), optimizer=optimizer_class(compiled)),
         )

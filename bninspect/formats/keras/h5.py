@@ -26,7 +26,7 @@ from typing import Any
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Hdf5, Weights, join
 from bninspect.formats.hdf5.structure import DAMAGED
-from bninspect.formats.keras.layer_before import with_biases
+from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.formats.keras.model_config import (
     keras_layers,
     keras_model,
@@ -62,7 +62,7 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
     paths, left_out = _model_weights(file, layers or {})
     if layers is not None:
         with _faults_of_config(file):
-            layers = with_biases(layers, config, partial(_stored_bias, _biases(file, paths)))
+            layers = with_layers_before(layers, config, partial(_stored_bias, _biases(file, paths)))
     if left_out:
         notes = (*notes, _note_on_left_out(left_out))
     return Checkpoint(

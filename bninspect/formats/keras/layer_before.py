@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from bninspect.model.checkpoint import KerasLayer
+from bninspect.model.checkpoint import KerasLayer, PreviousLayer
 
 Path = tuple[str, ...]
 
@@ -25,10 +25,10 @@ _VARIABLES = {
 }
 
 
-def with_biases(
+def with_layers_before(
     layers: Mapping[Path, KerasLayer], model: Any, stored: Callable[[Path, int], str | None]
 ) -> dict[Path, KerasLayer]:
-    """Return the layers, BN layers with the stored name of the bias right before them.
+    """Return the layers, BN layers with the layer before them and the stored name of its bias.
 
     `stored` gives the stored name of the last of so many variables of a layer, None if it is not
     one for certain.
@@ -38,10 +38,11 @@ def with_biases(
         layer, biased = layers.get(path), layers.get(before)
         if layer is None or biased is None or "momentum" not in layer.config:
             continue
+        found[path] = layer._replace(before=PreviousLayer("/".join(before), biased.class_name))
         is_linear = biased.config.get("activation") in (None, "linear")
         count = _VARIABLES.get(biased.class_name)
         if count and is_linear and biased.config.get("use_bias", True) is True:
-            found[path] = layer._replace(bias_before=stored(before, count))
+            found[path] = found[path]._replace(bias_before=stored(before, count))
     return found
 
 

@@ -1,0 +1,103 @@
+"""How training computes a BN layer, gathered from what graph, configuration and bias say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bninspect.errors import Incomplete
+from bninspect.model.computation import Before, Computation, Mode
+from bninspect.model.graph import GraphEvidence
+from bninspect.model.layer import BNLayer, ModeProof
+from bninspect.model.roles import AFFINE
+
+
+def find_computations(
+    path: str,
+    layers: Sequence[BNLayer],
+    computed: Mapping[str, BNLayer],
+    graph: Callable[[BNLayer], GraphEvidence | None],
+    mode: Callable[[BNLayer], ModeProof | None],
+) -> dict[str, Computation]:
+    """Return how training computes each layer, by its name; without those of which nothing says it.
+
+    `path` is the file with the configuration, if one is stored. `computed` has the layers as the
+    graph computes them. Raises a `ReadProblem` if a bias cannot be read.
+    """
+    found = {}
+    for layer in layers:
+        evidence = graph(layer)
+        by_file = (
+            _by_configuration(layer, path)
+            if evidence is None or not evidence.statistics
+            else _by_graph(layer, evidence, computed.get(layer.name))
+        )
+        if by_file is not None:
+            found[layer.name] = by_file._replace(proof=_proof(layer, mode))
+    return found
+
+
+def _proof(layer: BNLayer, mode: Callable[[BNLayer], ModeProof | None]) -> ModeProof | None:
+    """Return the proof of a layer's mode, None where the values are missing."""
+    try:
+        return mode(layer)
+    except Incomplete:
+        return None
+
+
+def _by_graph(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) -> Computation:
+    """Return what a graph says of a layer; `computed` is the layer as the graph computes it."""
+    momentum = graph.momentum
+    if momentum is None and computed is not None:
+        momentum = computed.momentum
+    operation, bias = graph.input_from, graph.bias_before
+    before = None
+    if operation is not None or bias is not None:
+        name, kind = (None, None) if operation is None else operation
+        before = Before(name, kind, bias)
+    return Computation(
+        "graph",
+        graph.path,
+        before=before,
+        mode=_mode(layer, graph, computed),
+        is_training=tuple(sorted(graph.modes)) or None,
+        training_ops=graph.training_ops,
+        updates=graph.updates,
+        all_updates=graph.complete,
+        in_update_ops=graph.collected if graph.updates else None,
+        conditions=graph.conditions,
+        momentum=momentum,
+        epsilon=None if computed is None else computed.epsilon,
+    )
+
+
+def _mode(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) -> Mode | None:
+    """Return the mode of training by the graph; None without a training op, or if it is open."""
+    if not graph.training_ops:
+        return None
+    if graph.in_inference_mode:
+        return "inference"
+    if graph.chosen or len(graph.modes) > 1:
+        return "chosen"
+    # Outside of fused kernels: gradients reach gamma or beta, and the statistics are not read.
+    is_trained = graph.optimized and not layer.variables.keys().isdisjoint(AFFINE)
+    is_by_batch = is_trained and computed is not None and not graph.reads
+    return "batch" if graph.modes == {True} or is_by_batch else None
+
+
+def _by_configuration(layer: BNLayer, path: str) -> Computation | None:
+    """Return what the stored configuration of a Keras model says of a layer, None without one."""
+    keras = layer.keras
+    if keras is None:
+        return None
+    before = keras.before
+    return Computation(
+        "configuration",
+        path,
+        before=None if before is None else Before(*before, keras.bias_before),
+        mode="inference" if keras.inference_only else None,
+        momentum=layer.momentum,
+        epsilon=layer.epsilon,
+        training_false=keras.called_in_inference,
+        trainable=keras.trainable,
+        calls=keras.calls,
+    )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bninspect.evidence.training_mode import TrainingModes
-from bninspect.formats.keras.layer_before import with_biases
+from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.model.checkpoint import KerasLayer
 from bninspect.model.graph import GraphEvidence, Update
 from bninspect.model.layer import Change, ModeProof, Since
@@ -187,7 +187,7 @@ def biases(model, *names):
     layers: dict[tuple[str, ...], KerasLayer] = {("bn",): keras_layer(momentum=0.9)}
     for class_name, name, config in names:
         layers[(name,)] = keras_layer(**config)._replace(class_name=class_name)
-    found = with_biases(layers, model, lambda path, count: f"{'/'.join(path)}/{count - 1}")
+    found = with_layers_before(layers, model, lambda path, count: f"{'/'.join(path)}/{count - 1}")
     return found[("bn",)].bias_before
 
 

@@ -1,1 +1,1 @@
-"""Bytes and names, local or behind a URL, whatever they mean."""
+"""Bytes and names of files, local or behind a URL, without their meaning."""

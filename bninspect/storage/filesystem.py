@@ -1,10 +1,9 @@
 """Filesystem queries (exists, list, stat) for local paths and URLs.
 
-The bytes of files are read by `source`; what their names mean is the matter of `model.filenames`.
-Arithmetic with names (`os.path.join`, `split`) touches no disk and is done everywhere; it works
-with URLs, too.
+`source` reads the bytes of files, `model.filenames` knows the meaning of their names. Paths are
+joined and split everywhere (`os.path.join`, `split`): that needs no disk and works with URLs.
 
-Behind URLs there are no links, pipes or devices. Where a server does not tell, a query raises a
+Behind URLs there are no links, pipes or devices. If a server does not answer, a query raises a
 `ReadProblem`; listing a directory raises an OSError that holds it, as for local directories.
 """
 
@@ -23,12 +22,12 @@ from bninspect.storage.urls import WEB, is_url, quoted, scheme_of
 if TYPE_CHECKING:
     from bninspect.storage.remote.listings import Listings
 
-# What an entry of a directory is. A link to a directory is "linked". A link that leads nowhere
-# counts as a file, since it stands for one that is missing. Pipes and devices are not listed.
+# The kind of an entry of a directory. A link to a directory is "linked". A broken link counts as a
+# file, since it stands for a missing one. Pipes and devices are not listed.
 Kind = Literal["file", "directory", "linked"]
 
-# (device, inode, size, time of the last change in nanoseconds) of a file. For a remote object: 0,
-# its URL with the version, the size and the time.
+# The `LocalStamp` of a file. For a remote object: 0, its URL with the version, the size and the
+# time.
 Stamp = tuple[int, int | str, int, int]
 
 
@@ -40,7 +39,7 @@ def _listings() -> Listings:
 
 
 def unchanged(path: str) -> AbstractContextManager[None]:
-    """Return a context in which the files of a checkpoint must stay what they are.
+    """Return a context in which the files of a checkpoint must not change.
 
     If a file that is opened in it has changed at its end, it raises `Overwritten` for a local one,
     `Incomplete` for a remote one, whose old bytes may still be cached.
@@ -53,14 +52,14 @@ def unchanged(path: str) -> AbstractContextManager[None]:
 
 
 def exists(path: str) -> bool:
-    """Return whether anything is at a path; a link that leads nowhere is nothing."""
+    """Return whether there is anything at a path; a broken link does not count."""
     if is_url(path):
         return _listings().lookup(path) is not None
     return os.path.exists(path)
 
 
 def stands_alone(path: str) -> bool:
-    """Return whether a URL is that of a bucket, a server or a repository: nothing is beside it."""
+    """Return whether a URL is that of a bucket, a server or a repository, without siblings."""
     if not is_url(path):
         return False
     from bninspect.storage.remote.listings import is_top
@@ -69,7 +68,7 @@ def stands_alone(path: str) -> bool:
 
 
 def is_there(path: str) -> bool:
-    """Return whether anything is at a path, if only a link that leads nowhere."""
+    """Return whether there is anything at a path, even if it is a broken link."""
     if is_url(path):
         return exists(path)
     return os.path.lexists(path)
@@ -78,8 +77,8 @@ def is_there(path: str) -> bool:
 def is_file(path: str) -> bool:
     """Return whether a path is that of a file, or of a link to one."""
     if is_url(path):
-        found = None if path.endswith("/") else _listings().lookup(path)
-        return found is not None and not found.directory
+        info = None if path.endswith("/") else _listings().lookup(path)
+        return info is not None and not info.directory
     return os.path.isfile(path)
 
 
@@ -93,10 +92,10 @@ def is_directory(path: str) -> bool:
 def size_of(path: str) -> int:
     """Return the size of a file in bytes; raises OSError."""
     if is_url(path):
-        found = _listings().lookup(path)
-        if found is None:
+        info = _listings().lookup(path)
+        if info is None:
             raise FileNotFoundError(path)
-        return found.size
+        return info.size
     return os.path.getsize(path)
 
 
@@ -108,7 +107,7 @@ def names_in(directory: str) -> list[str]:
 
 
 def entries_in(directory: str) -> Iterator[tuple[str, Kind]]:
-    """Yield the names in a directory and what each is; raises OSError."""
+    """Yield the names in a directory, each with its kind; raises OSError."""
     if is_url(directory):
         for name, info in _listings().entries(directory).items():
             yield name, "directory" if info.directory else "file"
@@ -127,7 +126,7 @@ def entries_in(directory: str) -> Iterator[tuple[str, Kind]]:
 
 
 def named_in(directory: str, name: str) -> str:
-    """Return the path of what a file in a directory calls `name`, relative to that directory.
+    """Return the path of `name`, which a file in a directory gives relative to that directory.
 
     A name never becomes a URL unless the directory is one; in web URLs its special characters are
     escaped.
@@ -147,7 +146,7 @@ def real_path(path: str) -> str:
 
 
 def directory_identity(directory: str) -> Hashable:
-    """Return what is the same for every path to one directory; raises OSError without one."""
+    """Return an object that is equal for all paths to one directory; raises OSError without one."""
     if is_url(directory):
         _listings().entries(directory)
         return directory.rstrip("/")
@@ -159,22 +158,22 @@ def stamp_of(path: str) -> Stamp | None:
     """Return the stamp of a file; None if it is gone or cannot be reached."""
     if is_url(path):
         try:
-            found = _listings().lookup(path)
+            info = _listings().lookup(path)
         except ReadProblem:
             return None
-        if found is None:
+        if info is None:
             return None
-        version = f"{path} {found.etag} {found.time}"  # objects get no other name
-        return 0, version, found.size, _nanoseconds(found.time)
+        version = f"{path} {info.etag} {info.time}"  # objects get no other name
+        return 0, version, info.size, _nanoseconds(info.time)
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return overwrites.stamp(status)
 
 
 def out_of_reach(path: str) -> OSError | None:
-    """Return why it cannot be told whether a file exists; None where it can."""
+    """Return the error that hides whether a file exists; None if there is no such error."""
     if is_url(path):
         from bninspect.storage.remote.listings import OutOfReach
 

@@ -1,7 +1,7 @@
 """Detection of local files that are overwritten while they are read.
 
 A file that is written in place while it is read gives a mixture of two checkpoints, and no format
-shows it. So its stamp is taken when it is opened, and compared when all has been read.
+shows that. So the stamp of a file is taken when it is opened, and compared after all was read.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from threading import local
 
 from bninspect.errors import Overwritten, ReadProblem
 
-# The kernel sets times of files by a clock that ticks every 1 to 10 ms (CONFIG_HZ): of two writes
-# within a tick the second leaves no trace.
+# The kernel sets times of files by a clock that ticks every 1 to 10 ms (CONFIG_HZ): the second of
+# two writes within a tick does not change the time.
 _TICK = 0.012  # seconds
 
 # (device, inode, size, time of the last change in nanoseconds)
-_Stamp = tuple[int, int, int, int]
+LocalStamp = tuple[int, int, int, int]
 
 _of_thread = local()  # `opened`: the stamps of the files that were opened in a block of `unchanged`
 
@@ -27,25 +27,25 @@ _of_thread = local()  # `opened`: the stamps of the files that were opened in a 
 def note_opened(path: str, descriptor: int) -> os.stat_result:
     """Note that a file has been opened, and return its status."""
     status = os.fstat(descriptor)
-    opened: dict[str, _Stamp] | None = getattr(_of_thread, "opened", None)
+    opened: dict[str, LocalStamp] | None = getattr(_of_thread, "opened", None)
     if opened is None or path in opened:
         return status
     age = time.time() - status.st_mtime
     if 0 <= age < _TICK:
         time.sleep(_TICK - age)
         status = os.fstat(descriptor)
-    opened[path] = _stamp(status)
+    opened[path] = stamp(status)
     return status
 
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Raise `Overwritten` if a file that is opened in this block is another one at its end.
+    """Raise `Overwritten` if a file that is opened in this block has changed at its end.
 
-    So it does where the change made the file look damaged. A file that is deleted meanwhile is read
-    as it was.
+    It is also raised in place of the error for a file that looks damaged because it changed. A
+    file that is deleted meanwhile is read as it was.
     """
-    opened: dict[str, _Stamp] = {}
+    opened: dict[str, LocalStamp] = {}
     _of_thread.opened = opened
     try:
         yield
@@ -58,17 +58,18 @@ def unchanged() -> Iterator[None]:
         _of_thread.opened = None
 
 
-def _require_unchanged(opened: dict[str, _Stamp]) -> None:
-    for path, stamp in opened.items():
+def _require_unchanged(opened: dict[str, LocalStamp]) -> None:
+    for path, before in opened.items():
         try:
-            now = _stamp(os.stat(path))
+            now = stamp(os.stat(path))
         except OSError:
             continue
-        if now != stamp:
+        if now != before:
             raise Overwritten(
                 path, "it was overwritten while it was read", "Try again when it has been written."
             )
 
 
-def _stamp(status: os.stat_result) -> _Stamp:
+def stamp(status: os.stat_result) -> LocalStamp:
+    """Return the stamp of a file by its status."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -28,16 +28,16 @@ class Matches(NamedTuple):
 
 
 def is_pattern(path: str) -> bool:
-    """Return whether a path has characters of a pattern. A file may be called so, all the same."""
+    """Return whether a path has characters of a pattern; the name of a file may have them, too."""
     return _MAGIC.search(path) is not None
 
 
 def matching(pattern: str, *, endings: tuple[str, ...] = ("",)) -> Matches:
-    """Return what matches a pattern, or the pattern and one of `endings`, in natural order.
+    """Return the paths that match a pattern with one of `endings` appended, in natural order.
 
-    What lies below a directory that matches is left out. Links to directories are followed, but no
-    directory is searched twice for the same part. A directory that cannot be read is a fault: what
-    would match in it is unknown.
+    Paths below a directory that matches are left out. Links to directories are followed, but no
+    directory is searched twice for the same part. A directory that cannot be read is a fault: its
+    matches are unknown.
     """
     root, parts = _split(pattern)
     search = _Search(parts, endings, only_directories=pattern.endswith("/"))
@@ -67,7 +67,7 @@ class _Search:
         self._parts, self._endings = parts, endings
         self._only_directories = only_directories
         self._seen: set[tuple[Hashable, frozenset[int]]] = set()
-        # Links come last: what they lead to is met under its own name if it has one here.
+        # Links come last, so that a directory is found under its own name if it has one here.
         self._ahead: list[tuple[str, frozenset[int]]] = []
         self._links: list[tuple[str, frozenset[int]]] = []
         self._listed_below: list[str] = []
@@ -82,28 +82,28 @@ class _Search:
             positions = self._closure(positions)
             if any(_MAGIC.search(self._parts[at]) for at in positions):
                 self._list(directory, positions)
-            else:  # no listing, which may be forbidden where a file may be opened
+            else:  # without a listing, which may be forbidden even if its files may be opened
                 for at in positions:
                     self._look_up(directory, at)
 
     def _list(self, directory: str, positions: frozenset[int]) -> None:
         """Match all names in a directory."""
-        place = directory or "."
+        listed = directory or "."
         try:
-            visit = filesystem.directory_identity(place), positions
+            visit = filesystem.directory_identity(listed), positions
             if visit in self._seen:
                 return
             self._seen.add(visit)
             any_depth = any(self._parts[at] == _ANY_DEPTH for at in positions)
-            if any_depth and not place.startswith(tuple(self._listed_below)):
-                filesystem.list_below(place)
-                self._listed_below.append(os.path.join(place, ""))
-            for name, kind in list(filesystem.entries_in(place)):
+            if any_depth and not listed.startswith(tuple(self._listed_below)):
+                filesystem.list_below(listed)
+                self._listed_below.append(os.path.join(listed, ""))
+            for name, kind in list(filesystem.entries_in(listed)):
                 self._match(directory, name, kind, positions)
         except (FileNotFoundError, NotADirectoryError):
             return  # it was there a moment ago
         except OSError as error:
-            self.faults[place] = error
+            self.faults[listed] = error
 
     def _match(
         self, directory: str, name: str, kind: filesystem.Kind, positions: frozenset[int]

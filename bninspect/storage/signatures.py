@@ -23,7 +23,7 @@ _KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 
 
 class OtherFormat(NamedTuple):
-    """A format of another tool: how a sentence names it, and what to check instead."""
+    """A format of another tool: its name in sentences, and a hint on what to check instead."""
 
     name: str
     hint: str
@@ -92,7 +92,7 @@ _JSON_KEYS: tuple[tuple[tuple[bytes, ...], OtherFormat], ...] = (
 def ends(path: str) -> tuple[bytes, bytes]:
     """Return the first 64 and the last 8 bytes of a file, fewer of a shorter one.
 
-    The tail of an HDF5 file is left out, since it tells nothing. Raises like `Source`.
+    The tail of an HDF5 file is left out, since it has no signature. Raises like `Source`.
     """
     if is_url(path):
         from bninspect.storage.remote.cache import RemoteFiles
@@ -112,7 +112,7 @@ def _read_ends(path: str) -> tuple[bytes, bytes]:
 
 
 def hdf5_offset(size: int, read: Callable[[int, int], bytes]) -> int | None:
-    """Return where the HDF5 file in `size` bytes begins, None if there is none.
+    """Return the offset at which the HDF5 file in `size` bytes begins, None if there is none.
 
     A user block of 512 bytes, or of twice as many and so on, may precede it (File Format
     Specification of HDF5, II.A). `read` returns bytes by offset and length.
@@ -146,36 +146,38 @@ def begins_as_v1(head: bytes) -> bool:
 
 
 def _varint(data: bytes, start: int) -> tuple[int, int]:
-    """Return the varint at `start`, and where it ends; 0 if it is longer than five bytes."""
+    """Return the varint at `start`, and its end; 0 if it is longer than five bytes."""
     value = 0
-    for place, byte in enumerate(data[start : start + 5]):
-        value |= (byte & 0x7F) << (7 * place)
+    for index, byte in enumerate(data[start : start + 5]):
+        value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return value, start + place + 1
+            return value, start + index + 1
     return 0, start
 
 
 def other_format(head: bytes) -> OtherFormat | None:
     """Return the format of another tool that a file begins like; None if it is none of these."""
-    return next((other for pattern, other in _OTHERS if re.match(pattern, head, re.DOTALL)), None)
+    return next(
+        (format_ for pattern, format_ in _OTHERS if re.match(pattern, head, re.DOTALL)), None
+    )
 
 
 def other_json(text: bytes) -> OtherFormat | None:
-    """Return what a JSON file is that other tools write; None if it is none of these."""
-    return next((other for keys, other in _JSON_KEYS if all(key in text for key in keys)), None)
+    """Return the format of a JSON file of another tool; None if it is none of these."""
+    return next((format_ for keys, format_ in _JSON_KEYS if all(key in text for key in keys)), None)
 
 
-def foreign(path: str, other: OtherFormat) -> ReadProblem:
+def foreign(path: str, format_: OtherFormat) -> ReadProblem:
     """Return the error for a file of another tool."""
-    return UnknownFormat(path, f"this is {other.name}", other.hint)
+    return UnknownFormat(path, f"this is {format_.name}", format_.hint)
 
 
 def unknown(path: str, head: bytes) -> ReadProblem:
     """Return the error for a file that is not a checkpoint, by its first bytes."""
     if not head:
         return UnknownFormat(path, "this file is empty", "Copy it again.")
-    if (other := other_format(head)) is not None:
-        return foreign(path, other)
+    if (format_ := other_format(head)) is not None:
+        return foreign(path, format_)
     kind = "a text file" if is_text(head) else "neither a TensorFlow checkpoint nor a Keras file"
     return UnknownFormat(
         path,

@@ -1,6 +1,6 @@
 """Reading bytes of a file at an offset, from the local disk or from a server.
 
-No more is read than asked for, and nothing is allocated before the request has been compared with
+No more is read than requested, and nothing is allocated before the request has been compared with
 the size of the file.
 """
 
@@ -37,15 +37,15 @@ _LOCAL_PIECE, _REMOTE_PIECE = 1 << 20, 16 << 20  # bytes of a long read
 # O_NONBLOCK: opening a named pipe would wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
-# A look into a file; it may return others for which it has found the way, among other things.
+# A look into a file. It may return, among other things, further looks that it made possible.
 Look = Callable[[], Any]
 
 
 class Budget:
     """Limit on the bytes of values that are read from one checkpoint.
 
-    Entries of an index may share bytes, and compressed data may unpack to any size, so checking
-    each variable alone does not limit what all of them take. A sound checkpoint stays far below.
+    Entries of an index may share bytes, and compressed data may unpack to any size, so a check of
+    each variable alone does not limit their sum. A sound checkpoint stays far below the limit.
     """
 
     _FREE = 64 << 20
@@ -175,10 +175,10 @@ class Source:
             else:
                 yield self._object.read_once(start, size)
 
-    def prefetch(self, places: Iterable[tuple[int, int]]) -> None:
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Prefetch bytes that will be read, given as (offset, length). Does nothing locally."""
         if self._object is not None:
-            self._object.prefetch((offset, offset + length) for offset, length in places)
+            self._object.prefetch((offset, offset + length) for offset, length in ranges)
 
     def _read_parts(self, data: bytes, offset: int, length: int) -> bytes:
         """Continue a read that ended early: some file systems serve a long one in parts."""
@@ -195,7 +195,7 @@ class Source:
         window = Window(lambda at, length: self.read(offset + at, length, what), size)
         if self._object is not None:
             is_cached = self._object.has
-            window.prefetch = lambda places: self.prefetch((offset + at, n) for at, n in places)
+            window.prefetch = lambda ranges: self.prefetch((offset + at, n) for at, n in ranges)
             window.is_fetched = lambda at, length: is_cached(offset + at, length)
         return window
 
@@ -234,15 +234,20 @@ class Source:
         self.close()
 
 
-def prefetch_all(places: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
+def prefetch_all(ranges_of_sources: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
     """Prefetch from several sources at the same time."""
-    if len(places) == 1:
-        places[0][0].prefetch(places[0][1])
-    elif places:
+    if len(ranges_of_sources) == 1:
+        ranges_of_sources[0][0].prefetch(ranges_of_sources[0][1])
+    elif ranges_of_sources:
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(len(places)) as pool:
-            list(pool.map(lambda place: place[0].prefetch(place[1]), places))
+        with ThreadPoolExecutor(len(ranges_of_sources)) as pool:
+            list(
+                pool.map(
+                    lambda source_ranges: source_ranges[0].prefetch(source_ranges[1]),
+                    ranges_of_sources,
+                )
+            )
 
 
 class NotFetchedYet(OSError):
@@ -252,11 +257,11 @@ class NotFetchedYet(OSError):
 class Window(io.RawIOBase):
     """A part of a file as a read-only file object, without a copy of it.
 
-    `read` returns bytes by offset and length; a `ReadProblem` that it raises comes through. Reading
+    `read` returns bytes by offset and length; a `ReadProblem` that it raises is passed on. Reading
     beyond the `size` is an OSError.
 
     `prefetch` is that of a `Source`, None for a local file. While `misses` is a list, bytes that
-    would have to be fetched are noted there instead, and reading them raises OSError.
+    would have to be fetched are added to it instead, and reading them raises OSError.
     """
 
     prefetch: Callable[[Iterable[tuple[int, int]]], None] | None = None

@@ -1,10 +1,10 @@
 """URLs, and the credentials in them. Nothing is opened here.
 
 User info, query and fragment of a URL may be secrets (a password, a signature). `strip_credentials`
-removes them from every path that a user or a program names, before anything else sees it: messages
-and reports only ever hold the rest. What was removed is kept in this module, and
-`url_with_credentials` puts it back for the requests. It is kept for the life of the process, since
-a checkpoint may stay open: a program that reads on behalf of several people needs a process each.
+removes them from every path that a user or a program gives, before any other use: messages and
+reports only contain the rest. This module keeps the removed parts, and `url_with_credentials` adds
+them again for the requests. They are kept until the process ends, since a checkpoint may stay open:
+a program that reads for several people needs a process for each.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WEB = ("http", "https")  # schemes
 # Schemes where a container or a repository stands before the @, not a user:
 # https://learn.microsoft.com/azure/storage/blobs/data-lake-storage-introduction-abfs-uri
 _NAMED_BEFORE_AT = ("abfs", "abfss", "adl", "az", "hf", "wasb", "wasbs")
-# In other schemes ? is a character of patterns, but `?name=` is a query there, too. A second URL in
-# the URL counts as one: fsspec chains file systems so.
+# In other schemes ? is a character of patterns, but `?name=` is a query there, too. A second URL
+# inside the URL counts as a query: fsspec chains file systems in this way.
 _QUERY = r"\?[\w.~-]+=|::[A-Za-z][A-Za-z0-9+.-]+://"
 # Parameters of a query that sign it, beside `X-Amz-…` and `X-Goog-…`. URLs that differ in these
 # alone name one object.
@@ -53,7 +53,7 @@ class _Credentials(NamedTuple):
     query: str
 
 
-# By URL without credentials: all that this process was given.
+# All credentials that this process was given, by URL without credentials.
 _credentials: dict[str, _Credentials] = {}
 
 
@@ -114,8 +114,8 @@ def strip_arguments(texts: Iterable[str]) -> list[str]:
 
 def _split_option(text: str) -> tuple[str, str]:
     """Split an argument before its URL; without a URL the first part is empty."""
-    found = re.search(_ANYWHERE, text)
-    start = 0 if found is None or os.path.lexists(text) else found.start()
+    match = re.search(_ANYWHERE, text)
+    start = 0 if match is None or os.path.lexists(text) else match.start()
     return text[:start], text[start:]
 
 
@@ -187,11 +187,11 @@ def _split_credentials(path: str) -> tuple[str, _Credentials]:
 
 
 def _without_query(scheme: str, rest: str) -> tuple[str, str]:
-    found = re.search(r"[?#]" if scheme in WEB else _QUERY, rest)
-    if found is None:
+    match = re.search(r"[?#]" if scheme in WEB else _QUERY, rest)
+    if match is None:
         return rest, ""
-    query = rest[found.start() :]
-    return rest[: found.start()], query.partition("#")[0] if scheme in WEB else query
+    query = rest[match.start() :]
+    return rest[: match.start()], query.partition("#")[0] if scheme in WEB else query
 
 
 def _without_user(scheme: str, rest: str) -> tuple[str, str]:
@@ -219,7 +219,7 @@ def _may_hold_user(scheme: str, server: str) -> bool:
 
 
 def _without_signature(query: str) -> str:
-    """Return the parameters of a query that tell which object it names, in a fixed order."""
+    """Return the parameters of a query that identify the object, in a fixed order."""
     parts = query.lstrip("?").split("&")
     return "&".join(sorted(p for p in parts if not re.fullmatch(_SIGNING, p.partition("=")[0])))
 

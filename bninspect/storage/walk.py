@@ -25,9 +25,9 @@ class Directory(NamedTuple):
 def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
     """Yield `root` and all directories below it, in natural order.
 
-    Links to directories come last: what they lead to is yielded under its own name if it has one in
-    the tree. A link to a directory that contains `root` is not followed. Hidden names are left out,
-    and so are the sub-directories of a SavedModel that are named in `without`.
+    Links to directories come last, so that a directory is yielded under its own name if it has one
+    in the tree. A link to a directory that contains `root` is not followed. Hidden names are left
+    out, and so are the sub-directories of a SavedModel that are named in `without`.
     """
     ahead, links = [root], list[str]()
     seen: set[Hashable] = set()
@@ -35,10 +35,10 @@ def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
     while ahead or links:
         path = ahead.pop() if ahead else links.pop(0)
         try:
-            place = filesystem.directory_identity(path)
-            if place in seen:
+            identity = filesystem.directory_identity(path)
+            if identity in seen:
                 continue
-            seen.add(place)
+            seen.add(identity)
             names, below, linked = _entries(path)
         except OSError as error:
             # A directory that is gone was deleted since its parent was listed.
@@ -56,7 +56,7 @@ def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
 def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
     """Return the names in a directory that are not hidden: files, directories, links to those.
 
-    A link that leads nowhere counts as a file: it stands for one that is missing.
+    A broken link counts as a file: it stands for a missing one.
     """
     names, below, linked = set[str](), list[str](), list[str]()
     for name, kind in filesystem.entries_in(directory):

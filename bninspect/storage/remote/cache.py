@@ -1,8 +1,8 @@
-"""Remote objects as bytes at an offset: the cache of their bytes, and when more are fetched.
+"""Remote objects as bytes at an offset: the cache of their bytes, and fetching of more.
 
 Fetched bytes are kept until the run ends or the cache is full. A small object is fetched whole. Of
-a larger one the requested bytes are fetched, to the borders of blocks; a reader that knows what it
-will read prefetches all of it in one round.
+a larger one the requested bytes are fetched, to the borders of blocks; a reader that knows which
+bytes it will read prefetches all of them in one round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bninspect.storage.run_scope import of_run
 # Measured: see benchmarks/remote.py.
 _SMALL = 256 << 10  # bytes of an object that is fetched whole
 _BLOCK = 16 << 10
-# Bytes that may be fetched without need, to save requests: so many, or this part of the object.
+# Bytes that may be fetched without need, to save requests: this number, or this part of the object.
 _LEAST_WASTE, _WASTED_PART = 64 << 10, 400
 _MOST_PREFETCHED = 64 << 20  # bytes
 _MOST_CACHED = 256 << 20  # bytes of all objects together
@@ -42,7 +42,7 @@ class RemoteObject:
 
     @property
     def size(self) -> int:
-        """The length of the object in bytes."""
+        """Return the length of the object in bytes."""
         return self._info.size
 
     @property
@@ -52,7 +52,7 @@ class RemoteObject:
 
     @property
     def info(self) -> stores.Info:
-        """What the server told when it was opened."""
+        """Return the server's answer from when the object was opened."""
         return self._info
 
     def has(self, start: int, length: int) -> bool:
@@ -112,7 +112,7 @@ class RemoteObject:
                 self._cached.add(start, data)
 
     def _request(self, ranges: list[Range]) -> list[bytes]:
-        """Return what the server sends for some ranges; raises a `ReadProblem` if it is less."""
+        """Return the bytes of some ranges; raises a `ReadProblem` if the server sends fewer."""
         parts = stores.fetch(self._url, ranges, self._info)
         for (start, end), data in zip(ranges, parts, strict=True):
             if len(data) != end - start:
@@ -125,7 +125,7 @@ class RemoteObject:
 
 
 class RemoteFiles:
-    """What one run knows about remote files: the listings, and the objects that were opened."""
+    """The remote files of one run: the listings, and the objects that were opened."""
 
     def __init__(self) -> None:
         self.listings = Listings()
@@ -136,7 +136,7 @@ class RemoteFiles:
         """Return the object at a URL, with the bytes of it that are cached.
 
         Raises `NotFound` if there is none, `UnknownFormat` if it is a directory, another
-        `ReadProblem` if the server does not tell.
+        `ReadProblem` if the server does not answer.
         """
         info = self.listings.lookup(url)
         if info is None:
@@ -145,12 +145,12 @@ class RemoteFiles:
             hint = "Give the URL of a file in it, or a checkpoint's prefix."
             raise UnknownFormat(url, "this is not a file but a directory", hint)
         with self._lock:
-            found = self._objects.pop(url, None)
-            if found is None or found.info != info:
-                found = RemoteObject(url, info)
-            self._objects[url] = found
+            remote_object = self._objects.pop(url, None)
+            if remote_object is None or remote_object.info != info:
+                remote_object = RemoteObject(url, info)
+            self._objects[url] = remote_object
             self._evict()
-        return found
+        return remote_object
 
     def fetch_ends(self, url: str, length: int) -> None:
         """Prefetch the head and tail of an object and of the next objects in the listing."""
@@ -158,41 +158,41 @@ class RemoteFiles:
         if known is not None and known.has(0, min(length, known.size)):
             return
         following = self.listings.followed_by(url, _AHEAD)
-        following = [each for each in following if each not in self._objects]
+        following = [url_ahead for url_ahead in following if url_ahead not in self._objects]
         if len(following) < 2:
             alone = self.open(url)
             if not alone.has(0, min(length, alone.size)):
                 head = min(stores.head_of(url), alone.size)
                 alone.prefetch([(0, head), (alone.size - _BLOCK, alone.size)])
             return
-        objects = [self.open(each) for each in following if self._is_object(each)]
+        objects = [self.open(url_ahead) for url_ahead in following if self._is_object(url_ahead)]
         if objects:
             with ThreadPoolExecutor(len(objects)) as pool:
-                list(pool.map(lambda each: _fetch_ends(each, length), objects))
+                list(pool.map(lambda url_ahead: _fetch_ends(url_ahead, length), objects))
 
-    def drop(self, url: str, found: RemoteObject) -> None:
+    def drop(self, url: str, remote_object: RemoteObject) -> None:
         """Drop the bytes of a large object that has been read: nothing reads them again."""
-        if url in self._objects and found.size > _SMALL:
-            found.drop()
+        if url in self._objects and remote_object.size > _SMALL:
+            remote_object.drop()
 
     def _is_object(self, url: str) -> bool:
         """Return whether a URL can be opened: a directory may have the name of an object."""
-        found = self.listings.lookup(url)
-        return found is not None and not found.directory
+        info = self.listings.lookup(url)
+        return info is not None and not info.directory
 
     def _evict(self) -> None:
         """Drop the objects that were opened least recently, if the cache is too large."""
         while len(self._objects) > 1 and (
             len(self._objects) > _MOST_OBJECTS
-            or sum(each.cached for each in self._objects.values()) > _MOST_CACHED
+            or sum(remote_object.cached for remote_object in self._objects.values()) > _MOST_CACHED
         ):
             self._objects.pop(next(iter(self._objects)), None)
 
 
-def _fetch_ends(found: RemoteObject, length: int) -> None:
+def _fetch_ends(remote_object: RemoteObject, length: int) -> None:
     with suppress(ReadProblem):  # reading raises it
-        ends = min(length, found.size)
-        found.prefetch([(0, ends), (found.size - ends, found.size)])
+        ends = min(length, remote_object.size)
+        remote_object.prefetch([(0, ends), (remote_object.size - ends, remote_object.size)])
 
 
 _of_thread = local()  # `opened`: the objects that are read in a block of `unchanged`
@@ -200,18 +200,18 @@ _of_thread = local()  # `opened`: the objects that are read in a block of `uncha
 
 def open_object(url: str) -> RemoteObject:
     """Return the object at a URL, as `RemoteFiles.open` does."""
-    found = of_run(RemoteFiles).open(url)
+    remote_object = of_run(RemoteFiles).open(url)
     opened = getattr(_of_thread, "opened", None)
     if opened is not None:
-        opened.setdefault(url, found)
-    return found
+        opened.setdefault(url, remote_object)
+    return remote_object
 
 
 @contextmanager
 def unchanged() -> Iterator[None]:
     """Raise `Incomplete` if an object that is read in this block is replaced before its end.
 
-    So it does where the change made the object look damaged.
+    It is also raised in place of the error for an object that looks damaged because it changed.
     """
     opened: dict[str, RemoteObject] = {}
     _of_thread.opened = opened
@@ -224,10 +224,10 @@ def unchanged() -> Iterator[None]:
         _require_unchanged(opened)
     finally:
         _of_thread.opened = None
-        for url, found in opened.items():
-            of_run(RemoteFiles).drop(url, found)
+        for url, remote_object in opened.items():
+            of_run(RemoteFiles).drop(url, remote_object)
 
 
 def _require_unchanged(opened: dict[str, RemoteObject]) -> None:
-    for url in stores.changed({url: found.info for url, found in opened.items()}):
+    for url in stores.changed({url: remote_object.info for url, remote_object in opened.items()}):
         raise replaced(url)

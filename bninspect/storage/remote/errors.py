@@ -1,7 +1,7 @@
 """Errors of requests: one sentence for each, by the status and the class of the exception.
 
-The messages of the libraries are never passed on, since they hold URLs with their signatures. So
-what is raised here has no cause, either.
+The messages of the libraries are never passed on, since they hold URLs with their signatures. For
+the same reason the exceptions raised here have no cause.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CREDENTIALS = (
 _SIGNED = "Check that the URL is right, and that its signature or its password is still valid."
 _NETWORK = "Check the URL and the network, or try again later."
 _LATER = "Try again later."
-# Error codes of S3 and Azure, by what has to be done.
+# Error codes of S3 and Azure, by the remedy.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _REFUSED = {
@@ -158,16 +158,18 @@ def _transport_fault(error: BaseException) -> tuple[str, str]:
         ),
         (_ODD & names, "the server's status is not one that comes with a file", "Check the URL."),
     )
-    other = f"it cannot be read ({type(error).__name__})", "Check the URL and try again."
-    return next(((fault, hint) for holds, fault, hint in faults if holds), other)
+    unknown_fault = f"it cannot be read ({type(error).__name__})", "Check the URL and try again."
+    return next(((fault, hint) for holds, fault, hint in faults if holds), unknown_fault)
 
 
 def missing_package(url: str, error: ImportError | None = None) -> ReadProblem:
-    """Return the error where the library of a scheme, or fsspec (without `error`), is missing."""
+    """Return the error for a missing library of a scheme, or for missing fsspec (no `error`)."""
     scheme = scheme_of(url)
     hint = f"Run {INSTALL}."
     if error is not None and scheme not in _OF_EXTRA:
-        missing = next((name for one in _chain(error) if (name := getattr(one, "name", ""))), "")
+        missing = next(
+            (name for cause in _chain(error) if (name := getattr(cause, "name", ""))), ""
+        )
         module = f" (the module {missing} is missing)" if missing else ""
         hint = f"Install what fsspec needs for it{module}."
     return Unsupported(url, f"reading {scheme}:// needs more packages", hint)
@@ -196,34 +198,36 @@ def _chain(error: BaseException | None) -> Iterator[Any]:
 
 def _names(error: BaseException) -> set[str]:
     """Return the names of the classes of an exception and of its causes."""
-    return {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
+    return {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
 
 
 def _codes(error: BaseException) -> set[str]:
     """Return the error codes of S3 or Azure."""
-    found = set()
-    for one in _chain(error):
-        response = getattr(one, "response", None)
+    codes = set()
+    for cause in _chain(error):
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
-            found.add(str(response.get("Error", {}).get("Code")))
-        code = getattr(one, "error_code", None)
+            codes.add(str(response.get("Error", {}).get("Code")))
+        code = getattr(cause, "error_code", None)
         if code is not None:
-            found.add(str(getattr(code, "value", code)))
-    return found
+            codes.add(str(getattr(code, "value", code)))
+    return codes
 
 
 def _statuses(error: BaseException) -> set[int]:
     """Return the HTTP error statuses of an exception, which has them under one of many names."""
-    found: set[Any] = set()
-    for one in _chain(error):
-        if _NO_HTTP in {kind.__name__ for kind in type(one).__mro__}:
+    statuses: set[Any] = set()
+    for cause in _chain(error):
+        if _NO_HTTP in {kind.__name__ for kind in type(cause).__mro__}:
             continue  # the status is the library's own
-        response = getattr(one, "response", None)
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
-            found.add(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+            statuses.add(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
         names = ("status", "status_code", "code")  # the first one: aiohttp deprecates its `code`
-        found.add(next((getattr(one, name) for name in names if hasattr(one, name)), None))
-        if type(one) is OSError and str(one).startswith("Forbidden: "):
-            found.add(403)  # gcsfs/retry.py (validate_response) leaves only this text
-        found.add(getattr(response, "status_code", None))
-    return {int(one) for one in found if str(one).isdecimal() and 400 <= int(one) < 600}
+        statuses.add(next((getattr(cause, name) for name in names if hasattr(cause, name)), None))
+        if type(cause) is OSError and str(cause).startswith("Forbidden: "):
+            statuses.add(403)  # gcsfs/retry.py (validate_response) leaves only this text
+        statuses.add(getattr(response, "status_code", None))
+    return {
+        int(status) for status in statuses if str(status).isdecimal() and 400 <= int(status) < 600
+    }

@@ -1,8 +1,9 @@
 """Reading objects by HTTP range requests (RFC 9110, section 14).
 
-A first request for the head of an object tells its size and its version; a small object comes whole
-with it. A server that sends the whole object instead of a range is accepted up to 16 MiB; larger
-objects are refused. The range that a server claims to send is compared with the requested one.
+The answer to a first request for the head of an object has its size and its version, and the whole
+of a small object. A server that sends the whole object instead of a range is accepted up to 16 MiB;
+larger objects are refused. The range that a server claims to send is compared with the requested
+one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _EMPTY = re.compile(r"bytes \*/0")
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _PAUSES = (0.2, 0.8)  # seconds before a request is sent again
-_VERSION_CHECKS = 6  # requests that tell whether an object was replaced
+_VERSION_CHECKS = 6  # requests to find out whether an object was replaced
 _UNESCAPED = "%!$&'()*+,;=:@/~?#[]"
 
 
@@ -60,7 +61,7 @@ class Answer(NamedTuple):
 
     @property
     def version(self) -> Version:
-        """The version of the object: size, ETag and time of the last change."""
+        """Return the version of the object: size, ETag and time of the last change."""
         return self.size, self.etag, self.modified
 
 
@@ -71,7 +72,7 @@ Encode = Callable[[str], Any]
 class Http:
     """Requests through a session. `encode` makes a URL that the session sends unchanged.
 
-    All methods are coroutines. They raise `HttpStatus` and what the session raises.
+    All methods are coroutines. They raise `HttpStatus` and the exceptions of the session.
     """
 
     def __init__(self, session: Session, encode: Encode) -> None:
@@ -98,7 +99,7 @@ class Http:
     ) -> list[bytes]:
         """Return the bytes of each range of an object whose version is that of `head`.
 
-        Each request may take so many seconds, retries included.
+        Each request may take `seconds`, retries included.
         """
         limit = asyncio.Semaphore(AT_ONCE)
 
@@ -176,7 +177,7 @@ def is_other(now: Version, before: Version) -> bool:
 
 
 def _sent(shown: str, stated: str, wanted: Range) -> tuple[int, int, int]:
-    """(start, size of the object, length) of the bytes that come, if they are those asked for."""
+    """Return (start, size of the object, length) of the sent bytes; raise if they are others."""
     match = _CONTENT_RANGE.fullmatch(stated)
     if match:
         first, last, size = map(int, match.groups())

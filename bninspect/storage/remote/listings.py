@@ -1,7 +1,7 @@
 """Listings of remote directories, and names that are looked up in them.
 
-A server is asked once in a run for what a directory holds. HTTP has no listings, and some
-credentials may read objects but not list them: there each name costs a request.
+Each remote directory is listed once in a run. HTTP has no listings, and some credentials may read
+objects but not list them: there each name costs a request.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ class _SingleNames:
     """The last names that were looked up one by one, without a listing."""
 
     def __init__(self) -> None:
-        self._found: dict[str, Info | None] = {}
+        self._infos: dict[str, Info | None] = {}
         self._refused: dict[str, ReadProblem] = {}
 
     def __getitem__(self, url: str) -> Info | None:
-        return self._found[url]
+        return self._infos[url]
 
-    def add(self, url: str, found: Info | None, refused: ReadProblem | None) -> None:
-        """Keep what was found, and why a web server refused to tell."""
-        while len(self._found) >= _MOST_SINGLE:
-            oldest = next(iter(self._found))
-            del self._found[oldest]
+    def add(self, url: str, info: Info | None, refused: ReadProblem | None) -> None:
+        """Keep the answer for a URL, or the reason why a web server refused one."""
+        while len(self._infos) >= _MOST_SINGLE:
+            oldest = next(iter(self._infos))
+            del self._infos[oldest]
             self._refused.pop(oldest, None)
-        self._found[url] = found
+        self._infos[url] = info
         if refused is not None:
             self._refused[url] = refused
 
     def refusal(self, url: str) -> ReadProblem | None:
-        """Return why a web server refused to tell what is at a URL."""
+        """Return the reason why a web server refused an answer for a URL, or None."""
         return self._refused.get(url)
 
 
 class Listings:
-    """What one run knows about which remote files and directories exist.
+    """The listings of remote files and directories of one run.
 
-    Several threads may ask it. All methods take URLs without credentials and raise a `ReadProblem`
-    where the server does not tell.
+    Several threads may use them. All methods take URLs without credentials and raise a
+    `ReadProblem` if the server does not answer.
     """
 
     def __init__(self) -> None:
@@ -73,14 +73,14 @@ class Listings:
         self._directories: dict[str, dict[str, Info]] = {}
         self._unlistable: dict[str, ReadProblem] = {}
         self._single = _SingleNames()
-        # The objects below the directory that is walked, in about the order of the walk.
+        # The objects below the traversed directory, in about the order of the traversal.
         self._walked: list[str] = []
-        self._places: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
 
     def lookup(self, url: str) -> Info | None:
-        """Return what a listing tells of the object or directory at a URL; None if there is none.
+        """Return the entry of the object or directory at a URL; None if there is none.
 
-        Raises a `ReadProblem` if the server does not tell.
+        Raises a `ReadProblem` if the server does not answer.
         """
         _require_server(url)
         url = _without_slash(url)
@@ -98,7 +98,7 @@ class Listings:
         return self._ask(url)
 
     def _lookup_top(self, url: str) -> Info | None:
-        """Return what a bucket or server is; None for a web server, which is no directory."""
+        """Return the entry of a bucket; None for a web server, which is no directory."""
         if scheme_of(url) in WEB:
             return None
         try:
@@ -111,10 +111,10 @@ class Listings:
         return Info(0, directory=True)
 
     def _ask(self, url: str) -> Info | None:
-        """Ask for one object, and keep the answer."""
-        found = refused = None
+        """Request one object's entry, and keep the answer."""
+        info = refused = None
         try:
-            found = store_of(url).info(url)
+            info = store_of(url).info(url)
         except Exception as error:  # whatever the library of a scheme raises
             # Without the right to list, or with the signature of one object alone, a missing object
             # is denied, too (AWS: HeadObject, permissions).
@@ -122,27 +122,27 @@ class Listings:
                 refuse(url, error)
             if scheme_of(url) in WEB:
                 refused = problem_of(url, error)
-        if found is not None and _is_page(url.rpartition("/")[2], found.data):
-            found = None
+        if info is not None and _is_page(url.rpartition("/")[2], info.data):
+            info = None
         with self._lock:
-            self._single.add(url, found, refused)
-        return found
+            self._single.add(url, info, refused)
+        return info
 
     def entries(self, directory: str) -> dict[str, Info]:
-        """Return what is directly in a directory, by name; raises `OutOfReach`."""
+        """Return the entries directly in a directory, by name; raises `OutOfReach`."""
         directory = _without_slash(directory)
-        found = self._directories.get(directory)
-        if found is None:
+        names = self._directories.get(directory)
+        if names is None:
             if problem := self._unlistable.get(directory):
                 raise OutOfReach(problem)
             try:
-                found = store_of(directory).listing(directory)
+                names = store_of(directory).listing(directory)
             except Exception as error:  # whatever the library of a scheme raises
                 if not is_missing(error):
                     raise OutOfReach(self._no_listing(directory, error)) from None
-                found = {}
-            self._keep(directory, found)
-        return found
+                names = {}
+            self._keep(directory, names)
+        return names
 
     def _no_listing(self, directory: str, error: Exception) -> ReadProblem:
         problem = problem_of(directory, error)
@@ -151,9 +151,9 @@ class Listings:
             self._unlistable[directory] = problem
         return problem
 
-    def _keep(self, directory: str, found: dict[str, Info]) -> None:
+    def _keep(self, directory: str, names: dict[str, Info]) -> None:
         with self._lock:
-            self._directories[directory] = found
+            self._directories[directory] = names
             if len(self._directories) % 1000 == 0:
                 while sum(map(len, self._directories.values())) > _MOST_NAMES:
                     del self._directories[next(iter(self._directories))]
@@ -162,30 +162,30 @@ class Listings:
         """List all objects below a directory at once. Errors are ignored: `entries` raises them."""
         directory = _without_slash(directory)
         try:
-            found = store_of(directory).find(directory)
+            objects = store_of(directory).find(directory)
         except Exception:
             return
         # Keys may have an empty name in them, to which no path leads.
-        found = {path: info for path, info in found.items() if "" not in path.split("/")}
-        for place, names in _by_directory(directory, found).items():
-            self._keep(place, names)
-        whole = (path for path in found if not PART.fullmatch(path))
+        objects = {path: info for path, info in objects.items() if "" not in path.split("/")}
+        for listed, names in _by_directory(directory, objects).items():
+            self._keep(listed, names)
+        whole = (path for path in objects if not PART.fullmatch(path))
         walked = [f"{directory}/{path}" for path in sorted(whole, key=natural_order)]
         with self._lock:
             self._walked = walked
-            self._places = {url: place for place, url in enumerate(walked)}
+            self._positions = {url: position for position, url in enumerate(walked)}
 
     def followed_by(self, url: str, most: int) -> list[str]:
-        """Return an object and those that a walk comes to after it, as far as is known."""
-        place = self._places.get(url)
-        return [url] if place is None else self._walked[place : place + most]
+        """Return an object and those that follow it in the traversal, as far as is known."""
+        position = self._positions.get(url)
+        return [url] if position is None else self._walked[position : position + most]
 
     def is_directory(self, url: str) -> bool:
         """Return whether a URL is that of a directory; by HTTP, whether it has a file of one."""
         _require_server(url)
         if scheme_of(url) not in WEB:
-            found = self.lookup(url)
-            return found is not None and found.directory
+            info = self.lookup(url)
+            return info is not None and info.directory
         may_be_object = not url.endswith("/") and not is_top(url)
         if may_be_object and (self.lookup(url + ".index") is not None or self._is_object(url)):
             return False
@@ -193,16 +193,16 @@ class Listings:
         return any(self._is_object(f"{plain}/{name}") for name in (STATE_FILE, SAVED_MODEL))
 
     def _is_object(self, url: str) -> bool:
-        found = self.lookup(url)
-        return found is not None and not found.directory
+        info = self.lookup(url)
+        return info is not None and not info.directory
 
     def why_not(self, url: str) -> ReadProblem | None:
-        """Return why the server does not tell what is at a URL; None where it tells."""
+        """Return the problem that hides what is at a URL; None if there is none."""
         try:
-            found = self.lookup(url)
+            info = self.lookup(url)
         except ReadProblem as problem:
             return problem
-        if found is not None:
+        if info is not None:
             return None
         url = url.rstrip("/")
         if scheme_of(url) in WEB:
@@ -210,10 +210,10 @@ class Listings:
         return self._unlistable.get(url.rpartition("/")[0])
 
 
-def _by_directory(root: str, found: dict[str, Info]) -> dict[str, dict[str, Info]]:
+def _by_directory(root: str, objects: dict[str, Info]) -> dict[str, dict[str, Info]]:
     """Return the listing of each directory below `root`, from all objects by their path from it."""
     listings: dict[str, dict[str, Info]] = {root: {}}
-    for path, info in found.items():
+    for path, info in objects.items():
         parts = path.split("/")
         for depth in range(len(parts)):
             directory = "/".join([root, *parts[:depth]])
@@ -224,7 +224,7 @@ def _by_directory(root: str, found: dict[str, Info]) -> dict[str, dict[str, Info
 
 
 def _is_page(name: str, data: bytes) -> bool:
-    """Return whether a web page came for a name that was only tried: some servers have one."""
+    """Return whether the object at a name that was only tried is the error page of a server."""
     tried = name.endswith(".index") or name in (STATE_FILE, SAVED_MODEL)
     return tried and data[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
@@ -236,7 +236,7 @@ def _without_slash(url: str) -> str:
 
 
 def _require_server(url: str) -> None:
-    """Raise `Unsupported` unless a URL names the bucket or server that is to be asked."""
+    """Raise `Unsupported` unless a URL names a bucket or server."""
     scheme, _, rest = url.partition("://")
     server = rest.partition("/")[0]
     if scheme in _SERVED and not server:
@@ -253,7 +253,7 @@ def _require_server(url: str) -> None:
 
 
 def is_top(url: str) -> bool:
-    """Return whether a URL is that of a bucket, a server or a repository: nothing is beside it.
+    """Return whether a URL is that of a bucket, a server or a repository, without siblings.
 
     Repositories of Hugging Face have two names, and those of datasets and spaces a kind before
     them (https://huggingface.co/docs/huggingface_hub/guides/hf_file_system).

@@ -1,4 +1,4 @@
-"""Byte ranges: which to fetch in one request, and which are cached. No I/O."""
+"""Byte ranges: merging those to fetch in one request, and the cached ones. No I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def merged(wanted: Iterable[Range], waste: int) -> list[Range]:
     bytes. Empty ranges are left out.
     """
     joined: list[Range] = []
-    for start, end in sorted(each for each in wanted if each[0] < each[1]):
+    for start, end in sorted(range_ for range_ in wanted if range_[0] < range_[1]):
         if joined and start <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(end, joined[-1][1])
         else:

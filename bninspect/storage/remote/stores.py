@@ -63,7 +63,7 @@ class Info(NamedTuple):
 class Store:
     """The objects behind URLs of one scheme, by its class of fsspec.
 
-    Methods take URLs without credentials; they raise what the library raises.
+    Methods take URLs without credentials; they raise the exceptions of the library.
     """
 
     def __init__(self, filesystem: Any) -> None:
@@ -71,16 +71,16 @@ class Store:
         self._pool: ThreadPoolExecutor | None = None
 
     def listing(self, url: str) -> dict[str, Info]:
-        """Return what is directly in a directory, by name."""
+        """Return the entries directly in a directory, by name."""
         path = self._path(url)
-        found = self._call("ls", path, detail=True, refresh=True)
-        return {name: info for name, info in self._below(path, found) if "/" not in name}
+        entries = self._call("ls", path, detail=True, refresh=True)
+        return {name: info for name, info in self._below(path, entries) if "/" not in name}
 
     def find(self, url: str) -> dict[str, Info]:
         """Return all objects below a directory, by their path from it."""
         path = self._path(url)
-        found = self._call("find", path, detail=True)
-        return dict(self._below(path, found.values()))
+        entries = self._call("find", path, detail=True)
+        return dict(self._below(path, entries.values()))
 
     def info(self, url: str) -> Info | None:
         """Return the present state of an object; None if there is none."""
@@ -101,21 +101,21 @@ class Store:
         path = self._path(url)
         if self._fs.async_impl:
             loop = self._fs.loop
-            found: list[bytes] = fsspec.asyn.sync(loop, self._fetch_all, path, ranges)
-            return found
-        waiting = [self._threads.submit(self._fetch_one, path, *one) for one in ranges]
-        return [one.result(_LIMIT) for one in waiting]
+            parts: list[bytes] = fsspec.asyn.sync(loop, self._fetch_all, path, ranges)
+            return parts
+        waiting = [self._threads.submit(self._fetch_one, path, *range_) for range_ in ranges]
+        return [future.result(_LIMIT) for future in waiting]
 
     async def _fetch_all(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
         limit = asyncio.Semaphore(AT_ONCE)
 
-        async def one(start: int, end: int) -> bytes:
+        async def fetch_one(start: int, end: int) -> bytes:
             async with limit:
                 wanted = self._fs._cat_file(path, start=start, end=end)  # noqa: SLF001 - documented for use
                 data: bytes = await asyncio.wait_for(wanted, _LIMIT)
                 return data
 
-        return await asyncio.gather(*(one(*wanted) for wanted in ranges))
+        return await asyncio.gather(*(fetch_one(*range_) for range_ in ranges))
 
     def _fetch_one(self, path: str, start: int, end: int) -> bytes:
         with self._fs.open(path, "rb", cache_type="none") as stream:
@@ -148,12 +148,12 @@ class Store:
         return str(self._fs._strip_protocol(opened))  # noqa: SLF001 - documented for use
 
     @staticmethod
-    def _below(path: str, found: Iterable[Any]) -> Iterable[tuple[str, Info]]:
+    def _below(path: str, entries: Iterable[Any]) -> Iterable[tuple[str, Info]]:
         around = path.rstrip("/") + "/"
-        for one in found:
-            name = str(one["name"]).rstrip("/")
+        for entry in entries:
+            name = str(entry["name"]).rstrip("/")
             if name.startswith(around):
-                yield name[len(around) :], _info(one)
+                yield name[len(around) :], _info(entry)
 
 
 class WebStore:
@@ -183,12 +183,12 @@ class WebStore:
     def differs(self, url: str, known: Info) -> bool:
         """Return whether an object has changed since it was `known`, or is gone."""
         given = (url_with_credentials(url), url, _version(known))
-        found: bool = fsspec.asyn.sync(self._loop, _limited, self._http.differs, *given)
-        return found
+        is_changed: bool = fsspec.asyn.sync(self._loop, _limited, self._http.differs, *given)
+        return is_changed
 
     def fetch(self, url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
         """Return the bytes of each range; raises a `ReadProblem` if the object is not `known`."""
-        found: list[bytes] = fsspec.asyn.sync(
+        parts: list[bytes] = fsspec.asyn.sync(
             self._loop,
             self._http.fetch,
             url_with_credentials(url),
@@ -197,7 +197,7 @@ class WebStore:
             _version(known),
             _LIMIT,
         )
-        return found
+        return parts
 
 
 async def _limited(method: Callable[..., Awaitable[Any]], *given: Any, **options: Any) -> Any:
@@ -217,13 +217,13 @@ def _version(info: Info) -> tuple[int, str, str]:
 
 
 def _time_text(time: Any) -> str:
-    """Return a time as text: one and the same library gives it as a number or as a date."""
+    """Return a time as text; the same library may return it as a number or as a date."""
     seconds = time.timestamp() if isinstance(time, datetime) else time
     return f"{seconds:.6f}" if isinstance(seconds, float | int) else str(seconds)
 
 
 def head_of(url: str) -> int:
-    """Return how many bytes the first request for an object asks for, by its name."""
+    """Return the number of bytes in the first request for an object, by its name."""
     return LONG_HEAD if url.lower().endswith((".h5", ".hdf5", ".keras")) else HEAD
 
 
@@ -270,13 +270,13 @@ def _new_store(scheme: str, url: str) -> Store | WebStore:
 
 
 def changed(known: Mapping[str, Info]) -> list[str]:
-    """Return the objects that have changed since they were `known`, all asked for at once.
+    """Return the objects that have changed since they were `known`; all requests run at once.
 
-    Raises a `ReadProblem` if the server does not tell.
+    Raises a `ReadProblem` if the server does not answer.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        others = pool.map(_differs, known.keys(), known.values())
-        return [url for url, differs in zip(known, others, strict=True) if differs]
+        are_changed = pool.map(_differs, known.keys(), known.values())
+        return [url for url, differs in zip(known, are_changed, strict=True) if differs]
 
 
 def _differs(url: str, known: Info) -> bool:

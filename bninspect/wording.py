@@ -9,9 +9,9 @@ from itertools import islice
 NAMES_SHOWN, _MOST_COMPARED = 3, 1000
 
 
-def plural(count: int, noun: str) -> str:
-    """Return the count with its noun: `1 layer`, `2 layers`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def plural(count: int, noun: str, several: str = "") -> str:
+    """Return the count with its noun: `1 layer`, `2 layers`; `several` if that is no noun and s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {several or noun + 's'}"
 
 
 def listed(names: Sequence[str], most: int = NAMES_SHOWN) -> str:

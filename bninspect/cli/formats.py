@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from bninspect.batchnorm.inference import Dump
+    from bninspect.model.recalibration import Recalibration
     from bninspect.model.report import CheckpointReport, Report
     from bninspect.runs.watch import Conclusion
     from bninspect.verdicts.comparison import Comparison
@@ -268,3 +269,18 @@ COMPARE: Mapping[str, Writer] = {
     "json": _compare_json,
     "csv": _compare_csv,
 }
+
+
+def _recalibrate_text(result: Recalibration, stream: TextIO, options: OutputOptions) -> None:
+    from bninspect.reporters.recalibrate_text import write_recalibration
+
+    write_recalibration(result, stream, **options.text_style(stream))
+
+
+def _recalibrate_json(result: Recalibration, stream: TextIO, _: OutputOptions) -> None:
+    from bninspect.reporters.recalibrate_json import write_recalibration_json
+
+    write_recalibration_json(result, stream)
+
+
+RECALIBRATE: Mapping[str, Writer] = {"text": _recalibrate_text, "json": _recalibrate_json}

@@ -27,6 +27,7 @@ Examples:
   bninspect dump model.h5 --layer bn1  # what are the values of this one?
   bninspect compare training_dir/      # what moved between checkpoints?
   bninspect report model.h5 -o a.html  # the same as a page for a browser
+  bninspect recalibrate stuck.h5 --data samples.npz --dry-run  # a cure?
   bninspect watch run2/ --fail-fast    # stop when a training goes wrong
   bninspect rule BN101                 # what does a finding mean? how to fix?
 
@@ -158,6 +159,22 @@ Examples:
   bninspect watch training_dir/ --timeout 1
   bninspect watch training_dir/ --fail-fast --timeout 1
   bninspect watch training_dir/ --until-step 20 --format jsonl --timeout 1
+"""
+
+RECALIBRATE = """
+\b
+MODEL may be
+  model.keras, model.h5   a whole model of Keras
+
+\b
+Exit codes:
+  0  the copy is written (with --dry-run: it could be)
+  2  refused, something could not be read, or the call was wrong
+
+\b
+Examples:
+  bninspect recalibrate stuck.h5 --data samples.npz -o fixed.h5
+  bninspect recalibrate stuck.h5 --data samples.npz --batch 32 --dry-run
 """
 
 RULE = """

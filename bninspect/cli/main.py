@@ -19,6 +19,7 @@ from bninspect.cli.exit_codes import INTERRUPTED, PROBLEM
 from bninspect.cli.info import config_, rule, schema
 from bninspect.cli.list import list_
 from bninspect.cli.output import discard_output
+from bninspect.cli.recalibrate import recalibrate
 from bninspect.cli.report import report
 from bninspect.cli.watch import watch
 from bninspect.errors import BninspectError
@@ -117,5 +118,16 @@ def main(context: click.Context) -> None:
         context.exit(PROBLEM)
 
 
-for _command in (check, compare, config_, dump, list_, report, rule, schema, watch):
+for _command in (
+    check,
+    compare,
+    config_,
+    dump,
+    list_,
+    recalibrate,
+    report,
+    rule,
+    schema,
+    watch,
+):
     main.add_command(_command)

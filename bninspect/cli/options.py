@@ -226,18 +226,7 @@ graph_option = click.option(
 def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command], Command]]:
     """Return the options --format and --output."""
     return (
-        click.option(
-            "--format",
-            "formats",
-            multiple=True,
-            metavar=f"[{'|'.join(formats)}][=FILE]",
-            callback=lambda _, __, values: [_format_and_file(value, formats) for value in values],
-            shell_complete=lambda _, __, typed: [f for f in formats if f.startswith(typed)],
-            default=(formats[0],),
-            show_default=True,
-            help="The format of the result, and the file to write it to (else --output, or"
-            " standard output). Repeatable: --format json=report.json --format text.",
-        ),
+        _formats_option(formats),
         click.option(
             "-o",
             "--output",
@@ -246,6 +235,112 @@ def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command],
             help="Write to FILE, whole or not at all, instead of standard output. With several"
             " formats, this is the file of the one that names none.",
         ),
+    )
+
+
+def _formats_option(
+    formats: Sequence[str], *, otherwise: str = "--output, or"
+) -> Callable[[Command], Command]:
+    """Return the option --format, which may name a file for each format.
+
+    `otherwise` is said of where a format without a file goes.
+    """
+    return click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        metavar=f"[{'|'.join(formats)}][=FILE]",
+        callback=lambda _, __, values: [_format_and_file(value, formats) for value in values],
+        shell_complete=lambda _, __, typed: [f for f in formats if f.startswith(typed)],
+        default=(formats[0],),
+        show_default=True,
+        help=f"The format of the result, and the file to write it to (else {otherwise}"
+        " standard output). Repeatable: --format json=report.json --format text.",
+    )
+
+
+def recalibrate_options(formats: Iterable[str]) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options of `recalibrate`."""
+    known = tuple(formats)
+
+    def add(command: Command) -> Command:
+        return _with_options(command, (*_OF_SAMPLES, *_OF_THE_COPY, *_shown(known)))
+
+    return add
+
+
+_OF_SAMPLES = (
+    click.option(
+        "--data",
+        required=True,
+        metavar="SAMPLES",
+        shell_complete=complete_files,
+        help="The samples: a .npz or .npy file, or a directory of .npz files (parts of the same"
+        " arrays) or .npy files (arrays by name, or parts of one). An array goes to the input of"
+        " its name, a single array to a single input.",
+    ),
+    click.option(
+        "--feed",
+        "feeds",
+        multiple=True,
+        metavar="NAME=KEY|VALUE",
+        help="Feed the model's input NAME with the array KEY, or with a number, true or false."
+        " Repeatable.",
+    ),
+    click.option(
+        "--labels",
+        metavar="KEY",
+        help="The array of the labels: numbers of classes, one-hot rows, or values. With them the"
+        " model is judged before and after.",
+    ),
+    click.option(
+        "--batch",
+        type=click.IntRange(2),
+        default=64,
+        show_default=True,
+        metavar="N",
+        help="The size of a batch, about that of training.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(2),
+        metavar="N",
+        help="Take N samples at most, by chance.",
+    ),
+)
+_OF_THE_COPY = (
+    click.option(
+        "-o",
+        "--output",
+        metavar="FIXED",
+        shell_complete=complete_files,
+        help="The copy to write: a file, a prefix or a directory, as MODEL is. It must not exist.",
+    ),
+    click.option(
+        "--layer",
+        "layers",
+        multiple=True,
+        metavar="NAME",
+        help="Re-estimate this layer (exact name or glob) instead of all that are stuck."
+        " Repeatable.",
+    ),
+    click.option(
+        "--force",
+        is_flag=True,
+        help="Go on although nothing proves in which mode the model was trained. No other refusal"
+        " can be overridden.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Do everything but write the copy."),
+)
+
+
+def _shown(formats: Sequence[str]) -> Sequence[Callable[[Command], Command]]:
+    """Return the options of what is shown of a recalibration."""
+    return (
+        _formats_option(formats, otherwise="to"),
+        click.option("-q", "--quiet", is_flag=True, help="Print only the first line, and no bar."),
+        click.option("-v", "--verbose", is_flag=True, help="Show every layer."),
+        COLOR,
     )
 
 

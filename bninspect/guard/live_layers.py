@@ -34,9 +34,7 @@ def read_layers(model: Any, config_of: Callable[[Any], Mapping[str, Any]]) -> tu
     """
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # on JAX, fit keeps the values outside the model's variables
-    layers = [
-        _bn_layer(name, layer, config_of(layer)) for name, layer in _named(_find_layers(model))
-    ]
+    layers = [_bn_layer(name, layer, config_of(layer)) for name, layer in find_bn_layers(model)]
     members = [
         (variable.read(), layer.initial.get(role, ()))
         for layer in layers
@@ -48,6 +46,20 @@ def read_layers(model: Any, config_of: Callable[[Any], Mapping[str, Any]]) -> tu
         replace(layer, values={role: next(measured) for role in layer.variables})
         for layer in layers
     )
+
+
+def find_bn_layers(model: Any) -> list[tuple[str, Any]]:
+    """Return the BN layers of a live model with their unique names, in the order of the model."""
+    return _named(_find_layers(model))
+
+
+def live_values(layer: Any) -> dict[Role, NDArray[Any]]:
+    """Return the values of the members of a live layer; bfloat16 as float32."""
+    arrays = dict(zip(map(id, layer.weights), layer.get_weights(), strict=True))
+    members = {role: arrays.get(id(getattr(layer, role, None))) for role in ROLES}
+    return {
+        role: _readable(np.asarray(array)) for role, array in members.items() if array is not None
+    }
 
 
 def layer_config(layer: Any) -> Mapping[str, Any]:
@@ -125,12 +137,9 @@ def _keeps_statistics(layer: Any) -> bool:
 
 def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
     """Build the `BNLayer` of a live layer, without measured values."""
-    arrays = dict(zip(map(id, layer.weights), layer.get_weights(), strict=True))
-    variables: dict[Role, Variable] = {}
-    for role in ROLES:
-        array = arrays.get(id(getattr(layer, role, None)))
-        if array is not None:
-            variables[role] = _variable(f"{name}/{role}", np.asarray(array))
+    variables = {
+        role: _variable(f"{name}/{role}", values) for role, values in live_values(layer).items()
+    }
     keras = KerasLayer(
         class_name=type(layer).__name__,
         trainable=bool(layer.trainable),
@@ -148,11 +157,14 @@ def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
     return configured(bn_layer, keras)
 
 
-def _variable(name: str, array: NDArray[Any]) -> Variable:
-    """Build a variable with a copy of the values: a framework may reuse the array's memory."""
+def _variable(name: str, values: NDArray[Any]) -> Variable:
+    return Variable(name, values.shape, values.dtype.name, lambda: values)
+
+
+def _readable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of the values: a framework may reuse the array's memory."""
     is_bfloat16 = array.dtype.kind == "V"  # numpy has no such type
-    values = array.astype(np.float32) if is_bfloat16 else array.copy()
-    return Variable(name, array.shape, array.dtype.name, lambda: values)
+    return array.astype(np.float32) if is_bfloat16 else array.copy()
 
 
 def _keras_version(instance: Any) -> str:

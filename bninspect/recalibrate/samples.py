@@ -208,7 +208,7 @@ def choose_samples(
         if name in by_name:
             _require_shape(column, by_name[name])
             dtypes[name] = _input_dtype(column, by_name[name])
-    fixed = {spec.shape[0] for spec in specs if spec.shape and spec.shape[0] and spec.name in inputs}
+    fixed = {spec.shape[0] or 0 for spec in specs if spec.shape and spec.name in inputs}
     order, batches, notes = _batches(length, most, batch, fixed)
     return Samples(inputs, label_column, constants, dtypes, order, batches, notes)
 
@@ -217,7 +217,7 @@ def _by_name(
     columns: Mapping[str, Column],
     specs: Mapping[str, InputSpec],
     fed: set[str],
-    has_feeds: bool,  # noqa: FBT001
+    has_feeds: bool,
 ) -> dict[str, Column]:
     """Return the arrays for the inputs that no `--feed` names."""
     missing = [name for name in specs if name not in fed]
@@ -323,7 +323,7 @@ def _numpy_dtype(name: str, otherwise: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _batches(
-    length: int, most: int | None, batch: int, fixed: set[int | None]
+    length: int, most: int | None, batch: int, fixed: set[int]
 ) -> tuple[Array, int, tuple[str, ...]]:
     """Return the order of the samples, the number of batches, and notes.
 

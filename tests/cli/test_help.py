@@ -79,7 +79,9 @@ def test_every_option_is_explained_once(name: str) -> None:
         assert len(heads) == 1, option.opts
 
 
-@pytest.mark.parametrize("name", ["check", "list", "dump", "compare", "rule", "config"])
+@pytest.mark.parametrize(
+    "name", ["check", "list", "dump", "compare", "recalibrate", "rule", "config"]
+)
 def test_says_the_exit_codes(name: str) -> None:
     """Those that the tests of the commands have: a verdict has four, the others two."""
     codes = [line[0] for line in part(help_of(name), "Exit codes:") if line[0].isdigit()]

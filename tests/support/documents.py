@@ -86,6 +86,7 @@ def stated_exit_code(line: str) -> int:
 # What the examples speak of, and the fixture it is a copy of.
 _COPIES = {
     "model.h5": "keras2_functional_correct/model.h5",
+    "stuck.h5": "keras315_h5_updates_dropped/model.h5",
     "model.keras": "keras3_zip_nested/model.keras",
     "model.weights.h5": "keras2_weights_nested/model.weights.h5",
     "export/1": "saved_model_keras2_traced",
@@ -126,6 +127,8 @@ def make_workplace(folder: Path) -> None:
     write_bundle(str(folder / "model.ckpt"), own)
     (folder / "ci").mkdir()
     (folder / "ci" / "bninspect.toml").write_text('fail-on = "warning"\n', encoding="utf-8")
+    samples = np.random.default_rng(0).normal(size=(2048, 6, 6, 3)).astype("f4")
+    np.savez(folder / "samples.npz", x=samples)
     program = folder / ".bin" / "bninspect"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bninspect "$@"\n', encoding="utf-8")

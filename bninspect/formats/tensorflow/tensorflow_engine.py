@@ -55,7 +55,7 @@ def _import_tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
-        with _silent_libraries():
+        with silent_libraries():
             import tensorflow
 
             tensorflow.constant(0)  # initializes the devices, which logs more lines
@@ -68,7 +68,7 @@ def _import_tensorflow() -> Any:
 
 
 @contextmanager
-def _silent_libraries() -> Iterator[None]:
+def silent_libraries() -> Iterator[None]:
     """Discard standard error: libraries log there before any setting can reach them."""
     try:
         standard_error = os.dup(2)

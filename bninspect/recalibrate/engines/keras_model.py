@@ -33,14 +33,24 @@ _MOST_BETWEEN_CALLS, _LEAST_ELEMENTS = 0.2, 512
 
 
 class LiveLayer(NamedTuple):
-    """A BN layer of a live model, with its names and its object."""
+    """A BN layer of a live model, with its names and its object.
+
+    `is_fixed` says that training ran it in inference mode, on its stored statistics: then it stays
+    so while moments are taken.
+    """
 
     described: EngineLayer
     layer: Any
+    is_fixed: bool
 
 
-def describe(name: str, layer: Any, moving_mean: str, moving_variance: str) -> LiveLayer:
-    """Return a BN layer of a live model; `moving_mean` and `moving_variance` are stored names."""
+def describe(
+    name: str, layer: Any, moving_mean: str, moving_variance: str, *, is_fixed: bool = False
+) -> LiveLayer:
+    """Return a BN layer of a live model; `moving_mean` and `moving_variance` are stored names.
+
+    A frozen layer is fixed (`call` of Keras 3's layer, `_get_training_value` of Keras 2's).
+    """
     is_fused = bool(getattr(layer, "fused", False))
     return LiveLayer(
         EngineLayer(
@@ -52,6 +62,7 @@ def describe(name: str, layer: Any, moving_mean: str, moving_variance: str) -> L
             why_not=_why_not(layer),
         ),
         layer,
+        is_fixed or not layer.trainable,
     )
 
 
@@ -126,7 +137,7 @@ class KerasModelEngine:
         with self._kept_statistics():
             try:
                 for one in self._layers:
-                    if one.described.why_not is None:
+                    if not one.is_fixed:
                         one.layer.__dict__["call"] = self._recorder(one, recorded)
                 yield
             finally:
@@ -192,9 +203,7 @@ class KerasModelEngine:
             return
         total = merged(so_far)
         within = sum(call.variance * call.count for call in so_far) / total.count
-        epsilon = next(
-            one.described.epsilon for one in self._layers if one.described.name == name
-        )
+        epsilon = next(one.described.epsilon for one in self._layers if one.described.name == name)
         between = float(np.max((total.variance - within) / (total.variance + epsilon)))
         if between > _MOST_BETWEEN_CALLS:
             raise RecalibrationRefused(
@@ -235,9 +244,7 @@ class KerasModelEngine:
         names = [spec.name for spec in self.inputs()]
         if names and set(names) == set(batch):
             arrays = [batch[name] for name in names]
-        elif all(name.isdecimal() for name in batch):
-            arrays = [*batch.values()]
-        elif len(batch) == 1:
+        elif all(name.isdecimal() for name in batch) or len(batch) == 1:
             arrays = [*batch.values()]
         else:
             return dict(batch)

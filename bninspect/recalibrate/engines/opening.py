@@ -18,7 +18,17 @@ _INSTEAD = {
     " and call bninspect.keras.recalibrate(model, dataset)",
 }
 
-_OPENERS: Mapping[str, Callable[[Checkpoint, Sequence[BNLayer]], Engine]] = {}
+
+def _keras(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:
+    from bninspect.recalibrate.engines.keras_files import open_keras_model
+
+    return open_keras_model(checkpoint, layers)
+
+
+_OPENERS: Mapping[str, Callable[[Checkpoint, Sequence[BNLayer]], Engine]] = {
+    "keras-h5": _keras,
+    "keras-zip": _keras,
+}
 
 
 def open_engine(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:

@@ -44,14 +44,20 @@ def require_writable(checkpoint: Checkpoint, output: str | Path) -> None:
     plan_copy(checkpoint, output, {})
 
 
-def write_statistics(checkpoint: Checkpoint, output: str | Path, values: Values) -> None:
+def write_statistics(
+    checkpoint: Checkpoint,
+    output: str | Path,
+    values: Values,
+    accept: Callable[[Path], None] = lambda _: None,
+) -> None:
     """Copy a checkpoint to `output` and replace the values of some variables.
 
     `values` has the new values by the stored name of each variable, with as many elements as the
     variable has; they are rounded to the element type that is stored. `output` is a prefix for V2
     checkpoints, a directory for a SavedModel, else a file. All files get temporary names, are read
     back and compared with the source, and get their own names at the end, the index of a V2
-    checkpoint last. If that is interrupted, nothing is left.
+    checkpoint last. If that is interrupted, nothing is left. `accept` is called with the copy
+    before it gets its name; if that raises, nothing is left either.
 
     Raises as `require_writable`, and `Unsupported` if a variable is stored in a way in which its
     bytes cannot be replaced.
@@ -59,6 +65,7 @@ def write_statistics(checkpoint: Checkpoint, output: str | Path, values: Values)
     plan = plan_copy(checkpoint, output, values)
     with written_copy(plan) as copy:
         verify_copy(plan, copy, values)
+        accept(copy)
 
 
 def plan_copy(checkpoint: Checkpoint, output: str | Path, values: Values) -> Plan:

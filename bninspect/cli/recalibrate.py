@@ -1,0 +1,82 @@
+"""The command `recalibrate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from bninspect.cli import help_texts
+from bninspect.cli.exit_codes import OK, PROBLEM
+from bninspect.cli.formats import RECALIBRATE, OutputOptions, write
+from bninspect.cli.options import complete_files, recalibrate_options
+from bninspect.cli.output import Destination, destinations
+from bninspect.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from bninspect.recalibrate.estimate import Item
+
+
+@click.command(
+    short_help="Re-estimate stuck statistics from samples; writes a copy.",
+    epilog=help_texts.RECALIBRATE,
+)
+@click.argument("model", shell_complete=complete_files)
+@recalibrate_options(RECALIBRATE)
+def recalibrate(
+    model: str,
+    data: str,
+    output: str | None,
+    feeds: tuple[str, ...],
+    batch: int,
+    samples: int | None,
+    layers: tuple[str, ...],
+    labels: str | None,
+    force: bool,
+    dry_run: bool,
+    formats: list[tuple[str, str | None]],
+    quiet: bool,
+    verbose: bool,
+    color: str,
+) -> int:
+    """Re-estimate the statistics of stuck BN layers from samples of your data.
+
+    This command runs the model, with the TensorFlow or Keras that is installed. All BN layers
+    normalize by the statistics of each batch, all else runs as at inference, and the moments of
+    their inputs over all samples become the new statistics. They are written to a copy; MODEL stays
+    as it is.
+
+    That cures a model that was trained with batch statistics whose averages were never kept. It
+    ruins one that was trained in inference mode, so such a model is refused, and so is one of which
+    neither can be proved: --labels decide it then.
+    """
+    from bninspect.recalibrate.estimate import without_progress
+    from bninspect.recalibrate.files import Options, recalibrate_file
+
+    if output is None and not dry_run:
+        raise UsageProblem("Name the file of the copy with -o FIXED, or use --dry-run.")
+    targets = _destinations(formats, output)
+    options = Options(data, output, feeds, labels, batch, samples, layers, force, dry_run)
+    shows = not quiet and sys.stderr is not None and sys.stderr.isatty()
+    result = recalibrate_file(model, options, _with_bar if shows else without_progress)
+    style = OutputOptions(color, quiet, verbose)
+    write(result, RECALIBRATE, targets, (model, data), style)
+    return OK if result.ok else PROBLEM
+
+
+def _destinations(formats: list[tuple[str, str | None]], output: str | None) -> list[Destination]:
+    """Return where the report goes; raises `UsageProblem` if that is the copy of the model."""
+    targets = destinations(formats, None)
+    if any(path is not None and path == output for _, path in targets):
+        raise UsageProblem(f"The report and the copy cannot both be written to {output}.")
+    return targets
+
+
+def _with_bar(step: str, batches: Iterable[Item], number: int | None) -> Iterable[Item]:
+    """Yield the batches, and show on standard error how many are done."""
+    with click.progressbar(
+        batches, length=number, label=step, file=sys.stderr, show_pos=True
+    ) as bar:
+        yield from bar

@@ -1,0 +1,145 @@
+"""`recalibrate` as text: cured or refused and why, then layers, outputs, and what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from numpy.typing import NDArray
+
+from bninspect.model.recalibration import RecalibratedLayer, Recalibration
+from bninspect.reporters.escapes import printable, write_lines
+from bninspect.reporters.text_utils import align, paint, prose_width, wrap
+from bninspect.wording import listed, plural
+
+# Nothing in a file or in samples can show these.
+ONLY_THE_USER_KNOWS = (
+    "the samples went through the same preprocessing as at serving (and no augmentation)",
+    "all classes and all kinds of inputs are among them, as often as in the training data",
+    "they were shuffled",
+)
+_INDENT = 2
+
+
+def write_recalibration(
+    result: Recalibration,
+    stream: TextIO,
+    *,
+    width: int | None = None,
+    color: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Write a result. `quiet` leaves all but the first line out, `verbose` shows every layer."""
+    write_line_with_word(result, stream, color=color)
+    if quiet or result.refusal is not None:
+        return
+    folded = prose_width(width)
+    write_lines(stream, _layers(result.layers, verbose=verbose))
+    write_lines(stream, _facts(result, folded))
+
+
+def write_line_with_word(result: Recalibration, stream: TextIO, *, color: bool) -> None:
+    """Write the first line: the word, the model and the sentence, however long."""
+    word = paint(outcome(result), color=color)
+    write_lines(stream, [f"{word}  {printable(verdict(result))}"])
+
+
+def outcome(result: Recalibration) -> str:
+    """Return the word for a result: CURED, CURABLE where nothing was to be written, REFUSED."""
+    if result.refusal is not None:
+        return "REFUSED"
+    return "CURABLE" if result.dry_run else "CURED"
+
+
+def verdict(result: Recalibration) -> str:
+    """Return what was done, or why nothing was, in one sentence."""
+    if result.refusal is not None:
+        return f"{result.path}: {result.refusal}"
+    total = len(result.layers) + len(result.kept)
+    return (
+        f"{result.path}: statistics of {len(result.layers)} of {plural(total, 'BN layer')}"
+        f" re-estimated from {plural(result.samples, 'sample')} in"
+        f" {plural(result.batches, 'batch', 'batches')}; {_written(result)}"
+    )
+
+
+def _written(result: Recalibration) -> str:
+    if result.output is not None:
+        return f"written to {result.output}"
+    return "nothing was written (dry run)" if result.dry_run else "the live model was changed"
+
+
+_MOST_LAYERS = 20
+
+
+def _layers(layers: Sequence[RecalibratedLayer], *, verbose: bool) -> Iterator[str]:
+    """Yield a table of the layers: ranges before and after, and the worst standard errors."""
+    shown = layers if verbose else layers[:_MOST_LAYERS]
+    rows = [("layer", "mean", "", "", "variance", "", "", "error of mean", "of variance")]
+    rows += [
+        (
+            printable(layer.name),
+            _range(layer.mean_before),
+            "->",
+            _range(layer.mean),
+            _range(layer.variance_before),
+            "->",
+            _range(layer.variance),
+            f"{layer.mean_error:.2g} dev.",
+            f"{layer.variance_error:.1%}",
+        )
+        for layer in shown
+    ]
+    yield from (f"{' ' * _INDENT}{line}" for line in align(rows))
+    if len(layers) > len(shown):
+        yield f"{' ' * _INDENT}and {len(layers) - len(shown)} more layers (--verbose)"
+
+
+def _range(values: NDArray[Any]) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _facts(result: Recalibration, width: int) -> Iterator[str]:
+    """Yield the proof, what became of the outputs, and what only the user knows."""
+    facts = [("proof", result.proof or "")]
+    if result.outputs is not None:
+        facts += _outputs(result)
+    if result.quality is not None:
+        shown = "{:.1%}" if result.quality.measure == "accuracy" else "{:.4g}"
+        modes = [
+            f"{name} {shown.format(value)}"
+            for name, value in (
+                ("batch statistics", result.quality.training),
+                ("before", result.quality.before),
+                ("after", result.quality.after),
+            )
+        ]
+        facts.append((result.quality.measure, ", ".join(modes)))
+    if result.kept:
+        facts.append(("kept", f"{plural(len(result.kept), 'layer')} as before: {_names(result)}"))
+    facts += [("note", note) for note in result.notes]
+    facts.append(("ran by", result.framework))
+    facts += [("you know", f"whether {one}") for one in ONLY_THE_USER_KNOWS]
+    longest = max(len(name) for name, _ in facts)
+    for name, text in facts:
+        head = f"{' ' * _INDENT}{name:<{longest}}  "
+        yield from wrap(head, text, width, len(head))
+
+
+def _names(result: Recalibration) -> str:
+    return listed(list(result.kept))
+
+
+def _outputs(result: Recalibration) -> Iterator[tuple[str, str]]:
+    change = result.outputs
+    if change is None:
+        return
+    apart = f"{change.apart_before:.3g} before and {change.apart_after:.3g} after"
+    count = plural(change.samples, "sample")
+    yield "outputs", f"moved by {change.moved:.3g} deviations, on {count}"
+    yield "", f"apart from those on batch statistics by {apart}"
+    if change.same_before is not None and change.same_after is not None:
+        same = f"{change.same_before:.1%} before and {change.same_after:.1%} after"
+        yield "", f"same prediction (largest output) as on batch statistics: {same}"

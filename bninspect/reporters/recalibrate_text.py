@@ -16,7 +16,6 @@ from bninspect.wording import listed, plural
 ONLY_THE_USER_KNOWS = (
     "the samples went through the same preprocessing as at serving (and no augmentation)",
     "all classes and all kinds of inputs are among them, as often as in the training data",
-    "they were shuffled",
 )
 _INDENT = 2
 

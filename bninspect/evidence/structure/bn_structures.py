@@ -29,7 +29,8 @@ class Structure(NamedTuple):
     """A BN layer of a graph: its variables by role, and the constants of its computation.
 
     `node` is an operation that normalizes. `epsilon` and `momentum` are None where the graph has
-    several or none. Inference multiplies by gamma + `gamma_offset`.
+    several or none. Inference multiplies by gamma + `gamma_offset`. `sites` are all the places that
+    normalize by these statistics.
     """
 
     node: int
@@ -37,6 +38,7 @@ class Structure(NamedTuple):
     epsilon: float | None
     momentum: float | None
     gamma_offset: float = 0.0
+    sites: tuple[Site, ...] = ()
 
 
 class _Parameter(NamedTuple):
@@ -46,7 +48,7 @@ class _Parameter(NamedTuple):
     offset: float
 
 
-class _Site(NamedTuple):
+class Site(NamedTuple):
     """A normalization with the variables and the batch moments that it takes."""
 
     normalization: Normalization
@@ -70,12 +72,12 @@ def find_bn_structures(dataflow: Dataflow, preferred: Iterable[int] = ()) -> lis
     return _Layers(dataflow, sites, find_averages(dataflow, moments), set(preferred)).structures()
 
 
-def _site(dataflow: Dataflow, normalization: Normalization) -> _Site:
+def _site(dataflow: Dataflow, normalization: Normalization) -> Site:
     means, batch_means = _split(dataflow, normalization.mean)
     variances, batch_variances = _split(dataflow, normalization.variance)
     gamma = _parameter(dataflow, normalization.gamma)
     beta = _parameter(dataflow, normalization.beta, ignored=None if gamma is None else gamma.parts)
-    return _Site(normalization, means, variances, batch_means, batch_variances, gamma, beta)
+    return Site(normalization, means, variances, batch_means, batch_variances, gamma, beta)
 
 
 def _split(
@@ -119,7 +121,7 @@ def _parameter(
     return _Parameter(variables_of_terms.pop(), offset) if len(variables_of_terms) == 1 else None
 
 
-def _reduces_batches(dataflow: Dataflow, site: _Site) -> bool:
+def _reduces_batches(dataflow: Dataflow, site: Site) -> bool:
     """Return whether the moments are taken over the samples of a batch, as far as that is known."""
     for value in site.batch_means:
         if dataflow.operation(value) == "Mean":
@@ -136,7 +138,7 @@ class _Layers:
     def __init__(
         self,
         dataflow: Dataflow,
-        sites: Sequence[_Site],
+        sites: Sequence[Site],
         averages: Sequence[Average],
         preferred: set[int],
     ) -> None:
@@ -147,7 +149,7 @@ class _Layers:
         for average in averages:
             for value in average.values:
                 self._by_value.setdefault(value, []).append(average.variable)
-        self._sites: dict[tuple[Parts, Parts], list[_Site]] = {}
+        self._sites: dict[tuple[Parts, Parts], list[Site]] = {}
         waiting = []
         for site in sites:
             key = self._statistics(site)
@@ -163,7 +165,7 @@ class _Layers:
         ]
         return sorted(structures, key=lambda structure: structure.node)
 
-    def _statistics(self, site: _Site) -> tuple[Parts, Parts] | None:
+    def _statistics(self, site: Site) -> tuple[Parts, Parts] | None:
         """Return mean and variance of a site: variables it takes, else averages of its moments."""
         mean = self._statistic(site.means, site.batch_means)
         variance = self._statistic(site.variances, site.batch_variances)
@@ -180,7 +182,7 @@ class _Layers:
             candidates, key=lambda parts: (parts[0] not in self._preferred, parts), default=None
         )
 
-    def _structure(self, key: tuple[Parts, Parts], sites: Sequence[_Site]) -> Structure:
+    def _structure(self, key: tuple[Parts, Parts], sites: Sequence[Site]) -> Structure:
         mean, variance = key
         members: dict[Role, Parts] = {"moving_mean": mean, "moving_variance": variance}
         offsets = {site.gamma.parts: site.gamma.offset for site in sites if site.gamma}
@@ -200,10 +202,11 @@ class _Layers:
             epsilons.pop() if len(epsilons) == 1 else None,
             common_momentum(traversal.graph, traversal.variables, updates) if updates else None,
             0.0 if gamma is None else offsets[gamma],
+            tuple(sites),
         )
 
 
-def _is_bn(key: tuple[Parts, Parts], sites: Sequence[_Site]) -> bool:
+def _is_bn(key: tuple[Parts, Parts], sites: Sequence[Site]) -> bool:
     if key[0] == key[1]:
         return False
     return any(

@@ -33,8 +33,15 @@ _LARGEST_EPSILON = 0.5
 _DEPTH = 4  # operations between the square root and the last factor
 _MOST_NODES = 64  # consumers that are looked at from one square root
 
-_SCALE, _OFFSET, _MEAN, _VARIANCE = 1, 2, 3, 4  # inputs of the fused kernels
+_X, _SCALE, _OFFSET, _MEAN, _VARIANCE = 0, 1, 2, 3, 4  # inputs of the fused kernels
 _BATCH_MEAN, _BATCH_VARIANCE = 1, 2  # outputs
+
+
+class Use(NamedTuple):
+    """An input of an operation: the node that takes a value, and at which place."""
+
+    node: int
+    place: int
 
 
 class Normalization(NamedTuple):
@@ -42,7 +49,9 @@ class Normalization(NamedTuple):
 
     `mean` and `variance` are the values that it takes, `gamma` and `beta` None if it has none.
     `epsilon` is None if it is no constant under the root. `fused` says that a fused kernel computes
-    it; then the kernel computes the moments of the batch unless `is_training` is False.
+    it; then the kernel computes the moments of the batch unless `is_training` is False. `takes_x`,
+    `takes_mean` and `takes_variance` say where its operations take the layer's input and the
+    statistics, before any copy.
     """
 
     node: int
@@ -51,6 +60,9 @@ class Normalization(NamedTuple):
     gamma: Value | None
     beta: Value | None
     epsilon: float | None
+    takes_x: Use
+    takes_mean: Use
+    takes_variance: Use
     fused: bool = False
     is_training: bool = False
 
@@ -86,6 +98,7 @@ def _fused(dataflow: Dataflow, kernel: Value) -> Normalization:
         operands.get(_SCALE),
         operands.get(_OFFSET),
         _rounded(epsilon) if isinstance(epsilon, float) else None,
+        *(Use(kernel.node, place) for place in (_X, _MEAN, _VARIANCE)),
         fused=True,
         is_training=is_training,
     )
@@ -114,6 +127,20 @@ class _Operands(NamedTuple):
     mean: Value
     gamma: Value | None
     beta: Value | None
+    takes_x: Use
+    takes_mean: Use
+
+
+class _Product(NamedTuple):
+    """A product of the factor and `other`, which the node takes at `place`."""
+
+    value: Value
+    other: Value
+    place: int
+
+    @property
+    def takes_other(self) -> Use:
+        return Use(self.value.node, self.place)
 
 
 class _Arithmetic:
@@ -130,16 +157,19 @@ class _Arithmetic:
         operands = self._dataflow.operands(self._root)
         if start is None or not operands:
             return
-        variance, epsilon = self._split_epsilon(operands[0])
-        operands_found = self._search(start)
-        if operands_found is not None:
+        variance, epsilon, takes_variance = self._split_epsilon(operands[0])
+        found = self._search(start)
+        if found is not None:
             yield Normalization(
                 self._root.node,
-                (operands_found.mean,),
+                (found.mean,),
                 (variance,),
-                operands_found.gamma,
-                operands_found.beta,
+                found.gamma,
+                found.beta,
                 epsilon,
+                found.takes_x,
+                found.takes_mean,
+                takes_variance,
             )
 
     def _first_factor(self) -> _Factor | None:
@@ -152,17 +182,18 @@ class _Arithmetic:
             return _Factor(self._root, divides=exponent == 0.5)
         return None
 
-    def _split_epsilon(self, radicand: Value) -> tuple[Value, float | None]:
-        """Return the variance and the constant that is added to it, or that bounds it."""
+    def _split_epsilon(self, radicand: Value) -> tuple[Value, float | None, Use]:
+        """Return the variance, the constant that is added to it or bounds it, and where."""
         origin = self._dataflow.origin(radicand)
         if self._dataflow.operation(origin) in _SUMS | _LOWER_BOUNDS:
             operands = self._dataflow.operands(origin)
-            for variance, other in (operands, operands[::-1]) if len(operands) == 2 else ():
-                constant = self._constant(other)
+            for place in (0, 1) if len(operands) == 2 else ():
+                constant = self._constant(operands[1 - place])
                 if constant is not None and 0.0 < constant < _LARGEST_EPSILON:
                     is_sum = self._dataflow.operation(origin) in _SUMS
-                    return variance, _rounded(constant) if is_sum else None
-        return radicand, None
+                    epsilon = _rounded(constant) if is_sum else None
+                    return operands[place], epsilon, Use(origin.node, place)
+        return radicand, None, Use(self._root.node, 0)
 
     def _constant(self, value: Value) -> float | None:
         constant = self._dataflow.graph.attribute(self._dataflow.origin(value).node, "value")
@@ -179,17 +210,14 @@ class _Arithmetic:
             elif operation in _SUMS and factor.divides and self._adds_constant(operands, place):
                 later.append(factor._replace(value=consumer))  # epsilon outside of the root
             elif self._is_product(operation, place, factor) and len(operands) == 2:
-                products.append((consumer, operands[1 - place]))
-        result = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
-        if result is not None:
-            return result
-        for product, other in products if factor.depth < _DEPTH else ():
-            gamma = factor.gamma if self._constant(other) == 1.0 else other
-            later.append(_Factor(product, gamma, depth=factor.depth + 1))
-        return next(
-            (result for next_factor in later if (result := self._search(next_factor)) is not None),
-            None,
-        )
+                products.append(_Product(consumer, operands[1 - place], 1 - place))
+        found = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
+        if found is not None:
+            return found
+        for product in products if factor.depth < _DEPTH else ():
+            gamma = factor.gamma if self._constant(product.other) == 1.0 else product.other
+            later.append(_Factor(product.value, gamma, depth=factor.depth + 1))
+        return next((found for one in later if (found := self._search(one)) is not None), None)
 
     def _is_product(self, operation: str, place: int, factor: _Factor) -> bool:
         """Return whether an operation multiplies by the factor."""
@@ -200,23 +228,25 @@ class _Arithmetic:
     def _adds_constant(self, operands: list[Value], place: int) -> bool:
         return len(operands) == 2 and self._constant(operands[1 - place]) is not None
 
-    def _shifted(
-        self, products: Sequence[tuple[Value, Value]], gamma: Value | None
-    ) -> _Operands | None:
+    def _shifted(self, products: Sequence[_Product], gamma: Value | None) -> _Operands | None:
         """Return the operands of x * factor + (beta - mean * factor), of two products."""
-        others = {product for product, _ in products}
-        for product, other in products:
-            for shift, mean, beta in self._shifts(product, other):
-                if beta is not None and self._dataflow.origin(beta) in others - {product}:
-                    return _Operands(
-                        mean, *self._affine(shift, gamma)
-                    )  # x * factor - mean * factor
+        for product in products:
+            others = {one.value: one for one in products if one.value != product.value}
+            for shift, mean, beta in self._shifts(product.value, product.other):
+                takes_mean = product.takes_other if mean == product.other else None
+                if takes_mean is None:  # minus the mean, without beta
+                    takes_mean = Use(self._dataflow.origin(product.other).node, 0)
+                if beta is not None and self._dataflow.origin(beta) in others:
+                    takes_x = others[self._dataflow.origin(beta)].takes_other
+                    # x * factor - mean * factor
+                    return _Operands(mean, *self._affine(shift, gamma), takes_x, takes_mean)
                 for consumer, place in self._consumers(shift):
                     operands = self._dataflow.operands(consumer)
                     if self._dataflow.operation(consumer) not in _SUMS or len(operands) != 2:
                         continue
-                    if self._dataflow.origin(operands[1 - place]) in others - {product}:
-                        return _Operands(mean, gamma, beta)
+                    scaled = others.get(self._dataflow.origin(operands[1 - place]))
+                    if scaled is not None:
+                        return _Operands(mean, gamma, beta, scaled.takes_other, takes_mean)
         return None
 
     def _shifts(self, product: Value, other: Value) -> Iterator[tuple[Value, Value, Value | None]]:
@@ -242,37 +272,35 @@ class _Arithmetic:
             if self._dataflow.operation(consumer) in _SUMS and len(operands) == 2:
                 yield consumer, mean, operands[1 - place]
 
-    def _centered(
-        self, products: Sequence[tuple[Value, Value]], gamma: Value | None
-    ) -> _Operands | None:
+    def _centered(self, products: Sequence[_Product], gamma: Value | None) -> _Operands | None:
         """Return the operands of (x - mean) * factor."""
-        for product, other in products:
-            origin = self._dataflow.origin(other)
+        for product in products:
+            origin = self._dataflow.origin(product.other)
             scale = gamma
             if self._dataflow.operation(origin) in PRODUCTS:  # gamma * (x - mean) / deviation
                 factors = self._dataflow.operands(origin)
-                differences = [
-                    operand for operand in factors if self._subtrahend(operand) is not None
-                ]
+                differences = [one for one in factors if self._subtraction(one) is not None]
                 if len(factors) == 2 and len(differences) == 1:
                     origin = differences[0]
                     scale = factors[1 - factors.index(origin)]
-            mean = self._subtrahend(origin)
-            if mean is not None:
-                return _Operands(mean, *self._affine(product, scale))
+            found = self._subtraction(origin)
+            if found is not None:
+                mean, takes_x, takes_mean = found
+                return _Operands(mean, *self._affine(product.value, scale), takes_x, takes_mean)
         return None
 
-    def _subtrahend(self, difference: Value) -> Value | None:
-        """Return b of a - b, or of a + (-b); None for other operations."""
+    def _subtraction(self, difference: Value) -> tuple[Value, Use, Use] | None:
+        """Return b of a - b or a + (-b), and where a and b are taken; None for other operations."""
         origin = self._dataflow.origin(difference)
         operands = self._dataflow.operands(origin)
         operation = self._dataflow.operation(origin)
         if operation in DIFFERENCES and len(operands) == 2:
-            return operands[1]
-        for operand in operands if operation in _SUMS else ():
-            negated = self._dataflow.origin(operand)
+            return operands[1], Use(origin.node, 0), Use(origin.node, 1)
+        for place in range(len(operands)) if operation in _SUMS else ():
+            negated = self._dataflow.origin(operands[place])
             if self._dataflow.operation(negated) in _NEGATIONS:
-                return self._dataflow.operands(negated)[0]
+                mean = self._dataflow.operands(negated)[0]
+                return mean, Use(origin.node, 1 - place), Use(negated.node, 0)
         return None
 
     def _affine(self, normalized: Value, gamma: Value | None) -> tuple[Value | None, Value | None]:

@@ -75,7 +75,7 @@ class _GraphLayer(NamedTuple):
 
 def _layers_of(checkpoint: Checkpoint, graph: Graph) -> Iterator[_GraphLayer]:
     dataflow = Dataflow(GraphTraversal(graph))
-    names = _StoredNames(checkpoint, dataflow)
+    names = StoredNames(checkpoint, dataflow)
     for structure in find_bn_structures(dataflow, names.saved):
         variables = {role: names.variable(parts) for role, parts in structure.members.items()}
         stored = {role: variable for role, variable in variables.items() if variable is not None}
@@ -98,7 +98,7 @@ def _fits_together(stored: Mapping[Role, Variable]) -> bool:
     return len({stored[role].size for role in STATISTICS if role in stored}) < 2
 
 
-class _StoredNames:
+class StoredNames:
     """The stored variables of a checkpoint, by the nodes of a graph.
 
     `saved` are the nodes that a Saver of the graph stores, as far as they are in the checkpoint.

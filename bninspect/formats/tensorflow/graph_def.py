@@ -35,22 +35,40 @@ def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
 
     Raises a `ReadProblem` if the file cannot be read or parsed.
     """
+    return parse_graphs(path, read_bytes(path), saved_model=saved_model)
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the encoded graphs of a file. Raises a `ReadProblem` if it is none by its size."""
     try:
         with Source(path) as source:
             _refuse_size(source)
-            kind = SavedModel if saved_model else MetaGraph
-            message = kind.FromString(source.read(0, source.size, "the graph"))
-            size = source.size
+            return source.read(0, source.size, "the graph")
+    except MemoryError as error:
+        raise _too_large(path) from error
+
+
+def parse_graphs(path: str, data: bytes, *, saved_model: bool = False) -> tuple[Graph, ...]:
+    """Return the graphs of an encoded MetaGraphDef or SavedModel; `path` is named in messages.
+
+    Raises a `ReadProblem` if it cannot be parsed.
+    """
+    try:
+        message = (SavedModel if saved_model else MetaGraph).FromString(data)
         meta_graphs = message.meta_graphs if saved_model else [message]
-        return tuple(_Reader(path, size).read(one) for one in meta_graphs)
+        return tuple(_Reader(path, len(data)).read(one) for one in meta_graphs)
     except (DecodeError, ValueError) as error:
         raise Corrupt(
             path, "the graph cannot be parsed", "Copy the file again, or remove it."
         ) from error
     except MemoryError as error:
-        raise ReadProblem(
-            path, "reading it takes more memory than there is", "Check it on a larger machine."
-        ) from error
+        raise _too_large(path) from error
+
+
+def _too_large(path: str) -> ReadProblem:
+    return ReadProblem(
+        path, "reading it takes more memory than there is", "Check it on a larger machine."
+    )
 
 
 def _refuse_size(source: Source) -> None:

@@ -1,0 +1,167 @@
+"""Branches of a graph: the one that each predicate takes, as far as its value is known.
+
+`tf.cond` of TensorFlow 1 makes a Switch for each value that a branch takes, and a Merge for each
+that it returns (tensorflow/python/ops/control_flow_ops.py).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bninspect.evidence.graph.operations import MERGES, PLACEHOLDERS, SWITCHES, VARIABLES
+from bninspect.recalibrate.engines.graph.nodes import (
+    Nodes,
+    Tensor,
+    data_inputs,
+    is_control,
+    operand,
+    tensor_of,
+)
+
+Scalar = bool | int | float
+_COPIES = {"Identity", "ReadVariableOp", "StopGradient", "Cast", "Squeeze", "Reshape", "Snapshot"}
+_OPERATORS: Mapping[str, Callable[..., Scalar]] = {
+    "LogicalNot": operator.not_,
+    "LogicalAnd": lambda one, other: one and other,
+    "LogicalOr": lambda one, other: one or other,
+    "Equal": operator.eq,
+    "NotEqual": operator.ne,
+    "Less": operator.lt,
+    "LessEqual": operator.le,
+    "Greater": operator.gt,
+    "GreaterEqual": operator.ge,
+}
+_DEEPEST = 64  # operations between a predicate and what it reads
+
+
+class Predicates:
+    """Values of the predicates of a graph, computed from those of `known` nodes and constants."""
+
+    def __init__(self, nodes: Nodes, known: Mapping[str, Scalar]) -> None:
+        self._nodes = nodes
+        self._known = known
+
+    def value(self, tensor: Tensor, depth: int = 0) -> Scalar | None:
+        """Return the value of a scalar; None if it is not known."""
+        node = self._nodes.get(tensor.node)
+        if node is None or depth > _DEEPEST:
+            return None
+        if tensor.node in self._known:
+            return self._known[tensor.node]
+        if node.op == "Const":
+            return constant(node)
+        if node.op in _COPIES or node.op in SWITCHES or node.op == "PlaceholderWithDefault":
+            return self.value(operand(node, 0), depth + 1)
+        if node.op not in _OPERATORS:
+            return None
+        values = [self.value(one, depth + 1) for one in data_inputs(node)]
+        return None if None in values else _OPERATORS[node.op](*values)
+
+    def reads(self, tensor: Tensor) -> set[str]:
+        """Return the placeholders and variables that a predicate is computed from."""
+        found: set[str] = set()
+        seen: set[str] = set()
+        waiting = [tensor.node]
+        while waiting:
+            name = waiting.pop()
+            node = self._nodes.get(name)
+            if node is None or name in seen:
+                continue
+            seen.add(name)
+            if node.op in PLACEHOLDERS or node.op in VARIABLES:
+                found.add(name)
+            elif node.op in _COPIES or node.op in _OPERATORS or node.op in SWITCHES:
+                waiting += (one.node for one in data_inputs(node))
+        return found
+
+
+def constant(node: Any) -> Scalar | None:
+    """Return the element of a constant that has only one; None for others."""
+    from tensorflow import make_ndarray
+
+    tensor = node.attr["value"].tensor
+    if any(dimension.size != 1 for dimension in tensor.tensor_shape.dim):
+        return None
+    value = make_ndarray(tensor).reshape(-1)
+    return value[0].item() if value.size == 1 and value.dtype.kind in "biuf" else None
+
+
+def predicates_of(nodes: Nodes) -> list[Tensor]:
+    """Return what the switches of a graph depend on."""
+    return list(
+        dict.fromkeys(
+            operand(node, SWITCHES[node.op]) for node in nodes.values() if node.op in SWITCHES
+        )
+    )
+
+
+def resolve(nodes: Nodes, known: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return copies of the nodes that can run, without the branches whose predicate is known.
+
+    Control inputs are left out: they order updates and assertions.
+    """
+    predicates = Predicates(nodes, known)
+    taken = {
+        name: value
+        for name, node in nodes.items()
+        if node.op in SWITCHES
+        and (value := predicates.value(operand(node, SWITCHES[node.op]))) is not None
+    }
+    dead = _dead_nodes(nodes, taken)
+    replaced = {
+        Tensor(name, output): operand(nodes[name], 0) for name in taken for output in (0, 1)
+    }
+    for name, node in nodes.items():
+        live = [one for one in data_inputs(node) if not _is_dead(one, dead, taken)]
+        if node.op in MERGES and len(live) == 1 and name not in dead:
+            replaced[Tensor(name)] = live[0]
+    return {
+        name: _connected(node, replaced)
+        for name, node in nodes.items()
+        if name not in dead and name not in taken and Tensor(name) not in replaced
+    }
+
+
+def _dead_nodes(nodes: Nodes, taken: Mapping[str, Scalar]) -> set[str]:
+    """Return the nodes that never run, since a branch is not taken."""
+    users: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for reference in node.input:
+            users.setdefault(tensor_of(reference.lstrip("^")).node, []).append(name)
+    dead: set[str] = set()
+    waiting = [user for name in taken for user in users.get(name, ())]
+    while waiting:
+        name = waiting.pop()
+        node = nodes[name]
+        if name in dead:
+            continue
+        lost = [_is_dead(one, dead, taken) for one in data_inputs(node)]
+        is_stopped = any(one[1:] in dead for one in node.input if is_control(one))
+        if all(lost) if node.op in MERGES else is_stopped or any(lost):
+            dead.add(name)
+            waiting += users.get(name, ())
+    return dead
+
+
+def _is_dead(tensor: Tensor, dead: set[str], taken: Mapping[str, Scalar]) -> bool:
+    if tensor.node in dead:
+        return True
+    return tensor.node in taken and tensor.output != int(bool(taken[tensor.node]))
+
+
+def _connected(node: Any, replaced: Mapping[Tensor, Tensor]) -> Any:
+    """Return a copy of a node whose inputs are what switches and merges pass on to it."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    del copy.input[:]
+    copy.device = ""
+    copy.attr.pop("_class", None)
+    for tensor in data_inputs(node):
+        seen = {tensor}
+        while tensor in replaced and replaced[tensor] not in seen:
+            tensor = replaced[tensor]
+            seen.add(tensor)
+        copy.input.append(str(tensor))
+    return copy

@@ -1,0 +1,325 @@
+"""Engine of a TensorFlow 1 checkpoint: its graph is rewritten once and run for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.errors import UsageProblem
+from bninspect.evidence.graph.operations import VARIABLES
+from bninspect.formats.tensorflow.graph_def import read_bytes
+from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.layer import BNLayer
+from bninspect.recalibrate.engines import Array, Batch, EngineLayer, InputSpec
+from bninspect.recalibrate.engines.graph.branches import Scalar, resolve
+from bninspect.recalibrate.engines.graph.dropout import dropouts
+from bninspect.recalibrate.engines.graph.inputs import GraphInputs, described
+from bninspect.recalibrate.engines.graph.modes import inference_modes
+from bninspect.recalibrate.engines.graph.nodes import Tensor, operand
+from bninspect.recalibrate.engines.graph.outputs import network_outputs
+from bninspect.recalibrate.engines.graph.rewriting import Rewriter, SiteTensors, layout_of
+from bninspect.recalibrate.engines.graph.session import (
+    GraphSession,
+    refuse_operations,
+    same_numbers,
+)
+from bninspect.recalibrate.engines.graph.sites import BNSite, GraphLayers, LayerSites
+from bninspect.recalibrate.moments import BatchMoments, merged
+
+# How far the moments may be from those that the graph computes, as a share.
+_AGREEMENT = 1e-3
+_SHAPES = "the shape of its input is not known, or not that of one statistic for each channel"
+
+
+class GraphEngine:
+    """The network in the graph beside a checkpoint, with its BN layers.
+
+    `fed` are the names of tensors that samples will be fed to, with the value of those that stay
+    the same for all batches, else None. Raises `UsageProblem` for a graph that cannot be run as at
+    inference, and a `ReadProblem` if the graph or a variable cannot be read.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        layers: Sequence[BNLayer],
+        fed: Mapping[str, Array | None] | None = None,
+    ) -> None:
+        import tensorflow as tf
+
+        self.framework = f"tensorflow {tf.__version__}"
+        self._checkpoint = checkpoint
+        self._path = _graph_path(checkpoint)
+        self._meta = tf.compat.v1.MetaGraphDef.FromString(read_bytes(self._path))
+        self._constants = {
+            name.partition(":")[0]: value for name, value in (fed or {}).items() if value is not None
+        }
+        nodes = self._resolved(layers)
+        samples = [name for name, value in (fed or {}).items() if value is None]
+        self._inputs = GraphInputs(nodes, samples)
+        found = GraphLayers(checkpoint, layers, self._path, nodes, self._meta)
+        self._layers = found.sites()
+        self._prepare(nodes, found)
+
+    def _resolved(self, layers: Sequence[BNLayer]) -> dict[str, Any]:
+        """Return the nodes of the graph at inference, with its modes as constants."""
+        nodes = {node.name: node for node in self._meta.graph_def.node}
+        known = {**self._stored_scalars(nodes), **_scalars(self._constants)}
+
+        def score(choice: Mapping[str, Scalar]) -> tuple[int, int]:
+            resolved = resolve(nodes, choice)
+            found = GraphLayers(self._checkpoint, layers, self._path, resolved, self._meta)
+            draws = sum(node.op.startswith("Random") for node in resolved.values())
+            return found.inference_layers, -draws
+
+        modes = inference_modes(nodes, known, score)
+        resolved = resolve(nodes, {**known, **modes})
+        rewriter = Rewriter(resolved)
+        for name, value in {**self._constants, **modes}.items():
+            if name in resolved and resolved[name].op not in VARIABLES:
+                dtype = tf_dtype(resolved[name])
+                rewriter.constant(name, np.asarray(value).astype(dtype))
+        return resolved
+
+    def _stored_scalars(self, nodes: Mapping[str, Any]) -> dict[str, Scalar]:
+        """Return the values of variables of one number that predicates may compare, as steps."""
+        found = {}
+        for name, node in nodes.items():
+            stored = self._checkpoint.variables.get(name)
+            if node.op in VARIABLES and stored is not None and stored.size == 1:
+                value = stored.read().reshape(-1)[0]
+                if value.dtype.kind in "iuf":
+                    found[name] = value.item()
+        return found
+
+    def _prepare(self, nodes: dict[str, Any], found: GraphLayers) -> None:
+        """Rewrite the sites of all layers and start the session."""
+        sites = [site for one in self._layers for site in one.sites]
+        outputs = network_outputs(nodes, sites, found.origin)
+        before = GraphSession(nodes, [*outputs, *_touched(nodes, sites)], self._meta, self._path)
+        rewriter = Rewriter(nodes)
+        for product, kept in dropouts(
+            {name: nodes[name] for name in before.nodes}, before.shape_rank
+        ).items():
+            rewriter.identity(product, kept, before.dtype(kept))
+        self._outputs = outputs
+        self._sites: list[SiteTensors] = []
+        self._layers = [self._rewritten(one, nodes, rewriter, before) for one in self._layers]
+        needed = [*outputs, *(one for site in self._sites for one in site.tensors)]
+        self._session = GraphSession(nodes, needed, self._meta, self._path)
+        self._specs = self._inputs.specs(self._session.nodes)
+        refuse_operations(nodes, self._session.nodes, self._path)
+        self._session.load(nodes, lambda name: self._read(found, nodes, name))
+        self._is_checked = False
+        self._stored = {
+            one.layer.name: (
+                one.layer.variables["moving_mean"].read().astype(np.float64).reshape(-1),
+                one.layer.variables["moving_variance"].read().astype(np.float64).reshape(-1),
+            )
+            for one in self._layers
+            if one.sites
+        }
+
+    def _rewritten(
+        self, one: LayerSites, nodes: dict[str, Any], rewriter: Rewriter, before: GraphSession
+    ) -> LayerSites:
+        """Rewrite the sites of a layer, or say why that cannot be."""
+        channels = one.layer.variables["moving_mean"].size if one.sites else 0
+        prepared = []
+        for site in one.sites:
+            mean, variance = (
+                operand(nodes[name], place) for name, place in (site.takes_mean, site.takes_variance)
+            )
+            kernel = None if site.kernel is None else nodes[site.kernel]
+            layout = layout_of(site, kernel, before.shape(site.x), before.shape(mean), channels)
+            if layout is None:
+                return one._replace(sites=(), why_not=_SHAPES)
+            prepared.append((site, layout, [before.dtype(t) for t in (site.x, mean, variance)]))
+        self._sites += [rewriter.rewrite(*arguments) for arguments in prepared]
+        return one
+
+    def _read(self, found: GraphLayers, nodes: Mapping[str, Any], name: str) -> NDArray[Any]:
+        """Return the stored value of a variable of the graph."""
+        stored = found.stored_name(name)
+        if stored is None:
+            raise UsageProblem(
+                f"{self._path}: the network needs the variable {name}, which is not in the"
+                " checkpoint"
+            )
+        value = self._checkpoint.variables[stored].read()
+        shape = nodes[name].attr["shape"].shape
+        if not shape.unknown_rank and tuple(one.size for one in shape.dim) != value.shape:
+            raise UsageProblem(
+                f"{self._path}: the variable {name} is a part of the stored {stored}; networks with"
+                " partitioned variables cannot be run"
+            )
+        return value
+
+    def inputs(self) -> Sequence[InputSpec]:
+        """Return the tensors that samples have to be fed to."""
+        return list(self._specs.values())
+
+    @property
+    def batch_size(self) -> int | None:
+        """The number of samples that the graph was built for; None if it takes any."""
+        sizes = {one.shape[0] for one in self._specs.values() if one.shape} - {None}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def layers(self) -> Sequence[EngineLayer]:
+        """Return the BN layers, with the reason for each whose moments cannot be taken."""
+        return [
+            EngineLayer(
+                one.layer.name,
+                one.layer.variables["moving_mean"].name,
+                one.layer.variables["moving_variance"].name,
+                one.layer.usual_epsilon if one.layer.epsilon is None else one.layer.epsilon,
+                one.unbiased,
+                one.why_not,
+            )
+            for one in self._layers
+        ]
+
+    def batch_moments(self, batch: Batch) -> dict[str, BatchMoments]:
+        """Return the moments of each layer's input, all layers on batch statistics.
+
+        A layer that normalizes in several places has the moments of all its inputs together.
+        Raises `UsageProblem` if an input is missing, or if the moments are not those that the graph
+        computes by itself. So it does for other than `batch_size` samples, if the graph has one.
+        """
+        size = self.batch_size
+        if size is not None and _rows(batch) != size:
+            raise UsageProblem(
+                f"{self._path}: the graph takes batches of exactly {size} samples: use --batch"
+                f" {size}"
+            )
+        fetched = [one for site in self._sites for one in (site.mean, site.variance, site.size)]
+        checks = [] if self._is_checked else [one for site in self._sites for one in site.check]
+        values = self._session.run([*fetched, *checks], self._fed(batch))
+        parts: dict[str, list[BatchMoments]] = {}
+        moments = []
+        for place, site in enumerate(self._sites):
+            mean, variance, size = values[3 * place : 3 * place + 3]
+            moments.append(BatchMoments(mean, variance, int(size) // len(mean)))
+            parts.setdefault(site.layer, []).append(moments[-1])
+        if not self._is_checked:
+            self._check(moments, values[len(fetched) :])
+            self._is_checked = True
+        return {layer: merged(some) for layer, some in parts.items()}
+
+    def _check(self, moments: Sequence[BatchMoments], own: Sequence[NDArray[Any]]) -> None:
+        """Raise `UsageProblem` if the graph's own moments of a site are others."""
+        remaining = iter(own)
+        for site, ours in zip(self._sites, moments, strict=True):
+            if not site.check:
+                continue
+            mean, variance = next(remaining), next(remaining)
+            expected = ours.variance
+            if site.check_is_unbiased:
+                expected = expected * ours.count / max(ours.count - 1, 1)
+            size = np.maximum(np.sqrt(expected), np.abs(ours.mean)) + 1e-6
+            if not (
+                same_numbers(mean, ours.mean, size, _AGREEMENT)
+                and same_numbers(variance, expected, size**2, _AGREEMENT)
+            ):
+                raise UsageProblem(
+                    f"{self._path}: the moments of the input of {site.layer} are not those that the"
+                    " graph normalizes by (virtual batches, or a normalization of its own)"
+                )
+
+    def outputs(
+        self,
+        batch: Batch,
+        *,
+        statistics: Mapping[str, tuple[Array, Array]] | None = None,
+        on_batch_statistics: bool = False,
+    ) -> list[Array]:
+        """Return the logits of the network; empty if the graph does not show which they are."""
+        rows, size = _rows(batch), self.batch_size
+        if size is None or rows == size or on_batch_statistics:
+            return self._outputs_of(batch, statistics, on_batch_statistics)
+        parts = [
+            self._outputs_of(_part(batch, start, size), statistics, on_batch_statistics)
+            for start in range(0, rows, size)
+        ]
+        return [np.concatenate(some)[:rows] for some in zip(*parts, strict=True)]
+
+    def _outputs_of(
+        self,
+        batch: Batch,
+        statistics: Mapping[str, tuple[Array, Array]] | None,
+        on_batch_statistics: bool,
+    ) -> list[Array]:
+        fed = self._fed(batch)
+        for site in () if on_batch_statistics else self._sites:
+            given = (statistics or {}).get(site.layer, self._stored[site.layer])
+            for tensor, values in zip((site.mean, site.variance), given, strict=True):
+                fed[tensor] = np.asarray(values, np.float64).reshape(-1)
+        values = self._session.run(self._outputs, fed)
+        return [np.concatenate(values)] if self._is_split(values, batch) else values
+
+    def _is_split(self, values: Sequence[Array], batch: Batch) -> bool:
+        """Return whether the outputs are those of towers, each with a part of the batch."""
+        is_array = all(np.ndim(one) for one in values)
+        return len(values) > 1 and is_array and _rows(batch) == sum(map(len, values))
+
+    def _fed(self, batch: Batch) -> dict[Tensor, NDArray[Any]]:
+        given = {name.removesuffix(":0"): value for name, value in batch.items()}
+        fed = {}
+        missing = []
+        for placeholder, spec in self._specs.items():
+            value = given.get(spec.name.removesuffix(":0"))
+            if value is None:
+                missing.append(spec)
+            else:
+                fed[Tensor(placeholder)] = np.asarray(value)
+        if missing:
+            raise UsageProblem(
+                f"{self._path}: the graph has to be fed {described(missing)}: give each by"
+                " --feed NAME=KEY or --feed NAME=VALUE"
+            )
+        return fed
+
+    def close(self) -> None:
+        """Free what TensorFlow holds."""
+        self._session.close()
+
+
+def _graph_path(checkpoint: Checkpoint) -> str:
+    graphs = checkpoint.graphs()
+    if not graphs:
+        raise UsageProblem(
+            f"{checkpoint.path}: the graph (.meta) is not beside the checkpoint; copy it there, or"
+            " build the model in Python and use bninspect.keras.recalibrate"
+        )
+    return graphs[0].path
+
+
+def _rows(batch: Batch) -> int:
+    """Return the number of samples in a batch, whose scalars are the same for all."""
+    return max((len(array) for array in batch.values() if np.ndim(array)), default=0)
+
+
+def _part(batch: Batch, start: int, size: int) -> dict[str, Array]:
+    """Return `size` samples of a batch; the last one stands for those that are missing."""
+    rows = np.minimum(np.arange(start, start + size), _rows(batch) - 1)
+    return {name: one[rows] if np.ndim(one) else one for name, one in batch.items()}
+
+
+def _scalars(values: Mapping[str, Array]) -> dict[str, Scalar]:
+    return {name: np.asarray(one).item() for name, one in values.items() if np.size(one) == 1}
+
+
+def _touched(nodes: Mapping[str, Any], sites: Sequence[BNSite]) -> list[Tensor]:
+    """Return the tensors of sites whose types and shapes are asked for."""
+    taken = [one for site in sites for one in (site.takes_mean, site.takes_variance)]
+    return [*(site.x for site in sites), *(operand(nodes[name], place) for name, place in taken)]
+
+
+def tf_dtype(node: Any) -> Any:
+    """Return numpy's type of what a node gives."""
+    from tensorflow import as_dtype
+
+    return as_dtype(node.attr["dtype"].type).as_numpy_dtype

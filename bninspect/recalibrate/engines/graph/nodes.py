@@ -1,0 +1,72 @@
+"""Nodes of a GraphDef by name, and references between them.
+
+A reference is written `name`, `name:1` or, for a control input, `^name`
+(tensorflow/core/framework/node_def.proto).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+Nodes = Mapping[str, Any]  # NodeDef messages
+
+
+class Tensor(NamedTuple):
+    """One output of a node."""
+
+    node: str
+    output: int = 0
+
+    def __str__(self) -> str:
+        """Return the reference as NodeDefs write it."""
+        return f"{self.node}:{self.output}" if self.output else self.node
+
+
+def tensor_of(reference: str) -> Tensor:
+    """Return the tensor that a data input refers to."""
+    name, _, output = reference.partition(":")
+    return Tensor(name, int(output or 0))
+
+
+def is_control(reference: str) -> bool:
+    """Return whether an input only says that another node runs before."""
+    return reference.startswith("^")
+
+
+def data_inputs(node: Any) -> list[Tensor]:
+    """Return the tensors that a node takes."""
+    return [tensor_of(one) for one in node.input if not is_control(one)]
+
+
+def operand(node: Any, place: int) -> Tensor:
+    """Return the tensor that a node takes at a place: control inputs come last."""
+    return tensor_of(node.input[place])
+
+
+def consumers_of(nodes: Nodes) -> dict[str, list[str]]:
+    """Return the nodes that take an output of each node, control inputs left out."""
+    consumers: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for taken in dict.fromkeys(one.node for one in data_inputs(node)):
+            consumers.setdefault(taken, []).append(name)
+    return consumers
+
+
+def ancestors(
+    nodes: Nodes, needed: Iterable[str], ends: Callable[[str], bool] = lambda _: False
+) -> list[str]:
+    """Return the nodes that compute `needed`, themselves among them, in the order of `nodes`.
+
+    The search goes no further back than to nodes for which `ends` is true.
+    """
+    found: set[str] = set()
+    waiting = list(needed)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in nodes:
+            continue
+        found.add(name)
+        if not ends(name):
+            waiting += (one.node for one in data_inputs(nodes[name]))
+    return [name for name in nodes if name in found]

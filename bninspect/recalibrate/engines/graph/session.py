@@ -1,0 +1,157 @@
+"""Session that runs a rewritten graph with the variables of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bninspect.errors import UsageProblem
+from bninspect.evidence.graph.operations import ENTERS, LOOPS, VARIABLES
+from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors
+
+_STATES = VARIABLES | {"ReadVariableOp"}
+_FILES = {"ReadFile", "MatchingFiles", "PyFuncStateless"}
+# Of TensorFlow's messages the lines that do not say what is wrong.
+_HEADINGS = ("Graph execution error", "Detected at node", "Node: ")
+_DRAWS = ("Random", "ParameterizedTruncatedNormal", "TruncatedNormal", "Multinomial")
+
+
+class GraphSession:
+    """A TensorFlow session of its own that runs some nodes of a GraphDef.
+
+    Raises `UsageProblem` if TensorFlow cannot import them.
+    """
+
+    def __init__(self, nodes: Nodes, needed: Sequence[Tensor], meta: Any, path: str) -> None:
+        import tensorflow as tf
+
+        self._path = path
+        definition = tf.compat.v1.GraphDef()
+        definition.versions.CopyFrom(meta.graph_def.versions)
+        definition.library.CopyFrom(meta.graph_def.library)
+        self.nodes = ancestors(nodes, (one.node for one in needed))
+        definition.node.extend(nodes[name] for name in self.nodes)
+        self.graph = tf.Graph()
+        try:
+            with self.graph.as_default():
+                tf.import_graph_def(
+                    definition, name="", producer_op_list=meta.meta_info_def.stripped_op_list
+                )
+        except (ValueError, tf.errors.OpError) as error:
+            raise self._problem("import", error) from error
+        self._session: Any = None
+
+    def _problem(self, verb: str, error: Exception) -> UsageProblem:
+        import tensorflow as tf
+
+        lines = [line for line in str(error).splitlines() if not line.startswith(_HEADINGS)]
+        reason = next((line.strip() for line in lines if line.strip()), type(error).__name__)
+        return UsageProblem(
+            f"{self._path}: TensorFlow {tf.__version__} cannot {verb} the graph: {reason}"
+        )
+
+    def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:
+        """Return the static shape of a tensor; None if its rank is not known."""
+        shape = self._tensor(tensor).shape
+        return None if shape.rank is None else tuple(shape.as_list())
+
+    def shape_rank(self, tensor: Tensor) -> int | None:
+        """Return the number of a tensor's dimensions; None if it is not known."""
+        shape = self.shape(tensor)
+        return None if shape is None else len(shape)
+
+    def dtype(self, tensor: Tensor) -> int:
+        """Return the type of a tensor, as a DataType number; that of a reference is its value's."""
+        number: int = self._tensor(tensor).dtype.base_dtype.as_datatype_enum
+        return number
+
+    def _tensor(self, tensor: Tensor) -> Any:
+        return self.graph.get_tensor_by_name(f"{tensor.node}:{tensor.output}")
+
+    def load(self, nodes: Nodes, read: Callable[[str], NDArray[Any]]) -> None:
+        """Start the session and set the variables of the graph to what `read` gives for each."""
+        import tensorflow as tf
+
+        with self.graph.as_default():
+            self._session = tf.compat.v1.Session(
+                config=tf.compat.v1.ConfigProto(allow_soft_placement=True)
+            )
+            for name in self.nodes:
+                if nodes[name].op in VARIABLES:
+                    self._assign(name, nodes[name], read(name))
+
+    def _assign(self, name: str, node: Any, value: NDArray[Any]) -> None:
+        import tensorflow as tf
+
+        dtype = tf.as_dtype(node.attr["dtype"].type)
+        given = tf.compat.v1.placeholder(dtype, value.shape)
+        variable = self._tensor(Tensor(name))
+        if node.op == "VarHandleOp":
+            assign = tf.raw_ops.AssignVariableOp(resource=variable, value=given)
+        else:
+            assign = tf.raw_ops.Assign(ref=variable, value=given, validate_shape=False)
+        self._run(getattr(assign, "op", assign), {given: value.astype(dtype.as_numpy_dtype)})
+
+    def run(
+        self, fetched: Sequence[Tensor], fed: Mapping[Tensor, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        """Return the values of some tensors where others have these values.
+
+        Raises `UsageProblem` if TensorFlow cannot compute them.
+        """
+        values: list[NDArray[Any]] = self._run(
+            [self._tensor(one) for one in fetched],
+            {self._tensor(one): value for one, value in fed.items()},
+        )
+        return values
+
+    def _run(self, fetched: Any, fed: Mapping[Any, NDArray[Any]]) -> Any:
+        import tensorflow as tf
+
+        try:
+            return self._session.run(fetched, dict(fed))
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise self._problem("run", error) from error
+
+    def close(self) -> None:
+        """Free what the session holds."""
+        if self._session is not None:
+            self._session.close()
+
+
+def refuse_operations(nodes: Nodes, names: Sequence[str], path: str) -> None:
+    """Raise `UsageProblem` for nodes whose result is not that of inference alone.
+
+    Those are loops, random numbers, files, tables and whatever else has a state of its own.
+    """
+    from tensorflow.python.framework import op_def_registry
+
+    for name in names:
+        operation = nodes[name].op
+        declared = op_def_registry.get(operation)
+        if operation.startswith(_DRAWS):
+            fault = f"the network draws random numbers at {name}: feed it by --feed {name}=KEY"
+        elif operation in ENTERS or operation in LOOPS:
+            fault = f"the network has a loop at {name}, and in loops BN layers are not followed"
+        elif operation == "Switch" or operation == "RefSwitch":
+            fault = f"a branch at {name} depends on a value that is not known: feed its condition"
+        elif declared is None:
+            fault = f"TensorFlow has no operation {operation}, which {name} is"
+        elif operation in _FILES or (declared.is_stateful and operation not in _STATES):
+            fault = f"{name} ({operation}) has a state or reads files: feed it by --feed {name}=KEY"
+        else:
+            continue
+        raise UsageProblem(f"{path}: {fault}")
+
+
+def same_numbers(
+    found: NDArray[Any], expected: NDArray[Any], scale: NDArray[Any], tolerance: float
+) -> bool:
+    """Return whether two vectors differ by no more than a share of `scale` in any channel."""
+    if found.size != expected.size:
+        return False
+    apart = np.abs(found.astype(np.float64).reshape(-1) - expected)
+    return bool((apart <= tolerance * scale).all())

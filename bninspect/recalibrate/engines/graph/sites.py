@@ -1,0 +1,207 @@
+"""Places where a graph normalizes by the statistics of its BN layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bninspect.errors import UsageProblem
+from bninspect.evidence.graph.operations import FUSED_BATCH_NORMS
+from bninspect.evidence.graph.traversal import GraphTraversal
+from bninspect.evidence.structure.bn_structures import Site, Structure, find_bn_structures
+from bninspect.evidence.structure.dataflow import Dataflow, TooComplexError, Value
+from bninspect.evidence.structure.layers import StoredNames
+from bninspect.formats.tensorflow.graph_def import parse_graphs
+from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.layer import BNLayer
+from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, operand
+
+_FUNCTION = "the graph computes it inside of a function"
+_PARTITIONED = "its statistics are partitioned variables"
+_HELPERS = {
+    "renorm": "it uses batch renormalization",
+    "biased": "its averages are corrected for their start (zero-debias)",
+    "local_step": "its averages are corrected for their start (zero-debias)",
+}
+
+
+class BNSite(NamedTuple):
+    """One place that normalizes for a layer, in terms of nodes.
+
+    `x` is the layer's input. The operations take the statistics at `takes_mean` and
+    `takes_variance`, a node and the place among its inputs. `moments` are the tensors of the
+    batch's moments that the graph itself computes, None if it computes none. `kernel` is the fused
+    operation, None if several operations normalize.
+    """
+
+    layer: str
+    x: Tensor
+    takes_mean: tuple[str, int]
+    takes_variance: tuple[str, int]
+    moments: tuple[Tensor, Tensor] | None
+    kernel: str | None
+
+
+class LayerSites(NamedTuple):
+    """The sites of one layer, or why there are none that can be used (`why_not`).
+
+    `reads_variables` says that they are those of inference: they take the stored statistics.
+    """
+
+    layer: BNLayer
+    sites: tuple[BNSite, ...] = ()
+    unbiased: bool = False
+    reads_variables: bool = False
+    why_not: str | None = None
+
+
+class GraphLayers:
+    """The BN layers of a checkpoint in one form of its graph.
+
+    Raises `UsageProblem` for a graph that takes far longer to search than any real one.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        layers: Sequence[BNLayer],
+        path: str,
+        nodes: Nodes,
+        meta: Any,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._names = list(nodes)
+        self._nodes = nodes
+        (graph,) = parse_graphs(path, _encoded(nodes, meta))
+        self.dataflow = Dataflow(GraphTraversal(graph))
+        self.stored = StoredNames(checkpoint, self.dataflow)
+        try:
+            structures = find_bn_structures(self.dataflow, self.stored.saved)
+        except TooComplexError as error:
+            raise UsageProblem(
+                f"{path}: searching the graph for BN layers takes too long"
+            ) from error
+        self._structures: dict[str, Structure] = {}
+        for structure in structures:
+            variable = self.stored.variable(structure.members["moving_mean"])
+            if variable is not None:
+                self._structures[variable.name] = structure
+        self._layers = layers
+
+    @property
+    def inference_layers(self) -> int:
+        """How many layers take their stored statistics wherever they normalize."""
+        return sum(
+            all(_takes_variables(site) for site in found.sites)
+            for layer in self._layers
+            if (found := self._structure(layer)) is not None
+        )
+
+    def sites(self) -> list[LayerSites]:
+        """Return the sites to use of each layer: of inference if all layers have such."""
+        every = [self._structure(layer) for layer in self._layers]
+        structures = [one for one in every if one is not None]
+        for_inference = all(
+            any(_takes_variables(site) for site in one.sites) for one in structures
+        )
+        return [
+            LayerSites(layer, why_not="the graph beside it does not normalize by its statistics")
+            if structure is None
+            else self._sites_of(layer, structure, for_inference)
+            for layer, structure in zip(self._layers, every, strict=True)
+        ]
+
+    def _structure(self, layer: BNLayer) -> Structure | None:
+        variable = layer.variables.get("moving_mean")
+        return None if variable is None else self._structures.get(variable.name)
+
+    def _sites_of(self, layer: BNLayer, structure: Structure, for_inference: bool) -> LayerSites:
+        sites = [one for one in structure.sites if _takes_variables(one)]
+        training = [one for one in structure.sites if not _takes_variables(one)]
+        reads_variables = for_inference or not training
+        chosen = sites if reads_variables else training
+        why_not = self._why_not(layer, structure, chosen)
+        if why_not is not None:
+            return LayerSites(layer, why_not=why_not)
+        return LayerSites(
+            layer,
+            tuple(self._site(layer.name, one) for one in chosen),
+            unbiased=any(one.found.fused for one in structure.sites),
+            reads_variables=reads_variables,
+        )
+
+    def _why_not(
+        self, layer: BNLayer, structure: Structure, chosen: Iterable[Site]
+    ) -> str | None:
+        for role in ("moving_mean", "moving_variance"):
+            variable = layer.variables[role]
+            if len(structure.members[role]) > 1:
+                return _PARTITIONED
+            scope = variable.name.rpartition("/")[0]
+            for helper, reason in _HELPERS.items():
+                beside = (f"{variable.name}/{helper}", f"{scope}/{helper}_mean")
+                if any(name in self._checkpoint.variables for name in beside):
+                    return reason
+        inside = {site.found.takes_x.node for site in chosen}
+        return _FUNCTION if any(node >= len(self._names) for node in inside) else None
+
+    def _site(self, layer: str, site: Site) -> BNSite:
+        found = site.found
+        name, place = self._names[found.takes_x.node], found.takes_x.place
+        is_kernel = found.fused and self._nodes[name].op in FUSED_BATCH_NORMS
+        moments = [
+            next((self._tensor(one) for one in values if self._is_top_level(one)), None)
+            for values in (site.batch_means, site.batch_variances)
+        ]
+        mean, variance = moments
+        return BNSite(
+            layer,
+            operand(self._nodes[name], place),
+            (self._names[found.takes_mean.node], found.takes_mean.place),
+            (self._names[found.takes_variance.node], found.takes_variance.place),
+            None if mean is None or variance is None else (mean, variance),
+            name if is_kernel else None,
+        )
+
+    def _is_top_level(self, value: Value) -> bool:
+        return value.node < len(self._names)
+
+    def _tensor(self, value: Value) -> Tensor:
+        return Tensor(self._names[value.node], value.output)
+
+    def origin(self, tensor: Tensor) -> Tensor:
+        """Return the tensor that another is a copy of, as far as there is only one."""
+        value = self.dataflow.origin(Value(self._names.index(tensor.node), tensor.output))
+        return self._tensor(value) if self._is_top_level(value) else tensor
+
+    def stored_name(self, node: str) -> str | None:
+        """Return the name under which a variable of the graph is stored; None if it is not."""
+        variable = self.stored.variable((self._names.index(node),))
+        return None if variable is None else variable.name
+
+
+def _encoded(nodes: Nodes, meta: Any) -> bytes:
+    """Return the nodes as an encoded MetaGraphDef with the functions of `meta`."""
+    message = type(meta)()
+    message.graph_def.node.extend(nodes.values())
+    message.graph_def.library.CopyFrom(meta.graph_def.library)
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def _takes_variables(site: Site) -> bool:
+    """Return whether a site normalizes by the stored statistics alone, as at inference."""
+    if site.found.fused and site.found.is_training:
+        return False
+    return not site.batch_means and not site.batch_variances
+
+
+def statistics_of(layers: Iterable[LayerSites]) -> Mapping[str, tuple[str, str]]:
+    """Return the stored names of the statistics by the layers' names."""
+    return {
+        one.layer.name: (
+            one.layer.variables["moving_mean"].name,
+            one.layer.variables["moving_variance"].name,
+        )
+        for one in layers
+    }

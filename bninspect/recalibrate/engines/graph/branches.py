@@ -1,7 +1,7 @@
 """Branches of a graph: the one that each predicate takes, as far as its value is known.
 
 `tf.cond` of TensorFlow 1 makes a Switch for each value that a branch takes, and a Merge for each
-that it returns (tensorflow/python/ops/control_flow_ops.py).
+that it returns (tensorflow/python/ops/control_flow_ops.py); later it makes an If of two functions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bninspect.evidence.graph.operations import MERGES, PLACEHOLDERS, SWITCHES, VARIABLES
+from bninspect.recalibrate.engines.graph.functions import CONDITIONALS, write_out
 from bninspect.recalibrate.engines.graph.nodes import (
     Nodes,
     Tensor,
@@ -89,19 +90,22 @@ def constant(node: Any) -> Scalar | None:
 
 
 def predicates_of(nodes: Nodes) -> list[Tensor]:
-    """Return what the switches of a graph depend on."""
+    """Return what the branches of a graph depend on."""
+    places = {**SWITCHES, **dict.fromkeys(CONDITIONALS, 0)}
     return list(
-        dict.fromkeys(
-            operand(node, SWITCHES[node.op]) for node in nodes.values() if node.op in SWITCHES
-        )
+        dict.fromkeys(operand(node, places[node.op]) for node in nodes.values() if node.op in places)
     )
 
 
-def resolve(nodes: Nodes, known: Mapping[str, Scalar]) -> dict[str, Any]:
+def resolve(
+    nodes: Nodes, functions: Mapping[str, Any], known: Mapping[str, Scalar]
+) -> dict[str, Any]:
     """Return copies of the nodes that can run, without the branches whose predicate is known.
 
-    Control inputs are left out: they order updates and assertions.
+    Functions are written out where they are called. Control inputs are left out: they order updates
+    and assertions.
     """
+    nodes = write_out(nodes, functions, lambda some, one: Predicates(some, known).value(one))
     predicates = Predicates(nodes, known)
     taken = {
         name: value

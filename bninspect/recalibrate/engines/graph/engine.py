@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from bninspect.evidence.graph.operations import VARIABLES
 from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
+from bninspect.model.roles import STATISTICS
 from bninspect.recalibrate.engines import Array, Batch, EngineLayer, InputSpec
 from bninspect.recalibrate.engines.graph.branches import Scalar, resolve
 from bninspect.recalibrate.engines.graph.dropout import dropouts
@@ -26,7 +27,12 @@ from bninspect.recalibrate.engines.graph.session import (
     refuse_operations,
     same_numbers,
 )
-from bninspect.recalibrate.engines.graph.sites import BNSite, GraphLayers, LayerSites
+from bninspect.recalibrate.engines.graph.sites import (
+    NOT_IN_GRAPH,
+    BNSite,
+    GraphLayers,
+    LayerSites,
+)
 from bninspect.recalibrate.moments import BatchMoments, merged
 
 # How far the moments may be from those that the graph computes, as a share.
@@ -57,26 +63,40 @@ class GraphEngine:
         self._constants = {
             name.partition(":")[0]: value for name, value in (fed or {}).items() if value is not None
         }
+        layers = [one for one in layers if one.variables.keys() >= set(STATISTICS)]
         nodes = self._resolved(layers)
         samples = [name for name, value in (fed or {}).items() if value is None]
         self._inputs = GraphInputs(nodes, samples)
         found = GraphLayers(checkpoint, layers, self._path, nodes, self._meta)
         self._layers = found.sites()
+        self._refuse_layers()
         self._prepare(nodes, found)
+
+    def _refuse_layers(self) -> None:
+        """Raise `UsageProblem` if a layer of the network cannot be put on batch statistics.
+
+        The layers after it would have inputs that they have neither in training nor at inference.
+        """
+        for one in self._layers:
+            if one.why_not is not None and one.why_not != NOT_IN_GRAPH:
+                raise UsageProblem(f"{self._path}: {one.layer.name}: {one.why_not}")
+        if not any(one.sites for one in self._layers):
+            raise UsageProblem(f"{self._path}: the graph has none of the BN layers")
 
     def _resolved(self, layers: Sequence[BNLayer]) -> dict[str, Any]:
         """Return the nodes of the graph at inference, with its modes as constants."""
         nodes = {node.name: node for node in self._meta.graph_def.node}
+        functions = {one.signature.name: one for one in self._meta.graph_def.library.function}
         known = {**self._stored_scalars(nodes), **_scalars(self._constants)}
 
         def score(choice: Mapping[str, Scalar]) -> tuple[int, int]:
-            resolved = resolve(nodes, choice)
+            resolved = resolve(nodes, functions, choice)
             found = GraphLayers(self._checkpoint, layers, self._path, resolved, self._meta)
             draws = sum(node.op.startswith("Random") for node in resolved.values())
             return found.inference_layers, -draws
 
         modes = inference_modes(nodes, known, score)
-        resolved = resolve(nodes, {**known, **modes})
+        resolved = resolve(nodes, functions, {**known, **modes})
         rewriter = Rewriter(resolved)
         for name, value in {**self._constants, **modes}.items():
             if name in resolved and resolved[name].op not in VARIABLES:
@@ -108,10 +128,12 @@ class GraphEngine:
         self._outputs = outputs
         self._sites: list[SiteTensors] = []
         self._layers = [self._rewritten(one, nodes, rewriter, before) for one in self._layers]
+        self._refuse_layers()
         needed = [*outputs, *(one for site in self._sites for one in site.tensors)]
         self._session = GraphSession(nodes, needed, self._meta, self._path)
         self._specs = self._inputs.specs(self._session.nodes)
         refuse_operations(nodes, self._session.nodes, self._path)
+        self._refuse_other_sites(found.other_sites(sites))
         self._session.load(nodes, lambda name: self._read(found, nodes, name))
         self._is_checked = False
         self._stored = {
@@ -122,6 +144,15 @@ class GraphEngine:
             for one in self._layers
             if one.sites
         }
+
+    def _refuse_other_sites(self, others: Iterable[str]) -> None:
+        """Raise `UsageProblem` if the network also normalizes by statistics of no stored layer."""
+        used = [name for name in others if name in self._session.nodes]
+        if used:
+            raise UsageProblem(
+                f"{self._path}: the network normalizes by the statistics of a batch at {used[0]},"
+                " which belongs to no BN layer of the checkpoint"
+            )
 
     def _rewritten(
         self, one: LayerSites, nodes: dict[str, Any], rewriter: Rewriter, before: GraphSession

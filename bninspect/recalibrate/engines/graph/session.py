@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import UsageProblem
-from bninspect.evidence.graph.operations import ENTERS, LOOPS, VARIABLES
+from bninspect.evidence.graph.operations import (
+    BRANCHES,
+    CALLS,
+    ENTERS,
+    LOOPS,
+    SWITCHES,
+    VARIABLES,
+)
 from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors
 
 _STATES = VARIABLES | {"ReadVariableOp"}
@@ -136,8 +143,10 @@ def refuse_operations(nodes: Nodes, names: Sequence[str], path: str) -> None:
             fault = f"the network draws random numbers at {name}: feed it by --feed {name}=KEY"
         elif operation in ENTERS or operation in LOOPS:
             fault = f"the network has a loop at {name}, and in loops BN layers are not followed"
-        elif operation == "Switch" or operation == "RefSwitch":
+        elif operation in SWITCHES or operation in BRANCHES:
             fault = f"a branch at {name} depends on a value that is not known: feed its condition"
+        elif operation in CALLS:
+            fault = f"the function that {name} calls is not in the graph, or calls too many others"
         elif declared is None:
             fault = f"TensorFlow has no operation {operation}, which {name} is"
         elif operation in _FILES or (declared.is_stateful and operation not in _STATES):

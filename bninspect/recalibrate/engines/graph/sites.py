@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
 from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, operand
 
-_FUNCTION = "the graph computes it inside of a function"
+NOT_IN_GRAPH = "the graph beside it does not normalize by its statistics"
+_FUNCTION = "the graph computes it in a loop or a branch of a function"
+_REPLICA = re.compile(r"/replica_\d+$")  # of MirroredStrategy, all with one value
 _PARTITIONED = "its statistics are partitioned variables"
 _HELPERS = {
     "renorm": "it uses batch renormalization",
@@ -82,9 +85,12 @@ class GraphLayers:
                 f"{path}: searching the graph for BN layers takes too long"
             ) from error
         self._structures: dict[str, Structure] = {}
+        self._not_stored: list[Structure] = []
         for structure in structures:
             variable = self.stored.variable(structure.members["moving_mean"])
-            if variable is not None:
+            if variable is None:
+                self._not_stored.append(structure)
+            elif variable.name not in self._structures or self._is_named(structure, variable.name):
                 self._structures[variable.name] = structure
         self._layers = layers
 
@@ -105,19 +111,43 @@ class GraphLayers:
             any(_takes_variables(site) for site in one.sites) for one in structures
         )
         return [
-            LayerSites(layer, why_not="the graph beside it does not normalize by its statistics")
+            LayerSites(layer, why_not=NOT_IN_GRAPH)
             if structure is None
             else self._sites_of(layer, structure, for_inference)
             for layer, structure in zip(self._layers, every, strict=True)
         ]
+
+    def other_sites(self, used: Iterable[BNSite]) -> list[str]:
+        """Return the nodes that normalize by batch statistics and are not of a used site.
+
+        Fused kernels do that without averages, too.
+        """
+        known = {name for site in used for name in (site.kernel, site.takes_mean[0])}
+        sites = [site for structure in self._structures.values() for site in structure.sites]
+        sites += [site for structure in self._not_stored for site in structure.sites]
+        places = {site.found.takes_mean.node for site in sites if site.batch_means}
+        found = {self._names[place] for place in places if place < len(self._names)}
+        found |= {
+            name
+            for name, node in self._nodes.items()
+            if node.op in FUSED_BATCH_NORMS and node.attr["is_training"].b and name in self._names
+        }
+        return sorted(found - known)
+
+    def _is_named(self, structure: Structure, name: str) -> bool:
+        """Return whether it is the structure of the stored variable, not of another replica."""
+        node = structure.members["moving_mean"][0]
+        return node < len(self._names) and self._names[node] == name
 
     def _structure(self, layer: BNLayer) -> Structure | None:
         variable = layer.variables.get("moving_mean")
         return None if variable is None else self._structures.get(variable.name)
 
     def _sites_of(self, layer: BNLayer, structure: Structure, for_inference: bool) -> LayerSites:
-        sites = [one for one in structure.sites if _takes_variables(one)]
-        training = [one for one in structure.sites if not _takes_variables(one)]
+        # Functions were written out where they are called; gradients refer to them, too.
+        every = [one for one in structure.sites if one.found.takes_x.node < len(self._names)]
+        sites = [one for one in every or structure.sites if _takes_variables(one)]
+        training = [one for one in every or structure.sites if not _takes_variables(one)]
         reads_variables = for_inference or not training
         chosen = sites if reads_variables else training
         why_not = self._why_not(layer, structure, chosen)
@@ -177,6 +207,8 @@ class GraphLayers:
     def stored_name(self, node: str) -> str | None:
         """Return the name under which a variable of the graph is stored; None if it is not."""
         variable = self.stored.variable((self._names.index(node),))
+        if variable is None and (replica := _REPLICA.search(node)) is not None:
+            return self.stored_name(node[: replica.start()])
         return None if variable is None else variable.name
 
 

@@ -98,7 +98,9 @@ def _fused(dataflow: Dataflow, kernel: Value) -> Normalization:
         operands.get(_SCALE),
         operands.get(_OFFSET),
         _rounded(epsilon) if isinstance(epsilon, float) else None,
-        *(Use(kernel.node, place) for place in (_X, _MEAN, _VARIANCE)),
+        takes_x=Use(kernel.node, _X),
+        takes_mean=Use(kernel.node, _MEAN),
+        takes_variance=Use(kernel.node, _VARIANCE),
         fused=True,
         is_training=is_training,
     )

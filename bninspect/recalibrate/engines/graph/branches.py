@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bninspect.evidence.graph.operations import MERGES, PLACEHOLDERS, SWITCHES, VARIABLES
+from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.functions import CONDITIONALS, write_out
 from bninspect.recalibrate.engines.graph.nodes import (
     Nodes,
@@ -80,21 +81,18 @@ class Predicates:
 
 def constant(node: Any) -> Scalar | None:
     """Return the element of a constant that has only one; None for others."""
-    from tensorflow import make_ndarray
-
     tensor = node.attr["value"].tensor
     if any(dimension.size != 1 for dimension in tensor.tensor_shape.dim):
         return None
-    value = make_ndarray(tensor).reshape(-1)
+    value = import_framework("tensorflow").make_ndarray(tensor).reshape(-1)
     return value[0].item() if value.size == 1 and value.dtype.kind in "biuf" else None
 
 
 def predicates_of(nodes: Nodes) -> list[Tensor]:
     """Return what the branches of a graph depend on."""
     places = {**SWITCHES, **dict.fromkeys(CONDITIONALS, 0)}
-    return list(
-        dict.fromkeys(operand(node, places[node.op]) for node in nodes.values() if node.op in places)
-    )
+    predicates = (operand(one, places[one.op]) for one in nodes.values() if one.op in places)
+    return list(dict.fromkeys(predicates))
 
 
 def resolve(
@@ -162,10 +160,14 @@ def _connected(node: Any, replaced: Mapping[Tensor, Tensor]) -> Any:
     del copy.input[:]
     copy.device = ""
     copy.attr.pop("_class", None)
-    for tensor in data_inputs(node):
-        seen = {tensor}
-        while tensor in replaced and replaced[tensor] not in seen:
-            tensor = replaced[tensor]
-            seen.add(tensor)
-        copy.input.append(str(tensor))
+    copy.input.extend(str(_source(one, replaced)) for one in data_inputs(node))
     return copy
+
+
+def _source(tensor: Tensor, replaced: Mapping[Tensor, Tensor]) -> Tensor:
+    """Return what a tensor is replaced by in the end; loops may go in circles."""
+    seen = {tensor}
+    while tensor in replaced and replaced[tensor] not in seen:
+        tensor = replaced[tensor]
+        seen.add(tensor)
+    return tensor

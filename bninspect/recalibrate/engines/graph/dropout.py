@@ -14,7 +14,6 @@ from bninspect.recalibrate.engines.graph.nodes import (
     Tensor,
     consumers_of,
     data_inputs,
-    operand,
 )
 
 RANDOM_UNIFORM = "RandomUniform"

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import UsageProblem
-from bninspect.evidence.graph.operations import VARIABLES
+from bninspect.evidence.graph.operations import PLACEHOLDERS, VARIABLES
 from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS
 from bninspect.recalibrate.engines import Array, Batch, EngineLayer, InputSpec
+from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.branches import Scalar, resolve
 from bninspect.recalibrate.engines.graph.dropout import dropouts
 from bninspect.recalibrate.engines.graph.inputs import GraphInputs, described
@@ -54,15 +55,13 @@ class GraphEngine:
         layers: Sequence[BNLayer],
         fed: Mapping[str, Array | None] | None = None,
     ) -> None:
-        import tensorflow as tf
-
+        tf = import_framework("tensorflow")
         self.framework = f"tensorflow {tf.__version__}"
         self._checkpoint = checkpoint
         self._path = _graph_path(checkpoint)
         self._meta = tf.compat.v1.MetaGraphDef.FromString(read_bytes(self._path))
-        self._constants = {
-            name.partition(":")[0]: value for name, value in (fed or {}).items() if value is not None
-        }
+        given = {name: value for name, value in (fed or {}).items() if value is not None}
+        self._constants = {name.partition(":")[0]: value for name, value in given.items()}
         layers = [one for one in layers if one.variables.keys() >= set(STATISTICS)]
         nodes = self._resolved(layers)
         samples = [name for name, value in (fed or {}).items() if value is None]
@@ -98,10 +97,13 @@ class GraphEngine:
         modes = inference_modes(nodes, known, score)
         resolved = resolve(nodes, functions, {**known, **modes})
         rewriter = Rewriter(resolved)
+        self._given: list[InputSpec] = []
         for name, value in {**self._constants, **modes}.items():
-            if name in resolved and resolved[name].op not in VARIABLES:
-                dtype = tf_dtype(resolved[name])
-                rewriter.constant(name, np.asarray(value).astype(dtype))
+            if name in resolved and resolved[name].op in PLACEHOLDERS:
+                dtype = import_framework("tensorflow").as_dtype(resolved[name].attr["dtype"].type)
+                rewriter.constant(name, np.asarray(value).astype(dtype.as_numpy_dtype))
+                if name in self._constants:
+                    self._given.append(InputSpec(name, np.shape(value), dtype.name))
         return resolved
 
     def _stored_scalars(self, nodes: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -161,11 +163,10 @@ class GraphEngine:
         channels = one.layer.variables["moving_mean"].size if one.sites else 0
         prepared = []
         for site in one.sites:
-            mean, variance = (
-                operand(nodes[name], place) for name, place in (site.takes_mean, site.takes_variance)
-            )
+            places = (site.takes_mean, site.takes_variance)
+            mean, variance = (operand(nodes[name], place) for name, place in places)
             kernel = None if site.kernel is None else nodes[site.kernel]
-            layout = layout_of(site, kernel, before.shape(site.x), before.shape(mean), channels)
+            layout = layout_of(kernel, before.shape(site.x), before.shape(mean), channels)
             if layout is None:
                 return one._replace(sites=(), why_not=_SHAPES)
             prepared.append((site, layout, [before.dtype(t) for t in (site.x, mean, variance)]))
@@ -190,8 +191,8 @@ class GraphEngine:
         return value
 
     def inputs(self) -> Sequence[InputSpec]:
-        """Return the tensors that samples have to be fed to."""
-        return list(self._specs.values())
+        """Return the tensors that samples have to be fed to, and those that were given a value."""
+        return [*self._specs.values(), *self._given]
 
     @property
     def batch_size(self) -> int | None:
@@ -232,8 +233,8 @@ class GraphEngine:
         parts: dict[str, list[BatchMoments]] = {}
         moments = []
         for place, site in enumerate(self._sites):
-            mean, variance, size = values[3 * place : 3 * place + 3]
-            moments.append(BatchMoments(mean, variance, int(size) // len(mean)))
+            mean, variance, elements = values[3 * place : 3 * place + 3]
+            moments.append(BatchMoments(mean, variance, int(elements) // len(mean)))
             parts.setdefault(site.layer, []).append(moments[-1])
         if not self._is_checked:
             self._check(moments, values[len(fetched) :])
@@ -286,8 +287,8 @@ class GraphEngine:
         fed = self._fed(batch)
         for site in () if on_batch_statistics else self._sites:
             given = (statistics or {}).get(site.layer, self._stored[site.layer])
-            for tensor, values in zip((site.mean, site.variance), given, strict=True):
-                fed[tensor] = np.asarray(values, np.float64).reshape(-1)
+            for tensor, statistic in zip((site.mean, site.variance), given, strict=True):
+                fed[tensor] = np.asarray(statistic, np.float64).reshape(-1)
         values = self._session.run(self._outputs, fed)
         return [np.concatenate(values)] if self._is_split(values, batch) else values
 
@@ -347,10 +348,3 @@ def _touched(nodes: Mapping[str, Any], sites: Sequence[BNSite]) -> list[Tensor]:
     """Return the tensors of sites whose types and shapes are asked for."""
     taken = [one for site in sites for one in (site.takes_mean, site.takes_variance)]
     return [*(site.x for site in sites), *(operand(nodes[name], place) for name, place in taken)]
-
-
-def tf_dtype(node: Any) -> Any:
-    """Return numpy's type of what a node gives."""
-    from tensorflow import as_dtype
-
-    return as_dtype(node.attr["dtype"].type).as_numpy_dtype

@@ -7,9 +7,10 @@ argument, `node:argument:0` (tensorflow/core/framework/function.proto).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.nodes import Tensor, is_control, operand, tensor_of
 
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
@@ -70,18 +71,28 @@ def _redirected(node: Any, results: Mapping[Tensor, str]) -> Any:
     redirected = type(node)()
     redirected.CopyFrom(node)
     for place, reference in enumerate(node.input):
-        seen: set[str] = set()
-        while not is_control(reference) and reference not in seen:
-            seen.add(reference)
-            reference = results.get(tensor_of(reference), reference)
-        redirected.input[place] = reference
+        redirected.input[place] = _returned(reference, results)
     return redirected
+
+
+def _returned(reference: str, results: Mapping[Tensor, str]) -> str:
+    """Return what a function returns in the end, where it returns what another does."""
+    seen: set[str] = set()
+    while not is_control(reference) and reference not in seen:
+        seen.add(reference)
+        reference = results.get(tensor_of(reference), reference)
+    return reference
+
+
+def operation_definition(name: str) -> Any:
+    """Return TensorFlow's OpDef of an operation; None if it has no such operation."""
+    return import_framework("tensorflow.python.framework.op_def_registry").get(name)
 
 
 class _Body:
     """The nodes of one call of a function, in the scope of the call's name."""
 
-    def __init__(self, scope: str, function: Any, given: list[str]) -> None:
+    def __init__(self, scope: str, function: Any, given: Sequence[str]) -> None:
         self._scope = scope
         self._function = function
         arguments = [one.name for one in function.signature.input_arg]
@@ -113,16 +124,14 @@ class _Body:
             return f"^{self._scope}/{reference[1:]}"
         name, _, output = reference.partition(":")
         if name in self._given:
-            return self._given[name]
+            return str(self._given[name])
         argument, _, number = output.partition(":")
         place = int(number or 0) + self._first_output(self._operations[name], argument)
         return str(Tensor(f"{self._scope}/{name}", place))
 
     def _first_output(self, node: Any, argument: str) -> int:
         """Return the number of the first output that an operation declares by a name."""
-        from tensorflow.python.framework import op_def_registry
-
-        declared = op_def_registry.get(node.op)
+        declared = operation_definition(node.op)
         first = 0
         for one in declared.output_arg if declared is not None else ():
             if one.name == argument:

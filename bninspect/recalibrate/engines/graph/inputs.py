@@ -7,6 +7,7 @@ from typing import Any
 
 from bninspect.errors import UsageProblem
 from bninspect.recalibrate.engines import InputSpec
+from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.nodes import Tensor, tensor_of
 from bninspect.recalibrate.engines.graph.rewriting import Rewriter
 
@@ -58,15 +59,13 @@ class GraphInputs:
     def _add(self, rewriter: Rewriter, tensor: Tensor, source: Any) -> None:
         if tensor in self._placeholders:
             return
-        from tensorflow import as_dtype
-
         has_many = source.op in _SOURCES and "Placeholder" not in source.op
         name = f"{tensor.node}:{tensor.output}" if has_many else str(tensor)
         dtype, shape = _declared(source, tensor.output)
         placeholder = f"{_SCOPE}/{len(self._placeholders)}"
         rewriter.placeholder(placeholder, dtype, shape)
         self._placeholders[tensor] = placeholder
-        self._specs[placeholder] = InputSpec(name, shape, as_dtype(dtype).name)
+        self._specs[placeholder] = InputSpec(name, shape, _name(dtype))
 
     def specs(self, nodes: Collection[str]) -> dict[str, InputSpec]:
         """Return the inputs that are among `nodes`, by the name of their placeholder."""
@@ -86,6 +85,11 @@ def _declared(source: Any, output: int) -> tuple[int, Shape]:
     declared = source.attr[shapes].list.shape if shapes else ()
     shape = _shape(declared[output]) if output < len(declared) else None
     return source.attr[types].list.type[output], shape
+
+
+def _name(dtype: int) -> str:
+    name: str = import_framework("tensorflow").as_dtype(dtype).name
+    return name
 
 
 def _shape(message: Any) -> Shape:

@@ -7,11 +7,12 @@ other statistics. What is left besides are the ancestors of what is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.nodes import Tensor
 from bninspect.recalibrate.engines.graph.sites import BNSite
 
@@ -54,6 +55,7 @@ class Rewriter:
     def __init__(self, nodes: dict[str, Any]) -> None:
         self._nodes = nodes
         self._sites = 0
+        self._tensorflow = import_framework("tensorflow")
 
     def rewrite(self, site: BNSite, layout: Layout, dtypes: Sequence[int]) -> SiteTensors:
         """Give a site its own statistics; `dtypes` are those of x, mean and variance in the graph.
@@ -77,9 +79,7 @@ class Rewriter:
         size = self._node(f"{scope}/size", "Size", [site.x], T=dtypes[0], out_type=np.int64)
         return SiteTensors(site.layer, *moments, size, check, is_unbiased)
 
-    def _moments(
-        self, scope: str, x: Tensor, layout: Layout, dtype: int
-    ) -> tuple[Tensor, Tensor]:
+    def _moments(self, scope: str, x: Tensor, layout: Layout, dtype: int) -> tuple[Tensor, Tensor]:
         """Return mean and variance over all axes but the channels', of shape (C,), in float64."""
         axes = [axis for axis in range(layout.rank) if axis != layout.axis]
         over = self.constant(f"{scope}/axes", np.array(axes, np.int32))
@@ -107,7 +107,7 @@ class Rewriter:
         return self._node(f"{name}/shaped", "Reshape", [cast, shape], T=dtype, Tshape=np.int32)
 
     def _check(self, scope: str, site: BNSite) -> tuple[Tensor, ...]:
-        """Return the graph's own moments; of a fused kernel, those of a copy that stays as it is."""
+        """Return the graph's own moments; of a fused kernel, those of a copy left as it is."""
         if site.kernel is None or site.moments is None:
             return site.moments or ()
         kernel = self._nodes[site.kernel]
@@ -118,10 +118,8 @@ class Rewriter:
 
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> Tensor:
         """Add a constant."""
-        from tensorflow import make_tensor_proto
-
         tensor = self._node(name, "Const", [], dtype=value.dtype.type)
-        self._nodes[name].attr["value"].tensor.CopyFrom(make_tensor_proto(value))
+        self._nodes[name].attr["value"].tensor.CopyFrom(self._tensorflow.make_tensor_proto(value))
         return tensor
 
     def placeholder(self, name: str, dtype: int, shape: Sequence[int | None] | None) -> None:
@@ -138,22 +136,22 @@ class Rewriter:
         self._nodes.pop(name, None)
         self._node(name, "Identity", [tensor], T=dtype)
 
-    def _node(self, name: str, operation: str, inputs: Sequence[Tensor], **attributes: Any) -> Tensor:
-        from tensorflow import as_dtype
-        from tensorflow.compat.v1 import NodeDef
-
-        node = NodeDef(name=name, op=operation, input=[str(one) for one in inputs])
+    def _node(
+        self, name: str, operation: str, inputs: Sequence[Tensor], **attributes: Any
+    ) -> Tensor:
+        node = self._tensorflow.compat.v1.NodeDef(
+            name=name, op=operation, input=[str(one) for one in inputs]
+        )
         for key, value in attributes.items():
             if isinstance(value, bool):
                 node.attr[key].b = value
             else:
-                node.attr[key].type = as_dtype(value).as_datatype_enum
+                node.attr[key].type = self._tensorflow.as_dtype(value).as_datatype_enum
         self._nodes[name] = node
         return Tensor(name)
 
 
 def layout_of(
-    site: BNSite,
     kernel: Any,
     shape: Sequence[int | None] | None,
     statistics: Sequence[int | None] | None,
@@ -161,15 +159,16 @@ def layout_of(
 ) -> Layout | None:
     """Return the layout of a site by the static shapes of x and of the mean that it takes.
 
-    `kernel` is the node of its fused operation, None without. The result is None if the shapes are
-    not known well enough, or are not those of one statistic for each channel.
+    `kernel` is the node of the site's fused operation, None without. The result is None if the
+    shapes are not known well enough, or are not those of one statistic for each channel.
     """
     if shape is None:
         return None
     rank = len(shape)
     if kernel is not None:
         data_format = kernel.attr["data_format"].s.decode() or "NHWC"
-        axis, taken = (rank - 1 if data_format.endswith("C") else 1), (channels,)
+        axis = rank - 1 if data_format.endswith("C") else 1
+        taken: tuple[int, ...] = (channels,)
     elif statistics is None or None in statistics:
         return None
     else:

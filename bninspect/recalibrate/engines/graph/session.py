@@ -17,6 +17,8 @@ from bninspect.evidence.graph.operations import (
     SWITCHES,
     VARIABLES,
 )
+from bninspect.recalibrate.engines.frameworks import import_framework
+from bninspect.recalibrate.engines.graph.functions import operation_definition
 from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors
 
 _STATES = VARIABLES | {"ReadVariableOp"}
@@ -33,31 +35,28 @@ class GraphSession:
     """
 
     def __init__(self, nodes: Nodes, needed: Sequence[Tensor], meta: Any, path: str) -> None:
-        import tensorflow as tf
-
+        self._tf = import_framework("tensorflow")
         self._path = path
-        definition = tf.compat.v1.GraphDef()
+        definition = self._tf.compat.v1.GraphDef()
         definition.versions.CopyFrom(meta.graph_def.versions)
         definition.library.CopyFrom(meta.graph_def.library)
         self.nodes = ancestors(nodes, (one.node for one in needed))
         definition.node.extend(nodes[name] for name in self.nodes)
-        self.graph = tf.Graph()
+        self.graph = self._tf.Graph()
         try:
             with self.graph.as_default():
-                tf.import_graph_def(
+                self._tf.import_graph_def(
                     definition, name="", producer_op_list=meta.meta_info_def.stripped_op_list
                 )
-        except (ValueError, tf.errors.OpError) as error:
+        except (ValueError, self._tf.errors.OpError) as error:
             raise self._problem("import", error) from error
         self._session: Any = None
 
     def _problem(self, verb: str, error: Exception) -> UsageProblem:
-        import tensorflow as tf
-
         lines = [line for line in str(error).splitlines() if not line.startswith(_HEADINGS)]
         reason = next((line.strip() for line in lines if line.strip()), type(error).__name__)
         return UsageProblem(
-            f"{self._path}: TensorFlow {tf.__version__} cannot {verb} the graph: {reason}"
+            f"{self._path}: TensorFlow {self._tf.__version__} cannot {verb} the graph: {reason}"
         )
 
     def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:
@@ -80,26 +79,22 @@ class GraphSession:
 
     def load(self, nodes: Nodes, read: Callable[[str], NDArray[Any]]) -> None:
         """Start the session and set the variables of the graph to what `read` gives for each."""
-        import tensorflow as tf
-
         with self.graph.as_default():
-            self._session = tf.compat.v1.Session(
-                config=tf.compat.v1.ConfigProto(allow_soft_placement=True)
+            self._session = self._tf.compat.v1.Session(
+                config=self._tf.compat.v1.ConfigProto(allow_soft_placement=True)
             )
             for name in self.nodes:
                 if nodes[name].op in VARIABLES:
                     self._assign(name, nodes[name], read(name))
 
     def _assign(self, name: str, node: Any, value: NDArray[Any]) -> None:
-        import tensorflow as tf
-
-        dtype = tf.as_dtype(node.attr["dtype"].type)
-        given = tf.compat.v1.placeholder(dtype, value.shape)
+        dtype = self._tf.as_dtype(node.attr["dtype"].type)
+        given = self._tf.compat.v1.placeholder(dtype, value.shape)
         variable = self._tensor(Tensor(name))
         if node.op == "VarHandleOp":
-            assign = tf.raw_ops.AssignVariableOp(resource=variable, value=given)
+            assign = self._tf.raw_ops.AssignVariableOp(resource=variable, value=given)
         else:
-            assign = tf.raw_ops.Assign(ref=variable, value=given, validate_shape=False)
+            assign = self._tf.raw_ops.Assign(ref=variable, value=given, validate_shape=False)
         self._run(getattr(assign, "op", assign), {given: value.astype(dtype.as_numpy_dtype)})
 
     def run(
@@ -116,11 +111,9 @@ class GraphSession:
         return values
 
     def _run(self, fetched: Any, fed: Mapping[Any, NDArray[Any]]) -> Any:
-        import tensorflow as tf
-
         try:
             return self._session.run(fetched, dict(fed))
-        except (ValueError, TypeError, tf.errors.OpError) as error:
+        except (ValueError, TypeError, self._tf.errors.OpError) as error:
             raise self._problem("run", error) from error
 
     def close(self) -> None:
@@ -134,11 +127,9 @@ def refuse_operations(nodes: Nodes, names: Sequence[str], path: str) -> None:
 
     Those are loops, random numbers, files, tables and whatever else has a state of its own.
     """
-    from tensorflow.python.framework import op_def_registry
-
     for name in names:
         operation = nodes[name].op
-        declared = op_def_registry.get(operation)
+        declared = operation_definition(operation)
         if operation.startswith(_DRAWS):
             fault = f"the network draws random numbers at {name}: feed it by --feed {name}=KEY"
         elif operation in ENTERS or operation in LOOPS:

@@ -107,9 +107,7 @@ class GraphLayers:
         """Return the sites to use of each layer: of inference if all layers have such."""
         every = [self._structure(layer) for layer in self._layers]
         structures = [one for one in every if one is not None]
-        for_inference = all(
-            any(_takes_variables(site) for site in one.sites) for one in structures
-        )
+        for_inference = all(any(_takes_variables(site) for site in one.sites) for one in structures)
         return [
             LayerSites(layer, why_not=NOT_IN_GRAPH)
             if structure is None
@@ -125,7 +123,7 @@ class GraphLayers:
         known = {name for site in used for name in (site.kernel, site.takes_mean[0])}
         sites = [site for structure in self._structures.values() for site in structure.sites]
         sites += [site for structure in self._not_stored for site in structure.sites]
-        places = {site.found.takes_mean.node for site in sites if site.batch_means}
+        places = {site.normalization.takes_mean.node for site in sites if site.batch_means}
         found = {self._names[place] for place in places if place < len(self._names)}
         found |= {
             name
@@ -145,9 +143,9 @@ class GraphLayers:
 
     def _sites_of(self, layer: BNLayer, structure: Structure, for_inference: bool) -> LayerSites:
         # Functions were written out where they are called; gradients refer to them, too.
-        every = [one for one in structure.sites if one.found.takes_x.node < len(self._names)]
-        sites = [one for one in every or structure.sites if _takes_variables(one)]
-        training = [one for one in every or structure.sites if not _takes_variables(one)]
+        every = [one for one in structure.sites if self._is_outside(one)] or structure.sites
+        sites = [one for one in every if _takes_variables(one)]
+        training = [one for one in every if not _takes_variables(one)]
         reads_variables = for_inference or not training
         chosen = sites if reads_variables else training
         why_not = self._why_not(layer, structure, chosen)
@@ -156,13 +154,11 @@ class GraphLayers:
         return LayerSites(
             layer,
             tuple(self._site(layer.name, one) for one in chosen),
-            unbiased=any(one.found.fused for one in structure.sites),
+            unbiased=any(one.normalization.fused for one in structure.sites),
             reads_variables=reads_variables,
         )
 
-    def _why_not(
-        self, layer: BNLayer, structure: Structure, chosen: Iterable[Site]
-    ) -> str | None:
+    def _why_not(self, layer: BNLayer, structure: Structure, chosen: Iterable[Site]) -> str | None:
         for role in ("moving_mean", "moving_variance"):
             variable = layer.variables[role]
             if len(structure.members[role]) > 1:
@@ -172,11 +168,14 @@ class GraphLayers:
                 beside = (f"{variable.name}/{helper}", f"{scope}/{helper}_mean")
                 if any(name in self._checkpoint.variables for name in beside):
                     return reason
-        inside = {site.found.takes_x.node for site in chosen}
-        return _FUNCTION if any(node >= len(self._names) for node in inside) else None
+        return None if all(map(self._is_outside, chosen)) else _FUNCTION
+
+    def _is_outside(self, site: Site) -> bool:
+        """Return whether a site is in the graph itself, not in a function."""
+        return site.normalization.takes_x.node < len(self._names)
 
     def _site(self, layer: str, site: Site) -> BNSite:
-        found = site.found
+        found = site.normalization
         name, place = self._names[found.takes_x.node], found.takes_x.place
         is_kernel = found.fused and self._nodes[name].op in FUSED_BATCH_NORMS
         moments = [
@@ -223,7 +222,7 @@ def _encoded(nodes: Nodes, meta: Any) -> bytes:
 
 def _takes_variables(site: Site) -> bool:
     """Return whether a site normalizes by the stored statistics alone, as at inference."""
-    if site.found.fused and site.found.is_training:
+    if site.normalization.fused and site.normalization.is_training:
         return False
     return not site.batch_means and not site.batch_variances
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import subprocess
 import sys
-from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
 import bninspect
 from tests.conftest import FIXTURES, ROOT, unmeasured_environment
-from tests.support.package_source import PACKAGE, modules, nodes_of
+from tests.support.package_source import PACKAGE, modules, scan
 
 # One worker parses the modules, for all tests of this file.
 pytestmark = pytest.mark.xdist_group("architecture")
@@ -62,31 +60,8 @@ def row_of(module: str) -> int:
     return next(i for i, row in enumerate(ROWS) if package in row)
 
 
-@cache
-def imports(module: str) -> frozenset[str]:
-    """Return every module that a module imports, inside functions too, but not for typing alone."""
-    found: set[str] = set()
-
-    class Visitor(ast.NodeVisitor):
-        def visit_If(self, node: ast.If) -> None:
-            if ast.unparse(node.test) != "TYPE_CHECKING":
-                self.generic_visit(node)
-
-        def visit_Import(self, node: ast.Import) -> None:
-            found.update(alias.name for alias in node.names)
-
-        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-            assert not node.level, f"{module} uses a relative import"
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                found.add(name if name in modules() else str(node.module))
-
-    Visitor().visit(nodes_of(module)[0])
-    return frozenset(found)
-
-
 def own_imports(module: str) -> set[str]:
-    return {name for name in imports(module) if name.split(".")[0] == "bninspect"}
+    return {name for name in scan(module).imports if name.split(".")[0] == "bninspect"}
 
 
 @pytest.mark.parametrize("module", modules())
@@ -113,7 +88,7 @@ def test_one_package_knows_a_library(library: str) -> None:
     users = {
         path.relative_to(PACKAGE).as_posix()
         for name, path in modules().items()
-        if any(imported.split(".")[0] == library for imported in imports(name))
+        if any(imported.split(".")[0] == library for imported in scan(name).imports)
     }
     assert users
     for place in ONLY_USER[library]:
@@ -132,7 +107,7 @@ def test_every_public_name_is_where_the_package_says() -> None:
 
 def test_no_code_of_a_model_can_run() -> None:
     for name in modules():
-        roots = {imported.split(".")[0] for imported in imports(name)}
+        roots = {imported.split(".")[0] for imported in scan(name).imports}
         assert not roots & {"keras", "pickle"}, name
 
 
@@ -144,7 +119,7 @@ def test_engines_alone_import_a_framework_that_runs_models() -> None:
 
 def test_input_is_never_asserted() -> None:
     for name in modules():
-        assert not [node for node in nodes_of(name) if isinstance(node, ast.Assert)], name
+        assert not scan(name).asserts, name
 
 
 # Functions that look at the disk, as `os.path.exists` or `os.listdir`.
@@ -166,8 +141,7 @@ def test_storage_alone_looks_at_the_disk() -> None:
     checked = [name for name in modules() if name.startswith(packages) and name not in _MAY_LOOK]
     assert len(checked) > 30
     for name in checked:
-        calls = {ast.unparse(node.func) for node in nodes_of(name) if isinstance(node, ast.Call)}
-        assert not (_DISK_CALLS | {"open", "glob"}) & calls, name
+        assert not (_DISK_CALLS | {"open", "glob"}) & scan(name).calls, name
 
 
 def test_contributing_names_every_package() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import re
@@ -20,7 +19,7 @@ from bninspect.rules.pages import page_of
 from tests.conftest import FIXTURES, ROOT, Run
 from tests.rules.test_samples import MISTAKEN
 from tests.support.layers_in_memory import bn, keras_layer
-from tests.support.package_source import modules, nodes_of
+from tests.support.package_source import modules, scan
 
 PAGES: tuple[Rule | Cause, ...] = (*RULES, *CAUSES)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -32,12 +31,8 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_cause_that_the_rules_can_give_has_a_page() -> None:
     """A cause is a text of words and hyphens; so are the names of rules and families."""
     reasoning = {name for name in modules() if name.startswith("bninspect.rules.")}
-    texts = {
-        node.value
-        for name in reasoning - {"bninspect.rules.cause_catalogue"}
-        for node in nodes_of(name)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    reasoning.remove("bninspect.rules.cause_catalogue")
+    texts = {text for name in reasoning for text in scan(name).texts}
     named = {text for text in texts if re.fullmatch(r"[a-z]+(-[a-z]+)+|untrained", text)}
     other = {rule.name for rule in RULES} | {family.name for family in FAMILIES}
     assert named - other == {cause.name for cause in CAUSES}

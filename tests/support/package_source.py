@@ -1,9 +1,10 @@
-"""The package as it is in the working tree: its modules, parsed once, and what installs it."""
+"""The package as it is in the working tree: its modules, each parsed once, and what installs it."""
 
 from __future__ import annotations
 
 import ast
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -23,10 +24,45 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What a module's source names: `calls` are functions as they are written, `texts` strings."""
+
+    imports: frozenset[str]
+    calls: frozenset[str]
+    texts: frozenset[str]
+    asserts: bool
+
+
 @cache
-def nodes_of(module: str) -> tuple[ast.AST, ...]:
-    """Return every node of a module's syntax tree, the module itself first."""
-    return tuple(ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))))
+def scan(module: str) -> Scan:
+    """Return what a module names, inside functions too; imports for typing alone do not count."""
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    imports: set[str] = set()
+
+    class Visitor(ast.NodeVisitor):
+        def visit_If(self, node: ast.If) -> None:
+            if ast.unparse(node.test) != "TYPE_CHECKING":
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:
+            imports.update(alias.name for alias in node.names)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+            assert not node.level, f"{module} uses a relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                imports.add(name if name in modules() else str(node.module))
+
+    Visitor().visit(tree)
+    nodes = list(ast.walk(tree))
+    constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    return Scan(
+        frozenset(imports),
+        frozenset(ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)),
+        frozenset(value for value in constants if isinstance(value, str)),
+        any(isinstance(node, ast.Assert) for node in nodes),
+    )
 
 
 def copy_package(folder: Path) -> None:

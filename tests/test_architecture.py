@@ -113,7 +113,9 @@ def test_no_code_of_a_model_can_run() -> None:
 
 def test_engines_alone_import_a_framework_that_runs_models() -> None:
     """They import by name, since which Keras a model needs is known only then."""
-    users = {name for name in modules() if "importlib" in imports(name) and "recalibrate" in name}
+    users = {
+        name for name in modules() if "importlib" in scan(name).imports and "recalibrate" in name
+    }
     assert users == {"bninspect.recalibrate.engines.frameworks"}
 
 

@@ -283,4 +283,14 @@ def _recalibrate_json(result: Recalibration, stream: TextIO, _: OutputOptions) -
     write_recalibration_json(result, stream)
 
 
-RECALIBRATE: Mapping[str, Writer] = {"text": _recalibrate_text, "json": _recalibrate_json}
+def _recalibrate_html(result: Recalibration, stream: TextIO, _: OutputOptions) -> None:
+    from bninspect.reporters.html.recalibration import write_recalibration
+
+    write_recalibration(result, stream)
+
+
+RECALIBRATE: Mapping[str, Writer] = {
+    "text": _recalibrate_text,
+    "json": _recalibrate_json,
+    "html": _recalibrate_html,
+}

@@ -9,14 +9,10 @@ from numpy.typing import NDArray
 
 from bninspect.model.recalibration import RecalibratedLayer, Recalibration
 from bninspect.reporters.escapes import printable, write_lines
+from bninspect.reporters.recalibrate_verdict import ONLY_THE_USER_KNOWS, outcome, verdict
 from bninspect.reporters.text_utils import align, paint, prose_width, wrap
 from bninspect.wording import listed, plural
 
-# Nothing in a file or in samples can show these.
-ONLY_THE_USER_KNOWS = (
-    "the samples went through the same preprocessing as at serving (and no augmentation)",
-    "all classes and all kinds of inputs are among them, as often as in the training data",
-)
 _INDENT = 2
 
 
@@ -42,31 +38,6 @@ def write_line_with_word(result: Recalibration, stream: TextIO, *, color: bool) 
     """Write the first line: the word, the model and the sentence, however long."""
     word = paint(outcome(result), color=color)
     write_lines(stream, [f"{word}  {printable(verdict(result))}"])
-
-
-def outcome(result: Recalibration) -> str:
-    """Return the word for a result: CURED, CURABLE where nothing was to be written, REFUSED."""
-    if result.refusal is not None:
-        return "REFUSED"
-    return "CURABLE" if result.dry_run else "CURED"
-
-
-def verdict(result: Recalibration) -> str:
-    """Return what was done, or why nothing was, in one sentence."""
-    if result.refusal is not None:
-        return f"{result.path}: {result.refusal}"
-    total = len(result.layers) + len(result.kept)
-    return (
-        f"{result.path}: statistics of {len(result.layers)} of {plural(total, 'BN layer')}"
-        f" re-estimated from {plural(result.samples, 'sample')} in"
-        f" {plural(result.batches, 'batch', 'batches')}; {_written(result)}"
-    )
-
-
-def _written(result: Recalibration) -> str:
-    if result.output is not None:
-        return f"written to {result.output}"
-    return "nothing was written (dry run)" if result.dry_run else "the live model was changed"
 
 
 _MOST_LAYERS = 20

@@ -1,40 +1,41 @@
-"""Sentences on a recalibration, the same in every format."""
+"""What formats say of a recalibration alike: its outcome, its verdict, and outputs by mode."""
 
 from __future__ import annotations
 
 from bninspect.model.recalibration import OutputChange, Quality, Recalibration
 from bninspect.wording import plural
 
-_SAME, _DISTANCE = "same predictions as in training", "distance from those in training"
-# What no file and no sample shows.
-ONLY_YOU_KNOW = (
-    "The samples are preprocessed as at serving, and not augmented.",
-    "They are as varied as what the model will see: all classes, in their usual shares.",
-    "They are shuffled: batches of one class have other moments than mixed ones.",
+# Nothing in a file or in samples can show these.
+ONLY_THE_USER_KNOWS = (
+    "the samples went through the same preprocessing as at serving (and no augmentation)",
+    "all classes and all kinds of inputs are among them, as often as in the training data",
 )
+_SAME, _DISTANCE = "same predictions as in training", "distance from those in training"
 
 
 def outcome(result: Recalibration) -> str:
-    """Return one word for a result: REFUSED, DRY RUN or CURED."""
-    if not result.ok:
+    """Return the word for a result: CURED, CURABLE where nothing was to be written, REFUSED."""
+    if result.refusal is not None:
         return "REFUSED"
-    return "DRY RUN" if result.dry_run else "CURED"
+    return "CURABLE" if result.dry_run else "CURED"
 
 
 def verdict(result: Recalibration) -> str:
-    """Return the first sentence on a result: what was done, or why nothing was."""
+    """Return what was done, or why nothing was, in one sentence."""
     if result.refusal is not None:
-        return result.refusal
-    layers = plural(len(result.layers), "BN layer")
-    if result.dry_run:
-        return f"The statistics of {layers} can be re-estimated; nothing was written."
-    where = "" if result.output is None else f"; the copy is {result.output}"
-    return f"The statistics of {layers} were re-estimated{where}."
+        return f"{result.path}: {result.refusal}"
+    total = len(result.layers) + len(result.kept)
+    return (
+        f"{result.path}: statistics of {len(result.layers)} of {plural(total, 'BN layer')}"
+        f" re-estimated from {plural(result.samples, 'sample')} in"
+        f" {plural(result.batches, 'batch', 'batches')}; {_written(result)}"
+    )
 
 
-def on_samples(result: Recalibration) -> str:
-    """Return how many samples were used."""
-    return f"{plural(result.samples, 'sample')} in {result.batches} batches"
+def _written(result: Recalibration) -> str:
+    if result.output is not None:
+        return f"written to {result.output}"
+    return "nothing was written (dry run)" if result.dry_run else "the live model was changed"
 
 
 def modes(

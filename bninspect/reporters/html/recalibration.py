@@ -12,7 +12,7 @@ from bninspect.reporters.html.charts import histogram
 from bninspect.reporters.html.layers import Figure, anchor
 from bninspect.reporters.html.rendering import asset, policy, write
 
-_COLOURS = {"CURED": "pass", "DRY RUN": "warn", "REFUSED": "fail"}
+_COLOURS = {"CURED": "pass", "CURABLE": "warn", "REFUSED": "fail"}
 
 
 class LayerChange(NamedTuple):
@@ -37,11 +37,10 @@ def write_recalibration(result: Recalibration, stream: TextIO) -> None:
         outcome=outcome,
         colour=_COLOURS[outcome],
         verdict=recalibrate_verdict.verdict(result),
-        samples=recalibrate_verdict.on_samples(result),
         headings=list(modes[-1][1]),
         modes=modes,
         layers=[_change(layer) for layer in result.layers],
-        only_you_know=recalibrate_verdict.ONLY_YOU_KNOW,
+        only_you_know=recalibrate_verdict.ONLY_THE_USER_KNOWS,
     )
     stream.write("\n")
 

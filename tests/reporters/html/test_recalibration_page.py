@@ -53,7 +53,7 @@ def cured(name: str = "net/bn") -> Recalibration:
 
 def test_it_says_what_became_of_the_layers_and_of_the_outputs() -> None:
     page = recalibration_page(cured())
-    assert "CURED The statistics of 2 BN layers were re-estimated" in page.text
+    assert "CURED model.keras: statistics of 2 of 3 BN layers re-estimated" in page.text
     assert "2048 samples in 32 batches" in page.text
     assert "the samples are sorted" in page.text
     headings = [one.text for one in page.all("th")]
@@ -80,7 +80,7 @@ def test_it_says_what_became_of_the_layers_and_of_the_outputs() -> None:
 
 def test_a_refusal_says_why_and_nothing_of_layers() -> None:
     page = recalibration_page(Recalibration("model.keras", refusal="It was trained otherwise."))
-    assert "REFUSED It was trained otherwise." in page.text
+    assert "REFUSED model.keras: It was trained otherwise." in page.text
     assert not page.all("section", "layer")
     assert "What only you can know" not in page.text
     assert not page.all("table")
@@ -88,7 +88,7 @@ def test_a_refusal_says_why_and_nothing_of_layers() -> None:
 
 def test_a_dry_run_has_no_copy() -> None:
     page = recalibration_page(replace(cured(), output=None, dry_run=True))
-    assert "DRY RUN" in page.text
+    assert "CURABLE" in page.text
     assert "nothing was written" in page.text
     assert "fixed.keras" not in page.text
 

@@ -1,1 +1,1 @@
-"""Readers: one module per container, from bytes to a `Checkpoint`."""
+"""Readers of file formats: one module per container, from bytes to a `Checkpoint`."""

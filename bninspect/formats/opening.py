@@ -26,7 +26,7 @@ def open_target(
 ) -> Checkpoint:
     """Return the open checkpoint of a located target; `path` is what the user typed.
 
-    `verify` asks for checksums that take a long time to verify; a note says where there are none.
+    `verify` also verifies checksums that take a long time; a note says if there are none.
     Raises a `ReadProblem` if it cannot be read. With the engine tensorflow, raises `UsageProblem`
     if TensorFlow is not installed and `Unsupported` for a URL.
     """
@@ -94,7 +94,7 @@ def _open_keras(path: str, target: Target, *, verify: bool) -> Checkpoint:
 
 
 def _open_hdf5(path: str, target: Target) -> Checkpoint:
-    """Return the open HDF5 file, read in that of Keras's two layouts which it has."""
+    """Return the open HDF5 file, in whichever of Keras's two layouts it has."""
     from bninspect.formats.hdf5.file import Hdf5
     from bninspect.formats.keras.h5 import is_keras_h5, read_keras_h5
 

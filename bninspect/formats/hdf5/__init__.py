@@ -1,1 +1,1 @@
-"""Safe access to HDF5 files, whatever they hold."""
+"""Safe access to HDF5 files: bounded reads of groups, attributes and datasets."""

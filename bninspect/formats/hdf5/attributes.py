@@ -1,7 +1,7 @@
 """Texts in the attributes of an HDF5 object (Specification, IV.A.2.m), of fixed or of any length.
 
-Keras stores names and configurations so. Nothing is allocated on the word of the file: a text is
-never longer than what is stored of it.
+Keras stores names and configurations in them. Nothing is allocated only because the file states a
+size: a text is never longer than its stored bytes.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bninspect.formats.hdf5.btree import read_records
 from bninspect.formats.hdf5.datatype import Datatype, read_datatype, read_shape
-from bninspect.formats.hdf5.heap import FractalHeap, read_global_heap
+from bninspect.formats.hdf5.heap import read_dense, read_global_heap
 from bninspect.formats.hdf5.object_header import ATTRIBUTE, ATTRIBUTE_INFO, Message
-from bninspect.formats.hdf5.structure import UNDEFINED, Damage, NotRead, Structure
+from bninspect.formats.hdf5.structure import Damage, NotRead, Structure
 
 _SIZES = struct.Struct("<BBHHH")  # version, flags, and the sizes of name, type and shape
 _SHARED_TYPE = 0x01
-_INFO = struct.Struct("<QQ")  # addresses of the heap and of the B-tree by name
+_ORDER_SIZE = 2  # bytes of a creation order
 _ATTRIBUTES_BY_NAME = 8  # type of a B-tree of version 2
 _DESCRIPTOR = struct.Struct("<IQI")  # length of a text, address of its heap, number in it
 
@@ -41,19 +40,9 @@ def read_attributes(structure: Structure, messages: Sequence[Message]) -> dict[s
     ]
     for message in messages:
         if message.kind == ATTRIBUTE_INFO:
-            stored += _dense_attributes(structure, message.body)
+            # Where there are many or large ones, they are outside of the header.
+            stored += read_dense(structure, message.body, _ORDER_SIZE, _ATTRIBUTES_BY_NAME)
     return {_name(structure, body): body for body in stored}
-
-
-def _dense_attributes(structure: Structure, message: bytes) -> list[bytes]:
-    """Return the attribute messages outside of the header, where they are many or large."""
-    # Version, flags, and the highest creation order where that is tracked.
-    at = 2 + (2 if message[1:2] and message[1] & 0x01 else 0)
-    heap_at, tree = structure.unpack(_INFO, message, at)
-    if heap_at == UNDEFINED:
-        return []
-    heap = FractalHeap(structure, heap_at)
-    return [heap.object(record) for record in read_records(structure, tree, _ATTRIBUTES_BY_NAME)]
 
 
 def _name(structure: Structure, body: bytes) -> str:
@@ -62,7 +51,7 @@ def _name(structure: Structure, body: bytes) -> str:
 
 
 def _parts(structure: Structure, body: bytes) -> tuple[int, tuple[int, int, int]]:
-    """Return where the name of an attribute begins, and the sizes of name, type and shape."""
+    """Return the position of the name of an attribute, and the sizes of name, type and shape."""
     version, _, name, type_, shape = structure.unpack(_SIZES, body)
     if version not in (1, 2, 3):
         raise Damage(f"an attribute of version {version}")
@@ -70,7 +59,7 @@ def _parts(structure: Structure, body: bytes) -> tuple[int, tuple[int, int, int]
 
 
 def parse_attribute(structure: Structure, body: bytes) -> Attribute:
-    """Return what an attribute message describes; raises `Damage`."""
+    """Return the attribute that a message describes; raises `Damage`."""
     start, (name_size, type_size, shape_size) = _parts(structure, body)
     if body[0] > 1 and body[1] & _SHARED_TYPE:
         raise NotRead("an attribute has a type that is stored apart")
@@ -110,7 +99,7 @@ def read_texts(structure: Structure, attribute: Attribute) -> list[str]:
 
 
 def _variable_texts(structure: Structure, cells: list[bytes]) -> list[bytes]:
-    """Return texts of any length, each given by its length and its place in a global heap."""
+    """Return texts of any length, each given by its length and its number in a global heap."""
     heaps = structure.texts
     texts = []
     left = _MOST_TEXTS
@@ -127,6 +116,6 @@ def _variable_texts(structure: Structure, cells: list[bytes]) -> list[bytes]:
         left -= length
         if left < 0:
             raise Damage("texts too large for any model")
-        # HDF5 hands out what ends at the first NUL.
+        # HDF5 returns a text up to the first NUL.
         texts.append(stored[:length].partition(b"\0")[0])
     return texts

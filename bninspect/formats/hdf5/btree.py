@@ -1,8 +1,8 @@
-"""B-trees of HDF5, of both versions (Specification, III.A): what lies in their leaves, in order.
+"""B-trees of HDF5, of both versions (Specification, III.A): the entries of their leaves, in order.
 
 Every level is read at once, from the root down. A node that is reached twice, siblings that do not
-lead to each other and levels that do not count down are damage: HDF5 follows the siblings, and
-never ends where they form a circle.
+refer to each other and levels that do not count down are damage: HDF5 follows the siblings, and
+loops for ever if they form a circle.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NODE_OVERHEAD = 10  # bytes of a node of version 2: signature, version, type, c
 
 
 class Entry(NamedTuple):
-    """An entry of a leaf of version 1: its key, and the address of what it leads to."""
+    """An entry of a leaf of version 1: its key, and the address that it refers to."""
 
     key: bytes
     child: int
@@ -61,8 +61,8 @@ def _read_level(
     levels: set[int] = set()
     entries: list[Entry] = []
     for address, head, *siblings in zip(addresses, heads, lefts, rights, strict=True):
-        signature, found, level, used, *stored = structure.unpack(_NODE, head)
-        if signature != b"TREE" or found != kind or stored != siblings:
+        signature, stored_kind, level, used, *stored = structure.unpack(_NODE, head)
+        if signature != b"TREE" or stored_kind != kind or stored != siblings:
             raise Damage(f"a damaged node of a B-tree at {address}")
         levels.add(level)
         entries += _entries(structure, address, head, used, key_size)
@@ -74,10 +74,7 @@ def _read_level(
 def _entries(
     structure: Structure, address: int, head: bytes, used: int, key_size: int
 ) -> list[Entry]:
-    size = key_size + _ADDRESS_SIZE
-    data = head[_NODE.size : _NODE.size + used * size]
-    if len(data) < used * size:
-        data = structure.read(address + _NODE.size, used * size)
+    data = structure.read_rest(address, head, _NODE.size, used * (key_size + _ADDRESS_SIZE))
     layout = struct.Struct(f"<{key_size}sQ")
     return [Entry(*fields) for fields in layout.iter_unpack(data)]
 
@@ -85,8 +82,8 @@ def _entries(
 def read_records(structure: Structure, header: int, kind: int) -> list[bytes]:
     """Return the records of a B-tree of version 2 in their order; raises `Damage`."""
     block = structure.read_sealed(header, _HEADER_SIZE, b"BTHD")
-    _, _, found, node_size, record, depth, root, used, total = _HEADER.unpack(block)
-    if found != kind or not record or node_size <= _NODE_OVERHEAD + record:
+    _, _, stored_kind, node_size, record, depth, root, used, total = _HEADER.unpack(block)
+    if stored_kind != kind or not record or node_size <= _NODE_OVERHEAD + record:
         raise Damage("a B-tree of another kind than expected")
     if root == UNDEFINED or not total:
         return []
@@ -130,7 +127,7 @@ class _Tree:
 
 
 class _NodeShape(NamedTuple):
-    """Nodes of a level: how many records one holds, the bytes of a pointer and of its count."""
+    """Nodes of a level: the most records in one, the bytes of a pointer and of its count."""
 
     most: int
     pointer: int

@@ -1,7 +1,7 @@
-"""Datasets of HDF5: where their values lie, and reading them (Specification, IV.A.2.i, j and l).
+"""Datasets of HDF5: locating and reading their values (Specification, IV.A.2.i, j and l).
 
-Values lie in one piece, in the header itself (compact), or in chunks, which may be compressed. A
-piece that was never written is not stored at all: HDF5 gives the fill value instead.
+Values are in one piece, in the header itself (compact), or in chunks, which may be compressed. A
+piece that was never written is not stored: HDF5 reads it as the fill value.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _ARRAY_BLOCK_HEAD = 14  # signature, version, client, address of the header
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _FILTER_NAMES = {4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 
-# A filter of HDF5 cannot expand a chunk more than deflate does (1032:1); what claims more than
-# that from its stored bytes is not read. Datasets below the floor are, whatever they claim.
+# No filter of HDF5 expands a chunk more than deflate does (1032:1): a dataset that claims more than
+# that from its stored bytes is not read, unless it is below the floor.
 _MOST_GROWTH = 1032
 _GROWTH_FLOOR = 1 << 20
 
 
 class Piece(NamedTuple):
-    """Values that lie together: where, at which index, and which filters they were spared."""
+    """Values that are stored together: address, size, index of the first, skipped filters."""
 
     address: int
     size: int
@@ -76,7 +76,7 @@ class Dataset(NamedTuple):
         return math.prod(self.shape) - sum(self._elements_of(piece) for piece in self.pieces)
 
     def _elements_of(self, piece: Piece) -> int:
-        """Return how many elements a chunk has within the shape."""
+        """Return the number of elements of a chunk within the shape."""
         edges = zip(self.shape, self.chunk, piece.start, strict=True)
         return math.prod(min(step, size - start) for size, step, start in edges)
 
@@ -102,35 +102,34 @@ class Dataset(NamedTuple):
 def parse_dataset(structure: Structure, messages: Sequence[Message]) -> Dataset | None:
     """Return the dataset with these messages, None if the object is none or has no elements.
 
-    Raises `Damage`, or `NotRead` where values lie in other files or as Keras never stores
-    them.
+    Raises `Damage`, or `NotRead` if values are in other files or stored as Keras never does.
     """
-    found = {message.kind: message for message in messages}
-    layout = found.get(object_header.LAYOUT)
-    if layout is None or object_header.DATATYPE not in found:
+    by_kind = {message.kind: message for message in messages}
+    layout = by_kind.get(object_header.LAYOUT)
+    if layout is None or object_header.DATATYPE not in by_kind:
         return None
-    if object_header.EXTERNAL_FILES in found:
+    if object_header.EXTERNAL_FILES in by_kind:
         raise NotRead("values lie in another file (external storage)")
-    if found[object_header.DATATYPE].shared:
+    if by_kind[object_header.DATATYPE].shared:
         raise NotRead("values have a type that is stored apart")
-    type_ = read_datatype(found[object_header.DATATYPE].body)
-    shape = read_shape(structure, _body(found, object_header.DATASPACE))
+    type_ = read_datatype(by_kind[object_header.DATATYPE].body)
+    shape = read_shape(structure, _body(by_kind, object_header.DATASPACE))
     if shape is None:
         return None
-    filters = _read_filters(structure, _body(found, object_header.FILTERS))
-    dataset = Dataset(shape, type_, (), filters=filters, fill=_fill_value(found))
+    filters = _read_filters(structure, _body(by_kind, object_header.FILTERS))
+    dataset = Dataset(shape, type_, (), filters=filters, fill=_fill_value(by_kind))
     return _with_layout(structure, dataset, layout.body)
 
 
-def _body(found: dict[int, Message], kind: int) -> bytes:
-    return found[kind].body if kind in found else b""
+def _body(by_kind: dict[int, Message], kind: int) -> bytes:
+    return by_kind[kind].body if kind in by_kind else b""
 
 
-def _fill_value(found: dict[int, Message]) -> bytes:
+def _fill_value(by_kind: dict[int, Message]) -> bytes:
     """Return the bytes of the fill value, none if it is 0."""
-    body = _body(found, object_header.FILL_VALUE)
+    body = _body(by_kind, object_header.FILL_VALUE)
     if not body:
-        at, body = 0, _body(found, object_header.OLD_FILL_VALUE)
+        at, body = 0, _body(by_kind, object_header.OLD_FILL_VALUE)
     elif body[0] == 3:
         at = 2 if len(body) > 1 and body[1] & 0x20 else len(body)
     else:
@@ -166,7 +165,7 @@ def _read_filters(structure: Structure, body: bytes) -> tuple[int, ...]:
 
 
 def _with_layout(structure: Structure, dataset: Dataset, body: bytes) -> Dataset:
-    """Return a dataset with the places of its values."""
+    """Return a dataset with the pieces of its values."""
     version, kind = body[:2] if len(body) >= 2 else (0, 0)
     if version not in (3, 4):
         raise NotRead("values are stored in a way that bninspect does not know")
@@ -320,7 +319,7 @@ def read_values(structure: Structure, dataset: Dataset) -> NDArray[Any]:
 def _unfiltered(structure: Structure, dataset: Dataset, piece: Piece) -> bytes:
     """Return the bytes of a chunk: those stored, with its filters undone in reverse."""
     data = structure.read_values(piece.address, piece.size)
-    # No filter but deflate makes bytes grow: a chunk and its checksums are all that may come.
+    # Only deflate makes bytes grow, to a chunk and its checksums at most.
     most = dataset.chunk_size + 4 * dataset.filters.count(_FLETCHER32)
     for number, kind in reversed([*enumerate(dataset.filters)]):
         if piece.skipped >> number & 1:

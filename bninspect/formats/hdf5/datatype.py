@@ -27,9 +27,9 @@ _KNOWN_FLOATS = {
 
 
 class Datatype(NamedTuple):
-    """The type of an element: its size in bytes, and what it is.
+    """The type of an element: its size in bytes, its name and numpy's code.
 
-    `name` is TensorFlow's name of a number's type, else a word for what it is. `number` is numpy's
+    `name` is TensorFlow's name of a number's type, else a word for the kind. `number` is numpy's
     code of it (`<f4`), empty if it is no number; that of bfloat16 is the integer of its bits.
     `text` says that elements are strings: of `size` bytes each, or of any length elsewhere.
     """

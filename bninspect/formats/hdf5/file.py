@@ -1,11 +1,11 @@
 """Safe access to an HDF5 file by paths: groups, the texts of attributes, datasets as variables.
 
-The files that Keras writes are read here without the HDF5 library. That believes what a file says:
-it allocates the length that a text claims, follows the nodes of a damaged tree for ever, and opens
-other files. Here every read is bounded, and only hard links of this very file are followed; soft
-and external links, external storage and virtual datasets are refused. Keras refuses them, too.
+The files that Keras writes are read without the HDF5 library. The library trusts a file: it
+allocates the length that a text claims, follows the nodes of a damaged tree for ever, and opens
+other files. Here every read is bounded, and only hard links of this file are followed; soft and
+external links, external storage and virtual datasets are refused. Keras refuses them, too.
 
-Which groups and attributes a layout has is the matter of h5.py and weights_h5.py of formats/keras.
+The groups and attributes of Keras's layouts are in h5.py and weights_h5.py of formats/keras.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ class Hdf5:
     """An HDF5 file opened for reading; `path` is its name in messages.
 
     With a `window` its bytes are taken from there: the HDF5 file is a part of the one at `path`.
-    Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt`
-    if it is none or was cut short, `Incomplete` if another program is writing it. The files of one
-    checkpoint share a `budget`; without one the file has its own.
+    Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt` if
+    the file is not HDF5 or was cut short, `Incomplete` if another program is writing it. The files
+    of one checkpoint share a `budget`; without one the file has its own.
 
-    To learn whether another program writes it, the file is locked for a moment, in which no program
-    can open it to write: a training would fail. One that is `live` is not locked; its size tells.
+    To find out whether another program writes it, the file is locked for a moment, in which no
+    program can open it for writing: a training would fail. A `live` file is not locked; its size
+    is compared with its header instead.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Hdf5:
         return look
 
     def prefetch_looks(self, looks: Iterable[Look]) -> None:
-        """Prefetch what some looks into the file will read (remote files only)."""
+        """Prefetch the bytes that some looks into the file will read (remote files only)."""
         if self._window.prefetch is not None:
             from bninspect.formats.hdf5.prefetch import fetch_for
 
@@ -110,14 +111,14 @@ class Hdf5:
         if self._window.prefetch is not None:
             paths = list(paths)
             self.prefetch_looks([partial(self.look_at, path) for path in paths])
-            found = [self._datasets[path] for path in paths if path in self._datasets]
-            pieces = [piece for dataset in found for piece in dataset.pieces]
+            datasets = [self._datasets[path] for path in paths if path in self._datasets]
+            pieces = [piece for dataset in datasets for piece in dataset.pieces]
             self._window.prefetch(
                 [self._structure.place(piece.address, piece.size) for piece in pieces]
             )
 
     def look_at(self, path: str) -> None:
-        """Read what `variable` reads of a dataset."""
+        """Read the structure of a dataset, as `variable` does."""
         self._dataset(path)
 
     # --- Groups and attributes --------------------------------------------------------------------
@@ -144,19 +145,19 @@ class Hdf5:
 
     def _texts(self, path: str, attribute: str, *, must_be_list: bool) -> list[str]:
         with self._faults_of(f"{attribute} of {_named(path)}"):
-            found = parse_attribute(self._structure, self._group(path).attributes[attribute])
-            if must_be_list and (found.shape is None or len(found.shape) != 1):
+            parsed = parse_attribute(self._structure, self._group(path).attributes[attribute])
+            if must_be_list and (parsed.shape is None or len(parsed.shape) != 1):
                 raise Damage("it is no list of names")
-            texts = read_texts(self._structure, found)
+            texts = read_texts(self._structure, parsed)
             # Each may become a path below this group.
             self._structure.count(len(texts) * len(path))
             return texts
 
     def walk(self, start: str = "") -> Iterator[tuple[str, list[str]]]:
-        """Yield every group from one on, each once: its path, and what in it is no group.
+        """Yield every group from one on, each once: its path, and its members that are no groups.
 
-        A number in a group called `vars` is taken for a dataset without a look at it, which saves
-        most of the time that a large file takes. Raises `Unsupported` for any link but a hard one.
+        A number in a group called `vars` is taken for a dataset without reading it, which saves
+        most of the time for a large file. Raises `Unsupported` for any link but a hard one.
         """
         root = self._address(start)
         seen = {root}
@@ -166,7 +167,7 @@ class Hdf5:
             if path.count("/") >= _MOST_LEVELS:
                 raise Corrupt(self.path, f"its groups lie deeper than {_MOST_LEVELS}", DAMAGED)
             self._addresses[path] = address
-            others = []
+            not_groups = []
             with self._faults_of(path):
                 links = self._group(path).links
             for name, link in links.items():
@@ -176,8 +177,8 @@ class Hdf5:
                         seen.add(link.address)
                         waiting.append((below, link.address))
                 else:
-                    others.append(name)
-            yield path, others
+                    not_groups.append(name)
+            yield path, not_groups
 
     def _leads_to_group(self, path: str, name: str, link: Link) -> bool:
         if link.kind != "hard":
@@ -192,10 +193,10 @@ class Hdf5:
         """Return the group at a path."""
         address = self._address(path)
         with self._faults_of(path):
-            found = self._object(address).group
-        if found is None:
+            group = self._object(address).group
+        if group is None:
             raise Corrupt(self.path, f"{_named(path)} should be a group", DAMAGED)
-        return found
+        return group
 
     def _address(self, path: str) -> int:
         """Return the address of the object at a path, reached by hard links alone."""
@@ -213,10 +214,10 @@ class Hdf5:
         return self._addresses[path]
 
     def _object(self, address: int) -> _Object:
-        found = self._objects.get(address)
-        if found is None:
-            found = self._objects[address] = _Object(self._structure, address)
-        return found
+        known = self._objects.get(address)
+        if known is None:
+            known = self._objects[address] = _Object(self._structure, address)
+        return known
 
     def _a_link(self, path: str, link: Link) -> ReadProblem:
         """Return the error for a link that is not followed."""
@@ -270,15 +271,15 @@ class Hdf5:
         return offset, dataset.type.number
 
     def _dataset(self, path: str) -> Dataset:
-        found = self._datasets.get(path)
-        if found is None:
+        dataset = self._datasets.get(path)
+        if dataset is None:
             address = self._address(path)
             with self._faults_of(path):
-                found = parse_dataset(self._structure, self._object(address).messages)
-            if found is None:
+                dataset = parse_dataset(self._structure, self._object(address).messages)
+            if dataset is None:
                 raise Corrupt(self.path, f"{path} should be a dataset", DAMAGED)
-            self._datasets[path] = found
-        return found
+            self._datasets[path] = dataset
+        return dataset
 
     def _read(self, path: str, dataset: Dataset) -> NDArray[Any]:
         if not dataset.type.number:
@@ -322,7 +323,7 @@ class _Faults:
 
 
 class _Object:
-    """An object of the file: its header, and what is in it if it is a group."""
+    """An object of the file: its header, and its members if it is a group."""
 
     def __init__(self, structure: Structure, address: int) -> None:
         self.messages = read_header(structure, address)

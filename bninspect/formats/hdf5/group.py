@@ -1,8 +1,8 @@
-"""The links in a group of HDF5: what it holds by name, in all ways that HDF5 stores it.
+"""The links in a group of HDF5: its members by name, in all forms in which HDF5 stores them.
 
 Old files have a symbol table: a B-tree, whose leaves hold names in a local heap (Specification,
-III.A to III.D). Newer ones have link messages in the header, or in a fractal heap where they are
-many (IV.A.2.c and g).
+III.A to III.D). Newer ones have link messages in the header, or in a fractal heap if there are many
+(IV.A.2.c and g).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 from bninspect.formats.hdf5.attributes import read_attributes
-from bninspect.formats.hdf5.btree import GROUP_NODES, Entry, read_leaves, read_records
-from bninspect.formats.hdf5.heap import FractalHeap, LocalHeap
+from bninspect.formats.hdf5.btree import GROUP_NODES, Entry, read_leaves
+from bninspect.formats.hdf5.heap import LocalHeap, read_dense
 from bninspect.formats.hdf5.object_header import LINK, LINK_INFO, SYMBOL_TABLE, Message
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, Structure
 
@@ -23,10 +23,10 @@ _TABLE = struct.Struct("<QQ")  # addresses of the B-tree and of the heap of name
 _KEY_SIZE = 8
 _SYMBOLS = struct.Struct("<4sBxH")  # signature, version, symbols
 _SYMBOLS_READ_FIRST = 328  # bytes, with the sizes that HDF5 has by default
-_SYMBOL = struct.Struct("<QQI4x16s")  # name, address of the object's header, kind, what it keeps
+_SYMBOL = struct.Struct("<QQI4x16s")  # name, address of the object's header, kind, scratch-pad
 _GROUP_SYMBOL, _SOFT_SYMBOL = 1, 2
 
-_LINK_INFO = struct.Struct("<QQ")  # addresses of the heap and of the B-tree by name
+_ORDER_SIZE = 8  # bytes of a creation order
 _LINKS_BY_NAME = 5  # type of a B-tree of version 2
 _ID_AT = 4  # in its records, behind the hash of the name
 _HARD, _SOFT, _EXTERNAL = 0, 1, 64
@@ -35,16 +35,16 @@ _ADDRESS = struct.Struct("<Q")
 
 
 class Table(NamedTuple):
-    """Where the symbol table of an old group lies: its B-tree and its heap of names."""
+    """The addresses of the symbol table of an old group: its B-tree and its heap of names."""
 
     tree: int
     heap: int
 
 
 class Link(NamedTuple):
-    """A link in a group: the address of an object's header if it is hard, else where it leads.
+    """A link in a group: the address of an object's header if it is hard, else its target.
 
-    `table` is the symbol table of the group that it leads to, where the link keeps that.
+    `table` is the symbol table of the group that it refers to, if the link keeps that.
     """
 
     kind: Literal["hard", "soft", "external", "other"]
@@ -57,8 +57,8 @@ class Link(NamedTuple):
 class Group:
     """The links and attributes of a group, given by the messages of its header.
 
-    Of a symbol table `find` reads only the node that may have the name: where a remote file has an
-    optimizer's group, its other nodes lie between the values.
+    `find` reads only the node of a symbol table that may have the name: in a file with an
+    optimizer's group the other nodes are between the values, which costs requests.
     """
 
     def __init__(self, structure: Structure, messages: Sequence[Message]) -> None:
@@ -114,7 +114,7 @@ class SymbolTable:
         leaves = read_nodes(structure, table.tree)
         self._heap = LocalHeap(structure, table.heap)
         self._nodes = [leaf.child for leaf in leaves]
-        # A node has the names behind its own key, up to the key of the next (H5G__node_cmp3).
+        # A node has the names after its own key, up to the key of the next (H5G__node_cmp3).
         self._keys = [self._heap.key(int.from_bytes(leaf.key, "little")) for leaf in leaves]
         self._read: dict[int, dict[str, Link]] = {}
 
@@ -130,7 +130,7 @@ class SymbolTable:
 
     def links(self) -> list[tuple[str, Link]]:
         """Return all links with their names; raises `Damage`."""
-        return [found for node in self._nodes for found in self._symbols(node)]
+        return [link for node in self._nodes for link in self._symbols(node)]
 
     def _symbols(self, node: int) -> Iterator[tuple[str, Link]]:
         """Yield the links of a node with their names."""
@@ -139,17 +139,14 @@ class SymbolTable:
         signature, _, count = structure.unpack(_SYMBOLS, head)
         if signature != b"SNOD":
             raise Damage(f"no names of a group at {node}")
-        size = count * _SYMBOL.size
-        data = head[_SYMBOLS.size : _SYMBOLS.size + size]
-        if len(data) < size:
-            data = structure.read(node + _SYMBOLS.size, size)
-        for offset, header, kind, kept in _SYMBOL.iter_unpack(data):
+        data = structure.read_rest(node, head, _SYMBOLS.size, count * _SYMBOL.size)
+        for offset, header, kind, scratch_pad in _SYMBOL.iter_unpack(data):
             name = _decoded(self._heap.name(offset))
             if kind == _SOFT_SYMBOL:
-                (target,) = struct.unpack_from("<I", kept)
+                (target,) = struct.unpack_from("<I", scratch_pad)
                 yield name, Link("soft", target=_decoded(self._heap.name(target)))
             else:
-                table = Table(*_TABLE.unpack(kept)) if kind == _GROUP_SYMBOL else None
+                table = Table(*_TABLE.unpack(scratch_pad)) if kind == _GROUP_SYMBOL else None
                 yield name, Link("hard", header, table=table)
 
 
@@ -173,14 +170,8 @@ def read_nodes(structure: Structure, tree: int) -> list[Entry]:
 
 def _dense_links(structure: Structure, message: bytes) -> list[tuple[str, Link]]:
     """Return the links that a link info message leads to; none if they are in the header."""
-    # Version, flags, and the highest creation order where that is tracked.
-    at = 2 + (8 if message[1:2] and message[1] & 0x01 else 0)
-    heap_at, tree = structure.unpack(_LINK_INFO, message, at)
-    if heap_at == UNDEFINED:
-        return []
-    heap = FractalHeap(structure, heap_at)
-    records = read_records(structure, tree, _LINKS_BY_NAME)
-    return [_link(structure, heap.object(record[_ID_AT:])) for record in records]
+    stored = read_dense(structure, message, _ORDER_SIZE, _LINKS_BY_NAME, _ID_AT)
+    return [_link(structure, body) for body in stored]
 
 
 def _link(structure: Structure, message: bytes) -> tuple[str, Link]:

@@ -1,4 +1,4 @@
-"""Heaps of HDF5: where names, texts of any length, links and attributes lie (Specification, III).
+"""Heaps of HDF5, which store names, texts of any length, links, attributes (Specification, III).
 
 A local heap has the names of a group (III.D), a global heap texts of any length (III.E), a fractal
 heap the links or attributes that are too many for a header (III.G).
@@ -11,6 +11,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import NamedTuple
 
+from bninspect.formats.hdf5.btree import read_records
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, NotRead, Structure
 
 _LOCAL = struct.Struct("<4sB3xQ8xQ")  # signature, version, size and address of the names
@@ -47,7 +48,7 @@ class LocalHeap:
         end = self._names.find(b"\0", offset)
         if end < offset:
             raise Damage("a name that is not in its heap")
-        # Many names may be the ends of one: what they take is more than what is stored.
+        # Many names may be the ends of one, so together they may be longer than the file.
         self._structure.count(end - offset)
         return self._names[offset:end]
 
@@ -78,12 +79,13 @@ def read_global_heap(structure: Structure, address: int) -> dict[int, bytes]:
 _FRACTAL = struct.Struct("<4sBHHBI96xHQQH2xQH")
 _FRACTAL_SIZE = _FRACTAL.size + 4
 _CHECKSUMS = 0x02  # flag: direct blocks have one
-_MANAGED = 0x00  # bits of an ID that say where the object is: in a block of the heap
+_MANAGED = 0x00  # bits of an ID for the kind of storage: in a block of the heap
 _KIND = 0x30
+_INFO = struct.Struct("<QQ")  # addresses of the heap and of the B-tree by name
 
 
 class _Block(NamedTuple):
-    """A direct block: where it lies in the heap and in the file."""
+    """A direct block: its offset in the heap and its address in the file."""
 
     offset: int
     address: int
@@ -178,3 +180,20 @@ class FractalHeap:
         at = 4 + 1 + 8 + self._offset_size
         blank = data[:at] + bytes(4) + data[at + 4 :]
         self._structure.verify(blank + data[at : at + 4])
+
+
+def read_dense(
+    structure: Structure, message: bytes, order_size: int, kind: int, id_at: int = 0
+) -> list[bytes]:
+    """Return the links or attributes that an info message leads to; none if in the header.
+
+    They are in a fractal heap. The B-tree of version 2 and type `kind` has their IDs, at `id_at` of
+    its records. Raises `Damage`.
+    """
+    # Version, flags, and the highest creation order where that is tracked.
+    at = 2 + (order_size if message[1:2] and message[1] & 0x01 else 0)
+    heap_at, tree = structure.unpack(_INFO, message, at)
+    if heap_at == UNDEFINED:
+        return []
+    heap = FractalHeap(structure, heap_at)
+    return [heap.object(record[id_at:]) for record in read_records(structure, tree, kind)]

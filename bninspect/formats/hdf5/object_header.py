@@ -7,14 +7,8 @@ from typing import NamedTuple
 
 from bninspect.formats.hdf5.structure import Damage, Structure
 
-DATASPACE, LINK_INFO, DATATYPE, OLD_FILL_VALUE, FILL_VALUE, LINK = (
-    0x01,
-    0x02,
-    0x03,
-    0x04,
-    0x05,
-    0x06,
-)
+DATASPACE, LINK_INFO, DATATYPE = 0x01, 0x02, 0x03
+OLD_FILL_VALUE, FILL_VALUE, LINK = 0x04, 0x05, 0x06
 EXTERNAL_FILES, LAYOUT, FILTERS, ATTRIBUTE = 0x07, 0x08, 0x0B, 0x0C
 CONTINUATION, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x10, 0x11, 0x15
 
@@ -29,7 +23,7 @@ _PLACE = struct.Struct("<QQ")  # address, length
 
 
 class Message(NamedTuple):
-    """One message: its type, and its body. `shared` says that the body stands elsewhere."""
+    """One message: its type, and its body. `shared` says that the body is stored elsewhere."""
 
     kind: int
     shared: bool
@@ -37,23 +31,21 @@ class Message(NamedTuple):
 
 
 def read_header(structure: Structure, address: int) -> list[Message]:
-    """Return the messages of the object whose header lies at an address; raises `Damage`."""
+    """Return the messages of the object with the header at an address; raises `Damage`."""
     head = structure.read_up_to(address, _READ_FIRST)
     if head.startswith(b"OHDR"):
         return _version_2(structure, address, head)
     version, _, _, size = structure.unpack(_VERSION_1, head)
     if version != 1:
         raise Damage(f"no object header at {address}")
-    block = head[_VERSION_1.size : _VERSION_1.size + size]
-    if len(block) < size:
-        block = structure.read(address + _VERSION_1.size, size)
-    found: list[Message] = []
-    waiting = _messages(structure, block, _MESSAGE_1, 0, found)
+    block = structure.read_rest(address, head, _VERSION_1.size, size)
+    messages: list[Message] = []
+    waiting = _messages(structure, block, _MESSAGE_1, 0, messages)
     for number, (start, length) in enumerate(waiting):  # which grows
         _require_few(number)
         block = structure.read(start, length)
-        waiting += _messages(structure, block, _MESSAGE_1, 0, found)
-    return found
+        waiting += _messages(structure, block, _MESSAGE_1, 0, messages)
+    return messages
 
 
 def _version_2(structure: Structure, address: int, head: bytes) -> list[Message]:
@@ -65,19 +57,19 @@ def _version_2(structure: Structure, address: int, head: bytes) -> list[Message]
     size = int.from_bytes(head[at : at + width], "little")
     order = 2 if flags & 0x04 else 0  # bytes of the creation order of each message
     block = structure.read_sealed(address, at + width + size + 4, b"OHDR")
-    found: list[Message] = []
-    waiting = _messages(structure, block[at + width :], _MESSAGE_2, order, found)
+    messages: list[Message] = []
+    waiting = _messages(structure, block[at + width :], _MESSAGE_2, order, messages)
     for number, (start, length) in enumerate(waiting):  # which grows
         _require_few(number)
         block = structure.read_sealed(start, length, b"OCHK")
-        waiting += _messages(structure, block[4:], _MESSAGE_2, order, found)
-    return found
+        waiting += _messages(structure, block[4:], _MESSAGE_2, order, messages)
+    return messages
 
 
 def _messages(
-    structure: Structure, block: bytes, layout: struct.Struct, order: int, found: list[Message]
+    structure: Structure, block: bytes, layout: struct.Struct, order: int, messages: list[Message]
 ) -> list[tuple[int, int]]:
-    """Append the messages in a block to `found`; return the places of the blocks that go on."""
+    """Append the messages in a block to `messages`; return address and length of further blocks."""
     continued = []
     at, head = 0, layout.size + order
     while at + head <= len(block):
@@ -91,7 +83,7 @@ def _messages(
             start, length = structure.unpack(_PLACE, body)
             continued.append((start, length))
         else:
-            found.append(Message(kind, bool(flags & _SHARED), body))
+            messages.append(Message(kind, bool(flags & _SHARED), body))
     return continued
 
 

@@ -1,11 +1,10 @@
 """Prefetching of the structure of a remote HDF5 file, in rounds instead of part by part.
 
-The way to a dataset leads from group to group by addresses, and each may lie anywhere in the file.
-So each of many looks is tried with the bytes that are here, and gives up where it misses some. What
-all of them miss is fetched at once; then those that gave up are tried again.
+The path to a dataset is a chain of addresses from group to group, anywhere in the file. So each of
+many looks is tried with the cached bytes, and stops where some are missing. The missing bytes of
+all looks are fetched at once; then the looks that stopped are tried again.
 
-A look changes nothing but the time that it takes: what is damaged is reported by the code that
-reads the file.
+A look only saves time: damage is reported by the code that reads the file.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ if TYPE_CHECKING:
     from bninspect.formats.hdf5.file import _Object
 
 _MOST_ROUNDS = 60
-# Bytes around what is missing that come with it: HDF5 allocates its structures in blocks of 2 KiB.
+# Missing bytes are fetched in blocks of this size: HDF5 allocates its structures in 2 KiB.
 _BLOCK = 8 << 10
-# More of them where little is missing: the way is only found, and a round costs more than bytes.
+# Larger blocks if little is missing: then a round costs more than the bytes.
 _LARGE_BLOCK, _LITTLE = 32 << 10, 4
-_MOST_FETCHED = 64 << 20  # bytes; what a file needs beyond comes when it is read
-# Members of a group of which the datasets are looked at: a layer has few, an optimizer many.
+_MOST_FETCHED = 64 << 20  # bytes; more is fetched when it is read
+# The most members of a group whose datasets are looked at: a layer has few, an optimizer many.
 _FEW = 16
 
 
 def fetch_for(looks: Iterable[Look], window: Window) -> None:
-    """Fetch what some looks will read; they may return further looks. Never raises."""
+    """Fetch the bytes that some looks will read; they may return further looks. Never raises."""
     waiting = list(looks)
     left = _MOST_FETCHED
     for _ in range(_MOST_ROUNDS):
@@ -44,7 +43,9 @@ def fetch_for(looks: Iterable[Look], window: Window) -> None:
             while waiting:
                 look = waiting.pop()
                 try:
-                    waiting += [found for found in look() or () if callable(found)]
+                    waiting += [
+                        further_look for further_look in look() or () if callable(further_look)
+                    ]
                 except NotFetchedYet:
                     again.append(look)
                 except Exception:  # noqa: S112 - reading the file reports it
@@ -52,11 +53,11 @@ def fetch_for(looks: Iterable[Look], window: Window) -> None:
         finally:
             window.misses = None
         block = _BLOCK if len(misses) > _LITTLE else _LARGE_BLOCK
-        places = {_with_block(*place, block, window.size) for place in misses}
-        left -= sum(length for _, length in places)
+        ranges = {_with_block(*miss, block, window.size) for miss in misses}
+        left -= sum(length for _, length in ranges)
         if not misses or left < 0 or window.prefetch is None:
             return
-        window.prefetch(places)
+        window.prefetch(ranges)
         waiting = again
 
 
@@ -67,7 +68,7 @@ def _with_block(offset: int, length: int, block: int, size: int) -> tuple[int, i
 
 
 class GroupLooks:
-    """Looks at groups, at all that is below them, and at the texts in an attribute of each.
+    """Looks at groups, at all objects below them, and at the texts in an attribute of each.
 
     No address is looked at twice.
     """
@@ -81,9 +82,9 @@ class GroupLooks:
         self._seen: set[int] = set()
 
     def at(self, address: int, table: Table | None = None) -> list[Look]:
-        """Return the looks at the object whose header lies at an address; none if there were some.
+        """Return the looks at the object with the header at an address; none the second time.
 
-        The symbol table of a group need not wait for its header where the link to it tells both.
+        The symbol table of a group need not wait for the header if the link has both addresses.
         """
         if address in self._seen:
             return []
@@ -92,12 +93,15 @@ class GroupLooks:
         return looks if table is None else [*looks, *prefetch_table(self._structure, table)]
 
     def _object(self, address: int, table: Table | None) -> list[Look]:
-        found = self._object_at(address)
-        if found.group is None:
+        object_ = self._object_at(address)
+        if object_.group is None:
             return []
-        looks: list[Look] = [partial(self._texts, found.group), partial(self._members, found.group)]
-        if table is None and found.group.table is not None:
-            looks += prefetch_table(self._structure, found.group.table)
+        looks: list[Look] = [
+            partial(self._texts, object_.group),
+            partial(self._members, object_.group),
+        ]
+        if table is None and object_.group.table is not None:
+            looks += prefetch_table(self._structure, object_.group.table)
         return looks
 
     def _members(self, group: Group) -> list[Look]:

@@ -1,9 +1,9 @@
 """Bounded reads of the structure of an HDF5 file, by address, and the errors of that structure.
 
-What describes a file (headers, trees, heaps) is led to by addresses, and a damaged or hostile file
-can lead to the same bytes again and again. So all bytes of structure that are read are counted, and
-a file that asks for many times its own size is refused. HDF5 itself does not count: a B-tree node
-whose right sibling is itself makes it loop for ever.
+The structure of a file (headers, trees, heaps) is linked by addresses, and a damaged or hostile
+file can link to the same bytes again and again. So all bytes of structure that are read are
+counted, and a file that needs many times its own size is refused. HDF5 itself does not count: a
+B-tree node whose right sibling is itself makes it loop for ever.
 
 Format: HDF5 File Format Specification, version 3.0.
 """
@@ -17,11 +17,11 @@ from typing import Any
 from bninspect.formats.hdf5.checksum import lookup3
 from bninspect.storage.source import NotFetchedYet, Window
 
-# What to do about a file, for a person.
+# Hints of errors.
 DAMAGED = "The file is damaged or was cut short; copy it again or use another one."
 SAVE_AGAIN = "Save the model again with Keras, then check that."
 
-UNDEFINED = (1 << 64) - 1  # the address of what is not stored
+UNDEFINED = (1 << 64) - 1  # the address of an object that is not stored
 
 # Bytes of structure that may be read of a file of n bytes: _FREE + _GROWTH * n, but at most _MOST.
 # A sound file is read once. The structure of a ResNet-50 with its optimizer takes 1 MB.
@@ -43,8 +43,8 @@ class NotRead(ValueError):
 class Structure:
     """The structure of an HDF5 file: its bytes by address, counted from the superblock.
 
-    `base` is where the superblock lies in the window: a user block may precede it. `texts` are the
-    global heaps that were read, by their address.
+    `base` is the offset of the superblock in the window: a user block may precede it. `texts` are
+    the global heaps that were read, by their address.
     """
 
     def __init__(self, window: Window, base: int = 0) -> None:
@@ -66,10 +66,10 @@ class Structure:
         page = self._pages.get(number)
         if page is None:
             page = self._read_page(number)
-        found = page[start : start + length]
-        if len(found) < length:
+        data = page[start : start + length]
+        if len(data) < length:
             raise Damage(f"the file has no {length} bytes at {address}")
-        return found
+        return data
 
     def _read_page(self, number: int) -> bytes:
         """Return a page of the window, which is shorter at the end and empty behind it."""
@@ -84,18 +84,23 @@ class Structure:
         """Return the `length` bytes at an address, or fewer at the end of the file."""
         return self.read(address, max(min(length, self._window.size - self._base - address), 0))
 
+    def read_rest(self, address: int, head: bytes, start: int, length: int) -> bytes:
+        """Return `length` bytes at `start` of the part at an address whose `head` was read."""
+        data = head[start : start + length]
+        return data if len(data) == length else self.read(address + start, length)
+
     def read_each(self, places: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes at several places, as `read_up_to`; a prefetch learns of all at once."""
-        found = []
+        """Return the bytes at several addresses, as `read_up_to`; a prefetch gets all misses."""
+        blocks = []
         missing: NotFetchedYet | None = None
         for address, length in places:
             try:
-                found.append(self.read_up_to(address, length))
-            except NotFetchedYet as error:  # noqa: PERF203 - the others are asked for all the same
+                blocks.append(self.read_up_to(address, length))
+            except NotFetchedYet as error:  # noqa: PERF203 - the others are still read
                 missing = error
         if missing:
             raise missing
-        return found
+        return blocks
 
     def read_sealed(self, address: int, length: int, signature: bytes) -> bytes:
         """Return a block of `length` bytes that begins with a signature and ends with a checksum.

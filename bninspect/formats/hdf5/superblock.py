@@ -1,4 +1,4 @@
-"""The superblock of an HDF5 file (Specification, II.A): where its structure begins and ends."""
+"""The superblock of an HDF5 file (Specification, II.A): begin and end of its structure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bninspect.storage.source import Window
 
 _SIZE = 100  # bytes, of the longest version
 _WRITING = 0x1 | 0x4  # consistency flags of version 3: open for writing, for one writer
-_FIELDS = {  # version → where the sizes, the end of the file and the root's header stand
+_FIELDS = {  # version → offset of the sizes, fields of the end of the file and the root's header
     0: (13, struct.Struct("<40xQ16xQ")),
     1: (13, struct.Struct("<44xQ16xQ")),
     2: (9, struct.Struct("<28xQQI")),
@@ -22,7 +22,7 @@ _FIELDS = {  # version → where the sizes, the end of the file and the root's h
 
 
 class Superblock(NamedTuple):
-    """Where the structure begins: `base` in the window, the root group's header from there."""
+    """The begin of the structure: `base` in the window, the root group's header from there."""
 
     base: int
     root: int
@@ -34,9 +34,9 @@ def read_superblock(path: str, window: Window, *, live: bool) -> Superblock:
     Raises `Corrupt` if there is none or the file was cut short, `Incomplete` if it is open for
     writing, `Unsupported` if its addresses do not have eight bytes.
 
-    Of a file that is `live`, one longer than the superblock says is still written. HDF5 writes what
-    is stored where it belongs, and at last the superblock, with the address where the file ends; it
-    does so when it closes the file, or when it is told to flush it (H5F__flush of H5Fint.c).
+    A `live` file that is longer than its superblock says is still being written. HDF5 writes the
+    superblock, which has the end of the file, after everything else: when it closes or flushes the
+    file (H5F__flush of H5Fint.c).
     """
     base = hdf5_offset(window.size, window.read_at)
     head = window.read_at(base or 0, min(window.size - (base or 0), _SIZE))

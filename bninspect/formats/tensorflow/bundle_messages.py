@@ -122,11 +122,11 @@ def parse_slice(message: bytes) -> Extents:
 
 def _number(message: bytes, wanted: int) -> int | None:
     """Return the int64 in field `wanted` of a message, None without it."""
-    found = None
+    field_value = None
     for number, kind, value, _ in _fields(message):
         if kind == _VARINT and number == wanted:
-            found = _signed(value, 64)
-    return found
+            field_value = _signed(value, 64)
+    return field_value
 
 
 def _signed(value: int, bits: int) -> int:

@@ -1,4 +1,4 @@
-"""Element types and shapes of tensors, as V1 and V2 checkpoints store them alike."""
+"""Element types and shapes of tensors, which V1 and V2 checkpoints store in the same way."""
 
 from __future__ import annotations
 

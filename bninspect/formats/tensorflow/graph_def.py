@@ -2,7 +2,7 @@
 
 A graph is read only when something needs it. It may have a hundred thousand nodes and constants of
 many megabytes, so only names, operations and inputs are decoded. The attributes of a node stay
-encoded until one is asked for. The notation of inputs is that of
+encoded until one is needed. The notation of inputs is that of
 tensorflow/core/framework/node_def.proto and function.proto.
 """
 
@@ -23,8 +23,8 @@ MetaGraph, SavedModel = declare("MetaGraph", "SavedModel")
 
 _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
-# A node takes some 150 bytes: a name, an operation, attributes. A file with so few bytes for each
-# is no graph, and would take many times its size in memory.
+# A node takes about 150 bytes: a name, an operation, attributes. A file with fewer than this for
+# each node is no graph, and would take many times its size in memory.
 _LEAST_BYTES_OF_NODE = 32
 # The size of a protocol buffer is a signed 32-bit integer.
 _LARGEST_GRAPH = (1 << 31) - 1  # bytes
@@ -56,7 +56,7 @@ def parse_graphs(path: str, data: bytes, *, saved_model: bool = False) -> tuple[
     try:
         message = (SavedModel if saved_model else MetaGraph).FromString(data)
         meta_graphs = message.meta_graphs if saved_model else [message]
-        return tuple(_Reader(path, len(data)).read(one) for one in meta_graphs)
+        return tuple(_Reader(path, len(data)).read(meta_graph) for meta_graph in meta_graphs)
     except (DecodeError, ValueError) as error:
         raise Corrupt(
             path, "the graph cannot be parsed", "Copy the file again, or remove it."
@@ -98,12 +98,13 @@ class _Reader:
         numbers = self._number(message.graph.node)
         self._connect(message.graph.node, numbers)
         functions = {
-            _text(one.signature.name): self._function(one) for one in message.graph.library.function
+            _text(function.signature.name): self._function(function)
+            for function in message.graph.library.function
         }
         collections = {
-            key: _known(one.value.node_list.value, numbers)
-            for one in message.collections
-            if (key := _text(one.key)) in _COLLECTIONS
+            key: _known(collection.value.node_list.value, numbers)
+            for collection in message.collections
+            if (key := _text(collection.key)) in _COLLECTIONS
         }
         attributes = NodeAttributes(self._starts, self._nodes)
         return Graph(
@@ -121,16 +122,17 @@ class _Reader:
 
     def _function(self, message: Any) -> Function:
         first = len(self._names)
-        arguments = [one.name for one in message.signature.input_arg]
+        arguments = [argument.name for argument in message.signature.input_arg]
         for name in arguments:
             self._add(name, ARGUMENT)
         numbers = {name: first + number for number, name in enumerate(arguments)}
         start = len(self._names)
         numbers |= self._number(message.node)
         self._connect(message.node, numbers)
-        returned = {one.key: one.value for one in message.returned}
-        controls = [one.value for one in message.control_returned]
-        references = [returned.get(one.name, b"") for one in message.signature.output_arg]
+        returned = {pair.key: pair.value for pair in message.returned}
+        controls = [pair.value for pair in message.control_returned]
+        outputs = message.signature.output_arg
+        references = [returned.get(output.name, b"") for output in outputs]
         return Function(
             arguments=range(first, start),
             nodes=range(first, len(self._names)),
@@ -172,7 +174,9 @@ class _Reader:
             if inputs:
                 self._inputs[number] = tuple(inputs)
             if controls:
-                self._controls[number] = tuple(one for one in controls if one != _MISSING)
+                self._controls[number] = tuple(
+                    control for control in controls if control != _MISSING
+                )
 
 
 def _known(names: Iterable[bytes], numbers: dict[bytes, int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Attributes, constants and inputs of a graph's nodes, decoded when they are asked for.
+"""Attributes, constants and inputs of a graph's nodes, decoded on demand.
 
 The formats are those of tensorflow/core/framework/{node_def,attr_value,tensor}.proto.
 """
@@ -79,7 +79,7 @@ class NodeAttributes:
         key = name.encode()
         try:
             pairs = (AttributePair.FromString(data) for data in node.attr)
-            values = [one.value for one in pairs if one.key == key]
+            values = [pair.value for pair in pairs if pair.key == key]
             return AttributeValue.FromString(values[-1]) if values else None
         except DecodeError:
             return None
@@ -100,7 +100,7 @@ def _decode(value: Any) -> Attribute:
     if value.HasField("func"):
         return (_text(value.func.name),)
     if value.HasField("list"):
-        return tuple(_text(one.name) for one in value.list.func)
+        return tuple(_text(function.name) for function in value.list.func)
     if value.HasField("tensor") and len(value.tensor.tensor_content) <= _LARGEST_SCALAR:
         constant = _constant(value.tensor)
         if constant is not None and all(size == 1 for size in constant.shape):

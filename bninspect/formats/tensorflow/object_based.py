@@ -1,7 +1,7 @@
 """Object-based checkpoints: V2 checkpoints that store an object graph beside their variables.
 
-tf.train.Checkpoint and Keras's save_weights write them. The reader of the V2 checkpoint passes it
-on, with a function that reads its strings.
+tf.train.Checkpoint and Keras's save_weights write them. The reader of V2 checkpoints calls
+`with_object_graph`, with a function that reads strings.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from bninspect.formats.tensorflow.protos import DecodeError, declare
 (TrackableObjectGraph,) = declare("TrackableObjectGraph")
 
 ROOT = 0
-TRAINED = "_trainable_variables"  # an optimizer's list of what it trains
+TRAINED = "_trainable_variables"  # an optimizer's list of the variables that it trains
 _VALUE, _CONFIGURATION = "VARIABLE_VALUE", "OBJECT_CONFIG_JSON"
 
 # Attributes that distinguish an optimizer from other objects that count steps (Keras 2 and 3).

@@ -31,11 +31,12 @@ class ObjectNames(NamedTuple):
     """Names of variables and objects by an object graph.
 
     `known` maps keys of variables to names made of the owner's name and the attribute. `second`
-    maps them to names with the last part of the full name, where that is another. The slots of
+    maps them to names with the last part of the full name, if that is another. The slots of
     optimizers have no names. `name_at` takes the path of attributes of an object
     (`["layer_with_weights-1"]`) and returns its name, or None. `configurations` maps layers, and ""
     for the whole model, to the keys of their configurations. `partial` has the layers that lack
-    variables by the graph, `notes` are sentences on that; `incomplete` is why there is no graph.
+    variables by the graph, `notes` are sentences on that; `incomplete` is the error for a missing
+    graph.
     """
 
     known: dict[str, str]
@@ -135,8 +136,8 @@ def _find_owners(graph: ObjectGraph) -> dict[int, tuple[int, str]]:
         return attribute.lstrip("_") == variable.leaf, of_scope[number, variable.scope]
 
     return {
-        child: max(found, key=lambda holder: fits(graph.variables[child], holder))
-        for child, found in holders.items()
+        child: max(candidates, key=lambda holder: fits(graph.variables[child], holder))
+        for child, candidates in holders.items()
     }
 
 

@@ -90,13 +90,13 @@ def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
 def _keras_layers(directory: str, checkpoint: Checkpoint) -> dict[tuple[str, ...], KerasLayer]:
     """Return the configuration of each layer by its name in the checkpoint."""
     name_at = checkpoint.name_at or (lambda _: None)
-    found = [
+    named = [
         (name, encoded)
         for path, encoded in _metadata(directory)
         if (name := name_at(path)) or not path
     ]
     try:
-        return layers_of_objects((name or "", encoded) for name, encoded in found)
+        return layers_of_objects((name or "", encoded) for name, encoded in named)
     except ValueError as error:
         raise Corrupt(
             directory, "the Keras metadata of a layer cannot be parsed", _DAMAGED
@@ -155,7 +155,7 @@ def _of_objects(nodes: Any) -> Metadata:
     if any(child < 0 for held in children for child, _ in held):
         raise IndexError
     parents = shortest_paths(children)
-    found = []
+    metadata_by_path = []
     for number, node in enumerate(nodes):
         metadata = node.user_object.metadata
         if metadata and number in parents:
@@ -164,8 +164,8 @@ def _of_objects(nodes: Any) -> Metadata:
             while holder and len(path) < _MAX_DEPTH:
                 holder, attribute = parents[holder]
                 path.append(attribute)
-            found.append((tuple(reversed(path)), metadata))
-    return found
+            metadata_by_path.append((tuple(reversed(path)), metadata))
+    return metadata_by_path
 
 
 def _submessages(source: Source, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:

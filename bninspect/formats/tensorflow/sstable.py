@@ -98,7 +98,7 @@ def find_values(source: Source, keys: Container[bytes]) -> dict[bytes, StoredVal
     Raises `Unsupported` if one of their blocks is compressed, and as `read_table` does. TensorFlow
     writes indexes without compression (BundleWriter of tensor_bundle.cc).
     """
-    found: dict[bytes, StoredValue] = {}
+    values: dict[bytes, StoredValue] = {}
     for handle in _parse_block(
         source, _read_footer(source), _MAX_KEY_GROWTH * source.size
     ).values():
@@ -106,7 +106,7 @@ def find_values(source: Source, keys: Container[bytes]) -> dict[bytes, StoredVal
         block = _read_block(source, (offset, size))
         is_plain = source.read(offset + size, 1, "a block's trailer")[0] == _UNCOMPRESSED
         for key, start, length in _value_offsets(block):
-            if key not in keys or key in found:
+            if key not in keys or key in values:
                 continue
             if not is_plain:
                 raise Unsupported(
@@ -114,8 +114,8 @@ def find_values(source: Source, keys: Container[bytes]) -> dict[bytes, StoredVal
                     "a block of its table is compressed, so that no value in it can be replaced",
                     "Save the checkpoint again with tf.train.Saver or tf.train.Checkpoint.",
                 )
-            found[key] = StoredValue(offset + start, length, (offset, size))
-    return found
+            values[key] = StoredValue(offset + start, length, (offset, size))
+    return values
 
 
 def reseal_block(block: bytes) -> bytes:
@@ -139,7 +139,7 @@ def _value_offsets(block: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 class Table:
-    """A table that reads only the blocks of the keys it is asked for.
+    """A table that reads only the blocks of the requested keys.
 
     TensorFlow gives a value of 512 kB or more a block of its own (TableBuilder::Add of
     table_builder.cc), so a small value never costs the bytes of a large one.
@@ -175,8 +175,8 @@ class Table:
             self._blocks[number] = self._read_block(number)
         return self._blocks[number].get(key)
 
-    def places(self, key: bytes) -> list[tuple[int, int]]:
-        """Return (offset, length) of the bytes that `get` will read for a key; none if kept."""
+    def ranges(self, key: bytes) -> list[tuple[int, int]]:
+        """Return (offset, length) of the bytes that `get` will read for a key; none if cached."""
         number = bisect_left(self._last_keys, key)
         if number == len(self._handles) or number in self._blocks:
             return []
@@ -242,10 +242,10 @@ class _NotInOrderError(Exception):
 def _parse_entries(block: bytes, end: int, key_budget: int) -> Entries:
     """Unpack prefix-compressed entries; of those with one key the first counts.
 
-    Raises IndexError or ValueError where they make no sense, `_NotInOrderError` where keys descend.
+    Raises IndexError or ValueError if they make no sense, `_NotInOrderError` if keys descend.
 
-    A name's fields are nearly always below 128, one byte each: that path is written out, since
-    this loop is what reading a large index costs.
+    A name's fields are nearly always below 128, one byte each. That case has its own code, since
+    reading a large index spends its time in this loop.
     """
     entries: Entries = {}
     key = b""

@@ -85,41 +85,41 @@ def silent_libraries() -> Iterator[None]:
         os.close(discarded)
 
 
-def _check_shapes(path: str, place: str, target: Target) -> None:
+def _check_shapes(path: str, location: str, target: Target) -> None:
     """Raise a `ReadProblem` for shapes and types on which TensorFlow ends the process."""
     opened = (
-        open_tensor_slices(path, place)
+        open_tensor_slices(path, location)
         if target.kind == "tensor-slices"
-        else open_tensor_bundle(path, place)
+        else open_tensor_bundle(path, location)
     )
     with opened as checkpoint:
         for variable in checkpoint.variables.values():
             if math.prod(max(size, 1) for size in variable.shape) >= 1 << 63:
                 raise Corrupt(
-                    place,
+                    location,
                     f"{variable.name} of shape {list(variable.shape)} is larger than any tensor",
                     "The file is damaged; use another checkpoint of the run.",
                 )
 
 
-def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
-    _check_shapes(path, place, target)
-    with _as_read_problem(tensorflow, place):
-        reader = tensorflow.train.load_checkpoint(place)
+def _open(tensorflow: Any, path: str, location: str, target: Target) -> Checkpoint:
+    _check_shapes(path, location, target)
+    with _as_read_problem(tensorflow, location):
+        reader = tensorflow.train.load_checkpoint(location)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     variables: Mapping[str, Variable] = {
         name: Variable(
             name,
             tuple(shapes[name]),
             dtypes[name].name,
-            partial(_read, tensorflow, place, name, dtypes[name]),
+            partial(_read, tensorflow, location, name, dtypes[name]),
         )
         for name in sorted(shapes, key=os.fsencode)
         if name != OBJECT_GRAPH_KEY
     }
     checkpoint = Checkpoint(
         path=path,
-        resolved=place,
+        resolved=location,
         format="tf-v1" if target.kind == "tensor-slices" else "tf-v2",
         variables=variables,
         notes=target.notes,
@@ -128,29 +128,29 @@ def _open(tensorflow: Any, path: str, place: str, target: Target) -> Checkpoint:
         return checkpoint
 
     def read_string(name: str) -> bytes:
-        with _as_read_problem(tensorflow, place):
+        with _as_read_problem(tensorflow, location):
             text = reader.get_tensor(name)
         if not isinstance(text, bytes):
-            raise Corrupt(place, f"expected one string under {name}, got something else", _HINT)
+            raise Corrupt(location, f"expected one string under {name}, got something else", _HINT)
         return text
 
     return with_object_graph(checkpoint, read_string)
 
 
-def _read(tensorflow: Any, place: str, name: str, dtype: Any) -> NDArray[Any]:
-    with _as_read_problem(tensorflow, place):
+def _read(tensorflow: Any, location: str, name: str, dtype: Any) -> NDArray[Any]:
+    with _as_read_problem(tensorflow, location):
         (tensor,) = tensorflow.raw_ops.RestoreV2(
-            prefix=place, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
+            prefix=location, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
         )
         values: NDArray[Any] = tensor.numpy()
     return values.astype(np.float32) if dtype.name == "bfloat16" else values
 
 
 @contextmanager
-def _as_read_problem(tensorflow: Any, place: str) -> Iterator[None]:
+def _as_read_problem(tensorflow: Any, location: str) -> Iterator[None]:
     """Raise TensorFlow's errors about a file as a `ReadProblem` with TensorFlow's words."""
     try:
         yield
     except (tensorflow.errors.OpError, ValueError, RuntimeError, TypeError) as error:
         message = getattr(error, "message", str(error)).strip().splitlines() or ["no reason"]
-        raise ReadProblem(place, f"TensorFlow cannot read it ({message[0]})", _HINT) from error
+        raise ReadProblem(location, f"TensorFlow cannot read it ({message[0]})", _HINT) from error

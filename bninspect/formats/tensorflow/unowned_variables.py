@@ -25,11 +25,11 @@ class Named(NamedTuple):
 
 
 def name_trained_only(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) -> Named:
-    """Return names for variables that only an optimizer's list of what it trains holds.
+    """Return names for variables that are only in an optimizer's list of those it trains.
 
-    Optimizers none of whose variables are owned are passed over: their model was not stored, on
+    Optimizers are passed over if none of their variables has an owner: their model was left out on
     purpose. The names of slots show the layer: Keras 3 calls the slot of `net/bn/gamma`
-    `adam/net_bn_gamma_momentum`, even where the variable itself is called `net/gamma`
+    `adam/net_bn_gamma_momentum`, even if the variable itself is called `net/gamma`
     (keras/src/optimizers/base_optimizer.py).
     """
     names: dict[int, str] = {}
@@ -49,7 +49,7 @@ def name_trained_only(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) ->
 
 
 def _trained_lists(graph: ObjectGraph) -> Iterator[tuple[int, int]]:
-    """Yield (optimizer, list) for each list of what an optimizer trains, each list once."""
+    """Yield (optimizer, list) for each list of trained variables, each list once."""
     seen: set[int] = set()
     for optimizer in sorted(graph.optimizers):
         for child, name in graph.children[optimizer]:
@@ -59,7 +59,7 @@ def _trained_lists(graph: ObjectGraph) -> Iterator[tuple[int, int]]:
 
 
 def _slot_lists(graph: ObjectGraph, optimizer: int, trained: int) -> list[list[int]]:
-    """Return the lists of slots: those as long as the list of what the optimizer trains."""
+    """Return the lists of slots: those as long as the list of trained variables."""
     length = len(graph.children[trained])
     lists = {
         child
@@ -117,11 +117,11 @@ def name_listed(graph: ObjectGraph, named: set[int], taken: set[str]) -> Named:
 
 def _by_scope(graph: ObjectGraph, listed: list[int]) -> dict[str, dict[str, list[int]]]:
     """Return scope → last part of the name → variables, in the order of the list, each once."""
-    found: dict[str, dict[str, list[int]]] = {}
+    scopes: dict[str, dict[str, list[int]]] = {}
     for number in dict.fromkeys(listed):
         variable = graph.variables[number]
-        found.setdefault(variable.scope, {}).setdefault(variable.leaf, []).append(number)
-    return found
+        scopes.setdefault(variable.scope, {}).setdefault(variable.leaf, []).append(number)
+    return scopes
 
 
 def _name_scope(

@@ -4,8 +4,7 @@ Each file is a table (see `sstable`). Its empty key holds the table of contents:
 shape and element type of each variable, and which of its slices this file has (most variables are
 one slice). Every other key is made from a name and a slice; its value holds the elements of the
 slice in the typed fields of a TensorProto. The slices of a variable may be in several shards. Facts
-from
-tensorflow/core/util/saved_tensor_slice.proto, saved_tensor_slice_util.{h,cc} and
+from tensorflow/core/util/saved_tensor_slice.proto, saved_tensor_slice_util.{h,cc} and
 tensor_slice_{reader,set,writer}.{h,cc} beside it.
 
 Opening a checkpoint reads the tables of contents. Values are read when a variable is read. The
@@ -127,15 +126,15 @@ class _Variables(Mapping[str, Variable]):
         """
         if not is_url(self._location):
             return
-        places: dict[Table, tuple[Source, list[tuple[int, int]]]] = {}
+        ranges: dict[Table, tuple[Source, list[tuple[int, int]]]] = {}
         for variable in variables:
             stored = self._stored[variable.name]
             for item in stored.slices:
                 with suppress(Corrupt):
-                    _, key = _place(item, variable.name, stored.key, variable.shape)
-                    wanted = places.setdefault(item.table, (item.file, []))[1]
-                    wanted += item.table.places(key)
-        prefetch_all(list(places.values()))
+                    _, key = _position_of(item, variable.name, stored.key, variable.shape)
+                    wanted = ranges.setdefault(item.table, (item.file, []))[1]
+                    wanted += item.table.ranges(key)
+        prefetch_all(list(ranges.values()))
 
     def __getitem__(self, name: str) -> Variable:
         stored = self._stored[name]
@@ -209,15 +208,15 @@ class _Variables(Mapping[str, Variable]):
     ) -> list[tuple[tuple[slice, ...], NDArray[Any]]]:
         """Return the position and elements of each slice; together as many as `shape` has."""
         # By position: keys hold the whole name, so all keys together could take any memory.
-        places: dict[tuple[tuple[int, int], ...], _StoredSlice] = {}
+        by_bounds: dict[tuple[tuple[int, int], ...], _StoredSlice] = {}
         total = 0
         for item in stored.slices:
-            place, _ = _place(item, name, stored.key, shape)
-            bounds = tuple((side.start, side.stop) for side in place)
-            if bounds in places:
+            position, _ = _position_of(item, name, stored.key, shape)
+            bounds = tuple((side.start, side.stop) for side in position)
+            if bounds in by_bounds:
                 raise corrupt(item.file.path, f"a slice of {name} is listed twice")
-            places[bounds] = item
-            total += _size(place)
+            by_bounds[bounds] = item
+            total += _size(position)
         if total != math.prod(shape):
             raise Incomplete(
                 self._path(stored),
@@ -225,9 +224,9 @@ class _Variables(Mapping[str, Variable]):
                 "The checkpoint is incomplete; use another checkpoint of the run.",
             )
         parts = []
-        for item in places.values():
-            place, key = _place(item, name, stored.key, shape)
-            parts.append((place, _read_elements(item, name, key, place, field, code)))
+        for item in by_bounds.values():
+            position, key = _position_of(item, name, stored.key, shape)
+            parts.append((position, _read_elements(item, name, key, position, field, code)))
         return parts
 
     def _fill(
@@ -239,9 +238,9 @@ class _Variables(Mapping[str, Variable]):
     ) -> None:
         """Fill `whole` with the slices of a partitioned variable."""
         covered = np.zeros(whole.shape, bool)
-        for place, elements in parts:
-            whole[place] = elements.reshape(whole[place].shape)
-            covered[place] = True
+        for position, elements in parts:
+            whole[position] = elements.reshape(whole[position].shape)
+            covered[position] = True
         if not covered.all():
             raise corrupt(self._path(stored), f"the slices of {name} overlap")
 
@@ -284,7 +283,7 @@ def _contents(file: Source, table: Table) -> Any:
     return message.meta
 
 
-def _place(
+def _position_of(
     item: _StoredSlice, name: str, variable_key: bytes, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], bytes]:
     """Return the position of a slice in its variable, and the key of its elements."""
@@ -292,14 +291,14 @@ def _place(
         extents = parse_slice(item.encoded)
     except MessageError as error:
         raise corrupt(item.file.path, f"the entry of {name} cannot be parsed") from error
-    place, key = slice_place(variable_key, extents, shape)
-    if place is None:
+    position, key = slice_place(variable_key, extents, shape)
+    if position is None:
         raise corrupt(item.file.path, f"a slice of {name} is outside its shape {list(shape)}")
-    return place, key
+    return position, key
 
 
 def _read_elements(
-    item: _StoredSlice, name: str, key: bytes, place: tuple[slice, ...], field: str, code: str
+    item: _StoredSlice, name: str, key: bytes, position: tuple[slice, ...], field: str, code: str
 ) -> NDArray[Any]:
     """Return the elements of one slice, of shape (n,); raises `Corrupt` if there are not n.
 
@@ -311,23 +310,23 @@ def _read_elements(
         raise corrupt(item.file.path, f"the values of {name}, or of a slice of it, are missing")
     message = _parse(item.file.path, name, SavedTensorSlices, encoded)
     values = getattr(message.data.data, field)
-    if len(values) != _size(place):
+    if len(values) != _size(position):
         raise corrupt(
             item.file.path,
-            f"{name}, or a slice of it, should have {_size(place)} values of its element type,"
+            f"{name}, or a slice of it, should have {_size(position)} values of its element type,"
             f" but has {len(values)}",
         )
     elements: NDArray[Any] = np.fromiter(values, _FIELDS[field], len(values))
     return elements.astype(f"u{np.dtype(code).itemsize}", copy=False).view(code)
 
 
-def _size(place: tuple[slice, ...]) -> int:
-    return math.prod(side.stop - side.start for side in place)
+def _size(position: tuple[slice, ...]) -> int:
+    return math.prod(side.stop - side.start for side in position)
 
 
 def _parse(path: str, name: str, message: Any, encoded: bytes) -> Any:
     try:
         return message.FromString(encoded)
     except DecodeError as error:
-        what = f"the entry of {name}" if name else "its table of contents"
-        raise corrupt(path, f"{what} cannot be parsed") from error
+        entry = f"the entry of {name}" if name else "its table of contents"
+        raise corrupt(path, f"{entry} cannot be parsed") from error

@@ -202,13 +202,13 @@ class _Bundle:
         """
         if not is_url(self.prefix):
             return
-        places: dict[int, list[tuple[int, int]]] = {}
+        ranges_by_shard: dict[int, list[tuple[int, int]]] = {}
         for variable in variables:
             with suppress(Corrupt):
                 for part in self._parts(variable):
-                    places.setdefault(part.shard_id, []).append((part.offset, part.size))
+                    ranges_by_shard.setdefault(part.shard_id, []).append((part.offset, part.size))
         ranges = []
-        for number, wanted in sorted(places.items()):
+        for number, wanted in sorted(ranges_by_shard.items()):
             with suppress(Corrupt, Incomplete):
                 ranges.append((self._shard(number, "a variable"), wanted))
         prefetch_all(ranges)
@@ -223,14 +223,14 @@ class _Bundle:
         _, shape, dtype, _, _ = self.variable(name, key)
         entry = self._entry(key, name)
         whole = (tuple(slice(0, size) for size in shape), key)
-        places = [slice_place(key, one, shape) for one in entry.slices] or [whole]
+        slices = [slice_place(key, extents, shape) for extents in entry.slices] or [whole]
         parts = []
-        for place, part_key in places:
-            if place is None:
+        for position, part_key in slices:
+            if position is None:
                 raise self._corrupt(f"a slice of {name} is outside its shape {list(shape)}")
             part = self._entry(part_key, name)
             shard = self._shard_path(part.shard_id)
-            parts.append(StoredPart(part_key, shard, part.offset, part.size, place))
+            parts.append(StoredPart(part_key, shard, part.offset, part.size, position))
         disk_type = np.dtype(self._byte_order + (DTYPES[entry.dtype][1] or "V"))
         return StoredVariable(shape, dtype, disk_type, tuple(parts))
 
@@ -241,8 +241,8 @@ class _Bundle:
         if not entry.slices:
             yield entry
         for stored_slice in entry.slices:
-            place, slice_key = slice_place(key, stored_slice, variable.shape)
-            if place is not None:
+            position, slice_key = slice_place(key, stored_slice, variable.shape)
+            if position is not None:
                 yield self._entry(slice_key, variable.name)
 
     def variable(self, name: str, key: bytes) -> Variable:
@@ -361,16 +361,16 @@ class _Bundle:
         """Return a partitioned variable, joined from its slices."""
         parts = []
         for stored_slice in entry.slices:
-            place, slice_key = slice_place(key, stored_slice, shape)
-            if place is None:
+            position, slice_key = slice_place(key, stored_slice, shape)
+            if position is None:
                 raise self._corrupt(f"a slice of {name} is outside its shape {list(shape)}")
             part = self._entry(slice_key, f"a slice of {name}")
             if part.dtype != entry.dtype:
                 raise self._corrupt(f"a slice of {name} has another element type")
-            part_shape = tuple(side.stop - side.start for side in place)
+            part_shape = tuple(side.stop - side.start for side in position)
             if part.size != math.prod(part_shape) * disk_type.itemsize:
                 raise self._wrong_size(f"a slice of {name}", part_shape, part.size)
-            parts.append((place, part_shape, part))
+            parts.append((position, part_shape, part))
         if sum(math.prod(part_shape) for _, part_shape, _ in parts) != math.prod(shape):
             raise Incomplete(
                 self.index_path,
@@ -380,9 +380,9 @@ class _Bundle:
         self._require_slices(name, [part for _, part_shape, part in parts if 0 not in part_shape])
         whole = np.empty(shape, disk_type)
         covered = np.zeros(shape, bool)
-        for place, part_shape, part in parts:
-            whole[place] = self._read_whole(name, part_shape, part, disk_type)
-            covered[place] = True
+        for position, part_shape, part in parts:
+            whole[position] = self._read_whole(name, part_shape, part, disk_type)
+            covered[position] = True
         if not covered.all():
             raise self._corrupt(f"the slices of {name} overlap")
         return whole

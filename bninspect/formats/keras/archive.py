@@ -221,16 +221,19 @@ class _Archive:
             )
         offset = self._offset(member)
         end = offset + member.file_size
-        places = [self._directory_entry(member) + _CHECKSUM_IN_DIRECTORY]
+        checksums = [self._directory_entry(member) + _CHECKSUM_IN_DIRECTORY]
         if member.flag_bits & _HAS_DESCRIPTOR:
             head = self._source.read(end, 4, "a data descriptor")
-            places.append(end + 4 if head == _DESCRIPTOR_SIGNATURE else end)
+            checksums.append(end + 4 if head == _DESCRIPTOR_SIGNATURE else end)
         else:
-            places.append(member.header_offset + _CHECKSUM_IN_HEADER)
-        for place in places:
-            if int.from_bytes(self._source.read(place, 4, "a checksum"), "little") != member.CRC:
+            checksums.append(member.header_offset + _CHECKSUM_IN_HEADER)
+        for offset_of_checksum in checksums:
+            if (
+                int.from_bytes(self._source.read(offset_of_checksum, 4, "a checksum"), "little")
+                != member.CRC
+            ):
                 raise Corrupt(self._path, f"the checksums of its {_WEIGHTS} disagree", DAMAGED)
-        return WeightsMember(offset, member.file_size, tuple(places))
+        return WeightsMember(offset, member.file_size, tuple(checksums))
 
     def _directory_entry(self, member: zipfile.ZipInfo) -> int:
         """Return where the entry of a member is in the central directory; raises `Corrupt`."""

@@ -1,8 +1,8 @@
 """BN layers among the groups of a weights file: their names, and the roles of their variables.
 
-A group tells the class of its object where a list or a model holds it (`layers/my_batch_norm_1`),
-and the name of an attribute where an object does (`encoder/norm`); the stored configuration of a
-`.keras` file tells the class of every layer of a functional model.
+The name of a group is the class of its object if a list or a model holds it
+(`layers/my_batch_norm_1`), and an attribute if another object does (`encoder/norm`). The stored
+configuration of a `.keras` file has the class of every layer of a functional model.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def _notes(readings: Mapping[str, Reading]) -> Iterator[str]:
         elif EITHER in reading.roles.values():
             count = [*reading.roles.values()].count(EITHER)
             layers.setdefault("neither" if count > 1 else "either", []).append(name)
-    for certainty, told in _UNCERTAIN.items():
+    for certainty, sentence in _UNCERTAIN.items():
         if certainty in layers:
-            yield f"{listed(layers[certainty])}: {told}"
+            yield f"{listed(layers[certainty])}: {sentence}"
 
 
 _UNCERTAIN = {
@@ -115,10 +115,10 @@ _UNCERTAIN = {
 
 
 class _Candidate(NamedTuple):
-    """An object whose roles its values have to tell.
+    """An object whose roles depend on its values.
 
-    `origin`, `called` and `has_scalars` are those of `NumberedObject`; `class_name` is empty where
-    the file does not name it, and else spelled as in the code (`is_spelt`) or as in a group.
+    `origin`, `called` and `has_scalars` are those of `NumberedObject`; `class_name` is empty if the
+    file does not name it, and else spelled as in the code (`is_spelt`) or as in a group.
     """
 
     origin: Origin
@@ -130,22 +130,28 @@ class _Candidate(NamedTuple):
 
 
 def _read(stored: StoredObjects, names: Mapping[str, tuple[str, ...]]) -> dict[str, Reading]:
-    """Return how each object is read that is or may be a BN layer, in the order of `names`."""
+    """Return the reading of each object that is or may be a BN layer, in the order of `names`."""
     classified = {group: _classify(stored, group, path) for group, path in names.items()}
-    readings = {group: one for group, one in classified.items() if isinstance(one, Reading)}
-    candidates = {group: one for group, one in classified.items() if isinstance(one, _Candidate)}
+    readings = {
+        group: reading for group, reading in classified.items() if isinstance(reading, Reading)
+    }
+    candidates = {
+        group: candidate
+        for group, candidate in classified.items()
+        if isinstance(candidate, _Candidate)
+    }
     unsettled: dict[str, NumberedObject] = {}
-    for group, one in _with_values(stored, candidates).items():
-        reading = read_roles(one)
-        if one.origin == "keras" or reading == NOT_BN:
+    for group, numbered in _with_values(stored, candidates).items():
+        reading = read_roles(numbered)
+        if numbered.origin == "keras" or reading == NOT_BN:
             readings[group] = reading
         else:
-            unsettled[group] = one
+            unsettled[group] = numbered
     if unsettled:
         orders = _orders(candidates, unsettled)
         trained = _trained(stored, readings, unsettled)
-        for group, one in unsettled.items():
-            with_slots = one._replace(trained=trained.get(group))
+        for group, numbered in unsettled.items():
+            with_slots = numbered._replace(trained=trained.get(group))
             readings[group] = read_roles(with_slots, orders.get(candidates[group].class_name))
     return {group: readings[group] for group in names if readings[group] != NOT_BN}
 
@@ -154,17 +160,17 @@ def _with_values(
     stored: StoredObjects, candidates: Mapping[str, _Candidate]
 ) -> dict[str, NumberedObject]:
     """Return the candidates with the values of their vectors, which are fetched all at once."""
-    vectors = [vector for one in candidates.values() for vector in one.vectors.values()]
+    vectors = [vector for candidate in candidates.values() for vector in candidate.vectors.values()]
     Weights(stored.places).prefetch(vectors)
     return {
         group: NumberedObject(
-            one.origin,
-            one.called,
-            {member: stored.values(vector) for member, vector in one.vectors.items()},
-            one.class_name if one.is_spelt else "",
-            has_scalars=one.has_scalars,
+            candidate.origin,
+            candidate.called,
+            {member: stored.values(vector) for member, vector in candidate.vectors.items()},
+            candidate.class_name if candidate.is_spelt else "",
+            has_scalars=candidate.has_scalars,
         )
-        for group, one in candidates.items()
+        for group, candidate in candidates.items()
     }
 
 
@@ -173,8 +179,8 @@ def _orders(
 ) -> dict[str, Order]:
     """Return the order of the statistics by class, where objects of it prove one and the same."""
     proved: dict[str, set[Order]] = {}
-    for group, one in objects.items():
-        if one.origin == "foreign" and (order := proved_order(one)):
+    for group, numbered in objects.items():
+        if numbered.origin == "foreign" and (order := proved_order(numbered)):
             proved.setdefault(candidates[group].class_name, set()).add(order)
     return {name: orders.pop() for name, orders in proved.items() if len(orders) == 1}
 
@@ -228,8 +234,10 @@ def _read_configured(stored: StoredObjects, group: str, layer: KerasLayer) -> Re
         return NOT_BN
     if len(members) > len(roles):
         return _candidate(stored, group, "batch-norm", layer.class_name, is_spelt=True)
-    asked = f"its configuration asks for {len(roles)} variables, and {len(stored.members(group))}"
-    return Reading("unproved", reason=f"{asked} are stored")
+    contradiction = (
+        f"its configuration asks for {len(roles)} variables, and {len(stored.members(group))}"
+    )
+    return Reading("unproved", reason=f"{contradiction} are stored")
 
 
 def _read_keras_bn(stored: StoredObjects, group: str) -> Reading | _Candidate:
@@ -245,25 +253,25 @@ def _read_keras_bn(stored: StoredObjects, group: str) -> Reading | _Candidate:
 
 
 def _candidate(
-    stored: StoredObjects, group: str, what: Called, class_name: str, *, is_spelt: bool = False
+    stored: StoredObjects, group: str, called_: Called, class_name: str, *, is_spelt: bool = False
 ) -> Reading | _Candidate:
     """Return an object as a candidate if it has at least two vectors of one length."""
-    if what == "other":
+    if called_ == "other":
         return NOT_BN
-    is_called_bn = what in ("batch-norm", "bn")
+    is_called_bn = called_ in ("batch-norm", "bn")
     if is_called_bn:
         stored.require_members(group)
     members = stored.members(group)
     vectors = _equal_vectors(stored, group, members)
     if len(vectors) < 2:
-        is_mixed = what == "batch-norm" and not vectors and len(members) > 1
+        is_mixed = called_ == "batch-norm" and not vectors and len(members) > 1
         reason = "it is called batch normalization, but its variables are not of one length"
         return Reading("unproved", reason=reason) if is_mixed else NOT_BN
     if not is_called_bn and any(len(vector.shape) != 1 for vector in vectors.values()):
         return NOT_BN
     origin: Origin = "foreign" if class_name else "unknown"
     has_scalars = len(vectors) < len(members)
-    return _Candidate(origin, what, vectors, class_name, is_spelt, has_scalars)
+    return _Candidate(origin, called_, vectors, class_name, is_spelt, has_scalars)
 
 
 def _equal_vectors(
@@ -275,8 +283,8 @@ def _equal_vectors(
     """
     if len(members) > _MOST_LOOKED_AT:
         return {}
-    found = {member: stored.variable(group, member) for member in members}
-    vectors = {member: variable for member, variable in found.items() if variable.shape}
+    variables = {member: stored.variable(group, member) for member in members}
+    vectors = {member: variable for member, variable in variables.items() if variable.shape}
     same = len({variable.shape for variable in vectors.values()}) == 1
     floats = all("float" in variable.dtype and variable.size for variable in vectors.values())
     return vectors if same and floats else {}
@@ -287,32 +295,32 @@ def _trained(
     readings: Mapping[str, Reading],
     unsettled: Mapping[str, NumberedObject],
 ) -> dict[str, int]:
-    """Return how many vectors of each unsettled object an optimizer trains, if its slots tell it.
+    """Return the number of vectors of each unsettled object that an optimizer trains, by its slots.
 
-    All unsettled ones with vectors of one length are taken to be alike, or nothing is told of them.
+    All unsettled ones with vectors of one length are taken to be alike; else they are left out.
     """
     slots = stored.shapes(group for group in stored.owners if is_optimizer(group))
     shapes = stored.shapes([*readings, *unsettled])
     in_all = trained_vectors(chain(*shapes.values()), [*chain(*slots.values())])
-    found: dict[str, int] = {}
+    trained: dict[str, int] = {}
     for length, count in (in_all or {}).items():
         vectors = {group: of_one.count((length,)) for group, of_one in shapes.items()}
         alike = {group: vectors[group] for group in unsettled if vectors[group]}
-        others = [
+        trained_of_others = [
             _trained_of(readings[group], shapes[group], number)
             for group, number in vectors.items()
             if number and group not in unsettled
         ]
-        if len({*alike.values()}) != 1 or None in others:
+        if len({*alike.values()}) != 1 or None in trained_of_others:
             continue
-        each, left = divmod(count - sum(filter(None, others)), len(alike))
-        if not left and 0 <= each <= max(alike.values()):
-            found |= dict.fromkeys(alike, each)
-    return found
+        of_each, left = divmod(count - sum(filter(None, trained_of_others)), len(alike))
+        if not left and 0 <= of_each <= max(alike.values()):
+            trained |= dict.fromkeys(alike, of_each)
+    return trained
 
 
 def _trained_of(reading: Reading, shapes: Sequence[Shape], vectors: int) -> int | None:
-    """Return how many vectors of an object are trained where nothing is frozen; None if unknown.
+    """Return the number of trained vectors of an object if nothing is frozen; None if unknown.
 
     Those of a BN layer are gamma and beta; one beside a matrix or kernel is its bias; two alone,
     which are no statistics, are the scale and shift of another normalization.

@@ -10,8 +10,8 @@ keras/engine/topology.py of Keras 1):
     attributes model_config, training_config, keras_version on the root: JSON, JSON, text
 
 An attribute too large for an HDF5 header is cut into NAME0, NAME1, …. Weights are taken in the
-order of these attributes, which is the order of the network. What lies in a layer's group besides
-is looked for only where the attribute may leave out statistics.
+order of these attributes, which is the order of the network. Other datasets in a layer's group are
+searched only if the attribute may leave out statistics.
 """
 
 from __future__ import annotations
@@ -77,24 +77,24 @@ def read_keras_h5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpo
         keras_model=None if config is None else _model(file, config),
         keras_version=_keras_version(file),
         notes=notes,
-        prefetch=lambda expected: file.prefetch([one.name for one in expected]),
+        prefetch=lambda expected: file.prefetch([variable.name for variable in expected]),
         close=file.close,
     )
 
 
 def _looks_at_all(file: Hdf5) -> list[Look]:
-    """Return the looks at all that is read here, but for the variables of an optimizer."""
+    """Return the looks at everything that is read here, except an optimizer's variables."""
     root = _root(file)
     of_root = ("model_config", "keras_version", "training_config", "backend")
     texts = [(root, "layer_names"), *(("", name) for name in of_root)]
-    looks: list[Look] = [partial(file.texts, *one) for one in texts]
+    looks: list[Look] = [partial(file.texts, *text) for text in texts]
     if file.has("optimizer_weights"):
         looks.append(partial(_looks_at_steps, file))
     return [*looks, file.groups_below(root, "weight_names")]
 
 
 def _looks_at_steps(file: Hdf5) -> list[Look]:
-    """Return the looks at what counts the steps of the optimizer."""
+    """Return the looks at the variables that count the steps of the optimizer."""
     counts = (path for path in _optimizer_weights(file) if "iter" in path.rpartition("/")[2])
     return [partial(file.look_at, path) for path in counts]
 
@@ -121,16 +121,16 @@ def _model_weights(
         names = [layer_name] if layer is None else [layer_name, snake_case(layer.class_name)]
         is_suspect = _lacks_statistics(named) if named else called(names) in _NORMS
         if is_suspect:
-            besides = [path for path in _datasets(file, group) if path not in named]
-            paths += besides
-            left_out += besides
+            unlisted = [path for path in _datasets(file, group) if path not in named]
+            paths += unlisted
+            left_out += unlisted
     return paths, left_out
 
 
 def _lacks_statistics(named: Sequence[str]) -> bool:
-    """Return whether a layer names gamma or beta without two statistics beside it.
+    """Return whether a layer names gamma or beta without both statistics.
 
-    Layers of other normalizations do, too; their groups hold nothing else.
+    So do layers of other normalizations, whose groups hold nothing else.
     """
     statistics: dict[str, int] = {}
     for path in named:
@@ -175,7 +175,7 @@ def _model_config(file: Hdf5) -> Any:
 
 
 def _model(file: Hdf5, config: Any) -> KerasModel | None:
-    """Return what the configuration says about the model as a whole."""
+    """Return the whole model by the configuration."""
     backend = [*file.texts("", "backend"), *file.texts(_root(file), "backend")]
     return keras_model(
         config,
@@ -212,17 +212,17 @@ def _faults_of_config(file: Hdf5) -> Iterator[None]:
 def _biases(file: Hdf5, paths: Sequence[str]) -> dict[tuple[str, str], str]:
     """Return the paths of biases by each two names in them, the first being that of the group.
 
-    What two paths have in common is left out.
+    Names that fit two paths are left out.
     """
     start = len(join(_root(file), ""))
-    found: dict[tuple[str, str], str] = {}
+    paths_by_names: dict[tuple[str, str], str] = {}
     for path in paths:
         *names, last = path[start:].strip("/").split("/")
         if last.partition(":")[0] == "bias":
             for name in {*names}:
                 key = (names[0], name)
-                found[key] = "" if key in found else path
-    return {key: path for key, path in found.items() if path}
+                paths_by_names[key] = "" if key in paths_by_names else path
+    return {key: path for key, path in paths_by_names.items() if path}
 
 
 def _stored_bias(

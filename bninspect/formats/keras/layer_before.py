@@ -33,17 +33,19 @@ def with_layers_before(
     `stored` gives the stored name of the last of so many variables of a layer, None if it is not
     one for certain.
     """
-    found = dict(layers)
+    with_before = dict(layers)
     for path, before in _layers_before(model, ()):
         layer, biased = layers.get(path), layers.get(before)
         if layer is None or biased is None or "momentum" not in layer.config:
             continue
-        found[path] = layer._replace(before=PreviousLayer("/".join(before), biased.class_name))
+        with_before[path] = layer._replace(
+            before=PreviousLayer("/".join(before), biased.class_name)
+        )
         is_linear = biased.config.get("activation") in (None, "linear")
         count = _VARIABLES.get(biased.class_name)
         if count and is_linear and biased.config.get("use_bias", True) is True:
-            found[path] = found[path]._replace(bias_before=stored(before, count))
-    return found
+            with_before[path] = with_before[path]._replace(bias_before=stored(before, count))
+    return with_before
 
 
 def _layers_before(model: Any, path: Path) -> Iterator[tuple[Path, Path]]:

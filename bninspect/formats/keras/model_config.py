@@ -42,10 +42,10 @@ def keras_layers(model: Any, keras_version: str) -> dict[tuple[str, ...], KerasL
 def keras_model(
     model: Any, *, is_compiled: bool, optimizer: str | None = None, backend: str | None = None
 ) -> KerasModel | None:
-    """Return what a serialized model says about itself as a whole; None if it is no model.
+    """Return the whole model of a serialized model; None if it is no model.
 
-    In `.keras` files the module tells whose class it is; an `.h5` has the name of the class alone,
-    with the package of one that the user registered (`Custom>Net`).
+    In `.keras` files the module shows whether the class is Keras's; an `.h5` has only the name of
+    the class, with the package of one that the user registered (`Custom>Net`).
     """
     if not isinstance(model, dict) or not isinstance(model.get("class_name"), str):
         return None
@@ -66,7 +66,7 @@ def keras_model(
 
 
 def optimizer_class(training: Any) -> str | None:
-    """Return the class of the optimizer in what is stored of `compile`, None without one.
+    """Return the class of the optimizer in the stored arguments of `compile`, None without one.
 
     That is the name that `compile` was given, if it was given one. `.h5` files keep it as
     `optimizer_config`, `.keras` files as `optimizer`.
@@ -86,7 +86,7 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
     Raises ValueError for what is not JSON, or a model nested deeper than any real one.
     """
     whole: dict[tuple[str, ...], KerasLayer] = {}
-    found = {}
+    layers = {}
     for name, encoded in stored:
         if name and b'"momentum"' not in encoded:
             continue  # no BN layer
@@ -98,7 +98,7 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
         config = document.get("config") if isinstance(document, dict) else None
         if name and isinstance(config, dict):
             trainable = document.get("trainable", config.get("trainable", True))
-            found[tuple(name.split("/"))] = KerasLayer(
+            layers[tuple(name.split("/"))] = KerasLayer(
                 class_name=_class_name(document),
                 trainable=trainable is not False,
                 inference_only=False,
@@ -109,7 +109,7 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
         named.setdefault(path[-1], []).append(layer)
     return {
         path: _with_calls(layer, named.get(str(layer.config.get("name")), []))
-        for path, layer in found.items()
+        for path, layer in layers.items()
     }
 
 
@@ -129,7 +129,7 @@ def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:
 def _walk(
     node: Any, path: tuple[str, ...], around: KerasLayer, *, fixed_mode: bool
 ) -> Iterator[tuple[tuple[str, ...], KerasLayer]]:
-    """Yield the layer `node` and all below it; what holds for the model `around` holds for them."""
+    """Yield the layer `node` and all below it; they inherit from the model `around` them."""
     if len(path) > _MAX_DEPTH:
         raise RecursionError
     config = node.get("config") if isinstance(node, dict) else None
@@ -193,7 +193,7 @@ def _calls_say_inference(calls: Any) -> bool:
     """
     if not isinstance(calls, list) or not calls:
         return False
-    arguments = [one for call in calls for one in _arguments(call)]
+    arguments = [stored for call in calls for stored in _arguments(call)]
     return all(isinstance(a, dict) and a.get("training", True) is False for a in arguments)
 
 
@@ -209,7 +209,7 @@ def _arguments(call: Any) -> Iterator[Any]:
 def layer_groups(
     model: Any, keras_version: str, groups: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return which group of a weights file holds which layer: group → names, as in `keras_layers`.
+    """Return the layer of each group of a weights file: group → names, as in `keras_layers`.
 
     `groups` are those of the file. A layer that the file keeps elsewhere (one shared by two
     models) is left out; so is, up to Keras 2, all of a class whose number is not that of the file.
@@ -269,8 +269,8 @@ def _ranked(layers: list[Any], present: list[str]) -> Iterator[tuple[str, Any]]:
         base = snake_case(_class_name(layer), "(.)([A-Z][a-z0-9]+)")
         by_class.setdefault(base, []).append(layer)
     for base, of_class in by_class.items():
-        found = [re.fullmatch(rf"{re.escape(base)}(?:_(\d{{1,9}}))?", name) for name in present]
-        ranked = sorted((int(match[1] or 0), match[0]) for match in found if match)
+        matches = [re.fullmatch(rf"{re.escape(base)}(?:_(\d{{1,9}}))?", name) for name in present]
+        ranked = sorted((int(match[1] or 0), match[0]) for match in matches if match)
         if len(ranked) == len(of_class):
             yield from zip((name for _, name in ranked), of_class, strict=True)
 

@@ -54,7 +54,7 @@ def open_keras_shards(
 
 
 class _Shards:
-    """The opened files of one checkpoint, and what is stored in all of them together.
+    """The opened files of one checkpoint, and the objects in all of them together.
 
     `places` has the file of each variable, by the variable's path.
     """
@@ -75,8 +75,8 @@ class _Shards:
             if owner.name:
                 self._names.setdefault(group, owner.name)
         # Groups that the map leaves out are read too, so that none of them passes unseen.
-        others = [group for group, owner in owners.items() if owner.members]
-        for group in dict.fromkeys([*groups, *others]):
+        not_in_map = [group for group, owner in owners.items() if owner.members]
+        for group in dict.fromkeys([*groups, *not_in_map]):
             if group not in owners:
                 raise Incomplete(
                     self._map_path,

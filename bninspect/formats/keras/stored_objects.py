@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -36,27 +37,27 @@ class Configuration(NamedTuple):
 class StoredObjects:
     """The objects with variables of one checkpoint, by their group.
 
-    `places` has the file that holds each variable, `path` is what an error calls the checkpoint.
-    `kept` are the variables that were read to tell their roles, with their values.
+    `places` has the file that holds each variable, `path` is the name of the checkpoint in errors.
+    `known_values` has the variables that were read to find out their roles.
     """
 
     path: str
     owners: Mapping[str, Owner]
     places: Mapping[str, Hdf5]
     configuration: Configuration
-    kept: dict[str, Variable] = field(default_factory=dict)
+    known_values: dict[str, Variable] = field(default_factory=dict)
 
     def variable(self, group: str, member: str) -> Variable:
         """Return a variable of an object."""
         path = f"{join(group, 'vars')}/{member}"
-        return self.kept.get(path) or self.places[path].variable(path)
+        return self.known_values.get(path) or self.places[path].variable(path)
 
     def values(self, variable: Variable) -> NDArray[Any]:
-        """Return the values of a variable, which are kept: a rule asks for them again."""
-        if variable.name not in self.kept:
+        """Return the values of a variable and keep them: rules use them again."""
+        if variable.name not in self.known_values:
             array = variable.read()
-            self.kept[variable.name] = variable._replace(load=lambda: array)
-        return self.kept[variable.name].read()
+            self.known_values[variable.name] = variable._replace(load=lambda: array)
+        return self.known_values[variable.name].read()
 
     def names(self, group: str) -> tuple[str, ...]:
         """Return the names of the models around an object and its own, else those of its groups."""
@@ -83,13 +84,22 @@ class StoredObjects:
         """Return the shapes of the floats of some objects, without scalars."""
         paths = {group: self.paths(group) for group in groups}
         for file in {*self.places.values()}:
-            mine = (path for one in paths.values() for path in one if self.places[path] is file)
+            mine = (
+                stored_path
+                for group_paths in paths.values()
+                for stored_path in group_paths
+                if self.places[stored_path] is file
+            )
             file.prefetch_looks([partial(file.look_at, path) for path in mine])
-        found = {}
+        shapes = {}
         for group, stored in paths.items():
             variables = [self.places[path].variable(path) for path in stored]
-            found[group] = [one.shape for one in variables if one.shape and "float" in one.dtype]
-        return found
+            shapes[group] = [
+                variable.shape
+                for variable in variables
+                if variable.shape and "float" in variable.dtype
+            ]
+        return shapes
 
     def require_members(self, group: str) -> None:
         """Raise `Incomplete` if a BN layer lacks variables, or another shard may have some."""

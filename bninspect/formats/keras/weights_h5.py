@@ -9,8 +9,8 @@ optimizers alike, is a group, named by the attributes and lists that lead to it:
     optimizer/vars/0                  how many steps it made; inner_optimizer/ in a loss scaler
 
 No variable has a name. `vars` has the attribute `name`, the object's own, from Keras 3.6 on; the
-configuration in a .keras file tells the names for all versions. Which of the numbered variables
-are gamma, beta and the statistics is the matter of `roles`.
+configuration in a .keras file has the names for all versions. `roles` decides which of the numbered
+variables are gamma, beta and the statistics.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def scan(file: Hdf5) -> dict[str, Owner]:
 
 
 def _keras_version(owners: Mapping[str, Owner]) -> str:
-    """Return the first number of the version of Keras, where the layout shows it; else empty.
+    """Return the first number of the version of Keras, if the layout shows it; else empty.
 
     Keras stores the names of objects from 3.6 on; `_layer_checkpoint_dependencies` is an attribute
     of functional models of Keras 2.12 and 2.13.
@@ -68,12 +68,12 @@ def _keras_version(owners: Mapping[str, Owner]) -> str:
 class _ReadWeights(Weights):
     """Variables by their path, some of which were read with their values."""
 
-    def __init__(self, places: Mapping[str, Hdf5], kept: Mapping[str, Variable]) -> None:
+    def __init__(self, places: Mapping[str, Hdf5], known_values: Mapping[str, Variable]) -> None:
         super().__init__(places)
-        self._kept = kept
+        self._known_values = known_values
 
     def __getitem__(self, path: str) -> Variable:
-        return self._kept.get(path) or super().__getitem__(path)
+        return self._known_values.get(path) or super().__getitem__(path)
 
 
 def stored_paths(owners: Mapping[str, Owner]) -> list[str]:
@@ -95,7 +95,7 @@ def weights_checkpoint(
     notes: tuple[str, ...] = (),
     close: Callable[[], None],
 ) -> Checkpoint:
-    """Return the checkpoint of some objects, given which file holds each of their variables.
+    """Return the checkpoint of some objects; `places` has the file of each variable.
 
     Raises `Incomplete` if variables of a BN layer are missing.
     """
@@ -109,14 +109,21 @@ def weights_checkpoint(
         if "0" in owners[group].members and join(group, "inner_optimizer") not in owners:
             known[f"{group}/vars/0"] = f"{group}/iteration"
     optimizer = dict.fromkeys(stored_paths({group: owners[group] for group in optimizers}))
-    rest = [place for place in places if place not in optimizer and place not in known]
-    model = [place for place in known if place not in optimizer]
+    rest = [
+        variable_path
+        for variable_path in places
+        if variable_path not in optimizer and variable_path not in known
+    ]
+    model = [variable_path for variable_path in known if variable_path not in optimizer]
     return Checkpoint(
         path=path,
         resolved=resolved,
         format=format_,
-        variables=_ReadWeights({place: places[place] for place in (*model, *rest)}, stored.kept),
-        optimizer=Weights({place: places[place] for place in optimizer}),
+        variables=_ReadWeights(
+            {variable_path: places[variable_path] for variable_path in (*model, *rest)},
+            stored.known_values,
+        ),
+        optimizer=Weights({variable_path: places[variable_path] for variable_path in optimizer}),
         in_order=True,
         named_by="object",
         known_names=known,

@@ -84,13 +84,8 @@ class StoredObjects:
         """Return the shapes of the floats of some objects, without scalars."""
         paths = {group: self.paths(group) for group in groups}
         for file in {*self.places.values()}:
-            mine = (
-                stored_path
-                for group_paths in paths.values()
-                for stored_path in group_paths
-                if self.places[stored_path] is file
-            )
-            file.prefetch_looks([partial(file.look_at, path) for path in mine])
+            own = (path for path in chain(*paths.values()) if self.places[path] is file)
+            file.prefetch_looks([partial(file.look_at, path) for path in own])
         shapes = {}
         for group, stored in paths.items():
             variables = [self.places[path].variable(path) for path in stored]

@@ -30,8 +30,8 @@ _KERAS_BN = r"(sync_)?batch_normalization(_\d+)?"
 _OTHER_NORM = r"(^|_)(layer|group|instance|rms|unit|weight|spectral)_?norm"
 _METRIC = r"(^|_)(metric|auc|f\d?_?(beta)?_?score|precision|recall|sensitivity|specificity)"
 
-# The kind of an object by its names: batch normalization, "bn", a normalization, certainly not BN, or
-# not known.
+# The kind of an object by its names: batch normalization, "bn", a normalization, certainly another
+# one, or not known.
 Called = Literal["batch-norm", "bn", "norm", "other", "nothing"]
 _CALLED: tuple[tuple[Called, str], ...] = (
     ("other", _OTHER_NORM),

@@ -4,8 +4,10 @@
     python benchmarks/bias_before_bn.py table FILE...   with bninspect
 
 `train` appends a line for each BN layer: small networks, SGD, Momentum, Adam and RMSProp, three
-seeds, in batch mode, in inference mode and mixed, with the variations named below. `table` prints
-the table of docs/verified.md: for each mode and variation the ranges over all layers of
+seeds, in batch mode and in inference mode; with Keras 3 also mixed, and with the variations named
+below. It takes some ten minutes of CPU time with Keras 3, three with Keras 2, two with TensorFlow
+1.15. `table` prints the table of docs/verified.md: for each mode and variation the ranges, over all
+layers, of
 
 - value: the largest bias, as a share of what inference mode gives (gamma / sqrt(variance) * beta);
 - second moment: the largest share in a slot of averaged squares;
@@ -320,10 +322,14 @@ def tf1_trainings(optimizer):
 
 
 def keras_trainings(optimizer):
-    """Yield the trainings with Keras and one optimizer: plain, varied and mixed."""
+    """Yield the trainings with Keras and one optimizer; only with Keras 3 varied and mixed ones."""
+    import keras
+
     for training, network, seed in product((True, False), NETWORKS, SEEDS):
         about = {"mode": MODES[training], "variation": PLAIN, "by": optimizer}
         yield about, train_keras(network, optimizer, seed, partial(_always, not training))
+    if not keras.__version__.startswith("3."):
+        return
     for training, (name, options), network in product(
         (True, False), VARIATIONS.items(), ("dense", "conv_net")
     ):

@@ -104,6 +104,7 @@ def test_it_agrees_with_the_cause(fixture: Fixture, run: Run) -> None:
     (checkpoint,) = outcome.json["checkpoints"]
     shown = {layer["name"]: layer["graph"] for layer in checkpoint["layers"]}
     assert shown.keys() == {layer["name"] for layer in fixture.expected["layers"]}
+    assert not any("judged by its name" in note for note in checkpoint["notes"])
     for finding in findings:
         graph = shown[finding["layer"]]
         if graph is None or graph["source"] != "graph":

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.python.framework import function, ops
+from tensorflow.python.ops import cond_v2
 from tensorflow.python.training import moving_averages
 
 tf.disable_v2_behavior()
@@ -327,6 +328,15 @@ def chosen_by_a_condition(x, b, g, mean, variance):
 
 
 @by_hand
+def chosen_by_an_if(x, b, g, mean, variance):
+    m, v = tf.nn.moments(x, AXES)
+    updates = averaged(mean, variance, m, v)
+    stored = [tf.identity(mean), tf.identity(variance)]
+    m, v = cond_v2.cond_v2(mode(), lambda: [m, v], lambda: stored)
+    return updates, tf.nn.batch_normalization(x, m, v, b, g, 1e-3)
+
+
+@by_hand
 def chosen_by_where(x, b, g, mean, variance):
     m, v = tf.nn.moments(x, AXES)
     training = tf.fill((4,), mode())
@@ -345,6 +355,14 @@ def normalized_in_branches(x, b, g, mean, variance):
 
     y = tf.cond(mode(), of_the_batch, lambda: (x - mean) / tf.sqrt(variance + 1e-5))
     return [], y * g + b
+
+
+@by_hand
+def scaled_in_a_branch(x, b, g, mean, variance):
+    m, v = tf.nn.moments(x, AXES)
+    inverse = tf.rsqrt(v + 1e-5)
+    y = tf.cond(mode(), lambda: (x - m) * inverse * g + b, lambda: tf.zeros_like(x))
+    return averaged(mean, variance, m, v), y
 
 
 @by_hand
@@ -415,6 +433,45 @@ def averages_of_moments() -> tuple[Any, list[Any], list[Layer]]:
     )
 
 
+def statistics(name: str = "") -> tuple[Any, Any]:
+    return variable(f"{name}m", 0.0, trainable=False), variable(f"{name}v", 1.0, trainable=False)
+
+
+@network
+def without_gamma_and_beta() -> tuple[Any, list[Any], list[Layer]]:
+    x, (mean, variance) = convolved(), statistics()
+    m, v = tf.nn.moments(x, AXES)
+    return (x - m) * tf.rsqrt(v + 1e-3), averaged(mean, variance, m, v), [layer("m", "v")]
+
+
+@network
+def gamma_alone() -> tuple[Any, list[Any], list[Layer]]:
+    x, (mean, variance) = convolved(), statistics()
+    y = (x - mean) * tf.rsqrt(variance + 1e-3) * variable("g", 1.0)
+    return y, [], [layer("m", "v", "g")]
+
+
+@network
+def beta_alone() -> tuple[Any, list[Any], list[Layer]]:
+    x, (mean, variance) = convolved(), statistics()
+    y = (x - mean) * tf.rsqrt(variance + 1e-3) + variable("b", 0.0)
+    return y, [], [layer("m", "v", None, "b")]
+
+
+@network
+def two_layers_in_one_scope() -> tuple[Any, list[Any], list[Layer]]:
+    x, layers = convolved(), []
+    updates = []
+    with tf.variable_scope("net"):
+        for name in ("one_", "two_"):
+            mean, variance = statistics(name)
+            m, v = tf.nn.moments(x, AXES)
+            updates += averaged(mean, variance, m, v)
+            x = (x - m) * tf.rsqrt(v + 1e-3) * variable(f"{name}g", 1.0)
+            layers.append(layer(*(f"net/{name}{part}" for part in "mvg")))
+    return x, updates, layers
+
+
 @network
 def conditional_gamma() -> tuple[Any, list[Any], list[Layer]]:
     x, z = convolved(), tf.placeholder(tf.float32, (None, 3))
@@ -456,6 +513,12 @@ def normalizer_of_inputs() -> tuple[Any, list[Any], list[Layer]]:
         tf.assign_add(count, 1.0),
     ]
     return tf.layers.dense((x - mean) / tf.sqrt(variance + 1e-6), 3), updates, []
+
+
+@network
+def standardized_by_variables() -> tuple[Any, list[Any], list[Layer]]:
+    x, (mean, variance) = convolved(), statistics()
+    return (x - mean) * tf.rsqrt(variance + 1e-3), [], []
 
 
 @network

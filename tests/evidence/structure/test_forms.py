@@ -121,6 +121,7 @@ def test_layers_are_called_what_their_variables_have_in_common(written) -> None:
     assert names("saved_under_other_names") == ["renamed/batch_normalization"]
     assert names("target_network") == ["main/bn", "target/bn"]
     assert names("one_function_for_two_layers") == ["a", "b"]
+    assert names("two_layers_in_one_scope") == ["net/one", "net/two"]
 
 
 def test_a_layer_of_which_nothing_is_stored_is_none_of_the_checkpoint(written) -> None:

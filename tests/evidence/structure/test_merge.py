@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,30 @@ def test_the_copies_of_a_keras_3_export_are_no_second_layer():
 def test_another_layer_stays(other):
     named = layer("batch_normalization", "variables", VALUES)
     assert merge([named], [other]).layers == [named, other]
+
+
+def test_different_roles_of_a_variable_are_said_and_the_names_count():
+    named = layer("bn", "bn", VALUES)
+    mean, variance = named.variables["moving_mean"], named.variables["moving_variance"]
+    swapped = {"moving_mean": variance, "moving_variance": mean}
+    merged = merge([named], [replace(named, variables=named.variables | swapped)])
+    assert merged.layers == [named]
+    assert merged.notes == tuple(
+        f"the graph beside it uses {variable.name} as {role}; it is judged by its name, as {other}"
+        for role, other, variable in (
+            ("moving_mean", "moving_variance", variance),
+            ("moving_variance", "moving_mean", mean),
+        )
+    )
+
+
+def test_a_layer_that_only_names_show_is_said():
+    named, other = layer("bn", "bn", VALUES), layer("bn2", "bn2", VALUES)
+    merged = merge([named, other], [named])
+    assert merged.layers == [named, other]
+    assert merged.computed == {"bn": named}
+    (note,) = merged.notes
+    assert note == (
+        "1 BN layer found by names alone; no normalization with their variables was found in the"
+        " graph beside it: bn2"
+    )

@@ -234,6 +234,12 @@ def test_names_of_models_around_and_names_said_twice(path):
     assert list(layers(path)) == list(twice)
 
 
+def test_a_name_that_is_the_group_of_another_layer_is_not_taken(path):
+    names = {"batch_normalization_1": "batch_normalization", "batch_normalization": "other"}
+    found = layers(write(path, dict.fromkeys(names, 4), names))
+    assert set(found) == {"batch_normalization_1", "other"}
+
+
 def test_layers_of_a_class_come_in_their_order(path):
     write(path, {f"{BN}_{number}": 4 for number in (10, 9, 2, 1)} | {BN: 4})
     assert list(layers(path)) == [BN, *(f"{BN}_{number}" for number in (1, 2, 9, 10))]

@@ -299,11 +299,12 @@ def test_a_path_that_is_another_layers_name(objects, prefix):
     assert set(layers_in(prefix)) == {"bn", "bn#2", "model/bn"}
 
 
-def test_an_alias_takes_nothing_from_a_layer(objects, prefix):
+@pytest.mark.parametrize("aliases", [("regularized", "_scale"), ("all_scales", "_all_offsets")])
+def test_an_alias_takes_nothing_from_a_layer(objects, prefix, aliases):
     trainer = objects.add(0, "trainer")
     layer = objects.layer(0, "bn", "bn")
-    objects.nodes[trainer]["regularized"] = objects.nodes[layer]["gamma"]
-    objects.nodes[trainer]["_scale"] = objects.nodes[layer]["beta"]
+    for alias, role in zip(aliases, ("gamma", "beta"), strict=True):
+        objects.nodes[trainer][alias] = objects.nodes[layer][role]
     objects.write(prefix)
     assert layers_in(prefix) == {"bn": keys("bn")}
 

@@ -64,6 +64,7 @@ def _by_graph(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) ->
         updates=graph.updates,
         all_updates=graph.complete,
         in_update_ops=graph.collected if graph.updates else None,
+        others_depend=graph.stored if graph.updates else None,
         conditions=graph.conditions,
         momentum=momentum,
         epsilon=None if computed is None else computed.epsilon,

@@ -32,7 +32,8 @@ class Computation(NamedTuple):
     Of a graph, `training_ops` names what a training step may run, `updates` what moves the
     averages, and `conditions` what decides whether that changes anything. `all_updates` says that
     these are all: every write could be followed to its variable. `in_update_ops` says that the
-    collection UPDATE_OPS has the updates.
+    collection UPDATE_OPS has the updates. `others_depend` says that something else that keeps a
+    result depends on them, such as gradients that are accumulated; what runs it is not stored.
 
     Of a configuration, `training_false` says that every stored call passes training=False, and
     `trainable` and `calls` are those of `KerasLayer`.
@@ -48,6 +49,7 @@ class Computation(NamedTuple):
     updates: tuple[Update, ...] | None = None
     all_updates: bool | None = None
     in_update_ops: bool | None = None
+    others_depend: bool | None = None
     conditions: tuple[Condition, ...] | None = None
     momentum: float | None = None
     epsilon: float | None = None

@@ -80,7 +80,7 @@ def _mode(computation: Computation) -> str:
 def _updates(computation: Computation) -> Iterator[tuple[str, str]]:
     """Yield what training runs, the updates of each statistic, and what can switch them off."""
     ops = computation.training_ops or ()
-    yield "training runs", ", ".join(ops) or "nothing: the graph has no optimizer"
+    yield "training ops", ", ".join(ops) or "none: the graph has no optimizer"
     updates = computation.updates or ()
     for role in STATISTICS:
         of_role = [_update(update) for update in updates if update.role == role]
@@ -89,6 +89,8 @@ def _updates(computation: Computation) -> Iterator[tuple[str, str]]:
             yield role, text
     if updates:
         yield "UPDATE_OPS", "holds them" if computation.in_update_ops else "does not hold them"
+    if computation.others_depend:
+        yield "other ops", "keep a result for which updates run; what runs them is not stored"
     for condition in computation.conditions or ():
         yield "condition", _condition(condition)
 
@@ -117,8 +119,10 @@ def _condition(condition: Condition) -> str:
 
 def _configured(computation: Computation) -> Iterator[tuple[str, str]]:
     """Yield what a Keras configuration says of the calls of a layer, and whether it is trained."""
-    mode = "with" if computation.training_false else "not with"
-    times = "once" if computation.calls == 1 else f"{computation.calls} times"
+    is_called_once = computation.calls == 1
+    times = "once" if is_called_once else f"{computation.calls} times"
+    without = "without" if is_called_once else "not each time with"
+    mode = "with" if computation.training_false else without
     yield "called", f"{times} in a pass through the model, {mode} training=False"
     yield "trainable", "yes" if computation.trainable else "no"
 

@@ -49,6 +49,7 @@ def test_json_has_what_the_graph_says(run: Run) -> None:
             ],
             "all_updates": True,
             "in_update_ops": True,
+            "others_depend": False,
             "conditions": [
                 {"kind": "placeholder", "name": "training", "value": None, "bound": None}
             ],
@@ -66,7 +67,7 @@ def test_json_has_what_the_configuration_says(run: Run) -> None:
     graph = graphs(run, path)["bn1"]
     assert graph.pop("proof")["mode"] == "inference"
     unknown = ("mode", "is_training", "training_ops", "updates", "all_updates")
-    assert graph == dict.fromkeys((*unknown, "in_update_ops", "conditions")) | {
+    assert graph == dict.fromkeys((*unknown, "in_update_ops", "others_depend", "conditions")) | {
         "source": "configuration",
         "path": str(path),
         "before": {"name": "conv", "type": "Conv2D", "bias": "layers/conv2d/vars/1"},
@@ -115,6 +116,7 @@ def test_it_agrees_with_the_cause(fixture: Fixture, run: Run) -> None:
             run_by = [update["run_by"] for update in graph["updates"] if update["role"] in roles]
             assert run_by
             assert not any(run_by)
+            assert not graph["others_depend"]
         if finding["cause"] == "built-with-training-false":
             assert graph["mode"] == "inference"
         if finding["cause"] == "trained-in-inference-mode":
@@ -150,7 +152,7 @@ def test_text_is_folded_at_words(run: Run, monkeypatch: pytest.MonkeyPatch, colu
     place = paragraph.index(folded[0])
     assert paragraph[place : place + len(folded)] == folded
     assert "  layer before     Conv/Conv2D (Conv2D)" in paragraph
-    assert "  training runs    GradientDescent, train_op/control_dependency" in paragraph
+    assert "  training ops     GradientDescent, train_op/control_dependency" in paragraph
     assert "  UPDATE_OPS       holds them" in paragraph
 
 
@@ -167,12 +169,14 @@ def test_text_is_folded_at_words(run: Run, monkeypatch: pytest.MonkeyPatch, colu
         ),
         ("tf1_graph_until_step", "the variable global_step (stored as 60), compared with"),
         ("tf1_graph_update_ops_forgotten", "AssignMovingAvg, which no training op runs"),
-        ("saved_model_keras3_export", "training runs nothing: the graph has no optimizer"),
+        ("saved_model_keras3_export", "training ops none: the graph has no optimizer"),
         ("saved_model_keras3_export", "moving_mean no update in the graph"),
         ("keras315_zip_loop_in_inference_mode", "proved mode `layers/conv2d/vars/1`, which is"),
         ("keras315_zip_loop_in_inference_mode", "layer before conv (Conv2D), bias layers/conv2d"),
         ("keras2_training_false", "called once in a pass through the model, with training=False"),
+        ("keras2_functional_correct", "called once in a pass through the model, without training="),
         ("keras2_frozen", "trainable no"),
+        ("tf1_graph_accumulation", "other ops keep a result for which updates run; what runs them"),
         ("tf1_graph_while_in_place", "in a loop"),
         ("tf1_graph_own_names", "2 BN layers found by what the graph beside it computes, not by"),
         # Where nothing is stored: which file would say it.

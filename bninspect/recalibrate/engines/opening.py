@@ -25,9 +25,16 @@ def _keras(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:
     return open_keras_model(checkpoint, layers)
 
 
+def _saved_model(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:
+    from bninspect.recalibrate.engines.saved_model import open_saved_model
+
+    return open_saved_model(checkpoint, layers)
+
+
 _OPENERS: Mapping[str, Callable[[Checkpoint, Sequence[BNLayer]], Engine]] = {
     "keras-h5": _keras,
     "keras-zip": _keras,
+    "saved-model": _saved_model,
 }
 
 

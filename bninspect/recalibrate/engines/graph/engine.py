@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,19 @@ _AGREEMENT = 1e-3
 _SHAPES = "the shape of its input is not known, or not that of one statistic for each channel"
 
 
+class StoredGraph(NamedTuple):
+    """A graph to run: its file, its MetaGraphDef, and the nodes of its outputs.
+
+    Without `outputs` they are looked for.
+    """
+
+    path: str
+    meta: Any
+    outputs: tuple[str, ...] = ()
+
+
 class GraphEngine:
-    """The network in the graph beside a checkpoint, with its BN layers.
+    """The network in the graph beside a checkpoint, or in `graph`, with its BN layers.
 
     `fed` are the names of tensors that samples will be fed to, with the value of those that stay
     the same for all batches, else None. Raises `UsageProblem` for a graph that cannot be run as at
@@ -54,12 +65,13 @@ class GraphEngine:
         checkpoint: Checkpoint,
         layers: Sequence[BNLayer],
         fed: Mapping[str, Array | None] | None = None,
+        graph: StoredGraph | None = None,
     ) -> None:
         tf = import_framework("tensorflow")
         self.framework = f"tensorflow {tf.__version__}"
         self._checkpoint = checkpoint
-        self._path = _graph_path(checkpoint)
-        self._meta = tf.compat.v1.MetaGraphDef.FromString(read_bytes(self._path))
+        self._path, self._meta, names = graph or _graph_beside(checkpoint)
+        self._outputs = [Tensor(name) for name in names]
         given = {name: value for name, value in (fed or {}).items() if value is not None}
         self._constants = {name.partition(":")[0]: value for name, value in given.items()}
         layers = [one for one in layers if one.variables.keys() >= set(STATISTICS)]
@@ -120,7 +132,7 @@ class GraphEngine:
     def _prepare(self, nodes: dict[str, Any], found: GraphLayers) -> None:
         """Rewrite the sites of all layers and start the session."""
         sites = [site for one in self._layers for site in one.sites]
-        outputs = network_outputs(nodes, sites, found.origin)
+        outputs = self._outputs or network_outputs(nodes, sites, found.origin)
         before = GraphSession(nodes, [*outputs, *_touched(nodes, sites)], self._meta, self._path)
         rewriter = Rewriter(nodes)
         for product, kept in dropouts(
@@ -319,14 +331,16 @@ class GraphEngine:
         self._session.close()
 
 
-def _graph_path(checkpoint: Checkpoint) -> str:
+def _graph_beside(checkpoint: Checkpoint) -> StoredGraph:
     graphs = checkpoint.graphs()
     if not graphs:
         raise UsageProblem(
             f"{checkpoint.path}: the graph (.meta) is not beside the checkpoint; copy it there, or"
             " build the model in Python and use bninspect.keras.recalibrate"
         )
-    return graphs[0].path
+    meta_graph = import_framework("tensorflow").compat.v1.MetaGraphDef
+    path = graphs[0].path
+    return StoredGraph(path, meta_graph.FromString(read_bytes(path)))
 
 
 def _rows(batch: Batch) -> int:

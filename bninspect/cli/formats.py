@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TextIO
 
 from bninspect.cli.output import (
     Destination,
+    is_colored,
     output_stream,
     refuse_to_overwrite_inputs,
-    text_style,
+    terminal_width,
 )
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bninspect.batchnorm.inference import Dump
     from bninspect.model.recalibration import Recalibration
     from bninspect.model.report import CheckpointReport, Report
+    from bninspect.reporters.text_utils import TextStyle
     from bninspect.runs.watch import Conclusion
     from bninspect.verdicts.comparison import Comparison
 
@@ -45,9 +47,12 @@ class OutputOptions(NamedTuple):
     resume: str | None = None
     appends: bool = False
 
-    def text_style(self, stream: TextIO) -> dict[str, Any]:
-        """Return the keyword arguments of a text reporter that writes to `stream`."""
-        return text_style(stream, self.color, quiet=self.quiet, verbose=self.verbose)
+    def text_style(self, stream: TextIO) -> TextStyle:
+        """Return the style of a text reporter that writes to `stream`."""
+        from bninspect.reporters.text_utils import TextStyle
+
+        colored = is_colored(stream, self.color)
+        return TextStyle(terminal_width(stream), colored, self.quiet, self.verbose)
 
 
 # (result, stream, options); the formats of BINARY take a stream of bytes.
@@ -114,7 +119,7 @@ class _WriterAtTheEnd:
 def _check_text(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.check_text import TextReport
 
-    return TextReport(stream, **options.text_style(stream))
+    return TextReport(stream, options.text_style(stream))
 
 
 def _check_concise(stream: TextIO, _: OutputOptions) -> StreamWriter:
@@ -182,7 +187,7 @@ class WatchWriter(Protocol):
 def _watch_text(stream: TextIO, options: OutputOptions) -> WatchWriter:
     from bninspect.reporters.watch_text import WatchText
 
-    return WatchText(stream, **options.text_style(stream))
+    return WatchText(stream, options.text_style(stream))
 
 
 def _watch_jsonl(stream: TextIO, _: OutputOptions) -> WatchWriter:
@@ -200,7 +205,7 @@ WATCH: Mapping[str, Callable[[TextIO, OutputOptions], WatchWriter]] = {
 def _list_text(report: Report, stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.list_text import write_list
 
-    write_list(report, stream, **options.text_style(stream))
+    write_list(report, stream, options.text_style(stream))
 
 
 def _list_json(report: Report, stream: TextIO, _: OutputOptions) -> None:
@@ -215,9 +220,7 @@ LIST: Mapping[str, Writer] = {"text": _list_text, "json": _list_json}
 def _dump_text(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.dump_text import write_dump
 
-    style = options.text_style(stream)
-    del style["width"]  # a dump is not folded
-    write_dump(dumps, stream, **style)
+    write_dump(dumps, stream, options.text_style(stream))
 
 
 def _dump_json(dumps: Sequence[Dump], stream: TextIO, options: OutputOptions) -> None:
@@ -249,7 +252,7 @@ DUMP: Mapping[str, Writer] = {
 def _compare_text(comparison: Comparison, stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.compare_text import write_comparison
 
-    write_comparison(comparison, stream, **options.text_style(stream))
+    write_comparison(comparison, stream, options.text_style(stream))
 
 
 def _compare_json(comparison: Comparison, stream: TextIO, _: OutputOptions) -> None:
@@ -274,7 +277,7 @@ COMPARE: Mapping[str, Writer] = {
 def _recalibrate_text(result: Recalibration, stream: TextIO, options: OutputOptions) -> None:
     from bninspect.reporters.recalibrate_text import write_recalibration
 
-    write_recalibration(result, stream, **options.text_style(stream))
+    write_recalibration(result, stream, options.text_style(stream))
 
 
 def _recalibrate_json(result: Recalibration, stream: TextIO, _: OutputOptions) -> None:

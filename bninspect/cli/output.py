@@ -89,16 +89,6 @@ def discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def text_style(stream: TextIO, color: str, *, quiet: bool, verbose: bool) -> dict[str, Any]:
-    """Return the keyword arguments of a text reporter; `color` is auto, always or never."""
-    return {
-        "width": terminal_width(stream),
-        "color": is_colored(stream, color),
-        "quiet": quiet,
-        "verbose": verbose,
-    }
-
-
 def is_colored(stream: TextIO, color: str) -> bool:
     """Return whether a stream gets colours: `color` is auto, always or never."""
     if color != "auto":

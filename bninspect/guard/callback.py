@@ -18,6 +18,7 @@ from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import RuleContext
 from bninspect.reporters.check_text import entries
 from bninspect.reporters.escapes import printable
+from bninspect.reporters.text_utils import TextStyle
 from bninspect.rules import RULES, apply_rules, require_rules, select_rules, stuck
 from bninspect.wording import plural
 
@@ -208,7 +209,7 @@ class BatchNormGuard:
             f"{'training is stopped at ' if stops else ''}{moment}: {count} of"
             f" {plural(total, 'BN layer')}: {worst.rule.summary} ({worst.rule.code})"
         )
-        lines = entries(findings, width=80, source="the model")
+        lines = entries(findings, TextStyle(width=80), source="the model")
         warnings.warn("\n".join([printable(head), *lines]), BatchNormWarning, stacklevel=3)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed, Suppression
 from bninspect.reporters.escapes import printable, write_lines
-from bninspect.reporters.text_utils import paint, prose_width, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, paint, wrap
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     baseline_in_words,
@@ -28,34 +28,24 @@ _NAMED = 3
 
 
 class TextReport:
-    """Writer of a run as text: `quiet` leaves the verdicts, `verbose` names every layer.
+    """Writer of a run as text.
 
-    `width` is None if the stream is no terminal. With several checkpoints, the first line is the
-    verdict on all of them, so nothing is written before the end.
+    With several checkpoints, the first line is the verdict on all of them, so nothing is written
+    before the end.
     """
 
     needs_layers = False
     needs_checkpoints = True
 
-    def __init__(
-        self,
-        stream: TextIO,
-        *,
-        width: int | None = None,
-        color: bool = False,
-        quiet: bool = False,
-        verbose: bool = False,
-    ) -> None:
-        self._stream = stream
-        self._width, self._color, self._quiet, self._verbose = width, color, quiet, verbose
+    def __init__(self, stream: TextIO, style: TextStyle = PLAIN) -> None:
+        self._stream, self._style = stream, style
         self._lines: list[str] = []
 
     def add(self, item: CheckpointReport) -> None:
         """Make the lines of one checkpoint."""
-        self._lines.append(verdict_line(item, color=self._color))
-        if not self._quiet:
-            width = prose_width(self._width)
-            self._lines += details(item, width=width, color=self._color, verbose=self._verbose)
+        self._lines.append(verdict_line(item, color=self._style.color))
+        if not self._style.quiet:
+            self._lines += details(item, self._style)
 
     def end(self, report: Report) -> None:
         """Write the lines of all checkpoints, then those about the run."""
@@ -63,18 +53,18 @@ class TextReport:
         lines = self._lines
         if several:
             worst, sentence = verdict_on_all(report)
-            lines = [f"{paint(worst, color=self._color)}  {printable(sentence)}", "", *lines]
-        if not self._quiet or several or report.interrupted:
+            lines = [f"{paint(worst, color=self._style.color)}  {printable(sentence)}", "", *lines]
+        if not self._style.quiet or several or report.interrupted:
             if several and lines[-1]:
                 lines.append("")
-            lines += _of_the_run(report, width=self._width or 80, quiet=self._quiet)
+            lines += _of_the_run(report, width=self._style.width or 80, quiet=self._style.quiet)
             lines.append(summary(report))
         write_lines(self._stream, lines)
 
 
-def write_text(report: Report, stream: TextIO, **look: Any) -> None:
-    """Write a whole report; `look` is that of `TextReport`."""
-    writer = TextReport(stream, **look)
+def write_text(report: Report, stream: TextIO, style: TextStyle = PLAIN) -> None:
+    """Write a whole report."""
+    writer = TextReport(stream, style)
     for item in report.checkpoints:
         writer.add(item)
     writer.end(report)
@@ -86,7 +76,7 @@ def explain(report: Report, *, verbose: bool = False) -> str:
     `verbose` names every layer. Without colours, in 80 columns, without a newline at the end.
     """
     stream = io.StringIO()
-    write_text(report, stream, verbose=verbose)
+    write_text(report, stream, TextStyle(verbose=verbose))
     return stream.getvalue().rstrip("\n")
 
 
@@ -141,22 +131,18 @@ def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
     return lines
 
 
-def details(item: CheckpointReport, *, width: int, color: bool, verbose: bool) -> list[str]:
+def details(item: CheckpointReport, style: TextStyle) -> list[str]:
     """Return the lines below the verdict on a checkpoint."""
+    width = style.prose_width
     lines = [line for note in notes_on(item) for line in wrap(" " * 6, f"note: {note}", width, 6)]
-    lines += entries(item.findings, width=width, color=color, verbose=verbose)
-    if verbose:
+    lines += entries(item.findings, style)
+    if style.verbose:
         lines += _suppressed_entries(item.suppressed, width)
     return [*lines, ""] if lines else []
 
 
 def entries(
-    findings: Iterable[Finding],
-    *,
-    width: int,
-    color: bool = False,
-    verbose: bool = False,
-    source: str = "this file",
+    findings: Iterable[Finding], style: TextStyle, *, source: str = "this file"
 ) -> list[str]:
     """Return the lines of findings: one entry for all that say the same, after an empty line.
 
@@ -165,15 +151,13 @@ def entries(
     lines = []
     for group in grouped(findings):
         lines.append("")
-        lines += _entry(group, width=width, color=color, verbose=verbose, source=source)
+        lines += _entry(group, style, source)
     return lines
 
 
-def _entry(
-    group: list[Finding], *, width: int, color: bool, verbose: bool, source: str
-) -> list[str]:
-    first = group[0]
-    severity = paint(first.severity, color=color)
+def _entry(group: list[Finding], style: TextStyle, source: str) -> list[str]:
+    first, width, verbose = group[0], style.prose_width, style.verbose
+    severity = paint(first.severity, color=style.color)
     lines = [f"  {severity} {first.rule.code} {first.rule.name}: {plural(len(group), 'layer')}"]
     shown = group if verbose else group[:_NAMED]
     for finding in shown:

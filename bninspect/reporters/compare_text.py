@@ -17,7 +17,7 @@ from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import entries
 from bninspect.reporters.escapes import csv_text, printable, write_lines
-from bninspect.reporters.text_utils import is_unicode, paint, prose_width, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, is_unicode, paint, wrap
 from bninspect.verdicts.comparison import Comparison, LayerHistory, Stretch
 from bninspect.wording import and_more, plural
 
@@ -40,36 +40,23 @@ _HEADS: dict[Role, str] = {
 }
 
 
-def write_comparison(
-    comparison: Comparison,
-    stream: TextIO,
-    *,
-    width: int | None = None,
-    color: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
-) -> None:
-    """Write the verdict, then one row per layer, then the findings and their fixes.
-
-    `quiet` leaves the verdict, `verbose` shows every layer and checkpoint. `width` is None if the
-    stream is no terminal: then no name gets a line of its own.
-    """
-    folded = prose_width(width)
+def write_comparison(comparison: Comparison, stream: TextIO, style: TextStyle = PLAIN) -> None:
+    """Write the verdict, then one row per layer, then the findings and their fixes."""
     status, sentence = _verdict(comparison)
-    lines = [f"{paint(status, color=color)}  {printable(sentence)}"]
+    lines = [f"{paint(status, color=style.color)}  {printable(sentence)}"]
     lines += [
-        f"{paint('ERROR', color=color)}  {printable(str(item.error))}"
+        f"{paint('ERROR', color=style.color)}  {printable(str(item.error))}"
         for item in comparison.unreadable
     ]
-    if not quiet:
+    if not style.quiet:
         for note in comparison.notes:
-            lines += wrap("      ", f"note: {note}", folded, 6)
-        lines += ["", *_checkpoints(comparison, verbose=verbose)]
+            lines += wrap("      ", f"note: {note}", style.prose_width, 6)
+        lines += ["", *_checkpoints(comparison, verbose=style.verbose)]
         if comparison.layers:
             bars = _BARS if is_unicode(stream) else _ASCII_BARS
-            lines += ["", *_table(comparison, bars, width, verbose=verbose)]
-        lines += _events(comparison, folded, verbose=verbose)
-        lines += entries(comparison.findings, width=folded, color=color, verbose=verbose)
+            lines += ["", *_table(comparison, bars, style)]
+        lines += _events(comparison, style)
+        lines += entries(comparison.findings, style)
         lines += ["", summary(comparison)]
     write_lines(stream, lines)
 
@@ -258,10 +245,10 @@ class _Row(NamedTuple):
     cells: list[str]
 
 
-def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: bool) -> list[str]:
+def _table(comparison: Comparison, bars: str, style: TextStyle) -> list[str]:
     """Return the rows of all layers: wrong ones first, then those that stand still."""
     layers = sorted(comparison.layers, key=_rank)
-    shown = layers if verbose else layers[:_SHOWN_LAYERS]
+    shown = layers if style.verbose else layers[:_SHOWN_LAYERS]
     trends = len(comparison.checkpoints) > 2
     heads = [*_HEADS.values(), *(["trend"] if trends else []), "still since"]
     rows = [_Row("layer", heads)]
@@ -271,7 +258,7 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
             cells.append(_trend(layer, bars))
         cells.append(printable(_since(comparison, layer)))
         rows.append(_Row(printable(layer.name), cells))
-    lines = _aligned(rows, width)
+    lines = _aligned(rows, style.width)
     if len(shown) < len(layers):
         lines.append(f"{and_more(len(layers) - len(shown), 'layers')} (--verbose names them)")
     about = (
@@ -279,13 +266,13 @@ def _table(comparison: Comparison, bars: str, width: int | None, *, verbose: boo
         " variance by the share its standard deviation changed, gamma and beta as they are;"
         " - cannot be compared"
     )
-    lines += ["", *wrap("", about, prose_width(width), 0)]
+    lines += ["", *wrap("", about, style.prose_width, 0)]
     if trends:
         legend = "trend: the statistics from each checkpoint to the next, _ still, ? not compared"
         drawn = "".join(row.cells[len(_HEADS)] for row in rows[1:])
         if _WRONG in drawn:
             legend += f", {_WRONG} from or to NaN, infinity or a variance below 0"
-        lines += wrap("", legend, prose_width(width), 0)
+        lines += wrap("", legend, style.prose_width, 0)
     return lines
 
 
@@ -380,11 +367,11 @@ def _bar(interval: Sequence[Change], highest: float, bars: str) -> str:
     return bars[min(int(max(sizes) / highest * len(bars)), len(bars) - 1)]
 
 
-def _events(comparison: Comparison, width: int, *, verbose: bool) -> list[str]:
+def _events(comparison: Comparison, style: TextStyle) -> list[str]:
     """Return the lines about layers that came, went or changed."""
     events = [f"{layer.name}: {event}" for layer in comparison.layers for event in layer.events]
-    shown = events if verbose else events[:_SHOWN_EVENTS]
-    lines = [line for event in shown for line in wrap("  ", event, width, 6)]
+    shown = events if style.verbose else events[:_SHOWN_EVENTS]
+    lines = [line for event in shown for line in wrap("  ", event, style.prose_width, 6)]
     if len(shown) < len(events):
         lines.append(f"  {and_more(len(events) - len(shown))} (--verbose)")
     return ["", "the layers themselves:", *lines] if lines else []

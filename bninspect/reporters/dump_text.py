@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.model.layer import BNLayer
 from bninspect.reporters.escapes import write_line, write_lines
-from bninspect.reporters.text_utils import bold, is_unicode
+from bninspect.reporters.text_utils import PLAIN, TextStyle, bold, is_unicode
 from bninspect.wording import plural
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
@@ -23,24 +23,17 @@ _BINS = 24
 _PORTION = 1 << 12  # channels whose rows are made at once
 
 
-def write_dump(
-    dumps: Sequence[Dump],
-    stream: TextIO,
-    *,
-    color: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
-) -> None:
+def write_dump(dumps: Sequence[Dump], stream: TextIO, style: TextStyle = PLAIN) -> None:
     """Write the channels of some layers: one histogram per member, then a table.
 
-    `quiet` leaves the tables, `verbose` shows every channel.
+    A quiet `style` leaves the tables, a verbose one shows every channel. Nothing is folded.
     """
     bars = _BARS if is_unicode(stream) else _ASCII_BARS
     results = ((item, layer, result) for item, layers in dumps for layer, result in layers)
     for index, (report, layer, result) in enumerate(results):
         if index:
             write_line(stream, "")
-        if not quiet:
+        if not style.quiet:
             write_line(
                 stream, f"{layer.name}  ({layer.family}, {plural(layer.channels or 0, 'channel')})"
             )
@@ -50,7 +43,7 @@ def write_dump(
                 write_line(stream, f"  moving_variance: {result.caution}")
             for name, array in _columns(layer, result).items():
                 write_line(stream, f"  {name:<16} {_histogram(array, bars)}")
-        _write_channels(stream, layer, result, color=color, verbose=verbose)
+        _write_channels(stream, layer, result, style)
 
 
 def _formula(layer: BNLayer, result: Inference) -> str:
@@ -85,14 +78,12 @@ def _histogram(array: NDArray[Any], bars: str) -> str:
     return f"|{drawn}|  {low:.4g} to {high:.4g}{lost}"
 
 
-def _write_channels(
-    stream: TextIO, layer: BNLayer, result: Inference, *, color: bool, verbose: bool
-) -> None:
+def _write_channels(stream: TextIO, layer: BNLayer, result: Inference, style: TextStyle) -> None:
     """Write one row per channel; of many, the first and the last."""
     shown = _columns(layer, result)
     total = max((array.size for array in shown.values()), default=0)
     half = _SHOWN_CHANNELS // 2
-    if verbose or total <= _SHOWN_CHANNELS + 1:
+    if style.verbose or total <= _SHOWN_CHANNELS + 1:
         channels: Sequence[int] = range(total)
     else:
         channels = [*range(half), *range(total - half, total)]
@@ -100,7 +91,7 @@ def _write_channels(
     for rows in _cells(shown, channels):
         widths = [max(width, *map(len, cells)) for width, *cells in zip(widths, *rows, strict=True)]
     head = "  ".join(map(str.rjust, ("channel", *shown), widths))
-    write_lines(stream, [bold(head, color=color)])
+    write_lines(stream, [bold(head, color=style.color)])
     written = 0
     for rows in _cells(shown, channels):
         gap = half if len(channels) < total and written < half <= written + len(rows) else None

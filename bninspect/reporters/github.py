@@ -17,6 +17,7 @@ from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import TextReport
 from bninspect.reporters.ci_locations import file_of, in_repository
 from bninspect.reporters.escapes import printable
+from bninspect.reporters.text_utils import TextStyle
 from bninspect.wording import and_more, plural
 
 Level = Literal["error", "warning", "notice"]
@@ -60,8 +61,8 @@ class GithubReport:
     ) -> None:
         self._stream, self._quiet, self._allow_empty = stream, quiet, allow_empty
         self._text, self._short_text = io.StringIO(), io.StringIO()
-        self._whole = TextReport(self._text, verbose=verbose)
-        self._short = TextReport(self._short_text, quiet=True)
+        self._whole = TextReport(self._text, TextStyle(verbose=verbose))
+        self._short = TextReport(self._short_text, TextStyle(quiet=True))
 
     def add(self, item: CheckpointReport) -> None:
         """Make the text of one checkpoint."""

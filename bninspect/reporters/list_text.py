@@ -11,7 +11,7 @@ from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
 from bninspect.reporters.escapes import printable, write_line, write_lines
-from bninspect.reporters.text_utils import align, bold, prose_width
+from bninspect.reporters.text_utils import PLAIN, TextStyle, align, bold
 from bninspect.reporters.verdict_text import nothing_checked
 from bninspect.wording import plural
 
@@ -26,30 +26,22 @@ _FORMATS = {
 }
 
 
-def write_list(
-    report: Report,
-    stream: TextIO,
-    *,
-    width: int | None = None,
-    color: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
-) -> None:
+def write_list(report: Report, stream: TextIO, style: TextStyle = PLAIN) -> None:
     """Write a table of layers for each checkpoint.
 
-    `quiet` leaves the names, one per line. `verbose` adds the stored name of each member, and shows
-    all names if there is no layer. How training computes each layer is added if the report has it.
-    `width` is None if the stream is no terminal.
+    A quiet `style` leaves the names, one per line. A verbose one adds the stored name of each
+    member, and shows all names if there is no layer. How training computes each layer is added if
+    the report has it.
     """
     for index, item in enumerate(report.checkpoints):
-        if quiet and not item.error:
+        if style.quiet and not item.error:
             for layer in item.layers:
                 write_line(stream, layer.name)
             continue
         if index:
             write_line(stream, "")
-        _write_checkpoint(item, stream, width, color=color, verbose=verbose)
-    if not quiet and any(item.layers for item in report.checkpoints):
+        _write_checkpoint(item, stream, style)
+    if not style.quiet and any(item.layers for item in report.checkpoints):
         write_line(stream, "")
         write_line(
             stream,
@@ -57,22 +49,20 @@ def write_list(
         )
 
 
-def _write_checkpoint(
-    item: CheckpointReport, stream: TextIO, width: int | None, *, color: bool, verbose: bool
-) -> None:
+def _write_checkpoint(item: CheckpointReport, stream: TextIO, style: TextStyle) -> None:
     """Write the line about a checkpoint, its notes, and the table of its layers."""
     write_line(stream, _headline(item))
     for note in item.notes:
         write_line(stream, f"  note: {shortened(note)}")
     if item.layers:
-        _write_layers(stream, item, width, color=color)
-        if verbose:
+        _write_layers(stream, item, style)
+        if style.verbose:
             _write_variables(stream, item)
         if item.computations is not None:
             from bninspect.reporters.computation_text import write_computations
 
-            write_computations(item.layers, item.computations, stream, prose_width(width))
-    elif verbose:
+            write_computations(item.layers, item.computations, stream, style.prose_width)
+    elif style.verbose:
         for name in item.names:
             write_line(stream, f"  {name}")
 
@@ -123,9 +113,7 @@ def _write_variables(stream: TextIO, item: CheckpointReport) -> None:
             write_line(stream, f"  {role:<22}  {variable.name}")
 
 
-def _write_layers(
-    stream: TextIO, item: CheckpointReport, width: int | None, *, color: bool
-) -> None:
+def _write_layers(stream: TextIO, item: CheckpointReport, style: TextStyle) -> None:
     """Write one row per layer; below the layer's name if the terminal is too narrow."""
     shown: list[tuple[str, Callable[[BNLayer], str]]] = [
         ("layer", lambda layer: printable(layer.name)),
@@ -141,12 +129,12 @@ def _write_layers(
     named = [name for name, _ in shown]
     rows = [named, *([cell(layer) for _, cell in shown] for layer in item.layers)]
     lines = align(rows, right=("channels",))
-    if width is not None and max(map(len, lines)) > width:
+    if style.width is not None and max(map(len, lines)) > style.width:
         head, *below = align([row[1:] for row in rows], right=("channels",))
         lines = [f"  {head}"]
         for layer, line in zip(item.layers, below, strict=True):
             lines += [printable(layer.name), f"  {line}"]
-    lines[0] = bold(lines[0], color=color)
+    lines[0] = bold(lines[0], color=style.color)
     write_lines(stream, lines)
 
 

@@ -10,28 +10,19 @@ from numpy.typing import NDArray
 from bninspect.model.recalibration import RecalibratedLayer, Recalibration
 from bninspect.reporters.escapes import printable, write_lines
 from bninspect.reporters.recalibrate_verdict import ONLY_THE_USER_KNOWS, outcome, verdict
-from bninspect.reporters.text_utils import align, paint, prose_width, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, align, paint, wrap
 from bninspect.wording import listed, plural
 
 _INDENT = 2
 
 
-def write_recalibration(
-    result: Recalibration,
-    stream: TextIO,
-    *,
-    width: int | None = None,
-    color: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
-) -> None:
-    """Write a result. `quiet` leaves all but the first line out, `verbose` shows every layer."""
-    write_line_with_word(result, stream, color=color)
-    if quiet or result.refusal is not None:
+def write_recalibration(result: Recalibration, stream: TextIO, style: TextStyle = PLAIN) -> None:
+    """Write a result. A quiet `style` leaves the first line, a verbose one shows every layer."""
+    write_line_with_word(result, stream, color=style.color)
+    if style.quiet or result.refusal is not None:
         return
-    folded = prose_width(width)
-    write_lines(stream, _layers(result.layers, verbose=verbose))
-    write_lines(stream, _facts(result, folded))
+    write_lines(stream, _layers(result.layers, verbose=style.verbose))
+    write_lines(stream, _facts(result, style.prose_width))
 
 
 def write_line_with_word(result: Recalibration, stream: TextIO, *, color: bool) -> None:

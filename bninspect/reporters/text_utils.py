@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Container, Sequence
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import click
 
@@ -34,15 +34,32 @@ def is_unicode(stream: TextIO) -> bool:
     return encoding.replace("-", "").startswith("utf")
 
 
-def prose_width(width: int | None) -> int:
-    """Return the width of prose: that of the terminal, but at most 100 columns.
+class TextStyle(NamedTuple):
+    """The style of a text: the terminal's width in columns, colours, and how much is shown.
 
-    Without a terminal (`width` is None) it is the value of COLUMNS, else 80.
+    `width` is None if the stream is no terminal. `quiet` leaves the verdict or the names, `verbose`
+    shows everything.
     """
-    if width is None:
-        columns = os.environ.get("COLUMNS", "")
-        width = int(columns) if columns.isdecimal() and 0 < len(columns) < 5 else 0
-    return min(width or _WIDTH, _READABLE_WIDTH)
+
+    width: int | None = None
+    color: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    @property
+    def prose_width(self) -> int:
+        """Return the width of prose: that of the terminal, but at most 100 columns.
+
+        Without a terminal it is the value of COLUMNS, else 80.
+        """
+        width = self.width
+        if width is None:
+            columns = os.environ.get("COLUMNS", "")
+            width = int(columns) if columns.isdecimal() and 0 < len(columns) < 5 else 0
+        return min(width or _WIDTH, _READABLE_WIDTH)
+
+
+PLAIN = TextStyle()
 
 
 def wrap(head: str, text: str, width: int, indent: int) -> list[str]:

@@ -11,7 +11,7 @@ from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import SEVERITIES
 from bninspect.reporters.check_text import details
 from bninspect.reporters.escapes import printable, write_lines
-from bninspect.reporters.text_utils import prose_width, wrap
+from bninspect.reporters.text_utils import TextStyle, wrap
 from bninspect.reporters.verdict_text import OUTCOMES, status, verdict_line
 from bninspect.wording import plural
 
@@ -33,17 +33,13 @@ _News = frozenset[tuple[str, ...]]
 
 
 class WatchText:
-    """Writer of a watch; with `verbose` it repeats findings that the checkpoint before had.
+    """Writer of a watch. A quiet `style` leaves one line per checkpoint.
 
-    `quiet` leaves one line per checkpoint. `width` is None if the stream is no terminal.
+    A verbose one repeats the findings that the previous checkpoint had, too.
     """
 
-    def __init__(
-        self, stream: TextIO, *, width: int | None, color: bool, quiet: bool, verbose: bool
-    ) -> None:
-        self._stream = stream
-        self._width, self._color = prose_width(width), color
-        self._quiet, self._verbose = quiet, verbose
+    def __init__(self, stream: TextIO, style: TextStyle) -> None:
+        self._stream, self._style = stream, style
         self._last_news: dict[str, _News] = {}
         self._outcomes: Counter[str] = Counter()
 
@@ -52,11 +48,11 @@ class WatchText:
         outcome = status(item)
         self._outcomes[outcome] += 1
         step = "no step" if item.step is None else f"step {item.step}"
-        line = f"{moment:%H:%M:%S}  {step:<12}  {verdict_line(item, color=self._color)}"
-        news = self._has_news(item) or self._verbose
+        line = f"{moment:%H:%M:%S}  {step:<12}  {verdict_line(item, color=self._style.color)}"
+        news = self._has_news(item) or self._style.verbose
         below = []
-        if news and not self._quiet:
-            below = details(item, width=self._width, color=self._color, verbose=self._verbose)
+        if news and not self._style.quiet:
+            below = details(item, self._style)
         elif item.findings and not news:
             line += "; as before"
         self._write([line, *below])
@@ -64,8 +60,8 @@ class WatchText:
     def end(self, conclusion: Conclusion, _: datetime) -> None:
         """Write the counts of the watch, and what was not checked."""
         lines = []
-        for note in () if self._quiet else conclusion.notes:
-            lines += wrap("note: ", note, self._width, 6)
+        for note in () if self._style.quiet else conclusion.notes:
+            lines += wrap("note: ", note, self._style.prose_width, 6)
         if conclusion.baseline is not None:
             known, gone = conclusion.baseline
             lines.append(

@@ -21,6 +21,7 @@ from bninspect.evidence.changes import changes_between, match_layers
 from bninspect.model.report import CheckpointReport
 from bninspect.model.roles import ROLES
 from bninspect.reporters.compare_text import write_comparison
+from bninspect.reporters.text_utils import TextStyle
 from bninspect.verdicts.comparison import Comparison, compare_checkpoints
 from tests.conftest import FIXTURES, Run
 from tests.support.layers_in_memory import bn
@@ -64,7 +65,7 @@ def codes(comparison: Comparison) -> list[tuple[str, str]]:
 
 def shown(comparison: Comparison, **options: Any) -> str:
     stream = io.StringIO()
-    write_comparison(comparison, stream, **options)
+    write_comparison(comparison, stream, TextStyle(**options))
     return stream.getvalue()
 
 

@@ -22,7 +22,7 @@ from bninspect.model.roles import STATISTICS
 _NO_SLOTS = {"ExponentialMovingAverage", "biased", "local_step"}
 # The distance from its start at which a mean (in standard deviations) and a variance (as a factor)
 # still count as near.
-_NEAR_MEAN, _NEAR_VARIANCE = 0.5, 2.0
+NEAR_MEAN, NEAR_VARIANCE = 0.5, 2.0
 
 
 def with_signs_of_optimizers(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> list[BNLayer]:
@@ -36,7 +36,7 @@ def with_signs_of_optimizers(checkpoint: Checkpoint, layers: Sequence[BNLayer]) 
     marked |= _with_unknown_slots(checkpoint.variables, layers)
     near = {layer.name for layer in layers if layer.name not in marked and _is_near_start(layer)}
     # An optimizer that writes statistics writes those of most layers: all are among its variables.
-    if len(near) * 2 > len(layers) and not _stores_slots(checkpoint.variables):
+    if len(near) * 2 > len(layers) and not stores_slots(checkpoint.variables):
         marked |= near
     if not marked:
         return [*layers]
@@ -59,7 +59,7 @@ def _with_unknown_slots(variables: Mapping[str, Variable], layers: Iterable[BNLa
     return {owners[owner] for owner, _, last in parts if owner in owners and last not in known}
 
 
-def _stores_slots(variables: Mapping[str, Variable]) -> bool:
+def stores_slots(variables: Mapping[str, Variable]) -> bool:
     """Return whether any variable is an optimizer's slot of another one."""
     parts = (name.rpartition("/") for name in variables)
     return any(last not in _NO_SLOTS and owner in variables for owner, _, last in parts)
@@ -79,6 +79,6 @@ def _is_near_start(layer: BNLayer) -> bool:
 
 
 def _is_near(mean: Values, variance: Values, start: float) -> bool:
-    near_mean = max(-mean.minimum, mean.maximum) <= _NEAR_MEAN * start**0.5
-    near_variance = start / _NEAR_VARIANCE <= variance.minimum <= variance.maximum
-    return near_mean and near_variance and variance.maximum <= start * _NEAR_VARIANCE
+    near_mean = max(-mean.minimum, mean.maximum) <= NEAR_MEAN * start**0.5
+    near_variance = start / NEAR_VARIANCE <= variance.minimum <= variance.maximum
+    return near_mean and near_variance and variance.maximum <= start * NEAR_VARIANCE

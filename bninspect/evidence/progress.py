@@ -60,15 +60,37 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     object's `step` (Sonnet's optimizers, tf.train.Checkpoint(step=…)); the largest, if there are
     several. Raises a `ReadProblem` if it is stored and cannot be read.
     """
+    for variables in _step_candidates(checkpoint):
+        if counts := _counts(variables):
+            return max(counts)
+    return None
+
+
+def lone_step(checkpoint: Checkpoint) -> tuple[Variable, ...] | None:
+    """Return the integer that tells the step whatever its value, unless negative; () without any.
+
+    None if `read_step` may have to choose between several variables by their values.
+    """
+    for variables in _step_candidates(checkpoint):
+        if len(variables) > 1:
+            return None
+        if variables:
+            (step,) = variables
+            is_integer = step.shape == () and step.dtype in ("int32", "int64")
+            return (step,) if is_integer and not step.unwritten else None
+    return ()
+
+
+def _step_candidates(checkpoint: Checkpoint) -> Iterator[list[Variable]]:
+    """Yield the variables that may be the step, those of the surest names first."""
     names = _named_steps(checkpoint)
     depth = min((name.count("/") for name in names.values()), default=0)
-    steps = _counts(
+    yield [
         checkpoint.variables[stored] for stored, name in names.items() if name.count("/") == depth
-    )
-    steps = steps or _counts(_outermost(checkpoint, _matching(checkpoint, "iter", _ITERATIONS)))
-    if not steps and checkpoint.named_by == "object":
-        steps = _counts(_matching(checkpoint, "step", _OBJECT_STEP))
-    return max(steps, default=None)
+    ]
+    yield _outermost(checkpoint, _matching(checkpoint, "iter", _ITERATIONS))
+    if checkpoint.named_by == "object":
+        yield [*_matching(checkpoint, "step", _OBJECT_STEP)]
 
 
 def _named_steps(checkpoint: Checkpoint) -> dict[str, str]:

@@ -87,6 +87,7 @@ class Rule(NamedTuple):
     `members` are the roles that a finding may be about; `concerns` selects those for a layer.
     `needs_earlier` marks a rule that compares with an earlier checkpoint of the training and finds
     nothing without one. `live` marks a rule that also judges a model while it trains.
+    `passes_plain` marks one that finds nothing in layers that `runs.plain_values` accepts.
     """
 
     code: str
@@ -99,6 +100,7 @@ class Rule(NamedTuple):
     concerns: Callable[[BNLayer, Role], bool] = every_role
     needs_earlier: bool = False
     live: bool = False
+    passes_plain: bool = False
 
     def members_of(self, layer: BNLayer) -> tuple[Role, ...]:
         """Return the roles of `layer` that a finding is about; `members` if none is selected."""

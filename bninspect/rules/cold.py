@@ -21,7 +21,7 @@ from bninspect.rules.channels import counted_by_dead_channels
 # The share of the initial value above which the averages count as cold.
 COLD_SHARE = 0.05
 # The highest momentum in use (0.9997 in slim's inception, 0.9999 here and there).
-_HIGHEST_MOMENTUM = 0.9999
+HIGHEST_MOMENTUM = 0.9999
 
 
 class _Updates(NamedTuple):
@@ -147,7 +147,7 @@ def _may_be_cold(updates: int, context: RuleContext) -> bool:
     """Return whether the values leave it possible that averages are cold."""
     if context.least_share is None or not context.least_share > COLD_SHARE:
         return False
-    return _HIGHEST_MOMENTUM**updates > COLD_SHARE
+    return HIGHEST_MOMENTUM**updates > COLD_SHARE
 
 
 def _is_restarted(updates: _Updates, context: RuleContext) -> bool:
@@ -203,5 +203,6 @@ RULES: tuple[Rule, ...] = (
         check=statistics_cold,
         fix=_fix_cold,
         members=STATISTICS,
+        passes_plain=True,
     ),
 )

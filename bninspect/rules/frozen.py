@@ -179,5 +179,6 @@ RULES: tuple[Rule, ...] = (
         members=STATISTICS,
         needs_earlier=True,
         live=True,
+        passes_plain=True,
     ),
 )

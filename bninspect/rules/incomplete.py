@@ -115,6 +115,7 @@ RULES: tuple[Rule, ...] = (
         check=statistics_missing,
         fix=_fix_saver,
         members=STATISTICS,
+        passes_plain=True,
     ),
     Rule(
         code="BN202",
@@ -125,6 +126,7 @@ RULES: tuple[Rule, ...] = (
         fix=_fix_half,
         members=STATISTICS,
         concerns=_is_missing,
+        passes_plain=True,
     ),
     Rule(
         code="BN203",
@@ -134,6 +136,7 @@ RULES: tuple[Rule, ...] = (
         check=shape_mismatch,
         fix=_fix_shapes,
         concerns=_is_stored,
+        passes_plain=True,
     ),
     Rule(
         code="BN204",
@@ -143,5 +146,6 @@ RULES: tuple[Rule, ...] = (
         check=statistics_not_written,
         fix=_fix_unwritten,
         concerns=_is_unwritten,
+        passes_plain=True,
     ),
 )

@@ -253,6 +253,7 @@ NOT_FINITE = Rule(
     fix=_fix_not_finite,
     concerns=_is_not_finite,
     live=True,
+    passes_plain=True,
 )
 NEGATIVE_VARIANCE = Rule(
     code="BN302",
@@ -263,6 +264,7 @@ NEGATIVE_VARIANCE = Rule(
     fix=_fix_negative,
     members=("moving_variance",),
     live=True,
+    passes_plain=True,
 )
 RULES: tuple[Rule, ...] = (
     NOT_FINITE,
@@ -275,6 +277,7 @@ RULES: tuple[Rule, ...] = (
         check=dead,
         fix=_fix_dead,
         members=STATISTICS,
+        passes_plain=True,
     ),
     Rule(
         code="BN304",
@@ -285,6 +288,7 @@ RULES: tuple[Rule, ...] = (
         fix=_fix_exploding,
         members=("moving_variance",),
         live=True,
+        passes_plain=True,
     ),
     Rule(
         code="BN305",
@@ -295,5 +299,6 @@ RULES: tuple[Rule, ...] = (
         fix=_fix_half,
         members=STATISTICS,
         live=True,
+        passes_plain=True,
     ),
 )

@@ -117,5 +117,6 @@ RULES: tuple[Rule, ...] = (
         check=batches_of_one_value,
         fix=_fix_one_value,
         members=("moving_variance",),
+        passes_plain=True,
     ),
 )

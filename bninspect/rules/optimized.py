@@ -113,5 +113,6 @@ RULES: tuple[Rule, ...] = (
         check=statistics_optimized,
         fix=_fix_optimized,
         members=STATISTICS,
+        passes_plain=True,
     ),
 )

@@ -57,5 +57,6 @@ RULES: tuple[Rule, ...] = (
         fix=_fix,
         members=STATISTICS,
         concerns=_concerns,
+        passes_plain=True,
     ),
 )

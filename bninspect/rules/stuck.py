@@ -367,6 +367,7 @@ RULES: tuple[Rule, ...] = (
         fix=_fix_updates,
         members=STATISTICS,
         live=True,
+        passes_plain=True,
     ),
     Rule(
         code="BN102",
@@ -377,6 +378,7 @@ RULES: tuple[Rule, ...] = (
         fix=_fix_updates,
         members=("moving_mean",),
         live=True,
+        passes_plain=True,
     ),
     Rule(
         code="BN103",
@@ -387,5 +389,6 @@ RULES: tuple[Rule, ...] = (
         fix=_fix_variance,
         members=("moving_variance",),
         live=True,
+        passes_plain=True,
     ),
 )

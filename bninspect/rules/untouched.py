@@ -135,6 +135,7 @@ RULES: tuple[Rule, ...] = (
         check=channels_never_updated,
         fix=_fix_channels,
         members=STATISTICS,
+        passes_plain=True,
     ),
     Rule(
         code="BN105",
@@ -144,5 +145,6 @@ RULES: tuple[Rule, ...] = (
         check=layer_untouched,
         fix=_fix_untouched,
         concerns=_is_stored,
+        passes_plain=True,
     ),
 )

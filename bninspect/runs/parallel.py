@@ -135,7 +135,10 @@ def _examine_portion(settings: _Settings, portion: Portion) -> Iterator[Checkpoi
     config, codes = settings.config, settings.codes
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     since = _begin_run(config, settings.run)
-    for report in examine_sequentially(portion, config, rules, since):
+    reports = examine_sequentially(
+        portion, config, rules, since, needs_layers=settings.needs_layers
+    )
+    for report in reports:
         keeps_layers = settings.needs_layers or _needs_names(report, config)
         yield _portable(report) if keeps_layers else report.without_layers()
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from bninspect.runs.resume import Results
     from bninspect.verdicts.triage import Triage
 
+# So many checkpoints are examined one by one: what they have in common is learned from two.
+_FEW = 2
+
 
 def check_paths(
     paths: Iterable[PathName],
@@ -237,4 +240,7 @@ def _examine(
         from bninspect.runs.parallel import examine_in_parallel
 
         return examine_in_parallel(locations, config, rules, needs_layers=needs_layers)
-    return examine_sequentially(locations, config, rules, read_since(config))
+    is_short = len(locations) <= _FEW
+    return examine_sequentially(
+        locations, config, rules, read_since(config), needs_layers=needs_layers or is_short
+    )

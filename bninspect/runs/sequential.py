@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bninspect.config.model import Config
 from bninspect.errors import NotFound
@@ -12,7 +13,11 @@ from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.opening import find_checkpoints
 from bninspect.runs.one_checkpoint import examine
+from bninspect.storage import run_scope
 from bninspect.storage.urls import strip_credentials
+
+if TYPE_CHECKING:
+    from bninspect.runs.known_layouts import KnownLayouts
 
 # None if layers are only listed, for which their values need not be readable.
 Rules = tuple[Rule, ...] | None
@@ -23,14 +28,19 @@ def examine_sequentially(
     config: Config,
     rules: Rules,
     since: CheckpointReport | None,
+    *,
+    needs_layers: bool = True,
 ) -> Iterator[CheckpointReport]:
-    """Yield the report of each checkpoint, compared with `since`.
+    """Yield the report of each checkpoint, compared with `since`; it may lack unneeded layers.
 
     If the run follows trainings, `locations` must be in their order: each checkpoint is then
     compared with the previous one of its training, unless there is a `since`.
     """
     follows = compares_with_previous(config, rules)
     since = since if needs_earlier(rules) else None
+    layouts = None
+    if not (needs_layers or follows or since is not None):
+        layouts = _layouts(config, rules)
     latest: dict[Training, CheckpointReport] = {}
     for item in locations:
         previous = latest.get(item.training) if follows and item.training else None
@@ -39,10 +49,23 @@ def examine_sequentially(
             from bninspect.locate.fingerprint import fingerprint_of
 
             state = fingerprint_of(item)
-        report = replace(examine(item, config, rules, since=since, previous=previous), state=state)
+        report = None if layouts is None else layouts.report(item, config)
+        if report is None:
+            report = examine(item, config, rules, since=since, previous=previous)
+            if layouts is not None and report.error is None:
+                layouts.learn(item, config)
+        if state is not None:
+            report = replace(report, state=state)
         if follows and item.training and not report.error:
             latest[item.training] = report
         yield report
+
+
+def _layouts(config: Config, rules: Rules) -> KnownLayouts | None:
+    """Return the layouts that this run knows; None if it may not judge by them."""
+    from bninspect.runs.known_layouts import KnownLayouts, takes_layouts
+
+    return run_scope.of_run(KnownLayouts) if takes_layouts(config, rules) else None
 
 
 def compares_with_previous(config: Config, rules: Rules) -> bool:

@@ -92,21 +92,18 @@ class StoredValue(NamedTuple):
     block: tuple[int, int]
 
 
-def find_values(source: Source, keys: Container[bytes]) -> dict[bytes, StoredValue]:
-    """Return where the values of some keys lie in the file of a table.
+def find_values(source: Source, keys: Container[bytes] | None = None) -> dict[bytes, StoredValue]:
+    """Return where the values of some keys lie in the file of a table, or those of all.
 
     Raises `Unsupported` if one of their blocks is compressed, and as `read_table` does. TensorFlow
     writes indexes without compression (BundleWriter of tensor_bundle.cc).
     """
     values: dict[bytes, StoredValue] = {}
-    for handle in _parse_block(
-        source, _read_footer(source), _MAX_KEY_GROWTH * source.size
-    ).values():
-        offset, size = _parse_handle(source, handle)
+    for offset, size in block_handles(source)[:-1]:
         block = _read_block(source, (offset, size))
         is_plain = source.read(offset + size, 1, "a block's trailer")[0] == _UNCOMPRESSED
         for key, start, length in _value_offsets(block):
-            if key not in keys or key in values:
+            if (keys is not None and key not in keys) or key in values:
                 continue
             if not is_plain:
                 raise Unsupported(
@@ -116,6 +113,16 @@ def find_values(source: Source, keys: Container[bytes]) -> dict[bytes, StoredVal
                 )
             values[key] = StoredValue(offset + start, length, (offset, size))
     return values
+
+
+def block_handles(source: Source) -> list[tuple[int, int]]:
+    """Return offset and size of each block of a table, the index block last.
+
+    Raises as `read_table` does.
+    """
+    index = _read_footer(source)
+    handles = _parse_block(source, index, _MAX_KEY_GROWTH * source.size).values()
+    return [*(_parse_handle(source, handle) for handle in handles), index]
 
 
 def reseal_block(block: bytes) -> bytes:

@@ -1,0 +1,213 @@
+"""The layout of V2 checkpoints: what an index says, but for its checksums.
+
+The checkpoints that one program saves of one architecture have the same names, shapes and types,
+and their values lie at the same offsets: their indexes differ in checksums alone. No entry of such
+a checkpoint needs to be parsed, and the bytes of many variables come in one read. Every checksum
+that an ordinary reader verifies is verified here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+
+from bninspect.errors import Unsupported
+from bninspect.formats.tensorflow.bundle_messages import (
+    BundleEntry,
+    MessageError,
+    parse_entry,
+    parse_header,
+)
+from bninspect.formats.tensorflow.dtypes import corrupt
+from bninspect.formats.tensorflow.sstable import block_handles, find_values, masked_crc32c
+from bninspect.storage.source import Source
+
+_HEADER_KEY = b""
+_LARGEST_INDEX = 1 << 24  # bytes
+_LARGEST_CONSTANT = 1 << 22  # bytes of an object graph
+# Variables as near to each other come in one read: a page costs no more than a system call.
+_LARGEST_GAP = 4096  # bytes
+_CHECKSUM = np.arange(4)
+_MASK_DELTA = np.uint32(0xA282EAD8)  # of crc32c::Mask in tensorflow/core/lib/hash/crc32c.h
+
+
+class BundleLayout:
+    """The layout of one checkpoint, by which the values of others are read."""
+
+    def __init__(
+        self, index: _Index, variables: Sequence[_Stored], constants: Mapping[_Stored, bytes]
+    ) -> None:
+        """Prepare to read `variables`; see `learn_layout`."""
+        self._blocks = index.blocks
+        self._mask = np.full(len(index.data), 0xFF, np.uint8)
+        self._mask[index.checksums(without=constants)] = 0
+        self._fixed = np.frombuffer(index.data, np.uint8) & self._mask
+        self._shard_count = index.shard_count
+        self._spans, starts = _spans([*variables, *constants])
+        self._parts = [(starts[one], starts[one] + one.size) for one in variables]
+        self._constants = [
+            (starts[one], starts[one] + one.size, data) for one, data in constants.items()
+        ]
+        self._checksums = _four_bytes_at(one.checksum for one in variables)
+
+    def matches(self, index: bytes) -> bool:
+        """Return whether an index is the same but for checksums."""
+        if len(index) != self._mask.size:
+            return False
+        return bool(np.array_equal(np.frombuffer(index, np.uint8) & self._mask, self._fixed))
+
+    def read(self, prefix: str, index: bytes) -> bytes | None:
+        """Return the values of the variables that the layout was learned for, one after the other.
+
+        `index` are the bytes of the index of `prefix`, which this layout matches. Returns None if a
+        constant differs. Raises a `ReadProblem` if a shard is missing or too short, or if a
+        checksum is wrong.
+        """
+        for offset, size in self._blocks:
+            end = offset + size + 1  # the type of compression is covered, too
+            if masked_crc32c(index[offset:end]) != int.from_bytes(index[end : end + 4], "little"):
+                raise corrupt(prefix, "a block of its index fails its checksum")
+        data = self._read_spans(prefix)
+        if any(data[start:end] != constant for start, end, constant in self._constants):
+            return None
+        parts = [data[start:end] for start, end in self._parts]
+        crc = np.array([crc32c(part) for part in parts], np.uint32)
+        masked = ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + _MASK_DELTA
+        stored = np.frombuffer(index, np.uint8)[self._checksums]
+        if masked.astype("<u4").tobytes() != stored.tobytes():
+            raise corrupt(prefix, "a variable fails its checksum")
+        return b"".join(parts)
+
+    def _read_spans(self, prefix: str) -> bytes:
+        parts = []
+        with ExitStack() as opened:
+            shards: dict[int, Source] = {}
+            for number, offset, size in self._spans:
+                if number not in shards:
+                    path = _shard_path(prefix, number, self._shard_count)
+                    shards[number] = opened.enter_context(Source(path))
+                parts.append(shards[number].read(offset, size, "a variable"))
+        return b"".join(parts)
+
+
+# Shard, offset and size of bytes that are read at once.
+_Span = tuple[int, int, int]
+
+
+class _Stored(NamedTuple):
+    """Shard, offset and size of a variable's bytes, and the offset of its checksum in the index."""
+
+    shard: int
+    offset: int
+    size: int
+    checksum: int
+
+
+class _Index(NamedTuple):
+    """A parsed index: its bytes, its blocks, and its entries with their offsets by key."""
+
+    data: bytes
+    blocks: list[tuple[int, int]]
+    entries: dict[bytes, tuple[BundleEntry, int]]
+    shard_count: int
+
+    def stored(self, name: str) -> _Stored | None:
+        """Return where a variable lies; None if its bytes are not one piece with a checksum."""
+        entry, at = self.entries[name.encode("utf-8", "surrogateescape")]
+        if entry.slices or entry.crc32c_at is None or not entry.size:
+            return None
+        return _Stored(entry.shard_id, entry.offset, entry.size, at + entry.crc32c_at)
+
+    def checksums(self, without: Iterable[_Stored]) -> NDArray[np.intp]:
+        """Return the offsets of the bytes of all checksums but those `without`."""
+        apart = {one.checksum for one in without}
+        of_entries = (
+            at + entry.crc32c_at
+            for entry, at in self.entries.values()
+            if entry.crc32c_at is not None and at + entry.crc32c_at not in apart
+        )
+        of_blocks = (offset + size + 1 for offset, size in self.blocks)
+        return _four_bytes_at([*of_blocks, *of_entries])
+
+
+def learn_layout(
+    prefix: str, names: Iterable[str], constants: Iterable[str] = ()
+) -> BundleLayout | None:
+    """Return the layout of a checkpoint that an ordinary reader has read without a problem.
+
+    `names` are the variables whose values its `read` returns. The bytes of `constants` must be the
+    same in each checkpoint of this layout. None if there is no such layout: of a big-endian
+    checkpoint, a compressed index, a partitioned variable. Raises a `ReadProblem`.
+    """
+    index = _parse_index(prefix)
+    if index is None:
+        return None
+    variables = [index.stored(name) for name in names]
+    fixed = [index.stored(name) for name in constants]
+    if None in variables or None in fixed:
+        return None
+    contents = {}
+    for stored in filter(None, fixed):
+        if stored.size > _LARGEST_CONSTANT:
+            return None
+        with Source(_shard_path(prefix, stored.shard, index.shard_count)) as shard:
+            contents[stored] = shard.read(stored.offset, stored.size, "the object graph")
+    return BundleLayout(index, list(filter(None, variables)), contents)
+
+
+def read_index(prefix: str) -> bytes:
+    """Return the bytes of an index; raises a `ReadProblem`."""
+    with Source(prefix + ".index") as source:
+        return source.read(0, source.size, "the index")
+
+
+def _parse_index(prefix: str) -> _Index | None:
+    """Return the index of a checkpoint; None if its values are big-endian or it is compressed."""
+    with Source(prefix + ".index") as source:
+        if source.size > _LARGEST_INDEX:
+            return None
+        data = source.read(0, source.size, "the index")
+        try:
+            values = find_values(source)
+        except Unsupported:
+            return None
+        blocks = block_handles(source)
+    encoded = {
+        key: (data[value.offset : value.offset + value.size], value.offset)
+        for key, value in values.items()
+    }
+    try:
+        header = parse_header(encoded.pop(_HEADER_KEY)[0])
+        entries = {key: (parse_entry(message), at) for key, (message, at) in encoded.items()}
+    except (KeyError, MessageError):
+        return None
+    return None if header.endianness else _Index(data, blocks, entries, header.num_shards)
+
+
+def _spans(variables: Iterable[_Stored]) -> tuple[list[_Span], dict[_Stored, int]]:
+    """Return the bytes to read at once, and where each variable begins in all of them joined."""
+    spans: list[_Span] = []
+    starts: dict[_Stored, int] = {}
+    before = 0
+    for one in sorted(variables):
+        shard, offset, size = spans[-1] if spans else (-1, 0, 0)
+        if one.shard == shard and one.offset <= offset + size + _LARGEST_GAP:
+            spans[-1] = (shard, offset, max(size, one.offset + one.size - offset))
+        else:
+            before += size
+            spans.append((one.shard, one.offset, one.size))
+        starts[one] = before + one.offset - spans[-1][1]
+    return spans, starts
+
+
+def _shard_path(prefix: str, number: int, count: int) -> str:
+    return f"{prefix}.data-{number:05d}-of-{count:05d}"
+
+
+def _four_bytes_at(offsets: Iterable[int]) -> NDArray[np.intp]:
+    return (np.array([*offsets], np.intp)[:, None] + _CHECKSUM).ravel()

@@ -1,0 +1,195 @@
+"""Reports of checkpoints that are laid out as one before them, and plainly healthy.
+
+Thousands of checkpoints of a few architectures are what a fleet or a long training has. Their names
+are searched for BN layers once for each layout; of the others only the values are read, and judged
+all at once. Where anything is not plain, and for every problem, there is no report from here: the
+checkpoint is then examined in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from bninspect.batchnorm.find_layers import search_layers
+from bninspect.config.model import Config
+from bninspect.errors import BninspectError, ReadProblem
+from bninspect.evidence.progress import lone_step
+from bninspect.formats.opening import open_target
+from bninspect.formats.tensorflow.v2_layout import BundleLayout, learn_layout, read_index
+from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.report import CheckpointReport
+from bninspect.model.rule import Rule
+from bninspect.model.target import CheckpointLocation
+from bninspect.runs.plain_values import PlainValues, plain_values
+from bninspect.storage import filesystem
+from bninspect.storage.urls import is_url
+
+_MOST_LAYOUTS = 64
+_MOST_SIZES = 4096
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+
+class _Architecture(NamedTuple):
+    """What all checkpoints of a layout have in common; `step_size` is in bytes, 0 without one."""
+
+    layout: BundleLayout
+    plain: PlainValues
+    format: str
+    layer_count: int
+    variable_count: int
+    step_size: int
+
+
+class KnownLayouts:
+    """The layouts of a run, by the size of the index; the least recently used are dropped.
+
+    A layout is learned from the second checkpoint whose index has a size, so that checkpoints that
+    have nothing in common cost no more than before.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._known: OrderedDict[int, list[_Architecture]] = OrderedDict()
+
+    def report(self, location: CheckpointLocation, config: Config) -> CheckpointReport | None:
+        """Return the report, without its layers, of a checkpoint in which all is plainly healthy.
+
+        None where that is not known.
+        """
+        prefix = _prefix_of(location)
+        if prefix is None:
+            return None
+        try:
+            with filesystem.unchanged(prefix):
+                return self._report(location, prefix, config)
+        except ReadProblem:
+            return None  # the ordinary way says what is wrong
+
+    def _report(
+        self, location: CheckpointLocation, prefix: str, config: Config
+    ) -> CheckpointReport | None:
+        size = _index_size(prefix)
+        if size not in self._known:
+            return None
+        index = read_index(prefix)
+        for known in self._known[size]:
+            if known.layout.matches(index):
+                self._known.move_to_end(size)
+                return _report_of(known, location, prefix, index, config)
+        return None
+
+    def learn(self, location: CheckpointLocation, config: Config) -> None:
+        """Learn the layout of a checkpoint that was examined in the ordinary way."""
+        prefix = _prefix_of(location)
+        if prefix is None:
+            return
+        size = _index_size(prefix)
+        if size not in self._seen:
+            if len(self._seen) < _MOST_SIZES:
+                self._seen.add(size)
+            return
+        try:
+            architecture = _learn(location, prefix, config)
+        except BninspectError:
+            return
+        if architecture is not None:
+            self._known.setdefault(size, []).append(architecture)
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        while sum(map(len, self._known.values())) > _MOST_LAYOUTS:
+            _, layouts = next(iter(self._known.items()))
+            layouts.pop(0)
+            if not layouts:
+                self._known.popitem(last=False)
+
+
+def takes_layouts(config: Config, rules: tuple[Rule, ...] | None) -> bool:
+    """Return whether the checkpoints of a run may be judged by their layout.
+
+    They are read with our own reader, and each rule passes what is plain.
+    """
+    return config.engine == "native" and bool(rules) and all(r.passes_plain for r in rules or ())
+
+
+def _prefix_of(location: CheckpointLocation) -> str | None:
+    """Return the prefix of a local V2 checkpoint of which there is nothing to note."""
+    target = location.target
+    if target is None or target.kind != "tensor-bundle" or target.notes or is_url(target.path):
+        return None
+    return target.path
+
+
+def _index_size(prefix: str) -> int:
+    try:
+        return os.path.getsize(prefix + ".index")
+    except OSError:
+        return -1
+
+
+def _learn(location: CheckpointLocation, prefix: str, config: Config) -> _Architecture | None:
+    """Return what the checkpoints of this layout have in common; None if they are not told by it.
+
+    Raises a `BninspectError`.
+    """
+    if location.target is None:
+        return None
+    with open_target(location.path, location.target) as checkpoint:
+        return _learn_open(checkpoint, prefix, config)
+
+
+def _learn_open(checkpoint: Checkpoint, prefix: str, config: Config) -> _Architecture | None:
+    found = search_layers(checkpoint, config.patterns)
+    if found.may_lack_some or checkpoint.notes or checkpoint.unchecked or checkpoint.incomplete:
+        return None
+    if config.patterns:  # notes say which of them match nothing
+        return None
+    plain, step = plain_values(checkpoint, found.layers), lone_step(checkpoint)
+    if plain is None or step is None:
+        return None
+    if not step and any("beta1_power" in name for name in checkpoint.variables):
+        return None  # the step is told by the optimizer
+    names = [*plain.names, *(variable.name for variable in step)]
+    constants = [_OBJECT_GRAPH] if checkpoint.format == "tf-object" else []
+    layout = learn_layout(prefix, names, constants)
+    if layout is None:
+        return None
+    return _Architecture(
+        layout=layout,
+        plain=plain,
+        format=checkpoint.format,
+        layer_count=len(found.layers),
+        variable_count=len(checkpoint.variables),
+        step_size=sum(int(variable.dtype[-2:]) // 8 for variable in step),
+    )
+
+
+def _report_of(
+    known: _Architecture, location: CheckpointLocation, prefix: str, index: bytes, config: Config
+) -> CheckpointReport | None:
+    data = known.layout.read(prefix, index)
+    if data is None:
+        return None
+    end = len(data) - known.step_size
+    step = int.from_bytes(data[end:], "little", signed=True) if known.step_size else None
+    if step is not None and step < 0:
+        return None
+    values = np.frombuffer(data, np.dtype("<f4"), end // 4)
+    if not known.plain.accepts(
+        values, step, config.momentum, lambda: filesystem.exists(prefix + ".meta")
+    ):
+        return None
+    return CheckpointReport(
+        path=location.path,
+        resolved=prefix,
+        format=known.format,
+        step=step,
+        verified=True,
+        variable_count=known.variable_count,
+        layers_left_out=known.layer_count,
+        training=location.training,
+    )

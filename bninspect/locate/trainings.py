@@ -16,7 +16,10 @@ from dataclasses import replace
 from bninspect.model.filenames import SAVED_MODEL, without_numbers
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.storage import filesystem
+from bninspect.storage.run_scope import of_run
 from bninspect.storage.urls import is_url
+
+_MOST_PARENTS = 1024
 
 
 def identity(location: CheckpointLocation) -> str:
@@ -30,12 +33,30 @@ def identity(location: CheckpointLocation) -> str:
     if location.target.kind != "tensor-bundle":
         return filesystem.real_path(location.target.path)
     directory, name = os.path.split(location.target.path)
-    directory = filesystem.real_path(directory or ".")
+    directory = of_run(_RealDirectories).path_of(directory or ".")
     parent, base = os.path.split(directory)
     if name == base == "variables" and filesystem.exists(os.path.join(parent, SAVED_MODEL)):
         return parent
     # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
     return os.path.join(directory, name)
+
+
+class _RealDirectories:
+    """The real paths of directories; those of their parents, which few share, are kept."""
+
+    def __init__(self) -> None:
+        self._real: dict[str, str] = {}
+
+    def path_of(self, directory: str) -> str:
+        """Return `real_path` of a directory."""
+        parent, name = os.path.split(directory)
+        if is_url(directory) or name in {"", ".", ".."} or os.path.islink(directory):
+            return filesystem.real_path(directory)
+        if parent not in self._real:
+            if len(self._real) == _MOST_PARENTS:
+                self._real.clear()
+            self._real[parent] = filesystem.real_path(parent)
+        return os.path.join(self._real[parent], name)
 
 
 def with_trainings(locations: Iterable[CheckpointLocation]) -> list[CheckpointLocation]:

@@ -173,6 +173,8 @@ class CheckpointReport:
 
     def without_layers(self) -> CheckpointReport:
         """Return the report without its layers, to save memory when they have been written."""
+        if self.layers_left_out and self.line is None:
+            return self
         names = self.names[:_NAMES_KEPT]
         count = self.layer_count
         light = replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)

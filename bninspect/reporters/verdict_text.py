@@ -66,8 +66,13 @@ def verdict_on_all(report: Report) -> tuple[str, str]:
 def _outcomes(report: Report, *, codes: bool = False) -> str:
     """Return the number of checkpoints with each outcome; with `codes`, by which rules."""
     parts = []
+    states = [status(item) for item in report.checkpoints]
     for state, word in OUTCOMES.items():
-        items = [item for item in report.checkpoints if status(item) == state]
+        items = [
+            item
+            for item, its_state in zip(report.checkpoints, states, strict=True)
+            if its_state == state
+        ]
         alone = [item for item in items if state == "NONE" and item.none_compared]
         if len(items) > len(alone):
             rules = _rules_of(state, items) if codes else ""

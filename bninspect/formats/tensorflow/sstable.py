@@ -16,9 +16,10 @@ find them: seen with tf.train.load_checkpoint of TensorFlow 2.21.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 from google_crc32c import value as crc32c
 
 from bninspect.errors import ReadProblem, UnknownFormat, Unsupported
@@ -37,13 +38,23 @@ _UNCOMPRESSED, _SNAPPY = 0, 1
 _MAX_KEY_GROWTH = 100
 _MAX_SNAPPY_GROWTH = 32
 
+_MASK_DELTA = 0xA282EAD8  # kMaskDelta of tensorflow/core/lib/hash/crc32c.h
+
 Entries = dict[bytes, bytes]
 
 
 def masked_crc32c(data: bytes) -> int:
     """Return the CRC32C of `data`, rotated and offset as TensorFlow does (lib/hash/crc32c.h)."""
     crc: int = crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def masked_crc32c_of(parts: Iterable[bytes]) -> bytes:
+    """Return the `masked_crc32c` of each part, as little-endian numbers one after the other."""
+    crc = np.array([crc32c(part) for part in parts], np.uint32)
+    masked = ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(_MASK_DELTA)
+    little_endian: bytes = masked.astype("<u4").tobytes()
+    return little_endian
 
 
 def read_table(source: Source) -> Entries:

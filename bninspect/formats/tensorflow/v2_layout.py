@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
-from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from bninspect.errors import Unsupported
@@ -24,7 +23,12 @@ from bninspect.formats.tensorflow.bundle_messages import (
     parse_header,
 )
 from bninspect.formats.tensorflow.dtypes import corrupt
-from bninspect.formats.tensorflow.sstable import block_handles, find_values, masked_crc32c
+from bninspect.formats.tensorflow.sstable import (
+    block_handles,
+    find_values,
+    masked_crc32c,
+    masked_crc32c_of,
+)
 from bninspect.storage.source import Source
 
 _HEADER_KEY = b""
@@ -33,7 +37,6 @@ _LARGEST_CONSTANT = 1 << 22  # bytes of an object graph
 # Variables as near to each other come in one read: a page costs no more than a system call.
 _LARGEST_GAP = 4096  # bytes
 _CHECKSUM = np.arange(4)
-_MASK_DELTA = np.uint32(0xA282EAD8)  # of crc32c::Mask in tensorflow/core/lib/hash/crc32c.h
 
 
 class BundleLayout:
@@ -76,10 +79,8 @@ class BundleLayout:
         if any(data[start:end] != constant for start, end, constant in self._constants):
             return None
         parts = [data[start:end] for start, end in self._parts]
-        crc = np.array([crc32c(part) for part in parts], np.uint32)
-        masked = ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + _MASK_DELTA
         stored = np.frombuffer(index, np.uint8)[self._checksums]
-        if masked.astype("<u4").tobytes() != stored.tobytes():
+        if masked_crc32c_of(parts) != stored.tobytes():
             raise corrupt(prefix, "a variable fails its checksum")
         return b"".join(parts)
 

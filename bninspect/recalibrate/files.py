@@ -94,7 +94,8 @@ def _recalibrated(
     proof = refusals.proof_of_batch_mode(chosen, report.findings, evidence)
     if proof is None and options.labels is None and not options.force:
         refusals.require_proof(None, None, force=False)  # before any framework is imported
-    engine = open_engine(checkpoint, report.layers)
+    feeds = {feed.name: feed.constant for feed in parse_feeds(options.feeds)}
+    engine = open_engine(checkpoint, report.layers, feeds)
     samples = _samples(engine, options)
     kept = tuple(layer.name for layer in report.layers if layer not in chosen)
     result = replace(empty, kept=kept, notes=(*samples.notes, *_notes(chosen)))

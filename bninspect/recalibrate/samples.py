@@ -59,6 +59,15 @@ class Feed(NamedTuple):
     name: str
     value: str
 
+    @property
+    def constant(self) -> Array | None:
+        """The value as a number, true or false; None where it can only be a key."""
+        try:
+            value = ast.literal_eval(self.value.strip().capitalize())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+        return np.asarray(value) if isinstance(value, bool | int | float) else None
+
 
 def read_columns(path: str, needed: Sequence[str]) -> dict[str, Column]:
     """Return the arrays of a `.npz` or `.npy` file, or of a directory of them, by their keys.
@@ -264,14 +273,10 @@ def _no_key(option: str, key: str, columns: Mapping[str, Column]) -> str:
 
 def _constant(feed: Feed, spec: InputSpec | None, columns: Mapping[str, Column]) -> Array:
     """Return the value of `--feed NAME=VALUE`: True, False, or a number."""
-    try:
-        value = ast.literal_eval(feed.value.strip().capitalize())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = None
-    if not isinstance(value, bool | int | float):
+    array = feed.constant
+    if array is None:
         message = _no_key(f"--feed {feed.name}={feed.value}", feed.value, columns)
         raise UsageProblem(f"{message} A value is a number, true or false.")
-    array = np.asarray(value)
     return array if spec is None else array.astype(_numpy_dtype(spec.dtype, array.dtype))
 
 

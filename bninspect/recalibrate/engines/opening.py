@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from bninspect.errors import UsageProblem
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
-from bninspect.recalibrate.engines import Engine
+from bninspect.recalibrate.engines import Array, Engine
+
+# The names that the user feeds, each with its value if that is the same for all samples, else None.
+Feeds = Mapping[str, Array | None]
 
 # What to give instead of a file that holds no model to run.
 _INSTEAD = {
@@ -19,33 +22,41 @@ _INSTEAD = {
 }
 
 
-def _keras(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:
+def _keras(checkpoint: Checkpoint, layers: Sequence[BNLayer], _: Feeds) -> Engine:
     from bninspect.recalibrate.engines.keras_files import open_keras_model
 
     return open_keras_model(checkpoint, layers)
 
 
-def _saved_model(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:
+def _saved_model(checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds) -> Engine:
     from bninspect.recalibrate.engines.saved_model import open_saved_model
 
-    return open_saved_model(checkpoint, layers)
+    return open_saved_model(checkpoint, layers, feeds)
 
 
-_OPENERS: Mapping[str, Callable[[Checkpoint, Sequence[BNLayer]], Engine]] = {
+def _graph(checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds) -> Engine:
+    from bninspect.recalibrate.engines.graph.engine import GraphEngine
+
+    return GraphEngine(checkpoint, layers, feeds)
+
+
+_OPENERS: Mapping[str, Callable[[Checkpoint, Sequence[BNLayer], Feeds], Engine]] = {
+    "tf-v2": _graph,
     "keras-h5": _keras,
     "keras-zip": _keras,
     "saved-model": _saved_model,
 }
 
 
-def open_engine(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> Engine:
+def open_engine(checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds) -> Engine:
     """Return the engine that runs the model of an open checkpoint.
 
-    `layers` are those that `find_layers` finds in it. Raises `UsageProblem` if the file holds no
-    model to run, if the framework that runs it is missing, or if that cannot load it.
+    `layers` are those that `find_layers` finds in it, `feeds` the names that the user feeds.
+    Raises `UsageProblem` if the file holds no model to run, if the framework that runs it is
+    missing, or if that cannot load it, and `RecalibrationRefused` if it cannot run as at inference.
     """
     opener = _OPENERS.get(checkpoint.format)
     if opener is None:
         instead = _INSTEAD.get(checkpoint.format, "its format is not one that can be run")
         raise UsageProblem(f"{checkpoint.path} cannot be recalibrated: {instead}.")
-    return opener(checkpoint, layers)
+    return opener(checkpoint, layers, feeds)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.errors import UsageProblem
+from bninspect.errors import RecalibrationRefused, UsageProblem
 from bninspect.evidence.graph.operations import PLACEHOLDERS, VARIABLES
 from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.model.checkpoint import Checkpoint
@@ -38,7 +38,10 @@ from bninspect.recalibrate.moments import BatchMoments, merged
 
 # How far the moments may be from those that the graph computes, as a share.
 _AGREEMENT = 1e-3
-_SHAPES = "the shape of its input is not known, or not that of one statistic for each channel"
+_SHAPES = (
+    "has an input of unknown shape, or normalizes by other than one statistic for each channel"
+    " (virtual batches)"
+)
 
 
 class StoredGraph(NamedTuple):
@@ -56,8 +59,9 @@ class GraphEngine:
     """The network in the graph beside a checkpoint, or in `graph`, with its BN layers.
 
     `fed` are the names of tensors that samples will be fed to, with the value of those that stay
-    the same for all batches, else None. Raises `UsageProblem` for a graph that cannot be run as at
-    inference, and a `ReadProblem` if the graph or a variable cannot be read.
+    the same for all batches, else None. Raises `RecalibrationRefused` for a graph that cannot be
+    run as at inference, `UsageProblem` if TensorFlow cannot run it, and a `ReadProblem` if the
+    graph or a variable cannot be read.
     """
 
     def __init__(
@@ -84,15 +88,20 @@ class GraphEngine:
         self._prepare(nodes, found)
 
     def _refuse_layers(self) -> None:
-        """Raise `UsageProblem` if a layer of the network cannot be put on batch statistics.
+        """Raise `RecalibrationRefused` if a layer of the network cannot use batch statistics.
 
         The layers after it would have inputs that they have neither in training nor at inference.
         """
         for one in self._layers:
             if one.why_not is not None and one.why_not != NOT_IN_GRAPH:
-                raise UsageProblem(f"{self._path}: {one.layer.name}: {one.why_not}")
+                raise RecalibrationRefused(
+                    f"The layer {one.layer.name} {one.why_not}: its statistics cannot be"
+                    " re-estimated."
+                )
         if not any(one.sites for one in self._layers):
-            raise UsageProblem(f"{self._path}: the graph has none of the BN layers")
+            raise RecalibrationRefused(
+                f"The graph {self._path} normalizes by the statistics of none of the BN layers."
+            )
 
     def _resolved(self, layers: Sequence[BNLayer]) -> dict[str, Any]:
         """Return the nodes of the graph at inference, with its modes as constants."""
@@ -146,7 +155,7 @@ class GraphEngine:
         needed = [*outputs, *(one for site in self._sites for one in site.tensors)]
         self._session = GraphSession(nodes, needed, self._meta, self._path)
         self._specs = self._inputs.specs(self._session.nodes)
-        refuse_operations(nodes, self._session.nodes, self._path)
+        refuse_operations(nodes, self._session.nodes)
         self._refuse_other_sites(found.other_sites(sites))
         self._session.load(nodes, lambda name: self._read(found, nodes, name))
         self._is_checked = False
@@ -160,12 +169,12 @@ class GraphEngine:
         }
 
     def _refuse_other_sites(self, others: Iterable[str]) -> None:
-        """Raise `UsageProblem` if the network also normalizes by statistics of no stored layer."""
+        """Raise `RecalibrationRefused` for a BN layer of the network that is not stored."""
         used = [name for name in others if name in self._session.nodes]
         if used:
-            raise UsageProblem(
-                f"{self._path}: the network normalizes by the statistics of a batch at {used[0]},"
-                " which belongs to no BN layer of the checkpoint"
+            raise RecalibrationRefused(
+                f"The network normalizes by the statistics of a batch at {used[0]}, which belongs"
+                " to no BN layer of the checkpoint."
             )
 
     def _rewritten(
@@ -189,16 +198,16 @@ class GraphEngine:
         """Return the stored value of a variable of the graph."""
         stored = found.stored_name(name)
         if stored is None:
-            raise UsageProblem(
-                f"{self._path}: the network needs the variable {name}, which is not in the"
-                " checkpoint"
+            raise RecalibrationRefused(
+                f"The network of the graph needs the variable {name}, which the checkpoint does not"
+                " store."
             )
         value = self._checkpoint.variables[stored].read()
         shape = nodes[name].attr["shape"].shape
         if not shape.unknown_rank and tuple(one.size for one in shape.dim) != value.shape:
-            raise UsageProblem(
-                f"{self._path}: the variable {name} is a part of the stored {stored}; networks with"
-                " partitioned variables cannot be run"
+            raise RecalibrationRefused(
+                f"The variable {name} is a part of the stored {stored}: networks with partitioned"
+                " variables are not run."
             )
         return value
 
@@ -213,7 +222,7 @@ class GraphEngine:
         return sizes.pop() if len(sizes) == 1 else None
 
     def layers(self) -> Sequence[EngineLayer]:
-        """Return the BN layers, with the reason for each whose moments cannot be taken."""
+        """Return the BN layers of the network, whose moments can be taken."""
         return [
             EngineLayer(
                 one.layer.name,
@@ -221,23 +230,22 @@ class GraphEngine:
                 one.layer.variables["moving_variance"].name,
                 one.layer.usual_epsilon if one.layer.epsilon is None else one.layer.epsilon,
                 one.unbiased,
-                one.why_not,
             )
             for one in self._layers
+            if one.sites
         ]
 
     def batch_moments(self, batch: Batch) -> dict[str, BatchMoments]:
         """Return the moments of each layer's input, all layers on batch statistics.
 
         A layer that normalizes in several places has the moments of all its inputs together.
-        Raises `UsageProblem` if an input is missing, or if the moments are not those that the graph
-        computes by itself. So it does for other than `batch_size` samples, if the graph has one.
+        Raises `UsageProblem` if an input is missing or the batch has not `batch_size` samples, and
+        `RecalibrationRefused` if the graph computes other moments by itself.
         """
         size = self.batch_size
         if size is not None and _rows(batch) != size:
             raise UsageProblem(
-                f"{self._path}: the graph takes batches of exactly {size} samples: use --batch"
-                f" {size}"
+                f"The graph takes batches of exactly {size} samples: use --batch {size}."
             )
         fetched = [one for site in self._sites for one in (site.mean, site.variance, site.size)]
         checks = [] if self._is_checked else [one for site in self._sites for one in site.check]
@@ -254,7 +262,7 @@ class GraphEngine:
         return {layer: merged(some) for layer, some in parts.items()}
 
     def _check(self, moments: Sequence[BatchMoments], own: Sequence[NDArray[Any]]) -> None:
-        """Raise `UsageProblem` if the graph's own moments of a site are others."""
+        """Raise `RecalibrationRefused` if the graph's own moments of a site are others."""
         remaining = iter(own)
         for site, ours in zip(self._sites, moments, strict=True):
             if not site.check:
@@ -268,9 +276,10 @@ class GraphEngine:
                 same_numbers(mean, ours.mean, size, _AGREEMENT)
                 and same_numbers(variance, expected, size**2, _AGREEMENT)
             ):
-                raise UsageProblem(
-                    f"{self._path}: the moments of the input of {site.layer} are not those that the"
-                    " graph normalizes by (virtual batches, or a normalization of its own)"
+                raise RecalibrationRefused(
+                    f"The layer {site.layer} normalizes by other moments than those of its input"
+                    " (virtual batches, or a normalization of its own): its statistics cannot be"
+                    " re-estimated."
                 )
 
     def outputs(
@@ -321,8 +330,7 @@ class GraphEngine:
                 fed[Tensor(placeholder)] = np.asarray(value)
         if missing:
             raise UsageProblem(
-                f"{self._path}: the graph has to be fed {described(missing)}: give each by"
-                " --feed NAME=KEY or --feed NAME=VALUE"
+                f"Nothing is given for {described(missing)}: use --feed NAME=KEY or VALUE for each."
             )
         return fed
 
@@ -335,8 +343,8 @@ def _graph_beside(checkpoint: Checkpoint) -> StoredGraph:
     graphs = checkpoint.graphs()
     if not graphs:
         raise UsageProblem(
-            f"{checkpoint.path}: the graph (.meta) is not beside the checkpoint; copy it there, or"
-            " build the model in Python and use bninspect.keras.recalibrate"
+            f"{checkpoint.path} cannot be recalibrated: its graph is not beside it; copy the .meta"
+            " file of the training there."
         )
     meta_graph = import_framework("tensorflow").compat.v1.MetaGraphDef
     path = graphs[0].path

@@ -44,9 +44,7 @@ class GraphInputs:
         wanted = {tensor_of(name) for name in named}
         unknown = [str(one) for one in wanted if one.node not in nodes]
         if unknown:
-            raise UsageProblem(
-                f"the graph has no tensor {unknown[0]} to feed, or what is needed has not"
-            )
+            raise UsageProblem(f"--feed {unknown[0]}: the network of the graph has no such tensor.")
         for node in list(nodes.values()):
             for place, reference in enumerate(node.input):
                 tensor = tensor_of(reference)
@@ -78,7 +76,7 @@ def _declared(source: Any, output: int) -> tuple[int, Shape]:
     if not types:
         found = [source.attr[one].type for one in _OF_OTHERS if one in source.attr]
         if not found:
-            raise UsageProblem(f"{source.name} cannot be fed: its type is not known")
+            raise UsageProblem(f"--feed {source.name}: its type is not known, so it cannot be fed.")
         return found[0], None
     if types == "dtype":
         return source.attr[types].type, _shape(source.attr[shapes].shape)

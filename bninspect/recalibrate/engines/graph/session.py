@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.errors import UsageProblem
+from bninspect.errors import RecalibrationRefused, UsageProblem
 from bninspect.evidence.graph.operations import (
     BRANCHES,
     CALLS,
@@ -56,7 +56,7 @@ class GraphSession:
         lines = [line for line in str(error).splitlines() if not line.startswith(_HEADINGS)]
         reason = next((line.strip() for line in lines if line.strip()), type(error).__name__)
         return UsageProblem(
-            f"{self._path}: TensorFlow {self._tf.__version__} cannot {verb} the graph: {reason}"
+            f"{self._path}: TensorFlow {self._tf.__version__} cannot {verb} the graph: {reason}."
         )
 
     def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:
@@ -122,29 +122,35 @@ class GraphSession:
             self._session.close()
 
 
-def refuse_operations(nodes: Nodes, names: Sequence[str], path: str) -> None:
-    """Raise `UsageProblem` for nodes whose result is not that of inference alone.
+def refuse_operations(nodes: Nodes, names: Sequence[str]) -> None:
+    """Raise `RecalibrationRefused` for nodes whose result is not that of inference alone.
 
     Those are loops, random numbers, files, tables and whatever else has a state of its own.
     """
     for name in names:
-        operation = nodes[name].op
-        declared = operation_definition(operation)
-        if operation.startswith(_DRAWS):
-            fault = f"the network draws random numbers at {name}: feed it by --feed {name}=KEY"
-        elif operation in ENTERS or operation in LOOPS:
-            fault = f"the network has a loop at {name}, and in loops BN layers are not followed"
-        elif operation in SWITCHES or operation in BRANCHES:
-            fault = f"a branch at {name} depends on a value that is not known: feed its condition"
-        elif operation in CALLS:
-            fault = f"the function that {name} calls is not in the graph, or calls too many others"
-        elif declared is None:
-            fault = f"TensorFlow has no operation {operation}, which {name} is"
-        elif operation in _FILES or (declared.is_stateful and operation not in _STATES):
-            fault = f"{name} ({operation}) has a state or reads files: feed it by --feed {name}=KEY"
-        else:
-            continue
-        raise UsageProblem(f"{path}: {fault}")
+        fault = _fault(name, nodes[name].op)
+        if fault is not None:
+            raise RecalibrationRefused(f"The network {fault}.")
+
+
+def _fault(name: str, operation: str) -> str | None:
+    """Return what a node does that cannot be run, as a clause without subject; else None."""
+    feed = f"feed it by --feed {name}=KEY"
+    declared = operation_definition(operation)
+    fault = None
+    if operation.startswith(_DRAWS):
+        fault = f"draws random numbers at {name}: {feed}"
+    elif operation in ENTERS or operation in LOOPS:
+        fault = f"has a loop at {name}, which is not run"
+    elif operation in SWITCHES or operation in BRANCHES:
+        fault = f"has a branch at {name} whose condition is not known: {feed}"
+    elif operation in CALLS:
+        fault = f"calls a function at {name} that the graph does not have, or that calls too many"
+    elif declared is None:
+        fault = f"has {name}, whose operation {operation} TensorFlow does not know"
+    elif operation in _FILES or (declared.is_stateful and operation not in _STATES):
+        fault = f"has {name}, whose operation {operation} keeps a state or reads files: {feed}"
+    return fault
 
 
 def same_numbers(

@@ -17,14 +17,14 @@ from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
 from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, operand
 
-NOT_IN_GRAPH = "the graph beside it does not normalize by its statistics"
-_FUNCTION = "the graph computes it in a loop or a branch of a function"
+NOT_IN_GRAPH = "is not in the graph"
+_FUNCTION = "is in a loop of the graph, or in a branch of a function"
 _REPLICA = re.compile(r"/replica_\d+$")  # of MirroredStrategy, all with one value
-_PARTITIONED = "its statistics are partitioned variables"
+_PARTITIONED = "has partitioned statistics"
 _HELPERS = {
-    "renorm": "it uses batch renormalization",
-    "biased": "its averages are corrected for their start (zero-debias)",
-    "local_step": "its averages are corrected for their start (zero-debias)",
+    "renorm": "uses batch renormalization",
+    "biased": "keeps averages that are corrected for their start (zero-debias)",
+    "local_step": "keeps averages that are corrected for their start (zero-debias)",
 }
 
 
@@ -82,7 +82,7 @@ class GraphLayers:
             structures = find_bn_structures(self.dataflow, self.stored.saved)
         except TooComplexError as error:
             raise UsageProblem(
-                f"{path}: searching the graph for BN layers takes too long"
+                f"{path}: searching the graph for BN layers takes too long."
             ) from error
         self._structures: dict[str, Structure] = {}
         self._not_stored: list[Structure] = []

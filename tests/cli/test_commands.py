@@ -27,6 +27,7 @@ from bninspect.formats.tensorflow.sstable import read_table
 from bninspect.rules import RULES
 from bninspect.storage.source import Source
 from tests.conftest import CLEAN, EMPTY, FIXTURES, STUCK, Run, load_fixture, parsed
+from tests.support.processes import start_program
 from tests.support.table_writer import write_bundle, write_index
 
 COLD = load_fixture("tf1_layers_too_few_steps")
@@ -817,19 +818,14 @@ class TestOddStates:
 
 
 ENDLESS = """
-import signal
 import time
 import bninspect.runs.sequential
-from bninspect.__main__ import main
-
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
 
 def endlessly(*_, **__):
     print("reading", flush=True)
     time.sleep(600)
 
 bninspect.runs.sequential.examine = endlessly
-main()
 """
 
 
@@ -876,16 +872,12 @@ class TestStreams:
     @pytest.mark.processes
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
     def test_a_killed_run_leaves_no_file(self, number: int, tmp_path: Path) -> None:
-        call = ("check", str(CLEAN), "-o", str(tmp_path / "report.txt"))
-        process = subprocess.Popen(
-            [sys.executable, "-c", ENDLESS, *call],
-            cwd=FIXTURES.parent,
-            stdout=subprocess.PIPE,
-        )
+        process = start_program("check", CLEAN, "-o", tmp_path / "report.txt", before=ENDLESS)
         assert process.stdout is not None
-        assert process.stdout.readline() == b"reading\n"
+        assert process.stdout.readline() == "reading\n"
         process.send_signal(number)
-        assert process.wait() == -number
+        process.communicate()
+        assert process.returncode == -number
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.processes

@@ -23,6 +23,7 @@ import bninspect
 from bninspect.errors import BninspectError, Unsupported, UsageProblem
 from bninspect.recalibrate.writing import copies, require_writable, write_statistics
 from tests.conftest import FIXTURE_STEMS, FIXTURES, Fixture, load_fixture, unmeasured_environment
+from tests.support.processes import SIGNALS_AS_IN_A_TERMINAL
 from tests.support.table_writer import write_bundle
 
 STATISTICS = ("moving_mean", "moving_variance")
@@ -478,7 +479,7 @@ def test_the_index_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminated_program_leaves_nothing(number: int, tmp_path: Path) -> None:
-    script = f"""
+    script = f"""{SIGNALS_AS_IN_A_TERMINAL}
 import os, bninspect
 from pathlib import Path
 from bninspect.recalibrate.writing import copies, write_statistics

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,9 +16,10 @@ import pytest
 
 from bninspect.cli.formats import CHECK
 from bninspect.runs import dask as cluster_
-from tests.conftest import FIXTURES, ROOT, Run
+from tests.conftest import FIXTURES, Run
 from tests.runs.test_parallel import make_models
 from tests.support.clusters import Cluster, cluster
+from tests.support.processes import PATIENCE, start_program
 from tests.support.servers import Folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("dask")]
@@ -66,16 +65,6 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         started.worker()
         started.worker(threads=2)
         yield started
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bninspect", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 @pytest.mark.parametrize("format_", sorted(CHECK))
@@ -162,12 +151,12 @@ def test_a_worker_that_is_killed_loses_nothing(run: Run, models: Path, tmp_path:
         doomed = started.worker(SLOW)
         started.worker(SLOW)
         call = ("check", models, "--scheduler", started.address, "--format", "jsonl")
-        process = start(*call)
+        process = start_program(*call)
         assert process.stdout is not None
         first = process.stdout.readline()  # so both have their portions
         doomed.send_signal(signal.SIGKILL)
         rest = process.stdout.read()  # with what has been read ahead, which `communicate` loses
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
         assert doomed.wait() == -signal.SIGKILL
         assert process.returncode == 2
         assert err == ""
@@ -177,8 +166,8 @@ def test_a_worker_that_is_killed_loses_nothing(run: Run, models: Path, tmp_path:
 def test_a_checkpoint_that_kills_its_readers_is_named(models: Path, tmp_path: Path) -> None:
     with cluster(tmp_path / "cluster", allowed_failures=0) as started:
         started.worker(DEADLY)
-        process = start("check", models, "--scheduler", started.address, "-q")
-        out, err = process.communicate(timeout=120)
+        process = start_program("check", models, "--scheduler", started.address, "-q")
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert out == ""
     assert re.fullmatch(r"bninspect: --scheduler \S+: every worker died that .*model_0.*\n", err)
@@ -189,12 +178,12 @@ def test_an_interrupt_leaves_what_is_done(models: Path, tmp_path: Path) -> None:
         started.worker(SLOW)
         target = tmp_path / "results.jsonl"
         call = ("check", models, "--scheduler", started.address)
-        process = start(*call, "--format", f"jsonl={target}", "--format", "concise")
+        process = start_program(*call, "--format", f"jsonl={target}", "--format", "concise")
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.15)  # the others of its portion are written, too
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert err.endswith("bninspect: interrupted\n")
     assert "Traceback" not in err
@@ -207,11 +196,13 @@ def test_an_interrupt_leaves_what_is_done(models: Path, tmp_path: Path) -> None:
 def test_a_scheduler_that_is_gone_ends_the_run(models: Path, tmp_path: Path) -> None:
     with cluster(tmp_path / "cluster") as started:
         started.worker(SLOW)
-        process = start("check", models, "--scheduler", started.address, "--format", "jsonl")
+        process = start_program(
+            "check", models, "--scheduler", started.address, "--format", "jsonl"
+        )
         assert process.stdout is not None
         process.stdout.readline()
         started.scheduler.kill()
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert re.fullmatch(r"bninspect: --scheduler \S+: the scheduler is gone.*\n", err)
 

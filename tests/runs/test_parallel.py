@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,10 +24,12 @@ from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Run, load_fixture
 from tests.support.processes import (
     ENVIRONMENT,
+    PATIENCE,
     children,
     group_is_running,
     is_running,
-    program,
+    start_program,
+    wait_until,
 )
 from tests.support.table_writer import write_bundle
 
@@ -138,19 +139,10 @@ class TestProcesses:
     @pytest.mark.processes
     def test_one_that_is_killed_is_no_pass(self, long_run: Path) -> None:
         """The system ends a process that takes too much memory."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bninspect", "check", str(long_run), "--jobs", "2"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-        )
-        deadline = time.monotonic() + 20
-        while not (workers := children(process.pid)):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
+        process = start_program("check", long_run, "--jobs", "2")
+        workers = wait_until(lambda: children(process.pid), process)
         os.kill(workers[0], signal.SIGKILL)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2
         assert re.fullmatch(
             r"bninspect: The process that was reading \S+model.ckpt-\d+ was killed \(SIGKILL\),"
@@ -161,20 +153,13 @@ class TestProcesses:
     @pytest.mark.processes
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
     def test_end_with_the_one_that_started_them(self, long_run: Path, number: int) -> None:
-        process = subprocess.Popen(
-            [*program(), "check", str(long_run), "--jobs", "3"],
-            stdout=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-        )
-        deadline = time.monotonic() + 60
-        while len(workers := children(process.pid)) < 3:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
+        process = start_program("check", long_run, "--jobs", "3", stdout=subprocess.DEVNULL)
+        wait_until(lambda: len(children(process.pid)) >= 3, process)
+        workers = children(process.pid)
         process.send_signal(number)
-        assert process.wait() == -number
-        while any(is_running(pid) for pid in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == -number
+        wait_until(lambda: not any(is_running(pid) for pid in workers))
 
     @pytest.mark.processes
     def test_that_cannot_start_are_no_pass(
@@ -247,30 +232,22 @@ SLOW = """
 import sys
 import time
 import bninspect.runs.sequential
-from bninspect.__main__ import main
 
 examine = bninspect.runs.sequential.examine
 
 def slowly(item, *rest, **more):
     if "z_last" in item.path:
         print("asleep", file=sys.stderr, flush=True)
-        time.sleep(60)
+        time.sleep(600)
     return examine(item, *rest, **more)
 
 bninspect.runs.sequential.examine = slowly
-main()
 """
 
 
 def start_slow(*arguments: object) -> subprocess.Popen[str]:
-    """The program, with a last checkpoint that takes a minute; it says so before."""
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    """The program, with a last checkpoint that takes minutes; it says so before."""
+    return start_program(*arguments, before=SLOW)
 
 
 class TestInterrupt:
@@ -286,7 +263,7 @@ class TestInterrupt:
         assert process.stderr is not None
         assert process.stderr.readline() == "asleep\n"  # all others are done
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert "interrupted" in err
         assert "Traceback" not in err
@@ -328,24 +305,13 @@ class TestInterrupt:
     @pytest.mark.processes
     def test_ends_the_processes_too(self, long_run: Path) -> None:
         """All of a terminal's foreground processes get the signal."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bninspect", "check", str(long_run), "--jobs", "2"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 20
-        while not children(process.pid):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
+        process = start_program("check", long_run, "--jobs", "2", start_new_session=True)
+        wait_until(lambda: children(process.pid), process)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert err == "bninspect: interrupted\n"
-        while group_is_running(process.pid):
-            assert time.monotonic() < deadline
+        wait_until(lambda: not group_is_running(process.pid))
 
     def test_is_for_the_caller_in_python(
         self, monkeypatch: pytest.MonkeyPatch, models: Path

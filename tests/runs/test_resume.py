@@ -117,7 +117,7 @@ def test_a_run_that_was_killed_goes_on(run: Run, tmp_path: Path, examined: list[
     assert process.stderr is not None
     assert process.stderr.readline() == "asleep\n"
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate()
     done = results.read_bytes()
     assert done.count(b"\n") == 12
     results.write_bytes(done[:-100])  # the last line was cut off

@@ -29,7 +29,7 @@ from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
 from bninspect.runs.watch import DirectoryWatch, Pace
 from tests.conftest import FIXTURES, ROOT, Run, parsed
-from tests.support.processes import program
+from tests.support.processes import PATIENCE, start_program
 from tests.support.table_writer import write_bundle
 from tests.trainings.watched import SAVES
 
@@ -730,7 +730,7 @@ class TestEnd:
     def test_not_by_a_signal_that_is_ignored(self, tmp_path: Path) -> None:
         """As under nohup."""
         write_bundle(tmp_path / "a.ckpt", bn())
-        with watched(tmp_path, sighup="SIG_IGN") as process:
+        with watched(tmp_path, before="signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
             process.stdout.readline()
             process.send_signal(signal.SIGHUP)
             write_bundle(tmp_path / "b.ckpt", bn())
@@ -758,7 +758,7 @@ class TestEnd:
             process.stdout.readline()
             process.stdout.close()
             write_bundle(tmp_path / "b.ckpt", bn())
-            assert process.wait(timeout=20) == 141
+            assert process.wait(timeout=PATIENCE) == 141
             assert "Traceback" not in process.stderr.read()
 
 
@@ -840,15 +840,9 @@ def test_no_file_is_locked(run: Run, tmp_path: Path) -> None:
 class watched:  # noqa: N801 - reads as a verb
     """`bninspect watch` of a directory in a process of its own, which ends with the block."""
 
-    def __init__(self, directory: Path, *options: str, sighup: str = "SIG_DFL") -> None:
-        command = [*program(sighup), "watch", str(directory), "--format", "jsonl"]
-        self.process = subprocess.Popen(
-            [*command, "--interval", "0.2", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-        )
+    def __init__(self, directory: Path, *options: str, before: str = "") -> None:
+        call = ("watch", directory, "--format", "jsonl", "--interval", "0.2", *options)
+        self.process = start_program(*call, before=before)
 
     def __enter__(self) -> subprocess.Popen[str]:
         assert "watching" in self.process.stderr.readline()
@@ -864,7 +858,7 @@ class watched:  # noqa: N801 - reads as a verb
 
 def lines_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     """What a watch that ends has still to say."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err
     return [parsed(line) for line in out.splitlines()]
 

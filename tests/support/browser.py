@@ -29,7 +29,7 @@ _OPTIONS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 class Browser:

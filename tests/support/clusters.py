@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.support.processes import PATIENCE
 
 _LOADED = "from bninspect.runs import parallel"  # imported before the first work comes
 
@@ -65,7 +66,7 @@ class Cluster:
     def _found(self, what: str, words: str) -> str:
         """The line of the newest process's log that holds some words, when it is there."""
         log = self.folder / f"{what}-{len(self.processes) - 1}.log"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
                 if words in line:

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from tests.support.processes import PATIENCE
 from tests.support.tools import need_tool
 
 FOREVER = 10**9
@@ -583,7 +584,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = PATIENCE) -> None:
     """Return when somebody listens on a port."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -21,11 +21,13 @@ from bninspect.errors import Corrupt, ReadProblem
 from bninspect.formats.hdf5.file import Hdf5
 from bninspect.storage.source import Window
 from tests.conftest import FIXTURES, ROOT
+from tests.support.processes import PATIENCE
 
 MEMORY = 200 << 20  # bytes; a check of anything takes some 45 MiB
-SECONDS = 30
+SECONDS = 10  # of the processor's time
 CHECK = """
-import re, sys, bninspect
+import re, resource, sys, bninspect
+resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]),) * 2)
 for report in bninspect.check(sys.argv[1]).checkpoints:
     print(report.error)
 print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
@@ -39,11 +41,11 @@ with zipfile.ZipFile(FIXTURES / "keras3_zip_nested" / "model.keras") as archive:
 def assert_small(path, words):
     """Check a file in a process of its own: refused with these words, in little memory."""
     done = subprocess.run(
-        [sys.executable, "-c", CHECK, str(path)],
+        [sys.executable, "-c", CHECK, str(path), str(SECONDS)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

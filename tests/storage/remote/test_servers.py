@@ -273,7 +273,7 @@ def test_a_program(open_place: Callable[[str], Place], run: Run, name: str, jobs
     local = run("check", store.local, "--format", "json")
     command = [sys.executable, "-m", "bninspect", "check", store.url, "--jobs", jobs]
     there = subprocess.run(
-        [*command, "--format", "json"], capture_output=True, text=True, check=False, timeout=50
+        [*command, "--format", "json"], capture_output=True, text=True, check=False, timeout=SECONDS
     )
     assert there.returncode == local.exit_code, there.stderr
     assert json.loads(there.stdout) == json.loads(store.by_url(local))

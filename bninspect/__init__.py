@@ -7,10 +7,10 @@ is stored in a model is executed.
     >>> report = bninspect.check("model.ckpt-200")
     >>> assert report.ok, bninspect.explain(report)
 
-`check` judges, `list_layers` only lists, `compare` says what became of each layer from checkpoint
+`check` judges, `list_layers` only lists, `compare` shows the changes of each layer from checkpoint
 to checkpoint of a training; `open_checkpoint` and `find_layers` are the steps below them. None of
-them prints. What they return is frozen: a `Report` has a `CheckpointReport` for each checkpoint,
-that its `BNLayer`s with their `Values` and its `Finding`s; `explain` writes a report for a person.
+them prints. Their results are immutable: a `Report` has a `CheckpointReport` for each checkpoint,
+and that has `BNLayer`s with their `Values` and `Finding`s. `explain` returns a report as text.
 A notebook shows a `Report` or a `BNLayer` by `as_html`.
 `bninspect.keras` watches a training while it runs. Importing the package imports none of its parts
 until one is used.
@@ -86,9 +86,9 @@ if not TYPE_CHECKING:  # a type checker would take every name, misspelt ones too
 
 
 def _show_in_notebooks() -> None:
-    """Let a notebook display a `Report` or a `BNLayer` as `as_html` draws it.
+    """Attach `as_html` to `Report` and `BNLayer`, so that a notebook displays them.
 
-    The data types know no reporter. Whoever has one of them got it through this module.
+    The data types know no reporter; every user of them imports this module.
     """
     from bninspect.model.layer import BNLayer
     from bninspect.model.report import Report

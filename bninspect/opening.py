@@ -16,9 +16,9 @@ from bninspect.storage.urls import strip_credentials
 def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> Checkpoint:
     """Open the checkpoint that `path` names: a prefix, a file of it, a directory, a Keras file.
 
-    Only names are read now; values when a variable's `read` is called. Close the checkpoint, or
-    use it as a context manager. `engine` is what reads the files. Raises a `ReadProblem`, also for
-    a directory of several models: then one of them has to be named.
+    Only names are read now; values are read when a variable's `read` is called. Close the
+    checkpoint, or use it as a context manager. `engine` reads the files: `native` or `tensorflow`.
+    Raises a `ReadProblem`, also for a directory of several models: name one of them.
     """
     [path] = strip_credentials([os.fspath(path)])
     run_scope.begin_run()

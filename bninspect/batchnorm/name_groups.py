@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bninspect.batchnorm.families import FAMILIES, Group
 from bninspect.model.roles import STATISTICS, Role
 
-# Variables that belong to a layer besides its members: renorm (tf.layers, tf_keras, Keras 3.14+).
+# Variables of a layer that are not its members: renorm (tf.layers, tf_keras, Keras 3.14+).
 _RENORM = (
     "moving_stddev",
     "renorm_mean",
@@ -96,7 +96,7 @@ class _Unplaced(NamedTuple):
     helpers: list[tuple[str, str, str]]
     shadows: list[tuple[str, str]]
     moments: list[tuple[re.Match[str], str]]
-    others: list[str]
+    other_scopes: list[str]
 
 
 def group_names(names: Mapping[str, str], split: Mapping[str, tuple[str, Role]]) -> NameGroups:
@@ -115,7 +115,7 @@ def group_names(names: Mapping[str, str], split: Mapping[str, tuple[str, Role]])
             if leaf not in _WEIGHTS:
                 groups.unknown.append((scope, stored))
     groups.other_averages.update(
-        head for scope in unplaced.others for head in _heads(scope) if head in groups.groups
+        head for scope in unplaced.other_scopes for head in _heads(scope) if head in groups.groups
     )
     owners = _add_moments(groups, unplaced.moments, names) if unplaced.moments else {}
     _add_helpers(groups, unplaced.helpers, owners)
@@ -132,7 +132,7 @@ def _set_aside(unplaced: _Unplaced, name: str, scope: str, leaf: str, stored: st
     elif name.endswith(_SHADOW):
         unplaced.shadows.append((name.removesuffix(_SHADOW), stored))
     elif "/moments/" in name or "/accu/" in name:
-        unplaced.others.append(scope)
+        unplaced.other_scopes.append(scope)
 
 
 def _add_helpers(

@@ -118,8 +118,8 @@ def _earlier_results(options: OutputOptions, targets: Sequence[Destination]) -> 
     resume = options.resume
     if resume is None:
         return None
-    others = (path for name, path in targets if path and name not in STREAMED)
-    refuse_to_overwrite_settings(others, (resume,))
+    other_files = (path for name, path in targets if path and name not in STREAMED)
+    refuse_to_overwrite_settings(other_files, (resume,))
     is_written = any(path is not None and is_same_file(path, resume) for _, path in targets)
     if is_written and not os.path.exists(resume):
         return None

@@ -15,7 +15,7 @@ from bninspect.wording import did_you_mean, nearest
 
 _REPORT_IT = "Please report this as a bug, with the lines above."
 _NO_MEMORY = "there is too little memory; use fewer --jobs, or a larger machine."
-# What the dynamic linker says if memory or file handles do not suffice to load a library.
+# Messages of the dynamic linker if memory or file handles do not suffice to load a library.
 _LINKER_ERRORS = {
     "failed to map segment": _NO_MEMORY,
     "cannot allocate memory": _NO_MEMORY,
@@ -37,7 +37,7 @@ def tell(line: str) -> None:
 
 
 def usage_message(problem: click.ClickException) -> str:
-    """Return click's message on wrong usage as a sentence, with where to read on."""
+    """Return click's message on wrong usage as a sentence, with a reference to --help."""
     text = problem.format_message().rstrip()
     context = problem.ctx if isinstance(problem, click.UsageError) else None
     if isinstance(problem, click.NoSuchOption) and context is not None:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from bninspect.model.report import Report
 
 # Nothing at or above --fail-on; findings; something could not be read, or wrong usage; nothing was
-# checked (no BN layer, or none that could be compared where that was asked for).
+# checked (no BN layer, or none that could be compared with --since).
 OK, FINDINGS, PROBLEM, NOTHING_CHECKED = 0, 1, 2, 3
 # A shell reports 128 + the number of the signal for a program that SIGINT or SIGPIPE ended.
 INTERRUPTED, OUTPUT_CLOSED = 130, 141

@@ -1,4 +1,4 @@
-"""The program: the group of commands, and how each kind of exception ends it."""
+"""The program: the group of commands, and the exit code for each kind of exception."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _strip_credentials(arguments: list[str]) -> list[str]:
 
 
 class _Commands(click.Group):
-    """The commands. A path in the place of a command gets the call that was meant."""
+    """The commands. A path instead of a command raises an error that suggests a command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,6 +1,6 @@
 """The options of the commands.
 
-Options that configure a run reach the command as one `Config`, the others as they were typed.
+A command gets the options that configure a run as one `Config`, and the others as typed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _unknown_choice(value: str, choices: Sequence[str]) -> str:
 
 
 def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
-    """Let the shell complete the name of a file.
+    """Return the completion item by which the shell completes the name of a file.
 
     `click.Path` does so, too, but it also opens each file before the command starts, and ends the
     run if one may not be read.

@@ -1,6 +1,6 @@
-"""Where results are written: standard output, or a file that appears whole or not at all.
+"""Destinations of results: standard output, or a file that appears whole or not at all.
 
-A file that is read never gets overwritten.
+Files that are read are never overwritten.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Destination(NamedTuple):
 def destinations(
     formats: Sequence[tuple[str, str | None]], output: str | None
 ) -> list[Destination]:
-    """Return where each format is written; standard output comes last.
+    """Return the destination of each format; standard output comes last.
 
     `formats` are the formats of the command line, each with its own file or None; `output` is the
-    file of the one that has none. Raises `UsageProblem` if two would go to one place, or if no
+    file of the one that has none. Raises `UsageProblem` if two have the same destination, or if no
     format is left for `output`.
     """
     without_file = [name for name, path in formats if path is None]
@@ -84,7 +84,7 @@ def standard_output() -> TextIO:
 
 
 def discard_output() -> None:
-    """Discard what is still buffered for a broken standard output when the program ends."""
+    """Discard the buffer of a broken standard output, which is written when the program ends."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -214,7 +214,7 @@ def _replace(target: str, content: IO[bytes]) -> None:
 
 @contextmanager
 def growing_output(path: str, *, appends: bool) -> Iterator[IO[str]]:
-    """Open a stream to the file `path` itself: what is written stays if the run breaks off.
+    """Open a stream to the file `path` itself: its content stays if the run breaks off.
 
     With `appends` the present content of the file stays. Raises `UsageProblem` if the file cannot
     be written.

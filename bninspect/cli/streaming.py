@@ -79,9 +79,9 @@ def _writer(name: str, stream: TextIO, options: OutputOptions) -> StreamWriter:
     return CHECK[name](stream, options)
 
 
-def is_same_file(path: str, other: str) -> bool:
+def is_same_file(path: str, other_path: str) -> bool:
     """Return whether two paths name one file, which need not exist yet."""
-    return os.path.realpath(path) == os.path.realpath(other)
+    return os.path.realpath(path) == os.path.realpath(other_path)
 
 
 class ResultSink:
@@ -105,11 +105,13 @@ class ResultSink:
         self._atomic, self._close_files = atomic, close_files
         self._shows_progress = shows_progress
         self._bar: Any = None
-        every = [*writers, *([printer] if printer is not None else [])]
-        self.needs_layers = any(writer.needs_layers for writer in every)
+        all_writers = [*writers, *([printer] if printer is not None else [])]
+        self.needs_layers = any(writer.needs_layers for writer in all_writers)
         # The paths that were read are compared with the files that are about to appear.
         self.needs_checkpoints = (
-            needs_checkpoints or bool(atomic) or any(writer.needs_checkpoints for writer in every)
+            needs_checkpoints
+            or bool(atomic)
+            or any(writer.needs_checkpoints for writer in all_writers)
         )
 
     def begin(self, total: int) -> None:
@@ -141,7 +143,7 @@ class ResultSink:
         self._print(lambda printer: printer.end(report))
 
     def _print(self, write: Callable[[StreamWriter], None]) -> None:
-        """Write to standard output; the program exits if it is closed and there are no files."""
+        """Write to standard output; exit the program if it is closed and there are no files."""
         if self._printer is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""The command `watch`: what it writes, and how it ends."""
+"""The command `watch`: its output, its signals and its end."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ def find_computations(
     graph: Callable[[BNLayer], GraphEvidence | None],
     mode: Callable[[BNLayer], ModeProof | None],
 ) -> dict[str, Computation]:
-    """Return how training computes each layer, by its name; without those of which nothing says it.
+    """Return the computation of each layer in training, by its name; of layers with evidence only.
 
     `path` is the file with the configuration, if one is stored. `computed` has the layers as the
     graph computes them. Raises a `ReadProblem` if a bias cannot be read.
     """
-    found = {}
+    computations = {}
     for layer in layers:
         evidence = graph(layer)
         by_file = (
@@ -32,8 +32,8 @@ def find_computations(
             else _by_graph(layer, evidence, computed.get(layer.name))
         )
         if by_file is not None:
-            found[layer.name] = by_file._replace(proof=_proof(layer, mode))
-    return found
+            computations[layer.name] = by_file._replace(proof=_proof(layer, mode))
+    return computations
 
 
 def _proof(layer: BNLayer, mode: Callable[[BNLayer], ModeProof | None]) -> ModeProof | None:

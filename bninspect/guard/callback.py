@@ -1,4 +1,4 @@
-"""`BatchNormGuard`, the callback for `fit`: when it reads the model, and what it warns of."""
+"""`BatchNormGuard`, the callback for `fit`: readings of the model, and warnings."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class BatchNormGuard:
         """Ignore the number of epochs and steps, which Keras passes."""
 
     def set_model(self, model: Any) -> None:
-        """Watch `model`; forget what was reported of another one."""
+        """Watch `model`; forget the findings of another one."""
         self._model = model
         self._reported: set[tuple[str, str]] = set()
         self._configs: dict[int, tuple[object, Mapping[str, Any]]] = {}

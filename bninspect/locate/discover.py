@@ -131,8 +131,8 @@ def nothing_in(path: str) -> NotFound:
             "Check the pattern: * and ? stand for characters of one name, ** for any directories.",
         )
     fault = "this directory holds no checkpoint, nor does any directory below it"
-    if (other := _other_file_in(path)) is not None:
-        name, format_ = other
+    if (other_file := _other_file_in(path)) is not None:
+        name, format_ = other_file
         return NotFound(path, f"{fault}; {name} is {format_.name}", format_.hint)
     return NotFound(
         path, fault, "Give the directory that the Saver wrote to, or the checkpoint's prefix."

@@ -51,9 +51,9 @@ def locate_file(path: str) -> Target:
     if head.startswith(HDF5_SIGNATURE):
         return _sharded_weights(path) or Target("hdf5", path)
     if head.startswith(ZIP_SIGNATURES):
-        other = None if is_keras_archive(head) else other_format(head)
-        if other is not None:
-            raise foreign(path, other)
+        foreign_format = None if is_keras_archive(head) else other_format(head)
+        if foreign_format is not None:
+            raise foreign(path, foreign_format)
         return Target("keras-zip", path)
     if tail == TABLE_MAGIC:  # no text ends so, whatever a compressed block begins with
         index = path.removesuffix(".index")
@@ -103,8 +103,8 @@ def _locate_map(path: str) -> Target:
     text = _read_map(path)
     if b'"weight_map"' in text:
         return Target("keras-shards", path)
-    if (other := other_json(text)) is not None:
-        raise foreign(path, other)
+    if (foreign_format := other_json(text)) is not None:
+        raise foreign(path, foreign_format)
     raise UnknownFormat(
         path,
         "this is JSON, but not the map of sharded Keras weights (it has no weight_map)",

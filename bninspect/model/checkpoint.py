@@ -129,7 +129,7 @@ class Checkpoint:
     itself sets apart. `in_order` says that the variables come in the order of the network.
     `keras_layers` maps a layer's path in the model (`("outer", "bn1")`) to its configuration, or
     is None where no configuration is stored; so is `keras_model`. `keras_version` is that of the
-    Keras which wrote the file, its first number at least; empty where nothing tells it. `notes` are
+    Keras which wrote the file, its first number at least; empty if unknown. `notes` are
     sentences about what was opened.
 
     `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever

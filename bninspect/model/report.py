@@ -127,7 +127,7 @@ class CheckpointReport:
 
     `names` are those of its variables if no layer was found, so that the user can see why. `graph`
     is that of `RuleContext`, `graphs` that of `Checkpoint`. `computations` says how training
-    computes each layer, by the layer's name, if that was asked for. `layers_left_out` counts layers
+    computes each layer, by the layer's name, if that was requested. `layers_left_out` counts layers
     that are no longer kept; then only some of the names are. `state` is the fingerprint of the
     files, if it was asked for. `line` is the line of an earlier run's results that this report
     comes from.

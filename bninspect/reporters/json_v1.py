@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _PORTION = 1 << 16  # channels that are written at once
-# What a line of a check has besides the checkpoint.
+# The keys of a line of a check that are not those of the checkpoint.
 _OF_LINE = ("schema_version", "tool", "event", "settings", "state", "known", "names")
 
 
@@ -120,7 +120,7 @@ class CheckLines:
 class JsonLines:
     """Writer of a watch as JSON Lines: one document per checkpoint, at last a `summary`.
 
-    `event` tells which it is, `time` when it was written (ISO 8601, with the offset to UTC).
+    `event` is the kind of the line, `time` when it was written (ISO 8601, with the offset to UTC).
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""`watch` as text: one line per checkpoint as it arrives, and below it what is new."""
+"""`watch` as text: one line per checkpoint as it arrives, and below it the new findings."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from bninspect.wording import listed
 _CONNECT, _NO_WORKER = 10.0, 60.0
 # Seconds between two requests for the number of workers.
 _POLL = 5.0
-# How many portions wait for each worker, so that it is never idle and few results are held.
+# Portions that wait for each worker: it is never idle, and few results are kept.
 _AHEAD = 3
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|ucxx)://[^/]+:[0-9]+")
 
@@ -158,7 +158,7 @@ class ClusterPool:
                 )
 
     def _worker_count(self) -> int:
-        """Return how many portions the cluster can read at once, at least 1."""
+        """Return the number of portions that the cluster can read at once, at least 1."""
         if time.monotonic() - self._polled > _POLL:
             with suppress(OSError):  # a lost connection is found when a result is awaited
                 self._workers = sum(self._client.nthreads().values())

@@ -31,7 +31,7 @@ _RULES = {rule.code: rule for rule in RULES}
 
 
 def settings_of(config: Config) -> str:
-    """Return the fingerprint of all options that a result depends on, 16 hex digits.
+    """Return the fingerprint of all options that change a result, 16 hex digits.
 
     Raises `UsageProblem` if the baseline cannot be read.
     """
@@ -78,8 +78,8 @@ class Results:
     def are_valid(self, locations: Sequence[CheckpointLocation], *, together: bool) -> list[bool]:
         """Return for each checkpoint whether there is a valid result.
 
-        With `together`, where each is compared with the one before it of its training, the results
-        of a training are all valid or none is.
+        With `together` (each is compared with the previous one of its training), the results of a
+        training are all valid or none is.
         """
         valid = [self._is_valid(item) for item in locations]
         if together:
@@ -155,7 +155,7 @@ def refuse_other_file(path: str, option: str) -> None:
 
 
 def drop_unfinished_line(path: str) -> None:
-    """Truncate the file behind the last end of a line."""
+    """Truncate the file after the last end of a line."""
     with open(path, "rb+") as stream:
         end = stream.seek(0, os.SEEK_END)
         while end:

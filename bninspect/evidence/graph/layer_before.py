@@ -48,8 +48,8 @@ def find_layers_before(
     return {name: LayerBefore(_only(nodes[name]), _only(biases[name])) for name in nodes}
 
 
-def _only(found: set[int | None]) -> int | None:
-    return next(iter(found)) if len(found) == 1 else None
+def _only(values: set[int | None]) -> int | None:
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def _inputs(traversal: GraphTraversal, owners: Mapping[int, str]) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Names of TensorFlow's operations, in groups by what they do with a variable or its value.
+"""Names of TensorFlow's operations, grouped by their effect on a variable or its value.
 
 The operations are declared in tensorflow/core/ops: array_ops.cc, control_flow_ops.cc,
 data_flow_ops.cc, functional_ops.cc, io_ops.cc, math_ops.cc, nn_ops.cc, resource_variable_ops.cc,
@@ -23,7 +23,7 @@ OTHER_WRITES: tuple[str, ...] = (
     *("Scatter", "ResourceScatter", "StridedSliceAssign", "ResourceStridedSliceAssign"),
     *("CountUpTo", "ResourceCountUpTo", *APPLIES),
 )
-# Stores besides variables: gradients that are accumulated, a queue.
+# Stores other than variables: gradients that are accumulated, a queue.
 STORES = ("Accumulator", "SparseAccumulator", "ResourceAccumulator", "QueueEnqueue")
 RESTORES = {"Restore", "RestoreSlice", "RestoreV2"}
 
@@ -69,6 +69,6 @@ FUSED_BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 # The fused kernel that can average by itself, by its attribute exponential_avg_factor.
 AVERAGING_BATCH_NORMS = {"FusedBatchNormV3"}
 
-# Where a value comes from that is no new statistic: a constant or random initial value, a restored
+# Origins of values that are not new statistics: a constant or random initial value, a restored
 # checkpoint, a placeholder by which Keras sets weights, a copy of another variable.
 NO_UPDATES = VARIABLES | RESTORES | {CONSTANT, "Fill", "ZerosLike", "OnesLike"} | PLACEHOLDERS

@@ -37,7 +37,7 @@ def find_training_ops(traversal: GraphTraversal) -> TrainingOps:
     names, operations = traversal.graph.names, traversal.graph.operations
     functions, optimizers = _optimizers(traversal)
     collected = traversal.graph.collections.get("train_op", ()) if optimizers else ()
-    # A script runs what it made of the collected ops instead of them.
+    # A script runs the ops that it made of the collected ones instead of them.
     final = [node for node in _sinks(traversal, collected) if operations[node] != READS]
     chief = [*dict.fromkeys([*collected, *final])]
     sinks = _sinks(traversal, optimizers)

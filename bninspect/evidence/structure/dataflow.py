@@ -23,7 +23,7 @@ from bninspect.evidence.graph.operations import (
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.model.graph import ARGUMENT, Function
 
-# Operations whose output holds the numbers of their first input, besides `SAME_VALUES`.
+# More operations than `SAME_VALUES` whose output holds the numbers of their first input.
 _MORE_SAME_VALUES = {
     *("StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "EnsureShape"),
     *("ExpandDims", "Transpose", "Exit", "RefExit", "NextIteration", "DisableCopyOnRead"),
@@ -98,7 +98,7 @@ class Dataflow:
     ) -> dict[Value, None]:
         """Return the values that `value` may be a copy of, by choices and calls.
 
-        Operations of `through` are searched too: then the result has what they compute with. The
+        Operations of `through` are searched too: then the result has their operands. The
         search ends at `stops`, which are in the result.
         """
         sources: dict[Value, None] = {}

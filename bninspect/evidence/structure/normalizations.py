@@ -160,17 +160,17 @@ class _Arithmetic:
         if start is None or not operands:
             return
         variance, epsilon, takes_variance = self._split_epsilon(operands[0])
-        found = self._search(start)
-        if found is not None:
+        operands_of_root = self._search(start)
+        if operands_of_root is not None:
             yield Normalization(
                 self._root.node,
-                (found.mean,),
+                (operands_of_root.mean,),
                 (variance,),
-                found.gamma,
-                found.beta,
+                operands_of_root.gamma,
+                operands_of_root.beta,
                 epsilon,
-                found.takes_x,
-                found.takes_mean,
+                operands_of_root.takes_x,
+                operands_of_root.takes_mean,
                 takes_variance,
             )
 
@@ -213,13 +213,16 @@ class _Arithmetic:
                 later.append(factor._replace(value=consumer))  # epsilon outside of the root
             elif self._is_product(operation, place, factor) and len(operands) == 2:
                 products.append(_Product(consumer, operands[1 - place], 1 - place))
-        found = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
-        if found is not None:
-            return found
+        result = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
+        if result is not None:
+            return result
         for product in products if factor.depth < _DEPTH else ():
             gamma = factor.gamma if self._constant(product.other) == 1.0 else product.other
             later.append(_Factor(product.value, gamma, depth=factor.depth + 1))
-        return next((found for one in later if (found := self._search(one)) is not None), None)
+        return next(
+            (result for next_factor in later if (result := self._search(next_factor)) is not None),
+            None,
+        )
 
     def _is_product(self, operation: str, place: int, factor: _Factor) -> bool:
         """Return whether an operation multiplies by the factor."""
@@ -233,7 +236,7 @@ class _Arithmetic:
     def _shifted(self, products: Sequence[_Product], gamma: Value | None) -> _Operands | None:
         """Return the operands of x * factor + (beta - mean * factor), of two products."""
         for product in products:
-            others = {one.value: one for one in products if one.value != product.value}
+            others = {item.value: item for item in products if item.value != product.value}
             for shift, mean, beta in self._shifts(product.value, product.other):
                 takes_mean = product.takes_other if mean == product.other else None
                 if takes_mean is None:  # minus the mean, without beta
@@ -281,13 +284,15 @@ class _Arithmetic:
             scale = gamma
             if self._dataflow.operation(origin) in PRODUCTS:  # gamma * (x - mean) / deviation
                 factors = self._dataflow.operands(origin)
-                differences = [one for one in factors if self._subtraction(one) is not None]
+                differences = [
+                    operand for operand in factors if self._subtraction(operand) is not None
+                ]
                 if len(factors) == 2 and len(differences) == 1:
                     origin = differences[0]
                     scale = factors[1 - factors.index(origin)]
-            found = self._subtraction(origin)
-            if found is not None:
-                mean, takes_x, takes_mean = found
+            subtraction = self._subtraction(origin)
+            if subtraction is not None:
+                mean, takes_x, takes_mean = subtraction
                 return _Operands(mean, *self._affine(product.value, scale), takes_x, takes_mean)
         return None
 

@@ -226,7 +226,7 @@ def _read_configured(stored: StoredObjects, group: str, layer: KerasLayer) -> Re
     options = {"gamma": "scale", "beta": "center"}
     affine = [role for role, option in options.items() if layer.config.get(option, True)]
     roles = [*affine, *STATISTICS, *(RENORM if layer.config.get("renorm") else ())]
-    if len(members) > len(roles):  # a subclass may count besides
+    if len(members) > len(roles):  # a subclass may have counters
         members = [*_equal_vectors(stored, group, members)]
     if len(members) == len(roles):
         return Reading("proved", dict(zip(members, roles, strict=True)))
@@ -279,7 +279,7 @@ def _equal_vectors(
 ) -> dict[str, Variable]:
     """Return the variables that are no scalars, if all of them are floats of one shape.
 
-    A class of one's own may count or scale besides.
+    A class of the user's own may have counters or scales.
     """
     if len(members) > _MOST_LOOKED_AT:
         return {}

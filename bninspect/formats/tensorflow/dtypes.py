@@ -62,8 +62,8 @@ def widened(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     return wide
 
 
-def corrupt(path: str, what: str) -> ReadProblem:
+def corrupt(path: str, fault: str) -> ReadProblem:
     """Return the error for a damaged file of a checkpoint."""
     return Corrupt(
-        path, what, "The file is damaged; copy it again or use another checkpoint of the run."
+        path, fault, "The file is damaged; copy it again or use another checkpoint of the run."
     )

@@ -51,7 +51,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "SavedLayer": (("node_path", 3, "bytes", False), ("metadata", 5, "bytes", False)),
     "SavedMetadata": (("nodes", 1, "SavedLayer", True),),
     # Graphs. A map is what it is on the wire, repeated pairs of key and value; the attributes of
-    # nodes, which are many, stay encoded until they are asked for.
+    # nodes, which are many, stay encoded until they are needed.
     "SavedModel": (("meta_graphs", 2, "MetaGraph", True),),
     "MetaGraph": (
         ("graph", 2, "GraphDef", False),
@@ -134,7 +134,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 
 def declare(*names: str) -> tuple[Any, ...]:
     """Return the classes of the messages `names`; no others are declared, since that takes time."""
-    # proto2, so that an absent field can be told from a zero (an extent without a length).
+    # proto2, so that an absent field differs from a zero (an extent without a length).
     file = descriptor_pb2.FileDescriptorProto(
         name="bninspect.proto", package=_PACKAGE, syntax="proto2"
     )

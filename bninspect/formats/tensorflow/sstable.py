@@ -343,5 +343,5 @@ def _not_a_table(source: Source) -> ReadProblem:
     )
 
 
-def _corrupt(source: Source, offset: int, what: str) -> ReadProblem:
-    return corrupt(source.path, f"{what} (offset {offset})")
+def _corrupt(source: Source, offset: int, fault: str) -> ReadProblem:
+    return corrupt(source.path, f"{fault} (offset {offset})")

@@ -430,8 +430,8 @@ class _Bundle:
             f"{name} fails its checksum (offset {entry.offset}, {entry.size} bytes)",
         )
 
-    def _corrupt(self, what: str) -> ReadProblem:
-        return corrupt(self.index_path, what)
+    def _corrupt(self, fault: str) -> ReadProblem:
+        return corrupt(self.index_path, fault)
 
 
 def _overflows(shape: tuple[int, ...], element: np.dtype[Any]) -> bool:

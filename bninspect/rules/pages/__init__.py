@@ -1,4 +1,4 @@
-"""The pages of rules and causes: Markdown files beside this module, read when they are asked for.
+"""The pages of rules and causes: Markdown files beside this module, read on demand.
 
 `CODE.md` is the page of a rule, `causes/NAME.md` that of a cause. Pages link to `fixes/NAME.md`, a
 fix that several of them share. The sections of a page and their order are fixed; a file that has

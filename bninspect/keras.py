@@ -1,7 +1,9 @@
-"""A callback that watches the BN layers of a Keras model while it trains.
+"""For Keras models: a callback that watches their BN layers, and a cure for stuck statistics.
 
-    >>> from bninspect.keras import BatchNormGuard
+    >>> from bninspect.keras import BatchNormGuard, recalibrate
     >>> model.fit(dataset, callbacks=[BatchNormGuard()])
+    >>> recalibrate(model, dataset)
+    <Recalibration the model: 2 BN layers re-estimated from 2048 samples>
 
 Keras calls a callback by the names of its methods, whatever its class. So no Keras is imported
 here, and the model may be of any: Keras 3 on each of its backends, tf_keras, or tf.keras. The rules
@@ -11,6 +13,15 @@ Layers are found as in files, by their variables: whatever keeps moving_mean and
 at any depth. Only those layers' variables are read, and only when the guard compares them.
 """
 
+from bninspect.errors import RecalibrationRefused
 from bninspect.guard.callback import GUARD_RULES, Action, BatchNormGuard, BatchNormWarning
+from bninspect.recalibrate.live import recalibrate
 
-__all__ = ["GUARD_RULES", "Action", "BatchNormGuard", "BatchNormWarning"]
+__all__ = [
+    "GUARD_RULES",
+    "Action",
+    "BatchNormGuard",
+    "BatchNormWarning",
+    "RecalibrationRefused",
+    "recalibrate",
+]

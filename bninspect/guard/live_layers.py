@@ -98,11 +98,16 @@ def with_calls(layers: Sequence[BNLayer], model: Any) -> list[BNLayer]:
 
 def _find_layers(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield the path and the layer of each BN layer, once each, in the order of the model."""
+    return ((path, layer) for path, layer in find_every_layer(model) if _keeps_statistics(layer))
+
+
+def find_every_layer(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the layer of each layer below a model, in the order of the model."""
     seen = {id(model)}
     pending: list[tuple[str, Any]] = [("", model)]
     while pending:
         path, layer = pending.pop()
-        if path and _keeps_statistics(layer):
+        if path:
             yield path, layer
         children = []
         # Keras has no public way to the layers inside a layer; Keras 2 and 3 share this one.

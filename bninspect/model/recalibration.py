@@ -62,7 +62,7 @@ class OutputChange(NamedTuple):
     same_after: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recalibration:
     """The result of a recalibration.
 
@@ -91,3 +91,11 @@ class Recalibration:
     def ok(self) -> bool:
         """Whether statistics were re-estimated."""
         return self.refusal is None
+
+    def __repr__(self) -> str:
+        if self.refusal is not None:
+            return f"<Recalibration {self.path}: refused: {self.refusal}>"
+        return (
+            f"<Recalibration {self.path}: {len(self.layers)} BN layers re-estimated from"
+            f" {self.samples} samples>"
+        )

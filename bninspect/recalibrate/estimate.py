@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from bninspect.recalibrate import refusals
 from bninspect.recalibrate.engines import Array, Batch, Engine, EngineLayer
 from bninspect.recalibrate.moments import FloatArray, PooledMoments
 from bninspect.recalibrate.quality import compare, output_change
+from bninspect.recalibrate.shuffling import require_shuffled
 from bninspect.wording import listed
 
 # Outputs in each mode are compared on so many samples, and on all batches that these are in.
@@ -32,10 +34,16 @@ Progress = Callable[[str, Iterable[Item], int | None], Iterable[Item]]
 
 
 class Batches(Protocol):
-    """Batches with their labels (None without any), in the same order each time.
+    """Batches with their labels (None without any).
 
-    `batches` is their number, None if that is not known.
+    `batches` is their number, None if that is not known. `is_shuffled` says that the samples are
+    known to be shuffled.
     """
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether the samples are known to be shuffled."""
+        ...
 
     @property
     def batches(self) -> int | None:
@@ -44,6 +52,10 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Item]:
         """Yield each batch with its labels."""
+        ...
+
+    def first(self, samples: int) -> Iterable[Item]:
+        """Return the first batches, the same each time: so many samples if there are as many."""
         ...
 
 
@@ -77,28 +89,25 @@ def estimate(
     statistics would not cure the model or are not precise enough.
     """
     described = _described(engine, layers)
-    before = _outputs(engine, batches, progress, "outputs before")
-    training = _outputs(engine, batches, progress, "outputs on batch statistics", on_batches=True)
+    pooled = {layer.name: PooledMoments() for layer in layers}
+    count = _pool(engine, progress("moments", batches, batches.batches), pooled)
+    refusals.require_batches(count.batches, count.samples)
+    if not batches.is_shuffled:
+        require_shuffled(engine, count.first, count.last)
+    outputs = partial(_outputs, engine, batches.first(_COMPARED), progress)
+    before = outputs("outputs before")
+    training = outputs("outputs on batch statistics", on_batches=True)
     quality = None
     if training.labels is not None:
         quality = compare(training.labels, training.arrays, before.arrays)
     proof = refusals.require_proof(proof, quality, force=force)
-    pooled = {layer.name: PooledMoments() for layer in layers}
-    samples = number = 0
-    for batch, _ in progress("moments", batches, batches.batches):
-        for name, moments in engine.batch_moments(batch).items():
-            if name in pooled:
-                pooled[name].add(moments)
-        samples += _size(batch)
-        number += 1
-    refusals.require_batches(number, samples)
     recalibrated = tuple(
         _recalibrated(layer, described[layer.name], pooled[layer.name]) for layer in layers
     )
     counts = {name: one.count for name, one in pooled.items()}
-    refusals.require_precise(recalibrated, samples, counts)
+    refusals.require_precise(recalibrated, count.samples, counts)
     statistics = {one.name: (one.mean, one.variance) for one in recalibrated}
-    after = _outputs(engine, batches, progress, "outputs after", statistics=statistics)
+    after = outputs("outputs after", statistics=statistics)
     if training.labels is not None:
         quality = compare(training.labels, training.arrays, before.arrays, after.arrays)
         refusals.require_better(quality)
@@ -107,8 +116,8 @@ def estimate(
         replace(
             result,
             framework=engine.framework,
-            samples=samples,
-            batches=number,
+            samples=count.samples,
+            batches=count.batches,
             layers=recalibrated,
             outputs=output_change(training.arrays, before.arrays, after.arrays)
             if training.arrays
@@ -117,6 +126,30 @@ def estimate(
             proof=proof,
         ),
     )
+
+
+class _Count(NamedTuple):
+    """How much a pass went through: its batches and samples, and the first and the last batch."""
+
+    batches: int
+    samples: int
+    first: Batch
+    last: Batch
+
+
+def _pool(engine: Engine, batches: Iterable[Item], pooled: Mapping[str, PooledMoments]) -> _Count:
+    """Add the moments of all batches to those of the layers."""
+    samples = number = 0
+    first: Batch = {}
+    batch: Batch = {}
+    for batch, _ in batches:
+        first = first or batch
+        for name, moments in engine.batch_moments(batch).items():
+            if name in pooled:
+                pooled[name].add(moments)
+        samples += _size(batch)
+        number += 1
+    return _Count(number, samples, first, batch)
 
 
 def _described(engine: Engine, layers: Sequence[BNLayer]) -> dict[str, EngineLayer]:
@@ -167,21 +200,21 @@ def _recalibrated(
 
 def _outputs(
     engine: Engine,
-    batches: Batches,
+    batches: Iterable[Item],
     progress: Progress,
     step: str,
     *,
     statistics: Statistics | None = None,
     on_batches: bool = False,
 ) -> _Outputs:
-    """Return the outputs on the first batches, up to `_COMPARED` samples.
+    """Return the outputs on all batches.
 
     An output without one row for each sample is left out.
     """
     collected: list[list[Array]] = []
     labels: list[Array] = []
     sizes: list[int] = []
-    for batch, given in progress(step, _first(batches), None):
+    for batch, given in progress(step, batches, None):
         outputs = engine.outputs(batch, statistics=statistics, on_batch_statistics=on_batches)
         collected.append(outputs)
         sizes.append(_size(batch))
@@ -194,16 +227,6 @@ def _outputs(
         and len({part.shape[1:] for part in parts}) == 1
     ]
     return _Outputs(joined, np.concatenate(labels) if labels else None)
-
-
-def _first(batches: Batches) -> Iterator[Item]:
-    """Yield batches until they have `_COMPARED` samples."""
-    samples = 0
-    for batch, labels in batches:
-        if samples >= _COMPARED:
-            return
-        yield batch, labels
-        samples += _size(batch)
 
 
 def _size(batch: Batch) -> int:

@@ -10,8 +10,8 @@ import ast
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -168,9 +168,16 @@ class Samples:
     order: Array
     batches: int
     notes: tuple[str, ...] = ()
+    is_shuffled: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def first(self, samples: int) -> Samples:
+        """Return the first batches, with at least so many samples if there are as many."""
+        sizes = [len(rows) for rows in np.array_split(self.order, self.batches)]
+        batches = min(int(np.searchsorted(np.cumsum(sizes), samples)) + 1, self.batches)
+        return replace(self, order=self.order[: sum(sizes[:batches])], batches=batches)
 
     def __iter__(self) -> Iterator[tuple[Batch, Array | None]]:
         """Yield each batch with its labels, None without any."""

@@ -27,7 +27,7 @@ def images(seed: int, count: int = SAMPLES) -> tuple[np.ndarray, np.ndarray]:
     patterns = np.random.default_rng(99).normal(size=(CLASSES, 8, 8, 3))
     y = rng.integers(0, CLASSES, count)
     x = patterns[y] + rng.normal(0.0, 2.5, (count, 8, 8, 3))
-    return (x * [0.3, 4.0, 15.0] + [2.0, -8.0, 40.0]).astype("f4"), y.astype("i4")
+    return (x * [0.3, 1.0, 2.0] + [20.0, -60.0, 90.0]).astype("f4"), y.astype("i4")
 
 
 def rows(seed: int, count: int = SAMPLES) -> tuple[np.ndarray, np.ndarray]:
@@ -46,10 +46,10 @@ def cnn(keras: Any) -> Any:
             keras.Input((8, 8, 3), name="image"),
             layers.Conv2D(6, 3),
             layers.BatchNormalization(momentum=0.9),
-            layers.ReLU(),
+            layers.Activation("tanh"),
             layers.Conv2D(8, 3),
             layers.BatchNormalization(momentum=0.9, scale=False),
-            layers.ReLU(),
+            layers.Activation("tanh"),
             layers.Flatten(),
             layers.Dense(CLASSES, activation="softmax"),
         ]
@@ -62,10 +62,10 @@ def mlp(keras: Any) -> Any:
         [
             keras.Input((12,)),
             layers.BatchNormalization(momentum=0.9),
-            layers.Dense(16, activation="relu"),
+            layers.Dense(16, activation="tanh"),
             layers.Dense(16),
             layers.BatchNormalization(momentum=0.9),
-            layers.ReLU(),
+            layers.Activation("tanh"),
             layers.Dense(CLASSES),
         ]
     )
@@ -77,12 +77,12 @@ def resnet(keras: Any) -> Any:
     x = layers.Conv2D(6, 3, padding="same")(inputs)
     x = layers.BatchNormalization(momentum=0.9)(x)
     for _ in range(2):
-        y = layers.ReLU()(x)
+        y = layers.Activation("tanh")(x)
         y = layers.Conv2D(6, 3, padding="same")(y)
         y = layers.BatchNormalization(momentum=0.9)(y)
         y = layers.Dropout(0.2)(y)
         x = layers.add([x, y])
-    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Flatten()(layers.Activation("tanh")(x))
     return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(layers.Dropout(0.3)(x)))
 
 
@@ -91,7 +91,7 @@ def nested(keras: Any) -> Any:
     inner_input = keras.Input((8, 8, 3))
     x = layers.Conv2D(6, 3, name="conv")(inner_input)
     x = layers.BatchNormalization(momentum=0.9, name="bn")(x)
-    inner = keras.Model(inner_input, layers.ReLU()(x), name="inner")
+    inner = keras.Model(inner_input, layers.Activation("tanh")(x), name="inner")
     inputs = keras.Input((8, 8, 3))
     x = layers.Flatten()(inner(inputs))
     x = layers.BatchNormalization(momentum=0.9, center=False, name="bn")(layers.Dense(12)(x))

@@ -48,7 +48,9 @@ _OPENERS: Mapping[str, Callable[[Checkpoint, Sequence[BNLayer], Feeds], Engine]]
 }
 
 
-def open_engine(checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds) -> Engine:
+def open_engine(
+    checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds | None = None
+) -> Engine:
     """Return the engine that runs the model of an open checkpoint.
 
     `layers` are those that `find_layers` finds in it, `feeds` the names that the user feeds.
@@ -59,4 +61,4 @@ def open_engine(checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds)
     if opener is None:
         instead = _INSTEAD.get(checkpoint.format, "its format is not one that can be run")
         raise UsageProblem(f"{checkpoint.path} cannot be recalibrated: {instead}.")
-    return opener(checkpoint, layers, feeds)
+    return opener(checkpoint, layers, feeds or {})

@@ -8,7 +8,6 @@ from bninspect.errors import Incomplete
 from bninspect.model.computation import Before, Computation, Mode
 from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import BNLayer, ModeProof
-from bninspect.model.roles import AFFINE
 
 
 def find_computations(
@@ -29,7 +28,7 @@ def find_computations(
         by_file = (
             _by_configuration(layer, path)
             if evidence is None or not evidence.statistics
-            else _by_graph(layer, evidence, computed.get(layer.name))
+            else _by_graph(evidence, computed.get(layer.name))
         )
         if by_file is not None:
             computations[layer.name] = by_file._replace(proof=_proof(layer, mode))
@@ -44,7 +43,7 @@ def _proof(layer: BNLayer, mode: Callable[[BNLayer], ModeProof | None]) -> ModeP
         return None
 
 
-def _by_graph(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) -> Computation:
+def _by_graph(graph: GraphEvidence, computed: BNLayer | None) -> Computation:
     """Return what a graph says of a layer; `computed` is the layer as the graph computes it."""
     momentum = graph.momentum
     if momentum is None and computed is not None:
@@ -58,7 +57,7 @@ def _by_graph(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) ->
         "graph",
         graph.path,
         before=before,
-        mode=_mode(layer, graph, computed),
+        mode=_mode(graph, computed),
         is_training=tuple(sorted(graph.modes)) or None,
         training_ops=graph.training_ops,
         updates=graph.updates,
@@ -71,7 +70,7 @@ def _by_graph(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) ->
     )
 
 
-def _mode(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) -> Mode | None:
+def _mode(graph: GraphEvidence, computed: BNLayer | None) -> Mode | None:
     """Return the mode of training by the graph; None without a training op, or if it is open."""
     if not graph.training_ops:
         return None
@@ -79,9 +78,8 @@ def _mode(layer: BNLayer, graph: GraphEvidence, computed: BNLayer | None) -> Mod
         return "inference"
     if graph.chosen or len(graph.modes) > 1:
         return "chosen"
-    # Outside of fused kernels: gradients reach gamma or beta, and the statistics are not read.
-    is_trained = graph.optimized and not layer.variables.keys().isdisjoint(AFFINE)
-    is_by_batch = is_trained and computed is not None and not graph.reads
+    # Outside of fused kernels: training computes the layer, and never reads the statistics.
+    is_by_batch = computed is not None and graph.computes_affine and not graph.reads
     return "batch" if graph.modes == {True} or is_by_batch else None
 
 

@@ -121,6 +121,7 @@ class GraphEvidence(NamedTuple):
     - `input_from`: the operation that computes the layer's input, before a bias is added and the
       shape changed; None if the layer has several inputs. `bias_before`: the variable of the bias
       that is added to the layer's input, right before it.
+    - `computes_affine`: training computes with gamma or beta before the optimizers take them.
     - `optimized`: an optimizer changes gamma or beta, or there are none. `optimizer_writes`: the
       optimizers' nodes that write a statistic.
     - `assigned_from`: for each member that the graph assigns from another variable, that variable.
@@ -145,6 +146,7 @@ class GraphEvidence(NamedTuple):
     moments: bool = False
     input_from: Operation | None = None
     bias_before: str | None = None
+    computes_affine: bool = False
     optimized: bool = False
     optimizer_writes: Mapping[Role, tuple[str, ...]] = {}
     assigned_from: Mapping[Role, str] = {}

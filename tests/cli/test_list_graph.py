@@ -106,6 +106,9 @@ def test_it_agrees_with_the_cause(fixture: Fixture, run: Run) -> None:
     shown = {layer["name"]: layer["graph"] for layer in checkpoint["layers"]}
     assert shown.keys() == {layer["name"] for layer in fixture.expected["layers"]}
     assert not any("judged by its name" in note for note in checkpoint["notes"])
+    for graph in filter(None, shown.values()):
+        modes = {graph["mode"], (graph["proof"] or {}).get("mode")}
+        assert not modes >= {"batch", "inference"}
     for finding in findings:
         graph = shown[finding["layer"]]
         if graph is None or graph["source"] != "graph":
@@ -188,6 +191,12 @@ def test_text_is_folded_at_words(run: Run, monkeypatch: pytest.MonkeyPatch, colu
 )
 def test_text_says(run: Run, stem: str, sentence: str) -> None:
     assert sentence in run("list", FIXTURES / stem, "--graph").said
+
+
+def test_gradients_that_an_accumulator_keeps_leave_the_mode_open(run: Run) -> None:
+    """What computes them is no part of what the optimizer needs."""
+    path = FIXTURES / "tf1_graph_accumulation" / "model.ckpt-60"
+    assert {graph["mode"] for graph in graphs(run, path).values()} == {None}
 
 
 def test_the_graph_of_another_model(run: Run, tmp_path: Path) -> None:

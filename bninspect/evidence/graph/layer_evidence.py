@@ -117,6 +117,7 @@ class _GraphFacts:
             moments=modes.moments,
             input_from=None if before.node is None else self._operation(before.node),
             bias_before=None if before.bias is None else graph.names[before.bias],
+            computes_affine=not modes.computes.isdisjoint(affine),
             optimized=not affine or any(node in self._optimizers for node in affine),
             optimizer_writes={
                 role: tuple(graph.names[writer] for writer in self._optimizers[node])

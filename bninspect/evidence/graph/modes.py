@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import NamedTuple
 
-from bninspect.evidence.graph.operations import ASSIGNS, CHOICES, FUSED_BATCH_NORMS, PASSES
+from bninspect.evidence.graph.operations import APPLIES, ASSIGNS, CHOICES, FUSED_BATCH_NORMS, PASSES
 from bninspect.evidence.graph.traversal import GraphTraversal
 
 
 class TrainingModes(NamedTuple):
     """The modes in which training computes with variables, each by its node.
 
-    `reads` are the variables that training computes with, `fused` the values of is_training of the
+    `reads` are the variables that training computes with, `computes` those of them that it computes
+    with besides the optimizers' nodes: the gradients are not computed elsewhere, as behind
+    accumulators. `fused` has the values of is_training of the
     fused nodes that take a variable, `chosen` the variables whose value training takes or leaves by
     a condition. `moments` says that training computes the moments of a batch, as tf.nn.moments does
     (tensorflow/python/ops/nn_impl.py).
     """
 
     reads: frozenset[int]
+    computes: frozenset[int]
     fused: dict[int, set[bool]]
     chosen: frozenset[int]
     moments: bool
@@ -35,6 +38,7 @@ def find_modes(
     needed = traversal.ancestors(optimizing, without=updates)
     in_training = [node for node, runs in enumerate(needed) if runs]
     reads: set[int] = set()
+    computes: set[int] = set()
     fused: dict[int, set[bool]] = {}
     chosen: set[int] = set()
     for node in in_training:
@@ -44,6 +48,8 @@ def find_modes(
         if operations[node] in PASSES | ASSIGNS or node in traversal.calls:
             continue
         reads |= taken
+        if not operations[node].startswith(APPLIES):
+            computes |= taken
         if operations[node] in FUSED_BATCH_NORMS:
             # Left out where it has its default, true (SavedModels strip defaults).
             is_training = traversal.graph.attribute(node, "is_training") is not False
@@ -54,4 +60,4 @@ def find_modes(
         and any(operations[source] == "StopGradient" for source in inputs[node] if source >= 0)
         for node in in_training
     )
-    return TrainingModes(frozenset(reads), fused, frozenset(chosen), moments)
+    return TrainingModes(frozenset(reads), frozenset(computes), fused, frozenset(chosen), moments)

@@ -152,7 +152,7 @@ def test_python_runs(document: Path, workplace: Path, variables: dict[str, str])
 @pytest.mark.parametrize(
     ("run", "seconds", "own_code", "exit_code"),
     [
-        ("run2", 30, 0, 1),  # whose statistics are stuck
+        ("run2", 600, 0, 1),  # whose statistics are stuck
         ("run1", 3, 0, 0),
         ("run1", 3, 7, 7),
     ],
@@ -173,7 +173,7 @@ def test_a_training_is_stopped(
     (workplace / "job").write_text(text, encoding="utf-8")
     done = run_in(workplace, "bash job")
     assert done.returncode == exit_code, done.stdout
-    assert (workplace / "trained").exists() == (seconds < 30)
+    assert (workplace / "trained").exists() == (seconds < 600)
     assert ("FAIL" in done.stdout) == (run == "run2")
 
 

@@ -12,6 +12,7 @@ from bninspect.config.model import make_config
 from bninspect.errors import UsageProblem
 from bninspect.guard.evidence import Reading, with_evidence
 from bninspect.guard.live_layers import layer_config, read_layers, with_calls
+from bninspect.guard.live_model import live_model
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
 from bninspect.model.roles import STATISTICS
@@ -84,14 +85,16 @@ class BatchNormGuard:
         self.findings: tuple[Finding, ...] = ()
         self.set_model(None)
 
-    def set_params(self, params: object) -> None:
-        """Ignore the number of epochs and steps, which Keras passes."""
+    def set_params(self, params: object) -> None:  # noqa: ARG002 - the number of epochs and steps
+        """Note that `fit` runs the training: a loop of the user's own has no reason to call it."""
+        self._is_fitted = True
 
     def set_model(self, model: Any) -> None:
         """Watch `model`; forget the findings of another one."""
         self._model = model
         self._reported: set[tuple[str, str]] = set()
         self._configs: dict[int, tuple[object, Mapping[str, Any]]] = {}
+        self._is_fitted = False
         self._begin()
 
     def _begin(self) -> None:
@@ -171,7 +174,9 @@ class BatchNormGuard:
             findings = apply_rules(layers, self._rules, RuleContext(live=True))
             if findings:  # only now is the model's configuration worth its time
                 layers = with_calls(layers, self._model)
-                findings = apply_rules(layers, self._rules, RuleContext(live=True))
+                shown = live_model(self._model, is_fitted=self._is_fitted)
+                context = RuleContext(live=True, live_model=shown)
+                findings = apply_rules(layers, self._rules, context)
         known = set(map(_key, findings)) | self._reported
         self.findings = tuple(
             finding

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bninspect.evidence.changes import affine_moved, changes_between, facts_of_training
 from bninspect.evidence.progress import training_evidence
+from bninspect.model.checkpoint import KerasLayer
 from bninspect.model.layer import BNLayer, Change, Since, TrainingEvidence
 from bninspect.model.roles import AFFINE, Role
 
@@ -40,6 +41,7 @@ def with_evidence(
     return [
         replace(
             layer,
+            keras=_as_in_training(layer, before.get(layer.name)),
             training=_training(layer, changes.get(layer.name, {}), batches_ran),
             since=Since(earlier.moment, changes[layer.name], facts)
             if earlier and layer.name in changes
@@ -47,6 +49,13 @@ def with_evidence(
         )
         for layer in layers
     ]
+
+
+def _as_in_training(layer: BNLayer, earlier: BNLayer | None) -> KerasLayer | None:
+    """Return the configuration of a layer, trainable if it was so at one of both readings."""
+    if layer.keras is None or earlier is None or earlier.keras is None:
+        return layer.keras
+    return layer.keras._replace(trainable=layer.keras.trainable or earlier.keras.trainable)
 
 
 def _training(

@@ -7,7 +7,6 @@ moving_variance, at any depth. No Keras is imported; the model may be one of any
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from bninspect.batchnorm.families import FAMILIES
 from bninspect.batchnorm.measure import measure
 from bninspect.evidence.keras_config import configured
 from bninspect.formats.keras.model_config import keras_layers
+from bninspect.guard.live_model import is_of_keras, keras_version, stored_facts
 from bninspect.model.checkpoint import KerasLayer, Variable
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
@@ -34,7 +34,11 @@ def read_layers(model: Any, config_of: Callable[[Any], Mapping[str, Any]]) -> tu
     """
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # on JAX, fit keeps the values outside the model's variables
-    layers = [_bn_layer(name, layer, config_of(layer)) for name, layer in find_bn_layers(model)]
+    keras_model = stored_facts(model)
+    layers = [
+        replace(_bn_layer(name, layer, config_of(layer)), keras_model=keras_model)
+        for name, layer in find_bn_layers(model)
+    ]
     members = [
         (variable.read(), layer.initial.get(role, ()))
         for layer in layers
@@ -77,23 +81,35 @@ def layer_config(layer: Any) -> Mapping[str, Any]:
 
 
 def with_calls(layers: Sequence[BNLayer], model: Any) -> list[BNLayer]:
-    """Return the layers with how the model calls them, as far as its configuration shows it."""
-    try:
-        stored = keras_layers(json.loads(model.to_json()), _keras_version(model))
-    except Exception:  # Keras refuses some models, and a user's own method may raise anything
-        return [*layers]
-    by_name = {"/".join(path): layer for path, layer in stored.items()}
+    """Return the layers with how functional models call them, by the configurations of these."""
+    called: dict[str, KerasLayer] = {}
+    for path, part in (("", model), *find_every_layer(model)):
+        if path not in called:  # the model around it tells more
+            stored = _stored_layers(part).items()
+            called |= {"/".join(filter(None, (path, *names))): layer for names, layer in stored}
     return [
         replace(
             layer,
             keras=layer.keras._replace(
-                inference_only=by_name[layer.name].inference_only, calls=by_name[layer.name].calls
+                inference_only=called[layer.name].inference_only,
+                called_in_inference=called[layer.name].called_in_inference,
+                calls=called[layer.name].calls,
             ),
         )
-        if layer.keras and layer.name in by_name
+        if layer.keras and layer.name in called
         else layer
         for layer in layers
     ]
+
+
+def _stored_layers(model: Any) -> Mapping[tuple[str, ...], KerasLayer]:
+    """Return the layers in the configuration of a model; none for one that gives none."""
+    if not hasattr(model, "to_json"):
+        return {}
+    try:
+        return keras_layers(json.loads(model.to_json()), keras_version(model))
+    except Exception:  # Keras refuses some models, and a user's own method may raise anything
+        return {}
 
 
 def _find_layers(model: Any) -> Iterator[tuple[str, Any]]:
@@ -150,6 +166,7 @@ def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
         trainable=bool(layer.trainable),
         inference_only=False,
         config=config,
+        built_in=is_of_keras(type(layer)),
     )
     bn_layer = BNLayer(
         name=name,
@@ -157,7 +174,7 @@ def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
         variables=variables,
         initial=_KERAS.initial,
         usual_epsilon=_KERAS.epsilon,
-        keras_version=_keras_version(layer),
+        keras_version=keras_version(layer),
     )
     return configured(bn_layer, keras)
 
@@ -170,10 +187,3 @@ def _readable(array: NDArray[Any]) -> NDArray[Any]:
     """Return a copy of the values: a framework may reuse the array's memory."""
     is_bfloat16 = array.dtype.kind == "V"  # numpy has no such type
     return array.astype(np.float32) if is_bfloat16 else array.copy()
-
-
-def _keras_version(instance: Any) -> str:
-    """Return the version of the Keras that a model or layer is made with; empty if unknown."""
-    roots = (cls.__module__.partition(".")[0] for cls in type(instance).__mro__)
-    root = next((root for root in roots if root in ("keras", "tf_keras")), "")
-    return str(getattr(sys.modules.get(root), "__version__", ""))

@@ -51,8 +51,8 @@ class Finding(NamedTuple):
     are stored facts that support it, `fix` says what to do. `cause` is None unless the files prove
     it, else one of `update-ops-not-run`, `built-with-training-false`, `layer-frozen`,
     `trained-in-inference-mode`, `too-few-updates`, `saver-omitted-statistics`,
-    `statistics-not-loaded`, `untrained`, `batch-statistics-mode`, `momentum-one` and
-    `half-precision`.
+    `statistics-not-loaded`, `untrained`, `batch-statistics-mode`, `momentum-one`,
+    `call-without-training` and `half-precision`.
     """
 
     rule: Rule

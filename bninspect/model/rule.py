@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
+from bninspect.model.live import LiveModel
 from bninspect.model.roles import ROLES, Role
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class RuleContext(NamedTuple):
     optimizers, read only if a rule may use them. `graph` returns what the stored graph proves of a
     layer, None without one; `mode` returns the mode that training ran a layer in, None unless it is
     proved. Both read files, so rules call them only for a finding. `live` says that the layers are
-    those of a model in training, not of a file.
+    those of a model in training, not of a file; `live_model` is what that model shows, None unless
+    it was looked at.
     """
 
     step: int | None = None
@@ -48,6 +50,7 @@ class RuleContext(NamedTuple):
     dead: bool = False
     all_dead: bool = False
     live: bool = False
+    live_model: LiveModel | None = None
     restarted: bool = False
     least_share: float | None = None
     optimizer_steps: tuple[OptimizerSteps, ...] = ()

@@ -49,6 +49,11 @@ CAUSES: tuple[Cause, ...] = (
         rules=("BN101",),
     ),
     Cause(
+        name="call-without-training",
+        summary="the model's own `call` does not take `training`, so that Keras 3 never trains it",
+        rules=("BN101", "BN107"),
+    ),
+    Cause(
         name="momentum-one",
         summary="the momentum is 1, with which no update changes anything",
         rules=("BN101", "BN107"),

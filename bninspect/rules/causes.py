@@ -66,14 +66,15 @@ def by_design(layer: BNLayer) -> Proof | None:
     return None
 
 
-def in_inference_mode(layer: BNLayer) -> Proof | None:
-    """Return the proof that the stored model calls the layer in inference mode, or None.
+def in_inference_mode(layer: BNLayer, context: RuleContext) -> Proof | None:
+    """Return the proof that the model calls the layer in inference mode, or None.
 
     None for a frozen layer: its statistics would stand still in training mode, too.
     """
     if layer.keras is None or not layer.keras.inference_only or layer.keras.frozen:
         return None
-    return Proof(INFERENCE, ("the stored model calls the layer with training=False",))
+    model = "the model" if context.live else "the stored model"
+    return Proof(INFERENCE, (f"{model} calls the layer with training=False",))
 
 
 def why_not_updated(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:

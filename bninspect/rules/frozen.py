@@ -18,12 +18,12 @@ from bninspect.rules.causes import (
 )
 from bninspect.rules.channels import COLLAPSED_VARIANCE, saw_only_zeros
 from bninspect.rules.fixes import lower_the_momentum, run_the_updates
+from bninspect.rules.live_causes import FROZEN, call_without_training, facts_of_live_model
 from bninspect.rules.situation_fixes import kept_or_update
 from bninspect.rules.stuck import MOMENTUM_ONE, with_momentum_one
 
 _HALF_PRECISION = ("float16", "bfloat16")
-_FROZEN = "layer-frozen"
-_ON_PURPOSE = (_FROZEN, INFERENCE, NEVER_USED)
+_ON_PURPOSE = (FROZEN, INFERENCE, NEVER_USED)
 
 
 def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -32,24 +32,25 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
     if since is None or not _stands_still(layer):
         return
     moved = [role for role in AFFINE if role in since.changes and since.changes[role].moved]
-    if not moved and not _was_trained(layer, since):
+    if not moved and not _was_trained(layer, context, since):
         return
     same = [role for role in STATISTICS if role in layer.variables]
     initial = ("both are still at their initial values (BN101)",) if layer.all_initial else ()
     far = [_how_far(role, since.changes[role]) for role in moved]
     proof = _proof_in_file(layer, context) or _proof_of_graph(layer, context, same)
+    told = facts_of_live_model(layer, context) if proof.cause is None else ()
     are, they_were = ("are", "they were") if len(same) > 1 else ("is", "it was")
     yield Violation(
         f"{' and '.join(same)} {are} exactly what {they_were} at {since.earlier}, while"
         f" {' and '.join(far) or 'training went on'}",
-        evidence=(*proof.facts, *since.facts, *initial),
+        evidence=(*proof.facts, *since.facts, *initial, *told),
         cause=proof.cause,
         severity="note" if _is_on_purpose(layer, proof) else None,
         fix=proof.fix,
     )
 
 
-def _was_trained(layer: BNLayer, since: Since) -> bool:
+def _was_trained(layer: BNLayer, context: RuleContext, since: Since) -> bool:
     """Return whether training reached a layer whose gamma and beta stood still.
 
     False for a layer that has gamma or beta and was left out as a whole, such as a frozen backbone
@@ -57,7 +58,7 @@ def _was_trained(layer: BNLayer, since: Since) -> bool:
     """
     if not since.facts:
         return False
-    is_frozen = by_design(layer) is None and _frozen(layer) is not None
+    is_frozen = by_design(layer) is None and _frozen(layer, context) is not None
     return is_frozen or not any(role in layer.variables for role in AFFINE)
 
 
@@ -104,17 +105,20 @@ def _proof_in_file(layer: BNLayer, context: RuleContext) -> Proof | None:
     """Return the cause that the layer's own file proves, mostly on purpose; else None."""
     return (
         by_design(layer)
-        or _frozen(layer)
-        or in_inference_mode(layer)
+        or _frozen(layer, context)
+        or in_inference_mode(layer, context)
         or with_momentum_one(layer, context)
+        or call_without_training(layer, context)
         or _rounded_away(layer)
     )
 
 
-def _frozen(layer: BNLayer) -> Proof | None:
+def _frozen(layer: BNLayer, context: RuleContext) -> Proof | None:
     if layer.keras is None or not layer.keras.frozen:
         return None
-    return Proof(_FROZEN, ("the stored configuration says trainable=false",))
+    if context.live:
+        return Proof(FROZEN, ("the layer has trainable=False",))
+    return Proof(FROZEN, ("the stored configuration says trainable=false",))
 
 
 def _rounded_away(layer: BNLayer) -> Proof | None:
@@ -150,7 +154,7 @@ def _may_be_finetuned(layer: BNLayer) -> bool:
 def _fix_frozen(layer: BNLayer, violation: Violation) -> str:
     if violation.cause == NEVER_USED:
         return "Nothing to fix: with this mode the layer neither updates nor uses its averages."
-    if violation.cause == _FROZEN:
+    if violation.cause == FROZEN:
         return (
             "Nothing to fix if the layer is meant to keep the statistics it came with. Else set"
             " trainable=True, compile again and train on."

@@ -5,6 +5,11 @@ from __future__ import annotations
 from bninspect.model.layer import BNLayer
 
 _HOW_TO_REESTIMATE = "`bninspect rule BN101` says how"
+_TRAIN_AGAIN = (
+    "Then train again. Do not re-estimate the averages: these weights were trained with the initial"
+    " ones, so inference computes what training did, but nothing is normalized."
+)
+_TRAIN_ON = "Then train on. Nothing to fix if the layer is meant to keep these statistics."
 
 
 def train_in_batch_mode(layer: BNLayer, checks: str | None = None) -> str:
@@ -24,9 +29,16 @@ def train_in_batch_mode(layer: BNLayer, checks: str | None = None) -> str:
             f"Train in training mode{first}: feed or set the mode True, or build the layers with"
             " training=True, and run the update ops with every training step"
         )
+    return f"{how}. {_TRAIN_AGAIN}"
+
+
+def let_call_take_training(layer: BNLayer, class_name: str) -> str:
+    """Return what to do where the `call` of a model of Keras 3 has no parameter `training`."""
+    then = _TRAIN_AGAIN if layer.all_initial else _TRAIN_ON
     return (
-        f"{how}. Then train again. Do not re-estimate the averages: these weights were trained with"
-        " the initial ones, so inference computes what training did, but nothing is normalized."
+        f"Give the `call` of {class_name} the parameter, `def call(self, x, training=None)`, and"
+        " pass it on to the layers that it calls. In a loop of your own call `model(x,"
+        f" training=True)`. {then}"
     )
 
 

@@ -51,6 +51,15 @@ def unfreeze_or_load(layer: BNLayer) -> str:
     )
 
 
+def load_or_unfreeze() -> str:
+    """Return what to do where a layer was frozen while it had its initial statistics."""
+    return (
+        "A frozen layer keeps the statistics it has, and these are the initial ones. Load those"
+        " that belong to its gamma and beta before you freeze it, or set trainable=True, compile"
+        " again and train on."
+    )
+
+
 def kept_or_update(layer: BNLayer) -> str:
     """Return what to do where statistics other than the initial ones stood still."""
     return (

@@ -30,6 +30,11 @@ from bninspect.rules.channels import (
     saw_only_zeros,
 )
 from bninspect.rules.fixes import lower_the_momentum, run_the_updates
+from bninspect.rules.live_causes import (
+    call_without_training,
+    facts_of_live_model,
+    frozen_in_training,
+)
 from bninspect.rules.optimized import optimizer_writes
 from bninspect.rules.situation_fixes import (
     copy_or_update,
@@ -62,7 +67,8 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
             *proof.facts,
             *_own_count(layer),
             *_facts_of_training(layer),
-            *_facts_of_model(layer),
+            *(facts_of_live_model(layer, context) if proof.cause is None else ()),
+            *_facts_of_model(layer, context),
         ),
         cause=proof.cause,
         severity="note" if by_design(layer) else None,
@@ -91,14 +97,14 @@ def _facts_of_training(layer: BNLayer) -> tuple[str, ...]:
     return tuple(facts)
 
 
-def _facts_of_model(layer: BNLayer) -> Iterator[str]:
+def _facts_of_model(layer: BNLayer, context: RuleContext) -> Iterator[str]:
     """Yield facts about the stored Keras model that may explain why nothing was updated.
 
     A user's own class may have its own `call` and `train_step`. A model that was not compiled was
     not trained by `fit`, or was loaded with compile=False and saved again.
     """
     model = layer.keras_model
-    if model is None:
+    if model is None or context.live:
         return
     if model.has_own_class:
         yield f"the class of the model, {model.class_name}, is not one of Keras"
@@ -134,9 +140,11 @@ def _proof(layer: BNLayer, context: RuleContext) -> Proof:
     """Return the cause that configuration, slots or graph prove, in this order."""
     return (
         by_design(layer)
-        or in_inference_mode(layer)
+        or in_inference_mode(layer, context)
         or with_momentum_one(layer, context)
         or _without_statistics(layer)
+        or frozen_in_training(layer, context)
+        or call_without_training(layer, context)
         or why_not_updated(layer, context, STATISTICS)
     )
 
@@ -144,7 +152,8 @@ def _proof(layer: BNLayer, context: RuleContext) -> Proof:
 def with_momentum_one(layer: BNLayer, context: RuleContext) -> Proof | None:
     """Return the proof that an update changes nothing, if the momentum is 1; else None."""
     if layer.momentum == 1.0:
-        return Proof(MOMENTUM_ONE, ("the stored configuration has momentum 1",))
+        whose = "the layer" if context.live else "the stored configuration"
+        return Proof(MOMENTUM_ONE, (f"{whose} has momentum 1",))
     if layer.momentum is None and known_momentum(layer, context) == 1.0:
         return Proof(MOMENTUM_ONE, ("the graph has momentum 1",))
     return None

@@ -309,6 +309,7 @@ def test_the_class_of_the_optimizer(training, name):
         ("keras2_frozen", (True, "SGD", "tensorflow")),
         ("keras3_converted", (False, None, "tensorflow")),
         ("keras3_zip_accumulation", (True, "AdamW", None)),
+        ("saved_model_keras2_nested_frozen", (True, "SGD", "tensorflow")),
     ],
 )
 def test_how_a_model_was_compiled(stem, expected):

@@ -249,6 +249,70 @@ class Trainings:
         h = self.layers.BatchNormalization(name="bn")(self.layers.Dense(3)(x), training=False)
         return self.watch(self.keras.Model(x, self.layers.Dense(1)(h)))
 
+    def training_false_inside(self):
+        """The same in a model within a model of the user's own."""
+        x = self.keras.Input((4,))
+        h = self.layers.BatchNormalization(name="bn")(self.layers.Dense(3)(x), training=False)
+        return self.watch(self._own_model(self.keras.Model(x, h, name="inner"))())
+
+    def frozen_with_other_weights(self):
+        """gamma and beta were loaded, the statistics were not, and then all was frozen."""
+        model = self.net()
+        top = model.get_layer("top")
+        top.gamma.assign([0.5, 1.5, 2.0, 0.7])
+        top.trainable = False
+        return self.watch(model)
+
+    def _own_model(self, layer, *, call=None):
+        """A kind of model of the user's own, whose `call` gets the model and its inputs."""
+        head = self.layers.Dense(1)
+
+        class Own(self.keras.Model):
+            def __init__(self):
+                super().__init__(name="own")
+                self.inside, self.head = layer, head
+
+        def passing(self, inputs, training=None):
+            return self.head(self.inside(inputs, training=training))
+
+        Own.call = call or passing
+        return Own
+
+    def _bn(self):
+        return self.layers.BatchNormalization(name="bn")
+
+    def call_without_training(self):
+        def call(self, inputs):
+            return self.head(self.inside(inputs))
+
+        return self.watch(self._own_model(self._bn(), call=call)())
+
+    def call_with_other_arguments(self):
+        def call(self, inputs, **_):
+            return self.head(self.inside(inputs))
+
+        return self.watch(self._own_model(self._bn(), call=call)())
+
+    def call_in_training_mode(self):
+        """Without the parameter, but it is not needed."""
+
+        def call(self, inputs):
+            return self.head(self.inside(inputs, training=True))
+
+        return self.watch(self._own_model(self._bn(), call=call)())
+
+    def call_that_passes_nothing_on(self):
+        def call(self, inputs, training=None):
+            return self.head(self.inside(inputs))
+
+        return self.watch(self._own_model(self._bn(), call=call)())
+
+    def call_that_passes_false_on(self):
+        def call(self, inputs, training=None):
+            return self.head(self.inside(inputs, training=False))
+
+        return self.watch(self._own_model(self._bn(), call=call)())
+
     # Loops of one's own, by the framework below.
 
     def own_step(self):

@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from bninspect.model.checkpoint import KerasLayer, KerasModel
 
@@ -79,20 +79,34 @@ def optimizer_class(training: Any) -> str | None:
     return stored.rpartition(">")[2] if isinstance(stored, str) else None
 
 
-def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ...], KerasLayer]:
-    """Return BN layers by name, given pairs of an object's name and its JSON ("" is the model).
+class ModelObjects(NamedTuple):
+    """What Keras stored with the objects of a model: its BN layers by name, and of the whole.
+
+    `keras_version` is empty if none is stored.
+    """
+
+    layers: Mapping[tuple[str, ...], KerasLayer]
+    model: KerasModel | None = None
+    keras_version: str = ""
+
+
+def read_objects(stored: Iterable[tuple[str, bytes]]) -> ModelObjects:
+    """Return what is stored, given pairs of an object's name and its JSON ("" is the model).
 
     A layer's own JSON has no calls; those are in the model's, which names inner layers otherwise.
     Raises ValueError for what is not JSON, or a model nested deeper than any real one.
     """
     whole: dict[tuple[str, ...], KerasLayer] = {}
     layers = {}
+    model, version = None, ""
     for name, encoded in stored:
         if name and b'"momentum"' not in encoded:
             continue  # no BN layer
         try:
             document = json.loads(encoded)
-            whole = whole if name else keras_layers(document, _LEAST_OF_OBJECTS)
+            if not name:
+                whole = keras_layers(document, _LEAST_OF_OBJECTS)
+                model, version = _model_of_object(document)
         except (TypeError, RecursionError) as error:
             raise ValueError from error
         config = document.get("config") if isinstance(document, dict) else None
@@ -107,10 +121,30 @@ def layers_of_objects(stored: Iterable[tuple[str, bytes]]) -> dict[tuple[str, ..
     named: dict[str, list[KerasLayer]] = {}
     for path, layer in whole.items():
         named.setdefault(path[-1], []).append(layer)
-    return {
+    layers = {
         path: _with_calls(layer, named.get(str(layer.config.get("name")), []))
         for path, layer in layers.items()
     }
+    return ModelObjects(layers, model, version)
+
+
+def _model_of_object(document: Any) -> tuple[KerasModel | None, str]:
+    """Return what the metadata of a SavedModel says about its model, and its version of Keras.
+
+    None and an empty string if it is no model: a layer may be saved alone. The layout is that of
+    keras/src/saving/legacy/saved_model/model_serialization.py of Keras 2.
+    """
+    if not isinstance(document, dict) or "is_graph_network" not in document:
+        return None, ""
+    version, backend = document.get("keras_version"), document.get("backend")
+    training = document.get("training_config")
+    model = keras_model(
+        document,
+        is_compiled=bool(training),
+        optimizer=optimizer_class(training),
+        backend=backend if isinstance(backend, str) else None,
+    )
+    return model, version if isinstance(version, str) else ""
 
 
 def _with_calls(layer: KerasLayer, same_name: list[KerasLayer]) -> KerasLayer:

@@ -6,11 +6,11 @@ tf.train.Checkpoint and Keras's save_weights write them. The reader of V2 checkp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bninspect.errors import Incomplete
-from bninspect.formats.keras.model_config import layers_of_objects
+from bninspect.formats.keras.model_config import read_objects
 from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
 from bninspect.formats.tensorflow.dtypes import corrupt
 from bninspect.formats.tensorflow.object_names import ObjectNames, name_by_keys, name_objects
@@ -57,12 +57,12 @@ def _names(checkpoint: Checkpoint, read_string: Callable[[str], bytes]) -> Objec
 
 def _keras_layers(
     checkpoint: Checkpoint, names: ObjectNames, read_string: Callable[[str], bytes]
-) -> dict[tuple[str, ...], KerasLayer]:
+) -> Mapping[tuple[str, ...], KerasLayer]:
     """Return the layers' configurations, which TensorFlow up to 1.13 stores as strings."""
     try:
-        return layers_of_objects(
+        return read_objects(
             (name, read_string(key)) for name, key in names.configurations.items()
-        )
+        ).layers
     except ValueError as error:
         raise corrupt(
             checkpoint.resolved, "the stored configuration of a layer cannot be parsed"

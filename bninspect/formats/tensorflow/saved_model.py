@@ -14,17 +14,17 @@ Only that object graph of `saved_model.pb` is read here, not the graph, which ma
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
-from bninspect.formats.keras.model_config import layers_of_objects
+from bninspect.formats.keras.model_config import read_objects
 from bninspect.formats.tensorflow.object_graph import shortest_paths
 from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.sstable import read_varint
 from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
-from bninspect.model.checkpoint import Checkpoint, KerasLayer
+from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.filenames import SAVED_MODEL
 from bninspect.storage import filesystem
 from bninspect.storage.source import Source
@@ -77,30 +77,35 @@ def variables_of(directory: str) -> str:
 
 def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
     """Return the SavedModel with the variables of `checkpoint` and Keras's configurations."""
+    found = replace(checkpoint, resolved=directory, format="saved-model", keras_layers=None)
+    if checkpoint.name_at is None:
+        return found
     try:
-        layers = None
-        if checkpoint.name_at is not None:
-            layers = _keras_layers(directory, checkpoint) or None
-        return replace(checkpoint, resolved=directory, format="saved-model", keras_layers=layers)
+        return _with_keras(found, _metadata(directory), checkpoint.name_at)
+    except ValueError as error:
+        checkpoint.close()
+        raise Corrupt(
+            directory, "the Keras metadata of a layer cannot be parsed", _DAMAGED
+        ) from error
     except BaseException:
         checkpoint.close()
         raise
 
 
-def _keras_layers(directory: str, checkpoint: Checkpoint) -> dict[tuple[str, ...], KerasLayer]:
-    """Return the configuration of each layer by its name in the checkpoint."""
-    name_at = checkpoint.name_at or (lambda _: None)
-    named = [
-        (name, encoded)
-        for path, encoded in _metadata(directory)
-        if (name := name_at(path)) or not path
-    ]
-    try:
-        return layers_of_objects((name or "", encoded) for name, encoded in named)
-    except ValueError as error:
-        raise Corrupt(
-            directory, "the Keras metadata of a layer cannot be parsed", _DAMAGED
-        ) from error
+def _with_keras(
+    checkpoint: Checkpoint, metadata: Metadata, name_at: Callable[[Sequence[str]], str | None]
+) -> Checkpoint:
+    """Return the SavedModel with what Keras stored of each layer, by name, and of the model."""
+    named = [(path, name_at(path), encoded) for path, encoded in metadata]
+    objects = read_objects(
+        (name or "", encoded) for path, name, encoded in named if name or not path
+    )
+    return replace(
+        checkpoint,
+        keras_layers=objects.layers or None,
+        keras_model=objects.model,
+        keras_version=objects.keras_version,
+    )
 
 
 def _metadata(directory: str) -> Metadata:

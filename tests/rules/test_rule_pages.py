@@ -13,6 +13,7 @@ import pytest
 from bninspect.batchnorm.families import FAMILIES
 from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import Change, Since
+from bninspect.model.live import LiveModel
 from bninspect.model.rule import Cause, Rule
 from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
 from bninspect.rules.pages import page_of
@@ -139,9 +140,22 @@ def test_a_rule_gives_a_cause_that_its_page_names(pair: tuple[str, str]) -> None
     assert pair in {(one.rule.code, one.cause) for one in found}
 
 
+# What only a live model proves.
+LIVE = {("BN101", "call-without-training"), ("BN107", "call-without-training")}
+
+
+def test_a_live_model_gives_causes_that_the_pages_name() -> None:
+    moved = Since("the start", {**STILL, "gamma": Change(True, 0.5)})
+    of_keras = {"keras": keras_layer()._replace(built_in=True), "keras_version": "3.15.1"}
+    layer = bn(0.0, 1.0, [0.5, 1.5, 2.0], family="keras", since=moved, **of_keras)
+    model = LiveModel("Net", takes_training=False, is_fitted=True)
+    found = apply_rules([layer], RULES, RuleContext(live=True, live_model=model))
+    assert {(one.rule.code, one.cause) for one in found} == LIVE
+
+
 def test_a_rule_gives_the_causes_that_its_page_names_and_no_other() -> None:
     claimed = {(code, cause.name) for cause in CAUSES for code in cause.rules}
-    assert {*foretold(), *IN_MEMORY} == claimed
+    assert {*foretold(), *IN_MEMORY, *LIVE} == claimed
 
 
 # --- What a page says -----------------------------------------------------------------------------

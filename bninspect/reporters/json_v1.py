@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bninspect._version import __version__
 from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.config.model import Config
-from bninspect.model.computation import Computation
-from bninspect.model.graph import Condition
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.model.roles import ROLES, STATISTICS
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bninspect.model.computation import Computation
+    from bninspect.model.graph import Condition
     from bninspect.runs.watch import Conclusion
 
 SCHEMA_VERSION = 1

@@ -255,7 +255,7 @@ def _order(first: NDArray[Any], second: NDArray[Any]) -> Order | None:
 
     A variance is never below 0, and it starts at 1, the mean at 0.
     """
-    if _are([first, second], 0.0, 1.0) or (_is(second, 1.0) and not _is(first, 1.0)):
+    if _is(second, 1.0) and not _is(first, 1.0):
         return "mean-first"
     if _is(first, 1.0) and not _is(second, 1.0):
         return "variance-first"

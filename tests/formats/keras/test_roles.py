@@ -125,9 +125,10 @@ def test_statistics_that_moved_are_proved_in_the_order_of_keras_alone():
         assert "MyBN" in reading.reason
 
 
-@pytest.mark.parametrize(("last", "places"), [((SIGNED, ONE), (2, 3)), ((ONE, SIGNED), (3, 2))])
-def test_a_variance_that_is_1_everywhere_is_one(last, places):
-    assert statistics(read_roles(of(GAMMA, BETA, *last, origin="foreign"))) == places
+@pytest.mark.parametrize("mean", [ZERO, SIGNED, POSITIVE])
+def test_a_variance_that_is_1_everywhere_is_one(mean):
+    for last, places in (((mean, ONE), (2, 3)), ((ONE, mean), (3, 2))):
+        assert statistics(read_roles(of(GAMMA, BETA, *last, origin="foreign"))) == places
 
 
 def test_gamma_that_never_moved_is_no_variance():

@@ -324,3 +324,18 @@ def test_a_healthy_file_is_not_asked_for_its_bias(stem, run, monkeypatch) -> Non
     monkeypatch.setattr(TrainingModes, "of", asked)
     fixture = load_fixture(stem)
     assert run("check", fixture.path, *fixture.expected["options"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [(["before", 0, 0], "before/1"), ([], None), ("before", None), (None, None), ({}, None)],
+)
+def test_calls_of_keras_3_name_the_layer_before(history, expected) -> None:
+    """What is no history names none."""
+    tensor = {"class_name": "__keras_tensor__", "config": {"keras_history": history}}
+    call = {"args": [tensor], "kwargs": {}}
+    model = {
+        "class_name": "Functional",
+        "config": {"layers": [layer_json("Dense", "before"), {**BN_JSON, "inbound_nodes": [call]}]},
+    }
+    assert biases(model, ("Dense", "before", {})) == expected

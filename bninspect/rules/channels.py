@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.rule import RuleContext
-from bninspect.rules.averages import (
-    USUAL_MOMENTUM,
-    expected_updates,
-    is_forgotten,
-    is_no_power,
-    is_power,
-    known_momentum,
-    momentum_of,
-    power,
-    updates_at_most,
-    whole_power,
-)
+from bninspect.rules import averages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,12 +75,12 @@ def dead_channels(mean: Values, variance: Values, momentum: float | None, step: 
     if variance.initial == 0.0:
         return _at_initial(mean, variance)
     silent, initial = _silent(mean, variance)
-    exact = power(initial, momentum, step)
+    exact = averages.power(initial, momentum, step)
     counts = Counter(silent[(silent >= 0.0) & (silent < initial)].tolist())
     return sum(
         count
         for value, count in counts.items()
-        if value < COLLAPSED_VARIANCE or count > 1 or is_power(value, exact)
+        if value < COLLAPSED_VARIANCE or count > 1 or averages.is_power(value, exact)
     )
 
 
@@ -112,7 +101,7 @@ def dead_of(layer: BNLayer, context: RuleContext) -> int:
         return 0
     if saw_only_zeros(layer):
         return layer.statistics[0].channels
-    count = dead_channels(*layer.statistics, momentum_of(layer, context), context.step)
+    count = dead_channels(*layer.statistics, averages.momentum_of(layer, context), context.step)
     return 0 if count and contradictions(layer, context) else count
 
 
@@ -120,7 +109,7 @@ def is_all_dead(layer: BNLayer, context: RuleContext) -> bool:
     """Return whether all channels of a layer look dead, by its statistics alone."""
     if layer.statistics is None or not layer.statistics[0].all_initial:
         return False
-    momentum = momentum_of(layer, context)
+    momentum = averages.momentum_of(layer, context)
     return dead_channels(*layer.statistics, momentum, context.step) == layer.channels
 
 
@@ -145,7 +134,8 @@ def contradictions(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     silent, initial = _silent(mean, variance)
     if not ((silent >= 0.0) & (silent < initial)).all():
         return ()
-    momentum, updates = known_momentum(layer, context), expected_updates(layer, context)
+    momentum = averages.known_momentum(layer, context)
+    updates = averages.expected_updates(layer, context)
     facts = []
     if _gamma_moved(layer, _silent_channels(mean, variance)) and not _may_have_died_later(
         silent, momentum, updates, all_dead=context.all_dead
@@ -186,8 +176,8 @@ def _may_have_died_later(
     if updates is None:
         return bool(variances.any()) or not all_dead
     if momentum is None:
-        momentum = USUAL_MOMENTUM if all_dead else _LOW_MOMENTUM
-    return is_forgotten(_SMALL_MEAN, momentum, updates)
+        momentum = averages.USUAL_MOMENTUM if all_dead else _LOW_MOMENTUM
+    return averages.is_forgotten(_SMALL_MEAN, momentum, updates)
 
 
 def _no_power_of_momentum(
@@ -199,7 +189,7 @@ def _no_power_of_momentum(
     wrong = [
         value
         for value in dict.fromkeys(values)
-        if value > COLLAPSED_VARIANCE and is_no_power(value, initial, momentum)
+        if value > COLLAPSED_VARIANCE and averages.is_no_power(value, initial, momentum)
     ]
     if not wrong:
         return []
@@ -214,10 +204,10 @@ def not_enough_updates(initial: float, momentum: float | None, updates: int | No
     if updates is None:
         return []
     if momentum is None:
-        if is_forgotten(initial, _LOW_MOMENTUM, updates):
+        if averages.is_forgotten(initial, _LOW_MOMENTUM, updates):
             return []
         return [f"{updates} updates with a momentum of {_LOW_MOMENTUM} or more leave more than 0"]
-    if is_forgotten(initial, momentum, updates):
+    if averages.is_forgotten(initial, momentum, updates):
         return []
     left = initial * momentum**updates
     return [f"{updates} updates with momentum {momentum:g} leave a variance of {left:.4g}, not 0"]
@@ -234,13 +224,14 @@ def decayed_as_expected(layer: BNLayer, context: RuleContext) -> bool:
     if variance.initial == 0.0:
         return True
     silent, initial = _silent(mean, variance)
-    momentum = momentum_of(layer, context)
-    exact = power(initial, momentum, updates_at_most(layer, context))
+    momentum = averages.momentum_of(layer, context)
+    exact = averages.power(initial, momentum, averages.updates_at_most(layer, context))
     dead = Counter(silent[(silent >= 0.0) & (silent < initial)].tolist())
     return all(
         exact is not None and exact < COLLAPSED_VARIANCE
         if value < COLLAPSED_VARIANCE
-        else is_power(value, exact) or (count > 1 and whole_power(value, initial, momentum))
+        else averages.is_power(value, exact)
+        or (count > 1 and averages.whole_power(value, initial, momentum))
         for value, count in dead.items()
     )
 
@@ -264,5 +255,5 @@ def counted_by_dead_channels(layer: BNLayer, momentum: float | None) -> tuple[fl
     if not shared:
         return None
     value = max(shared)[1]
-    updates = whole_power(value, initial, momentum)
+    updates = averages.whole_power(value, initial, momentum)
     return None if updates is None else (value, updates)

@@ -9,13 +9,7 @@ from typing import NamedTuple
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import Rule, RuleContext, Violation
-from bninspect.rules.averages import (
-    USUAL_MOMENTUM,
-    known_momentum,
-    momentum_of,
-    updates_a_step,
-    updates_at_most,
-)
+from bninspect.rules import averages
 from bninspect.rules.channels import counted_by_dead_channels
 
 # The share of the initial value above which the averages count as cold.
@@ -77,16 +71,16 @@ def _updates(layer: BNLayer, context: RuleContext) -> _Updates | None:
 
     The graph is read only if the values leave it possible that the averages are cold.
     """
-    updates = updates_at_most(layer, context)
+    updates = averages.updates_at_most(layer, context)
     if not updates:
         return None
-    stored = momentum_of(layer, context)
+    stored = averages.momentum_of(layer, context)
     momentum = stored
     if momentum is None and _may_be_cold(updates, context):
-        momentum = known_momentum(layer, context)
+        momentum = averages.known_momentum(layer, context)
     if momentum is None or not 0.0 < momentum < 1.0:
         return None
-    times = updates_a_step(layer, context) if momentum**updates > COLD_SHARE else 1
+    times = averages.updates_a_step(layer, context) if momentum**updates > COLD_SHARE else 1
     if times is None:
         return None
     counted = counted_by_dead_channels(layer, momentum)
@@ -102,16 +96,17 @@ def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
     if (least_share(layers) or 0.0) <= COLD_SHARE:
         return None
     for layer in layers:
-        updates = updates_at_most(layer, context)
+        updates = averages.updates_at_most(layer, context)
         if not updates or not _has_moved(layer) or not layer.is_finite:
             continue
-        if USUAL_MOMENTUM**updates <= COLD_SHARE:
+        if averages.USUAL_MOMENTUM**updates <= COLD_SHARE:
             continue
-        if known_momentum(layer, context) is None and updates_a_step(layer, context):
+        is_unknown = averages.known_momentum(layer, context) is None
+        if is_unknown and averages.updates_a_step(layer, context):
             return (
                 f"BN106 was not judged: no momentum is stored, and after {updates} steps the"
                 " averages may still hold a part of their initial values; give --momentum"
-                f" ({USUAL_MOMENTUM} is the default of Keras and tf.layers)"
+                f" ({averages.USUAL_MOMENTUM} is the default of Keras and tf.layers)"
             )
     return None
 
@@ -177,7 +172,8 @@ def older_than_step(layer: BNLayer, context: RuleContext) -> bool:
     The initial value's share and a true variance, which is not negative, add up to what is
     stored, so nothing may lie below the share. 1e-3 is for float32's rounding.
     """
-    momentum, updates = momentum_of(layer, context), updates_at_most(layer, context)
+    momentum = averages.momentum_of(layer, context)
+    updates = averages.updates_at_most(layer, context)
     if layer.statistics is None or momentum is None or updates is None or layer.zero_debiased:
         return False
     if not 0.0 < momentum < 1.0 or _is_zero(layer):

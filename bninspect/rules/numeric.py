@@ -7,12 +7,7 @@ from collections.abc import Iterator
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import Rule, RuleContext, Severity, Violation
-from bninspect.rules.averages import (
-    USUAL_MOMENTUM,
-    known_momentum,
-    momentum_of,
-    updates_a_step,
-)
+from bninspect.rules import averages
 from bninspect.rules.channels import counted_by_dead_channels, dead_of, decayed_as_expected
 from bninspect.rules.optimized import optimizer_writes
 
@@ -87,7 +82,8 @@ def _update_defects(layer: BNLayer, context: RuleContext) -> tuple[tuple[str, ..
 
 def _overshoot(layer: BNLayer, context: RuleContext) -> str | None:
     """Return the fact that a step makes so many updates that they overshoot, or None."""
-    momentum, times = known_momentum(layer, context), updates_a_step(layer, context)
+    momentum = averages.known_momentum(layer, context)
+    times = averages.updates_a_step(layer, context)
     if momentum is None or times is None:
         return None
     if layer.keras is not None:
@@ -135,7 +131,7 @@ def dead(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
 
 def _updates_counted(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:
     """Return the number of updates that the dead channels show, beside the stored step."""
-    momentum = momentum_of(layer, context)
+    momentum = averages.momentum_of(layer, context)
     counted = counted_by_dead_channels(layer, momentum)
     if counted is None:
         return ()
@@ -174,10 +170,10 @@ def half_precision(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     if not halves:
         return
     dtype = layer.variables[halves[0]].dtype
-    momentum = known_momentum(layer, context)
+    momentum = averages.known_momentum(layer, context)
     severity: Severity | None = None
     unknown = "no momentum is stored; " if momentum is None else ""
-    momentum = USUAL_MOMENTUM if momentum is None else momentum
+    momentum = averages.USUAL_MOMENTUM if momentum is None else momentum
     if momentum >= 1.0:
         evidence = f"with momentum {momentum:g} no update changes an average"
     else:

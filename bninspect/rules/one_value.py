@@ -6,15 +6,7 @@ from collections.abc import Iterator
 
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.rule import Rule, RuleContext, Violation
-from bninspect.rules.averages import (
-    LEAST_NORMAL,
-    expected_updates,
-    is_forgotten,
-    is_power,
-    known_momentum,
-    power,
-    whole_power,
-)
+from bninspect.rules import averages
 from bninspect.rules.channels import channels_in_words
 
 # The defaults of Keras, tf.layers and slim, and others in frequent use.
@@ -42,7 +34,7 @@ def batches_of_one_value(layer: BNLayer, context: RuleContext) -> Iterator[Viola
         f" {variance.initial:g}"
     )
     known = () if context.step is None else (f"the stored step is {context.step}",)
-    if known_momentum(layer, context) is None:
+    if averages.known_momentum(layer, context) is None:
         known = (*known, f"no momentum is stored; of the usual ones {momentum:g} fits the step")
     yield Violation(
         f"moving_variance is {variance.minimum:.4g} in {channels_in_words(layer)}, as batches with"
@@ -62,12 +54,15 @@ def _explained(
     If the momentum is unknown, the usual ones are tried; one of them must explain the variance of
     several channels by the stored step.
     """
-    momentum, expected = known_momentum(layer, context), expected_updates(layer, context)
+    momentum = averages.known_momentum(layer, context)
+    expected = averages.expected_updates(layer, context)
     if momentum is not None:
         return momentum, _updates_that_leave(variance, momentum, expected)
-    if expected and variance.channels > 1 and variance.maximum > LEAST_NORMAL:
+    if expected and variance.channels > 1 and variance.maximum > averages.LEAST_NORMAL:
         for usual in _USUAL_MOMENTUMS:
-            if is_power(variance.maximum, power(variance.initial or 0.0, usual, expected)):
+            if averages.is_power(
+                variance.maximum, averages.power(variance.initial or 0.0, usual, expected)
+            ):
                 return usual, expected
     return None, None
 
@@ -86,9 +81,9 @@ def _updates_that_leave(
     if momentum is None or not 0.0 <= momentum < 1.0:
         return None
     initial = variance.initial or 0.0
-    if variance.maximum <= LEAST_NORMAL:
-        return expected if is_forgotten(initial, momentum, expected) else None
-    updates = whole_power(variance.maximum, initial, momentum)
+    if variance.maximum <= averages.LEAST_NORMAL:
+        return expected if averages.is_forgotten(initial, momentum, expected) else None
+    updates = averages.whole_power(variance.maximum, initial, momentum)
     is_sure = variance.channels > 1 or updates == expected
     return updates if updates and is_sure else None
 

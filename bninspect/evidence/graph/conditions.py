@@ -9,30 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bninspect.evidence.graph.operations import (
-    ARITHMETIC,
-    BRANCHES,
-    COMPARISONS,
-    CONSTANT,
-    LOGIC,
-    LOOP_PREDICATE,
-    MERGES,
-    PASSES,
-    PLACEHOLDERS,
-    PREDICATES,
-    RELATIVE_ASSIGNS,
-    RESHAPES,
-    SELECTS,
-    VARIABLES,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.model.graph import ARGUMENT, Condition, Graph, Scalar
 
 # The statistics of the batch are computed by other operations, so the traversal ends there. A
 # constant that was made inside of a tf.cond waits for the branch, by a control input.
-_UPDATE = PASSES | ARITHMETIC | RESHAPES | MERGES | set(SELECTS) | {CONSTANT, "AssignVariableOp"}
-_UPDATE |= RELATIVE_ASSIGNS
-_PREDICATE = PASSES | LOGIC | RESHAPES
+_UPDATE = ops.PASSES | ops.ARITHMETIC | ops.RESHAPES | ops.MERGES | set(ops.SELECTS)
+_UPDATE |= ops.RELATIVE_ASSIGNS | {ops.CONSTANT, "AssignVariableOp"}
+_PREDICATE = ops.PASSES | ops.LOGIC | ops.RESHAPES
 _WITH_DEFAULT = "PlaceholderWithDefault"
 
 # The value of a stored variable of one element, None if it is not stored.
@@ -60,22 +45,22 @@ def _predicates(traversal: GraphTraversal, updates: Iterable[int]) -> Iterator[i
     graph = traversal.graph
     nodes, complete = traversal.backwards(updates, _UPDATE)
     for node in nodes:
-        place = PREDICATES.get(graph.operations[node], -1)
+        place = ops.PREDICATES.get(graph.operations[node], -1)
         predicate = graph.inputs[node][place] if 0 <= place < len(graph.inputs[node]) else -1
-        if predicate >= 0 and graph.operations[predicate] != LOOP_PREDICATE:
+        if predicate >= 0 and graph.operations[predicate] != ops.LOOP_PREDICATE:
             yield predicate
     if not complete:
         yield nodes[-1]
     for update in updates:
         for call in traversal.calls_around(update):
-            if graph.operations[call] in BRANCHES and graph.inputs[call]:
+            if graph.operations[call] in ops.BRANCHES and graph.inputs[call]:
                 yield graph.inputs[call][0]
 
 
 def _fed_factors(traversal: GraphTraversal, updates: Iterable[int]) -> Iterator[int]:
     """Yield the placeholders that stand in the arithmetic of the updates themselves."""
     nodes, _ = traversal.backwards(updates, _UPDATE)
-    return (node for node in nodes if traversal.graph.operations[node] in PLACEHOLDERS)
+    return (node for node in nodes if traversal.graph.operations[node] in ops.PLACEHOLDERS)
 
 
 def _conditions_of(
@@ -87,10 +72,10 @@ def _conditions_of(
         return
     nodes, _ = traversal.backwards([predicate], _PREDICATE)
     leaves = [node for node in nodes if not _is_followed(traversal, node)]
-    constants = [node for node in leaves if graph.operations[node] == CONSTANT]
+    constants = [node for node in leaves if graph.operations[node] == ops.CONSTANT]
     values = {graph.attribute(node, "value") for node in constants}
     if len(constants) == len(leaves):
-        if values != {True} or any(graph.operations[node] in LOGIC for node in nodes):
+        if values != {True} or any(graph.operations[node] in ops.LOGIC for node in nodes):
             yield Condition("constant", graph.names[predicate])
         return
     bound = _bound(graph, nodes)
@@ -112,9 +97,9 @@ def _bound(graph: Graph, nodes: Iterable[int]) -> Scalar | None:
     bounds = {
         graph.attribute(source, "value")
         for node in nodes
-        if graph.operations[node] in COMPARISONS
+        if graph.operations[node] in ops.COMPARISONS
         for source in graph.inputs[node]
-        if source >= 0 and graph.operations[source] == CONSTANT
+        if source >= 0 and graph.operations[source] == ops.CONSTANT
     }
     numbers = [value for value in bounds if isinstance(value, int | float)]
     return numbers[0] if len(numbers) == 1 else None
@@ -127,8 +112,8 @@ def _condition(traversal: GraphTraversal, node: int, stored: StoredScalar) -> Co
     if operation == _WITH_DEFAULT:
         default = graph.attribute(graph.inputs[node][0], "value") if graph.inputs[node] else None
         return Condition("placeholder", name, default if isinstance(default, int | float) else None)
-    if operation in PLACEHOLDERS:
+    if operation in ops.PLACEHOLDERS:
         return Condition("placeholder", name)
-    if operation in VARIABLES:
+    if operation in ops.VARIABLES:
         return Condition("variable", name, stored(name))
     return Condition("op", name)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from bninspect.evidence.graph.operations import (
-    BIAS_ADDS,
-    DIFFERENCES,
-    EXPANSIONS,
-    FUSED_BATCH_NORMS,
-    PRODUCTS,
-    SAME_VALUES,
-    SUMS,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.model.graph import ARGUMENT
 
@@ -56,7 +48,7 @@ def _inputs(traversal: GraphTraversal, owners: Mapping[int, str]) -> Iterator[tu
     """Yield the layers' names with the nodes whose values they normalize."""
     graph, variables = traversal.graph, traversal.variables
     for node, operation in enumerate(graph.operations):
-        if operation not in FUSED_BATCH_NORMS | DIFFERENCES:
+        if operation not in ops.FUSED_BATCH_NORMS | ops.DIFFERENCES:
             continue
         inputs = graph.inputs[node]
         names = [
@@ -66,7 +58,7 @@ def _inputs(traversal: GraphTraversal, owners: Mapping[int, str]) -> Iterator[tu
         ]
         if not names:
             continue
-        if operation in FUSED_BATCH_NORMS:
+        if operation in ops.FUSED_BATCH_NORMS:
             yield names[0], inputs[0]
         elif inputs[0] >= 0 and variables[inputs[0]] in owners:
             # tf.nn.batch_normalization: x * scale + (beta - mean * scale)
@@ -78,10 +70,10 @@ def _scaled_inputs(traversal: GraphTraversal, shift: int) -> Iterator[int]:
     """Yield the values that are multiplied by a scale before `shift` is added."""
     graph = traversal.graph
     for total in traversal.consumers[shift] or ():
-        if graph.operations[total] not in SUMS:
+        if graph.operations[total] not in ops.SUMS:
             continue
         for product in graph.inputs[total]:
-            if product != shift and product >= 0 and graph.operations[product] in PRODUCTS:
+            if product != shift and product >= 0 and graph.operations[product] in ops.PRODUCTS:
                 yield graph.inputs[product][0]
 
 
@@ -90,7 +82,7 @@ def _before(traversal: GraphTraversal, node: int) -> LayerBefore:
     graph = traversal.graph
     node = _computed_by(traversal, node)
     inputs = graph.inputs[node] if node >= 0 else ()
-    if not inputs or graph.operations[node] not in BIAS_ADDS:
+    if not inputs or graph.operations[node] not in ops.BIAS_ADDS:
         return LayerBefore(_named(traversal, node), None)
     bias = traversal.variables[inputs[-1]] if inputs[-1] >= 0 else -1
     if bias < 0:
@@ -102,7 +94,7 @@ def _computed_by(traversal: GraphTraversal, node: int) -> int:
     """Return the node whose values a node passes on; -1 if that is too far away or missing."""
     graph = traversal.graph
     for _ in range(_LONGEST_PATH):
-        if node < 0 or graph.operations[node] not in SAME_VALUES | EXPANSIONS:
+        if node < 0 or graph.operations[node] not in ops.SAME_VALUES | ops.EXPANSIONS:
             return node
         node = graph.inputs[node][0] if graph.inputs[node] else -1
     return -1

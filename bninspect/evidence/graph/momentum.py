@@ -11,16 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bninspect.evidence.graph.operations import (
-    AVERAGING_BATCH_NORMS,
-    CONSTANT,
-    DIFFERENCES,
-    MERGES,
-    PRODUCTS,
-    SAME_VALUES,
-    SELECTS,
-    SUMS,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.graph.updates import origin_of
 from bninspect.model.graph import Graph
 
@@ -45,12 +36,12 @@ def _momentum(graph: Graph, variables: Sequence[int], update: int) -> float | No
         return None
     operation, operands = graph.operations[value], graph.inputs[value]
     shares: set[float] = set()
-    if operation in AVERAGING_BATCH_NORMS:
+    if operation in ops.AVERAGING_BATCH_NORMS:
         factor = graph.attribute(value, "exponential_avg_factor")
         shares = {factor} if isinstance(factor, float) else set()
-    elif operation in PRODUCTS and "Sub" in graph.operations[update]:
+    elif operation in ops.PRODUCTS and "Sub" in graph.operations[update]:
         shares = _factor(graph, operands)
-    elif operation in SUMS and "Assign" in graph.operations[update]:
+    elif operation in ops.SUMS and "Assign" in graph.operations[update]:
         shares = _shares_of_sum(graph, variables, variables[target], operands)
     return _momentum_of_shares({round(share, _DIGITS) for share in shares})
 
@@ -71,7 +62,7 @@ def _shares_of_sum(
     return {
         1.0 - factor
         for product in products
-        if product is not None and graph.operations[product] in PRODUCTS
+        if product is not None and graph.operations[product] in ops.PRODUCTS
         if any(node >= 0 and variables[node] == variable for node in graph.inputs[product])
         for factor in _factor(graph, graph.inputs[product])
     }
@@ -90,16 +81,16 @@ def _constants(graph: Graph, node: int, depth: int) -> set[float]:
     if node < 0 or not depth:
         return set()
     operation, inputs = graph.operations[node], graph.inputs[node]
-    if operation == CONSTANT:
+    if operation == ops.CONSTANT:
         value = graph.attribute(node, "value")
         return {value} if isinstance(value, float) else set()
-    if operation in SAME_VALUES and inputs:
+    if operation in ops.SAME_VALUES and inputs:
         return _constants(graph, inputs[0], depth - 1)
-    if operation in DIFFERENCES and len(inputs) == 2:
+    if operation in ops.DIFFERENCES and len(inputs) == 2:
         left, right = (_constants(graph, operand, depth - 1) for operand in inputs)
         return _few({a - b for a in left for b in right})
-    branches = inputs[:2] if operation in MERGES else ()
-    branches = inputs[1:3] if operation in SELECTS else branches
+    branches = inputs[:2] if operation in ops.MERGES else ()
+    branches = inputs[1:3] if operation in ops.SELECTS else branches
     values = [_constants(graph, branch, depth - 1) for branch in branches]
     return _few(set().union(*values)) if values and all(values) else set()
 

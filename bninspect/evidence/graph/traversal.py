@@ -8,19 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from functools import cached_property
 
-from bninspect.evidence.graph.operations import (
-    APPLIES,
-    ASSIGNS,
-    BRANCHES,
-    CALLS,
-    ENTERS,
-    FUNCTION_ATTRIBUTES,
-    LOOPS,
-    MERGES,
-    PASSES,
-    SWITCHES,
-    VARIABLES,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.model.graph import ARGUMENT, Function, Graph
 
 _NONE, _SEVERAL = -1, -2
@@ -43,7 +31,7 @@ class GraphTraversal:
         self.calls = {
             node: functions
             for node, operation in enumerate(graph.operations)
-            if (operation in CALLS or operation in graph.functions)
+            if (operation in ops.CALLS or operation in graph.functions)
             and (functions := self._called(node, operation))
         }
         self.owner = {
@@ -53,7 +41,9 @@ class GraphTraversal:
         self.consumers = self._find_consumers()
         self.variables = self._find_variables()
         self.optimizers = [
-            node for node, operation in enumerate(graph.operations) if operation.startswith(APPLIES)
+            node
+            for node, operation in enumerate(graph.operations)
+            if operation.startswith(ops.APPLIES)
         ]
 
     def ancestors(self, starts: Iterable[int], without: Container[int] = ()) -> bytearray:
@@ -118,7 +108,7 @@ class GraphTraversal:
             return
         place = argument - self.graph.functions[name].arguments[0]
         for caller in self.callers.get(name, ()):
-            first = 1 if self.graph.operations[caller] in BRANCHES else 0
+            first = 1 if self.graph.operations[caller] in ops.BRANCHES else 0
             inputs = self.graph.inputs[caller][first:]
             if place < len(inputs):
                 yield inputs[place]
@@ -152,7 +142,7 @@ class GraphTraversal:
         if not self._in_branch(node):
             return True
         return any(
-            self.graph.operations[dependent] in MERGES for dependent in self.downstream([node])
+            self.graph.operations[dependent] in ops.MERGES for dependent in self.downstream([node])
         )
 
     def _in_branch(self, node: int) -> bool:
@@ -162,7 +152,7 @@ class GraphTraversal:
             *inputs[node],
             *(source for pivot in self.graph.controls[node] for source in inputs[pivot]),
         ]
-        return any(source >= 0 and operations[source] in SWITCHES for source in before)
+        return any(source >= 0 and operations[source] in ops.SWITCHES for source in before)
 
     @cached_property
     def _run_from_outside(self) -> bytearray:
@@ -175,9 +165,9 @@ class GraphTraversal:
             return True
         for _ in range(_LONGEST_PATH):
             node = self.graph.inputs[node][0] if self.graph.inputs[node] else _NONE
-            if node < 0 or self.graph.operations[node] not in PASSES:
+            if node < 0 or self.graph.operations[node] not in ops.PASSES:
                 return False
-            if self.graph.operations[node] in ENTERS:
+            if self.graph.operations[node] in ops.ENTERS:
                 return True
         return True  # the path is too long to follow, so a loop cannot be ruled out
 
@@ -185,7 +175,7 @@ class GraphTraversal:
     def _looped(self) -> list[Sequence[int]]:
         """Return the nodes of each function that a loop calls, directly or through others."""
         nodes_by_function: dict[int, Sequence[int]] = {}
-        waiting = [caller for caller in self.calls if self.graph.operations[caller] in LOOPS]
+        waiting = [caller for caller in self.calls if self.graph.operations[caller] in ops.LOOPS]
         while waiting:
             for function in self.calls.get(waiting.pop(), ()):
                 if id(function) not in nodes_by_function:
@@ -201,19 +191,19 @@ class GraphTraversal:
         need, by data or by control.
         """
         operation = self.graph.operations[node]
-        if operation in BRANCHES or operation in LOOPS:
+        if operation in ops.BRANCHES or operation in ops.LOOPS:
             return self.graph.attribute(node, "_lower_using_switch_merge") is not True
-        return operation in ("RemoteCall", "SymbolicGradient") or operation not in CALLS
+        return operation in ("RemoteCall", "SymbolicGradient") or operation not in ops.CALLS
 
     def _writes(self, node: int) -> bool:
         operation = self.graph.operations[node]
-        return operation in ASSIGNS or operation.startswith(APPLIES) or node in self.calls
+        return operation in ops.ASSIGNS or operation.startswith(ops.APPLIES) or node in self.calls
 
     def _called(self, node: int, operation: str) -> tuple[Function, ...]:
         functions = self.graph.functions
         if operation in functions:  # a call as TensorFlow before 1.14 stores it
             return (functions[operation],)
-        values = (self.graph.attribute(node, name) for name in FUNCTION_ATTRIBUTES)
+        values = (self.graph.attribute(node, name) for name in ops.FUNCTION_ATTRIBUTES)
         names = (name for value in values if isinstance(value, tuple) for name in value)
         return tuple(functions[name] for name in names if name in functions)
 
@@ -245,7 +235,7 @@ class GraphTraversal:
         waiting = []
         places: dict[int, dict[int, list[int]]] = {}
         for node, operation in enumerate(self.graph.operations):
-            if operation in VARIABLES:
+            if operation in ops.VARIABLES:
                 variables[node] = node
                 waiting.append(node)
         while waiting:
@@ -265,11 +255,11 @@ class GraphTraversal:
         for node in self.consumers[source] or ():
             inputs = self.graph.inputs[node]
             operation = self.graph.operations[node]
-            if operation in PASSES and inputs and inputs[0] == source:
+            if operation in ops.PASSES and inputs and inputs[0] == source:
                 yield node
             functions = self.calls.get(node, ())
             if functions and node not in places:
-                first = 1 if operation in BRANCHES else 0
+                first = 1 if operation in ops.BRANCHES else 0
                 places[node] = {}
                 for place, input_ in enumerate(inputs[first:]):
                     places[node].setdefault(input_, []).append(place)

@@ -10,26 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterator
 from typing import NamedTuple
 
-from bninspect.evidence.graph.operations import (
-    ARITHMETIC,
-    ASSIGNS,
-    CONSTANT,
-    DIFFERENCES,
-    NO_UPDATES,
-    OTHER_WRITES,
-    PASSES,
-    PRODUCTS,
-    RELATIVE_ASSIGNS,
-    RESHAPES,
-    SAME_VALUES,
-    STORES,
-    VARIABLES,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.model.graph import ARGUMENT, Graph
 
 _LONGEST_PATH = 32
-_UPDATE = PASSES | ARITHMETIC | RESHAPES | RELATIVE_ASSIGNS | {"AssignVariableOp"}
+_UPDATE = ops.PASSES | ops.ARITHMETIC | ops.RESHAPES | ops.RELATIVE_ASSIGNS | {"AssignVariableOp"}
 
 
 class Updates(NamedTuple):
@@ -48,9 +34,9 @@ def find_updates(traversal: GraphTraversal, statistics: Container[int]) -> Updat
         if not inputs or inputs[0] < 0:
             continue
         variable = traversal.variables[inputs[0]]
-        if operation.startswith(OTHER_WRITES):
+        if operation.startswith(ops.OTHER_WRITES):
             complete = complete and variable >= 0 and variable not in statistics
-        elif operation in ASSIGNS and len(inputs) > 1:
+        elif operation in ops.ASSIGNS and len(inputs) > 1:
             if variable in statistics and is_computed(traversal, node):
                 nodes[node] = variable
             elif variable < 0 or (variable in statistics and _is_given(traversal.graph, node)):
@@ -66,8 +52,8 @@ def find_other_results(traversal: GraphTraversal, updates: Container[int]) -> It
     """
     for node, operation in enumerate(traversal.graph.operations):
         inputs = traversal.graph.inputs[node]
-        if operation.startswith(STORES) or (
-            operation in ASSIGNS
+        if operation.startswith(ops.STORES) or (
+            operation in ops.ASSIGNS
             and len(inputs) > 1
             and inputs[0] >= 0
             and node not in updates
@@ -85,16 +71,17 @@ def find_sources(traversal: GraphTraversal, variables: Collection[int]) -> dict[
     graph = traversal.graph
     sources: dict[int, int] = {}
     for node, operation in enumerate(graph.operations):
-        if operation not in ASSIGNS - RELATIVE_ASSIGNS or len(graph.inputs[node]) < 2:
+        if operation not in ops.ASSIGNS - ops.RELATIVE_ASSIGNS or len(graph.inputs[node]) < 2:
             continue
         target, value = graph.inputs[node][:2]
         variable = traversal.variables[target] if target >= 0 else -1
         if variable in variables and not _is_initialiser(graph, node, variable):
             nodes, complete = traversal.backwards([value], _UPDATE)
             leaves = {leaf for leaf in nodes if graph.operations[leaf] not in _UPDATE}
-            copied = {leaf for leaf in leaves if graph.operations[leaf] in VARIABLES} - {variable}
+            variables_read = {leaf for leaf in leaves if graph.operations[leaf] in ops.VARIABLES}
+            copied = variables_read - {variable}
             other_operations = {graph.operations[leaf] for leaf in leaves - copied - {variable}}
-            if complete and len(copied) == 1 and other_operations <= {CONSTANT}:
+            if complete and len(copied) == 1 and other_operations <= {ops.CONSTANT}:
                 sources[variable] = copied.pop()
     return sources
 
@@ -103,19 +90,21 @@ def is_computed(traversal: GraphTraversal, node: int) -> bool:
     """Return whether an assigned value is computed: not initial, restored, copied or set."""
     graph = traversal.graph
     target, value = graph.inputs[node][:2]
-    if graph.operations[node] in RELATIVE_ASSIGNS:
+    if graph.operations[node] in ops.RELATIVE_ASSIGNS:
         return True
     if _is_initialiser(graph, node, traversal.variables[target]):
         return False
     origin = origin_of(graph, value)
-    return origin is not None and graph.operations[origin] not in NO_UPDATES | {ARGUMENT}
+    return origin is not None and graph.operations[origin] not in ops.NO_UPDATES | {ARGUMENT}
 
 
 def takes_one_pass_variance(traversal: GraphTraversal, update: int) -> bool:
     """Return whether an update computes the variance as E[x^2] - E[x]^2 (imprecise in float32)."""
     graph = traversal.graph
     nodes, _ = traversal.backwards([update], _UPDATE)
-    differences = (graph.inputs[node] for node in nodes if graph.operations[node] in DIFFERENCES)
+    differences = (
+        graph.inputs[node] for node in nodes if graph.operations[node] in ops.DIFFERENCES
+    )
     return any(
         len(inputs) == 2
         and _is_chain(graph, inputs[0], ("Mean", "square"))
@@ -138,7 +127,7 @@ def _kind(graph: Graph, node: int) -> str:
     """Return the operation of a node, `square` for every way to square a value."""
     operation, inputs = graph.operations[node], graph.inputs[node]
     is_square = operation in {"Square", "Pow"} or (
-        operation in PRODUCTS and len(inputs) == 2 and inputs[0] == inputs[1]
+        operation in ops.PRODUCTS and len(inputs) == 2 and inputs[0] == inputs[1]
     )
     return "square" if is_square else operation
 
@@ -159,7 +148,7 @@ def origin_of(graph: Graph, node: int) -> int | None:
         if node < 0:
             return None
         inputs = graph.inputs[node]
-        if graph.operations[node] not in SAME_VALUES or not inputs:
+        if graph.operations[node] not in ops.SAME_VALUES or not inputs:
             return node
         node = inputs[0]
     return None

@@ -10,19 +10,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-from bninspect.evidence.graph.operations import (
-    ASSIGNS,
-    DIFFERENCES,
-    PRODUCTS,
-    RELATIVE_ASSIGNS,
-    SUMS,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.structure.dataflow import Dataflow, Value
 
 _QUOTIENTS = {"RealDiv", "Div", "DivNoNan"}
 # Between moments and averages stand weights, corrections, sums over devices, means over virtual
 # batches, and with renorm square roots.
-_ARITHMETIC = SUMS | DIFFERENCES | PRODUCTS | _QUOTIENTS
+_ARITHMETIC = ops.SUMS | ops.DIFFERENCES | ops.PRODUCTS | _QUOTIENTS
 _ARITHMETIC |= {"AddN", "Mean", "Sqrt", "Square", "Maximum", "Relu"}
 _ARITHMETIC |= {"CollectiveReduce", "CollectiveReduceV2", "NcclAllReduce", "CrossReplicaSum"}
 
@@ -73,7 +67,7 @@ class _Write(NamedTuple):
 def _writes(dataflow: Dataflow, moments: Container[Value]) -> Iterator[_Write]:
     graph = dataflow.graph
     for node, operation in enumerate(graph.operations):
-        if operation not in ASSIGNS or len(graph.inputs[node]) < 2:
+        if operation not in ops.ASSIGNS or len(graph.inputs[node]) < 2:
             continue
         for calls in dataflow.contexts(node):
             operands = dataflow.operands(Value(node, 0, calls))
@@ -93,9 +87,9 @@ def _write(
 ) -> _Write:
     sources = dataflow.sources(value, _ARITHMETIC, moments)
     reads = {part for source in sources for part in dataflow.variable(source)}
-    is_relative = dataflow.graph.operations[node] in RELATIVE_ASSIGNS
+    is_relative = dataflow.graph.operations[node] in ops.RELATIVE_ASSIGNS
     origin = dataflow.origin(value)
-    added = dataflow.operands(origin) if dataflow.operation(origin) in SUMS else ()
+    added = dataflow.operands(origin) if dataflow.operation(origin) in ops.SUMS else ()
     return _Write(
         variable,
         node,

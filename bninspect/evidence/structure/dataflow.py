@@ -9,17 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterator, Sequence
 from typing import NamedTuple
 
-from bninspect.evidence.graph.operations import (
-    BRANCHES,
-    CALLS,
-    LOOPS,
-    MERGES,
-    PASSES,
-    SAME_VALUES,
-    SELECTS,
-    SWITCHES,
-    VARIABLES,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.model.graph import ARGUMENT, Function
 
@@ -28,7 +18,7 @@ _MORE_SAME_VALUES = {
     *("StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "EnsureShape"),
     *("ExpandDims", "Transpose", "Exit", "RefExit", "NextIteration", "DisableCopyOnRead"),
 }
-_PASSES_FIRST = PASSES | SAME_VALUES | _MORE_SAME_VALUES
+_PASSES_FIRST = ops.PASSES | ops.SAME_VALUES | _MORE_SAME_VALUES
 _PASSES_EACH = {"IdentityN"}
 _CONCATENATIONS = {"ConcatV2", "Concat"}
 _MOST_VALUES = 400  # of one search backwards
@@ -144,16 +134,16 @@ class Dataflow:
     def _copies(self, consumer: Value, place: int) -> list[Value] | None:
         """Return the values that an operation makes of a copy of its input; None if it computes."""
         operation = self.operation(consumer)
-        if operation in CALLS or operation in self.graph.functions:
-            return self._arguments_of(consumer, place - (operation in BRANCHES))
+        if operation in ops.CALLS or operation in self.graph.functions:
+            return self._arguments_of(consumer, place - (operation in ops.BRANCHES))
         outputs: tuple[int, ...] | None = None
         if operation in _PASSES_FIRST:
-            outputs = () if place else (0, 1) if operation in SWITCHES else (0,)
+            outputs = () if place else (0, 1) if operation in ops.SWITCHES else (0,)
         elif operation in _PASSES_EACH:
             outputs = (place,)
-        elif operation in MERGES:
+        elif operation in ops.MERGES:
             outputs = (0,)
-        elif operation in SELECTS:
+        elif operation in ops.SELECTS:
             outputs = (0,) if place else ()
         if outputs is None:
             return None
@@ -181,14 +171,14 @@ class Dataflow:
 
     def variable(self, value: Value) -> tuple[int, ...]:
         """Return the variable that a source is: its node, or those of its partitions; else ()."""
-        if self.operation(value) in VARIABLES:
+        if self.operation(value) in ops.VARIABLES:
             return (value.node,)
         if self.operation(value) not in _CONCATENATIONS:
             return ()
         parts = []
         for operand in self.operands(value):
             origin = self.origin(operand)
-            if self.operation(origin) in VARIABLES:
+            if self.operation(origin) in ops.VARIABLES:
                 parts.append(origin.node)
             elif self.graph.constant(origin.node) is None:  # a constant is the axis
                 return ()
@@ -218,7 +208,7 @@ class Dataflow:
         operation = self.operation(value)
         if operation == ARGUMENT:
             return self._given(value) or None
-        if operation in CALLS or operation in self.graph.functions:
+        if operation in ops.CALLS or operation in self.graph.functions:
             return self._returned(value) or None
         operands = self.operands(value)
         passed: list[Value] = []
@@ -226,9 +216,9 @@ class Dataflow:
             passed = operands[:1]
         elif operation in _PASSES_EACH:
             passed = operands[value.output : value.output + 1]
-        elif operation in MERGES:
+        elif operation in ops.MERGES:
             passed = operands
-        elif operation in SELECTS:
+        elif operation in ops.SELECTS:
             passed = operands[1:]
         return passed or None
 
@@ -237,7 +227,7 @@ class Dataflow:
         if not argument.calls:
             return []
         *outer, call = argument.calls
-        place = self._arguments[argument.node] + (self.graph.operations[call] in BRANCHES)
+        place = self._arguments[argument.node] + (self.graph.operations[call] in ops.BRANCHES)
         inputs = self.graph.inputs[call]
         if place >= len(inputs) or inputs[place] < 0:
             return []
@@ -247,7 +237,7 @@ class Dataflow:
         """Return the values that are an output of a call; of a loop also what it starts with."""
         values = []
         inputs = self.graph.inputs[call.node]
-        if self.operation(call) in LOOPS and call.output < len(inputs):
+        if self.operation(call) in ops.LOOPS and call.output < len(inputs):
             number = self.graph.output(call.node, call.output)
             values.append(Value(inputs[call.output], number, call.calls))
         if len(call.calls) < _MOST_CALLS and call.node not in call.calls:
@@ -262,7 +252,8 @@ class Dataflow:
         if operation in ("SymbolicGradient", "RemoteCall"):
             return ()  # their inputs are others
         functions = self.traversal.calls.get(call, ())
-        return functions[-1:] if operation in LOOPS else functions  # the body, not the condition
+        # Of a loop the body, not the condition.
+        return functions[-1:] if operation in ops.LOOPS else functions
 
 
 def _output(function: Function, number: int) -> tuple[int, int]:

@@ -16,15 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bninspect.evidence.graph.operations import (
-    DIFFERENCES,
-    FUSED_BATCH_NORMS,
-    PRODUCTS,
-    SUMS,
-)
+from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.structure.dataflow import Dataflow, Value
 
-_SUMS = SUMS | {"BiasAdd", "BiasAddV1"}
+_SUMS = ops.SUMS | {"BiasAdd", "BiasAddV1"}
 _QUOTIENTS = {"RealDiv", "Div", "DivNoNan"}
 _INVERSES = {"Reciprocal", "Inv"}
 _NEGATIONS = {"Neg"}
@@ -70,7 +65,7 @@ class Normalization(NamedTuple):
 def find_normalizations(dataflow: Dataflow) -> Iterator[Normalization]:
     """Yield the normalizations of a graph, for each path of calls to them."""
     for node, operation in enumerate(dataflow.graph.operations):
-        if operation in FUSED_BATCH_NORMS:
+        if operation in ops.FUSED_BATCH_NORMS:
             for calls in dataflow.contexts(node):
                 yield _fused(dataflow, Value(node, 0, calls))
         elif operation in ("Rsqrt", "Sqrt", "Pow"):
@@ -228,7 +223,7 @@ class _Arithmetic:
         """Return whether an operation multiplies by the factor."""
         if factor.divides:
             return operation in _QUOTIENTS and place == 1
-        return operation in PRODUCTS
+        return operation in ops.PRODUCTS
 
     def _adds_constant(self, operands: list[Value], place: int) -> bool:
         return len(operands) == 2 and self._constant(operands[1 - place]) is not None
@@ -263,7 +258,7 @@ class _Arithmetic:
             operation = self._dataflow.operation(consumer)
             if operation in _NEGATIONS:
                 yield from self._with_beta(consumer, other)
-            elif operation in DIFFERENCES and place == 1:
+            elif operation in ops.DIFFERENCES and place == 1:
                 beta = self._dataflow.operands(consumer)[0]
                 yield consumer, other, None if self._constant(beta) == 0.0 else beta
 
@@ -282,7 +277,7 @@ class _Arithmetic:
         for product in products:
             origin = self._dataflow.origin(product.other)
             scale = gamma
-            if self._dataflow.operation(origin) in PRODUCTS:  # gamma * (x - mean) / deviation
+            if self._dataflow.operation(origin) in ops.PRODUCTS:  # gamma * (x - mean) / deviation
                 factors = self._dataflow.operands(origin)
                 differences = [
                     operand for operand in factors if self._subtraction(operand) is not None
@@ -301,7 +296,7 @@ class _Arithmetic:
         origin = self._dataflow.origin(difference)
         operands = self._dataflow.operands(origin)
         operation = self._dataflow.operation(origin)
-        if operation in DIFFERENCES and len(operands) == 2:
+        if operation in ops.DIFFERENCES and len(operands) == 2:
             return operands[1], Use(origin.node, 0), Use(origin.node, 1)
         for place in range(len(operands)) if operation in _SUMS else ():
             negated = self._dataflow.origin(operands[place])
@@ -319,7 +314,7 @@ class _Arithmetic:
                 other = operands[1 - place] if len(operands) == 2 else None
                 if other is not None and operation in _SUMS and self._is_parameter(other):
                     return gamma, other
-                if other is not None and operation in PRODUCTS and self._is_parameter(other):
+                if other is not None and operation in ops.PRODUCTS and self._is_parameter(other):
                     gamma, normalized = other, consumer
                     break
             else:
@@ -328,7 +323,7 @@ class _Arithmetic:
 
     def _is_parameter(self, value: Value) -> bool:
         """Return whether a value is a variable, or computed of one and constants."""
-        sources = self._dataflow.sources(value, SUMS | PRODUCTS | DIFFERENCES)
+        sources = self._dataflow.sources(value, ops.SUMS | ops.PRODUCTS | ops.DIFFERENCES)
         variables = {parts for source in sources if (parts := self._dataflow.variable(source))}
         not_constant = [
             source

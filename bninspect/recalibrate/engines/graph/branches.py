@@ -81,6 +81,8 @@ class Predicates:
 
 def constant(node: Any) -> Scalar | None:
     """Return the element of a constant that has only one; None for others."""
+    if node.op != "Const":
+        return None
     tensor = node.attr["value"].tensor
     if any(dimension.size != 1 for dimension in tensor.tensor_shape.dim):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import RecalibrationRefused, UsageProblem
-from bninspect.evidence.graph.operations import PLACEHOLDERS, VARIABLES
+from bninspect.evidence.graph.operations import VARIABLES
 from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
@@ -18,7 +18,7 @@ from bninspect.recalibrate.engines import Array, Batch, EngineLayer, InputSpec
 from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.branches import Scalar, resolve
 from bninspect.recalibrate.engines.graph.dropout import dropouts
-from bninspect.recalibrate.engines.graph.inputs import GraphInputs, described
+from bninspect.recalibrate.engines.graph.inputs import GraphInputs, declared_dtype, described
 from bninspect.recalibrate.engines.graph.modes import inference_modes
 from bninspect.recalibrate.engines.graph.nodes import Tensor, operand
 from bninspect.recalibrate.engines.graph.outputs import network_outputs
@@ -118,13 +118,17 @@ class GraphEngine:
         modes = inference_modes(nodes, known, score)
         resolved = resolve(nodes, functions, {**known, **modes})
         rewriter = Rewriter(resolved)
+        tf = import_framework("tensorflow")
         self._given: list[InputSpec] = []
         for name, value in {**self._constants, **modes}.items():
-            if name in resolved and resolved[name].op in PLACEHOLDERS:
-                dtype = import_framework("tensorflow").as_dtype(resolved[name].attr["dtype"].type)
+            if name in resolved and resolved[name].op not in VARIABLES:
+                dtype = tf.as_dtype(declared_dtype(resolved[name]))
                 rewriter.constant(name, np.asarray(value).astype(dtype.as_numpy_dtype))
                 if name in self._constants:
                     self._given.append(InputSpec(name, np.shape(value), dtype.name))
+        if self._given:  # shapes that the graph remembers may be those of other values
+            for node in resolved.values():
+                node.attr.pop("_output_shapes", None)
         return resolved
 
     def _stored_scalars(self, nodes: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -242,14 +246,14 @@ class GraphEngine:
         Raises `UsageProblem` if an input is missing or the batch has not `batch_size` samples, and
         `RecalibrationRefused` if the graph computes other moments by itself.
         """
-        size = self.batch_size
+        fed, size = self._fed(batch), self.batch_size
         if size is not None and _rows(batch) != size:
             raise UsageProblem(
                 f"The graph takes batches of exactly {size} samples: use --batch {size}."
             )
         fetched = [one for site in self._sites for one in (site.mean, site.variance, site.size)]
         checks = [] if self._is_checked else [one for site in self._sites for one in site.check]
-        values = self._session.run([*fetched, *checks], self._fed(batch))
+        values = self._session.run([*fetched, *checks], fed)
         parts: dict[str, list[BatchMoments]] = {}
         moments = []
         for place, site in enumerate(self._sites):

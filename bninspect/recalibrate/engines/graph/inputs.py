@@ -74,15 +74,21 @@ def _declared(source: Any, output: int) -> tuple[int, Shape]:
     """Return the type and the shape that a node declares for one of its outputs."""
     types, shapes = _SOURCES.get(source.op, ("", ""))
     if not types:
-        found = [source.attr[one].type for one in _OF_OTHERS if one in source.attr]
-        if not found:
-            raise UsageProblem(f"--feed {source.name}: its type is not known, so it cannot be fed.")
-        return found[0], None
+        return declared_dtype(source), None
     if types == "dtype":
         return source.attr[types].type, _shape(source.attr[shapes].shape)
     declared = source.attr[shapes].list.shape if shapes else ()
     shape = _shape(declared[output]) if output < len(declared) else None
     return source.attr[types].list.type[output], shape
+
+
+def declared_dtype(node: Any) -> int:
+    """Return the type of what a node gives; raises `UsageProblem` if that is not known."""
+    for name in _OF_OTHERS:
+        if name in node.attr:
+            dtype: int = node.attr[name].type
+            return dtype
+    raise UsageProblem(f"--feed {node.name}: its type is not known, so it cannot be fed.")
 
 
 def _name(dtype: int) -> str:

@@ -139,7 +139,7 @@ def _fault(name: str, operation: str) -> str | None:
     declared = operation_definition(operation)
     fault = None
     if operation.startswith(_DRAWS):
-        fault = f"draws random numbers at {name}: {feed}"
+        fault = f"draws random numbers at {name}: {feed}, or {name}=0 if they are noise"
     elif operation in ENTERS or operation in LOOPS:
         fault = f"has a loop at {name}, which is not run"
     elif operation in SWITCHES or operation in BRANCHES:

@@ -46,6 +46,14 @@ def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[Co
     return [CompletionItem(typed, type="file")]
 
 
+def _flag(*names: str, text: str) -> Callable[[Command], Command]:
+    return click.option(*names, is_flag=True, help=text)
+
+
+def _file(*names: str, text: str, metavar: str = "FILE") -> Callable[[Command], Command]:
+    return click.option(*names, metavar=metavar, shell_complete=complete_files, help=text)
+
+
 PATHS = click.argument(
     "paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_files
 )
@@ -85,15 +93,13 @@ COLOR = click.option(
 # Limits of options in seconds: less would poll without a pause, more is over a month.
 _SHORTEST, _LONGEST = 0.05, 3e6
 _CONFIGURATION = (
-    click.option(
+    _file(
         "--config",
         "file",
-        metavar="FILE",
-        shell_complete=complete_files,
-        help="Use this configuration file instead of the nearest bninspect.toml, or"
+        text="Use this configuration file instead of the nearest bninspect.toml, or"
         " pyproject.toml with [tool.bninspect], in this directory or one above it.",
     ),
-    click.option("--isolated", is_flag=True, help="Use no configuration file."),
+    _flag("--isolated", text="Use no configuration file."),
 )
 fail_on_option = click.option(
     "--fail-on",
@@ -122,17 +128,14 @@ _OF_RULES = (
         help="The layers' momentum (slim: decay), used where the files do not store it; for"
         " BN106 and BN303.",
     ),
-    click.option(
+    _file(
         "--baseline",
-        metavar="FILE",
-        shell_complete=complete_files,
-        help="A file of known findings: only new ones are reported, and fail.",
+        text="A file of known findings: only new ones are reported, and fail.",
     ),
 )
-_ALL_CHECKPOINTS = click.option(
+_ALL_CHECKPOINTS = _flag(
     "--all-checkpoints",
-    is_flag=True,
-    help="In a training directory, check every checkpoint (oldest first), not only the newest.",
+    text="In a training directory, check every checkpoint (oldest first), not only the newest.",
 )
 _ENGINE = click.option(
     "--engine",
@@ -142,16 +145,14 @@ _ENGINE = click.option(
     help="Read the files with bninspect itself, or with an installed TensorFlow, for a second"
     " opinion on its checkpoints and SavedModels.",
 )
-_ALLOW_EMPTY = click.option(
+_ALLOW_EMPTY = _flag(
     "--allow-empty",
-    is_flag=True,
-    help="Exit with 0 instead of 3 if there was nothing to check or compare.",
+    text="Exit with 0 instead of 3 if there was nothing to check or compare.",
 )
-_SINCE = click.option(
+_SINCE = _file(
     "--since",
     metavar="CHECKPOINT",
-    shell_complete=complete_files,
-    help="An earlier checkpoint of the training: statistics that stood still since then are"
+    text="An earlier checkpoint of the training: statistics that stood still since then are"
     " BN107. Without it, --all-checkpoints compares each checkpoint with the one before it.",
 )
 _JOBS = click.option(
@@ -165,12 +166,10 @@ _JOBS = click.option(
 )
 
 
-OUTPUT = click.option(
+OUTPUT = _file(
     "-o",
     "--output",
-    metavar="FILE",
-    shell_complete=complete_files,
-    help="Write to FILE, whole or not at all, instead of standard output.",
+    text="Write to FILE, whole or not at all, instead of standard output.",
 )
 
 
@@ -206,8 +205,8 @@ def common_options(
                 *([_ALL_CHECKPOINTS] if all_checkpoints else []),
                 _ENGINE,
                 *_CONFIGURATION,
-                click.option("-q", "--quiet", is_flag=True, help=quiet),
-                click.option("-v", "--verbose", is_flag=True, help=verbose),
+                _flag("-q", "--quiet", text=quiet),
+                _flag("-v", "--verbose", text=verbose),
                 COLOR,
             ),
         )
@@ -215,10 +214,9 @@ def common_options(
     return add
 
 
-graph_option = click.option(
+graph_option = _flag(
     "--graph",
-    is_flag=True,
-    help="Add how training computes each layer: the layer before it, the mode, the updates of its"
+    text="Add how training computes each layer: the layer before it, the mode, the updates of its"
     " averages and what runs them, as far as the stored graph or Keras configuration says it.",
 )
 
@@ -227,12 +225,10 @@ def _destination_options(formats: Sequence[str]) -> Sequence[Callable[[Command],
     """Return the options --format and --output."""
     return (
         _formats_option(formats),
-        click.option(
+        _file(
             "-o",
             "--output",
-            metavar="FILE",
-            shell_complete=complete_files,
-            help="Write to FILE, whole or not at all, instead of standard output. With several"
+            text="Write to FILE, whole or not at all, instead of standard output. With several"
             " formats, this is the file of the one that names none.",
         ),
     )
@@ -309,12 +305,11 @@ _OF_SAMPLES = (
     ),
 )
 _OF_THE_COPY = (
-    click.option(
+    _file(
         "-o",
         "--output",
         metavar="FIXED",
-        shell_complete=complete_files,
-        help="The copy to write: a file, a prefix or a directory, as MODEL is. It must not exist.",
+        text="The copy to write: a file, a prefix or a directory, as MODEL is. It must not exist.",
     ),
     click.option(
         "--layer",
@@ -324,13 +319,12 @@ _OF_THE_COPY = (
         help="Re-estimate this layer (exact name or glob) instead of all that are stuck."
         " Repeatable.",
     ),
-    click.option(
+    _flag(
         "--force",
-        is_flag=True,
-        help="Go on although nothing proves in which mode the model was trained. No other refusal"
+        text="Go on although nothing proves in which mode the model was trained. No other refusal"
         " can be overridden.",
     ),
-    click.option("--dry-run", is_flag=True, help="Do everything but write the copy."),
+    _flag("--dry-run", text="Do everything but write the copy."),
 )
 
 
@@ -338,8 +332,8 @@ def _shown(formats: Sequence[str]) -> Sequence[Callable[[Command], Command]]:
     """Return the options of what is shown of a recalibration."""
     return (
         _formats_option(formats, otherwise="to"),
-        click.option("-q", "--quiet", is_flag=True, help="Print only the first line, and no bar."),
-        click.option("-v", "--verbose", is_flag=True, help="Show every layer."),
+        _flag("-q", "--quiet", text="Print only the first line, and no bar."),
+        _flag("-v", "--verbose", text="Show every layer."),
         COLOR,
     )
 
@@ -351,17 +345,15 @@ def check_options(command: Command) -> Command:
         (
             *_OF_RULES,
             _ALLOW_EMPTY,
-            click.option(
+            _flag(
                 "--skip-unknown",
-                is_flag=True,
-                help="Skip a file that is not a checkpoint, instead of reporting it: for tools that"
+                text="Skip a file that is not a checkpoint, instead of reporting it: for tools that"
                 " list files.",
             ),
             _SINCE,
-            click.option(
+            _flag(
                 "--verify",
-                is_flag=True,
-                help="Verify the checksum of .keras archives of any size, also of remote ones,"
+                text="Verify the checksum of .keras archives of any size, also of remote ones,"
                 " which are then read whole. Without it, that is done up to 16 MiB on the disk."
                 " TensorFlow's checksums are always verified; HDF5 has none.",
             ),
@@ -372,18 +364,15 @@ def check_options(command: Command) -> Command:
                 help="Read checkpoints with the workers of a Dask cluster, tcp://HOST:PORT. The"
                 " report is the same. Each worker must have every PATH under the same name.",
             ),
-            click.option(
+            _file(
                 "--resume",
-                metavar="FILE",
-                shell_complete=complete_files,
-                help="Go on with FILE, a result of --format jsonl: a checkpoint that has a result"
+                text="Go on with FILE, a result of --format jsonl: a checkpoint that has a result"
                 " there is not read again, unless its files have changed or could not be read."
                 " Earlier results count. If this run writes to FILE, results are added to it.",
             ),
-            click.option(
+            _flag(
                 "--update-baseline",
-                is_flag=True,
-                help="Write the findings of this run to the --baseline file, and report nothing.",
+                text="Write the findings of this run to the --baseline file, and report nothing.",
             ),
         ),
     )
@@ -403,7 +392,7 @@ def report_options(command: Command) -> Command:
             _ENGINE,
             _JOBS,
             *_CONFIGURATION,
-            click.option("-q", "--quiet", is_flag=True, help="Do not print the verdict."),
+            _flag("-q", "--quiet", text="Do not print the verdict."),
         ),
     )
 
@@ -447,10 +436,9 @@ def watch_options(command: Command) -> Command:
                 metavar="N",
                 help="End with the first checkpoint of step N or later.",
             ),
-            click.option(
+            _flag(
                 "--fail-fast",
-                is_flag=True,
-                help="End with the first checkpoint that has a finding at or above --fail-on.",
+                text="End with the first checkpoint that has a finding at or above --fail-on.",
             ),
             _seconds(
                 "--grace",
@@ -458,10 +446,9 @@ def watch_options(command: Command) -> Command:
                 " changed for this time: it may still be written.",
                 60.0,
             ),
-            click.option(
+            _flag(
                 "--all-checkpoints",
-                is_flag=True,
-                help="Start with every checkpoint that exists already (oldest first), not only the"
+                text="Start with every checkpoint that exists already (oldest first), not only the"
                 " newest.",
             ),
             *_OF_RULES,
@@ -469,17 +456,15 @@ def watch_options(command: Command) -> Command:
             _PATTERN,
             _ENGINE,
             *_CONFIGURATION,
-            click.option(
+            _flag(
                 "-q",
                 "--quiet",
-                is_flag=True,
-                help="Print one line per checkpoint, without findings.",
+                text="Print one line per checkpoint, without findings.",
             ),
-            click.option(
+            _flag(
                 "-v",
                 "--verbose",
-                is_flag=True,
-                help="Print the findings of each checkpoint even if they are the same as before,"
+                text="Print the findings of each checkpoint even if they are the same as before,"
                 " with every layer.",
             ),
             COLOR,

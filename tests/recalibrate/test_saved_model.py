@@ -61,7 +61,7 @@ def test_it_is_cured_as_well_as_its_twin(data: Any, run: Run, tmp_path: Path) ->
     assert [layer["name"] for layer in result["layers"]] == [*NORMS]
     with bninspect.open_checkpoint(str(STUCK)) as checkpoint:
         layers = bninspect.list_layers(STUCK).checkpoints[0].layers
-        engine = open_engine(checkpoint, layers)
+        engine = open_engine(checkpoint, layers, {})
         with np.load(STUCK / "twin.npz") as twin:
             statistics = {
                 name: (twin[f"{name}/moving_mean"], twin[f"{name}/moving_variance"])
@@ -81,7 +81,7 @@ def test_moments_are_those_of_a_network_without_dropout(data: Any) -> None:
     """The first layer's input is a convolution of the images, which numpy computes too."""
     _, images, _ = data
     with bninspect.open_checkpoint(str(STUCK)) as checkpoint:
-        engine = open_engine(checkpoint, bninspect.list_layers(STUCK).checkpoints[0].layers)
+        engine = open_engine(checkpoint, bninspect.list_layers(STUCK).checkpoints[0].layers, {})
         moments = engine.batch_moments({"images": images[:64]})
         kernel, bias = (
             checkpoint.variables[f"variables/{place}/.ATTRIBUTES/VARIABLE_VALUE"].read()

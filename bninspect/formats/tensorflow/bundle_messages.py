@@ -10,6 +10,7 @@ passed over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,14 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_VARINT: None, _FIXED64: 8, _BYTES: None, _FIXED32: 4}
 _LONGEST_TAG, _LONGEST_VARINT = 5, 10  # bytes
 _ALL_BITS = (1 << 64) - 1
+# An entry as TensorFlow writes it: the fields 1 to 6, in this order, zeros left out. It is told at
+# once, since parsing an entry field by field takes twice as long.
+_NUMBER = rb"([\x80-\xff]{0,9}[\x00-\x7f])"
+_USUAL_ENTRY = re.compile(
+    rb"\x08([\x00-\x7f])\x12([\x00-\x7f])(.*?)"
+    rb"(?:\x18" + _NUMBER + rb")?(?:\x20" + _NUMBER + rb")?(?:\x28" + _NUMBER + rb")?\x35(.{4})",
+    re.DOTALL,
+)
 _WHOLE = -1  # kFullExtent of tensorflow/core/framework/tensor_slice.h; so is no length at all
 
 
@@ -74,6 +83,33 @@ def parse_header(message: bytes) -> BundleHeader:
 
 def parse_entry(message: bytes) -> BundleEntry:
     """Return a BundleEntry; raises `MessageError`."""
+    match = _USUAL_ENTRY.fullmatch(message)
+    if match is not None:
+        dtype, length, shape, shard_id, offset, size, crc32c = match.groups()
+        if len(shape) == length[0]:
+            return BundleEntry(
+                dtype=dtype[0],
+                shape=shape,
+                shard_id=_signed(_decoded(shard_id), 32),
+                offset=_signed(_decoded(offset), 64),
+                size=_signed(_decoded(size), 64),
+                crc32c=int.from_bytes(crc32c, "little"),
+                crc32c_at=len(message) - len(crc32c),
+                slices=(),
+            )
+    return _parse_any_entry(message)
+
+
+def _decoded(varint: bytes | None) -> int:
+    """Return the number in a varint, 0 for a field that is left out."""
+    number = 0
+    for index, byte in enumerate(varint or b""):
+        number |= (byte & 0x7F) << (7 * index)
+    return number
+
+
+def _parse_any_entry(message: bytes) -> BundleEntry:
+    """Return a BundleEntry with fields in any order; raises `MessageError`."""
     numbers = {1: 0, 3: 0, 4: 0, 5: 0}
     crc32c, crc32c_at = 0, None
     shape, slices = b"", []

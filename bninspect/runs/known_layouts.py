@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bninspect.batchnorm.find_layers import search_layers
 from bninspect.config.model import Config
@@ -21,10 +22,12 @@ from bninspect.evidence.progress import lone_step
 from bninspect.formats.opening import open_target
 from bninspect.formats.tensorflow.v2_layout import BundleLayout, learn_layout, read_index
 from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation
 from bninspect.runs.plain_values import PlainValues, plain_values
+from bninspect.runs.read_layers import without_files
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
 
@@ -39,9 +42,54 @@ class _Architecture(NamedTuple):
     layout: BundleLayout
     plain: PlainValues
     format: str
-    layer_count: int
     variable_count: int
     step_size: int
+
+    def read(self, prefix: str, index: bytes) -> tuple[NDArray[np.float32] | None, int | None]:
+        """Return the values of all layers and the step; no values if it is none of this layout.
+
+        Raises a `ReadProblem`.
+        """
+        data = self.layout.read(prefix, index)
+        if data is None:
+            return None, None
+        end = len(data) - self.step_size
+        step = int.from_bytes(data[end:], "little", signed=True) if self.step_size else None
+        return np.frombuffer(data, np.dtype("<f4"), end // 4), step
+
+    def accepts(
+        self,
+        prefix: str,
+        values: NDArray[np.float32],
+        step: int | None,
+        momentum: float | None,
+    ) -> bool:
+        """Return whether no rule finds anything, for sure."""
+        if step is not None and step < 0:
+            return False  # another variable may be the step
+        return self.plain.accepts(
+            values, step, momentum, lambda: filesystem.exists(prefix + ".meta")
+        )
+
+    def report_on(
+        self,
+        location: CheckpointLocation,
+        prefix: str,
+        step: int | None,
+        layers: tuple[BNLayer, ...],
+    ) -> CheckpointReport:
+        """Return the report of a checkpoint in which nothing is found, with or without layers."""
+        return CheckpointReport(
+            path=location.path,
+            resolved=prefix,
+            format=self.format,
+            step=step,
+            verified=True,
+            variable_count=self.variable_count,
+            layers=layers,
+            layers_left_out=0 if layers else len(self.plain.layers),
+            training=location.training,
+        )
 
 
 class KnownLayouts:
@@ -55,22 +103,24 @@ class KnownLayouts:
         self._seen: set[int] = set()
         self._known: OrderedDict[int, list[_Architecture]] = OrderedDict()
 
-    def report(self, location: CheckpointLocation, config: Config) -> CheckpointReport | None:
-        """Return the report, without its layers, of a checkpoint in which all is plainly healthy.
+    def report(
+        self, location: CheckpointLocation, config: Config, *, with_values: bool
+    ) -> CheckpointReport | None:
+        """Return the report of a checkpoint in which all is plainly healthy, None if it may not be.
 
-        None where that is not known.
+        It has no layers, or those `with_values`, whose variables cannot be read any more.
         """
         prefix = _prefix_of(location)
         if prefix is None:
             return None
         try:
             with filesystem.unchanged(prefix):
-                return self._report(location, prefix, config)
+                return self._report(location, prefix, config, with_values=with_values)
         except ReadProblem:
             return None  # the ordinary way says what is wrong
 
     def _report(
-        self, location: CheckpointLocation, prefix: str, config: Config
+        self, location: CheckpointLocation, prefix: str, config: Config, *, with_values: bool
     ) -> CheckpointReport | None:
         size = _index_size(prefix)
         if size not in self._known:
@@ -79,7 +129,11 @@ class KnownLayouts:
         for known in self._known[size]:
             if known.layout.matches(index):
                 self._known.move_to_end(size)
-                return _report_of(known, location, prefix, index, config)
+                values, step = known.read(prefix, index)
+                if values is None or not known.accepts(prefix, values, step, config.momentum):
+                    return None
+                layers = known.plain.layers_with(values) if with_values else ()
+                return known.report_on(location, prefix, step, layers)
         return None
 
     def learn(self, location: CheckpointLocation, config: Config) -> None:
@@ -148,7 +202,8 @@ def _learn_open(checkpoint: Checkpoint, prefix: str, config: Config) -> _Archite
         return None
     if config.patterns:  # notes say which of them match nothing
         return None
-    plain, step = plain_values(checkpoint, found.layers), lone_step(checkpoint)
+    layers = [without_files(layer) for layer in found.layers]
+    plain, step = plain_values(checkpoint, layers), lone_step(checkpoint)
     if plain is None or step is None:
         return None
     if not step and any("beta1_power" in name for name in checkpoint.variables):
@@ -162,34 +217,6 @@ def _learn_open(checkpoint: Checkpoint, prefix: str, config: Config) -> _Archite
         layout=layout,
         plain=plain,
         format=checkpoint.format,
-        layer_count=len(found.layers),
         variable_count=len(checkpoint.variables),
         step_size=sum(int(variable.dtype[-2:]) // 8 for variable in step),
-    )
-
-
-def _report_of(
-    known: _Architecture, location: CheckpointLocation, prefix: str, index: bytes, config: Config
-) -> CheckpointReport | None:
-    data = known.layout.read(prefix, index)
-    if data is None:
-        return None
-    end = len(data) - known.step_size
-    step = int.from_bytes(data[end:], "little", signed=True) if known.step_size else None
-    if step is not None and step < 0:
-        return None
-    values = np.frombuffer(data, np.dtype("<f4"), end // 4)
-    if not known.plain.accepts(
-        values, step, config.momentum, lambda: filesystem.exists(prefix + ".meta")
-    ):
-        return None
-    return CheckpointReport(
-        path=location.path,
-        resolved=prefix,
-        format=known.format,
-        step=step,
-        verified=True,
-        variable_count=known.variable_count,
-        layers_left_out=known.layer_count,
-        training=location.training,
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bninspect._version import __version__
 from bninspect.config.model import Config
@@ -24,7 +24,9 @@ from bninspect.model.target import CheckpointLocation
 from bninspect.rules import RULES, select_rules
 from bninspect.runs.dask import cluster_pool
 from bninspect.runs.processes import Portion, process_pool
+from bninspect.runs.read_layers import without_files
 from bninspect.runs.sequential import (
+    Needs,
     Rules,
     compares_with_previous,
     examine_sequentially,
@@ -34,10 +36,7 @@ from bninspect.storage import run_scope
 from bninspect.storage.urls import Secrets, adopt_secrets, secrets
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from bninspect.model.checkpoint import Variable
-    from bninspect.model.layer import BNLayer
+    pass
 
 # The number of checkpoints that a worker gets at once: enough that sending them costs little.
 _PORTION = 8
@@ -64,7 +63,7 @@ class _Settings(NamedTuple):
 
     config: Config
     codes: tuple[str, ...] | None
-    needs_layers: bool
+    needs: Needs
     run: bytes
     version: str
     secrets: Secrets
@@ -90,7 +89,7 @@ class Pool(Protocol):
 
 
 def examine_in_parallel(
-    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs_layers: bool
+    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs: Needs
 ) -> Iterator[CheckpointReport]:
     """Yield the report of each of `found`, read by `config.jobs` processes or a Dask cluster.
 
@@ -99,7 +98,7 @@ def examine_in_parallel(
     """
     portions = list(_portions(locations, together=compares_with_previous(config, rules)))
     codes = None if rules is None else tuple(rule.code for rule in rules)
-    settings = _Settings(config, codes, needs_layers, os.urandom(8), __version__, secrets())
+    settings = _Settings(config, codes, needs, os.urandom(8), __version__, secrets())
     pool: AbstractContextManager[Pool]
     if config.scheduler is None:
         pool = process_pool(min(config.jobs, len(portions)))
@@ -135,11 +134,10 @@ def _examine_portion(settings: _Settings, portion: Portion) -> Iterator[Checkpoi
     config, codes = settings.config, settings.codes
     rules = None if codes is None else select_rules(codes, ()) if codes else ()
     since = _begin_run(config, settings.run)
-    reports = examine_sequentially(
-        portion, config, rules, since, needs_layers=settings.needs_layers
-    )
-    for report in reports:
-        keeps_layers = settings.needs_layers or _needs_names(report, config)
+    # No variable can be read where the reports are sent to.
+    needs: Needs = "nothing" if settings.needs == "nothing" else "values"
+    for report in examine_sequentially(portion, config, rules, since, needs=needs):
+        keeps_layers = needs == "values" or _needs_names(report, config)
         yield _portable(report) if keeps_layers else report.without_layers()
 
 
@@ -150,22 +148,5 @@ def _needs_names(report: CheckpointReport, config: Config) -> bool:
 
 def _portable(report: CheckpointReport) -> CheckpointReport:
     """Return a report that can be pickled."""
-    closed = tuple(map(_closed, report.layers))
+    closed = tuple(map(without_files, report.layers))
     return replace(report, layers=closed, graph=no_graph)
-
-
-def _closed(layer: BNLayer) -> BNLayer:
-    return replace(
-        layer,
-        variables={role: _without_file(variable) for role, variable in layer.variables.items()},
-        helpers={name: _without_file(variable) for name, variable in layer.helpers.items()},
-        shadows={role: _without_file(variable) for role, variable in layer.shadows.items()},
-    )
-
-
-def _without_file(variable: Variable) -> Variable:
-    return variable._replace(load=_raise_closed)
-
-
-def _raise_closed() -> NDArray[Any]:
-    raise BninspectError("The process that read this checkpoint has closed it.")

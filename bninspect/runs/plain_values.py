@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from bninspect.evidence.optimizer_slots import NEAR_MEAN, NEAR_VARIANCE, stores_slots
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.model.layer import BNLayer
-from bninspect.model.roles import AFFINE, STATISTICS
+from bninspect.model.layer import BNLayer, Values
+from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.rules.averages import USUAL_MOMENTUM
 from bninspect.rules.channels import COLLAPSED_VARIANCE
 from bninspect.rules.cold import COLD_SHARE, HIGHEST_MOMENTUM
@@ -26,19 +26,65 @@ from bninspect.rules.numeric import EXPLODING_VARIANCE
 _MEAN, _VARIANCE = 0.0, 1.0
 
 
+class _Member(NamedTuple):
+    """A member of a layer, given by its number: where its values begin among those of all.
+
+    `initial` is what they started from, None where that is random or unknown.
+    """
+
+    name: str
+    role: Role
+    layer: int
+    start: int
+    size: int
+    initial: float | None
+
+
 class PlainValues(NamedTuple):
     """The test for the layers of one layout.
 
-    `names` are the variables whose values it takes, in this order. `channels` counts the channels
-    of all layers, `starts` are the first of each; `variance_initials` is what any variance may have
-    started from. `has_slots` says that optimizer slots are stored, and none of a statistic.
+    `members` are the members whose values it takes, in this order: the means of all layers, their
+    variances, gamma and beta. `channels` counts the channels of all layers, `starts` are the first
+    of each; `variance_initials` is what any variance may have started from. `has_slots` says that
+    optimizer slots are stored, and none of a statistic.
     """
 
-    names: tuple[str, ...]
+    layers: tuple[BNLayer, ...]
+    members: tuple[_Member, ...]
     channels: int
     starts: NDArray[np.intp]
     variance_initials: tuple[float, ...]
     has_slots: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the variables whose values are tested, in their order."""
+        return tuple(member.name for member in self.members)
+
+    def layers_with(self, values: NDArray[np.float32]) -> tuple[BNLayer, ...]:
+        """Return the layers with these values, which `accepts` has accepted."""
+        starts = np.array([member.start for member in self.members])
+        lowest = np.minimum.reduceat(values, starts).tolist()
+        highest = np.maximum.reduceat(values, starts).tolist()
+        initial = np.repeat(
+            [np.nan if member.initial is None else member.initial for member in self.members],
+            [member.size for member in self.members],
+        )
+        at_initial = np.add.reduceat(values == initial, starts, dtype=np.intp).tolist()
+        of_layers: list[dict[Role, Values]] = [{} for _ in self.layers]
+        for index, (_, role, layer, start, size, first) in enumerate(self.members):
+            of_layers[layer][role] = Values(
+                values[start : start + size],
+                size,
+                lowest[index],
+                highest[index],
+                first,
+                None if first is None else at_initial[index],
+            )
+        return tuple(
+            layer.with_values({role: its_values[role] for role in layer.variables})
+            for layer, its_values in zip(self.layers, of_layers, strict=True)
+        )
 
     def accepts(
         self,
@@ -108,13 +154,18 @@ def plain_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> PlainValu
     if any(name.startswith(owners) for name in variables):
         return None
     counts = [layer.channels or 0 for layer in layers]
+    members: list[_Member] = []
+    start = 0
+    for role in (*STATISTICS, *AFFINE):
+        for number, layer in enumerate(layers):
+            if role in layer.variables:
+                initial = next(iter(layer.initial.get(role, ())), None)
+                name = layer.variables[role].name
+                members.append(_Member(name, role, number, start, counts[number], initial))
+                start += counts[number]
     return PlainValues(
-        names=tuple(
-            layer.variables[role].name
-            for role in (*STATISTICS, *AFFINE)
-            for layer in layers
-            if role in layer.variables
-        ),
+        layers=tuple(layers),
+        members=tuple(members),
         channels=sum(counts),
         starts=np.cumsum([0, *counts[:-1]]),
         variance_initials=tuple({v for layer in layers for v in layer.initial["moving_variance"]}),
@@ -131,7 +182,9 @@ def _is_usual(layer: BNLayer) -> bool:
         return False
     shapes = {variable.shape for variable in stored.values()}
     types = {variable.dtype for variable in stored.values()}
-    initial = [layer.initial.get(role, (None,)) for role in STATISTICS]
+    if any(len(layer.initial.get(role, ())) > 1 for role in AFFINE):
+        return False
+    initial = [layer.initial.get(role) or (None,) for role in STATISTICS]
     starts_as_usual = initial[0] == (_MEAN,) and initial[1][0] == _VARIANCE
     is_vector = len(shapes) == 1 and len(min(shapes)) == 1 and min(shapes)[0] > 0
     return is_vector and types == {"float32"} and starts_as_usual

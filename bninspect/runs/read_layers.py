@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import NoReturn
 
 from bninspect.batchnorm.measure import measure, settle_initial
-from bninspect.errors import Incomplete
+from bninspect.errors import BninspectError, Incomplete
 from bninspect.evidence.progress import (
     evidence_variables,
     optimized,
@@ -117,3 +118,21 @@ def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
 
 def _written(stored: Mapping[Role, Variable]) -> list[tuple[Role, Variable]]:
     return [(role, variable) for role, variable in stored.items() if not variable.unwritten]
+
+
+def without_files(layer: BNLayer) -> BNLayer:
+    """Return a layer whose variables cannot be read any more; it can be pickled."""
+    return replace(
+        layer,
+        variables={role: _without_file(variable) for role, variable in layer.variables.items()},
+        helpers={name: _without_file(variable) for name, variable in layer.helpers.items()},
+        shadows={role: _without_file(variable) for role, variable in layer.shadows.items()},
+    )
+
+
+def _without_file(variable: Variable) -> Variable:
+    return variable._replace(load=_raise_closed)
+
+
+def _raise_closed() -> NoReturn:
+    raise BninspectError("The process that read this checkpoint has closed it.")

@@ -19,6 +19,7 @@ from bninspect.model.target import CheckpointLocation
 from bninspect.rules import require_rules, select_rules
 from bninspect.runs.paths import ExpandedPath, PathName, begin_run, expand_paths
 from bninspect.runs.sequential import (
+    Needs,
     Rules,
     compares_with_previous,
     examine_sequentially,
@@ -64,10 +65,10 @@ def check_paths(
         observer.begin(sum(len(path.locations) for path in expanded))
     is_interrupted = False
     try:
-        needs_layers = observer is None or observer.needs_layers
-        for item in examine_all(
-            expanded, config, rules, needs_layers=needs_layers, results=results
-        ):
+        needs: Needs = "variables"
+        if observer is not None:
+            needs = "values" if observer.needs_layers else "nothing"
+        for item in examine_all(expanded, config, rules, needs=needs, results=results):
             collector.add(item)
     except KeyboardInterrupt:
         if observer is None:
@@ -190,17 +191,16 @@ def examine_all(
     config: Config,
     rules: Rules,
     *,
-    needs_layers: bool = True,
+    needs: Needs = "variables",
     results: Results | None = None,
 ) -> Iterator[CheckpointReport]:
     """Yield the report of each checkpoint, in the order of the paths; results are reused.
 
     A file that neither its name nor its directory marks as a checkpoint is left out if it is not
-    one. Unless `needs_layers`, the reports may have no layers. Raises a `ReadProblem` for
-    `--since`.
+    one. `needs` says what the reports must have of layers. Raises a `ReadProblem` for `--since`.
     """
     locations = [item for path in expanded for item in path.locations]
-    reports = _examine_or_reuse(locations, config, rules, results, needs_layers=needs_layers)
+    reports = _examine_or_reuse(locations, config, rules, results, needs=needs)
     for path in expanded:
         is_empty = path.must_hold_one
         for item, report in zip(path.locations, reports, strict=False):  # takes no report too many
@@ -219,28 +219,27 @@ def _examine_or_reuse(
     rules: Rules,
     results: Results | None,
     *,
-    needs_layers: bool,
+    needs: Needs,
 ) -> Iterator[CheckpointReport]:
     """Yield the report of each checkpoint, from `results` if they hold a valid one."""
     if results is None:
-        yield from _examine(locations, config, rules, needs_layers=needs_layers)
+        yield from _examine(locations, config, rules, needs=needs)
         return
     is_valid = results.are_valid(locations, together=compares_with_previous(config, rules))
     pairs = list(zip(locations, is_valid, strict=True))
     remaining = [item for item, valid in pairs if not valid]
-    reports = _examine(remaining, config, rules, needs_layers=needs_layers)
+    reports = _examine(remaining, config, rules, needs=needs)
     for item, valid in pairs:
         yield results.report(item.path) if valid else next(reports)
 
 
 def _examine(
-    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs_layers: bool
+    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs: Needs
 ) -> Iterator[CheckpointReport]:
     if config.scheduler is not None or (config.jobs > 1 and len(locations) > 1):
         from bninspect.runs.parallel import examine_in_parallel
 
-        return examine_in_parallel(locations, config, rules, needs_layers=needs_layers)
-    is_short = len(locations) <= _FEW
-    return examine_sequentially(
-        locations, config, rules, read_since(config), needs_layers=needs_layers or is_short
-    )
+        return examine_in_parallel(locations, config, rules, needs=needs)
+    if len(locations) <= _FEW:
+        needs = "variables"
+    return examine_sequentially(locations, config, rules, read_since(config), needs=needs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bninspect.config.model import Config
 from bninspect.errors import NotFound
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # None if layers are only listed, for which their values need not be readable.
 Rules = tuple[Rule, ...] | None
 
+# What reports must have of their layers: variables that can still be read, values, or their number.
+Needs = Literal["variables", "values", "nothing"]
+
 
 def examine_sequentially(
     locations: Iterable[CheckpointLocation],
@@ -29,9 +32,11 @@ def examine_sequentially(
     rules: Rules,
     since: CheckpointReport | None,
     *,
-    needs_layers: bool = True,
+    needs: Needs = "variables",
 ) -> Iterator[CheckpointReport]:
-    """Yield the report of each checkpoint, compared with `since`; it may lack unneeded layers.
+    """Yield the report of each checkpoint, compared with `since`.
+
+    It may lack what `needs` does not ask for.
 
     If the run follows trainings, `locations` must be in their order: each checkpoint is then
     compared with the previous one of its training, unless there is a `since`.
@@ -39,7 +44,7 @@ def examine_sequentially(
     follows = compares_with_previous(config, rules)
     since = since if needs_earlier(rules) else None
     layouts = None
-    if not (needs_layers or follows or since is not None):
+    if needs != "variables" and not follows and since is None:
         layouts = _layouts(config, rules)
     latest: dict[Training, CheckpointReport] = {}
     for item in locations:
@@ -49,7 +54,9 @@ def examine_sequentially(
             from bninspect.locate.fingerprint import fingerprint_of
 
             state = fingerprint_of(item)
-        report = None if layouts is None else layouts.report(item, config)
+        report = (
+            None if layouts is None else layouts.report(item, config, with_values=needs == "values")
+        )
         if report is None:
             report = examine(item, config, rules, since=since, previous=previous)
             if layouts is not None and report.error is None:

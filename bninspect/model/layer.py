@@ -217,12 +217,12 @@ class BNLayer:
         stored = (role for role in (*STATISTICS, *AFFINE) if role in self.variables)
         return self.variables[role] if (role := next(stored, None)) else None
 
-    @property
+    @cached_property
     def channels(self) -> int | None:
         """Return the number of channels C: that of the statistics, else of gamma or beta."""
         return None if self._first_stored is None else self._first_stored.size
 
-    @property
+    @cached_property
     def dtype(self) -> str | None:
         """Return the element type of the statistics, else of gamma or beta."""
         return None if self._first_stored is None else self._first_stored.dtype

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bninspect._version import __version__
@@ -106,7 +107,9 @@ class CheckLines:
                 "known": [finding_document(finding) for finding in item.known],
                 "names": list(item.without_layers().names),
             }
-            _write_line(head | _checkpoint(item, findings=True) | more, self._stream)
+            text = _checkpoint_text(item, head, more)
+            self._stream.write(text + "\n")
+            self._stream.flush()
         elif not self._appends:
             self._stream.write(item.line + "\n")
 
@@ -242,13 +245,14 @@ def heading() -> dict[str, Any]:
     }
 
 
-def _checkpoint(item: CheckpointReport, *, findings: bool) -> dict[str, Any]:
+def _checkpoint(item: CheckpointReport, *, findings: bool, layers: bool = True) -> dict[str, Any]:
+    """Return the document of a checkpoint; without `layers` it has an empty list of them."""
     if item.line is not None:  # the result of an earlier run: there is nothing else left of it
         written = json.loads(item.line)
         return {key: value for key, value in written.items() if key not in _OF_LINE}
     document = opened(item)
     notes, error = document.pop("notes"), document.pop("error")
-    document["layers"] = [_layer(layer) for layer in item.layers]
+    document["layers"] = [_layer(layer) for layer in item.layers] if layers else []
     if item.computations is not None:
         for layer in document["layers"]:
             layer["graph"] = _computation(item.computations.get(layer["name"]))
@@ -324,6 +328,61 @@ def _condition(condition: Condition) -> dict[str, Any]:
         key: number(value) if isinstance(value, float) else value
         for key, value in (("value", condition.value), ("bound", condition.bound))
     }
+
+
+def _checkpoint_text(item: CheckpointReport, head: dict[str, Any], more: dict[str, Any]) -> str:
+    """Return the document of a checkpoint, between `head` and `more`, in one line.
+
+    Many checkpoints of a run have the same layers: what does not depend on values is written once.
+    """
+    document = heading() | head | _checkpoint(item, findings=True, layers=False) | more
+    frame = json_text(document)
+    layers = ",".join(map(_layer_text, item.layers))
+    # No text in the document can hold a quotation mark that is not escaped.
+    return frame.replace('"layers":[]', f'"layers":[{layers}]', 1)
+
+
+def _layer_text(layer: BNLayer) -> str:
+    """Return the document of a layer as text."""
+    names = tuple(layer.variables[role].name if role in layer.variables else None for role in ROLES)
+    facts = (layer.channels, layer.dtype, layer.momentum, layer.epsilon, layer.trainable)
+    head = _layer_head(layer.name, layer.family, *facts, names)
+    statistics = ",".join(
+        f'"{role}":{_statistic_text(layer.values.get(role))}' for role in STATISTICS
+    )
+    return f'{head},"statistics":{{{statistics}}}}}'
+
+
+@lru_cache(maxsize=1 << 14)
+def _layer_head(
+    name: str,
+    family: str,
+    channels: int | None,
+    dtype: str | None,
+    momentum: float | None,
+    epsilon: float | None,
+    trainable: bool | None,
+    names: tuple[str | None, ...],
+) -> str:
+    """Return the document of a layer up to its statistics, as text that is to be continued."""
+    document = {
+        "name": name,
+        "family": family,
+        "channels": channels,
+        "dtype": dtype,
+        "momentum": momentum,
+        "epsilon": epsilon,
+        "trainable": trainable,
+        "variables": dict(zip(ROLES, names, strict=True)),
+    }
+    return json_text(document)[:-1]
+
+
+def _statistic_text(values: Values | None) -> str:
+    if values is None or values.at_initial is None or values.not_finite or not values.channels:
+        return json_text(_statistic(values))
+    low, high, mean = values.minimum, values.maximum, values.mean
+    return f'{{"min":{low!r},"max":{high!r},"mean":{mean!r},"at_initial":{values.at_initial}}}'
 
 
 def _statistic(values: Values | None) -> dict[str, Any] | None:

@@ -25,11 +25,11 @@ from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import BNLayer, ModeProof
 
 # The largest share of the value in inference mode that is taken for noise. In batch mode values
-# stayed below 3e-5 (SGD, Momentum) and second moments below 5e-9, in 16 bits below 7e-5; in mixed
-# modes both were above 5e-4.
+# stayed below 1e-5 (SGD, Momentum) and second moments below 5e-9, in 16 bits below 4e-5; in mixed
+# modes both were above 1e-2.
 _NOISE = 1e-4
 # The largest distance of a bias from beta, as a share of beta: inference mode stayed below 0.1 in
-# most trainings, mixed modes above 0.16.
+# most trainings, mixed modes above 0.12.
 _SAME = 0.1
 # With fewer channels two vectors may be alike by chance.
 _LEAST_CHANNELS = 4

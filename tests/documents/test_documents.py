@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -415,3 +416,10 @@ def test_the_names_of_files_are_left_to_the_shell(words: str, workplace: Path) -
     asked = {"COMP_WORDS": f"bninspect {words}", "COMP_CWORD": str(len(words.split()))}
     done = run_in(workplace, "bninspect", _BNINSPECT_COMPLETE="bash_complete", **asked)
     assert done.stdout == "file,mod\n"
+
+
+def test_the_table_of_modes_has_the_rows_of_its_benchmark() -> None:
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "bias_before_bn.py"))
+    text = (ROOT / "docs" / "verified.md").read_text("utf-8")
+    names = re.findall(r"^\| (?:batch|inference|mixed) \| ([^|]+) \|", text, re.MULTILINE)
+    assert {*names} == {benchmark["PLAIN"], *benchmark["VARIATIONS"], *benchmark["MIXED"]}

@@ -19,6 +19,14 @@ PATH may be
 The format is detected from the file's content, not its name.
 """
 
+_CHECK_CODES = """\
+  0  nothing at or above --fail-on
+  1  findings at or above --fail-on
+  2  something could not be read, or the call was wrong
+  3  nothing was checked: no file had a BN layer, or none could be compared
+     with --since
+"""
+
 MAIN = f"""{_PATHS}
 \b
 Examples:
@@ -47,12 +55,7 @@ Formats:
 
 \b
 Exit codes:
-  0  nothing at or above --fail-on
-  1  findings at or above --fail-on
-  2  something could not be read, or the call was wrong
-  3  nothing was checked: no file had a BN layer, or none could be compared
-     with --since
-2 wins over 1, 1 over 3. A checkpoint that cannot be read does not end the
+{_CHECK_CODES}2 wins over 1, 1 over 3. A checkpoint that cannot be read does not end the
 run. No format changes the exit code. An interrupted run writes the results
 so far and exits with 130.
 
@@ -132,12 +135,7 @@ Examples:
 REPORT = f"""{_PATHS}
 \b
 Exit codes are those of `check`:
-  0  nothing at or above --fail-on
-  1  findings at or above --fail-on
-  2  something could not be read, or the call was wrong
-  3  nothing was checked: no file had a BN layer, or none could be compared
-     with --since
-
+{_CHECK_CODES}
 \b
 Examples:
   bninspect report model.ckpt-200 -o report.html

@@ -57,13 +57,10 @@ class GraphBeside:
 
         The graph is read at its first call.
         """
-        evidence: dict[str, GraphEvidence] | None = None
+        evidence = cache(lambda: self._find_evidence(layers))
 
         def of(layer: BNLayer) -> GraphEvidence | None:
-            nonlocal evidence
-            if evidence is None:
-                evidence = self._find_evidence(layers)
-            layer_evidence = evidence.get(layer.name)
+            layer_evidence = evidence().get(layer.name)
             if layer_evidence is None or any(update.run_by for update in layer_evidence.updates):
                 return layer_evidence
             if layer.since is None or layer.since.moved_before is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -55,12 +56,12 @@ def examine(
     It is compared with `since`, which the user named; without that, with `previous`, the previous
     one of its training by the names, if it is a later state of that.
     """
-    path = location.path
+    path, earlier = location.path, _EarlierReports(since, previous)
     try:
         try:
-            return _read(location, config, rules, since=since, previous=previous)
+            return _read(location, config, rules, earlier)
         except Overwritten:  # a training may have finished writing it by now
-            return _read(location, config, rules, since=since, previous=previous)
+            return _read(location, config, rules, earlier)
     except ReadProblem as problem:
         return CheckpointReport(path=path, error=problem)
     except MemoryError:
@@ -70,13 +71,18 @@ def examine(
         )
 
 
+class _EarlierReports(NamedTuple):
+    """The reports that a checkpoint may be compared with: those of `examine`."""
+
+    since: CheckpointReport | None
+    previous: CheckpointReport | None
+
+
 def _read(
     location: CheckpointLocation,
     config: Config,
     rules: tuple[Rule, ...] | None,
-    *,
-    since: CheckpointReport | None,
-    previous: CheckpointReport | None,
+    earlier: _EarlierReports,
 ) -> CheckpointReport:
     """Return the report of one checkpoint; raises `Overwritten` if its files changed meanwhile."""
     target = _located(location)
@@ -86,7 +92,7 @@ def _read(
         open_target(location.path, target, config.engine, verify=config.verify) as checkpoint,
         np.errstate(all="ignore"),
     ):
-        report = _inspect(location.path, checkpoint, config, rules, since=since, previous=previous)
+        report = _inspect(location.path, checkpoint, config, rules, earlier)
         return replace(report, training=location.training)
 
 
@@ -101,9 +107,7 @@ def _inspect(
     checkpoint: Checkpoint,
     config: Config,
     rules: tuple[Rule, ...] | None,
-    *,
-    since: CheckpointReport | None,
-    previous: CheckpointReport | None,
+    earlier: _EarlierReports,
 ) -> CheckpointReport:
     """Return the report of an open checkpoint; raises a `ReadProblem` if it cannot be read."""
     beside = GraphBeside(checkpoint)
@@ -132,7 +136,7 @@ def _inspect(
             raise
         step, layers, missing = read_what_can_be_read(checkpoint, layers)
         notes = (*notes, f"{missing}: {problem}")
-    comparison = _compare(layers, step, since, previous)
+    comparison = _compare(layers, step, earlier)
     layers = comparison.layers
     notes = (*notes, *comparison.notes)
     graph = beside.evidence_of(layers)
@@ -184,13 +188,9 @@ class _Comparison(NamedTuple):
     previous: str | None = None
 
 
-def _compare(
-    layers: list[BNLayer],
-    step: int | None,
-    since: CheckpointReport | None,
-    previous: CheckpointReport | None,
-) -> _Comparison:
+def _compare(layers: list[BNLayer], step: int | None, reports: _EarlierReports) -> _Comparison:
     """Compare the layers with those of `since`, else of `previous` if they are a later state."""
+    since, previous = reports
     if since is None and previous is None:
         return _Comparison(layers)
     from bninspect.evidence import changes
@@ -213,14 +213,11 @@ def _modes_of(
     checkpoint: Checkpoint, graph: Callable[[BNLayer], GraphEvidence | None]
 ) -> Callable[[BNLayer], ModeProof | None]:
     """Return a function that gives the mode in which training ran a layer, if it is proved."""
-    modes: TrainingModes | None = None
 
-    def of(layer: BNLayer) -> ModeProof | None:
-        nonlocal modes
-        if modes is None:
-            from bninspect.evidence.training_mode import TrainingModes
+    @cache
+    def modes() -> TrainingModes:
+        from bninspect.evidence.training_mode import TrainingModes
 
-            modes = TrainingModes(checkpoint, graph)
-        return modes.of(layer)
+        return TrainingModes(checkpoint, graph)
 
-    return of
+    return lambda layer: modes().of(layer)

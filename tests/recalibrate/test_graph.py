@@ -403,7 +403,7 @@ def kernel_without_averages(graphs: Any) -> None:
         (debiased, "zero-debias"),
         (loop, "loop"),
         (table, "keeps a state"),
-        (unknown_condition, "condition is not known"),
+        (unknown_condition, r"give its condition by --feed \S+=true or false"),
         (kernel_without_averages, "belongs to no BN layer"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -428,6 +428,19 @@ def run_once(prefix: Path, fed: Any = None) -> None:
             sizes = [size or 36 for size in shape or ()]
             batch[name] = np.random.default_rng(1).normal(size=sizes).astype(dtype)
         engine.batch_moments(batch)
+
+
+def test_a_condition_can_be_given(tmp_path: Path) -> None:
+    from tests.recalibrate import graphs
+
+    prefix = graphs.saved(tmp_path, lambda: unknown_condition(graphs))
+    with pytest.raises(RecalibrationRefused) as refusal:
+        run_once(prefix)
+    condition = str(refusal.value).partition("--feed ")[2].partition("=")[0]
+    for value, sign in ((True, 1), (False, -1)):
+        with graphs.engine_of(prefix, {condition: np.asarray(value)}) as engine:
+            assert condition in {spec.name for spec in engine.inputs()}
+            layer_moments(sign * X, engine.batch_moments({"x": X})["bn"])
 
 
 def test_partitioned_variables_are_refused(tmp_path: Path) -> None:

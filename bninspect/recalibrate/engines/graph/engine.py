@@ -119,13 +119,15 @@ class GraphEngine:
         resolved = resolve(nodes, functions, {**known, **modes})
         rewriter = Rewriter(resolved)
         tf = import_framework("tensorflow")
-        self._given: list[InputSpec] = []
+        self._given = [
+            InputSpec(name, np.shape(value), np.asarray(value).dtype.name)
+            for name, value in self._constants.items()
+            if name in nodes
+        ]
         for name, value in {**self._constants, **modes}.items():
             if name in resolved and resolved[name].op not in VARIABLES:
                 dtype = tf.as_dtype(declared_dtype(resolved[name]))
                 rewriter.constant(name, np.asarray(value).astype(dtype.as_numpy_dtype))
-                if name in self._constants:
-                    self._given.append(InputSpec(name, np.shape(value), dtype.name))
         if self._given:  # shapes that the graph remembers may be those of other values
             for node in resolved.values():
                 node.attr.pop("_output_shapes", None)

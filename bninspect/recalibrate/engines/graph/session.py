@@ -19,8 +19,9 @@ from bninspect.evidence.graph.operations import (
 )
 from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.functions import operation_definition
-from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors
+from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors, operand
 
+_CONDITIONAL = SWITCHES | BRANCHES
 _STATES = VARIABLES | {"ReadVariableOp"}
 _FILES = {"ReadFile", "MatchingFiles", "PyFuncStateless"}
 # Of TensorFlow's messages the lines that do not say what is wrong.
@@ -128,13 +129,14 @@ def refuse_operations(nodes: Nodes, names: Sequence[str]) -> None:
     Those are loops, random numbers, files, tables and whatever else has a state of its own.
     """
     for name in names:
-        fault = _fault(name, nodes[name].op)
+        fault = _fault(name, nodes[name])
         if fault is not None:
             raise RecalibrationRefused(f"The network {fault}.")
 
 
-def _fault(name: str, operation: str) -> str | None:
+def _fault(name: str, node: Any) -> str | None:
     """Return what a node does that cannot be run, as a clause without subject; else None."""
+    operation = node.op
     feed = f"feed it by --feed {name}=KEY"
     declared = operation_definition(operation)
     fault = None
@@ -142,8 +144,9 @@ def _fault(name: str, operation: str) -> str | None:
         fault = f"draws random numbers at {name}: {feed}, or {name}=0 if they are noise"
     elif operation in ENTERS or operation in LOOPS:
         fault = f"has a loop at {name}, which is not run"
-    elif operation in SWITCHES or operation in BRANCHES:
-        fault = f"has a branch at {name} whose condition is not known: {feed}"
+    elif operation in _CONDITIONAL:
+        condition = operand(node, _CONDITIONAL[operation])
+        fault = f"has a branch at {name}: give its condition by --feed {condition}=true or false"
     elif operation in CALLS:
         fault = f"calls a function at {name} that the graph does not have, or that calls too many"
     elif declared is None:

@@ -466,6 +466,15 @@ def test_a_checkpoint_without_its_graph_is_no_model(tmp_path: Path) -> None:
         run_once(prefix)
 
 
+def test_a_missing_tensorflow_is_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    path = str(load_fixture("tf1_recalibrate_fused").path)
+    with pytest.raises(UsageProblem, match=r"pip install 'bninspect\[tensorflow\]'"):
+        recalibrate_file(path, options(data, output=str(tmp_path / "fixed.ckpt")))
+
+
 def test_nothing_else_is_read_and_the_copy_is_read_by_tensorflow(
     data: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import importlib
 import os
 from typing import Any
 
+from bninspect.errors import UsageProblem
 from bninspect.formats.tensorflow.tensorflow_engine import silent_libraries
 
 
@@ -18,3 +19,14 @@ def import_framework(name: str) -> Any:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with silent_libraries():
         return importlib.import_module(name)
+
+
+def require_tensorflow(path: str) -> None:
+    """Import TensorFlow, which runs the model `path`; raises `UsageProblem` if that fails."""
+    try:
+        import_framework("tensorflow")
+    except ImportError as error:
+        raise UsageProblem(
+            f"{path} is run by TensorFlow, which cannot be imported ({error}). Install it with:"
+            " pip install 'bninspect[tensorflow]'."
+        ) from error

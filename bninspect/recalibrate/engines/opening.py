@@ -8,6 +8,7 @@ from bninspect.errors import UsageProblem
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
 from bninspect.recalibrate.engines import Array, Engine
+from bninspect.recalibrate.engines.frameworks import require_tensorflow
 
 # The names that the user feeds, each with its value if that is the same for all samples, else None.
 Feeds = Mapping[str, Array | None]
@@ -31,12 +32,14 @@ def _keras(checkpoint: Checkpoint, layers: Sequence[BNLayer], _: Feeds) -> Engin
 def _saved_model(checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds) -> Engine:
     from bninspect.recalibrate.engines.saved_model import open_saved_model
 
+    require_tensorflow(checkpoint.path)
     return open_saved_model(checkpoint, layers, feeds)
 
 
 def _graph(checkpoint: Checkpoint, layers: Sequence[BNLayer], feeds: Feeds) -> Engine:
     from bninspect.recalibrate.engines.graph.engine import GraphEngine
 
+    require_tensorflow(checkpoint.path)
     return GraphEngine(checkpoint, layers, feeds)
 
 

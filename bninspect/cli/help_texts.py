@@ -179,7 +179,7 @@ RULE = """
 \b
 Exit codes:
   0  the page is shown
-  2  the rule or cause is unknown, or the call was wrong
+  2  the rule, cause or framework is unknown, or the call was wrong
 
 \b
 Examples:
@@ -187,6 +187,7 @@ Examples:
   bninspect rule BN101
   bninspect rule statistics-frozen     # by name
   bninspect rule update-ops-not-run    # a cause
+  bninspect rule BN101 --for keras-3   # how to fix it in Keras 3 first
   bninspect rule --format markdown -o rules.md
 """
 

@@ -8,8 +8,10 @@ import click
 
 from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import OK
-from bninspect.cli.options import COLOR, OUTPUT, config_options, format_option
+from bninspect.cli.options import COLOR, OUTPUT, Choice, config_options, format_option
 from bninspect.cli.output import is_colored, output_stream, terminal_width
+from bninspect.errors import UsageProblem
+from bninspect.model.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
@@ -47,29 +49,43 @@ def config_(config: Config, format_: str) -> int:
     short_help="Explain the rules and causes: meaning, proof, fix.", epilog=help_texts.RULE
 )
 @click.argument("code", required=False)
+@click.option(
+    "--for",
+    "framework",
+    type=Choice(tuple(FRAMEWORKS)),
+    help="Leave out what is for other frameworks alone, and begin with how to fix it.",
+)
 @format_option("text", "markdown")
 @OUTPUT
 @COLOR
-def rule(code: str | None, format_: str, output: str | None, color: str) -> int:
+def rule(
+    code: str | None, framework: str | None, format_: str, output: str | None, color: str
+) -> int:
     """Show the catalogue of rules and causes, or one page: meaning, causes, fix.
 
     CODE is a rule's code or name, or the name of a cause. A page says what a finding means, why it
     is bad, what proves a cause, and how to fix it, with code for TF1 layers, slim, Keras and custom
-    training loops.
+    training loops; with --for, for one of them.
     """
     from bninspect.reporters import rule_pages
     from bninspect.rules import CAUSES, RULES, entry_called
 
     chosen = entry_called(code) if code else None
+    if framework and chosen is None:
+        raise UsageProblem(
+            f"--for needs the rule or cause to show: bninspect rule BN101 --for {framework}"
+        )
     with output_stream(output) as stream:
         if format_ == "markdown":
-            rule_pages.write_markdown(RULES, CAUSES, stream, entry=chosen)
+            rule_pages.write_markdown(RULES, CAUSES, stream, entry=chosen, framework=framework)
         elif chosen is None:
             rule_pages.write_catalogue(RULES, CAUSES, stream)
         else:
             width = min(terminal_width(stream) or 80, 100)
             colored = is_colored(stream, color)
-            rule_pages.write_page(chosen, RULES, CAUSES, stream, width=width, color=colored)
+            rule_pages.write_page(
+                chosen, RULES, CAUSES, stream, framework=framework, width=width, color=colored
+            )
     return OK
 
 

@@ -21,6 +21,13 @@ _INITIALIZERS: dict[Role, str] = {
     "moving_mean": "moving_mean_initializer",
     "moving_variance": "moving_variance_initializer",
 }
+# The classes of BN of Keras 1 to 3 and of tf.keras in TensorFlow 1 and 2.
+_BN_CLASSES = (
+    "BatchNormalization",
+    "BatchNormalizationV1",
+    "BatchNormalizationV2",
+    "SyncBatchNormalization",
+)
 _CONSTANTS = {"zeros": 0.0, "zero": 0.0, "ones": 1.0, "one": 1.0}
 
 Key = TypeVar("Key", bound=Hashable)
@@ -37,7 +44,28 @@ def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list
         return layers
     configurations = _Configurations(checkpoint.keras_layers)
     by_group = checkpoint.format == "keras-h5"
-    return [configured(layer, configurations.of(layer.name, by_group=by_group)) for layer in layers]
+    found = [(one, configurations.of(one.name, by_group=by_group)) for one in layers]
+    layers = [configured(layer, keras) for layer, keras in found]
+    own_classes = (_own_class(layer, checkpoint) for layer in layers)
+    return [
+        layer if own is None else replace(layer, own_class=own)
+        for layer, own in zip(layers, own_classes, strict=True)
+    ]
+
+
+def _own_class(layer: BNLayer, checkpoint: Checkpoint) -> str | None:
+    """Return the class of a layer if the configuration shows that it is none of Keras's.
+
+    The configuration of an own class need not have a momentum. `.keras` files store the module of
+    each class, the others its name alone; there a wrapper around the layer may have its name.
+    """
+    stored = layer.keras or (checkpoint.keras_layers or {}).get(tuple(layer.name.split("/")))
+    if stored is None or stored.built_in:
+        return None
+    if checkpoint.format == "keras-zip":
+        return stored.class_name
+    is_around = "layer" in stored.config or "layers" in stored.config
+    return None if is_around or stored.class_name in _BN_CLASSES else stored.class_name
 
 
 def configured(layer: BNLayer, keras: KerasLayer | None) -> BNLayer:

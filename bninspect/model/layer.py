@@ -186,7 +186,8 @@ class BNLayer:
     unknown.
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
     `momentum`, `epsilon` and `keras` are None if they are not stored; `keras_model` and
-    `keras_version` are those of the checkpoint. `values`, `shadow_values` and `training` are filled
+    `keras_version` are those of the checkpoint. `own_class` is the class of the layer where that is
+    none of Keras's BN classes. `values`, `shadow_values` and `training` are filled
     when the variables have been read, `since` if there is an earlier checkpoint to compare with.
     `may_be_optimized` says that slots or values suggest that an optimizer writes the statistics.
     """
@@ -205,6 +206,7 @@ class BNLayer:
     keras: KerasLayer | None = None
     keras_model: KerasModel | None = None
     keras_version: str = ""
+    own_class: str | None = None
     values: Mapping[Role, Values] = field(default_factory=dict)
     shadow_values: Mapping[Role, Values] = field(default_factory=dict)
     training: TrainingEvidence = field(default=TrainingEvidence())

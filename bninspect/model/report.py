@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bninspect.model.computation import Computation
     from bninspect.model.graph import Graph, GraphEvidence
     from bninspect.model.target import Training
-from bninspect.model.rule import SEVERITIES, Rule, Severity, at_least, no_graph
+from bninspect.model.rule import SEVERITIES, PossibleCause, Rule, Severity, at_least, no_graph
 
 # The number of names of variables that are kept as examples.
 _NAMES_KEPT = 10
@@ -52,7 +52,9 @@ class Finding(NamedTuple):
     it, else one of `update-ops-not-run`, `built-with-training-false`, `layer-frozen`,
     `trained-in-inference-mode`, `too-few-updates`, `saver-omitted-statistics`,
     `statistics-not-loaded`, `untrained`, `batch-statistics-mode`, `momentum-one`,
-    `call-without-training` and `half-precision`.
+    `call-without-training` and `half-precision`. Without one, `possible_causes` are the reasons
+    that the files do not rule out, the most likely first. `framework` is the one of the layer, as
+    `bninspect rule CODE --for` takes it; None where the page of the rule has nothing for it alone.
     """
 
     rule: Rule
@@ -62,6 +64,8 @@ class Finding(NamedTuple):
     cause: str | None
     evidence: tuple[str, ...]
     fix: str
+    possible_causes: tuple[PossibleCause, ...] = ()
+    framework: str | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -40,7 +40,7 @@ class RuleContext(NamedTuple):
     layer, None without one; `mode` returns the mode that training ran a layer in, None unless it is
     proved. Both read files, so rules call them only for a finding. `live` says that the layers are
     those of a model in training, not of a file; `live_model` is what that model shows, None unless
-    it was looked at.
+    it was looked at. `format` and `resolved` are those of `Checkpoint`, empty without a file.
     """
 
     step: int | None = None
@@ -56,6 +56,13 @@ class RuleContext(NamedTuple):
     optimizer_steps: tuple[OptimizerSteps, ...] = ()
     graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
     mode: Callable[[BNLayer], ModeProof | None] = no_mode
+    format: str = ""
+    resolved: str = ""
+
+    @property
+    def of_graph(self) -> bool:
+        """Whether the format is one in which the graph of TensorFlow 1 names the variables."""
+        return self.format in ("tf-v1", "tf-v2", "saved-model")
 
 
 class Violation(NamedTuple):
@@ -77,6 +84,20 @@ class Cause(NamedTuple):
     name: str
     summary: str
     rules: tuple[str, ...]
+
+
+class PossibleCause(NamedTuple):
+    """A reason that may be behind a finding whose cause nothing proves: no more than a suspicion.
+
+    `cause` is its name, that of a `Cause` where the files may prove it. `speaks_for` says what in
+    this file makes it likely, `tells_apart` what would tell it from the other reasons, and `test`
+    is the one line or file that settles it. All three are for a person.
+    """
+
+    cause: str
+    speaks_for: str
+    tells_apart: str
+    test: str
 
 
 def every_role(_: BNLayer, __: Role) -> bool:

@@ -14,9 +14,11 @@ from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     baseline_in_words,
     grouped,
+    more_on,
     notes_on,
     nothing_checked,
     summary,
+    suspects_in_words,
     verdict_line,
     verdict_on_all,
 )
@@ -167,8 +169,19 @@ def _entry(group: list[Finding], style: TextStyle, source: str) -> list[str]:
     lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
     if _may_have_cause(first):
         lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
+    lines += _suspects(first, width)
     lines += wrap("    fix       ", first.fix, width, 14)
-    lines += wrap("    more      ", f"bninspect rule {first.rule.code}", width, 14)
+    lines += wrap("    more      ", more_on(first), width, 14)
+    return lines
+
+
+def _suspects(finding: Finding, width: int) -> list[str]:
+    """Return the lines on the reasons that may be behind a finding, numbered if several."""
+    lines = []
+    for number, told in enumerate(suspects_in_words(finding)):
+        label = "    likely    " if not number else " " * 14
+        several = len(finding.possible_causes) > 1
+        lines += wrap(label, f"{number + 1}. {told}" if several else told, width, 14)
     return lines
 
 

@@ -18,6 +18,7 @@ from bninspect.reporters.check_text import TextReport
 from bninspect.reporters.ci_locations import file_of, in_repository
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.text_utils import TextStyle
+from bninspect.reporters.verdict_text import more_on, suspects_in_words
 from bninspect.wording import and_more, plural
 
 Level = Literal["error", "warning", "notice"]
@@ -133,7 +134,8 @@ def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Anno
         rule = group[0].rule
         counted = f"{len(layers)} of {plural(item.layer_count, 'BN layer')}"
         head = f"{_cut(item.path, _LONGEST_LINE)}: {rule.summary}"
-        lines = (head, *_lines(group), f"more: bninspect rule {code}")
+        pages = dict.fromkeys(map(more_on, group))
+        lines = (head, *_lines(group), f"more: {', '.join(pages)}")
         title = f"{code} {rule.name}: {counted}"
         yield _Annotation(_LEVELS[severity], title, lines, _place(item))
 
@@ -149,6 +151,9 @@ def _lines(group: Sequence[Finding]) -> Iterator[str]:
     causes = _different(finding.cause for finding in group)
     if causes:
         yield f"cause: {', '.join(causes)}"
+    suspects = _different(told for one in group for told in suspects_in_words(one)[:1])
+    for told in suspects[:_FIXES]:
+        yield _cut(f"likely: {told}", _LONGEST_LINE)
     for fix in _different(finding.fix for finding in group)[:_FIXES]:
         yield _cut(f"fix: {fix}", _LONGEST_FIX)
 

@@ -17,7 +17,7 @@ from bninspect.config.model import Config
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.model.roles import ROLES, STATISTICS
-from bninspect.model.rule import Rule
+from bninspect.model.rule import PossibleCause, Rule
 from bninspect.reporters.escapes import json_text
 
 if TYPE_CHECKING:
@@ -407,6 +407,18 @@ def finding_document(finding: Finding) -> dict[str, Any]:
         "cause": finding.cause,
         "evidence": list(finding.evidence),
         "fix": finding.fix,
+        "possible_causes": [_possible_cause(one) for one in finding.possible_causes],
+        "framework": finding.framework,
+    }
+
+
+def _possible_cause(suspect: PossibleCause) -> dict[str, str]:
+    """Return a suspect for JSON."""
+    return {
+        "cause": suspect.cause,
+        "for": suspect.speaks_for,
+        "tells_apart": suspect.tells_apart,
+        "test": suspect.test,
     }
 
 

@@ -19,7 +19,7 @@ from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.ci_locations import file_of, in_repository
 from bninspect.reporters.escapes import printable
-from bninspect.reporters.verdict_text import nothing_checked
+from bninspect.reporters.verdict_text import more_on, nothing_checked, suspects_in_words
 
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
@@ -130,7 +130,8 @@ def _in_words(findings: Iterable[Finding]) -> list[str]:
         lines += [f"evidence: {fact}" for fact in finding.evidence]
         if finding.cause or finding.severity == "error":
             lines.append(f"cause: {finding.cause or 'cannot be told from this file'}")
-        lines += [f"fix: {finding.fix}", f"more: bninspect rule {finding.rule.code}"]
+        lines += [f"likely: {told}" for told in suspects_in_words(finding)]
+        lines += [f"fix: {finding.fix}", f"more: {more_on(finding)}"]
     return lines
 
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TextIO
 
+from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.rule import Cause, Rule
 from bninspect.reporters.text_utils import bold
 from bninspect.rules.pages import Fix, page_of
@@ -20,6 +21,8 @@ _SAMPLES = (
     " or `optimizer`, are those of your training; in TF1 code `tf` is TensorFlow 1, or"
     " `tensorflow.compat.v1`. bninspect's tests run this code as it stands."
 )
+
+_NO_FIX = "This page has no fix for it; without --for it has those for other frameworks."
 
 
 class _Block(NamedTuple):
@@ -49,16 +52,18 @@ def write_page(
     causes: Iterable[Cause],
     stream: TextIO,
     *,
+    framework: str | None = None,
     width: int = 80,
     color: bool = False,
 ) -> None:
     """Write the page of a rule or a cause as text of at most `width` columns.
 
-    With `color`, headings are bold and code is highlighted.
+    With a `framework`, only what is for that one or for all, how to fix it first. With `color`,
+    headings are bold and code is highlighted.
     """
     kind = entry.severity if isinstance(entry, Rule) else "cause"
     stream.write(bold(f"{_name(entry)} ({kind})", color=color) + "\n")
-    for block in _page(entry, _related(entry, rules, causes)):
+    for block in _page(entry, _related(entry, rules, causes), framework=framework):
         if color and block.kind == "code":
             stream.write(f"\n{textwrap.indent(_highlighted(block.text), '    ')}\n")
         else:
@@ -84,8 +89,12 @@ def write_markdown(
     stream: TextIO,
     *,
     entry: Rule | Cause | None = None,
+    framework: str | None = None,
 ) -> None:
-    """Write the whole catalogue as Markdown, or the page of `entry` alone."""
+    """Write the whole catalogue as Markdown, or the page of `entry` alone.
+
+    `framework` is that of `write_page`.
+    """
     rules, causes = tuple(rules), tuple(causes)
     entries: tuple[Rule | Cause, ...] = (*rules, *causes) if entry is None else (entry,)
     if entry is None:
@@ -100,7 +109,7 @@ def write_markdown(
         if isinstance(item, Rule):
             stream.write(f"\nSeverity: {item.severity}.\n")
         related = _related(item, rules, causes)
-        for block in _page(item, related, linked=entry is None):
+        for block in _page(item, related, linked=entry is None, framework=framework):
             stream.write(_as_markdown(block))
 
 
@@ -123,24 +132,33 @@ def _related(
 
 
 def _page(
-    entry: Rule | Cause, related: tuple[Rule | Cause, ...], *, linked: bool = False
+    entry: Rule | Cause,
+    related: tuple[Rule | Cause, ...],
+    *,
+    linked: bool = False,
+    framework: str | None = None,
 ) -> Iterator[_Block]:
     page = page_of(entry)
     is_cause = isinstance(entry, Cause)
     yield _Block("paragraph", f"{entry.summary}.")
+    if framework is not None:
+        page = page.for_framework(framework)
+        yield from _fixes(page.fixes, f"How to fix it: {FRAMEWORKS[framework]}")
     yield from _prose("What it means", page.meaning)
     if is_cause:
         yield from _prose("What proves it", page.proof)
         yield from _prose("What does not", page.unproved)
     yield from _prose("Why it is bad", page.why)
     yield _Block("formulas", page.arithmetic)
-    yield _Block("heading", "Usual mistakes behind it" if is_cause else "Usual causes")
-    yield _Block("items", items=page.causes)
+    if page.causes:
+        yield _Block("heading", "Usual mistakes behind it" if is_cause else "Usual causes")
+        yield _Block("items", items=page.causes)
     if related:
         title = "Rules that may give it" if is_cause else "Causes that the files may prove"
         yield _Block("heading", title)
     yield _Block("items", items=tuple(_reference(other, linked=linked) for other in related))
-    yield from _fixes(page.fixes)
+    if framework is None:
+        yield from _fixes(page.fixes, "How to fix it")
 
 
 def _reference(entry: Rule | Cause, *, linked: bool) -> str:
@@ -154,9 +172,11 @@ def _prose(heading: str, text: str) -> Iterator[_Block]:
         yield _Block("paragraph", paragraph if not index else f"\n{paragraph}")
 
 
-def _fixes(fixes: Iterable[Fix]) -> Iterator[_Block]:
+def _fixes(fixes: Iterable[Fix], heading: str) -> Iterator[_Block]:
     fixes = tuple(fixes)
-    yield _Block("heading", "How to fix it")
+    yield _Block("heading", heading)
+    if not fixes:
+        yield _Block("paragraph", _NO_FIX)
     if any(fix.code for fix in fixes):
         yield _Block("paragraph", _SAMPLES)
     for fix in fixes:

@@ -20,6 +20,7 @@ from bninspect.model.rule import SEVERITIES, Rule
 from bninspect.reporters.ci_locations import file_of, file_uri, in_repository, relative_uri
 from bninspect.reporters.escapes import json_text, printable
 from bninspect.reporters.rule_pages import write_markdown, write_page
+from bninspect.reporters.verdict_text import suspects_in_words
 from bninspect.rules import CAUSES, RULES
 from bninspect.rules.pages import page_of
 
@@ -151,6 +152,8 @@ def _message(finding: Finding) -> str:
         parts.append(f"Evidence: {'; '.join(finding.evidence)}.")
     if finding.cause or finding.severity == "error":
         parts.append(f"Cause: {finding.cause or 'cannot be told from this file'}.")
+    if finding.possible_causes:
+        parts.append(f"Likely: {suspects_in_words(finding)[0]}")
     parts.append(f"Fix: {finding.fix}")
     return _literal(" ".join(printable(shortened(part)) for part in parts))
 

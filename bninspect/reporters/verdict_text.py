@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from bninspect.errors import shortened
 from bninspect.model.report import BaselineCount, CheckpointReport, Finding, Report
@@ -181,10 +182,22 @@ def summary(report: Report) -> str:
 
 def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     """Return findings grouped by severity, rule, cause and fix, the gravest first."""
-    groups: dict[tuple[Severity, str, str | None, str], list[Finding]] = {}
+    groups: dict[tuple[Severity, str, Any], list[Finding]] = {}
     for finding in findings:
-        key = (finding.severity, finding.rule.code, finding.cause, finding.fix)
+        same = (finding.cause, finding.fix, finding.possible_causes, finding.framework)
+        key = (finding.severity, finding.rule.code, same)
         groups.setdefault(key, []).append(finding)
     return [
         groups[key] for key in sorted(groups, key=lambda key: (SEVERITIES.index(key[0]), key[1]))
     ]
+
+
+def suspects_in_words(finding: Finding) -> list[str]:
+    """Return a sentence or two on each reason that may be behind a finding, and how to test it."""
+    return [f"{one.cause}: {one.speaks_for}. {one.test}" for one in finding.possible_causes]
+
+
+def more_on(finding: Finding) -> str:
+    """Return the command that shows the page of a finding's rule, for its framework if it can."""
+    framework = "" if finding.framework is None else f" --for {finding.framework}"
+    return f"bninspect rule {finding.rule.code}{framework}"

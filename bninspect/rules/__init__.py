@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
-from bninspect.model.rule import Cause, Rule, RuleContext
+from bninspect.model.rule import Cause, PossibleCause, Rule, RuleContext, Violation
 from bninspect.rules import (
     cold,
     frozen,
@@ -104,18 +104,33 @@ def apply_rules(
     layers = tuple(layers)
     context = _completed(layers, context)
     return tuple(
-        Finding(
-            rule=rule,
-            severity=violation.severity or rule.severity,
-            layer=layer.name,
-            message=violation.message,
-            cause=violation.cause,
-            evidence=violation.evidence,
-            fix=violation.fix or rule.fix(layer, violation),
-        )
+        _finding(rule, layer, violation, context)
         for layer in layers
         for rule in rules
         for violation in rule.check(layer, context)
+    )
+
+
+def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleContext) -> Finding:
+    """Return what a rule says of a layer; without a cause with what may be behind it."""
+    from bninspect.rules.frameworks import framework_for
+
+    severity = violation.severity or rule.severity
+    suspects: tuple[PossibleCause, ...] = ()
+    if violation.cause is None and severity != "note":
+        from bninspect.rules.suspects import possible_causes
+
+        suspects = possible_causes(rule.code, layer, context)
+    return Finding(
+        rule=rule,
+        severity=severity,
+        layer=layer.name,
+        message=violation.message,
+        cause=violation.cause,
+        evidence=violation.evidence,
+        fix=violation.fix or rule.fix(layer, violation),
+        possible_causes=suspects,
+        framework=framework_for(rule, layer, context),
     )
 
 

@@ -98,7 +98,7 @@ def _run_the_updates_of_keras(layer: BNLayer) -> str:
             " nor updated, so evaluate in batches as large as in training."
         )
     if version.startswith("3"):
-        more = _KERAS_3 + _FIT_OF_KERAS_3
+        more = _fit_of_keras_3(layer)
     elif re.match(r"2\.[0-3](\D|$)", version):
         more = _FIT + _KERAS_IN_SESSION
     elif version.startswith(("1", "2")):
@@ -106,6 +106,14 @@ def _run_the_updates_of_keras(layer: BNLayer) -> str:
     else:
         more = _FIT_OF_KERAS_3
     return f"{_KERAS}{more}. Then train {AGAIN}"
+
+
+def _fit_of_keras_3(layer: BNLayer) -> str:
+    """Return what else matters in Keras 3, less what the file says does not concern this model."""
+    model = layer.keras_model
+    has_loop_of_jax = model is None or model.backend in (None, "jax")
+    has_own_call = model is None or model.has_own_class
+    return (_KERAS_3 if has_loop_of_jax else "") + (_FIT_OF_KERAS_3 if has_own_call else _FIT)
 
 
 def switch_on(layer: BNLayer) -> str | None:

@@ -66,8 +66,8 @@ def negative_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
 def _update_defects(layer: BNLayer, context: RuleContext) -> tuple[tuple[str, ...], str | None]:
     """Return the defects of the updates by graph or configuration, as facts, and their fix."""
     facts, fixes = [], []
-    if overshoot := _overshoot(layer, context):
-        facts.append(overshoot)
+    if overshooting := overshoot(layer, context):
+        facts.append(overshooting)
         fixes.append(_UPDATE_ONCE)
     if cancellation := _cancellation(layer, context):
         facts.append(cancellation)
@@ -80,7 +80,7 @@ def _update_defects(layer: BNLayer, context: RuleContext) -> tuple[tuple[str, ..
     return tuple(facts), " ".join(fixes) or None
 
 
-def _overshoot(layer: BNLayer, context: RuleContext) -> str | None:
+def overshoot(layer: BNLayer, context: RuleContext) -> str | None:
     """Return the fact that a step makes so many updates that they overshoot, or None."""
     momentum = averages.known_momentum(layer, context)
     times = averages.updates_a_step(layer, context)
@@ -147,12 +147,12 @@ def exploding_variance(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     values = variance.array.astype("f8")
     large = values[(values > EXPLODING_VARIANCE) & (values < float("inf"))]  # inf is BN301's
     if large.size:
-        overshoot = _overshoot(layer, context)
+        overshooting = overshoot(layer, context)
         yield Violation(
             f"moving_variance is up to {large.max():.3g} in {large.size} of"
             f" {variance.channels} channels",
-            evidence=(overshoot,) if overshoot else (),
-            fix=f"{_UPDATE_ONCE} Then train again." if overshoot else None,
+            evidence=(overshooting,) if overshooting else (),
+            fix=f"{_UPDATE_ONCE} Then train again." if overshooting else None,
         )
 
 

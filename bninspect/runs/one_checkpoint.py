@@ -147,6 +147,8 @@ def _inspect(
         optimizer_steps=optimizer_steps,
         graph=graph,
         mode=mode,
+        format=checkpoint.format,
+        resolved=checkpoint.resolved,
     )
     findings = apply_rules(layers, rules or (), context)
     notes = (*notes, *not_judged(layers, rules or (), context))

@@ -20,6 +20,7 @@ from bninspect.locate.fingerprint import fingerprint_of
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Earlier, Finding
+from bninspect.model.rule import PossibleCause
 from bninspect.model.target import CheckpointLocation
 from bninspect.opening import find_checkpoints
 from bninspect.rules import RULES, select_rules
@@ -218,4 +219,11 @@ def _finding(document: Mapping[str, Any]) -> Finding:
         cause=document["cause"],
         evidence=tuple(map(str, document["evidence"])),
         fix=str(document["fix"]),
+        possible_causes=tuple(map(_possible_cause, document.get("possible_causes", ()))),
+        framework=document.get("framework"),
     )
+
+
+def _possible_cause(document: Mapping[str, Any]) -> PossibleCause:
+    fields = (document[key] for key in ("cause", "for", "tells_apart", "test"))
+    return PossibleCause(*map(str, fields))

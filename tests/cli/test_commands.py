@@ -319,6 +319,7 @@ class TestJson:
         finding = stuck["findings"][0]
         assert set(finding) == {
             "rule", "name", "severity", "layer", "message", "cause", "evidence", "fix",
+            "possible_causes", "framework",
         }  # fmt: skip
         assert missing["layers"] == missing["findings"] == []
         assert missing["error"]["kind"] == "not-found"

@@ -84,7 +84,10 @@ class TestOnFixtures:
             assert " ".join(rule["help"]["text"].split()) == " ".join(page.split())
             page = page_of(source)
             told = (page.meaning, page.why, *page.causes)
-            for part in (*told, *(part for fix in page.fixes for part in fix)):
+            for part in (
+                *told,
+                *(part for fix in page.fixes for part in (fix.where, fix.text, fix.code)),
+            ):
                 assert part in rule["help"]["markdown"]
             for block in re.findall(r"```python\n(.*?)```", rule["help"]["markdown"], re.DOTALL):
                 ast.parse(block)

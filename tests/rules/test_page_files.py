@@ -43,7 +43,7 @@ It is not.
 
 ## Usual mistakes behind it
 
-- one
+- one {.slim .jax}
 - another that goes on
   in a second line
 
@@ -51,9 +51,11 @@ It is not.
 
 - [TF1 layers](../fixes/code.md)
 - [Keras](../fixes/code.md): Say: `this`.
+- Keras 1: Build it
+  anew. {.keras-1}
 - Any framework: Do nothing.
 """
-CODE = "It says\nso.\n\n```python\na = 1\n\nb = 2\n```\n"
+CODE = "It says\nso.\n\n```python {.keras-2 .keras-3}\na = 1\n\nb = 2\n```\n"
 
 
 def entries() -> dict[Path, str]:
@@ -119,11 +121,39 @@ def test_a_page_is_read_whole(written: Path) -> None:
     assert (page.proof, page.unproved) == ("A test.", "Anything else.")
     assert (page.why, page.arithmetic) == ("It is not.", "1 + 1 = 2")
     assert page.causes == ("one", "another that goes on in a second line")
+    assert page.cause_frameworks == (("slim", "jax"), ())
     assert page.fixes == (
-        Fix("TF1 layers", "It says so.", "a = 1\n\nb = 2"),
-        Fix("Keras", "Say: `this`.", "a = 1\n\nb = 2"),
+        Fix("TF1 layers", "It says so.", "a = 1\n\nb = 2", ("keras-2", "keras-3")),
+        Fix("Keras", "Say: `this`.", "a = 1\n\nb = 2", ("keras-2", "keras-3")),
+        Fix("Keras 1", "Build it anew.", frameworks=("keras-1",)),
         Fix("Any framework", "Do nothing."),
     )
+
+
+@pytest.mark.parametrize(
+    ("framework", "causes", "fixes"),
+    [
+        ("keras-3", ["another"], ["TF1 layers", "Keras", "Any framework"]),
+        ("keras-1", ["another"], ["Keras 1", "Any framework"]),
+        ("slim", ["one", "another"], ["Any framework"]),
+    ],
+)
+def test_a_page_for_one_framework(
+    written: Path, framework: str, causes: list[str], fixes: list[str]
+) -> None:
+    """It leaves out what is for others alone, and has what is for all last."""
+    assert written.exists()
+    page = pages.page_of(CAUSE).for_framework(framework)
+    assert [cause.split()[0] for cause in page.causes] == causes
+    assert [fix.where for fix in page.fixes] == fixes
+    assert page.meaning == pages.page_of(CAUSE).meaning
+    assert pages.page_of(CAUSE).has_fix_for(framework) == (fixes != ["Any framework"])
+
+
+def test_an_unknown_framework_is_refused(written: Path) -> None:
+    written.write_text(GOOD.replace(".slim", ".slimm"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"made-up\.md: 'slimm' is none of tf1-layers"):
+        pages.page_of(CAUSE)
 
 
 @pytest.mark.parametrize(

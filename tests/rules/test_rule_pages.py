@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from bninspect.batchnorm.families import FAMILIES
+from bninspect.model.checkpoint import KerasModel
+from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import Change, Since
 from bninspect.model.live import LiveModel
@@ -311,3 +313,81 @@ def test_colours_change_no_word_of_a_page(run: Run) -> None:
     escapes = re.findall(r"\x1b\[[0-9;]*m", coloured)
     assert len(set(escapes)) > 5  # the syntax of code has several colours
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+
+
+# --- For one framework ----------------------------------------------------------------------------
+
+
+@each_page
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_page_for_one_framework_begins_with_its_fixes(
+    run: Run, page: Rule | Cause, framework: str
+) -> None:
+    """It has all of its own code, none that is for others alone, and the whole meaning."""
+    out = run("rule", page.name, "--for", framework).out
+    heading = f"How to fix it: {FRAMEWORKS[framework]}"
+    assert out.index(heading) < out.index("What it means")
+    assert max(len(line) for line in out.splitlines()) <= 80
+    for fix in page_of(page).fixes:
+        if fix.code:
+            code = "\n".join(f"    {line}".rstrip() for line in fix.code.splitlines())
+            assert (code in out) == (framework in fix.frameworks)
+        elif fix.frameworks:
+            assert (f"{fix.where}: " in out) == (framework in fix.frameworks)
+    assert page_of(page).for_framework(framework).fixes or "has no fix for it" in out
+
+
+def test_a_page_for_one_framework_in_markdown(run: Run) -> None:
+    out = run("rule", "BN101", "--for", "slim", "--format", "markdown").out
+    assert out.startswith("## BN101 statistics-never-updated\n")
+    assert "### How to fix it: slim\n" in out
+    assert "slim.learning.create_train_op" in out
+    assert "keras" not in out.partition("### Causes")[0].partition("### Usual causes")[2]
+
+
+def test_an_unknown_framework_is_named_with_all_known(run: Run) -> None:
+    outcome = run("rule", "BN101", "--for", "keras3")
+    assert outcome.exit_code == 2
+    assert "Did you mean keras-3?" in outcome.err
+    assert all(name in outcome.err for name in FRAMEWORKS)
+
+
+def test_a_framework_without_a_page_is_refused(run: Run) -> None:
+    outcome = run("rule", "--for", "slim")
+    assert outcome.exit_code == 2
+    assert "bninspect rule BN101 --for slim" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("stem", "framework"),
+    [
+        ("tf1_layers_update_ops_forgotten", "tf1-layers"),
+        ("slim_update_ops_forgotten", "slim"),
+        ("tf1_handwritten_pop_stuck", "tf1-hand-written"),
+        ("keras1_model_updates_ignored", "keras-1"),
+        ("keras23_model_updates_ignored", "tf1-keras"),
+        ("keras2_training_false", "keras-2"),
+        ("keras3_custom_loop_stuck", "keras-3"),
+        ("keras315_weights_own_class_stuck", "keras-3"),
+        ("sonnet2_never_updated", None),
+        ("keras2_ckpt_stuck", None),
+        ("tf1_graph_keras_updates_ignored", None),
+    ],
+)
+def test_a_finding_leads_to_the_page_of_its_framework(
+    run: Run, stem: str, framework: str | None
+) -> None:
+    path = load_fixture(stem).path
+    finding = run("check", path, "--format", "json").json["checkpoints"][0]["findings"][0]
+    assert finding["framework"] == framework
+    command = f"bninspect rule {finding['rule']}" + (f" --for {framework}" if framework else "")
+    assert re.search(rf"more +{command}$", run("check", path).out, re.MULTILINE)
+    assert run(*command.split()[1:]).exit_code == 0
+
+
+def test_a_model_on_jax_has_a_page_of_its_own() -> None:
+    model = KerasModel("Functional", has_own_class=False, is_compiled=True, backend="jax")
+    layer = bn(0.0, 1.0, (1.0, 1.5, 2.0), family="keras", keras_version="3.15.1", keras_model=model)
+    (finding,) = apply_rules([layer], RULES, RuleContext(step=60, format="keras-h5"))
+    assert finding.framework == "jax"
+    assert page_of(finding.rule).has_fix_for("jax")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from bninspect.model.frameworks import FRAMEWORKS as FRAMEWORKS_OF_PAGES
 from bninspect.rules import CAUSES, RULES
 from bninspect.rules.pages import page_of
 from tests.conftest import ROOT, Run
@@ -181,6 +182,30 @@ def printed() -> set[str]:
 def test_what_is_printed_is_what_is_run(record: Any) -> None:
     executed = set().union(*(record(framework).executed for framework in FRAMEWORKS))
     assert executed == printed()
+
+
+# Which scripts run code for a framework. What is said to run on JAX and is no loop may run elsewhere.
+RUNS = {
+    "tf1-layers": {"tf1"},
+    "slim": {"tf1"},
+    "tf1-hand-written": {"tf1"},
+    "tf1-keras": {"tf1", "keras2"},
+    "keras-1": {"tf1"},
+    "keras-2": {"keras2"},
+    "keras-3": {"keras3"},
+    "jax": {"keras3-jax", "keras3"},
+}
+
+
+def test_code_is_run_in_each_framework_that_it_is_for(record: Any) -> None:
+    assert {*RUNS} == {*FRAMEWORKS_OF_PAGES}
+    fixes = [fix for entry in (*RULES, *CAUSES) for fix in page_of(entry).fixes if fix.code]
+    for fix in fixes:
+        assert fix.frameworks, fix.where
+        for framework in fix.frameworks:
+            executed = set().union(*(record(script).executed for script in RUNS[framework]))
+            assert fix.code in executed, (framework, fix.where)
+        assert "jax" not in fix.frameworks or "tf." not in fix.code
 
 
 def test_legacy_keras_changes_nothing_unless_it_is_asked_for() -> None:

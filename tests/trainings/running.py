@@ -37,7 +37,7 @@ _pairs: dict[str, dict[str, dict[str, str]]] = {}
 def sample(name: str) -> str:
     """Return the code of `rules/pages/fixes/NAME.md`."""
     text = (DIRECTORY / "fixes" / f"{name}.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(r"^```python[^\n]*\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
     return str(code)
 
 

@@ -16,6 +16,7 @@ from bninspect.reporters.verdict_text import (
     notes_on,
     status,
     summary,
+    suspects_in_words,
     verdict,
     verdict_on_all,
     worst_of,
@@ -39,6 +40,7 @@ class Group(NamedTuple):
     layers: tuple[tuple[str, str], ...]
     evidence: tuple[str, ...]
     cause: str | None
+    likely: tuple[str, ...]
     fix: str
     muted: str = ""
 
@@ -128,6 +130,7 @@ def _group(findings: list[Finding], muted: str = "") -> Group:
         layers=tuple((finding.layer, finding.message) for finding in findings),
         evidence=tuple(evidence_of(findings, verbose=True)),
         cause=cause,
+        likely=tuple(suspects_in_words(first)),
         fix=first.fix,
         muted=muted,
     )

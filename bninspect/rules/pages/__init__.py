@@ -3,6 +3,9 @@
 `CODE.md` is the page of a rule, `causes/NAME.md` that of a cause. Pages link to `fixes/NAME.md`, a
 fix that several of them share. The sections of a page and their order are fixed; a file that has
 others is a `ValueError`.
+
+What is for some frameworks alone says so in an attribute, an item of a list at its end, code at its
+beginning: `{.keras-2 .keras-3}`. All else is for all of `FRAMEWORKS`.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.rule import Cause, Rule
 
 DIRECTORY = Path(__file__).parent
@@ -26,8 +30,11 @@ _CAUSE_SECTIONS = (
     "How to fix it",
 )
 # A fenced block, or lines up to the next empty one.
-_BLOCK = re.compile(r"```[a-z]+\n.*?\n```(?=\n|\Z)|(?:[^\n]+(?:\n|\Z))+", re.DOTALL)
-_FENCE = re.compile(r"```(?P<language>[a-z]+)\n(?P<text>.*)\n```", re.DOTALL)
+_BLOCK = re.compile(r"```[a-z]+[^\n]*\n.*?\n```(?=\n|\Z)|(?:[^\n]+(?:\n|\Z))+", re.DOTALL)
+_FENCE = re.compile(
+    r"```(?P<language>[a-z]+)(?: (?P<for>\{[^}\n]*\}))?\n(?P<text>.*)\n```", re.DOTALL
+)
+_ATTRIBUTE = re.compile(r"(?P<text>.*?)(?: (?P<for>\{\.[^}]*\}))?")
 _ITEM = re.compile(r"^- ", re.MULTILINE)
 _LINKED_FIX = re.compile(r"\[(?P<where>[^\]]+)\]\((?P<file>[^)]+\.md)\)(?:: (?P<text>.+))?")
 _OWN_FIX = re.compile(r"(?P<where>[^:`]+): (?P<text>.+)")
@@ -36,12 +43,14 @@ _OWN_FIX = re.compile(r"(?P<where>[^:`]+): (?P<text>.+)")
 class Fix(NamedTuple):
     """One way to fix a finding: for what, a sentence, and Python code that the tests run.
 
-    `text` or `code` may be empty, not both.
+    `text` or `code` may be empty, not both. `frameworks` are those that it is for; none where it is
+    for all.
     """
 
     where: str
     text: str = ""
     code: str = ""
+    frameworks: tuple[str, ...] = ()
 
 
 class Page(NamedTuple):
@@ -50,7 +59,7 @@ class Page(NamedTuple):
     `proof` says what in the files proves a cause and `unproved` what does not; both are empty for a
     rule. `arithmetic` is what inference computes: lines of up to 78 characters, columns separated
     by two spaces, results as `EXPRESSION = NUMBER`. `causes` are those of a rule, or the mistakes
-    behind a cause.
+    behind a cause; `cause_frameworks` says of each for which frameworks it is, none for all.
     """
 
     meaning: str
@@ -60,6 +69,28 @@ class Page(NamedTuple):
     arithmetic: str
     causes: tuple[str, ...]
     fixes: tuple[Fix, ...]
+    cause_frameworks: tuple[tuple[str, ...], ...]
+
+    def for_framework(self, framework: str) -> Page:
+        """Return the page without what is for other frameworks alone.
+
+        Fixes that are for this framework come first.
+        """
+        causes = [
+            (text, frameworks)
+            for text, frameworks in zip(self.causes, self.cause_frameworks, strict=True)
+            if not frameworks or framework in frameworks
+        ]
+        own = [fix for fix in self.fixes if framework in fix.frameworks]
+        return self._replace(
+            causes=tuple(text for text, _ in causes),
+            cause_frameworks=tuple(frameworks for _, frameworks in causes),
+            fixes=(*own, *(fix for fix in self.fixes if not fix.frameworks)),
+        )
+
+    def has_fix_for(self, framework: str) -> bool:
+        """Return whether a fix is for this framework, and not for all."""
+        return any(framework in fix.frameworks for fix in self.fixes)
 
 
 @cache
@@ -73,14 +104,16 @@ def page_of(entry: Rule | Cause) -> Page:
         headings = _CAUSE_SECTIONS
     sections = _sections(path, title, headings)
     *why, arithmetic = sections["Why it is bad"]
+    causes = [_attributed(path, item) for item in _items(path, sections[headings[-2]])]
     return Page(
         meaning=_prose(path, sections["What it means"]),
         proof=_prose(path, sections.get("What proves it", ())),
         unproved=_prose(path, sections.get("What does not", ())),
         why=_prose(path, why),
         arithmetic=_fenced(path, arithmetic, "text"),
-        causes=_items(path, sections[headings[-2]]),
+        causes=tuple(text for text, _ in causes),
         fixes=tuple(_fix(path, item) for item in _items(path, sections["How to fix it"])),
+        cause_frameworks=tuple(frameworks for _, frameworks in causes),
     )
 
 
@@ -124,19 +157,45 @@ def _items(path: Path, blocks: list[str]) -> tuple[str, ...]:
     return tuple(" ".join(item.split()) for item in _ITEM.split(blocks[0])[1:])
 
 
+def _attributed(path: Path, item: str) -> tuple[str, tuple[str, ...]]:
+    """Return the text of an item, and the frameworks that it is for."""
+    parts = _ATTRIBUTE.fullmatch(item)
+    if parts is None:
+        raise ValueError(f"{path}: expected one line, got {item!r}")
+    return parts["text"], _frameworks(path, parts["for"])
+
+
+def _frameworks(path: Path, attribute: str | None) -> tuple[str, ...]:
+    """Return the frameworks that an attribute names; raise `ValueError` for others."""
+    named = tuple(
+        word.removeprefix(".") for word in (attribute or "").strip("{}").split()
+    )
+    if unknown := [name for name in named if name not in FRAMEWORKS]:
+        raise ValueError(f"{path}: {unknown[0]!r} is none of {', '.join(FRAMEWORKS)}")
+    return named
+
+
 def _fix(page: Path, item: str) -> Fix:
     """Return a fix that is linked, with the item's own text if it has one, or written out."""
+    item, frameworks = _attributed(page, item)
     if linked := _LINKED_FIX.fullmatch(item):
         path = page.parent / linked["file"]
         *text, last = _blocks(path)
+        code = ""
         if last.startswith("```"):
-            code = _fenced(path, last, "python")
+            code, frameworks = _code(path, last)
         else:
-            text, code = [*text, last], ""
-        return Fix(linked["where"], linked["text"] or _prose(path, text), code)
+            text = [*text, last]
+        return Fix(linked["where"], linked["text"] or _prose(path, text), code, frameworks)
     if own := _OWN_FIX.fullmatch(item):
-        return Fix(own["where"], own["text"])
+        return Fix(own["where"], own["text"], frameworks=frameworks)
     raise ValueError(f"{page}: expected '[WHERE](fixes/NAME.md)' or 'WHERE: TEXT', got {item!r}")
+
+
+def _code(path: Path, block: str) -> tuple[str, tuple[str, ...]]:
+    """Return the Python code of a block, and the frameworks that it is for."""
+    fence = _FENCE.fullmatch(block)
+    return _fenced(path, block, "python"), _frameworks(path, fence and fence["for"])
 
 
 def _fenced(path: Path, block: str, language: str) -> str:

@@ -1,0 +1,49 @@
+"""The framework of a layer, as `bninspect rule CODE --for` takes it."""
+
+from __future__ import annotations
+
+import re
+
+from bninspect.model.layer import BNLayer
+from bninspect.model.rule import Rule, RuleContext
+from bninspect.rules.pages import page_of
+
+_OF_TENSORFLOW_1 = {
+    "tf.layers": "tf1-layers",
+    "custom-scope": "tf1-layers",
+    "slim": "slim",
+    "hand-written": "tf1-hand-written",
+    "moments-ema": "tf1-hand-written",
+}
+
+
+def framework_for(rule: Rule, layer: BNLayer, context: RuleContext) -> str | None:
+    """Return the framework of a layer if the page of the rule has a fix for it alone, else None."""
+    framework = framework_of(layer, context)
+    return framework if framework and page_of(rule).has_fix_for(framework) else None
+
+
+def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
+    """Return the framework that a layer was made in, one of `FRAMEWORKS`; None if not known."""
+    if layer.family in ("keras", "keras-1"):
+        return _version_of_keras(layer)
+    if not context.of_graph:
+        return None
+    framework = _OF_TENSORFLOW_1.get(layer.family)
+    graph = context.graph(layer)
+    if framework == "tf1-layers" and graph is not None and graph.updates and not graph.collected:
+        return None  # updates that are in no collection are those of Keras, or written by hand
+    return framework
+
+
+def _version_of_keras(layer: BNLayer) -> str | None:
+    """Return the Keras of a layer: 1, 2 within or without sessions, or 3 with its backend."""
+    version = layer.keras_version
+    if not version:
+        return "keras-1" if layer.family == "keras-1" else None
+    if version.startswith("3"):
+        on_jax = layer.keras_model is not None and layer.keras_model.backend == "jax"
+        return "jax" if on_jax else "keras-3"
+    if re.match(r"2\.[0-3](\D|$)", version):
+        return "tf1-keras"
+    return f"keras-{version[0]}" if version[0] in "12" else None

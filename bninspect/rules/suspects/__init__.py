@@ -1,0 +1,32 @@
+"""Suspects: the reasons that may be behind a finding whose cause nothing proves.
+
+`catalogue.py` has them as data; `facts.py` has what their predicates ask. A suspect is no more than
+that: no rule judges by it, and the field `cause` of a finding stays empty.
+"""
+
+from __future__ import annotations
+
+from bninspect.model.layer import BNLayer
+from bninspect.model.rule import PossibleCause, RuleContext
+from bninspect.rules.suspects.catalogue import SUSPECTS, Suspect
+from bninspect.rules.suspects.facts import Facts
+
+# More than these are no help.
+_MOST = 3
+
+
+def possible_causes(rule: str, layer: BNLayer, context: RuleContext) -> tuple[PossibleCause, ...]:
+    """Return the suspects of a finding that the files do not rule out, the most likely first.
+
+    First come those that something in the files speaks for, and among equals what was seen more
+    often. Of several rows with one name the first that fits counts.
+    """
+    if context.live:
+        return ()  # the catalogue is about files
+    facts = Facts(rule, layer, context)
+    fitting: dict[str, Suspect] = {}
+    for suspect in SUSPECTS:
+        if rule in suspect.rules and suspect.cause not in fitting and suspect.when(facts):
+            fitting[suspect.cause] = suspect
+    ordered = sorted(fitting.values(), key=lambda one: (not one.marked, -one.seen(facts)))
+    return tuple(one.told(facts) for one in ordered[:_MOST])

@@ -1,0 +1,694 @@
+"""The catalogue of suspects. To add one, add a row to `SUSPECTS`: nothing else knows them by name.
+
+`SEEN` orders those that the facts leave equally possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bninspect.model.rule import PossibleCause
+from bninspect.rules.graph_fixes import checks_of
+from bninspect.rules.suspects.facts import Facts
+
+Text = str | Callable[[Facts], str]
+
+
+class Suspect(NamedTuple):
+    """A reason that may be behind findings of some rules.
+
+    `when` says whether the facts leave it possible; it is `marked` where they speak for it, and do
+    not only fail to rule it out. `speaks_for` is a clause; `tells_apart` and `test` are sentences.
+    A text may be a function of the facts.
+    """
+
+    cause: str
+    rules: tuple[str, ...]
+    when: Callable[[Facts], bool]
+    speaks_for: Text
+    tells_apart: str
+    test: Text
+    marked: bool = False
+
+    def seen(self, facts: Facts) -> int:
+        """Return how often this was met in Keras, or in TensorFlow 1; 0 for what was not."""
+        in_tensorflow_1, in_keras = SEEN.get(self.cause, (0, 0))
+        return in_keras if facts.is_keras else in_tensorflow_1
+
+    def told(self, facts: Facts) -> PossibleCause:
+        """Return the suspect in words."""
+        return PossibleCause(
+            self.cause,
+            speaks_for=_written(self.speaks_for, facts),
+            tells_apart=self.tells_apart,
+            test=_written(self.test, facts),
+        )
+
+
+def _written(text: Text, facts: Facts) -> str:
+    return text if isinstance(text, str) else text(facts)
+
+
+_STUCK = ("BN101", "BN102", "BN103")
+_STANDING = (*_STUCK, "BN107")
+_HALF = ("BN102", "BN103")
+_BOTH = ("BN101", "BN107")
+
+# Families whose update ops a graph only collects, and what runs them.
+_COLLECTED = {
+    "tf.layers": "tf.layers only collects its update ops, and the script has to run them",
+    "custom-scope": "TensorFlow 1 only collects update ops, and the script has to run them",
+    "slim": "slim only collects its update ops: create_train_op runs them, minimize does not",
+    "sonnet-1": "Sonnet 1 only collects its update ops, and the script has to run them",
+    "tensorpack": "only the callback RunUpdateOps runs the update ops of tensorpack",
+    "lingvo": "a training step has to run the update ops that the layers collect",
+}
+_WRITTEN_BY_HAND = ("hand-written", "moments-ema", "tensorlayer")
+
+
+def _collects(facts: Facts) -> str:
+    return _COLLECTED[facts.layer.family]
+
+
+def _graph_or(otherwise: str) -> Callable[[Facts], str]:
+    """Return the test by the graph beside a checkpoint, or another where that can be none."""
+
+    def test(facts: Facts) -> str:
+        if facts.graph_file is None:
+            return otherwise
+        return f"Put the training's {facts.graph_file} beside it and check again."
+
+    return test
+
+
+def _look_at_conditions(facts: Facts) -> str:
+    checks = checks_of(() if facts.graph is None else facts.graph.conditions)
+    return f"{checks[:1].upper()}{checks[1:]}."
+
+
+def _conditions_of(facts: Facts) -> str:
+    conditions = () if facts.graph is None else facts.graph.conditions
+    return f"a condition of the graph, `{conditions[0].name}`, can switch the updates off"
+
+
+_NOT_IN_TRAIN_OP = "The graph has update ops, and no training op depends on them."
+_UPDATE_OPS = (
+    "print(tf.get_collection(tf.GraphKeys.UPDATE_OPS)) where the train op is built: is it built"
+    " under control_dependencies of these?"
+)
+_AFTER_LOADING = "Print gamma and moving_variance right after the weights were loaded."
+_LOADED = "gamma and beta are good at once, without a step of training here."
+_LOOP = "Does the training call `model(x, training=True)`?"
+
+# How often each was met in TensorFlow 1, and in Keras: public bug reports and models, and the
+# fixtures. docs/verified.md has the table.
+SEEN = {
+    "update-ops-not-run": (47, 9),
+    "built-with-training-false": (7, 5),
+    "updates-switched-off": (9, 0),
+    "trained-in-inference-mode": (2, 8),
+    "statistics-not-loaded": (6, 3),
+    "layer-frozen": (1, 7),
+    "saver-omitted-statistics": (7, 0),
+    "own-class-without-updates": (0, 5),
+    "untrained": (3, 2),
+    "statistics-are-trainable": (5, 0),
+    "updates-not-kept": (0, 3),
+    "statistics-overwritten": (0, 3),
+    "batches-of-one-value": (0, 3),
+    "updates-overshoot": (2, 1),
+    "one-pass-variance": (2, 0),
+    "averages-not-run": (2, 0),
+    "call-without-training": (0, 1),
+    "statistics-reset": (0, 1),
+    "cell-without-updates": (0, 1),
+    "weights-not-loaded": (0, 1),
+    "statistics-swapped": (0, 1),
+    "training-diverged": (0, 1),
+    "conversion-incomplete": (0, 1),
+}
+
+SUSPECTS: tuple[Suspect, ...] = (
+    # --- TensorFlow 1 -----------------------------------------------------------------------------
+    Suspect(
+        "update-ops-not-run",
+        _HALF,
+        when=lambda f: f.in_tensorflow_1 and f.may_be_unrun and not f.is_zeroed,
+        marked=True,
+        speaks_for="the other statistic was updated, so that the layer ran in training mode",
+        tells_apart=_NOT_IN_TRAIN_OP,
+        test=_graph_or("Does the train op depend on the updates of both averages?"),
+    ),
+    Suspect(
+        "update-ops-not-run",
+        _BOTH,
+        when=lambda f: f.in_tensorflow_1 and f.family(*_COLLECTED) and f.may_be_unrun,
+        speaks_for=_collects,
+        tells_apart=_NOT_IN_TRAIN_OP,
+        test=_graph_or(_UPDATE_OPS),
+    ),
+    Suspect(
+        "update-ops-not-run",
+        _BOTH,
+        when=lambda f: f.family(*_WRITTEN_BY_HAND) and f.may_be_unrun,
+        speaks_for="averages that are written by hand move only if each training step runs them",
+        tells_apart=_NOT_IN_TRAIN_OP,
+        test=_graph_or("Does each training step run the updates of both averages?"),
+    ),
+    Suspect(
+        "updates-switched-off",
+        _STANDING,
+        when=lambda f: f.is_updated_by_graph and bool(f.graph and f.graph.conditions),
+        marked=True,
+        speaks_for=lambda f: f"training runs the updates, but {_conditions_of(f)}",
+        tells_apart="The condition is False while training.",
+        test=_look_at_conditions,
+    ),
+    Suspect(
+        "updates-switched-off",
+        _STANDING,
+        when=lambda f: f.has_unrun_updates and f.mode != "batch" and f.is_condition_false,
+        marked=True,
+        speaks_for=lambda f: f"{_conditions_of(f)}, and is False by what is stored",
+        tells_apart="The update ops were fetched by hand, and the condition was False.",
+        test=_look_at_conditions,
+    ),
+    Suspect(
+        "updates-switched-off",
+        _STANDING,
+        when=lambda f: (
+            f.has_unrun_updates and f.mode != "batch" and bool(f.graph and f.graph.conditions)
+        ),
+        speaks_for=lambda f: f"{_conditions_of(f)}, even if they were fetched by hand",
+        tells_apart="The update ops were fetched by hand, and the condition was False.",
+        test=_look_at_conditions,
+    ),
+    Suspect(
+        "updates-switched-off",
+        _BOTH,
+        when=lambda f: f.graph is None and f.family("tflearn"),
+        marked=True,
+        speaks_for="tflearn keeps the mode in the variable is_training, which is False unless set",
+        tells_apart="The graph updates the averages under a condition.",
+        test="print(session.run(tf.get_collection('is_training'))) in the training loop.",
+    ),
+    Suspect(
+        "updates-switched-off",
+        _BOTH,
+        when=lambda f: f.graph is None and f.in_tensorflow_1,
+        speaks_for="a placeholder or variable for the mode may have been False while training",
+        tells_apart="The graph updates the averages under a condition.",
+        test="Print what the training loop feeds or sets for the mode.",
+    ),
+    Suspect(
+        "built-with-training-false",
+        _BOTH,
+        when=lambda f: f.in_tensorflow_1 and f.graph is None and f.family("tf.layers"),
+        speaks_for="training=False is the default of tf.layers.batch_normalization",
+        tells_apart="The graph that was trained has no update of the averages.",
+        test="Is training=True passed where the graph for training is built?",
+    ),
+    Suspect(
+        "built-with-training-false",
+        _BOTH,
+        when=lambda f: (
+            f.in_tensorflow_1
+            and f.graph is None
+            and f.family("slim", "custom-scope", "sonnet-1", "tensorpack", "lingvo")
+        ),
+        speaks_for="the graph for training may have been built with is_training=False",
+        tells_apart="The graph that was trained has no update of the averages.",
+        test="Is the mode True where the graph for training is built?",
+    ),
+    Suspect(
+        "statistics-not-loaded",
+        _BOTH,
+        when=lambda f: (
+            f.graph is not None and f.affine_moved and not f.graph.updates and not f.graph.optimized
+        ),
+        marked=True,
+        speaks_for="nothing in the graph trains gamma or beta, and they are not what they start at",
+        tells_apart=f"Weights were restored: {_LOADED}",
+        test="Does the Saver that restores name tf.global_variables(), or only the trainable ones?",
+    ),
+    Suspect(
+        "statistics-overwritten",
+        _BOTH,
+        when=lambda f: f.is_updated_by_graph and not (f.graph and f.graph.conditions),
+        speaks_for="by the graph a training step updates the statistics, and nothing stops it",
+        tells_apart="The statistics move while training runs, and are initial in the file.",
+        test="Print moving_variance after a training step, and again before it is saved.",
+    ),
+    Suspect(
+        "other-graph",
+        _BOTH,
+        when=lambda f: f.is_updated_by_graph and not (f.graph and f.graph.conditions),
+        speaks_for="the graph beside it may not be the one that was trained",
+        tells_apart="The statistics do not move while training runs.",
+        test="Was the .meta written by the run that wrote the checkpoint?",
+    ),
+    # --- Keras ------------------------------------------------------------------------------------
+    Suspect(
+        "statistics-reset",
+        ("BN101",),
+        when=lambda f: f.has_negative_zeros,
+        marked=True,
+        speaks_for="some moving_mean is -0.0, as a multiplication by 0 leaves it, and no update",
+        tells_apart="The statistics were updated, and set back after the training.",
+        test="Print moving_mean after each epoch: does a callback (weight averaging) set it back?",
+    ),
+    Suspect(
+        "cell-without-updates",
+        _BOTH,
+        when=lambda f: f.in_cell,
+        marked=True,
+        speaks_for="it lies in the cell of a recurrent layer, which has to pass training on to it",
+        tells_apart="BN layers outside of the cell are updated.",
+        test="Does the `call` of the cell take `training`, and pass it on to the layer?",
+    ),
+    Suspect(
+        "own-class-without-updates",
+        _STANDING,
+        when=lambda f: f.own_class is not None and not f.is_zeroed,
+        marked=True,
+        speaks_for=lambda f: f"its class, {f.own_class}, is none of Keras's own",
+        tells_apart="The class of Keras in its place is updated.",
+        test="Does its `call` assign both averages in training mode, with nothing that skips it?",
+    ),
+    Suspect(
+        "updates-not-kept",
+        _STANDING,
+        when=lambda f: f.is_keras and f.keras == "3" and f.mode == "batch" and not f.is_zeroed,
+        marked=True,
+        speaks_for="training used batch statistics; a stateless loop has to keep the new averages",
+        tells_apart="`stateless_call` returns averages that moved.",
+        test="Does the loop keep the non-trainable variables that `stateless_call` returns?",
+    ),
+    Suspect(
+        "updates-not-kept",
+        _BOTH,
+        when=lambda f: (
+            f.is_keras
+            and f.keras == "3"
+            and f.backend == "jax"
+            and f.mode != "inference"
+            and not f.affine_initial
+        ),
+        marked=True,
+        speaks_for="Keras ran on JAX, where a loop of one's own has to keep the new averages",
+        tells_apart="`stateless_call` returns averages that moved.",
+        test="Does the loop keep the non-trainable variables that `stateless_call` returns?",
+    ),
+    Suspect(
+        "updates-not-kept",
+        _BOTH,
+        when=lambda f: (
+            f.is_keras
+            and f.keras in ("3", "")
+            and f.backend is None
+            and f.mode != "inference"
+            and not f.affine_initial
+        ),
+        speaks_for="a stateless loop of Keras 3 has to keep the new averages",
+        tells_apart="Training used batch statistics: the bias before the layer stays at 0.",
+        test="Does the loop keep the non-trainable variables that `stateless_call` returns?",
+    ),
+    Suspect(
+        "statistics-reset",
+        ("BN101",),
+        when=lambda f: f.is_keras and f.mode == "batch",
+        speaks_for="training used batch statistics, so that the averages may have moved before",
+        tells_apart="The statistics were updated, and set back after the training.",
+        test="Print moving_mean after each epoch: does a callback (weight averaging) set it back?",
+    ),
+    Suspect(
+        "update-ops-not-run",
+        _STANDING,
+        when=lambda f: f.is_keras and f.in_session and not f.affine_initial and not f.is_zeroed,
+        marked=True,
+        speaks_for=lambda f: (
+            f"in Keras {f.layer.keras_version} a session runs the updates only if it is told"
+        ),
+        tells_apart="The training is a loop over session.run.",
+        test="Does each session.run of the loop fetch model.updates beside the train op?",
+    ),
+    Suspect(
+        "call-without-training",
+        _BOTH,
+        when=lambda f: (
+            f.is_keras
+            and f.keras == "3"
+            and f.model_class is not None
+            and f.mode != "batch"
+            and not f.affine_initial
+        ),
+        marked=True,
+        speaks_for=lambda f: (
+            f"{f.model_class} is a class of one's own, in which Keras 3 updates"
+            " nothing unless its `call` takes training"
+        ),
+        tells_apart="`fit` of a functional model of the same layers updates them.",
+        test="Does its `call` have a parameter `training`: `def call(self, x, training=None)`?",
+    ),
+    Suspect(
+        "call-without-training",
+        _BOTH,
+        when=lambda f: (
+            f.is_keras
+            and f.keras in ("3", "")
+            and f.model_may_be_own
+            and f.mode != "batch"
+            and not f.affine_initial
+            and not f.others_updated
+        ),
+        speaks_for="in Keras 3 a model class of one's own needs a `call` that takes training",
+        tells_apart="`fit` of a functional model of the same layers updates them.",
+        test="Is it a class of your own, whose `call` has no parameter `training`?",
+    ),
+    Suspect(
+        "statistics-not-loaded",
+        _BOTH,
+        when=lambda f: f.affine_moved and (f.is_frozen or f.step == 0),
+        marked=True,
+        speaks_for="gamma or beta are not what they start at, and were not trained here",
+        tells_apart=f"Weights were loaded: {_LOADED}",
+        test=_AFTER_LOADING,
+    ),
+    Suspect(
+        "statistics-not-loaded",
+        ("BN101",),
+        when=lambda f: (
+            f.is_keras
+            and f.affine_moved
+            and f.no_training_stored
+            and not f.in_session
+            and f.mode != "inference"
+        ),
+        marked=True,
+        speaks_for="no training is on record, and gamma or beta are not what they start at",
+        tells_apart=f"Weights were converted or copied: {_LOADED}",
+        test=_AFTER_LOADING,
+    ),
+    Suspect(
+        "statistics-not-loaded",
+        ("BN101",),
+        when=lambda f: (
+            f.affine_moved
+            and f.others_updated
+            and f.mode != "inference"
+            and f.graph is None
+            and not f.in_cell
+        ),
+        marked=True,
+        speaks_for="other BN layers of the file were updated, as beside a copy or a loaded part",
+        tells_apart="Its part of the network is a copy (target network, teacher) or was loaded.",
+        test="Does the copy take all variables, or only the trainable ones?",
+    ),
+    Suspect(
+        "statistics-not-loaded",
+        ("BN101",),
+        when=lambda f: (
+            f.affine_moved and f.no_training_stored and f.graph is None and f.mode != "inference"
+        ),
+        speaks_for="no step is stored, and gamma or beta are not what they start at",
+        tells_apart=f"Weights were converted or restored: {_LOADED}",
+        test=_AFTER_LOADING,
+    ),
+    Suspect(
+        "trained-in-inference-mode",
+        _BOTH,
+        when=lambda f: (
+            f.is_keras and f.mode != "batch" and not f.in_session and not f.affine_initial
+        ),
+        speaks_for="in a loop or train_step of one's own a call without training=True is inference",
+        tells_apart="The bias before the layer was trained as far as beta.",
+        test=_LOOP,
+    ),
+    Suspect(
+        "trained-in-inference-mode",
+        _BOTH,
+        when=lambda f: f.family("sonnet-2") and not f.affine_initial,
+        marked=True,
+        speaks_for="a Sonnet 2 layer counts its updates, and none was made",
+        tells_apart="The module is called with is_training=False.",
+        test="Does the training step call the module with is_training=True?",
+    ),
+    Suspect(
+        "built-with-training-false",
+        ("BN107",),
+        when=lambda f: (
+            f.is_keras
+            and not f.layer.all_initial
+            and f.mode != "batch"
+            and (not f.has_configuration or f.keras != "2")
+        ),
+        marked=True,
+        speaks_for="they are of a training before, as in fine-tuning with training=False",
+        tells_apart="The layer is called with training=False, perhaps on purpose.",
+        test="Does a `call` of yours pass training=False to the layer, or to a model around it?",
+    ),
+    Suspect(
+        "built-with-training-false",
+        ("BN101",),
+        when=lambda f: (
+            f.is_keras
+            and f.keras in ("2", "")
+            and not f.in_session
+            and not f.has_configuration
+            and f.mode != "batch"
+            and not f.affine_initial
+        ),
+        speaks_for="no configuration is stored, which would show a call with training=False",
+        tells_apart="The layer is called with training=False where the model is built.",
+        test="Does the code that builds the model pass training=False?",
+    ),
+    Suspect(
+        "layer-frozen",
+        ("BN101",),
+        when=lambda f: f.affine_initial and f.is_keras and not f.has_configuration,
+        marked=True,
+        speaks_for="gamma is still 1 and beta 0, where stored, while the training went on",
+        tells_apart="trainable is False, of the layer or of a model around it.",
+        test="print([(layer.name, layer.trainable) for layer in model.layers])",
+    ),
+    Suspect(
+        "not-in-training",
+        ("BN101",),
+        when=lambda f: f.affine_initial,
+        marked=True,
+        speaks_for="no step changed gamma or beta, as in a part that the loss does not depend on",
+        tells_apart="The gradient of gamma is None or 0.",
+        test="Does the loss depend on this layer, and does the optimizer get its gamma?",
+    ),
+    Suspect(
+        "weights-not-loaded",
+        ("BN101",),
+        when=lambda f: f.affine_initial,
+        marked=True,
+        speaks_for="all that is stored of the layer is what a new layer has",
+        tells_apart="A pretrained part is new: its kernels are random.",
+        test=_AFTER_LOADING,
+    ),
+    # --- Both statistics are there, and wrong -----------------------------------------------------
+    Suspect(
+        "statistics-overwritten",
+        _HALF,
+        when=lambda f: f.is_zeroed,
+        marked=True,
+        speaks_for="both statistics are exactly 0, which no update leaves",
+        tells_apart="Something wrote zeros: set_weights, a conversion, a restore by name.",
+        test="Print moving_variance after training, and again before it is saved.",
+    ),
+    Suspect(
+        "statistics-overwritten",
+        _HALF,
+        when=lambda f: f.is_keras and not f.is_zeroed and f.own_class is None,
+        speaks_for="a Keras layer updates both statistics in one step",
+        tells_apart="Something wrote one of them: set_weights, a conversion.",
+        test="Print both statistics after one step of training.",
+    ),
+    # --- Nothing was touched ----------------------------------------------------------------------
+    Suspect(
+        "statistics-not-loaded",
+        ("BN105",),
+        when=lambda f: f.affine_moved,
+        marked=True,
+        speaks_for="gamma or beta differ from channel to channel, and no training is on record",
+        tells_apart=f"Weights were loaded: {_LOADED}",
+        test=_AFTER_LOADING,
+    ),
+    Suspect(
+        "untrained",
+        ("BN105",),
+        when=lambda f: not f.context.trained,
+        speaks_for="nothing of any BN layer moved, and no training is on record",
+        tells_apart="All kernels are random, as they are drawn.",
+        test="Was it saved before the training? An untrained model predicts by chance.",
+    ),
+    Suspect(
+        "not-in-training",
+        ("BN105",),
+        when=lambda f: f.context.trained,
+        marked=True,
+        speaks_for="other BN layers of the file were trained, this one was not",
+        tells_apart="The gradient of gamma is None or 0.",
+        test="Does the loss depend on this layer, and does the optimizer get its gamma?",
+    ),
+    Suspect(
+        "weights-not-loaded",
+        ("BN105",),
+        when=lambda f: not f.affine_moved,
+        speaks_for="loading by name skips, without a word, each layer whose name it does not find",
+        tells_apart="The weights that were to be loaded hold layers of other names.",
+        test="Print gamma before and after the weights are loaded: does it change?",
+    ),
+    Suspect(
+        "layer-frozen",
+        ("BN105",),
+        when=lambda f: (
+            f.is_keras
+            and not f.affine_moved
+            and (f.is_frozen or (f.context.trained and not f.has_configuration))
+        ),
+        marked=True,
+        speaks_for="a layer that is not trainable keeps what it starts with",
+        tells_apart="trainable is False, of the layer or of a model around it.",
+        test="print([(layer.name, layer.trainable) for layer in model.layers])",
+    ),
+    # --- What else is said of the statistics ------------------------------------------------------
+    Suspect(
+        "statistics-are-trainable",
+        ("BN108",),
+        when=lambda _: True,
+        marked=True,
+        speaks_for="an optimizer or its weight decay gets what is among the trainable variables",
+        tells_apart="moving_mean and moving_variance are among tf.trainable_variables().",
+        test="print([v.name for v in tf.trainable_variables()]): are the statistics among them?",
+    ),
+    Suspect(
+        "averages-not-run",
+        ("BN110",),
+        when=lambda _: True,
+        marked=True,
+        speaks_for="they move only with the op that `apply` returns for these very variables",
+        tells_apart="No training op depends on that op.",
+        test="Does each training step run what ema.apply(...) returned for the statistics?",
+    ),
+    # --- Members that are not there ---------------------------------------------------------------
+    Suspect(
+        "saver-omitted-statistics",
+        ("BN201", "BN202"),
+        when=lambda f: not f.is_keras,
+        speaks_for="a Saver of tf.trainable_variables() leaves the statistics out",
+        tells_apart="The graph has the variables of the statistics.",
+        test=_graph_or("Which variables does the Saver that wrote it get?"),
+    ),
+    Suspect(
+        "no-averages",
+        ("BN201",),
+        when=lambda f: not f.is_keras,
+        speaks_for="a layer of this name may be one that keeps no averages",
+        tells_apart="The layer normalizes by the batch, the sample or the group at inference too.",
+        test="print([v.name for v in tf.global_variables()]): are there any averages?",
+    ),
+    Suspect(
+        "named-otherwise",
+        ("BN202",),
+        when=lambda _: True,
+        speaks_for="the missing statistic may have a name of its own",
+        tells_apart="The file has another vector of this length beside it.",
+        test="Look through `bninspect list --verbose`, and name it with --pattern.",
+    ),
+    Suspect(
+        "conversion-incomplete",
+        ("BN204",),
+        when=lambda f: f.affine_moved,
+        marked=True,
+        speaks_for="gamma or beta were written, the statistics were not",
+        tells_apart="The same is missing in all BN layers.",
+        test="Did a script copy the trainable weights into a file that was made for all?",
+    ),
+    Suspect(
+        "save-interrupted",
+        ("BN204",),
+        when=lambda _: True,
+        speaks_for="a program that ends while it saves leaves places without values",
+        tells_apart="All that comes later in the file is missing, too.",
+        test="Save again, close the file, and check again.",
+    ),
+    # --- Values that no average has ---------------------------------------------------------------
+    Suspect(
+        "updates-overshoot",
+        ("BN301", "BN302"),
+        when=lambda f: f.overshoots,
+        marked=True,
+        speaks_for="one step makes so many updates that together they overshoot",
+        tells_apart="The averages swing further with every step.",
+        test="Does the network apply this one layer several times in a step?",
+    ),
+    Suspect(
+        "one-pass-variance",
+        ("BN302", "BN301"),
+        when=lambda f: f.graph is not None and f.graph.one_pass,
+        marked=True,
+        speaks_for="the graph takes the variance as a difference of squares",
+        tells_apart="The mean is large beside the deviation.",
+        test="Replace it by tf.nn.moments, or compute it in float64.",
+    ),
+    Suspect(
+        "statistics-swapped",
+        ("BN302",),
+        when=lambda f: f.looks_swapped,
+        marked=True,
+        speaks_for="no moving_mean is negative, as if the two were swapped",
+        tells_apart="The moving_variance looks like means, the moving_mean like variances.",
+        test="layer.set_weights([gamma, beta, moving_mean, moving_variance]): is this the order?",
+    ),
+    Suspect(
+        "statistics-swapped",
+        ("BN302",),
+        when=lambda f: f.graph is None,
+        speaks_for="weights that were set or converted in another order give such variances",
+        tells_apart="The weights come from another framework or another model.",
+        test="layer.set_weights([gamma, beta, moving_mean, moving_variance]): is this the order?",
+    ),
+    Suspect(
+        "batches-of-one-value",
+        ("BN302",),
+        when=lambda f: f.turns_signs,
+        marked=True,
+        speaks_for="Keras 2.1.5 to 2.3.1 turns the sign of a variance of one value per channel",
+        tells_apart="The last batch of an epoch has one sample.",
+        test="How many samples does the last batch have: len(data) % batch_size?",
+    ),
+    Suspect(
+        "training-diverged",
+        ("BN301",),
+        when=lambda f: f.is_not_finite("gamma", "beta"),
+        marked=True,
+        speaks_for="gamma or beta are not finite either",
+        tells_apart="The loss was NaN before the file was written.",
+        test="Print the loss of each step: at which one is it NaN first?",
+    ),
+    Suspect(
+        "inputs-not-finite",
+        ("BN301",),
+        when=lambda f: not f.is_not_finite("gamma", "beta"),
+        speaks_for="the statistics alone are not finite, which one batch with NaN or infinity does",
+        tells_apart="The loss is finite in all other batches.",
+        test="print(np.isfinite(batch).all()) for each batch of the training data.",
+    ),
+    Suspect(
+        "batches-of-one-value",
+        ("BN301",),
+        when=lambda f: (
+            f.is_not_finite("moving_variance")
+            and not f.is_not_finite("gamma", "beta", "moving_mean")
+        ),
+        marked=True,
+        speaks_for="the variance alone is not finite, as a GPU makes it for one value per channel",
+        tells_apart="The mean is finite.",
+        test="How many values per channel does the smallest batch give the layer?",
+    ),
+)

@@ -1,0 +1,216 @@
+"""What the catalogue of suspects asks of a layer and its file."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from os.path import basename
+from typing import Literal
+
+import numpy as np
+
+from bninspect.model.graph import GraphEvidence
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import AFFINE
+from bninspect.model.rule import RuleContext
+from bninspect.rules.numeric import overshoot
+
+_WRAPPERS = r"(^|/)(rnn|lstm|gru|conv_lstm\w*|simple_rnn|\w*cell)(_\d+)?/"
+# Groups of weights files are called after the class: `layers/batch_normalization_1`.
+_KERAS_GROUP = r"(sync_)?batch_normalization(_v\d)?(_\d+)?|layer|cell"
+
+
+class Facts:
+    """The facts of one finding that speak for a reason or rule it out.
+
+    `rule` is the code of the rule, `layer` the layer it is about, `context` that of the rules.
+    Where something is not stored, both what needs it and what excludes it are False.
+    """
+
+    def __init__(self, rule: str, layer: BNLayer, context: RuleContext) -> None:
+        self.rule, self.layer, self.context = rule, layer, context
+
+    # --- The framework ----------------------------------------------------------------------------
+
+    @property
+    def is_keras(self) -> bool:
+        """Whether the layer has the names of Keras's layers."""
+        return self.layer.family in ("keras", "keras-1")
+
+    @property
+    def keras(self) -> str:
+        """The major version of Keras: "1", "2" or "3"; empty where the file does not tell."""
+        return self.layer.keras_version[:1]
+
+    @property
+    def in_session(self) -> bool:
+        """Whether this Keras trains in sessions: all of 1, and 2 up to 2.3."""
+        return bool(re.match(r"1|2\.[0-3](\D|$)", self.layer.keras_version))
+
+    @property
+    def in_tensorflow_1(self) -> bool:
+        """Whether the variables were named by a graph of TensorFlow 1."""
+        return not self.is_keras and self.context.of_graph
+
+    def family(self, *names: str) -> bool:
+        """Return whether the layer is of one of these families."""
+        return self.layer.family in names
+
+    @property
+    def has_configuration(self) -> bool:
+        """Whether the configuration of the model is stored and has the layer."""
+        return self.layer.keras is not None
+
+    @property
+    def own_class(self) -> str | None:
+        """What the class of the layer is called, if it is none of Keras's; None if not known.
+
+        Without a configuration the groups of a weights file tell the class in snake case.
+        """
+        if self.layer.own_class is not None:
+            return self.layer.own_class
+        if self.layer.family == "keras-1" and self.keras in ("2", "3"):
+            return "one with the names of Keras 1"
+        container, _, group = self.layer.name.rpartition("/")
+        is_group = self.is_keras and container.endswith("layers")
+        return group if is_group and not re.fullmatch(_KERAS_GROUP, group) else None
+
+    @property
+    def model_class(self) -> str | None:
+        """The class of the model if it is one of the user's own; None if not, or not known."""
+        model = self.layer.keras_model
+        return model.class_name if model is not None and model.has_own_class else None
+
+    @property
+    def model_may_be_own(self) -> bool:
+        """Whether the class of the model is one of the user's own, or not stored."""
+        return self.layer.keras_model is None or self.layer.keras_model.has_own_class
+
+    @property
+    def backend(self) -> str | None:
+        """What Keras ran on; None if not known."""
+        return None if self.layer.keras_model is None else self.layer.keras_model.backend
+
+    @property
+    def in_cell(self) -> bool:
+        """Whether the layer lies within the cell of a recurrent layer."""
+        return self.is_keras and re.search(_WRAPPERS, self.layer.name) is not None
+
+    # --- The graph --------------------------------------------------------------------------------
+
+    @cached_property
+    def graph(self) -> GraphEvidence | None:
+        """What the stored graph shows of a training; None without an optimizer in it."""
+        graph = self.context.graph(self.layer)
+        return graph if graph is not None and graph.training_ops else None
+
+    @property
+    def is_updated_by_graph(self) -> bool:
+        """Whether a training op of the graph depends on an update of the layer."""
+        return self.graph is not None and any(one.run_by for one in self.graph.updates)
+
+    @property
+    def has_unrun_updates(self) -> bool:
+        """Whether the graph has updates of the layer, and no training op depends on any."""
+        return self.graph is not None and bool(self.graph.updates) and not self.is_updated_by_graph
+
+    @property
+    def is_condition_false(self) -> bool:
+        """Whether a condition before the updates is False by its stored value or its default."""
+        conditions = () if self.graph is None else self.graph.conditions
+        return any(one.value is not None and not one.value for one in conditions)
+
+    @property
+    def may_be_unrun(self) -> bool:
+        """Whether updates may exist that a training step does not run."""
+        return self.graph is None or self.has_unrun_updates
+
+    @cached_property
+    def mode(self) -> Literal["batch", "inference"] | None:
+        """The mode that the bias before the layer proves; None if nothing does."""
+        proof = self.context.mode(self.layer)
+        return None if proof is None else proof.mode
+
+    # --- The values -------------------------------------------------------------------------------
+
+    @property
+    def affine_moved(self) -> bool:
+        """Whether gamma or beta differ from what they start from."""
+        values = self.layer.values
+        return any(values[role].has_moved for role in AFFINE if role in values)
+
+    @property
+    def affine_initial(self) -> bool:
+        """Whether gamma and beta, one at least, are what they start from in every channel."""
+        stored = [self.layer.values[role] for role in AFFINE if role in self.layer.values]
+        return bool(stored) and all(one.all_initial for one in stored)
+
+    @property
+    def has_negative_zeros(self) -> bool:
+        """Whether a moving_mean is -0.0, which no initial value and no update is."""
+        mean = self.layer.values.get("moving_mean")
+        return mean is not None and bool((np.signbit(mean.array) & (mean.array == 0.0)).any())
+
+    @property
+    def is_zeroed(self) -> bool:
+        """Whether both statistics are exactly 0 in every channel, and the variance began at 1."""
+        both = self.layer.statistics
+        return (
+            both is not None
+            and both[1].initial != 0.0
+            and not any(one.minimum or one.maximum for one in both)
+        )
+
+    @property
+    def looks_swapped(self) -> bool:
+        """Whether variances are negative and no mean is, so that each may be the other."""
+        both = self.layer.statistics
+        return self.graph is None and both is not None and both[0].minimum >= 0.0
+
+    @property
+    def turns_signs(self) -> bool:
+        """Whether this Keras turns the sign of the variance of one value.
+
+        It multiplies by n / (n - (1 + epsilon)) (keras/layers/normalization.py of 2.1.5 to 2.3.1).
+        """
+        return re.match(r"2\.(1\.[5-9]|2\.|3\.[01])", self.layer.keras_version) is not None
+
+    @property
+    def overshoots(self) -> bool:
+        """Whether the updates of one step overshoot together."""
+        return overshoot(self.layer, self.context) is not None
+
+    def is_not_finite(self, *roles: str) -> bool:
+        """Return whether one of these members holds NaN or infinity."""
+        return any(one.not_finite for role, one in self.layer.values.items() if role in roles)
+
+    # --- The training -----------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int | None:
+        """The stored step; None without one."""
+        return self.context.step
+
+    @property
+    def no_training_stored(self) -> bool:
+        """Whether neither a step nor an optimizer's count of steps is stored."""
+        return self.context.step is None and not self.context.optimizer_steps
+
+    @property
+    def others_updated(self) -> bool:
+        """Whether the statistics of another BN layer of the file moved."""
+        return self.context.updated
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the stored configuration says that the layer is not trainable."""
+        return self.layer.keras is not None and self.layer.keras.frozen
+
+    # --- The file ---------------------------------------------------------------------------------
+
+    @property
+    def graph_file(self) -> str | None:
+        """The name of the graph's file that may lie beside the checkpoint, and does not."""
+        if self.context.format not in ("tf-v1", "tf-v2") or self.context.graph(self.layer):
+            return None
+        return f"{basename(self.context.resolved)}.meta"

@@ -170,7 +170,7 @@ def test_an_unknown_framework_is_refused(written: Path) -> None:
         ("```text\n1 + 1 = 2", "```python\n1 + 1 = 2"),
         ("It is not.\n\n```text", "It is not.\n```text"),
         ("A test.", "- A test."),
-        ("- one\n- another", "One, another"),
+        ("- one {.slim .jax}\n- another", "One, another"),
         ("- another", "\n- another"),
         ("- Any framework: Do nothing.", "- Do nothing."),
         ("- Any framework: Do nothing.", "- [Keras](../fixes/code.txt)"),

@@ -19,7 +19,7 @@ from bninspect.model.live import LiveModel
 from bninspect.model.rule import Cause, Rule
 from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
 from bninspect.rules.pages import page_of
-from tests.conftest import FIXTURES, ROOT, Run
+from tests.conftest import FIXTURES, ROOT, Run, load_fixture
 from tests.rules.test_samples import MISTAKEN
 from tests.support.layers_in_memory import bn, keras_layer
 from tests.support.package_source import modules, scan

@@ -184,7 +184,7 @@ def test_what_is_printed_is_what_is_run(record: Any) -> None:
     assert executed == printed()
 
 
-# Which scripts run code for a framework. What is said to run on JAX and is no loop may run elsewhere.
+# Which scripts run code for a framework. What is for JAX, too, may run on another backend.
 RUNS = {
     "tf1-layers": {"tf1"},
     "slim": {"tf1"},

@@ -326,7 +326,7 @@ def test_missing_statistics_have_suspects_of_their_own() -> None:
 def test_the_graph_of_the_checkpoint_is_asked_for_by_name() -> None:
     context = RuleContext(step=60, format="tf-v2", resolved="/runs/a/model.ckpt-60")
     first = possible_causes("BN101", bn(**MOVED), context)[0]
-    assert "Put the training's model.ckpt-60.meta beside it" in first.test
+    assert "Put the training's model.ckpt-60.meta beside it." in first.test
     exported = possible_causes("BN101", bn(**MOVED), context._replace(format="saved-model"))[0]
     assert ".meta" not in exported.test
     assert "UPDATE_OPS" in exported.test

@@ -57,10 +57,10 @@ _BOTH = ("BN101", "BN107")
 
 # Families whose update ops a graph only collects, and what runs them.
 _COLLECTED = {
-    "tf.layers": "tf.layers only collects its update ops, and the script has to run them",
-    "custom-scope": "TensorFlow 1 only collects update ops, and the script has to run them",
+    "tf.layers": "tf.layers leaves running its update ops to the script",
+    "custom-scope": "TensorFlow 1 leaves running the update ops to the script",
     "slim": "slim only collects its update ops: create_train_op runs them, minimize does not",
-    "sonnet-1": "Sonnet 1 only collects its update ops, and the script has to run them",
+    "sonnet-1": "Sonnet 1 leaves running its update ops to the script",
     "tensorpack": "only the callback RunUpdateOps runs the update ops of tensorpack",
     "lingvo": "a training step has to run the update ops that the layers collect",
 }
@@ -77,7 +77,7 @@ def _graph_or(otherwise: str) -> Callable[[Facts], str]:
     def test(facts: Facts) -> str:
         if facts.graph_file is None:
             return otherwise
-        return f"Put the training's {facts.graph_file} beside it and check again."
+        return f"Put the training's {facts.graph_file} beside it."
 
     return test
 
@@ -197,17 +197,17 @@ SUSPECTS: tuple[Suspect, ...] = (
         "updates-switched-off",
         _BOTH,
         when=lambda f: f.graph is None and f.in_tensorflow_1,
-        speaks_for="a placeholder or variable for the mode may have been False while training",
+        speaks_for="the mode may have been fed or set False",
         tells_apart="The graph updates the averages under a condition.",
-        test="Print what the training loop feeds or sets for the mode.",
+        test="Print it in the training loop.",
     ),
     Suspect(
         "built-with-training-false",
         _BOTH,
         when=lambda f: f.in_tensorflow_1 and f.graph is None and f.family("tf.layers"),
-        speaks_for="training=False is the default of tf.layers.batch_normalization",
+        speaks_for="training=False is the default of tf.layers",
         tells_apart="The graph that was trained has no update of the averages.",
-        test="Is training=True passed where the graph for training is built?",
+        test="Is training=True passed in the graph for training?",
     ),
     Suspect(
         "built-with-training-false",

@@ -297,7 +297,7 @@ def _wrong(run: _Run, layers: Sequence[BNLayer | None], defect: _Defect) -> Iter
             continue
         or_earlier = first == 0 or layers[first - 1] is None
         stretch = Stretch(first, last, (), or_earlier)
-        findings = apply_rules([layer], [defect.rule], RuleContext())
+        findings = apply_rules([layer], [defect.rule], _context_of(run.checkpoints[last]))
         when = _when(stretch, run.labels)
         dated = tuple(
             finding._replace(message=f"{finding.message}; {when}") for finding in findings
@@ -348,8 +348,15 @@ def _judge(
     )
     since = Since(run.labels[first], changes_between(before, after), facts, moved_before)
     rules = [rule for rule in RULES if rule.needs_earlier]
-    context = RuleContext(graph=run.checkpoints[last].graph)
+    context = _context_of(run.checkpoints[last])
     return _as_of_today(apply_rules([replace(after, since=since)], rules, context), run, last)
+
+
+def _context_of(item: CheckpointReport) -> RuleContext:
+    """Return what rules may use of one checkpoint besides the layer."""
+    return RuleContext(
+        graph=item.graph, format=item.format or "", resolved=item.resolved or item.path
+    )
 
 
 def _events(layers: Sequence[BNLayer | None], labels: Sequence[str]) -> Iterator[str]:

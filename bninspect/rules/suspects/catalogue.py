@@ -106,7 +106,7 @@ _LOOP = "Does the training call `model(x, training=True)`?"
 SEEN = {
     "update-ops-not-run": (47, 9),
     "built-with-training-false": (7, 5),
-    "updates-switched-off": (9, 0),
+    "updates-switched-off": (10, 0),
     "trained-in-inference-mode": (2, 8),
     "statistics-not-loaded": (6, 3),
     "layer-frozen": (1, 7),
@@ -489,6 +489,14 @@ SUSPECTS: tuple[Suspect, ...] = (
         speaks_for="all that is stored of the layer is what a new layer has",
         tells_apart="A pretrained part is new: its kernels are random.",
         test=_AFTER_LOADING,
+    ),
+    Suspect(
+        "statistics-reset",
+        ("BN101",),
+        when=lambda f: f.is_keras and f.affine_moved,
+        speaks_for="a callback or a script may have set them back after the training",
+        tells_apart="The statistics were updated, and set back after the training.",
+        test="Print moving_mean after each epoch, and again before it is saved.",
     ),
     # --- Both statistics are there, and wrong -----------------------------------------------------
     Suspect(

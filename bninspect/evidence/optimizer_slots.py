@@ -28,10 +28,11 @@ NEAR_MEAN, NEAR_VARIANCE = 0.5, 2.0
 def with_signs_of_optimizers(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> list[BNLayer]:
     """Return the layers, each marked if an optimizer may write its statistics.
 
-    Only name-based checkpoints show that. The layers must have values and training evidence.
+    Only name-based checkpoints and Keras files show that. The layers must have values and training
+    evidence. Raises a `ReadProblem` if a slot cannot be read.
     """
     if checkpoint.named_by != "graph":
-        return [*layers]
+        return _with_slots_of_keras(checkpoint, layers)
     marked = {layer.name for layer in layers if layer.training.optimized}
     marked |= _with_unknown_slots(checkpoint.variables, layers)
     near = {layer.name for layer in layers if layer.name not in marked and _is_near_start(layer)}
@@ -41,6 +42,25 @@ def with_signs_of_optimizers(checkpoint: Checkpoint, layers: Sequence[BNLayer]) 
     if not marked:
         return [*layers]
     return [replace(layer, may_be_optimized=layer.name in marked) for layer in layers]
+
+
+def _with_slots_of_keras(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> list[BNLayer]:
+    """Return the layers of a Keras file, marked if optimizer slots of their statistics moved."""
+    if not checkpoint.optimizer:
+        return [*layers]
+    from bninspect.evidence.keras_slots import optimized_statistics
+
+    moved = optimized_statistics(checkpoint, layers)
+    return [
+        replace(
+            layer,
+            may_be_optimized=True,
+            training=layer.training._replace(optimized=moved[layer.name]),
+        )
+        if layer.name in moved
+        else layer
+        for layer in layers
+    ]
 
 
 def _with_unknown_slots(variables: Mapping[str, Variable], layers: Iterable[BNLayer]) -> set[str]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bninspect.evidence.keras_slots import KERAS_SLOTS, slot_keys, weight_name
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import BNLayer, ModeProof
@@ -39,7 +40,6 @@ _LEAST_SCALE = 1e-2
 # The slots of TensorFlow 1 and those of Keras: averages of squared gradients have the power 2
 # (tensorflow/python/training/*.py; keras/src/optimizers/*.py).
 _SLOTS = {"Adam_1": 2, "RMSProp": 2, "Momentum": 1, "Adam": 1}
-_KERAS_SLOTS = {"v": 2, "velocity": 2, "rms": 2, "m": 1, "momentum": 1}
 
 
 class _Slot(NamedTuple):
@@ -105,9 +105,10 @@ class TrainingModes:
             for slot, power in _SLOTS.items():
                 yield from _pair(variables, f"{bias}/{slot}", f"{beta}/{slot}", power)
         elif self._checkpoint.format == "keras-h5":  # in .keras files slots have no names
-            for slot, power in _KERAS_SLOTS.items():
+            for slot, power in KERAS_SLOTS.items():
                 names = [
-                    self._keras_slots.get((_weight(weight), slot), "") for weight in (bias, beta)
+                    self._keras_slots.get((weight_name(weight), slot), "")
+                    for weight in (bias, beta)
                 ]
                 yield from _pair(self._checkpoint.optimizer, names[0], names[1], power)
 
@@ -120,33 +121,9 @@ class TrainingModes:
         """
         names: dict[tuple[str, str], str] = {}
         for stored in self._checkpoint.optimizer:
-            for key in _keras_slot_keys(stored.partition(":")[0].split("/")):
+            for key in slot_keys(stored.partition(":")[0].split("/")):
                 names[key] = "" if key in names else stored
         return names
-
-
-def _keras_slot_keys(parts: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the weights that a slot may belong to, with the slot's name."""
-    weight, _, slot = parts[-1].rpartition("_")
-    if slot in _KERAS_SLOTS:
-        yield weight, slot
-    elif parts[-1] in _KERAS_SLOTS:
-        for start in range(max(len(parts) - 5, 0), len(parts) - 1):
-            yield "_".join(parts[start:-1]), parts[-1]
-    for place, part in enumerate(parts[:-1]):
-        if part in _KERAS_SLOTS:
-            yield "_".join(parts[place + 1 :]), part
-            return
-
-
-def _weight(stored: str) -> str:
-    """Return the name that an optimizer gives a weight: that of its group left out, joined by `_`.
-
-    The weights of a layer are below a group of its name: `model_weights/conv/conv/bias:0`.
-    """
-    parts = stored.partition(":")[0].split("/")
-    start = 2 if parts[0] == "model_weights" else 1
-    return "_".join(parts[start:])
 
 
 def _pair(variables: Mapping[str, Variable], bias: str, beta: str, power: int) -> Iterator[_Slot]:

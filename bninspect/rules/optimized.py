@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from bninspect.model.graph import Condition, GraphEvidence
 
 
+_KEEP_OUT = (
+    "Keep moving_mean and moving_variance out of the optimizer and of the weight decay: create them"
+    " with trainable=False and in no collection of trainable variables (slim:"
+    " `variables_collections`), or pass `minimize` a `var_list` without them."
+)
+_GIVE_TRAINABLE = (
+    "Give the optimizer `model.trainable_variables`, not `model.variables` or `model.weights`, and"
+    " create the statistics of a layer of your own with trainable=False."
+)
+
+
 def statistics_optimized(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if an optimizer writes the statistics (BN108)."""
     writes = optimizer_writes(layer, context)
@@ -93,12 +104,8 @@ def _run_by(names: Sequence[str]) -> str:
     return f"in the graph {ops} {depend} on updates of the averages"
 
 
-def _fix_optimized(_: BNLayer, violation: Violation) -> str:
-    keep = (
-        "Keep moving_mean and moving_variance out of the optimizer and of the weight decay: create"
-        " them with trainable=False and in no collection of trainable variables (slim:"
-        " `variables_collections`), or pass `minimize` a `var_list` without them."
-    )
+def _fix_optimized(layer: BNLayer, violation: Violation) -> str:
+    keep = _GIVE_TRAINABLE if layer.family == "keras" else _KEEP_OUT
     if violation.severity == "warning":
         return f"{keep} What the optimizer adds to the averages is wrong."
     return f"{keep} Run the update ops with every training step, and train {AGAIN}"

@@ -29,7 +29,7 @@ _NOT_TRAINED = ("seed_generator/", "metrics/")
 def slot_keys(parts: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the weights that a slot may belong to, with the slot's name."""
     weight, _, slot = parts[-1].rpartition("_")
-    if slot in KERAS_SLOTS:
+    if weight and slot in KERAS_SLOTS:
         yield weight, slot
     elif parts[-1] in KERAS_SLOTS:
         for start in range(max(len(parts) - 5, 0), len(parts) - 1):

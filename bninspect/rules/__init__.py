@@ -165,5 +165,7 @@ def _shows_training(layer: BNLayer) -> bool:
 
 
 def _is_updated(layer: BNLayer) -> bool:
-    """Return whether a statistic of the layer moved."""
-    return layer.statistics is not None and not layer.all_initial
+    """Return whether a statistic of the layer moved, unless an optimizer moves them."""
+    if layer.statistics is None or layer.training.optimized:
+        return False
+    return not layer.all_initial

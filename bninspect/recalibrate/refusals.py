@@ -33,11 +33,11 @@ _OPTIMIZED, _COLD = "BN108", "BN106"
 MEAN_LIMIT, VARIANCE_LIMIT = 0.05, 0.05
 _LEAST_BATCHES = 2
 
-_FITS_STORED = "so its weights fit the stored statistics and re-estimated ones would ruin it"
+_FITS_STORED = "its weights fit the stored statistics and re-estimated ones would ruin it"
 _CAUSES = {
-    "built-with-training-false": f"training called it in inference mode, {_FITS_STORED}",
-    "trained-in-inference-mode": f"training ran it in inference mode, {_FITS_STORED}",
-    "layer-frozen": f"it is frozen, which means inference mode in training, {_FITS_STORED}",
+    "built-with-training-false": f"training called it in inference mode; {_FITS_STORED}",
+    "trained-in-inference-mode": f"training ran it in inference mode; {_FITS_STORED}",
+    "layer-frozen": f"it is frozen, which means inference mode in training; {_FITS_STORED}",
     "batch-statistics-mode": "inference does not use its statistics, so there is nothing to cure",
 }
 
@@ -90,12 +90,15 @@ def _not_curable(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence
     optimized = [one.message for one in findings if one.rule.code == _OPTIMIZED]
     if optimized:
         return f"{optimized[0]}, which happens in inference mode alone"
+    proved = _inference_mode(layer, evidence)
+    if proved is not None:
+        return proved
     causes = [one.cause for one in findings if one.cause in _CAUSES]
     if layer.keras is not None and layer.keras.frozen:
         causes.append("layer-frozen")
     if causes:
         return _CAUSES[str(causes[0])]
-    return _own_scheme(layer) or _inference_mode(layer, evidence)
+    return _own_scheme(layer)
 
 
 def _own_scheme(layer: BNLayer) -> str | None:
@@ -115,7 +118,7 @@ def _inference_mode(layer: BNLayer, evidence: Evidence) -> str | None:
     """Return the proof that training ran a layer in inference mode, as a clause; else None."""
     mode = evidence.mode(layer)
     if mode is not None and mode.mode == "inference":
-        return f"{mode.fact}, {_FITS_STORED}"
+        return f"{mode.fact}; {_FITS_STORED}"
     return None
 
 

@@ -94,7 +94,7 @@ def nested(keras: Any) -> Any:
     inner = keras.Model(inner_input, layers.Activation("tanh")(x), name="inner")
     inputs = keras.Input((8, 8, 3))
     x = layers.Flatten()(inner(inputs))
-    x = layers.BatchNormalization(momentum=0.9, center=False, name="bn")(layers.Dense(12)(x))
+    x = layers.BatchNormalization(momentum=0.9, center=False, name="top")(layers.Dense(12)(x))
     return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(x))
 
 
@@ -122,6 +122,44 @@ def train(keras: Any, name: str, **options: Any) -> Any:
     return model
 
 
+def mild_images(seed: int, count: int = SAMPLES) -> tuple[np.ndarray, np.ndarray]:
+    """Return images that a network can be trained on without normalization, and their classes."""
+    x, y = images(seed, count)
+    return ((x - [20.0, -60.0, 90.0]) / [0.3, 1.0, 2.0] + 0.5).astype("f4"), y
+
+
+# The optimizers of trainings in inference mode.
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "sgd": lambda keras: keras.optimizers.SGD(0.05),
+    "momentum": lambda keras: keras.optimizers.SGD(0.01, momentum=0.9),
+    "adam": lambda keras: keras.optimizers.Adam(0.003),
+    "rmsprop": lambda keras: keras.optimizers.RMSprop(0.002),
+}
+
+
+def train_in_inference_mode(keras: Any, optimizer: str) -> Any:
+    """Return a model that was trained by a loop without training=True (TensorFlow)."""
+    import tensorflow
+
+    keras.utils.set_random_seed(3)
+    model = cnn(keras)
+    model.compile(OPTIMIZERS[optimizer](keras), "sparse_categorical_crossentropy")
+    x, y = mild_images(0)
+
+    @tensorflow.function
+    def step(batch: Any, labels: Any) -> None:
+        with tensorflow.GradientTape() as tape:
+            outputs = model(batch, training=False)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, outputs)
+        weights = model.trainable_variables
+        model.optimizer.apply_gradients(zip(tape.gradient(losses, weights), weights, strict=True))
+
+    for number in range(256):
+        rows = np.arange(number * 32, number * 32 + 32) % len(x)
+        step(x[rows], y[rows])
+    return model
+
+
 def make_stuck(model: Any) -> None:
     """Set the averages of a model to their initial values."""
     from bninspect.guard.live_layers import find_bn_layers
@@ -132,6 +170,7 @@ def make_stuck(model: Any) -> None:
 
 
 def accuracy(model: Any, name: str) -> float:
+    """Return the share of samples that a model predicts right at inference."""
     x, y = NETWORKS[name][1](1)
     outputs = np.asarray(model.predict(x, verbose=0))
     return float((outputs.argmax(axis=-1) == y).mean())
@@ -149,25 +188,25 @@ def twins(keras: Any, directory: Path, name: str, end: str) -> dict[str, float]:
     return found
 
 
-def cure(keras: Any, directory: Path, name: str, end: str, *options: str) -> dict[str, Any]:
+def cure(keras: Any, directory: Path, name: str, end: str) -> dict[str, Any]:
     """Recalibrate the stuck model by the command; return what it said, and the accuracy after."""
     from bninspect.cli.main import run
 
     output = io.StringIO()
     fixed = directory / f"{name}_fixed{end}"
-    arguments = ["recalibrate", f"{directory / name}{end}", "--data", f"{directory / name}.npz"]
-    arguments += ["--feed", f"{options[0]}=x"] if options else []
-    arguments += ["-o", str(fixed), "--labels", "y", "--format", "json"]
+    model, samples = f"{directory / name}{end}", f"{directory / name}.npz"
+    arguments = ["recalibrate", model, "--data", samples, "--labels", "y", "-o", str(fixed)]
+    code: Any = None
     with redirect_stdout(output):
         try:
-            run(arguments)
+            run([*arguments, "--format", "json"])
         except SystemExit as leaving:
             code = leaving.code
     said = json.loads(output.getvalue()) if output.getvalue() else None
-    if code:
-        return {"code": code, "said": said}
-    after = accuracy(keras.models.load_model(fixed, compile=False), name)
-    return {"code": code, "said": said, "after": after}
+    found = {"code": code, "said": said}
+    if not code:
+        found["after"] = accuracy(keras.models.load_model(fixed, compile=False), name)
+    return found
 
 
 def main() -> None:

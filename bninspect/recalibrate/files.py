@@ -17,7 +17,7 @@ from bninspect.model.report import CheckpointReport
 from bninspect.opening import open_checkpoint
 from bninspect.recalibrate import refusals
 from bninspect.recalibrate.engines import Engine
-from bninspect.recalibrate.engines.opening import open_engine
+from bninspect.recalibrate.engines.opening import open_engine, require_runnable
 from bninspect.recalibrate.estimate import Progress, Statistics, estimate, without_progress
 from bninspect.recalibrate.moments import FloatArray
 from bninspect.recalibrate.samples import Samples, choose_samples, parse_feeds, read_columns
@@ -92,6 +92,7 @@ def _recalibrated(
     evidence = refusals.Evidence(TrainingModes(checkpoint, report.graph).of, report.graph)
     refusals.require_curable(chosen, report.findings, evidence)
     proof = refusals.proof_of_batch_mode(chosen, report.findings, evidence)
+    require_runnable(checkpoint)
     if proof is None and options.labels is None and not options.force:
         refusals.require_proof(None, None, force=False)  # before any framework is imported
     feeds = {feed.name: feed.constant for feed in parse_feeds(options.feeds)}

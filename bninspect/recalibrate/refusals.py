@@ -64,7 +64,7 @@ def choose(report: CheckpointReport, named: set[str]) -> tuple[BNLayer, ...]:
     if not report.layers:
         raise RecalibrationRefused("There is no BN layer in it.")
     raise RecalibrationRefused(
-        f"None of its {total} is stuck ({', '.join(STUCK)}), so there is nothing to cure; to"
+        f"It has {total}, none of which is stuck ({', '.join(STUCK)}): there is nothing to cure; to"
         " re-estimate a layer nevertheless, name it with --layer."
     )
 
@@ -89,7 +89,7 @@ def _not_curable(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence
         return f"{' and '.join(missing)} is not stored"
     optimized = [one.message for one in findings if one.rule.code == _OPTIMIZED]
     if optimized:
-        return f"{optimized[0]}, which happens in inference mode alone"
+        return f"{optimized[0]} (it gets a gradient in inference mode alone)"
     proved = _inference_mode(layer, evidence)
     if proved is not None:
         return proved
@@ -145,9 +145,15 @@ def proof_of_batch_mode(
         graph = evidence.graph(layer)
         if graph is not None and graph.training_ops and graph.modes == {True}:
             return f"the fused kernel of {layer.name} has is_training=True in the graph of training"
-        if layer.name in updated and not layer.all_initial:
+        if layer.name in updated and _moved(layer):
             return f"statistics of {layer.name} moved, which they do in training mode alone"
     return None
+
+
+def _moved(layer: BNLayer) -> bool:
+    """Return whether updates moved a statistic: channels differ, as no initializer makes them."""
+    both = layer.statistics or ()
+    return any(not (one.constant or one.all_initial) for one in both)
 
 
 def require_proof(proof: str | None, quality: Comparison | None, *, force: bool) -> str:

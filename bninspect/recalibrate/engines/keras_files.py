@@ -37,14 +37,12 @@ _BUILD = "build the model, load the weights, and call bninspect.keras.recalibrat
 def open_keras_model(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> KerasModelEngine:
     """Return the engine for a whole model of Keras.
 
-    Raises `UsageProblem` if the file holds weights alone, if no Keras that can load it is
-    installed, if it holds code, or if that Keras cannot load it.
+    Raises `UsageProblem` if no Keras that can load it is installed, if it holds code, or if that
+    Keras cannot load it.
     """
-    if checkpoint.keras_layers is None:
-        raise UsageProblem(f"{checkpoint.path} holds weights without their model: {_BUILD}.")
     if is_url(checkpoint.resolved):
         raise UsageProblem(f"{checkpoint.path} is a URL: copy the file here to run its model.")
-    if _holds_code([layer.config for layer in checkpoint.keras_layers.values()]):
+    if _holds_code([layer.config for layer in (checkpoint.keras_layers or {}).values()]):
         raise UsageProblem(
             f"{checkpoint.path} holds code (a Lambda layer), which is not run: {_BUILD}."
         )

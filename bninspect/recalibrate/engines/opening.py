@@ -60,8 +60,14 @@ def open_engine(
     Raises `UsageProblem` if the file holds no model to run, if the framework that runs it is
     missing, or if that cannot load it, and `RecalibrationRefused` if it cannot run as at inference.
     """
-    opener = _OPENERS.get(checkpoint.format)
-    if opener is None:
-        instead = _INSTEAD.get(checkpoint.format, "its format is not one that can be run")
+    require_runnable(checkpoint)
+    return _OPENERS[checkpoint.format](checkpoint, layers, feeds or {})
+
+
+def require_runnable(checkpoint: Checkpoint) -> None:
+    """Raise `UsageProblem` if a checkpoint holds no model that an engine can run."""
+    is_weights = checkpoint.format == "keras-h5" and checkpoint.keras_layers is None
+    kind = "keras-weights-h5" if is_weights else checkpoint.format
+    if kind not in _OPENERS:
+        instead = _INSTEAD.get(kind, "its format is not one that can be run")
         raise UsageProblem(f"{checkpoint.path} cannot be recalibrated: {instead}.")
-    return opener(checkpoint, layers, feeds or {})

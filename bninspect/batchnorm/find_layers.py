@@ -109,7 +109,9 @@ def _split_by_patterns(names: Mapping[str, str], patterns: Patterns) -> dict[str
 
     search = NameSearch(patterns)
     return {
-        stored: place for stored, name in names.items() if (place := search.split(name)) is not None
+        stored: scope_and_role
+        for stored, name in names.items()
+        if (scope_and_role := search.split(name)) is not None
     }
 
 

@@ -47,8 +47,8 @@ def _measure_joined(members: list[Member]) -> list[Values]:
     highest = np.maximum.reduceat(joined, starts).tolist()
     equal = {}
     for value in {value for _, candidates in members for value in candidates}:
-        places = np.flatnonzero(equals(joined, value))
-        owners = np.searchsorted(starts, places, side="right") - 1
+        positions = np.flatnonzero(equals(joined, value))
+        owners = np.searchsorted(starts, positions, side="right") - 1
         equal[value] = np.bincount(owners, minlength=len(arrays)).tolist()
     measured = []
     for index, (array, size) in enumerate(zip(arrays, sizes, strict=True)):
@@ -77,14 +77,14 @@ def settle_initial(layers: Sequence[BNLayer]) -> list[BNLayer]:
     """
     settled = list(layers)
     for family in {layer.family for layer in layers}:
-        places = [index for index, layer in enumerate(layers) if layer.family == family]
+        indexes = [index for index, layer in enumerate(layers) if layer.family == family]
         initials = {
             values.initial
-            for index in places
+            for index in indexes
             if (values := layers[index].values.get("moving_variance")) and values.channels
         }
         if len(initials) > 1:
-            for index in places:
+            for index in indexes:
                 settled[index] = _with_usual_initial(layers[index])
     return settled
 

@@ -119,13 +119,13 @@ def _patterns(value: Any, where: str) -> Patterns:
 def _each_pattern(table: Mapping[str, Any], where: str) -> Iterator[NamePattern]:
     for name, expressions in table.items():
         role = _one_of(name, ROLES, where)
-        place = f"{where}.{role}"
+        key = f"{where}.{role}"
         if isinstance(expressions, str):
             expressions = [expressions]  # noqa: PLW2901 - a string stands for a list of one
-        for expression in _array(expressions, place, "regular expressions"):
+        for expression in _array(expressions, key, "regular expressions"):
             if not expression:
-                _fail(place, "an empty expression matches every name.")
-            yield checked_pattern(role, expression, place)
+                _fail(key, "an empty expression matches every name.")
+            yield checked_pattern(role, expression, key)
 
 
 def _suppressions(value: Any, where: str) -> tuple[Suppression, ...]:

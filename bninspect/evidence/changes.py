@@ -41,13 +41,15 @@ def match_layers(earlier: Sequence[BNLayer], later: Sequence[BNLayer]) -> dict[i
     other's (`inner/bn` and `bn`: containers write different scopes), they have equally many
     channels, and no third layer fits either.
     """
-    places = {layer.name: place for place, layer in enumerate(earlier)}
+    index_by_name = {layer.name: index for index, layer in enumerate(earlier)}
     matched = {
-        place: places.pop(layer.name) for place, layer in enumerate(later) if layer.name in places
+        index: index_by_name.pop(layer.name)
+        for index, layer in enumerate(later)
+        if layer.name in index_by_name
     }
     taken = set(matched.values())
-    old = [place for place in range(len(earlier)) if place not in taken]
-    new = [place for place in range(len(later)) if place not in matched]
+    old = [index for index in range(len(earlier)) if index not in taken]
+    new = [index for index in range(len(later)) if index not in matched]
     if old and new:
         pairs = list(_by_tails(earlier, old, later, new))
         of_old, of_new = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
@@ -59,17 +61,17 @@ def _by_tails(
     earlier: Sequence[BNLayer], old: list[int], later: Sequence[BNLayer], new: list[int]
 ) -> Iterator[tuple[int, int]]:
     """Yield pairs of places whose names may mean one layer: one is the end of the other."""
-    names = {earlier[place].name: place for place in old}
+    names = {earlier[index].name: index for index in old}
     by_tail: dict[str, list[int]] = {}
-    for place in old:
-        for tail in _tails(earlier[place].name):
-            by_tail.setdefault(tail, []).append(place)
-    for place in new:
-        layer = later[place]
+    for index in old:
+        for tail in _tails(earlier[index].name):
+            by_tail.setdefault(tail, []).append(index)
+    for index in new:
+        layer = later[index]
         shorter = [names[tail] for tail in _tails(layer.name) if tail in names]
         for candidate in (*by_tail.get(layer.name, ()), *shorter):
             if earlier[candidate].channels == layer.channels:
-                yield candidate, place
+                yield candidate, index
 
 
 def _tails(name: str) -> list[str]:
@@ -147,7 +149,7 @@ def facts_of_training(steps: Sequence[int | None], changed: int, total: int) -> 
 def _rises(steps: Sequence[int | None]) -> list[tuple[int, int]]:
     """Return the first and last step of each run of stored steps that do not go back."""
     stored = [step for step in steps if step is not None]
-    backs = [place for place, (a, b) in enumerate(pairwise(stored), 1) if a > b]
+    backs = [index for index, (a, b) in enumerate(pairwise(stored), 1) if a > b]
     ends = (*backs, len(stored)) if stored else ()
     return [(stored[a], stored[b - 1]) for a, b in zip((0, *backs), ends, strict=False)]
 
@@ -188,8 +190,8 @@ def with_since(
     called = earlier.path if earlier.step is None else f"{earlier.path} (step {earlier.step})"
     matched = match_layers(earlier.layers, layers)
     changes = {
-        place: changes_between(earlier.layers[before], layers[place])
-        for place, before in matched.items()
+        index: changes_between(earlier.layers[before], layers[index])
+        for index, before in matched.items()
     }
     changed = sum(map(affine_moved, changes.values()))
     facts = facts_of_training((earlier.step, step), changed, len(layers))
@@ -198,14 +200,14 @@ def with_since(
             layer,
             since=Since(
                 called,
-                changes[place],
+                changes[index],
                 facts,
-                _moved_before(earlier.layers[matched[place]], called, earlier),
+                _moved_before(earlier.layers[matched[index]], called, earlier),
             ),
         )
-        if place in changes
+        if index in changes
         else layer
-        for place, layer in enumerate(layers)
+        for index, layer in enumerate(layers)
     ]
     return compared, tuple(_not_compared(compared, earlier, matched))
 
@@ -248,20 +250,20 @@ def _not_compared(
     layers: Sequence[BNLayer], earlier: CheckpointReport, matched: Mapping[int, int]
 ) -> Iterator[str]:
     """Yield notes on layers of either checkpoint that cannot be compared."""
-    new = [layer.name for place, layer in enumerate(layers) if place not in matched]
+    new = [layer.name for index, layer in enumerate(layers) if index not in matched]
     if new:
         yield (
             f"{earlier.path} lacks {len(new)} of {len(layers)} BN layers{_some(new)}: BN107 cannot"
             " be judged there"
         )
     taken = {*matched.values()}
-    gone = [layer.name for place, layer in enumerate(earlier.layers) if place not in taken]
+    gone = [layer.name for index, layer in enumerate(earlier.layers) if index not in taken]
     if gone:
         total = len(earlier.layers)
         yield f"{len(gone)} of {total} BN layers of {earlier.path} are not in it{_some(gone)}"
     names_by_difference: dict[str, list[str]] = {}
-    for place, before in matched.items():
-        layer = layers[place]
+    for index, before in matched.items():
+        layer = layers[index]
         changes = layer.since.changes if layer.since is not None else {}
         roles = [role for role in STATISTICS if role in layer.variables and role not in changes]
         for difference in differences(earlier.layers[before], layer, roles):

@@ -110,8 +110,8 @@ class NamedCheckpoints:
             own = {checkpoint_of(name) for name in filesystem.names_in(self._directory)}
         except OSError:
             return set()
-        places = map(os.path.split, self._names)
-        return {folder for folder, name in places if folder and checkpoint_of(name) in own}
+        parts = map(os.path.split, self._names)
+        return {folder for folder, name in parts if folder and checkpoint_of(name) in own}
 
     def _locate_prefix(self, prefix: str) -> Target | None:
         if filesystem.exists(prefix + ".index"):

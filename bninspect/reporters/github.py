@@ -90,7 +90,7 @@ def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:
     for item in report.checkpoints:
         if item.error is not None:
             lines = (_cut(str(item.error), _LONGEST_MESSAGE),)
-            yield _Annotation("error", "a checkpoint cannot be read", lines, _place(item))
+            yield _Annotation("error", "a checkpoint cannot be read", lines, _shown_path(item))
     for severity in SEVERITIES:
         for item in report.checkpoints:
             yield from _of_checkpoint(item, severity)
@@ -110,7 +110,9 @@ def _on_unchecked(item: CheckpointReport) -> _Annotation:
         for group in item.unchecked[:_NAMED]
     )
     title = f"{plural(len(item.unchecked), 'group')} not checked"
-    return _Annotation("notice", title, (_cut(item.path, _LONGEST_LINE), *groups), _place(item))
+    return _Annotation(
+        "notice", title, (_cut(item.path, _LONGEST_LINE), *groups), _shown_path(item)
+    )
 
 
 def _why_not_checked(report: Report) -> str:
@@ -137,7 +139,7 @@ def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Anno
         pages = dict.fromkeys(map(more_on, group))
         lines = (head, *_lines(group), f"more: {', '.join(pages)}")
         title = f"{code} {rule.name}: {counted}"
-        yield _Annotation(_LEVELS[severity], title, lines, _place(item))
+        yield _Annotation(_LEVELS[severity], title, lines, _shown_path(item))
 
 
 def _lines(group: Sequence[Finding]) -> Iterator[str]:
@@ -163,7 +165,7 @@ def _different(texts: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(printable(text) for text in texts if text))
 
 
-def _place(item: CheckpointReport) -> str:
+def _shown_path(item: CheckpointReport) -> str:
     path = file_of(item)
     return in_repository(path) or path
 

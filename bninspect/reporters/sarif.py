@@ -109,7 +109,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _results(report: Report, places: dict[str, int]) -> list[dict[str, Any]]:
+def _results(report: Report, indexes: dict[str, int]) -> list[dict[str, Any]]:
     results = []
     for item in report.checkpoints:
         seen: Counter[str] = Counter()
@@ -121,7 +121,7 @@ def _results(report: Report, places: dict[str, int]) -> list[dict[str, Any]]:
             # "hash:1": GitHub's own writer counts what has the same hash in one file.
             seen[finding.fingerprint] += 1
             fingerprint = f"{finding.fingerprint}:{seen[finding.fingerprint]}"
-            result = _result(item, finding, places[finding.rule.code], fingerprint)
+            result = _result(item, finding, indexes[finding.rule.code], fingerprint)
             if reason is not None:
                 result["suppressions"] = [{"kind": "external", "justification": _literal(reason)}]
             results.append(result)
@@ -129,7 +129,7 @@ def _results(report: Report, places: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def _result(
-    item: CheckpointReport, finding: Finding, place: int, fingerprint: str
+    item: CheckpointReport, finding: Finding, index: int, fingerprint: str
 ) -> dict[str, Any]:
     name = printable(finding.layer)
     location = _location(file_of(item)) | {
@@ -137,7 +137,7 @@ def _result(
     }
     return {
         "ruleId": finding.rule.code,
-        "ruleIndex": place,
+        "ruleIndex": index,
         "level": finding.severity,
         "message": {"text": _message(finding)},
         "locations": [location],

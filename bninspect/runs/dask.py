@@ -149,11 +149,11 @@ class ClusterPool:
             versions["the scheduler"] = self._client.run_on_scheduler(*call)
         except Exception as error:
             versions["the scheduler"] = error
-        for place, version in versions.items():
+        for machine, version in versions.items():
             if version != __version__:
                 installed = f"bninspect {version}" if isinstance(version, str) else "no bninspect"
                 raise BninspectError(
-                    f"--scheduler {self._address}: {place} has {installed}, but this is"
+                    f"--scheduler {self._address}: {machine} has {installed}, but this is"
                     f" {__version__}. Install the same version on the scheduler and on all workers."
                 )
 

@@ -24,20 +24,20 @@ def in_trainings(expanded: Sequence[ExpandedPath], engine: Engine) -> list[Expan
     The checkpoints of a training take the places that they had together.
     """
     locations = with_trainings(item for path in expanded for item in path.locations)
-    for places in _by_training(locations).values():
-        ordered = oldest_first([locations[place] for place in places], engine)
-        for place, item in zip(places, ordered, strict=True):
-            locations[place] = item
+    for indexes in _by_training(locations).values():
+        ordered = oldest_first([locations[index] for index in indexes], engine)
+        for index, item in zip(indexes, ordered, strict=True):
+            locations[index] = item
     rest = iter(locations)
     return [path._replace(locations=tuple(next(rest) for _ in path.locations)) for path in expanded]
 
 
 def _by_training(locations: Sequence[CheckpointLocation]) -> dict[Training, list[int]]:
-    places: dict[Training, list[int]] = {}
-    for place, item in enumerate(locations):
+    indexes: dict[Training, list[int]] = {}
+    for index, item in enumerate(locations):
         if item.training is not None:
-            places.setdefault(item.training, []).append(place)
-    return places
+            indexes.setdefault(item.training, []).append(index)
+    return indexes
 
 
 def oldest_first(
@@ -51,26 +51,26 @@ def oldest_first(
     steps of an optimizer that was created again start at 0: then the names are right.
     """
     ordered = sorted(locations, key=lambda item: natural_order(item.path))
-    groups = [_counted(places, ordered) for places in _by_training(ordered).values()]
+    groups = [_counted(indexes, ordered) for indexes in _by_training(ordered).values()]
     if len(groups) == 1 and groups[0] is not None and len(groups[0]) == len(ordered):
-        return [ordered[place] for place in groups[0]]
+        return [ordered[index] for index in groups[0]]
     steps = [_stored_step(item, engine) for item in ordered]
     known = [step for step in steps if step is not None]
     if len(known) < len(steps) or any(_fall(known, group) for group in groups if group):
         return ordered
-    return [ordered[place] for place in sorted(range(len(ordered)), key=known.__getitem__)]
+    return [ordered[index] for index in sorted(range(len(ordered)), key=known.__getitem__)]
 
 
-def _fall(steps: Sequence[int], places: Sequence[int]) -> bool:
-    return any(steps[a] > steps[b] for a, b in pairwise(places))
+def _fall(steps: Sequence[int], indexes: Sequence[int]) -> bool:
+    return any(steps[a] > steps[b] for a, b in pairwise(indexes))
 
 
-def _counted(places: Sequence[int], locations: Sequence[CheckpointLocation]) -> list[int] | None:
+def _counted(indexes: Sequence[int], locations: Sequence[CheckpointLocation]) -> list[int] | None:
     """Return the places of one training in the order that its names count; None if they do not."""
-    numbers = counters([identity(locations[place]) for place in places])
+    numbers = counters([identity(locations[index]) for index in indexes])
     if numbers is None:
         return None
-    return [place for _, place in sorted(zip(numbers, places, strict=True))]
+    return [index for _, index in sorted(zip(numbers, indexes, strict=True))]
 
 
 def _stored_step(location: CheckpointLocation, engine: Engine) -> int | None:

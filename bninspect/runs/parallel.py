@@ -114,7 +114,7 @@ def _portions(locations: Sequence[CheckpointLocation], *, together: bool) -> Ite
         for start in range(0, len(locations), _PORTION):
             yield tuple(locations[start : start + _PORTION])
         return
-    last = {item.training: place for place, item in enumerate(locations, 1) if item.training}
+    last = {item.training: number for number, item in enumerate(locations, 1) if item.training}
     start = end = 0
     for done, item in enumerate(locations, 1):
         end = max(end, last[item.training] if item.training else done)

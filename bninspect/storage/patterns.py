@@ -49,7 +49,7 @@ def _split(pattern: str) -> tuple[str, list[str]]:
     """Return the directory before the first part with a magic character, and the parts from it."""
     scheme, separator, rest = pattern.partition("://") if is_url(pattern) else ("", "", pattern)
     parts = rest.split("/")
-    first = next(place for place, part in enumerate(parts) if _MAGIC.search(part))
+    first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
     root = "/".join(parts[:first])
     if first and not root:
         root = "/"

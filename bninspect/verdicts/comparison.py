@@ -209,8 +209,8 @@ def _tracks(checkpoints: Sequence[CheckpointReport]) -> list[tuple[BNLayer | Non
         for track in tracks:
             track.append(None)
         order = []
-        for place, layer in enumerate(item.layers):
-            track_number = matched.get(place)
+        for index, layer in enumerate(item.layers):
+            track_number = matched.get(index)
             if track_number is None:
                 track_number = len(tracks)
                 tracks.append([None] * (number + 1))

@@ -45,8 +45,8 @@ def _predicates(traversal: GraphTraversal, updates: Iterable[int]) -> Iterator[i
     graph = traversal.graph
     nodes, complete = traversal.backwards(updates, _UPDATE)
     for node in nodes:
-        place = ops.PREDICATES.get(graph.operations[node], -1)
-        predicate = graph.inputs[node][place] if 0 <= place < len(graph.inputs[node]) else -1
+        index = ops.PREDICATES.get(graph.operations[node], -1)
+        predicate = graph.inputs[node][index] if 0 <= index < len(graph.inputs[node]) else -1
         if predicate >= 0 and graph.operations[predicate] != ops.LOOP_PREDICATE:
             yield predicate
     if not complete:

@@ -106,12 +106,12 @@ class GraphTraversal:
         name = self._owner_of_argument.get(argument)
         if name is None:
             return
-        place = argument - self.graph.functions[name].arguments[0]
+        index = argument - self.graph.functions[name].arguments[0]
         for caller in self.callers.get(name, ()):
             first = 1 if self.graph.operations[caller] in ops.BRANCHES else 0
             inputs = self.graph.inputs[caller][first:]
-            if place < len(inputs):
-                yield inputs[place]
+            if index < len(inputs):
+                yield inputs[index]
 
     def calls_around(self, node: int) -> list[int]:
         """Return the nodes that call the function of a node, and those that call theirs."""
@@ -233,24 +233,24 @@ class GraphTraversal:
         """Find for each node the variable that it is or passes on, _SEVERAL if there are more."""
         variables = [_NONE] * len(self.graph.names)
         waiting = []
-        places: dict[int, dict[int, list[int]]] = {}
+        indexes: dict[int, dict[int, list[int]]] = {}
         for node, operation in enumerate(self.graph.operations):
             if operation in ops.VARIABLES:
                 variables[node] = node
                 waiting.append(node)
         while waiting:
             source = waiting.pop()
-            for node in self._passed_on(source, places):
+            for node in self._passed_on(source, indexes):
                 if variables[node] in (variables[source], _SEVERAL):
                     continue
                 variables[node] = variables[source] if variables[node] == _NONE else _SEVERAL
                 waiting.append(node)
         return variables
 
-    def _passed_on(self, source: int, places: dict[int, dict[int, list[int]]]) -> Iterator[int]:
+    def _passed_on(self, source: int, indexes: dict[int, dict[int, list[int]]]) -> Iterator[int]:
         """Yield the nodes that pass on the value of `source`, arguments of functions among them.
 
-        `places` caches, for each call, the places of each node among its inputs.
+        `indexes` caches, for each call, the indexes of each node among its inputs.
         """
         for node in self.consumers[source] or ():
             inputs = self.graph.inputs[node]
@@ -258,12 +258,12 @@ class GraphTraversal:
             if operation in ops.PASSES and inputs and inputs[0] == source:
                 yield node
             functions = self.calls.get(node, ())
-            if functions and node not in places:
+            if functions and node not in indexes:
                 first = 1 if operation in ops.BRANCHES else 0
-                places[node] = {}
-                for place, input_ in enumerate(inputs[first:]):
-                    places[node].setdefault(input_, []).append(place)
+                indexes[node] = {}
+                for index, input_ in enumerate(inputs[first:]):
+                    indexes[node].setdefault(input_, []).append(index)
             for function in functions:
-                for place in places[node].get(source, ()):
-                    if place < len(function.arguments):
-                        yield function.arguments[place]
+                for index in indexes[node].get(source, ()):
+                    if index < len(function.arguments):
+                        yield function.arguments[index]

@@ -51,9 +51,9 @@ class Dataflow:
         self._steps = _STEPS + _STEPS_OF_NODE * len(self.graph.names)
         self._contexts: dict[str, list[tuple[int, ...]]] = {}
         self._arguments = {
-            argument: place
+            argument: index
             for function in self.graph.functions.values()
-            for place, argument in enumerate(function.arguments)
+            for index, argument in enumerate(function.arguments)
         }
 
     def _spend(self, steps: int) -> None:
@@ -69,8 +69,8 @@ class Dataflow:
         """Return the values that an operation takes; those that are missing are left out."""
         self._spend(1 + len(self.graph.inputs[value.node]))
         return [
-            Value(node, self.graph.output(value.node, place), value.calls)
-            for place, node in enumerate(self.graph.inputs[value.node])
+            Value(node, self.graph.output(value.node, index), value.calls)
+            for index, node in enumerate(self.graph.inputs[value.node])
             if node >= 0
         ]
 
@@ -123,40 +123,40 @@ class Dataflow:
             waiting += self._outside(source)
             for node in self.traversal.consumers[source.node] or ():
                 self._spend(len(self.graph.inputs[node]))
-                for place, input_ in enumerate(self.graph.inputs[node]):
-                    if input_ == source.node and self.graph.output(node, place) == source.output:
-                        copies = self._copies(Value(node, 0, source.calls), place)
+                for index, input_ in enumerate(self.graph.inputs[node]):
+                    if input_ == source.node and self.graph.output(node, index) == source.output:
+                        copies = self._copies(Value(node, 0, source.calls), index)
                         if copies is None:
-                            yield Value(node, 0, source.calls), place
+                            yield Value(node, 0, source.calls), index
                         else:
                             waiting += copies
 
-    def _copies(self, consumer: Value, place: int) -> list[Value] | None:
+    def _copies(self, consumer: Value, index: int) -> list[Value] | None:
         """Return the values that an operation makes of a copy of its input; None if it computes."""
         operation = self.operation(consumer)
         if operation in ops.CALLS or operation in self.graph.functions:
-            return self._arguments_of(consumer, place - (operation in ops.BRANCHES))
+            return self._arguments_of(consumer, index - (operation in ops.BRANCHES))
         outputs: tuple[int, ...] | None = None
         if operation in _PASSES_FIRST:
-            outputs = () if place else (0, 1) if operation in ops.SWITCHES else (0,)
+            outputs = () if index else (0, 1) if operation in ops.SWITCHES else (0,)
         elif operation in _PASSES_EACH:
-            outputs = (place,)
+            outputs = (index,)
         elif operation in ops.MERGES:
             outputs = (0,)
         elif operation in ops.SELECTS:
-            outputs = (0,) if place else ()
+            outputs = (0,) if index else ()
         if outputs is None:
             return None
         return [consumer._replace(output=output) for output in outputs]
 
-    def _arguments_of(self, call: Value, place: int) -> list[Value]:
+    def _arguments_of(self, call: Value, index: int) -> list[Value]:
         """Return the arguments of the functions of a call that take its value at a place."""
-        if place < 0 or len(call.calls) == _MOST_CALLS or call.node in call.calls:
+        if index < 0 or len(call.calls) == _MOST_CALLS or call.node in call.calls:
             return []
         return [
-            Value(function.arguments[place], 0, (*call.calls, call.node))
+            Value(function.arguments[index], 0, (*call.calls, call.node))
             for function in self._functions(call.node)
-            if place < len(function.arguments)
+            if index < len(function.arguments)
         ]
 
     def _outside(self, value: Value) -> Iterator[Value]:
@@ -227,11 +227,11 @@ class Dataflow:
         if not argument.calls:
             return []
         *outer, call = argument.calls
-        place = self._arguments[argument.node] + (self.graph.operations[call] in ops.BRANCHES)
+        index = self._arguments[argument.node] + (self.graph.operations[call] in ops.BRANCHES)
         inputs = self.graph.inputs[call]
-        if place >= len(inputs) or inputs[place] < 0:
+        if index >= len(inputs) or inputs[index] < 0:
             return []
-        return [Value(inputs[place], self.graph.output(call, place), tuple(outer))]
+        return [Value(inputs[index], self.graph.output(call, index), tuple(outer))]
 
     def _returned(self, call: Value) -> list[Value]:
         """Return the values that are an output of a call; of a loop also what it starts with."""

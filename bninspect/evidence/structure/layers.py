@@ -179,8 +179,8 @@ def _common_scope(names: Sequence[str]) -> str:
 
 def _common(texts: Sequence[Sequence[str]]) -> list[str]:
     """Return the common beginning of several sequences."""
-    places = takewhile(lambda place: len(set(place)) == 1, zip(*texts, strict=False))
-    return [place[0] for place in places]
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))
+    return [column[0] for column in columns]
 
 
 def _layer(name: str, layer: _GraphLayer) -> BNLayer:
@@ -217,8 +217,8 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
     copy cannot be read.
     """
     owners = {
-        variable.name: place
-        for place, layer in enumerate(by_names)
+        variable.name: index
+        for index, layer in enumerate(by_names)
         for variable in layer.variables.values()
     }
     merged = [*by_names]
@@ -226,24 +226,24 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
     added = []
     notes = []
     for layer in by_graph:
-        places = {
+        indexes = {
             owners[variable.name]
             for variable in layer.variables.values()
             if variable.name in owners
         }
-        if not places:
+        if not indexes:
             copied = [named.name for named in by_names if _is_copy(layer, named)]
             computed |= dict.fromkeys(copied or [layer.name], layer)
             if not copied:
                 merged.append(layer)
                 added.append(layer.name)
             continue
-        computed |= {merged[place].name: layer for place in places}
-        if len(places) == 1 and _is_more(layer, merged[place := min(places)]):
-            merged[place] = replace(layer, name=merged[place].name)
+        computed |= {merged[index].name: layer for index in indexes}
+        if len(indexes) == 1 and _is_more(layer, merged[index := min(indexes)]):
+            merged[index] = replace(layer, name=merged[index].name)
             added.append(layer.name)
         else:
-            notes += [note for place in places for note in _contradiction(layer, merged[place])]
+            notes += [note for index in indexes for note in _contradiction(layer, merged[index])]
     if added:
         notes.insert(
             0,

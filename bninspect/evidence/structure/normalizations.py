@@ -78,7 +78,7 @@ def _fused(dataflow: Dataflow, kernel: Value) -> Normalization:
     # Left out where it has its default, true (SavedModels strip defaults).
     is_training = dataflow.graph.attribute(kernel.node, "is_training") is not False
     epsilon = dataflow.graph.attribute(kernel.node, "epsilon")
-    given = [(operands[place],) if place in operands else () for place in (_MEAN, _VARIANCE)]
+    given = [(operands[index],) if index in operands else () for index in (_MEAN, _VARIANCE)]
     if is_training:
         # Kernels that average by themselves take the old averages, others empty constants.
         given = [
@@ -184,12 +184,12 @@ class _Arithmetic:
         origin = self._dataflow.origin(radicand)
         if self._dataflow.operation(origin) in _SUMS | _LOWER_BOUNDS:
             operands = self._dataflow.operands(origin)
-            for place in (0, 1) if len(operands) == 2 else ():
-                constant = self._constant(operands[1 - place])
+            for index in (0, 1) if len(operands) == 2 else ():
+                constant = self._constant(operands[1 - index])
                 if constant is not None and 0.0 < constant < _LARGEST_EPSILON:
                     is_sum = self._dataflow.operation(origin) in _SUMS
                     epsilon = _rounded(constant) if is_sum else None
-                    return operands[place], epsilon, Use(origin.node, place)
+                    return operands[index], epsilon, Use(origin.node, index)
         return radicand, None, Use(self._root.node, 0)
 
     def _constant(self, value: Value) -> float | None:
@@ -199,15 +199,15 @@ class _Arithmetic:
     def _search(self, factor: _Factor) -> _Operands | None:
         """Return the operands of the normalization that multiplies by the factor, or None."""
         products, later = [], []
-        for consumer, place in self._consumers(factor.value):
+        for consumer, index in self._consumers(factor.value):
             operation = self._dataflow.operation(consumer)
             operands = self._dataflow.operands(consumer)
             if operation in _INVERSES and factor.divides:
                 later.append(factor._replace(value=consumer, divides=False))
-            elif operation in _SUMS and factor.divides and self._adds_constant(operands, place):
+            elif operation in _SUMS and factor.divides and self._adds_constant(operands, index):
                 later.append(factor._replace(value=consumer))  # epsilon outside of the root
-            elif self._is_product(operation, place, factor) and len(operands) == 2:
-                products.append(_Product(consumer, operands[1 - place], 1 - place))
+            elif self._is_product(operation, index, factor) and len(operands) == 2:
+                products.append(_Product(consumer, operands[1 - index], 1 - index))
         result = self._shifted(products, factor.gamma) or self._centered(products, factor.gamma)
         if result is not None:
             return result
@@ -219,14 +219,14 @@ class _Arithmetic:
             None,
         )
 
-    def _is_product(self, operation: str, place: int, factor: _Factor) -> bool:
+    def _is_product(self, operation: str, index: int, factor: _Factor) -> bool:
         """Return whether an operation multiplies by the factor."""
         if factor.divides:
-            return operation in _QUOTIENTS and place == 1
+            return operation in _QUOTIENTS and index == 1
         return operation in ops.PRODUCTS
 
-    def _adds_constant(self, operands: list[Value], place: int) -> bool:
-        return len(operands) == 2 and self._constant(operands[1 - place]) is not None
+    def _adds_constant(self, operands: list[Value], index: int) -> bool:
+        return len(operands) == 2 and self._constant(operands[1 - index]) is not None
 
     def _shifted(self, products: Sequence[_Product], gamma: Value | None) -> _Operands | None:
         """Return the operands of x * factor + (beta - mean * factor), of two products."""
@@ -240,11 +240,11 @@ class _Arithmetic:
                     takes_x = others[self._dataflow.origin(beta)].takes_other
                     # x * factor - mean * factor
                     return _Operands(mean, *self._affine(shift, gamma), takes_x, takes_mean)
-                for consumer, place in self._consumers(shift):
+                for consumer, index in self._consumers(shift):
                     operands = self._dataflow.operands(consumer)
                     if self._dataflow.operation(consumer) not in _SUMS or len(operands) != 2:
                         continue
-                    scaled = others.get(self._dataflow.origin(operands[1 - place]))
+                    scaled = others.get(self._dataflow.origin(operands[1 - index]))
                     if scaled is not None:
                         return _Operands(mean, gamma, beta, scaled.takes_other, takes_mean)
         return None
@@ -254,11 +254,11 @@ class _Arithmetic:
         origin = self._dataflow.origin(other)
         if self._dataflow.operation(origin) in _NEGATIONS:  # tf.nn.batch_normalization, no offset
             yield from self._with_beta(product, self._dataflow.operands(origin)[0])
-        for consumer, place in self._consumers(product):
+        for consumer, index in self._consumers(product):
             operation = self._dataflow.operation(consumer)
             if operation in _NEGATIONS:
                 yield from self._with_beta(consumer, other)
-            elif operation in ops.DIFFERENCES and place == 1:
+            elif operation in ops.DIFFERENCES and index == 1:
                 beta = self._dataflow.operands(consumer)[0]
                 yield consumer, other, None if self._constant(beta) == 0.0 else beta
 
@@ -267,10 +267,10 @@ class _Arithmetic:
     ) -> Iterator[tuple[Value, Value, Value | None]]:
         """Yield -mean * factor, and its sums with beta."""
         yield negative, mean, None
-        for consumer, place in self._consumers(negative):
+        for consumer, index in self._consumers(negative):
             operands = self._dataflow.operands(consumer)
             if self._dataflow.operation(consumer) in _SUMS and len(operands) == 2:
-                yield consumer, mean, operands[1 - place]
+                yield consumer, mean, operands[1 - index]
 
     def _centered(self, products: Sequence[_Product], gamma: Value | None) -> _Operands | None:
         """Return the operands of (x - mean) * factor."""
@@ -298,20 +298,20 @@ class _Arithmetic:
         operation = self._dataflow.operation(origin)
         if operation in ops.DIFFERENCES and len(operands) == 2:
             return operands[1], Use(origin.node, 0), Use(origin.node, 1)
-        for place in range(len(operands)) if operation in _SUMS else ():
-            negated = self._dataflow.origin(operands[place])
+        for index in range(len(operands)) if operation in _SUMS else ():
+            negated = self._dataflow.origin(operands[index])
             if self._dataflow.operation(negated) in _NEGATIONS:
                 mean = self._dataflow.operands(negated)[0]
-                return mean, Use(origin.node, 1 - place), Use(negated.node, 0)
+                return mean, Use(origin.node, 1 - index), Use(negated.node, 0)
         return None
 
     def _affine(self, normalized: Value, gamma: Value | None) -> tuple[Value | None, Value | None]:
         """Return the gamma that multiplies (x - mean) / deviation, and the beta added to that."""
         for _ in range(_DEPTH):
-            for consumer, place in self._consumers(normalized):
+            for consumer, index in self._consumers(normalized):
                 operation = self._dataflow.operation(consumer)
                 operands = self._dataflow.operands(consumer)
-                other = operands[1 - place] if len(operands) == 2 else None
+                other = operands[1 - index] if len(operands) == 2 else None
                 if other is not None and operation in _SUMS and self._is_parameter(other):
                     return gamma, other
                 if other is not None and operation in ops.PRODUCTS and self._is_parameter(other):

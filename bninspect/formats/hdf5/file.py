@@ -333,26 +333,26 @@ class _Object:
 class Weights(Mapping[str, Variable]):
     """Variables by their path, given as path → file; each is opened when looked up."""
 
-    def __init__(self, places: Mapping[str, Hdf5]) -> None:
-        self._places = places
+    def __init__(self, files: Mapping[str, Hdf5]) -> None:
+        self._files = files
 
     def prefetch(self, variables: Iterable[Variable]) -> None:
         """Prefetch the values of some variables (remote files only)."""
         by_file: dict[Hdf5, list[str]] = {}
         for variable in variables:
-            if variable.name in self._places:
-                by_file.setdefault(self._places[variable.name], []).append(variable.name)
+            if variable.name in self._files:
+                by_file.setdefault(self._files[variable.name], []).append(variable.name)
         for file, paths in by_file.items():
             file.prefetch(paths)
 
     def __getitem__(self, path: str) -> Variable:
-        return self._places[path].variable(path)
+        return self._files[path].variable(path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._files)
 
 
 def join(prefix: str, name: str) -> str:

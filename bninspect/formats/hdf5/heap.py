@@ -28,13 +28,13 @@ class LocalHeap:
     def __init__(self, structure: Structure, address: int) -> None:
         self._structure = structure
         head = structure.read_up_to(address, _LOCAL_READ_FIRST)
-        signature, version, size, place = structure.unpack(_LOCAL, head)
+        signature, version, size, names_at = structure.unpack(_LOCAL, head)
         if signature != b"HEAP" or version:
             raise Damage(f"no heap of names at {address}")
-        start = place - address
+        start = names_at - address
         self._names = head[start : start + size] if start >= _LOCAL.size else b""
         if len(self._names) < size:
-            self._names = structure.read(place, size)
+            self._names = structure.read(names_at, size)
 
     def name(self, offset: int) -> bytes:
         """Return the name at an offset; raises `Damage` if there is none."""
@@ -129,12 +129,12 @@ class FractalHeap:
         head = 4 + 1 + 8 + self._offset_size
         size = head + rows * self._columns * 8 + 4
         data = structure.read_sealed(address, size, b"FHIB")[head:]
-        places = iter(struct.unpack(f"<{rows * self._columns}Q", data))
+        addresses = iter(struct.unpack(f"<{rows * self._columns}Q", data))
         for row_size in self._row_sizes[:rows]:
             for _ in range(self._columns):
-                place = next(places)
-                if place != UNDEFINED:
-                    self._add_block(place, offset, row_size)
+                block_at = next(addresses)
+                if block_at != UNDEFINED:
+                    self._add_block(block_at, offset, row_size)
                 offset += row_size
 
     def _add_block(self, address: int, offset: int, size: int) -> None:

@@ -89,11 +89,11 @@ class Structure:
         data = head[start : start + length]
         return data if len(data) == length else self.read(address + start, length)
 
-    def read_each(self, places: Iterable[tuple[int, int]]) -> list[bytes]:
+    def read_each(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
         """Return the bytes at several addresses, as `read_up_to`; a prefetch gets all misses."""
         blocks = []
         missing: NotFetchedYet | None = None
-        for address, length in places:
+        for address, length in ranges:
             try:
                 blocks.append(self.read_up_to(address, length))
             except NotFetchedYet as error:  # noqa: PERF203 - the others are still read

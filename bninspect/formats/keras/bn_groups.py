@@ -161,7 +161,7 @@ def _with_values(
 ) -> dict[str, NumberedObject]:
     """Return the candidates with the values of their vectors, which are fetched all at once."""
     vectors = [vector for candidate in candidates.values() for vector in candidate.vectors.values()]
-    Weights(stored.places).prefetch(vectors)
+    Weights(stored.files).prefetch(vectors)
     return {
         group: NumberedObject(
             candidate.origin,

@@ -252,10 +252,10 @@ def layer_groups(
     for group in groups:
         container, _, name = group.rpartition("/")
         children.setdefault(container, []).append(name)
-    return dict(_places(model, "", (), children, keras_version.startswith("2.")))
+    return dict(_groups_below(model, "", (), children, keras_version.startswith("2.")))
 
 
-def _places(
+def _groups_below(
     node: Any, group: str, names: tuple[str, ...], children: dict[str, list[str]], keras_2: bool
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the groups of the layers below `node`, which has its own variables at `group`."""
@@ -278,10 +278,10 @@ def _places(
                 (_below(container, name), child)
                 for name, child in numbered(layers, children[container])
             ]
-    for place, child in below:
+    for child_group, child in below:
         path = (*names, _name(child))
-        yield place, path
-        yield from _places(child, place, path, children, keras_2)
+        yield child_group, path
+        yield from _groups_below(child, child_group, path, children, keras_2)
 
 
 def _counted(layers: list[Any], _: list[str]) -> Iterator[tuple[str, Any]]:

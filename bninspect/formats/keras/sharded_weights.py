@@ -44,7 +44,7 @@ def open_keras_shards(
             map_path,
             "keras-weights-h5",
             shards.owners,
-            shards.places,
+            shards.files,
             notes=notes,
             close=shards.close,
         )
@@ -56,7 +56,7 @@ def open_keras_shards(
 class _Shards:
     """The opened files of one checkpoint, and the objects in all of them together.
 
-    `places` has the file of each variable, by the variable's path.
+    `files` has the file of each variable, by the variable's path.
     """
 
     def __init__(self, map_path: str, *, live: bool) -> None:
@@ -65,7 +65,7 @@ class _Shards:
         self._budget = Budget()
         self._names: dict[str, str] = {}
         self._members: dict[str, list[str]] = {}
-        self.places: dict[str, Hdf5] = {}
+        self.files: dict[str, Hdf5] = {}
 
     def add(self, name: str, groups: list[str]) -> None:
         """Open a shard, in which the map says that some groups are."""
@@ -85,7 +85,7 @@ class _Shards:
                 )
             for member in owners[group].members:
                 self._members.setdefault(group, []).append(member)
-                self.places.setdefault(join(join(group, "vars"), member), file)
+                self.files.setdefault(join(join(group, "vars"), member), file)
 
     def _open(self, name: str) -> Hdf5:
         path = filesystem.named_in(os.path.dirname(self._map_path), name)

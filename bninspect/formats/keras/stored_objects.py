@@ -37,20 +37,20 @@ class Configuration(NamedTuple):
 class StoredObjects:
     """The objects with variables of one checkpoint, by their group.
 
-    `places` has the file that holds each variable, `path` is the name of the checkpoint in errors.
+    `files` has the file that holds each variable, `path` is the name of the checkpoint in errors.
     `known_values` has the variables that were read to find out their roles.
     """
 
     path: str
     owners: Mapping[str, Owner]
-    places: Mapping[str, Hdf5]
+    files: Mapping[str, Hdf5]
     configuration: Configuration
     known_values: dict[str, Variable] = field(default_factory=dict)
 
     def variable(self, group: str, member: str) -> Variable:
         """Return a variable of an object."""
         path = f"{join(group, 'vars')}/{member}"
-        return self.known_values.get(path) or self.places[path].variable(path)
+        return self.known_values.get(path) or self.files[path].variable(path)
 
     def values(self, variable: Variable) -> NDArray[Any]:
         """Return the values of a variable and keep them: rules use them again."""
@@ -83,12 +83,12 @@ class StoredObjects:
     def shapes(self, groups: Iterable[str]) -> dict[str, list[Shape]]:
         """Return the shapes of the floats of some objects, without scalars."""
         paths = {group: self.paths(group) for group in groups}
-        for file in {*self.places.values()}:
-            own = (path for path in chain(*paths.values()) if self.places[path] is file)
+        for file in {*self.files.values()}:
+            own = (path for path in chain(*paths.values()) if self.files[path] is file)
             file.prefetch_looks([partial(file.look_at, path) for path in own])
         shapes = {}
         for group, stored in paths.items():
-            variables = [self.places[path].variable(path) for path in stored]
+            variables = [self.files[path].variable(path) for path in stored]
             shapes[group] = [
                 variable.shape
                 for variable in variables

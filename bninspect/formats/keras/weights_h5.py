@@ -30,9 +30,9 @@ def read_keras_weights(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Ch
     Closing it closes the file. Raises a `ReadProblem` if the file has another layout or is damaged.
     """
     owners = scan(file)
-    places = dict.fromkeys(stored_paths(owners), file)
+    files = dict.fromkeys(stored_paths(owners), file)
     return weights_checkpoint(
-        path, file.path, "keras-weights-h5", owners, places, notes=notes, close=file.close
+        path, file.path, "keras-weights-h5", owners, files, notes=notes, close=file.close
     )
 
 
@@ -68,8 +68,8 @@ def _keras_version(owners: Mapping[str, Owner]) -> str:
 class _ReadWeights(Weights):
     """Variables by their path, some of which were read with their values."""
 
-    def __init__(self, places: Mapping[str, Hdf5], known_values: Mapping[str, Variable]) -> None:
-        super().__init__(places)
+    def __init__(self, files: Mapping[str, Hdf5], known_values: Mapping[str, Variable]) -> None:
+        super().__init__(files)
         self._known_values = known_values
 
     def __getitem__(self, path: str) -> Variable:
@@ -88,19 +88,19 @@ def weights_checkpoint(
     resolved: str,
     format_: str,
     owners: Mapping[str, Owner],
-    places: Mapping[str, Hdf5],
+    files: Mapping[str, Hdf5],
     *,
     configuration: Configuration | None = None,
     keras_version: str = "",
     notes: tuple[str, ...] = (),
     close: Callable[[], None],
 ) -> Checkpoint:
-    """Return the checkpoint of some objects; `places` has the file of each variable.
+    """Return the checkpoint of some objects; `files` has the file of each variable.
 
     Raises `Incomplete` if variables of a BN layer are missing.
     """
     configured = configuration or Configuration({}, {})
-    stored = StoredObjects(resolved, owners, places, configured)
+    stored = StoredObjects(resolved, owners, files, configured)
     groups = find_bn_groups(stored)
     known = dict(groups.known_names)
     optimizers = [group for group in owners if is_optimizer(group)]
@@ -111,7 +111,7 @@ def weights_checkpoint(
     optimizer = dict.fromkeys(stored_paths({group: owners[group] for group in optimizers}))
     rest = [
         variable_path
-        for variable_path in places
+        for variable_path in files
         if variable_path not in optimizer and variable_path not in known
     ]
     model = [variable_path for variable_path in known if variable_path not in optimizer]
@@ -120,10 +120,10 @@ def weights_checkpoint(
         resolved=resolved,
         format=format_,
         variables=_ReadWeights(
-            {variable_path: places[variable_path] for variable_path in (*model, *rest)},
+            {variable_path: files[variable_path] for variable_path in (*model, *rest)},
             stored.known_values,
         ),
-        optimizer=Weights({variable_path: places[variable_path] for variable_path in optimizer}),
+        optimizer=Weights({variable_path: files[variable_path] for variable_path in optimizer}),
         in_order=True,
         named_by="object",
         known_names=known,
@@ -132,6 +132,6 @@ def weights_checkpoint(
         keras_version=keras_version or _keras_version(owners),
         unchecked=groups.unchecked,
         notes=(*notes, *groups.notes),
-        prefetch=Weights(places).prefetch,
+        prefetch=Weights(files).prefetch,
         close=close,
     )

@@ -54,19 +54,19 @@ class NodeAttributes:
             return None
         return _constant(value.tensor)
 
-    def output(self, number: int, place: int) -> int:
-        """Return the number of the output that a node takes as its input at `place`."""
+    def output(self, number: int, index: int) -> int:
+        """Return the number of the output that a node takes as its input at `index`."""
         node = self._node(number)
         # Control inputs come last (node_def.proto).
-        if node is None or place >= len(node.input) or node.input[place].startswith(b"^"):
+        if node is None or index >= len(node.input) or node.input[index].startswith(b"^"):
             return 0
-        return output_number(node.input[place])
+        return output_number(node.input[index])
 
     def _node(self, number: int) -> Any:
         scope = bisect_right(self._starts, number) - 1
-        place = number - self._starts[scope]
+        index = number - self._starts[scope]
         # What is missing is an argument of the next function.
-        return self._nodes[scope][place] if place < len(self._nodes[scope]) else None
+        return self._nodes[scope][index] if index < len(self._nodes[scope]) else None
 
     def _value(self, number: int, name: str) -> Any:
         """Return an attribute as a message; of two with one name the last, as protocol buffers do.

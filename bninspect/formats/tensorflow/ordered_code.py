@@ -41,7 +41,7 @@ def slice_place(
     """
     if len(extents) != len(shape):
         return None, b""
-    place = []
+    position = []
     code = bytearray(encode_unsigned(0))
     code += encode_bytes(name)
     code += encode_unsigned(len(shape))
@@ -50,6 +50,6 @@ def slice_place(
         start, length = (0, size) if stored_length is None else (stored_start, stored_length)
         if start < 0 or length < 0 or start + length > size:
             return None, b""
-        place.append(slice(start, start + length))
+        position.append(slice(start, start + length))
         code += encode_signed(0 if whole else start) + encode_signed(-1 if whole else length)
-    return tuple(place), bytes(code)
+    return tuple(position), bytes(code)

@@ -39,11 +39,11 @@ def name_trained_only(graph: ObjectGraph, owners: dict[int, tuple[int, str]]) ->
         if held <= {ROOT, *graph.optimizers}:
             continue
         slots = _slot_lists(graph, optimizer, trained)
-        for place, (number, _) in enumerate(graph.children[trained]):
+        for index, (number, _) in enumerate(graph.children[trained]):
             unowned = number in graph.variables and number not in owners and number not in names
             if unowned and number not in graph.slots:
                 variable = graph.variables[number]
-                scope = _scope_in_slots(graph, [held[place] for held in slots], variable.leaf)
+                scope = _scope_in_slots(graph, [held[index] for held in slots], variable.leaf)
                 names[number] = graph.join(scope, variable.leaf) if scope else variable.full_name
     return Named(names, tuple(_note_on_trained_only([*names.values()])))
 

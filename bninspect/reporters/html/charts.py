@@ -153,11 +153,11 @@ def _bins(shares: NDArray[Any]) -> NDArray[Any]:
     return np.minimum((shares * _BINS).astype(np.intp), _BINS - 1)
 
 
-def _bar(place: int, count: int, most: int) -> str:
+def _bar(bin_: int, count: int, most: int) -> str:
     """Return the part of a bin's bar that `count` values make."""
     if not count:
         return ""
-    return f"M{place * _BIN} {HEIGHT}v-{_height(count, most)}h{_BIN}V{HEIGHT}z"
+    return f"M{bin_ * _BIN} {HEIGHT}v-{_height(count, most)}h{_BIN}V{HEIGHT}z"
 
 
 def trend(
@@ -230,11 +230,11 @@ def _dots(runs: Sequence[Points]) -> str:
 def _columns(xs: Sequence[float]) -> list[slice]:
     """Return the checkpoints that are drawn as one: those within a unit of width."""
     if len(xs) <= WIDTH:
-        return [slice(place, place + 1) for place in range(len(xs))]
+        return [slice(index, index + 1) for index in range(len(xs))]
     columns = []
-    for _, group in groupby(range(len(xs)), key=lambda place: int(xs[place])):
-        places = list(group)
-        columns.append(slice(places[0], places[-1] + 1))
+    for _, group in groupby(range(len(xs)), key=lambda index: int(xs[index])):
+        indexes = list(group)
+        columns.append(slice(indexes[0], indexes[-1] + 1))
     return columns
 
 

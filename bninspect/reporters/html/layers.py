@@ -86,11 +86,11 @@ def layer_views(
     context = RuleContext(item.step, momentum)
     views = []
     seen: dict[str, int] = defaultdict(int)
-    for place, layer in enumerate(item.layers, 1):
+    for index, layer in enumerate(item.layers, 1):
         view = layer_view(layer, counting[layer.name], muted[layer.name], context)
         seen[view.id] += 1
         again = f"-{seen[view.id]}" if seen[view.id] > 1 else ""
-        views.append(view._replace(id=f"{prefix}{view.id}{again}", place=place))
+        views.append(view._replace(id=f"{prefix}{view.id}{again}", place=index))
     return views
 
 

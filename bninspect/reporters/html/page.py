@@ -83,23 +83,23 @@ class HtmlReport:
         All or none are added: after an interrupt from the keyboard, which may come at any time, the
         kept checkpoints must still get onto the page.
         """
-        whole = [place for place, item in enumerate(self._training) if item.layers]
+        whole = [index for index, item in enumerate(self._training) if item.layers]
         newest = whole[-1] if whole else -1
         made = [
-            self._in_full(place, [self._training[index] for index in whole])
-            if place == newest
-            else self._in_brief(place, newest if item.layers else None)
-            for place, item in enumerate(self._training)
+            self._in_full(index, [self._training[earlier] for earlier in whole])
+            if index == newest
+            else self._in_brief(index, newest if item.layers else None)
+            for index, item in enumerate(self._training)
         ]
         self._sections += made
         self._training = []
 
-    def _in_full(self, place: int, training: Sequence[CheckpointReport]) -> Section:
+    def _in_full(self, index: int, training: Sequence[CheckpointReport]) -> Section:
         """Return the section of a training's newest checkpoint, with layers and trends."""
-        item = self._training[place]
+        item = self._training[index]
         number = 1 + sum(section.full for section in self._sections)
         layers = layer_views(item, "" if number == 1 else f"c{number}-", self._momentum)
-        view = checkpoint_view(item, self._identifier(place))
+        view = checkpoint_view(item, self._identifier(index))
         html = render(
             "checkpoint.html.j2",
             item=view,
@@ -110,18 +110,18 @@ class HtmlReport:
         )
         return Section(view, html, full=True)
 
-    def _in_brief(self, place: int, newest: int | None) -> Section:
+    def _in_brief(self, index: int, newest: int | None) -> Section:
         """Return the section of an earlier checkpoint, which links to the `newest` one's layers."""
-        view = checkpoint_view(self._training[place], self._identifier(place))
+        view = checkpoint_view(self._training[index], self._identifier(index))
         link = None if newest is None else self._identifier(newest)
         html = render(
             "checkpoint.html.j2", item=view, layers=(), targets={}, times=None, newest=link
         )
         return Section(view, html, full=False)
 
-    def _identifier(self, place: int) -> str:
+    def _identifier(self, index: int) -> str:
         """Return the anchor of a checkpoint, by its place in the training that is being made."""
-        return f"checkpoint-{len(self._sections) + place + 1}"
+        return f"checkpoint-{len(self._sections) + index + 1}"
 
 
 def _explained(views: Sequence[CheckpointView]) -> list[Rule]:

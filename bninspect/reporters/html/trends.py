@@ -57,7 +57,7 @@ def _steps(comparison: Comparison) -> list[float]:
     steps = [float(step) for step in stored if step is not None]
     if len(steps) == len(stored) and all(before < after for before, after in pairwise(steps)):
         return steps
-    return [float(place) for place in range(len(stored))]
+    return [float(index) for index in range(len(stored))]
 
 
 def _chart(

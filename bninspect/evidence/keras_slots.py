@@ -34,9 +34,9 @@ def slot_keys(parts: list[str]) -> Iterator[tuple[str, str]]:
     elif parts[-1] in KERAS_SLOTS:
         for start in range(max(len(parts) - 5, 0), len(parts) - 1):
             yield "_".join(parts[start:-1]), parts[-1]
-    for place, part in enumerate(parts[:-1]):
+    for index, part in enumerate(parts[:-1]):
         if part in KERAS_SLOTS:
-            yield "_".join(parts[place + 1 :]), part
+            yield "_".join(parts[index + 1 :]), part
             return
 
 

@@ -203,6 +203,13 @@ def test_slots_of_a_network_that_is_frozen_in_part_prove_nothing(path):
     assert [one.name for one in check(path).checkpoints[0].unchecked] == ["norm"]
 
 
+def test_slots_that_are_fewer_than_the_biases_prove_nothing(path):
+    model = {"dense": [KERNEL, vector(9)], "norm": [-vector(1), vector(2)]}
+    write(path, {**model, "optimizer": trained_by_adam([KERNEL])})
+    assert layers(path) == {}
+    assert [one.name for one in check(path).checkpoints[0].unchecked] == ["norm"]
+
+
 def test_a_file_of_what_may_be_bn_is_no_pass(path, run):
     write(path, {"norm1": 3, "norm2": 3, "dense": [KERNEL]})
     outcome = run("check", path)

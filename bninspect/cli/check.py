@@ -16,7 +16,6 @@ from bninspect.cli.formats import CHECK, STREAMED, OutputOptions
 from bninspect.cli.options import PATHS, check_options, common_options
 from bninspect.cli.output import (
     Destination,
-    destinations,
     opened_paths,
     refuse_to_overwrite_config,
     refuse_to_overwrite_inputs,
@@ -41,11 +40,8 @@ if TYPE_CHECKING:
 def check(
     paths: tuple[str, ...],
     config: Config,
-    formats: list[tuple[str, str | None]],
-    output: str | None,
-    quiet: bool,
-    verbose: bool,
-    color: str,
+    targets: Sequence[Destination],
+    options: OutputOptions,
     allow_empty: bool,
     resume: str | None,
     update_baseline: bool,
@@ -59,7 +55,6 @@ def check(
     Settings of a project belong in a configuration file: rules to leave out, findings to accept,
     names of your own (`bninspect config`).
     """
-    targets = destinations(formats, output)
     if update_baseline:
         from bninspect.cli.update_baseline import update
 
@@ -68,15 +63,15 @@ def check(
                 "--update-baseline cannot be combined with --resume: it has to check every"
                 " checkpoint."
             )
-        return update(paths, config, targets, quiet=quiet, allow_empty=allow_empty)
+        return update(paths, config, targets, quiet=options.quiet, allow_empty=allow_empty)
     inputs = paths if config.since is None else (*paths, config.since)
     refuse_to_overwrite_config(targets, config)
     files = [path for _, path in targets if path is not None]
     for file in files:
         refuse_to_overwrite_inputs(file, inputs)
-    options = OutputOptions(color, quiet, verbose, config.fail_on, allow_empty, resume=resume)
+    options = options._replace(fail_on=config.fail_on, allow_empty=allow_empty, resume=resume)
     report = _check(paths, inputs, config, targets, options)
-    if files and not quiet:
+    if files and not options.quiet:
         _tell_where(report, files)
     if report.interrupted:
         return fail("interrupted", INTERRUPTED)

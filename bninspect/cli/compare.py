@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import FINDINGS, NOTHING_CHECKED, OK, PROBLEM
 from bninspect.cli.formats import COMPARE, OutputOptions, write
 from bninspect.cli.options import PATHS, common_options, fail_on_option
-from bninspect.cli.output import destinations, refuse_to_overwrite_config
+from bninspect.cli.output import Destination, refuse_to_overwrite_config
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
@@ -31,11 +32,8 @@ if TYPE_CHECKING:
 def compare(
     paths: tuple[str, ...],
     config: Config,
-    formats: list[tuple[str, str | None]],
-    output: str | None,
-    quiet: bool,
-    verbose: bool,
-    color: str,
+    targets: Sequence[Destination],
+    options: OutputOptions,
 ) -> int:
     """Show what moved and what stood still in a training, layer by layer.
 
@@ -50,11 +48,9 @@ def compare(
     from bninspect.model.report import any_at_least
     from bninspect.runs.compare import compare_paths
 
-    targets = destinations(formats, output)
     refuse_to_overwrite_config(targets, config)
     comparison = compare_paths(paths, config)
     opened = (item.resolved or item.path for item in comparison.checkpoints)
-    options = OutputOptions(color, quiet, verbose)
     write(comparison, COMPARE, targets, (*paths, *opened), options)
     if comparison.unreadable:
         return PROBLEM

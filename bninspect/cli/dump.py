@@ -14,7 +14,6 @@ from bninspect.cli.formats import DUMP, OutputOptions, write
 from bninspect.cli.options import common_options, complete_files
 from bninspect.cli.output import (
     Destination,
-    destinations,
     opened_paths,
     refuse_to_overwrite_config,
 )
@@ -43,11 +42,8 @@ def dump(
     path: str,
     names: tuple[str, ...],
     config: Config,
-    formats: list[tuple[str, str | None]],
-    output: str | None,
-    quiet: bool,
-    verbose: bool,
-    color: str,
+    targets: Sequence[Destination],
+    options: OutputOptions,
 ) -> int:
     """Show the values of layers, channel by channel, and what inference does with them.
 
@@ -58,7 +54,6 @@ def dump(
     from bninspect.runs.run import read_values
     from bninspect.verdicts.selection import choose_layers
 
-    targets = destinations(formats, output)
     refuse_to_overwrite_config(targets, config)
     _require_format_of_archives(targets)
     report = read_values(path, config)
@@ -73,7 +68,7 @@ def dump(
     for item in report.checkpoints:
         if item.error is not None:
             fail(str(item.error))
-    options = OutputOptions(color, quiet, verbose, several=config.all_checkpoints)
+    options = options._replace(several=config.all_checkpoints)
     write(dumps, DUMP, targets, (path, *opened_paths(report)), options)
     return PROBLEM if report.unreadable else OK
 

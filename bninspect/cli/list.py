@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import OK, PROBLEM
 from bninspect.cli.formats import LIST, OutputOptions, write
 from bninspect.cli.options import PATHS, common_options, graph_option
-from bninspect.cli.output import destinations, opened_paths, refuse_to_overwrite_config
+from bninspect.cli.output import Destination, opened_paths, refuse_to_overwrite_config
 
 if TYPE_CHECKING:
     from bninspect.config.model import Config
@@ -31,11 +32,8 @@ if TYPE_CHECKING:
 def list_(
     paths: tuple[str, ...],
     config: Config,
-    formats: list[tuple[str, str | None]],
-    output: str | None,
-    quiet: bool,
-    verbose: bool,
-    color: str,
+    targets: Sequence[Destination],
+    options: OutputOptions,
 ) -> int:
     """List the BN layers: name, family, channels, what is stored, range of each statistic.
 
@@ -45,9 +43,7 @@ def list_(
     """
     from bninspect.runs.run import list_paths
 
-    targets = destinations(formats, output)
     refuse_to_overwrite_config(targets, config)
     report = list_paths(paths, config)
-    options = OutputOptions(color, quiet, verbose)
     write(report, LIST, targets, (*paths, *opened_paths(report)), options)
     return PROBLEM if report.unreadable else OK

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bninspect.cli.formats import OutputOptions
+from bninspect.cli.output import destinations
 from bninspect.model.checkpoint import ENGINES
 from bninspect.wording import did_you_mean, nearest
 
@@ -190,6 +192,7 @@ def common_options(
 ) -> Callable[[Command], Command]:
     """Return a decorator that adds the options of every command on checkpoints.
 
+    The command gets `config`, the `targets` to write to, and the `options` of formats.
     `formats` are those of the command, the default first; `quiet` and `verbose` are the help texts
     of these options. Without `all_checkpoints` the option is left out: the command always takes
     all checkpoints.
@@ -198,7 +201,7 @@ def common_options(
 
     def add(command: Command) -> Command:
         return _with_options(
-            _configured(command),
+            _configured(_with_targets(command)),
             (
                 *_destination_options(known),
                 _PATTERN,
@@ -504,6 +507,25 @@ def _configured(command: Command) -> Command:
         return command(config=make_config(base=base, **merged), **options)
 
     return with_config  # type: ignore[return-value]
+
+
+def _with_targets(command: Command) -> Command:
+    """Return the command with --format and --output as `targets`, -q, -v, --color as `options`."""
+
+    @wraps(command)
+    def with_targets(
+        *,
+        formats: Sequence[tuple[str, str | None]],
+        output: str | None,
+        color: str,
+        quiet: bool,
+        verbose: bool,
+        **others: Any,
+    ) -> Any:
+        options = OutputOptions(color, quiet, verbose)
+        return command(targets=destinations(formats, output), options=options, **others)
+
+    return with_targets  # type: ignore[return-value]
 
 
 def _format_and_file(value: str, formats: Sequence[str]) -> tuple[str, str | None]:

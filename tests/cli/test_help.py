@@ -10,7 +10,7 @@ import pytest
 
 from bninspect.cli import formats
 from bninspect.cli.main import main
-from tests.support.documents import make_workplace, run_in
+from tests.support.documents import framework_marks, make_workplace, run_in
 
 NAMES = ("", *main.commands)
 each_command = pytest.mark.parametrize("name", NAMES, ids=lambda name: name or "bninspect")
@@ -36,10 +36,20 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def examples_of(name: str) -> list[str]:
+    return part(help_of(name), "Examples:")
+
+
 @pytest.mark.processes
-@each_command
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, id=name or "bninspect", marks=framework_marks(examples_of(name)))
+        for name in NAMES
+    ],
+)
 def test_every_example_runs(name: str, workplace: Path) -> None:
-    examples = part(help_of(name), "Examples:")
+    examples = examples_of(name)
     start = f"bninspect {name}".rstrip()
     assert examples
     for line in examples:

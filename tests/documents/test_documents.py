@@ -27,6 +27,7 @@ from tests.support.documents import (
     DOCUMENTS,
     blocks,
     commands,
+    framework_marks,
     make_workplace,
     run_in,
     served_bucket,
@@ -110,7 +111,17 @@ def test_there_is_something_to_run_in_the_documents() -> None:
 
 
 @pytest.mark.servers
-@each_document
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(
+            document,
+            id=document.stem,
+            marks=framework_marks(command.line for command in commands(document)),
+        )
+        for document in DOCUMENTS
+    ],
+)
 def test_commands_do_what_is_shown(
     document: Path, workplace: Path, variables: dict[str, str]
 ) -> None:

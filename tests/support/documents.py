@@ -20,12 +20,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.conftest import FIXTURES, ROOT
 from tests.support.servers import s3, s3_environment
@@ -76,6 +77,12 @@ def commands(document: Path) -> Iterator[Command]:
                     yield Command(line, exit_code=stated_exit_code(line))
                 else:
                     assert not line or line.startswith(NOT_RUN), f"{document.name}: {line!r}"
+
+
+def framework_marks(lines: Iterable[str]) -> tuple[pytest.MarkDecorator, ...]:
+    """Return the mark `framework` if one of the commands runs a model."""
+    runs_model = any(line.startswith("bninspect recalibrate ") for line in lines)
+    return (pytest.mark.framework,) if runs_model else ()
 
 
 def stated_exit_code(line: str) -> int:

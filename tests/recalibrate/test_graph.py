@@ -368,6 +368,14 @@ def loop(graphs: Any) -> None:
     graphs.v1.while_loop(lambda turn, _: turn < 2, body, (0, graphs.placeholder()))
 
 
+def loop_of_tensorflow_1(graphs: Any) -> None:
+    graphs.v1.disable_control_flow_v2()
+    try:
+        loop(graphs)
+    finally:
+        graphs.v1.enable_control_flow_v2()
+
+
 def table(graphs: Any) -> None:
     import tensorflow as tf
 
@@ -402,6 +410,7 @@ def kernel_without_averages(graphs: Any) -> None:
         (renormalized, "renormalization"),
         (debiased, "zero-debias"),
         (loop, "loop"),
+        (loop_of_tensorflow_1, "is in a loop of the graph"),
         (table, "keeps a state"),
         (unknown_condition, r"give its condition by --feed \S+=true or false"),
         (kernel_without_averages, "belongs to no BN layer"),
@@ -413,7 +422,9 @@ def test_what_is_not_the_network_at_inference_is_refused(
 ) -> None:
     from tests.recalibrate import graphs
 
-    prefix = graphs.saved(tmp_path, lambda: build(graphs), resource=build is loop)
+    prefix = graphs.saved(
+        tmp_path, lambda: build(graphs), resource=build in (loop, loop_of_tensorflow_1)
+    )
     with pytest.raises(RecalibrationRefused, match=reason):
         run_once(prefix)
 
@@ -428,6 +439,38 @@ def run_once(prefix: Path, fed: Any = None) -> None:
             sizes = [size or 36 for size in shape or ()]
             batch[name] = np.random.default_rng(1).normal(size=sizes).astype(dtype)
         engine.batch_moments(batch)
+
+
+def test_loops_beside_the_layers_are_run(tmp_path: Path) -> None:
+    """As in a network of convolutions before a recurrent one."""
+    from tests.recalibrate import graphs
+
+    def build() -> None:
+        import tensorflow as tf
+
+        x = graphs.norm(graphs.placeholder(), "bn1")
+        cell = graphs.v1.get_variable("cell", (5, 5))
+
+        def body(turn: Any, state: Any) -> Any:
+            noise = tf.nn.dropout(state, 0.5)
+            return turn + 1, tf.tanh(tf.matmul(noise, cell)) * 2.0 + x
+
+        _, state = graphs.v1.while_loop(lambda turn, _: turn < 3, body, (0, x))
+        graphs.classified(graphs.norm(state, "bn2"))
+
+    graphs.v1.disable_control_flow_v2()
+    try:
+        prefix = graphs.saved(tmp_path, build)
+    finally:
+        graphs.v1.enable_control_flow_v2()
+    values = graphs.stored(prefix)
+    x = state = graphs.normalized(X, X.mean(0), X.var(0), values, "bn1")
+    for _ in range(3):
+        state = np.tanh(state @ values["cell"]) * 2.0 + x
+    with graphs.engine_of(prefix) as engine:
+        moments = engine.batch_moments({"x": X})
+        layer_moments(X, moments["bn1"])
+        layer_moments(state, moments["bn2"], tolerance=1e-4)
 
 
 def test_a_condition_can_be_given(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bninspect.recalibrate.engines.graph.nodes import (
     Tensor,
     data_inputs,
     is_control,
+    nodes_in_loops,
     operand,
     tensor_of,
 )
@@ -103,7 +104,7 @@ def resolve(
     """Return copies of the nodes that can run, without the branches whose predicate is known.
 
     Functions are written out where they are called. Control inputs are left out: they order updates
-    and assertions.
+    and assertions. Constants in loops keep theirs, which hold them in the loop.
     """
     nodes = write_out(nodes, functions, lambda some, one: Predicates(some, known).value(one))
     predicates = Predicates(nodes, known)
@@ -121,11 +122,13 @@ def resolve(
         live = [one for one in data_inputs(node) if not _is_dead(one, dead, taken)]
         if node.op in MERGES and len(live) == 1 and name not in dead:
             replaced[Tensor(name)] = live[0]
-    return {
-        name: _connected(node, replaced)
+    in_loops = nodes_in_loops(nodes)
+    kept = {
+        name: node
         for name, node in nodes.items()
         if name not in dead and name not in taken and Tensor(name) not in replaced
     }
+    return {name: _connected(node, replaced, in_loops & kept.keys()) for name, node in kept.items()}
 
 
 def _dead_nodes(nodes: Nodes, taken: Mapping[str, Scalar]) -> set[str]:
@@ -155,7 +158,7 @@ def _is_dead(tensor: Tensor, dead: set[str], taken: Mapping[str, Scalar]) -> boo
     return tensor.node in taken and tensor.output != int(bool(taken[tensor.node]))
 
 
-def _connected(node: Any, replaced: Mapping[Tensor, Tensor]) -> Any:
+def _connected(node: Any, replaced: Mapping[Tensor, Tensor], in_loops: set[str]) -> Any:
     """Return a copy of a node whose inputs are what switches and merges pass on to it."""
     copy = type(node)()
     copy.CopyFrom(node)
@@ -163,6 +166,8 @@ def _connected(node: Any, replaced: Mapping[Tensor, Tensor]) -> Any:
     copy.device = ""
     copy.attr.pop("_class", None)
     copy.input.extend(str(_source(one, replaced)) for one in data_inputs(node))
+    if not copy.input:
+        copy.input.extend(one for one in node.input if is_control(one) and one[1:] in in_loops)
     return copy
 
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from bninspect.evidence.graph.operations import ENTERS
+
+EXITS = {"Exit", "RefExit"}
+
 Nodes = Mapping[str, Any]  # NodeDef messages
 
 
@@ -68,5 +72,22 @@ def ancestors(
             continue
         found.add(name)
         if not ends(name):
-            waiting += (one.node for one in data_inputs(nodes[name]))
+            waiting += (tensor_of(one.lstrip("^")).node for one in nodes[name].input)
     return [name for name in nodes if name in found]
+
+
+def nodes_in_loops(nodes: Nodes) -> set[str]:
+    """Return the nodes between an Enter and an Exit: those of the loops of TensorFlow 1.
+
+    A loop has a frame of its own, in which all inputs of a node have to be
+    (tensorflow/core/common_runtime/executor.cc).
+    """
+    consumers = consumers_of(nodes)
+    found: set[str] = set()
+    waiting = [name for name, node in nodes.items() if node.op in ENTERS]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and nodes[name].op not in EXITS:
+            found.add(name)
+            waiting += consumers.get(name, ())
+    return found

@@ -12,7 +12,7 @@ from bninspect.errors import RecalibrationRefused, UsageProblem
 from bninspect.evidence.graph.operations import (
     BRANCHES,
     CALLS,
-    ENTERS,
+    LOOP_PREDICATE,
     LOOPS,
     SWITCHES,
     VARIABLES,
@@ -22,6 +22,7 @@ from bninspect.recalibrate.engines.graph.functions import operation_definition
 from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors, operand
 
 _CONDITIONAL = SWITCHES | BRANCHES
+_ARRAYS = "TensorArray"  # what a loop collects
 _STATES = VARIABLES | {"ReadVariableOp"}
 _FILES = {"ReadFile", "MatchingFiles", "PyFuncStateless"}
 # Of TensorFlow's messages the lines that do not say what is wrong.
@@ -126,34 +127,45 @@ class GraphSession:
 def refuse_operations(nodes: Nodes, names: Sequence[str]) -> None:
     """Raise `RecalibrationRefused` for nodes whose result is not that of inference alone.
 
-    Those are loops, random numbers, files, tables and whatever else has a state of its own.
+    Those are loops of functions, random numbers, files, tables and whatever else has a state.
     """
     for name in names:
-        fault = _fault(name, nodes[name])
+        fault = _fault(name, nodes)
         if fault is not None:
             raise RecalibrationRefused(f"The network {fault}.")
 
 
-def _fault(name: str, node: Any) -> str | None:
+def _fault(name: str, nodes: Nodes) -> str | None:
     """Return what a node does that cannot be run, as a clause without subject; else None."""
+    node = nodes[name]
     operation = node.op
     feed = f"feed it by --feed {name}=KEY"
     declared = operation_definition(operation)
     fault = None
     if operation.startswith(_DRAWS):
         fault = f"draws random numbers at {name}: {feed}, or {name}=0 if they are noise"
-    elif operation in ENTERS or operation in LOOPS:
+    elif operation in LOOPS:
         fault = f"has a loop at {name}, which is not run"
-    elif operation in _CONDITIONAL:
+    elif operation in _CONDITIONAL and not _is_of_loop(nodes, node):
         condition = operand(node, _CONDITIONAL[operation])
         fault = f"has a branch at {name}: give its condition by --feed {condition}=true or false"
     elif operation in CALLS:
-        fault = f"calls a function at {name} that the graph does not have, or that calls too many"
+        fault = f"calls a function at {name} that is not in the graph"
     elif declared is None:
         fault = f"has {name}, whose operation {operation} TensorFlow does not know"
-    elif operation in _FILES or (declared.is_stateful and operation not in _STATES):
+    elif operation in _FILES or (declared.is_stateful and not _may_have_state(operation)):
         fault = f"has {name}, whose operation {operation} keeps a state or reads files: {feed}"
     return fault
+
+
+def _is_of_loop(nodes: Nodes, switch: Any) -> bool:
+    """Return whether a switch only says whether a loop goes on."""
+    condition = nodes.get(operand(switch, _CONDITIONAL[switch.op]).node)
+    return condition is not None and condition.op == LOOP_PREDICATE
+
+
+def _may_have_state(operation: str) -> bool:
+    return operation in _STATES or operation.startswith(_ARRAYS)
 
 
 def same_numbers(

@@ -15,7 +15,7 @@ from bninspect.evidence.structure.layers import StoredNames
 from bninspect.formats.tensorflow.graph_def import parse_graphs
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
-from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, operand
+from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, nodes_in_loops, operand
 
 NOT_IN_GRAPH = "is not in the graph"
 _FUNCTION = "is in a loop of the graph, or in a branch of a function"
@@ -74,6 +74,7 @@ class GraphLayers:
     ) -> None:
         self._checkpoint = checkpoint
         self._names = list(nodes)
+        self._in_loops = nodes_in_loops(nodes)
         self._nodes = nodes
         (graph,) = parse_graphs(path, _encoded(nodes, meta))
         self.dataflow = Dataflow(GraphTraversal(graph))
@@ -143,7 +144,7 @@ class GraphLayers:
 
     def _sites_of(self, layer: BNLayer, structure: Structure, for_inference: bool) -> LayerSites:
         # Functions were written out where they are called; gradients refer to them, too.
-        every = [one for one in structure.sites if self._is_outside(one)] or structure.sites
+        every = [one for one in structure.sites if self._is_in_graph(one)] or structure.sites
         sites = [one for one in every if _takes_variables(one)]
         training = [one for one in every if not _takes_variables(one)]
         reads_variables = for_inference or not training
@@ -171,7 +172,11 @@ class GraphLayers:
         return None if all(map(self._is_outside, chosen)) else _FUNCTION
 
     def _is_outside(self, site: Site) -> bool:
-        """Return whether a site is in the graph itself, not in a function."""
+        """Return whether a site is in no function and in no loop."""
+        place = site.normalization.takes_x.node
+        return self._is_in_graph(site) and self._names[place] not in self._in_loops
+
+    def _is_in_graph(self, site: Site) -> bool:
         return site.normalization.takes_x.node < len(self._names)
 
     def _site(self, layer: str, site: Site) -> BNSite:

@@ -82,7 +82,7 @@ KERAS = {
     "keras-fit untrained": [Found("BN105", "untrained", "note")],
     "keras-loop": [Found("BN101", "trained-in-inference-mode")],
     "keras-loop resumed": [Found("BN107")],
-    "keras-reestimate": [Found("BN101", "trained-in-inference-mode")],
+    "keras-reestimate": [UNPROVED],
     "keras-pretrained": [Found("BN105", "layer-frozen", "warning")],
     "keras-pretrained frozen": [Found("BN107")],
     "keras-momentum": [COLD],

@@ -114,6 +114,7 @@ def apply_rules(
 def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleContext) -> Finding:
     """Return what a rule says of a layer; without a cause with what may be behind it."""
     from bninspect.rules.frameworks import framework_for
+    from bninspect.rules.recalibration_offer import with_offer
 
     severity = violation.severity or rule.severity
     suspects: tuple[PossibleCause, ...] = ()
@@ -128,7 +129,9 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
         message=violation.message,
         cause=violation.cause,
         evidence=violation.evidence,
-        fix=violation.fix or rule.fix(layer, violation),
+        fix=with_offer(
+            violation.fix or rule.fix(layer, violation), rule, layer, violation, context
+        ),
         possible_causes=suspects,
         framework=framework_for(rule, layer, context),
     )

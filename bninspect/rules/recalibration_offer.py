@@ -1,0 +1,50 @@
+"""Offers of `bninspect recalibrate` in the fix of a finding: only where it cures, and writes."""
+
+from __future__ import annotations
+
+from bninspect.model.layer import BNLayer
+from bninspect.model.rule import Rule, RuleContext, Violation
+from bninspect.rules import stuck
+
+# What fixes say of re-estimated averages, without an offer and with it.
+_SENTENCES = {
+    "re-estimate the averages (`bninspect rule": (
+        "re-estimate the averages by `bninspect recalibrate` (`bninspect rule"
+    ),
+    "re-estimate them on training data (`bninspect rule": (
+        "re-estimate them on training data by `bninspect recalibrate` (`bninspect rule"
+    ),
+}
+# With these, training used the stored statistics, or inference does not.
+_INCURABLE = {
+    "built-with-training-false",
+    "trained-in-inference-mode",
+    "call-without-training",
+    "layer-frozen",
+    "batch-statistics-mode",
+}
+_WITH_CONFIGURATION = ("keras-h5", "keras-zip", "saved-model")
+
+
+def with_offer(
+    fix: str, rule: Rule, layer: BNLayer, violation: Violation, context: RuleContext
+) -> str:
+    """Return the fix of a finding, with the command that re-estimates the averages where it does.
+
+    It does in a layer that is stuck, unless training ran in inference mode; and in a file that
+    stores the model beside the weights.
+    """
+    if rule not in stuck.RULES or violation.cause in _INCURABLE:
+        return fix
+    if not any(sentence in fix for sentence in _SENTENCES) or not _has_model(layer, context):
+        return fix
+    for sentence, offer in _SENTENCES.items():
+        fix = fix.replace(sentence, offer)
+    return fix
+
+
+def _has_model(layer: BNLayer, context: RuleContext) -> bool:
+    """Return whether the file stores a model that can be run, and written again."""
+    if context.format in _WITH_CONFIGURATION:
+        return layer.keras is not None
+    return context.format == "tf-v2" and context.graph(layer) is not None

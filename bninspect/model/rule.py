@@ -64,6 +64,16 @@ class RuleContext(NamedTuple):
         """Whether the format is one in which the graph of TensorFlow 1 names the variables."""
         return self.format in ("tf-v1", "tf-v2", "saved-model")
 
+    @property
+    def of_whole_model(self) -> bool:
+        """Whether the format is one in which Keras stores the model beside its weights."""
+        return self.format in ("keras-h5", "keras-zip", "saved-model")
+
+    @property
+    def of_graph_beside(self) -> bool:
+        """Whether the format is that of a checkpoint beside which its graph is stored."""
+        return self.format == "tf-v2"
+
 
 class Violation(NamedTuple):
     """The result of a rule for a layer: the message and its evidence.

@@ -23,7 +23,6 @@ _INCURABLE = {
     "layer-frozen",
     "batch-statistics-mode",
 }
-_WITH_CONFIGURATION = ("keras-h5", "keras-zip", "saved-model")
 
 
 def with_offer(
@@ -45,6 +44,6 @@ def with_offer(
 
 def _has_model(layer: BNLayer, context: RuleContext) -> bool:
     """Return whether the file stores a model that can be run, and written again."""
-    if context.format in _WITH_CONFIGURATION:
+    if context.of_whole_model:
         return layer.keras is not None
-    return context.format == "tf-v2" and context.graph(layer) is not None
+    return context.of_graph_beside and context.graph(layer) is not None

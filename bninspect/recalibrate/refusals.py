@@ -37,6 +37,7 @@ _FITS_STORED = "its weights fit the stored statistics and re-estimated ones woul
 _CAUSES = {
     "built-with-training-false": f"training called it in inference mode; {_FITS_STORED}",
     "trained-in-inference-mode": f"training ran it in inference mode; {_FITS_STORED}",
+    "call-without-training": f"training ran it in inference mode; {_FITS_STORED}",
     "layer-frozen": f"it is frozen, which means inference mode in training; {_FITS_STORED}",
     "batch-statistics-mode": "inference does not use its statistics, so there is nothing to cure",
 }

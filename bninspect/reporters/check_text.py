@@ -178,10 +178,10 @@ def _entry(group: list[Finding], style: TextStyle, source: str) -> list[str]:
 def _suspects(finding: Finding, width: int) -> list[str]:
     """Return the lines on the reasons that may be behind a finding, numbered if several."""
     lines = []
-    for number, told in enumerate(suspects_in_words(finding)):
+    for number, suspect in enumerate(suspects_in_words(finding)):
         label = "    likely    " if not number else " " * 14
         several = len(finding.possible_causes) > 1
-        lines += wrap(label, f"{number + 1}. {told}" if several else told, width, 14)
+        lines += wrap(label, f"{number + 1}. {suspect}" if several else suspect, width, 14)
     return lines
 
 

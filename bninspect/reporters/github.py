@@ -153,9 +153,9 @@ def _lines(group: Sequence[Finding]) -> Iterator[str]:
     causes = _different(finding.cause for finding in group)
     if causes:
         yield f"cause: {', '.join(causes)}"
-    suspects = _different(told for one in group for told in suspects_in_words(one)[:1])
-    for told in suspects[:_FIXES]:
-        yield _cut(f"likely: {told}", _LONGEST_LINE)
+    suspects = _different(text for finding in group for text in suspects_in_words(finding)[:1])
+    for suspect in suspects[:_FIXES]:
+        yield _cut(f"likely: {suspect}", _LONGEST_LINE)
     for fix in _different(finding.fix for finding in group)[:_FIXES]:
         yield _cut(f"fix: {fix}", _LONGEST_FIX)
 

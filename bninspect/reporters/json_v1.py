@@ -317,7 +317,7 @@ def _computation(computation: Computation | None) -> dict[str, Any] | None:
     return computation._asdict() | {
         "before": before and before._asdict(),
         "proof": proof and proof._asdict(),
-        "updates": None if updates is None else [one._asdict() for one in updates],
+        "updates": None if updates is None else [update._asdict() for update in updates],
         "conditions": None if conditions is None else [_condition(one) for one in conditions],
     }
 
@@ -407,7 +407,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
         "cause": finding.cause,
         "evidence": list(finding.evidence),
         "fix": finding.fix,
-        "possible_causes": [_possible_cause(one) for one in finding.possible_causes],
+        "possible_causes": [_possible_cause(cause) for cause in finding.possible_causes],
         "framework": finding.framework,
     }
 

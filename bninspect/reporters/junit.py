@@ -130,7 +130,7 @@ def _in_words(findings: Iterable[Finding]) -> list[str]:
         lines += [f"evidence: {fact}" for fact in finding.evidence]
         if finding.cause or finding.severity == "error":
             lines.append(f"cause: {finding.cause or 'cannot be told from this file'}")
-        lines += [f"likely: {told}" for told in suspects_in_words(finding)]
+        lines += [f"likely: {suspect}" for suspect in suspects_in_words(finding)]
         lines += [f"fix: {finding.fix}", f"more: {more_on(finding)}"]
     return lines
 

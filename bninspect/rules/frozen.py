@@ -38,12 +38,12 @@ def statistics_frozen(layer: BNLayer, context: RuleContext) -> Iterator[Violatio
     initial = ("both are still at their initial values (BN101)",) if layer.all_initial else ()
     far = [_how_far(role, since.changes[role]) for role in moved]
     proof = _proof_in_file(layer, context) or _proof_of_graph(layer, context, same)
-    told = facts_of_live_model(layer, context) if proof.cause is None else ()
+    live = facts_of_live_model(layer, context) if proof.cause is None else ()
     are, they_were = ("are", "they were") if len(same) > 1 else ("is", "it was")
     yield Violation(
         f"{' and '.join(same)} {are} exactly what {they_were} at {since.earlier}, while"
         f" {' and '.join(far) or 'training went on'}",
-        evidence=(*proof.facts, *since.facts, *initial, *told),
+        evidence=(*proof.facts, *since.facts, *initial, *live),
         cause=proof.cause,
         severity="note" if _is_on_purpose(layer, proof) else None,
         fix=proof.fix,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -12,8 +13,14 @@ from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import OK, PROBLEM
 from bninspect.cli.formats import RECALIBRATE, OutputOptions, write
 from bninspect.cli.options import complete_files, recalibrate_options
-from bninspect.cli.output import Destination, destinations
+from bninspect.cli.output import (
+    Destination,
+    destinations,
+    refuse_to_overwrite_inputs,
+    standard_output,
+)
 from bninspect.errors import UsageProblem
+from bninspect.model.filenames import checkpoint_of
 
 if TYPE_CHECKING:
     from bninspect.recalibrate.estimate import Item
@@ -57,7 +64,7 @@ def recalibrate(
 
     if output is None and not dry_run:
         raise UsageProblem("Name the file of the copy with -o FIXED, or use --dry-run.")
-    targets = _destinations(formats, output)
+    targets = _destinations(formats, model, data, output)
     options = Options(data, output, feeds, labels, batch, samples, layers, force, dry_run)
     shows = not quiet and sys.stderr is not None and sys.stderr.isatty()
     result = recalibrate_file(model, options, _with_bar if shows else without_progress)
@@ -66,12 +73,30 @@ def recalibrate(
     return OK if result.ok else PROBLEM
 
 
-def _destinations(formats: list[tuple[str, str | None]], output: str | None) -> list[Destination]:
-    """Return where the report goes; raises `UsageProblem` if that is the copy of the model."""
+def _destinations(
+    formats: list[tuple[str, str | None]], model: str, data: str, output: str | None
+) -> list[Destination]:
+    """Return where the report goes, before anything is run.
+
+    Raises `UsageProblem` if it would go over the model, the samples or the copy, and for a page
+    that would go to a terminal.
+    """
     targets = destinations(formats, None)
-    if any(path is not None and path == output for _, path in targets):
-        raise UsageProblem(f"The report and the copy cannot both be written to {output}.")
+    for name, path in targets:
+        if path is None:
+            if name == "html" and standard_output().isatty():
+                raise UsageProblem(
+                    "A page is not for a terminal: write it to a file with --format html=FILE.html."
+                )
+            continue
+        refuse_to_overwrite_inputs(path, (model, data))
+        if output is not None and _checkpoint(path) == _checkpoint(output):
+            raise UsageProblem(f"The report and the copy cannot both be written to {output}.")
     return targets
+
+
+def _checkpoint(path: str) -> str:
+    return checkpoint_of(os.path.realpath(path))
 
 
 def _with_bar(step: str, batches: Iterable[Item], number: int | None) -> Iterable[Item]:

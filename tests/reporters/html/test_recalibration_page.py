@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from bninspect.model.recalibration import (
     Recalibration,
 )
 from bninspect.reporters.html.recalibration import write_recalibration
+from tests.conftest import Run, load_fixture
 from tests.support.pages import Page, whole_page
 from tests.support.reports_in_memory import HOSTILE
 
@@ -97,6 +100,37 @@ def test_losses_are_no_shares() -> None:
     page = recalibration_page(replace(cured(), quality=Quality("loss", 0.25, 12.5, 0.26)))
     assert "loss" in page.text
     assert "12.5" in page.text
+
+
+STUCK_MODEL = load_fixture("keras315_h5_updates_dropped").path
+
+
+def test_a_terminal_gets_no_page(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    options = ("--data", "samples.npz", "--dry-run", "--format", "html")
+    outcome = run("recalibrate", STUCK_MODEL, *options)
+    assert outcome.exit_code == 2
+    assert "--format html=FILE.html" in outcome.err
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    ("report", "output"),
+    [
+        ("copy.h5", "copy.h5"),
+        ("./copy.h5", "copy.h5"),
+        ("copy.index", "copy"),
+        ("copy.data-00000-of-00001", "copy"),
+    ],
+)
+def test_the_page_is_not_written_over_the_copy(
+    report: str, output: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--data", "samples.npz", "-o", output, "--format", f"html={report}")
+    outcome = run("recalibrate", STUCK_MODEL, *options)
+    assert outcome.exit_code == 2
+    assert "cannot both be written" in outcome.err
 
 
 @pytest.mark.parametrize("name", HOSTILE)

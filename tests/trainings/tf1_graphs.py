@@ -337,6 +337,16 @@ def chosen_by_an_if(x, b, g, mean, variance):
 
 
 @by_hand
+def chosen_by_a_case(x, b, g, mean, variance):
+    m, v = tf.nn.moments(x, AXES)
+    updates = averaged(mean, variance, m, v)
+    branches = [[tf.identity(mean), tf.identity(variance)], [m, v]]
+    number = tf.cast(mode(), tf.int32)
+    m, v = cond_v2.indexed_case(number, [lambda: branches[0], lambda: branches[1]])
+    return updates, tf.nn.batch_normalization(x, m, v, b, g, 1e-3)
+
+
+@by_hand
 def chosen_by_where(x, b, g, mean, variance):
     m, v = tf.nn.moments(x, AXES)
     training = tf.fill((4,), mode())

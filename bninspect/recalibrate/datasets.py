@@ -27,7 +27,7 @@ def open_dataset(
     if _is_array(inputs) or _holds_arrays(inputs):
         arrays = named(inputs)
         if labels is not None:
-            arrays = {**arrays, _LABELS: _array(labels)}
+            arrays = {**arrays, _LABELS: _array(labels, "The labels are")}
         columns = {name: Column(name, [array]) for name, array in arrays.items()}
         names = {spec.name for spec in specs}
         # Inputs without names are in the order of the model's; the engine knows it.
@@ -75,14 +75,14 @@ def named(inputs: Any) -> Batch:
     return {"0": _array(inputs)}
 
 
-def _array(value: Any) -> Array:
+def _array(value: Any, what: str = "A batch has") -> Array:
     """Return a tensor of any framework as an array; raises `UsageProblem` if it cannot be one."""
     try:
         array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
     except Exception as error:  # ragged and sparse tensors of several frameworks
-        raise UsageProblem(f"A batch has a {type(value).__name__}, not arrays.") from error
+        raise UsageProblem(f"{what} a {type(value).__name__}, not an array.") from error
     if array.dtype == object or not array.ndim:
-        raise UsageProblem(f"A batch has a {type(value).__name__}, not arrays of samples.")
+        raise UsageProblem(f"{what} a {type(value).__name__}, not an array of samples.")
     return array
 
 
@@ -113,7 +113,7 @@ class DatasetBatches:
         """Yield each batch with its labels, None without any."""
         for element in self._limited(self._dataset):
             inputs, labels = _split(element)
-            yield named(inputs), None if labels is None else _array(labels)
+            yield named(inputs), None if labels is None else _array(labels, "The labels are")
 
     def first(self, samples: int) -> Iterable[Item]:
         """Return the first batches, with at least so many samples if there are as many.

@@ -106,6 +106,7 @@ def estimate(
     )
     counts = {name: one.count for name, one in pooled.items()}
     refusals.require_precise(recalibrated, count.samples, counts)
+    refusals.require_storable(layers, recalibrated)
     statistics = {one.name: (one.mean, one.variance) for one in recalibrated}
     after = outputs("outputs after", statistics=statistics)
     if training.labels is not None:

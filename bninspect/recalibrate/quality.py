@@ -103,7 +103,8 @@ def _fit(labels: Array, outputs: Sequence[Array]) -> _Fit:
     shapes = " and ".join(str(list(output.shape)) for output in outputs)
     raise UsageProblem(
         f"The labels, of shape {list(labels.shape)} and type {labels.dtype}, fit no output of the"
-        f" model ({shapes}): give numbers of classes, one-hot rows or values of the output's shape."
+        f" model ({shapes}): give numbers of classes, one-hot rows, values of the output's"
+        " shape, or no labels."
     )
 
 

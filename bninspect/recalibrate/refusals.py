@@ -32,6 +32,7 @@ _OPTIMIZED, _COLD = "BN108", "BN106"
 # The largest standard errors: of a mean in deviations, of a variance as a share of it.
 MEAN_LIMIT, VARIANCE_LIMIT = 0.05, 0.05
 _LEAST_BATCHES = 2
+_LARGEST_HALF = 65504.0
 
 _FITS_STORED = "its weights fit the stored statistics and re-estimated ones would ruin it"
 _CAUSES = {
@@ -237,6 +238,18 @@ def require_precise(
             f"{plural(samples, 'sample')} are too few, or not shuffled: in the layer {worst.name}"
             f" {told}; about {needed} shuffled samples would do."
         )
+
+
+def require_storable(layers: Sequence[BNLayer], recalibrated: Sequence[RecalibratedLayer]) -> None:
+    """Raise `RecalibrationRefused` if a new statistic is too large for float16."""
+    halves = {layer.name for layer in layers if layer.dtype == "float16"}
+    for layer in recalibrated:
+        largest = max(float(np.abs(layer.mean).max()), float(layer.variance.max()))
+        if layer.name in halves and largest > _LARGEST_HALF:
+            raise RecalibrationRefused(
+                f"The layer {layer.name} stores its statistics in float16, which ends at"
+                f" {_LARGEST_HALF:.0f}, and a new one is {largest:.4g}: convert it to float32."
+            )
 
 
 def _excess(layer: RecalibratedLayer) -> float:

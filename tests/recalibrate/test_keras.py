@@ -198,6 +198,26 @@ def test_a_healthy_model_is_refused(recalibrate: Callable[..., Any], stuck: Path
     assert forced.exit_code in (0, 2)
 
 
+def test_samples_may_be_in_a_directory(recalibrate: Callable[..., Any], stuck: Path) -> None:
+    samples = np.load(stuck / "mlp.npz")
+    (stuck / "parts").mkdir()
+    for number, rows in enumerate(np.split(np.arange(2048), [700, 1500])):
+        part = {key: samples[key][rows] for key in samples.files}
+        np.savez(stuck / "parts" / f"{number}.npz", **part)
+    data = ("--data", stuck / "parts", "--labels", "y", "--dry-run")
+    assert recalibrate(*data).out == recalibrate("--labels", "y", "--dry-run").out
+
+
+def test_a_pipe_gets_no_bar_and_a_terminal_does(
+    recalibrate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not recalibrate("--labels", "y", "--dry-run").err
+    # The stream of the moment: pytest puts another one in its place for each phase of a test.
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True, raising=False)
+    assert "moments" in recalibrate("--labels", "y", "--dry-run").err
+    assert not recalibrate("--labels", "y", "--dry-run", "--quiet").err
+
+
 def test_the_model_is_never_touched(recalibrate: Callable[..., Any], stuck: Path) -> None:
     before = (stuck / "mlp.keras").read_bytes()
     recalibrate("--labels", "y", "-o", stuck / "other.keras", "--batch", "100")

@@ -210,3 +210,20 @@ def test_inputs_that_do_not_fit_are_a_sentence() -> None:
 def test_what_is_no_model_is_a_sentence() -> None:
     with pytest.raises(UsageProblem, match="expected a Keras model, got int"):
         recalibrate(3, np.zeros((4, 5)))
+
+
+@pytest.mark.parametrize("module", BOTH)
+@pytest.mark.parametrize("form", ["list", "dictionary", "other names"])
+def test_inputs_are_nested_as_the_model_takes_them(module: str, form: str) -> None:
+    keras = importlib.import_module(module)
+    three, two = keras.Input((3,), name="three"), keras.Input((2,), name="a_two")
+    forms: dict[str, Any] = {
+        "list": [three, two],
+        "dictionary": {"three": three, "a_two": two},
+        "other names": {"first": three, "second": two},
+    }
+    x = keras.layers.BatchNormalization()(keras.layers.concatenate([three, two]))
+    engine = engine_of(keras.Model(forms[form], x))
+    batch = {"three": np.ones((8, 3), "f4"), "a_two": np.zeros((8, 2), "f4")}
+    [moments] = engine.batch_moments(batch).values()
+    assert moments.mean.tolist() == [1, 1, 1, 0, 0]

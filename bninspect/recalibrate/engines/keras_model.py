@@ -13,6 +13,7 @@ n/(n - 1) of it.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -243,12 +244,16 @@ class KerasModelEngine:
         """Return the batch as the model takes it: an array, a list or a dictionary."""
         names = [spec.name for spec in self.inputs()]
         if names and set(names) == set(batch):
-            arrays = [batch[name] for name in names]
-        elif all(name.isdecimal() for name in batch) or len(batch) == 1:
-            arrays = [*batch.values()]
+            # Keras 3 and Keras 2 keep how the inputs were nested where the model is functional.
+            nested = getattr(self._model, "_inputs_struct", None)
+            nested = getattr(self._model, "_nested_inputs", None) if nested is None else nested
+            arranged = _packed(self._model.inputs if nested is None else nested, batch)
+        elif len(batch) == 1 or all(name.isdecimal() for name in batch):
+            arranged = [*batch.values()]
         else:
             return dict(batch)
-        return arrays[0] if len(arrays) == 1 else arrays
+        is_single = isinstance(arranged, list) and len(arranged) == 1
+        return arranged[0] if is_single else arranged
 
     def _numpy(self, tensor: Any) -> Array:
         """Return a copy of a tensor's values, bfloat16 as float32; raises if it has none yet."""
@@ -271,9 +276,14 @@ def keras_of(model: Any) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an exception says, without its full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    """Return the first line of what an exception says, without its full stop.
+
+    Keras puts a line before it that says nothing, and colours.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("Exception encountered when")]
+    return (said or lines or [type(error).__name__])[0].rstrip(".:")
 
 
 def _framework(keras: Any) -> str:
@@ -303,6 +313,15 @@ def _assign(layer: Any, mean: Array, variance: Array) -> None:
     for variable, values in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         with np.errstate(over="ignore"):  # seen as an infinite output
             variable.assign(np.asarray(values, np.float64).reshape(tuple(variable.shape)))
+
+
+def _packed(nested: Any, batch: Batch) -> Any:
+    """Return the arrays of a batch, nested as the inputs of the model are."""
+    if isinstance(nested, Mapping):
+        return {name: _packed(one, batch) for name, one in nested.items()}
+    if isinstance(nested, list | tuple):
+        return [_packed(one, batch) for one in nested]
+    return batch[_input_spec(nested).name]
 
 
 def _flattened(result: Any) -> Iterator[Any]:

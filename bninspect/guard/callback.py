@@ -56,6 +56,10 @@ class BatchNormGuard:
     the model's configuration does not show that purpose (a `call` of your own that passes
     training=False to layers whose gamma and beta it trains), ignore BN107.
 
+    A cause is named where the live model proves it: momentum 1, a frozen layer, training=False in a
+    functional model (Keras 2), and under `fit` of Keras 3 a `call` that does not take `training`.
+    What a `call` or a `train_step` of your own may do is said as evidence, not as a cause.
+
     A loop of your own calls `set_model`, `on_train_begin`, `on_epoch_begin`, `on_train_batch_begin`
     and `on_epoch_end` as `fit` does. Raises `UsageProblem` for a wrong option.
     """

@@ -176,4 +176,4 @@ def test_pytest_fails_with_a_readable_message(tmp_path) -> None:
     assert "tf.control_dependencies" in said
     assert "RuleDoc" not in said
     assert "array(" not in said
-    assert len(done.stdout.splitlines()) < 80
+    assert len(done.stdout.splitlines()) < 90  # what `check` prints, and the frame of pytest

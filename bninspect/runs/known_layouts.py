@@ -126,18 +126,21 @@ class KnownLayouts:
         if size not in self._known:
             return None
         index = read_index(prefix)
-        for known in self._known[size]:
-            if known.layout.matches(index):
-                self._known.move_to_end(size)
-                values, step = known.read(prefix, index)
-                if values is None or not known.accepts(prefix, values, step, config.momentum):
-                    return None
-                layers = known.plain.layers_with(values) if with_values else ()
-                return known.report_on(location, prefix, step, layers)
-        return None
+        known = self._architecture_of(index)
+        if known is None:
+            return None
+        self._known.move_to_end(size)
+        values, step = known.read(prefix, index)
+        if values is None or not known.accepts(prefix, values, step, config.momentum):
+            return None
+        layers = known.plain.layers_with(values) if with_values else ()
+        return known.report_on(location, prefix, step, layers)
 
     def learn(self, location: CheckpointLocation, config: Config) -> None:
-        """Learn the layout of a checkpoint that was examined in the ordinary way."""
+        """Learn the layout of a checkpoint that was examined in the ordinary way.
+
+        A checkpoint whose layout is known was examined so because its values are not plain.
+        """
         prefix = _prefix_of(location)
         if prefix is None:
             return
@@ -147,12 +150,20 @@ class KnownLayouts:
                 self._seen.add(size)
             return
         try:
-            architecture = _learn(location, prefix, config)
+            with filesystem.unchanged(prefix):
+                if size in self._known and self._architecture_of(read_index(prefix)):
+                    return
+                architecture = _learn(location, prefix, config)
         except BninspectError:
             return
         if architecture is not None:
             self._known.setdefault(size, []).append(architecture)
             self._drop_oldest()
+
+    def _architecture_of(self, index: bytes) -> _Architecture | None:
+        """Return the known architecture of the checkpoints with such an index; None without one."""
+        known = self._known.get(len(index), ())
+        return next((one for one in known if one.layout.matches(index)), None)
 
     def _drop_oldest(self) -> None:
         while sum(map(len, self._known.values())) > _MOST_LAYOUTS:

@@ -98,7 +98,8 @@ class PlainValues(NamedTuple):
         `momentum` is the user's. `has_graph` tells whether a graph lies beside the checkpoint.
         """
         means, variances = values[: self.channels], values[self.channels : 2 * self.channels]
-        least, largest = variances.min(), variances.max()
+        # As Python's floats: numpy would round the limits to float32 before it compares.
+        least, largest = variances.min().item(), variances.max().item()
         if not (np.isfinite(values).all() and means.all()):
             return False
         if not COLLAPSED_VARIANCE < least <= largest <= EXPLODING_VARIANCE:

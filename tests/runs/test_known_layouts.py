@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
+from bninspect.runs import known_layouts
 from bninspect.runs.known_layouts import KnownLayouts
 from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Run
@@ -184,6 +185,11 @@ MUTATIONS: Mapping[str, Any] = {
         set_values(a, "moving_variance", 0.9),
         set_values(a, "moving_variance", 0.8, ONE),
     ),
+    # Just above the limit of BN106, which float32 rounds to this number.
+    "hardly-cold": lambda a: (
+        set_values(a, "moving_variance", 0.06),
+        set_values(a, "moving_variance", 0.05, ONE),
+    ),
     "cold": lambda a: (
         set_values(a, "moving_variance", 0.6),
         set_values(a, "moving_variance", 0.7, ONE),
@@ -285,6 +291,23 @@ def test_two_architectures_with_indexes_of_one_size_are_told_apart(
     assert len({Path(f"{path}.index").stat().st_size for path in paths}) == 1
     assert_same_reports(paths, make_config())
     assert by_layout[True] >= 8
+
+
+def test_checkpoints_that_are_not_plain_leave_the_other_layouts_known(
+    tmp_path: Path, by_layout: Counter[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_layouts, "_MOST_LAYOUTS", 2)
+    paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(9)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        is_stuck = 2 <= number < 8
+        arrays = healthy("adam" if is_stuck else "usual", 1000, number)
+        if is_stuck:
+            arrays["global_step"] = np.array(1000, "i8")
+            MUTATIONS["stuck"](arrays)
+        write_bundle(path, arrays)
+    check_paths(paths, make_config(), Collector(needs_layers=False))
+    assert by_layout == {False: 8, True: 1}
 
 
 @pytest.mark.parametrize("stem", ["keras2_ckpt_legacy_correct", "tf1_layers_correct"])

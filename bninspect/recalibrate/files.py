@@ -14,6 +14,7 @@ from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
 from bninspect.model.recalibration import Recalibration
 from bninspect.model.report import CheckpointReport
+from bninspect.model.roles import STATISTICS
 from bninspect.opening import open_checkpoint
 from bninspect.recalibrate import refusals
 from bninspect.recalibrate.engines import Engine
@@ -93,6 +94,9 @@ def _recalibrated(
     refusals.require_curable(chosen, report.findings, evidence)
     proof = refusals.proof_of_batch_mode(chosen, report.findings, evidence)
     require_runnable(checkpoint)
+    if options.output is not None:
+        names = [layer.variables[role].name for layer in chosen for role in STATISTICS]
+        require_writable(checkpoint, options.output, names)
     if proof is None and options.labels is None and not options.force:
         refusals.require_proof(None, None, force=False)  # before any framework is imported
     feeds = {feed.name: feed.constant for feed in parse_feeds(options.feeds)}

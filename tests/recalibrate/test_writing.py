@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import bninspect
 from bninspect.errors import BninspectError, Unsupported, UsageProblem
 from bninspect.recalibrate.writing import copies, require_writable, write_statistics
+from bninspect.recalibrate.writing.values import rounded
 from tests.conftest import FIXTURE_STEMS, FIXTURES, Fixture, load_fixture, unmeasured_environment
 from tests.support.processes import SIGNALS_AS_IN_A_TERMINAL
 from tests.support.table_writer import write_bundle
@@ -399,6 +400,11 @@ def test_datasets_in_chunks_are_refused(stored: dict[str, Any], tmp_path: Path) 
         del file[name]
         file.create_dataset(name, data=np.resize(values, values.shape), **stored)
     assert "not stored in one piece" in refused(path, tmp_path / "copy.h5", new_values(fixture))
+    with (
+        bninspect.open_checkpoint(str(path)) as checkpoint,
+        pytest.raises(Unsupported, match="not stored in one piece"),
+    ):
+        require_writable(checkpoint, tmp_path / "copy.h5", [name])
 
 
 def test_a_compressed_index_is_refused(tmp_path: Path) -> None:
@@ -413,6 +419,13 @@ def test_numbers_that_the_stored_type_lacks_are_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "model", {"bn/moving_variance": values})
     new = {"bn/moving_variance": np.full(8, 7e4)}
     assert "70000, does not fit into float16" in refused(tmp_path / "model", tmp_path / "copy", new)
+
+
+@given(bits=st.lists(st.integers(0, 0x7F7F7FFF), min_size=1))
+def test_bfloat16_is_rounded_as_its_library_rounds(bits: list[int]) -> None:
+    values = np.array(bits, np.uint32).view(np.float32)
+    stored = rounded("model", "bn/moving_mean", values, "bfloat16")
+    np.testing.assert_array_equal(stored, values.astype(ml_dtypes.bfloat16).view(np.uint16))
 
 
 def test_variables_that_share_bytes_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bninspect.errors import Unsupported, UsageProblem
 from bninspect.model.filenames import KERAS_MAP
 from bninspect.recalibrate.writing.bundle import plan_bundle, plan_saved_model
@@ -20,7 +22,7 @@ from bninspect.recalibrate.writing.read_back import verify_copy
 from bninspect.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from bninspect.model.checkpoint import Checkpoint
     from bninspect.recalibrate.writing.values import Values
@@ -35,13 +37,16 @@ _PLANS: dict[str, Callable[[str, Path, Values], Plan]] = {
 }
 
 
-def require_writable(checkpoint: Checkpoint, output: str | Path) -> None:
-    """Raise unless `write_statistics` can write a copy of this checkpoint to `output`.
+def require_writable(checkpoint: Checkpoint, output: str | Path, names: Iterable[str] = ()) -> None:
+    """Raise unless `write_statistics` can replace these variables in a copy to `output`.
 
-    Raises `Unsupported` for a container that is not written, `UsageProblem` for an output that
-    exists, is a URL, or has a name by which the framework would not find the copy.
+    Raises `Unsupported` for a container that is not written, or in which a variable is stored so
+    that its bytes cannot be replaced; `UsageProblem` for an output that exists, is a URL, or has a
+    name by which the framework would not find the copy.
     """
-    plan_copy(checkpoint, output, {})
+    plan_copy(
+        checkpoint, output, {name: np.zeros(checkpoint.variables[name].shape) for name in names}
+    )
 
 
 def write_statistics(
@@ -59,8 +64,7 @@ def write_statistics(
     checkpoint last. If that is interrupted, nothing is left. `accept` is called with the copy
     before it gets its name; if that raises, nothing is left either.
 
-    Raises as `require_writable`, and `Unsupported` if a variable is stored in a way in which its
-    bytes cannot be replaced.
+    Raises as `require_writable`, and `Unsupported` if the stored type lacks a new value.
     """
     plan = plan_copy(checkpoint, output, values)
     with written_copy(plan) as copy:

@@ -441,6 +441,28 @@ def run_once(prefix: Path, fed: Any = None) -> None:
         engine.batch_moments(batch)
 
 
+@pytest.mark.parametrize("form", ["squeezed", "flattened", "probabilities"])
+def test_outputs_have_a_row_for_each_sample(tmp_path: Path, form: str) -> None:
+    from tests.recalibrate import graphs
+
+    def build() -> None:
+        import tensorflow as tf
+
+        x = graphs.norm(graphs.placeholder((None, 2, 2, 2)), "bn")
+        if form == "squeezed":
+            tf.nn.softmax(tf.squeeze(tf.reduce_mean(x, (1, 2), keepdims=True), (1, 2)))
+        elif form == "flattened":
+            tf.nn.softmax(tf.reshape(x, (-1, 2)))
+        else:
+            tf.argmax(tf.nn.softmax(x), -1)
+
+    prefix = graphs.saved(tmp_path, build)
+    with graphs.engine_of(prefix) as engine:
+        [output] = engine.outputs({"x": IMAGES[:, :2, :2]})
+    assert output.shape == ((9, 2) if form == "squeezed" else (9, 2, 2, 2))
+    assert np.abs(output).max() > 1.0  # logits, not probabilities
+
+
 def test_loops_beside_the_layers_are_run(tmp_path: Path) -> None:
     """As in a network of convolutions before a recurrent one."""
     from tests.recalibrate import graphs

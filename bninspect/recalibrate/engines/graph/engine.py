@@ -21,7 +21,7 @@ from bninspect.recalibrate.engines.graph.dropout import dropouts
 from bninspect.recalibrate.engines.graph.inputs import GraphInputs, declared_dtype, described
 from bninspect.recalibrate.engines.graph.modes import inference_modes
 from bninspect.recalibrate.engines.graph.nodes import Tensor, operand
-from bninspect.recalibrate.engines.graph.outputs import network_outputs
+from bninspect.recalibrate.engines.graph.outputs import Output, network_outputs
 from bninspect.recalibrate.engines.graph.rewriting import Rewriter, SiteTensors, layout_of
 from bninspect.recalibrate.engines.graph.session import (
     GraphSession,
@@ -75,7 +75,7 @@ class GraphEngine:
         self.framework = f"tensorflow {tf.__version__}"
         self._checkpoint = checkpoint
         self._path, self._meta, names = graph or _graph_beside(checkpoint)
-        self._outputs = [Tensor(name) for name in names]
+        self._outputs = [Output(Tensor(name), Tensor(name)) for name in names]
         given = {name: value for name, value in (fed or {}).items() if value is not None}
         self._constants = {name.partition(":")[0]: value for name, value in given.items()}
         layers = [one for one in layers if one.variables.keys() >= set(STATISTICS)]
@@ -147,14 +147,14 @@ class GraphEngine:
     def _prepare(self, nodes: dict[str, Any], found: GraphLayers) -> None:
         """Rewrite the sites of all layers and start the session."""
         sites = [site for one in self._layers for site in one.sites]
-        outputs = self._outputs or network_outputs(nodes, sites, found.origin)
+        self._outputs = self._outputs or network_outputs(nodes, sites, found.origin)
+        outputs = [tensor for output in self._outputs for tensor in output]
         before = GraphSession(nodes, [*outputs, *_touched(nodes, sites)], self._meta, self._path)
         rewriter = Rewriter(nodes)
         for product, kept in dropouts(
             {name: nodes[name] for name in before.nodes}, before.shape_rank
         ).items():
             rewriter.identity(product, kept, before.dtype(kept))
-        self._outputs = outputs
         self._sites: list[SiteTensors] = []
         self._layers = [self._rewritten(one, nodes, rewriter, before) for one in self._layers]
         self._refuse_layers()
@@ -316,7 +316,14 @@ class GraphEngine:
             given = (statistics or {}).get(site.layer, self._stored[site.layer])
             for tensor, statistic in zip((site.mean, site.variance), given, strict=True):
                 fed[tensor] = np.asarray(statistic, np.float64).reshape(-1)
-        values = self._session.run(self._outputs, fed)
+        fetched = [tensor for output in self._outputs for tensor in output]
+        pairs = iter(self._session.run(fetched, fed))
+        # One row for each sample: pixels may be flattened for a loss, or a last axis squeezed.
+        rows = _rows(batch)
+        values = [
+            computed if np.shape(taken)[:1] != (rows,) == np.shape(computed)[:1] else taken
+            for taken, computed in zip(pairs, pairs, strict=True)
+        ]
         return [np.concatenate(values)] if self._is_split(values, batch) else values
 
     def _is_split(self, values: Sequence[Array], batch: Batch) -> bool:

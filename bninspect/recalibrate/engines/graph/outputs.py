@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors, operand
 from bninspect.recalibrate.engines.graph.sites import BNSite
@@ -20,9 +20,16 @@ _CLASSIFICATIONS = (
 _PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid"}
 
 
+class Output(NamedTuple):
+    """An output of a network: as an operation takes it, and before it was reshaped or squeezed."""
+
+    taken: Tensor
+    computed: Tensor
+
+
 def network_outputs(
     nodes: Nodes, sites: Sequence[BNSite], origin: Callable[[Tensor], Tensor]
-) -> list[Tensor]:
+) -> list[Output]:
     """Return the logits of the networks that the sites belong to; none if that is not certain.
 
     They depend on a site, and no site depends on what is computed of them. `origin` follows copies
@@ -31,20 +38,26 @@ def network_outputs(
     normalizing = {site.takes_mean[0] for site in sites}
     before = set(ancestors(nodes, (site.x.node for site in sites)))
     for operations in _CLASSIFICATIONS:
-        found: dict[Tensor, None] = {}
+        found: dict[Tensor, Output] = {}
         for name, node in nodes.items():
             if node.op in operations and name not in before:
-                found[_logits(nodes, operand(node, 0), origin)] = None
-        outputs = [one for one in found if normalizing & set(ancestors(nodes, [one.node]))]
+                output = _logits(nodes, operand(node, 0), origin)
+                found.setdefault(output.computed, output)
+        outputs = [
+            output
+            for computed, output in found.items()
+            if normalizing & set(ancestors(nodes, [computed.node]))
+        ]
         if outputs:
             return outputs
     return []
 
 
-def _logits(nodes: Nodes, tensor: Tensor, origin: Callable[[Tensor], Tensor]) -> Tensor:
+def _logits(nodes: Nodes, tensor: Tensor, origin: Callable[[Tensor], Tensor]) -> Output:
     """Return what probabilities are computed of, else the tensor."""
-    found = origin(tensor)
-    node: Any = nodes.get(found.node)
+    computed = origin(tensor)
+    node: Any = nodes.get(computed.node)
     if node is not None and node.op in _PROBABILITIES:
-        return origin(operand(node, 0))
-    return found
+        tensor = operand(node, 0)
+        computed = origin(tensor)
+    return Output(tensor, computed)

@@ -85,11 +85,20 @@ class GraphSession:
             self._session = self._tf.compat.v1.Session(
                 config=self._tf.compat.v1.ConfigProto(allow_soft_placement=True)
             )
-            for name in self.nodes:
-                if nodes[name].op in VARIABLES:
-                    self._assign(name, nodes[name], read(name))
+            assigned = [
+                self._assigned(name, nodes[name], read(name))
+                for name in self.nodes
+                if nodes[name].op in VARIABLES
+            ]
+        # All at once: the session would be extended for each.
+        if assigned:
+            operations, fed = zip(*assigned, strict=True)
+            self._run(list(operations), dict(fed))
 
-    def _assign(self, name: str, node: Any, value: NDArray[Any]) -> None:
+    def _assigned(
+        self, name: str, node: Any, value: NDArray[Any]
+    ) -> tuple[Any, tuple[Any, NDArray[Any]]]:
+        """Return the operation that sets a variable, and what to feed to it."""
         dtype = self._tf.as_dtype(node.attr["dtype"].type)
         given = self._tf.compat.v1.placeholder(dtype, value.shape)
         variable = self._tensor(Tensor(name))
@@ -97,7 +106,7 @@ class GraphSession:
             assign = self._tf.raw_ops.AssignVariableOp(resource=variable, value=given)
         else:
             assign = self._tf.raw_ops.Assign(ref=variable, value=given, validate_shape=False)
-        self._run(getattr(assign, "op", assign), {given: value.astype(dtype.as_numpy_dtype)})
+        return getattr(assign, "op", assign), (given, value.astype(dtype.as_numpy_dtype))
 
     def run(
         self, fetched: Sequence[Tensor], fed: Mapping[Tensor, NDArray[Any]]

@@ -166,9 +166,9 @@ def require_proof(proof: str | None, quality: Comparison | None, *, force: bool)
     """
     if quality is not None and quality.gain < 0.0:
         raise RecalibrationRefused(
-            f"On the labels the model is better with its stored statistics"
+            "On the labels the model is better with its stored statistics"
             f" ({quality.describe('before')}) than with those of each batch"
-            f" ({quality.describe('training')}): it was trained in inference mode, and"
+            f" ({quality.describe('training')}), as one that was trained in inference mode is:"
             " re-estimated statistics would ruin it."
         )
     if proof is not None:

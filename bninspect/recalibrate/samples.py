@@ -17,6 +17,7 @@ import numpy as np
 
 from bninspect.errors import UsageProblem
 from bninspect.recalibrate.engines import Array, Batch, InputSpec
+from bninspect.storage.urls import is_url
 from bninspect.wording import did_you_mean, listed, nearest, plural
 
 _SEED = 0
@@ -80,7 +81,8 @@ def read_columns(path: str, needed: Sequence[str]) -> dict[str, Column]:
     if os.path.isdir(path):
         return _read_directory(path, needed)
     if not os.path.exists(path):
-        raise UsageProblem(f"--data {path}: not found.")
+        hint = " Samples are read from local files." if is_url(path) else ""
+        raise UsageProblem(f"--data {path}: not found.{hint}")
     arrays = _read_file(path)
     return {key: _column(path, key, [array]) for key, array in arrays.items()}
 
@@ -123,7 +125,8 @@ def _read_file(path: str) -> dict[str, Array]:
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UsageProblem(
-            f"--data {path}: this is no array that numpy.save or numpy.savez wrote ({error})."
+            f"--data {path}: expected numbers that numpy.save or numpy.savez wrote; this is not"
+            " such a file, or it is damaged. Objects are not unpickled."
         ) from error
 
 
@@ -248,9 +251,9 @@ def _by_name(
     lacking = [name for name in missing if name not in named]
     raise UsageProblem(
         f"Nothing is given for the {'input' if len(lacking) == 1 else 'inputs'} {listed(lacking)}:"
-        f" use --feed {lacking[0]}=KEY or VALUE. The data has the"
-        f" {'key' if len(columns) == 1 else 'keys'} {listed(sorted(columns))}; the model's inputs"
-        f" are {listed([_described(spec) for spec in specs.values()], 10)}."
+        f" use --feed {lacking[0]}=KEY or VALUE. The data has"
+        f" {listed(sorted(columns), 10) or 'no array but the labels'}; the model's inputs are"
+        f" {listed([_described(spec) for spec in specs.values()], 10)}."
     )
 
 

@@ -146,7 +146,7 @@ def test_labels_decide_where_nothing_is_proved() -> None:
     with pytest.raises(RecalibrationRefused, match="the labels do not decide it"):
         refusals.require_proof(None, scores(0.9, 0.9), force=False)
     assert "forced" in refusals.require_proof(None, scores(0.9, 0.9), force=True)
-    with pytest.raises(RecalibrationRefused, match="it was trained in inference mode"):
+    with pytest.raises(RecalibrationRefused, match="as one that was trained in inference mode"):
         refusals.require_proof("proof", scores(0.3, 0.9), force=True)
 
 

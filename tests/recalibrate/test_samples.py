@@ -148,9 +148,9 @@ def test_numbers_with_a_fraction_are_no_integers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.npy", b"not an array", "no array that numpy"),
-        ("a.npz", b"PK\x03\x04 cut", "no array that numpy"),
-        ("a.npy", b"", "no array that numpy"),
+        ("a.npy", b"not an array", "numbers that numpy.save"),
+        ("a.npz", b"PK\x03\x04 cut", "numbers that numpy.save"),
+        ("a.npy", b"", "numbers that numpy.save"),
     ],
 )
 def test_files_of_something_else_are_sentences(
@@ -163,7 +163,7 @@ def test_files_of_something_else_are_sentences(
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UsageProblem, match="no array"):
+    with pytest.raises(UsageProblem, match="Objects are not unpickled"):
         read_columns(str(tmp_path / "a.npy"), [])
 
 

@@ -357,6 +357,7 @@ def test_a_copy_within_the_saved_model_is_refused(tmp_path: Path) -> None:
     ("stem", "output", "sentence"),
     [
         ("keras3_zip_nested", "copy.h5", "the copy needs .keras"),
+        ("keras2_functional_correct", "copy.keras", "the copy needs .h5 or .hdf5"),
         ("keras3_weights_lookalikes", "copy.h5", "the copy needs .weights.h5"),
         ("keras3_nested_correct", "copy", "the copy needs .h5 or .hdf5"),
         ("tf1_graph_correct", "copy.index", "needs a prefix"),

@@ -15,7 +15,7 @@ from bninspect.recalibrate.writing.values import Values, rounded
 from bninspect.storage.source import Source
 
 # The endings by which Keras tells how to load a file (keras/src/saving/saving_api.py).
-_WEIGHTS, _ARCHIVE, _HDF5 = (".weights.h5",), (".keras",), (".h5", ".hdf5", ".keras")
+_WEIGHTS, _ARCHIVE, _HDF5 = (".weights.h5",), (".keras",), (".h5", ".hdf5")
 
 
 def plan_hdf5(path: str, output: Path, values: Values) -> Plan:

@@ -255,6 +255,16 @@ def test_sessions_are_those_of_old_versions(version: str) -> None:
     assert "updates-not-kept" not in found
 
 
+def test_layers_of_keras_1_may_never_update_by_design() -> None:
+    """Its weights name no version, and its layers took no training argument."""
+    layer = keras("", family="keras-1")
+    found = named("BN101", layer, step=None)
+    assert found[0] == "update-ops-not-run"
+    assert "batch-statistics-mode" in found
+    assert "trained-in-inference-mode" not in found
+    assert named("BN101", layer, step=None, updated=True)[0] == "batch-statistics-mode"
+
+
 @pytest.mark.parametrize("version", ["2.4.0", "2.15.0"])
 def test_what_came_with_keras_3_is_no_suspect_before(version: str) -> None:
     found = named("BN101", keras(version, keras=keras_layer()))

@@ -114,7 +114,8 @@ SEEN = {
     "own-class-without-updates": (0, 5),
     "untrained": (3, 2),
     "statistics-are-trainable": (5, 3),
-    "updates-not-kept": (0, 3),
+    "updates-not-kept": (0, 4),
+    "batch-statistics-mode": (0, 3),
     "statistics-overwritten": (0, 3),
     "batches-of-one-value": (0, 3),
     "updates-overshoot": (2, 1),
@@ -325,13 +326,26 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "update-ops-not-run",
         _STANDING,
-        when=lambda f: f.is_keras and f.in_session and not f.affine_initial and not f.is_zeroed,
-        marked=True,
-        speaks_for=lambda f: (
-            f"in Keras {f.layer.keras_version} a session runs the updates only if it is told"
+        when=lambda f: (
+            f.is_keras
+            and f.in_session
+            and not f.affine_initial
+            and not f.is_zeroed
+            and not f.others_updated  # such a loop updates no layer at all
         ),
+        marked=True,
+        speaks_for="sessions of this Keras run the updates only where the loop asks for them",
         tells_apart="The training is a loop over session.run.",
         test="Does each session.run of the loop fetch model.updates beside the train op?",
+    ),
+    Suspect(
+        "batch-statistics-mode",
+        _BOTH,
+        when=lambda f: f.is_keras and f.keras == "1" and not f.has_configuration,
+        marked=True,
+        speaks_for="a layer of Keras 1 with mode=1 or mode=2 never updates its averages, by design",
+        tells_apart="The layer uses no averages at inference either.",
+        test="print([layer.mode for layer in model.layers if hasattr(layer, 'mode')])",
     ),
     Suspect(
         "call-without-training",
@@ -357,14 +371,14 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: (
             f.is_keras
             and f.keras in ("3", "")
-            and f.model_may_be_own
+            and (f.model_may_be_own or f.may_be_part)
             and f.mode != "batch"
             and not f.affine_initial
             and not f.others_updated
         ),
-        speaks_for="in Keras 3 a model class of one's own needs a `call` that takes training",
+        speaks_for="in Keras 3 a model class, or one around it, needs a `call` that takes training",
         tells_apart="`fit` of a functional model of the same layers updates them.",
-        test="Is it a class of your own, whose `call` has no parameter `training`?",
+        test="Is it, or is one around it, a class of yours whose `call` has no `training`?",
     ),
     Suspect(
         "statistics-not-loaded",
@@ -466,7 +480,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "layer-frozen",
         ("BN101",),
-        when=lambda f: f.affine_initial and f.is_keras and not f.has_configuration,
+        when=lambda f: (
+            f.affine_initial and f.is_keras and not f.has_configuration and f.own_class is None
+        ),  # which says more than that gamma and beta stand still
         marked=True,
         speaks_for="gamma is still 1 and beta 0, where stored, while the training went on",
         tells_apart="trainable is False, of the layer or of a model around it.",

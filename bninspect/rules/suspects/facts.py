@@ -39,13 +39,17 @@ class Facts:
 
     @property
     def keras(self) -> str:
-        """The major version of Keras: "1", "2" or "3"; empty where the file does not tell."""
-        return self.layer.keras_version[:1]
+        """The major version of Keras: "1", "2" or "3"; empty where the file does not tell.
+
+        Without a version, names of Keras 1 are those of its weights.
+        """
+        version = self.layer.keras_version[:1]
+        return version or ("1" if self.layer.family == "keras-1" else "")
 
     @property
     def in_session(self) -> bool:
         """Whether this Keras trains in sessions: all of 1, and 2 up to 2.3."""
-        return bool(re.match(r"1|2\.[0-3](\D|$)", self.layer.keras_version))
+        return self.keras == "1" or bool(re.match(r"2\.[0-3](\D|$)", self.layer.keras_version))
 
     @property
     def in_tensorflow_1(self) -> bool:
@@ -85,6 +89,11 @@ class Facts:
     def model_may_be_own(self) -> bool:
         """Whether the class of the model is one of the user's own, or not stored."""
         return self.layer.keras_model is None or self.layer.keras_model.has_own_class
+
+    @property
+    def may_be_part(self) -> bool:
+        """Whether the model may be a part of another one, which was trained: it is not compiled."""
+        return self.layer.keras_model is None or not self.layer.keras_model.is_compiled
 
     @property
     def backend(self) -> str | None:

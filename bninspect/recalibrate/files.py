@@ -92,7 +92,7 @@ def _recalibrated(
     chosen = refusals.choose(report, named)
     evidence = refusals.Evidence(TrainingModes(checkpoint, report.graph).of, report.graph)
     refusals.require_curable(chosen, report.findings, evidence)
-    proof = refusals.proof_of_batch_mode(chosen, report.findings, evidence)
+    proof = refusals.proof_of_batch_mode(chosen, report, evidence)
     require_runnable(checkpoint)
     if options.output is not None:
         names = [layer.variables[role].name for layer in chosen for role in STATISTICS]

@@ -67,7 +67,7 @@ def recalibrate(
     chosen = refusals.choose(report, choose_layers(_MODEL, Report((report,)), named))
     evidence = refusals.Evidence(_modes(model), no_graph)
     refusals.require_curable(chosen, report.findings, evidence)
-    proof = refusals.proof_of_batch_mode(chosen, report.findings, evidence)
+    proof = refusals.proof_of_batch_mode(chosen, report, evidence)
     engine = KerasModelEngine(
         model,
         [

@@ -125,30 +125,39 @@ def _inference_mode(layer: BNLayer, evidence: Evidence) -> str | None:
 
 
 def proof_of_batch_mode(
-    layers: Sequence[BNLayer], findings: Sequence[Finding], evidence: Evidence
+    layers: Sequence[BNLayer], report: CheckpointReport, evidence: Evidence
 ) -> str | None:
     """Return a sentence that proves that training used batch statistics; None without proof.
 
-    One layer of the network proves it for the others: training has one mode for the network, and
-    none of the layers is frozen, called in inference mode or proved to be trained in it.
+    One of `layers` proves it for the others: training has one mode for the network, and none of
+    them is frozen, called in inference mode or proved to be trained in it. Where training updated
+    other layers of the report, it had not one mode for all: then each has to prove it.
     """
-    not_run = {one.layer for one in findings if one.cause == "update-ops-not-run"}
-    # Others may have moved before a fine-tuning in inference mode.
-    updated = {one.layer for one in findings if one.rule.code in (*STUCK, _COLD)}
-    for layer in layers:
-        if layer.name in not_run:
-            return (
-                f"the graph builds {layer.name} in training mode, and its updates were not run:"
-                " training used batch statistics"
-            )
-        mode = evidence.mode(layer)
-        if mode is not None:
-            return f"{layer.name}: {mode.fact}"
-        graph = evidence.graph(layer)
-        if graph is not None and graph.training_ops and graph.modes == {True}:
-            return f"the fused kernel of {layer.name} has is_training=True in the graph of training"
-        if layer.name in updated and _moved(layer):
-            return f"statistics of {layer.name} moved, which they do in training mode alone"
+    proofs = [_proof_of(layer, report.findings, evidence) for layer in layers]
+    names = {layer.name for layer in layers}
+    has_updated = any(_moved(layer) for layer in report.layers if layer.name not in names)
+    if has_updated and None in proofs:
+        return None
+    return next((proof for proof in proofs if proof is not None), None)
+
+
+def _proof_of(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence) -> str | None:
+    """Return a sentence that proves that training ran a layer on batch statistics, or None."""
+    own = [finding for finding in findings if finding.layer == layer.name]
+    if any(finding.cause == "update-ops-not-run" for finding in own):
+        return (
+            f"the graph builds {layer.name} in training mode, and its updates were not run:"
+            " training used batch statistics"
+        )
+    mode = evidence.mode(layer)
+    if mode is not None:
+        return f"{layer.name}: {mode.fact}"
+    graph = evidence.graph(layer)
+    if graph is not None and graph.training_ops and not graph.conditions and graph.modes == {True}:
+        return f"the fused kernel of {layer.name} has is_training=True in the graph of training"
+    # Statistics of others may have moved before a fine-tuning in inference mode.
+    if any(finding.rule.code in (*STUCK, _COLD) for finding in own) and _moved(layer):
+        return f"statistics of {layer.name} moved, which they do in training mode alone"
     return None
 
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from bninspect.errors import RecalibrationRefused
+from bninspect.model.layer import BNLayer, ModeProof
 from bninspect.model.recalibration import RecalibratedLayer
+from bninspect.model.report import CheckpointReport
+from bninspect.model.rule import RuleContext, no_graph
 from bninspect.recalibrate import refusals
 from bninspect.recalibrate.quality import Comparison
+from bninspect.rules import RULES, apply_rules
 from tests.conftest import FIXTURES, Run, load_fixture, unmeasured_environment
+from tests.support.layers_in_memory import bn
 
 # fixture → what the refusal says, whatever is forced
 NEVER = {
@@ -178,3 +186,70 @@ def test_estimates_must_be_precise(errors: tuple[float, float], words: str) -> N
 def test_a_layer_that_was_not_run_is_refused() -> None:
     with pytest.raises(RecalibrationRefused, match="was not run"):
         refusals.require_precise([layer()], 100, {"bn": 0})
+
+
+MOVED = {"moving_mean": [0.1, 0.2, 0.3], "moving_variance": [2.0, 3.0, 4.0]}
+
+
+def in_memory(
+    name: str,
+    moving_mean: Sequence[float] = (0.0, 0.0, 0.0),
+    moving_variance: Sequence[float] = (1.0, 1.0, 1.0),
+    dtype: str = "float32",
+) -> BNLayer:
+    """A trained layer, stuck unless its statistics say otherwise."""
+    gamma, beta = [1.1, 0.9, 1.2], [0.1, -0.2, 0.3]
+    return bn([*moving_mean], [*moving_variance], gamma, beta, name=name, step=100, dtype=dtype)
+
+
+def proved(mode: Literal["batch", "inference"], *names: str) -> refusals.Evidence:
+    """Evidence of one mode for the layers of these names, and of none for others."""
+    return refusals.Evidence(
+        lambda layer: ModeProof(mode, "the bias says so") if layer.name in names else None,
+        no_graph,
+    )
+
+
+def report_on(*layers: BNLayer) -> CheckpointReport:
+    findings = apply_rules(layers, RULES, RuleContext(step=100))
+    return CheckpointReport("model", layers=layers, findings=findings)
+
+
+def test_inference_mode_is_refused_whatever_the_cause() -> None:
+    """As where the momentum is 1, with which batch mode would leave the statistics, too."""
+    report = report_on(replace(in_memory("bn"), momentum=1.0))
+    assert {finding.cause for finding in report.findings} == {"momentum-one"}
+    refusals.require_curable(report.layers, report.findings, proved("batch", "bn"))
+    with pytest.raises(RecalibrationRefused, match="the bias says so"):
+        refusals.require_curable(report.layers, report.findings, proved("inference", "bn"))
+
+
+def test_one_stuck_layer_proves_the_mode_for_all() -> None:
+    report = report_on(in_memory("one"), in_memory("two"))
+    chosen = refusals.choose(report, set())
+    assert [layer.name for layer in chosen] == ["one", "two"]
+    proof = refusals.proof_of_batch_mode(chosen, report, proved("batch", "two"))
+    assert proof == "two: the bias says so"
+    assert refusals.proof_of_batch_mode(chosen, report, proved("batch")) is None
+
+
+def test_where_training_updated_others_each_layer_proves_its_own_mode() -> None:
+    report = report_on(in_memory("one"), in_memory("two"), in_memory("moved", **MOVED))
+    chosen = refusals.choose(report, set())
+    assert [layer.name for layer in chosen] == ["one", "two"]
+    assert refusals.proof_of_batch_mode(chosen, report, proved("batch", "two")) is None
+    assert refusals.proof_of_batch_mode(chosen, report, proved("batch", "one", "two"))
+
+
+def test_a_half_stuck_layer_was_updated_in_training_mode() -> None:
+    report = report_on(in_memory("bn", moving_mean=MOVED["moving_mean"]))
+    chosen = refusals.choose(report, set())
+    proof = refusals.proof_of_batch_mode(chosen, report, proved("batch"))
+    assert proof == "statistics of bn moved, which they do in training mode alone"
+
+
+def test_float16_has_an_end() -> None:
+    big = layer()._replace(variance=np.full(3, 7e4))
+    refusals.require_storable([in_memory("bn")], [big])
+    with pytest.raises(RecalibrationRefused, match="float16, which ends at 65504"):
+        refusals.require_storable([in_memory("bn", dtype="float16")], [big])

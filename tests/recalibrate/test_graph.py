@@ -441,6 +441,42 @@ def run_once(prefix: Path, fed: Any = None) -> None:
         engine.batch_moments(batch)
 
 
+@pytest.mark.parametrize("has_mode", [True, False])
+def test_a_layer_that_training_ran_in_inference_mode_stays_in_it(
+    tmp_path: Path, has_mode: bool
+) -> None:
+    """As in a backbone that is not trained: the head learned on what it gives at inference."""
+    from tests.recalibrate import graphs
+
+    def build() -> None:
+        import tensorflow as tf
+
+        x = graphs.placeholder()
+        one = graphs.Variables("bn1", 5)
+        x = tf.nn.batch_normalization(x, one.mean, one.variance, one.beta, one.gamma, 1e-3)
+        if not has_mode:
+            graphs.norm(x, "bn2")
+            return
+        two = graphs.Variables("bn2", 5)
+        batch = tf.nn.moments(x, [0])
+        two.update(*batch)
+        training = graphs.v1.placeholder(tf.bool, (), "training")
+        mean, variance = graphs.v1.cond(
+            training,
+            lambda: (tf.identity(batch[0]), tf.identity(batch[1])),
+            lambda: (tf.identity(two.mean), tf.identity(two.variance)),
+        )
+        tf.nn.batch_normalization(x, mean, variance, two.beta, two.gamma, 1e-3)
+
+    prefix = graphs.saved(tmp_path, build, resource=has_mode)
+    values = graphs.stored(prefix)
+    hidden = graphs.normalized(X, 0.0, 1.0, values, "bn1")
+    with graphs.engine_of(prefix) as engine:
+        moments = engine.batch_moments({"x": X})
+    layer_moments(hidden, moments["bn2"])
+    layer_moments(X, moments["bn1"])
+
+
 @pytest.mark.parametrize("form", ["squeezed", "flattened", "probabilities"])
 def test_outputs_have_a_row_for_each_sample(tmp_path: Path, form: str) -> None:
     from tests.recalibrate import graphs

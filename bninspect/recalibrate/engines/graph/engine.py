@@ -83,6 +83,7 @@ class GraphEngine:
         samples = [name for name, value in (fed or {}).items() if value is None]
         self._inputs = GraphInputs(nodes, samples)
         found = GraphLayers(checkpoint, layers, self._path, nodes, self._meta)
+        self._trained |= found.training_layers
         self._layers = found.sites()
         self._refuse_layers()
         self._prepare(nodes, found)
@@ -106,16 +107,21 @@ class GraphEngine:
     def _resolved(self, layers: Sequence[BNLayer]) -> dict[str, Any]:
         """Return the nodes of the graph at inference, with its modes as constants."""
         nodes = {node.name: node for node in self._meta.graph_def.node}
+        self._trained: set[str] = set()
         functions = {one.signature.name: one for one in self._meta.graph_def.library.function}
         known = {**self._stored_scalars(nodes), **_scalars(self._constants)}
 
         def score(choice: Mapping[str, Scalar]) -> tuple[int, int]:
             resolved = resolve(nodes, functions, choice)
             found = GraphLayers(self._checkpoint, layers, self._path, resolved, self._meta)
+            self._trained |= found.training_layers
             draws = sum(node.op.startswith("Random") for node in resolved.values())
             return found.inference_layers, -draws
 
         modes = inference_modes(nodes, known, score)
+        for name, value in _scalars(self._constants).items():
+            if isinstance(value, bool):
+                score({**known, name: not value})  # which layers training could run in batch mode
         resolved = resolve(nodes, functions, {**known, **modes})
         rewriter = Rewriter(resolved)
         tf = import_framework("tensorflow")
@@ -244,7 +250,8 @@ class GraphEngine:
     def batch_moments(self, batch: Batch) -> dict[str, BatchMoments]:
         """Return the moments of each layer's input, all layers on batch statistics.
 
-        A layer that normalizes in several places has the moments of all its inputs together.
+        Layers that the training ran in inference mode beside others stay in it. One that normalizes
+        in several places has the moments of all its inputs together.
         Raises `UsageProblem` if an input is missing or the batch has not `batch_size` samples, and
         `RecalibrationRefused` if the graph computes other moments by itself.
         """
@@ -255,7 +262,7 @@ class GraphEngine:
             )
         fetched = [one for site in self._sites for one in (site.mean, site.variance, site.size)]
         checks = [] if self._is_checked else [one for site in self._sites for one in site.check]
-        values = self._session.run([*fetched, *checks], fed)
+        values = self._session.run([*fetched, *checks], {**fed, **self._frozen_statistics()})
         parts: dict[str, list[BatchMoments]] = {}
         moments = []
         for place, site in enumerate(self._sites):
@@ -266,6 +273,15 @@ class GraphEngine:
             self._check(moments, values[len(fetched) :])
             self._is_checked = True
         return {layer: merged(some) for layer, some in parts.items()}
+
+    def _frozen_statistics(self) -> dict[Tensor, NDArray[Any]]:
+        """Return what to feed where layers that were in inference mode in training normalize."""
+        return {
+            tensor: statistic.astype(self._session.numpy_dtype(tensor))
+            for site in self._sites
+            if self._trained and site.layer not in self._trained
+            for tensor, statistic in zip(site.given, self._stored[site.layer], strict=True)
+        }
 
     def _check(self, moments: Sequence[BatchMoments], own: Sequence[NDArray[Any]]) -> None:
         """Raise `RecalibrationRefused` if the graph's own moments of a site are others."""
@@ -312,6 +328,8 @@ class GraphEngine:
         on_batch_statistics: bool,
     ) -> list[Array]:
         fed = self._fed(batch)
+        if on_batch_statistics:
+            fed |= self._frozen_statistics()
         for site in () if on_batch_statistics else self._sites:
             given = (statistics or {}).get(site.layer, self._stored[site.layer])
             for tensor, statistic in zip((site.mean, site.variance), given, strict=True):

@@ -32,6 +32,7 @@ class SiteTensors(NamedTuple):
     """The tensors of a rewritten site.
 
     `mean` and `variance` have shape (C,) and type float64, `size` is the number of elements of x.
+    `given` are mean and variance in the type in which the site takes them.
     `check` are the moments that the graph computes by itself, whose variance is that of a sample
     with `check_is_unbiased`; empty if it computes none.
     """
@@ -40,6 +41,7 @@ class SiteTensors(NamedTuple):
     mean: Tensor
     variance: Tensor
     size: Tensor
+    given: tuple[Tensor, Tensor]
     check: tuple[Tensor, ...]
     check_is_unbiased: bool
 
@@ -70,14 +72,15 @@ class Rewriter:
         for (name, place), statistic, dtype in zip(
             (site.takes_mean, site.takes_variance), moments, dtypes[1:], strict=True
         ):
-            given = self._given(statistic, layout, dtype)
-            self._nodes[name].input[place] = str(given)
+            self._nodes[name].input[place] = str(self._given(statistic, layout, dtype))
         if site.kernel is not None:
             kernel = self._nodes[site.kernel]
             kernel.attr["is_training"].b = False
             kernel.attr.pop("exponential_avg_factor", None)
         size = self._node(f"{scope}/size", "Size", [site.x], T=dtypes[0], out_type=np.int64)
-        return SiteTensors(site.layer, *moments, size, check, is_unbiased)
+        mean, variance = moments
+        given = Tensor(_given_name(mean)), Tensor(_given_name(variance))
+        return SiteTensors(site.layer, mean, variance, size, given, check, is_unbiased)
 
     def _moments(self, scope: str, x: Tensor, layout: Layout, dtype: int) -> tuple[Tensor, Tensor]:
         """Return mean and variance over all axes but the channels', of shape (C,), in float64."""
@@ -99,7 +102,7 @@ class Rewriter:
 
     def _given(self, statistic: Tensor, layout: Layout, dtype: int) -> Tensor:
         """Return a statistic in the type and shape in which the graph takes it."""
-        name = f"{statistic.node}_given"
+        name = _given_name(statistic)
         cast = self._node(name, "Cast", [statistic], SrcT=np.float64, DstT=dtype)
         if layout.statistics == (layout.channels,):
             return cast
@@ -149,6 +152,10 @@ class Rewriter:
                 node.attr[key].type = self._tensorflow.as_dtype(value).as_datatype_enum
         self._nodes[name] = node
         return Tensor(name)
+
+
+def _given_name(statistic: Tensor) -> str:
+    return f"{statistic.node}_given"
 
 
 def layout_of(

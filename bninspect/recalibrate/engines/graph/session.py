@@ -76,6 +76,10 @@ class GraphSession:
         number: int = self._tensor(tensor).dtype.base_dtype.as_datatype_enum
         return number
 
+    def numpy_dtype(self, tensor: Tensor) -> Any:
+        """Return numpy's type of a tensor."""
+        return self._tensor(tensor).dtype.as_numpy_dtype
+
     def _tensor(self, tensor: Tensor) -> Any:
         return self.graph.get_tensor_by_name(f"{tensor.node}:{tensor.output}")
 

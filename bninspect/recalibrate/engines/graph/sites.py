@@ -104,6 +104,16 @@ class GraphLayers:
             if (found := self._structure(layer)) is not None
         )
 
+    @property
+    def training_layers(self) -> set[str]:
+        """The names of the layers that take the moments of a batch somewhere."""
+        return {
+            layer.name
+            for layer in self._layers
+            if (found := self._structure(layer)) is not None
+            and not all(_takes_variables(site) for site in found.sites)
+        }
+
     def sites(self) -> list[LayerSites]:
         """Return the sites to use of each layer: of inference if all layers have such."""
         every = [self._structure(layer) for layer in self._layers]

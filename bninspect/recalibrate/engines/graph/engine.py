@@ -119,9 +119,9 @@ class GraphEngine:
             return found.inference_layers, -draws
 
         modes = inference_modes(nodes, known, score)
-        for name, value in _scalars(self._constants).items():
-            if isinstance(value, bool):
-                score({**known, name: not value})  # which layers training could run in batch mode
+        for mode, fed in _scalars(self._constants).items():
+            if isinstance(fed, bool):
+                score({**known, mode: not fed})  # which layers training could run in batch mode
         resolved = resolve(nodes, functions, {**known, **modes})
         rewriter = Rewriter(resolved)
         tf = import_framework("tensorflow")

@@ -165,7 +165,7 @@ MODEL may be
   model.keras, model.h5  a whole model of Keras
   model.ckpt-200         the prefix of a TensorFlow 1 checkpoint, with the
                          .meta file of its graph beside it
-  export/1/              a SavedModel of Keras 2, which keeps its training
+  export/1/              a SavedModel
 
 \b
 Exit codes:

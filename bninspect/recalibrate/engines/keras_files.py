@@ -8,6 +8,7 @@ it, since older versions run it from `.h5` files whatever safe_mode says.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,15 +79,20 @@ def _keras_for(checkpoint: Checkpoint) -> Any:
         except ImportError as error:
             problems.append(f"{name} cannot be imported ({first_line(error)})")
             continue
-        if is_keras_3 and module.__version__.startswith("2"):
+        if _version(module.__version__) < _version(checkpoint.keras_version):
             problems.append(f"{name} is of version {module.__version__}")
             continue
         return module
-    wanted = "Keras 3" if is_keras_3 else "tf_keras, or a Keras 2"
+    wanted = "a Keras 3 as new" if is_keras_3 else "a tf_keras or Keras as new"
     raise UsageProblem(
         f"{checkpoint.path} was written by Keras {checkpoint.keras_version or '2 or older'}, and"
         f" needs {wanted} to be run: {' and '.join(problems)}."
     )
+
+
+def _version(text: str) -> list[int]:
+    """Return the first two numbers of a version; none where it has none."""
+    return [int(number) for number in re.findall(r"\d+", text[:20])[:2]]
 
 
 def _load(keras: Any, checkpoint: Checkpoint) -> Any:

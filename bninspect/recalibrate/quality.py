@@ -33,19 +33,21 @@ class Comparison:
     @property
     def gain(self) -> float:
         """How much better batch statistics are than the stored ones, on average."""
-        return float(np.mean(self.training - self.before))
+        return float(np.mean(_difference(self.training, self.before)))
 
     @property
     def gain_after(self) -> float:
         """How much better the new statistics are than the old ones, on average."""
-        return 0.0 if self.after is None else float(np.mean(self.after - self.before))
+        if self.after is None:
+            return 0.0
+        return float(np.mean(_difference(self.after, self.before)))
 
     @property
     def is_significant(self) -> bool:
-        """Whether the gain of batch statistics is more than chance, sample by sample."""
-        apart = self.training - self.before
-        error = float(np.std(apart)) / np.sqrt(len(apart))
-        return bool(self.gain > _SIGNIFICANT * error)
+        """Whether batch statistics are better on more samples than by chance (a sign test)."""
+        apart = _difference(self.training, self.before)
+        better, worse = np.count_nonzero(apart > 0.0), np.count_nonzero(apart < 0.0)
+        return bool(better - worse > _SIGNIFICANT * np.sqrt(better + worse)) and self.gain > 0.0
 
     def value(self, mode: Mode) -> float:
         """Return the accuracy or the loss in a mode."""
@@ -64,6 +66,16 @@ class Comparison:
         return Quality(
             self.measure, self.value("training"), self.value("before"), self.value("after")
         )
+
+
+def _difference(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much scores are better; one that is not finite is worse than any other."""
+    worst = -1e300
+    first, second = (
+        np.nan_to_num(one, nan=worst, neginf=worst, posinf=worst) for one in (scores, others)
+    )
+    difference: NDArray[np.float64] = first - second
+    return difference
 
 
 class _Fit(NamedTuple):

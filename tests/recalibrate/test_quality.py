@@ -78,3 +78,25 @@ def test_one_output_has_no_prediction() -> None:
     change = output_change(outputs, outputs, outputs)
     assert change.same_before is None
     assert change.moved == 0.0
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e200])
+def test_outputs_that_exploded_are_worse_than_any_other(broken: float) -> None:
+    y = RNG.normal(size=(100, 1))
+    exploded = np.full((100, 1), broken)
+    comparison = compare(y, [y + 0.1], [exploded], [y])
+    assert comparison.is_significant
+    assert comparison.gain > 0.0
+    assert comparison.gain_after > 0.0
+    assert compare(y, [exploded], [y]).gain < 0.0
+    assert not compare(y, [exploded], [exploded]).is_significant
+
+
+def test_one_far_sample_does_not_decide() -> None:
+    y = RNG.normal(size=(100, 1))
+    far = y + 1.0
+    far[3] = 1e6
+    assert compare(y, [y + 0.1], [far]).is_significant
+    assert not compare(
+        y, [y + 0.1], [np.where(np.arange(100)[:, None] == 3, far, y)]
+    ).is_significant

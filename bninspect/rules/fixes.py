@@ -5,10 +5,10 @@ The sentence is for the report, where the family is known. The pages' code is in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from bninspect.model.layer import BNLayer
+from bninspect.rules.keras_versions import may_train_in_session
 
 # The weights may be good, and only the averages missing: see `Without training again` below.
 AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says when)."
@@ -88,8 +88,7 @@ def run_the_updates(layer: BNLayer) -> str:
 def _run_the_updates_of_keras(layer: BNLayer) -> str:
     """Return what to do in the Keras that wrote the file.
 
-    Names of Keras 1 in a file of a later Keras are those of a layer of the user's own. Sessions
-    are those of TensorFlow 1, with Keras up to 2.3 and tf.keras up to 2.2.4-tf.
+    Names of Keras 1 in a file of a later Keras are those of a layer of the user's own.
     """
     version = layer.keras_version
     if layer.family == "keras-1" and not version.startswith(("2", "3")):
@@ -99,7 +98,7 @@ def _run_the_updates_of_keras(layer: BNLayer) -> str:
         )
     if version.startswith("3"):
         more = _fit_of_keras_3(layer)
-    elif re.match(r"2\.[0-3](\D|$)", version):
+    elif version.startswith("2") and may_train_in_session(version):
         more = _FIT + _KERAS_IN_SESSION
     elif version.startswith(("1", "2")):
         more = _FIT

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from bninspect.model.layer import BNLayer
 from bninspect.model.rule import Rule, RuleContext
+from bninspect.rules.keras_versions import may_train_in_session, trains_in_session
 from bninspect.rules.pages import page_of
 
 _OF_TENSORFLOW_1 = {
@@ -37,13 +36,16 @@ def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
 
 
 def _version_of_keras(layer: BNLayer) -> str | None:
-    """Return the Keras of a layer: 1, 2 within or without sessions, or 3 with its backend."""
+    """Return the Keras of a layer: 1, 2 within or without sessions, or 3 with its backend.
+
+    None for a version that may train in either way.
+    """
     version = layer.keras_version
     if not version:
         return "keras-1" if layer.family == "keras-1" else None
     if version.startswith("3"):
         on_jax = layer.keras_model is not None and layer.keras_model.backend == "jax"
         return "jax" if on_jax else "keras-3"
-    if re.match(r"2\.[0-3](\D|$)", version):
-        return "tf1-keras"
+    if version.startswith("2") and may_train_in_session(version):
+        return "tf1-keras" if trains_in_session(version) else None
     return f"keras-{version[0]}" if version[0] in "12" else None

@@ -118,6 +118,7 @@ def test_a_trained_layer_among_stuck_ones_is_to_be_trained_in_training_mode():
         ("keras", "2.15.0", "model.fit", STATELESS),
         ("keras", "2.3.1", SESSION, STATELESS),
         ("keras", "2.2.4-tf", SESSION, STATELESS),
+        ("keras", "2.3.0-tf", "model.fit", SESSION),
         ("keras", "", "model.fit", SESSION),
         ("keras", "", "model.fit", STATELESS),
         ("keras-1", "", MODE, STATELESS),

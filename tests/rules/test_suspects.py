@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bninspect.model.checkpoint import KerasModel
+from bninspect.model.graph import Condition, GraphEvidence, Update
 from bninspect.model.layer import BNLayer, ModeProof, Since
 from bninspect.model.rule import PossibleCause, RuleContext
 from bninspect.reporters.json_v1 import finding_document
@@ -265,7 +266,12 @@ def test_layers_of_keras_1_may_never_update_by_design() -> None:
     assert named("BN101", layer, step=None, updated=True)[0] == "batch-statistics-mode"
 
 
-@pytest.mark.parametrize("version", ["2.4.0", "2.15.0"])
+def test_tf_keras_of_two_tensorflows_may_train_in_either_way() -> None:
+    found = named("BN101", keras("2.2.4-tf"))
+    assert {"update-ops-not-run", "trained-in-inference-mode"} <= {*found}
+
+
+@pytest.mark.parametrize("version", ["2.3.0-tf", "2.4.0", "2.15.0"])
 def test_what_came_with_keras_3_is_no_suspect_before(version: str) -> None:
     found = named("BN101", keras(version, keras=keras_layer()))
     assert not {"updates-not-kept", "call-without-training", "update-ops-not-run"} & {*found}
@@ -291,6 +297,67 @@ def test_a_mean_of_negative_zeros_was_written() -> None:
     assert named("BN101", keras())[0] != "statistics-reset"
 
 
+@pytest.mark.parametrize("family", ["tf.layers", "slim", "tflearn", "custom-scope"])
+def test_batch_statistics_rule_a_mode_of_false_out_without_a_graph_of_training(family: str) -> None:
+    layer = bn(**MOVED, family=family)
+    wrong = {"updates-switched-off", "built-with-training-false"}
+    assert wrong & {*named("BN101", layer, format="tf-v2")}
+    assert not wrong & {*named("BN101", layer, format="tf-v2", mode=proof("batch"))}
+
+
+def of_graph(*conditions: Condition) -> Callable[[BNLayer], GraphEvidence]:
+    """A graph with a training op and an update that it does not run."""
+    updates = (Update("bn/AssignMovingAvg", "moving_mean", ()),)
+    return lambda _: GraphEvidence(
+        "m.meta", training_ops=("train",), updates=updates, conditions=conditions
+    )
+
+
+def test_the_condition_that_is_false_is_named() -> None:
+    unknown, off = Condition("op", "read"), Condition("variable", "phase", value=False)
+    context = RuleContext(60, format="tf-v2", graph=of_graph(unknown, off))
+    first = possible_causes("BN101", bn(**MOVED), context)[0]
+    assert first.cause == "updates-switched-off"
+    assert "`phase`" in first.speaks_for
+    assert "`read`" not in first.speaks_for
+
+
+def test_a_count_that_is_compared_is_no_condition_that_is_false() -> None:
+    count = Condition("variable", "global_step", value=0, bound=1000)
+    context = RuleContext(60, format="tf-v2", graph=of_graph(count))
+    found = possible_causes("BN101", bn(**MOVED), context)
+    assert not any("is False by what is stored" in one.speaks_for for one in found)
+
+
+def test_a_variance_that_ended_at_zero_was_changed_by_something() -> None:
+    layer = bn(mean=0.5, variance=0.0, gamma=(1.0, 1.5, 2.0), family="tf.layers")
+    found = named("BN103", layer, format="tf-v2", step=20_000)
+    assert found == ["statistics-overwritten", "batches-of-one-value"]
+    assert named("BN103", layer, format="tf-v2", step=60) == ["statistics-overwritten"]
+
+
+def test_a_frozen_layer_may_have_been_trained_before() -> None:
+    """As the discriminator of a GAN, which is frozen in the combined model."""
+    layer = keras(keras=keras_layer(trainable=False))
+    given = RuleContext(60, format="keras-h5")
+    told = {one.cause: one.speaks_for for one in possible_causes("BN101", layer, given)}
+    assert told["statistics-not-loaded"].startswith("the layer is frozen, and")
+
+
+def test_a_gamma_that_was_not_written_is_no_half_of_a_conversion() -> None:
+    assert named("BN204", keras())[0] == "save-interrupted"
+    converted = bn(gamma=(1.0, 1.5, 2.0), beta=0.0, family="keras")
+    assert named("BN204", converted)[0] == "conversion-incomplete"
+
+
+def test_a_part_of_the_name_may_be_that_of_a_cell() -> None:
+    told = possible_causes(
+        "BN101", keras(name="net/cell_3/bn"), RuleContext(60, format="keras-h5")
+    )[0]
+    assert told.cause == "cell-without-updates"
+    assert told.speaks_for.startswith("its name has `cell_3`: the cell of a recurrent layer has")
+
+
 def test_an_own_class_is_named() -> None:
     layer = keras(own_class="MyNorm")
     first = possible_causes("BN101", layer, RuleContext(step=60, format="keras-zip"))[0]
@@ -306,6 +373,7 @@ def test_an_own_class_is_named() -> None:
         ("layers/time_distributed/layer", False),
         ("layers/accum_batch_normalization", True),
         ("block/norm", False),
+        ("conv_layers/norm", False),
     ],
 )
 def test_groups_of_weights_are_called_after_the_class(name: str, is_own: bool) -> None:
@@ -332,8 +400,9 @@ def test_what_is_not_finite_says_where_it_came_from(values: dict[str, Any], firs
 def test_negative_variances_beside_means_that_are_none_were_swapped() -> None:
     swapped = keras(mean=(0.5, 1.0, 2.0), variance=(-0.5, 0.2, 0.1))
     assert named("BN302", swapped)[0] == "statistics-swapped"
-    old = keras("2.2.4", mean=(-0.5, 1.0, 2.0), variance=(-0.5, 0.2, 0.1))
-    assert named("BN302", old)[0] == "batches-of-one-value"
+    values = {"mean": (-0.5, 1.0, 2.0), "variance": (-0.5, 0.2, 0.1)}
+    assert named("BN302", keras("2.2.4", **values))[0] == "batches-of-one-value"
+    assert "batches-of-one-value" not in named("BN302", keras("2.2.4-tf", **values))
 
 
 def test_missing_statistics_have_suspects_of_their_own() -> None:
@@ -347,6 +416,9 @@ def test_the_graph_of_the_checkpoint_is_asked_for_by_name() -> None:
     context = RuleContext(step=60, format="tf-v2", resolved="/runs/a/model.ckpt-60")
     first = possible_causes("BN101", bn(**MOVED), context)[0]
     assert "Put the training's model.ckpt-60.meta beside it." in first.test
+    shards = context._replace(format="tf-v1", resolved="/runs/a/model-60-?????-of-00002")
+    first = possible_causes("BN101", bn(**MOVED), shards)[0]
+    assert "Put the training's model-60.meta beside it." in first.test
     exported = possible_causes("BN101", bn(**MOVED), context._replace(format="saved-model"))[0]
     assert ".meta" not in exported.test
     assert "UPDATE_OPS" in exported.test

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bninspect.model.graph import Condition
 from bninspect.model.rule import PossibleCause
 from bninspect.rules.graph_fixes import checks_of
 from bninspect.rules.suspects.facts import Facts
@@ -82,14 +83,31 @@ def _graph_or(otherwise: str) -> Callable[[Facts], str]:
     return test
 
 
+def _order_of_members(facts: Facts) -> str:
+    if facts.is_keras:
+        return "layer.set_weights([gamma, beta, moving_mean, moving_variance]): is this the order?"
+    return "Which variable of the source did the conversion assign to moving_variance?"
+
+
+def _has_no_update(facts: Facts) -> bool:
+    """Return whether no BN layer of Keras was updated, as by a loop that runs no updates."""
+    is_updated = facts.is_zeroed or facts.others_updated
+    return facts.is_keras and not is_updated and not facts.affine_initial
+
+
 def _look_at_conditions(facts: Facts) -> str:
     checks = checks_of(() if facts.graph is None else facts.graph.conditions)
     return f"{checks[:1].upper()}{checks[1:]}."
 
 
-def _conditions_of(facts: Facts) -> str:
+def _first_switch(facts: Facts) -> str:
     conditions = () if facts.graph is None else facts.graph.conditions
-    return f"a condition of the graph, `{conditions[0].name}`, can switch the updates off"
+    return _switch(next(iter(conditions), None))
+
+
+def _switch(condition: Condition | None) -> str:
+    name = "" if condition is None else f", `{condition.name}`,"
+    return f"a condition of the graph{name} can switch the updates off"
 
 
 _NOT_IN_TRAIN_OP = "The graph has update ops, and no training op depends on them."
@@ -100,6 +118,8 @@ _UPDATE_OPS = (
 _AFTER_LOADING = "Print gamma and moving_variance right after the weights were loaded."
 _LOADED = "gamma and beta are good at once, without a step of training here."
 _LOOP = "Does the training call `model(x, training=True)`?"
+_OF_SESSIONS = "sessions of this Keras run the updates only where the loop asks for them"
+_MODEL_UPDATES = "Does each session.run of the loop fetch model.updates beside the train op?"
 
 # How often each was met in TensorFlow 1, and in Keras: public bug reports and models, and the
 # fixtures. docs/verified.md has the table.
@@ -162,16 +182,16 @@ SUSPECTS: tuple[Suspect, ...] = (
         _STANDING,
         when=lambda f: f.is_updated_by_graph and bool(f.graph and f.graph.conditions),
         marked=True,
-        speaks_for=lambda f: f"training runs the updates, but {_conditions_of(f)}",
+        speaks_for=lambda f: f"training runs the updates, but {_first_switch(f)}",
         tells_apart="The condition is False while training.",
         test=_look_at_conditions,
     ),
     Suspect(
         "updates-switched-off",
         _STANDING,
-        when=lambda f: f.has_unrun_updates and f.mode != "batch" and f.is_condition_false,
+        when=lambda f: f.has_unrun_updates and f.mode != "batch" and f.false_condition is not None,
         marked=True,
-        speaks_for=lambda f: f"{_conditions_of(f)}, and is False by what is stored",
+        speaks_for=lambda f: f"{_switch(f.false_condition)}, and is False by what is stored",
         tells_apart="The update ops were fetched by hand, and the condition was False.",
         test=_look_at_conditions,
     ),
@@ -181,14 +201,14 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: (
             f.has_unrun_updates and f.mode != "batch" and bool(f.graph and f.graph.conditions)
         ),
-        speaks_for=lambda f: f"{_conditions_of(f)}, even if they were fetched by hand",
+        speaks_for=lambda f: f"{_first_switch(f)}, even if they were fetched by hand",
         tells_apart="The update ops were fetched by hand, and the condition was False.",
         test=_look_at_conditions,
     ),
     Suspect(
         "updates-switched-off",
         _BOTH,
-        when=lambda f: f.graph is None and f.family("tflearn"),
+        when=lambda f: f.graph is None and f.family("tflearn") and f.mode != "batch",
         marked=True,
         speaks_for="tflearn keeps the mode in the variable is_training, which is False unless set",
         tells_apart="The graph updates the averages under a condition.",
@@ -197,7 +217,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-switched-off",
         _BOTH,
-        when=lambda f: f.graph is None and f.in_tensorflow_1,
+        when=lambda f: f.graph is None and f.in_tensorflow_1 and f.mode != "batch",
         speaks_for="the mode may have been fed or set False",
         tells_apart="The graph updates the averages under a condition.",
         test="Print it in the training loop.",
@@ -205,7 +225,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "built-with-training-false",
         _BOTH,
-        when=lambda f: f.in_tensorflow_1 and f.graph is None and f.family("tf.layers"),
+        when=lambda f: (
+            f.in_tensorflow_1 and f.graph is None and f.mode != "batch" and f.family("tf.layers")
+        ),
         speaks_for="training=False is the default of tf.layers",
         tells_apart="The graph that was trained has no update of the averages.",
         test="Is training=True passed in the graph for training?",
@@ -216,6 +238,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: (
             f.in_tensorflow_1
             and f.graph is None
+            and f.mode != "batch"
             and f.family("slim", "custom-scope", "sonnet-1", "tensorpack", "lingvo")
         ),
         speaks_for="the graph for training may have been built with is_training=False",
@@ -238,7 +261,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         _BOTH,
         when=lambda f: f.is_updated_by_graph and not (f.graph and f.graph.conditions),
         speaks_for="by the graph a training step updates the statistics, and nothing stops it",
-        tells_apart="The statistics move while training runs, and are initial in the file.",
+        tells_apart="The statistics move while training runs, and stand still in the files.",
         test="Print moving_variance after a training step, and again before it is saved.",
     ),
     Suspect(
@@ -262,9 +285,11 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "cell-without-updates",
         _BOTH,
-        when=lambda f: f.in_cell,
+        when=lambda f: f.cell is not None,
         marked=True,
-        speaks_for="it lies in the cell of a recurrent layer, which has to pass training on to it",
+        speaks_for=lambda f: (
+            f"its name has `{f.cell}`: the cell of a recurrent layer has to pass training on to it"
+        ),
         tells_apart="BN layers outside of the cell are updated.",
         test="Does the `call` of the cell take `training`, and pass it on to the layer?",
     ),
@@ -326,17 +351,19 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "update-ops-not-run",
         _STANDING,
-        when=lambda f: (
-            f.is_keras
-            and f.in_session
-            and not f.affine_initial
-            and not f.is_zeroed
-            and not f.others_updated  # such a loop updates no layer at all
-        ),
+        when=lambda f: f.in_session and _has_no_update(f),
         marked=True,
-        speaks_for="sessions of this Keras run the updates only where the loop asks for them",
+        speaks_for=_OF_SESSIONS,
         tells_apart="The training is a loop over session.run.",
-        test="Does each session.run of the loop fetch model.updates beside the train op?",
+        test=_MODEL_UPDATES,
+    ),
+    Suspect(
+        "update-ops-not-run",
+        _STANDING,
+        when=lambda f: f.may_be_in_session and _has_no_update(f),
+        speaks_for=_OF_SESSIONS,
+        tells_apart="The training is a loop over session.run.",
+        test=_MODEL_UPDATES,
     ),
     Suspect(
         "batch-statistics-mode",
@@ -385,7 +412,10 @@ SUSPECTS: tuple[Suspect, ...] = (
         _BOTH,
         when=lambda f: f.affine_moved and (f.is_frozen or f.step == 0),
         marked=True,
-        speaks_for="gamma or beta are not what they start at, and were not trained here",
+        speaks_for=lambda f: (
+            f"{'the layer is frozen' if f.is_frozen else 'the stored step is 0'}, and gamma or beta"
+            " are not what they start at"
+        ),
         tells_apart=f"Weights were loaded: {_LOADED}",
         test=_AFTER_LOADING,
     ),
@@ -412,10 +442,10 @@ SUSPECTS: tuple[Suspect, ...] = (
             and f.others_updated
             and f.mode != "inference"
             and f.graph is None
-            and not f.in_cell
+            and f.cell is None
         ),
         marked=True,
-        speaks_for="other BN layers of the file were updated, as beside a copy or a loaded part",
+        speaks_for="the statistics of other BN layers moved, as beside a copy or a loaded part",
         tells_apart="Its part of the network is a copy (target network, teacher) or was loaded.",
         test="Does the copy take all variables, or only the trainable ones?",
     ),
@@ -444,7 +474,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         _BOTH,
         when=lambda f: f.family("sonnet-2") and not f.affine_initial,
         marked=True,
-        speaks_for="a Sonnet 2 layer counts its updates, and none was made",
+        speaks_for="a Sonnet 2 layer updates its averages only if it is told to train",
         tells_apart="The module is called with is_training=False.",
         test="Does the training step call the module with is_training=True?",
     ),
@@ -520,9 +550,17 @@ SUSPECTS: tuple[Suspect, ...] = (
         _HALF,
         when=lambda f: f.is_zeroed,
         marked=True,
-        speaks_for="both statistics are exactly 0, which no update leaves",
+        speaks_for="moving_variance is 0 throughout, as in what is filled with zeros",
         tells_apart="Something wrote zeros: set_weights, a conversion, a restore by name.",
         test="Print moving_variance after training, and again before it is saved.",
+    ),
+    Suspect(
+        "batches-of-one-value",
+        ("BN103",),
+        when=lambda f: f.has_decayed,
+        speaks_for="batches with one value per channel have a variance of 0",
+        tells_apart="moving_variance falls with each step of the training.",
+        test="How many values per channel does a batch give the layer?",
     ),
     Suspect(
         "statistics-overwritten",
@@ -546,7 +584,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         "untrained",
         ("BN105",),
         when=lambda f: not f.context.trained,
-        speaks_for="nothing of any BN layer moved, and no training is on record",
+        speaks_for="no moving average of the file moved, and no training is on record",
         tells_apart="All kernels are random, as they are drawn.",
         test="Was it saved before the training? An untrained model predicts by chance.",
     ),
@@ -555,7 +593,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         ("BN105",),
         when=lambda f: f.context.trained,
         marked=True,
-        speaks_for="other BN layers of the file were trained, this one was not",
+        speaks_for="other BN layers of the file show training, this one does not",
         tells_apart="The gradient of gamma is None or 0.",
         test="Does the loss depend on this layer, and does the optimizer get its gamma?",
     ),
@@ -613,7 +651,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         "saver-omitted-statistics",
         ("BN201", "BN202"),
         when=lambda f: not f.is_keras,
-        speaks_for="a Saver of tf.trainable_variables() leaves the statistics out",
+        speaks_for="a Saver of tf.trainable_variables(), or of another list, leaves others out",
         tells_apart="The graph has the variables of the statistics.",
         test=_graph_or("Which variables does the Saver that wrote it get?"),
     ),
@@ -636,7 +674,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "conversion-incomplete",
         ("BN204",),
-        when=lambda f: f.affine_moved,
+        when=lambda f: f.affine_moved and f.lacks_statistics,
         marked=True,
         speaks_for="gamma or beta were written, the statistics were not",
         tells_apart="The same is missing in all BN layers.",
@@ -676,7 +714,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         marked=True,
         speaks_for="no moving_mean is negative, as if the two were swapped",
         tells_apart="The moving_variance looks like means, the moving_mean like variances.",
-        test="layer.set_weights([gamma, beta, moving_mean, moving_variance]): is this the order?",
+        test=_order_of_members,
     ),
     Suspect(
         "statistics-swapped",
@@ -684,7 +722,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: f.graph is None,
         speaks_for="weights that were set or converted in another order give such variances",
         tells_apart="The weights come from another framework or another model.",
-        test="layer.set_weights([gamma, beta, moving_mean, moving_variance]): is this the order?",
+        test=_order_of_members,
     ),
     Suspect(
         "batches-of-one-value",
@@ -700,7 +738,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         ("BN301",),
         when=lambda f: f.is_not_finite("gamma", "beta"),
         marked=True,
-        speaks_for="gamma or beta are not finite either",
+        speaks_for="gamma or beta are not finite",
         tells_apart="The loss was NaN before the file was written.",
         test="Print the loss of each step: at which one is it NaN first?",
     ),

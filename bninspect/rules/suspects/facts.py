@@ -9,13 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from bninspect.model.graph import GraphEvidence
+from bninspect.model.filenames import meta_graph
+from bninspect.model.graph import Condition, GraphEvidence
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import AFFINE
+from bninspect.model.roles import AFFINE, STATISTICS
 from bninspect.model.rule import RuleContext
+from bninspect.rules.averages import expected_updates, known_momentum
+from bninspect.rules.channels import not_enough_updates
+from bninspect.rules.keras_versions import may_train_in_session, trains_in_session
 from bninspect.rules.numeric import overshoot
 
-_WRAPPERS = r"(^|/)(rnn|lstm|gru|conv_lstm\w*|simple_rnn|\w*cell)(_\d+)?/"
+_RECURRENT = r"(rnn|lstm|gru|conv_lstm\w*|simple_rnn|\w*cell)(_\d+)?"
 # Groups of weights files are called after the class: `layers/batch_normalization_1`.
 _KERAS_GROUP = r"(sync_)?batch_normalization(_v\d)?(_\d+)?|layer|cell"
 
@@ -48,8 +52,13 @@ class Facts:
 
     @property
     def in_session(self) -> bool:
-        """Whether this Keras trains in sessions: all of 1, and 2 up to 2.3."""
-        return self.keras == "1" or bool(re.match(r"2\.[0-3](\D|$)", self.layer.keras_version))
+        """Whether this Keras trains in sessions, for sure."""
+        return self.keras == "1" or trains_in_session(self.layer.keras_version)
+
+    @property
+    def may_be_in_session(self) -> bool:
+        """Whether this Keras may train in sessions."""
+        return self.in_session or may_train_in_session(self.layer.keras_version)
 
     @property
     def in_tensorflow_1(self) -> bool:
@@ -76,7 +85,7 @@ class Facts:
         if self.layer.family == "keras-1" and self.keras in ("2", "3"):
             return "one with the names of Keras 1"
         container, _, group = self.layer.name.rpartition("/")
-        is_group = self.is_keras and container.endswith("layers")
+        is_group = self.is_keras and container.rpartition("/")[2] == "layers"
         return group if is_group and not re.fullmatch(_KERAS_GROUP, group) else None
 
     @property
@@ -101,9 +110,10 @@ class Facts:
         return None if self.layer.keras_model is None else self.layer.keras_model.backend
 
     @property
-    def in_cell(self) -> bool:
-        """Whether the layer lies within the cell of a recurrent layer."""
-        return self.is_keras and re.search(_WRAPPERS, self.layer.name) is not None
+    def cell(self) -> str | None:
+        """The part of the layer's name that a recurrent layer or its cell may have; or None."""
+        parts = self.layer.name.split("/")[:-1] if self.is_keras else []
+        return next((part for part in parts if re.fullmatch(_RECURRENT, part)), None)
 
     # --- The graph --------------------------------------------------------------------------------
 
@@ -124,10 +134,15 @@ class Facts:
         return self.graph is not None and bool(self.graph.updates) and not self.is_updated_by_graph
 
     @property
-    def is_condition_false(self) -> bool:
-        """Whether a condition before the updates is False by its stored value or its default."""
+    def false_condition(self) -> Condition | None:
+        """A condition before the updates that is False by its stored value or default; or None.
+
+        A value that is compared with another one is no truth value.
+        """
         conditions = () if self.graph is None else self.graph.conditions
-        return any(one.value is not None and not one.value for one in conditions)
+        return next(
+            (one for one in conditions if one.bound is None and one.value in (False, 0)), None
+        )
 
     @property
     def may_be_unrun(self) -> bool:
@@ -162,13 +177,28 @@ class Facts:
 
     @property
     def is_zeroed(self) -> bool:
-        """Whether both statistics are exactly 0 in every channel, and the variance began at 1."""
-        both = self.layer.statistics
-        return (
-            both is not None
-            and both[1].initial != 0.0
-            and not any(one.minimum or one.maximum for one in both)
+        """Whether the variance is exactly 0 in every channel, and began above that."""
+        if self.layer.statistics is None:
+            return False
+        _, variance = self.layer.statistics
+        return variance.initial != 0.0 and variance.minimum == variance.maximum == 0.0
+
+    @property
+    def has_decayed(self) -> bool:
+        """Whether updates by a variance of 0 may have brought that of the layer to 0."""
+        if not self.is_zeroed or self.layer.statistics is None:
+            return False
+        mean, variance = self.layer.statistics
+        momentum = known_momentum(self.layer, self.context)
+        updates = expected_updates(self.layer, self.context)
+        return not mean.all_initial and not not_enough_updates(
+            variance.initial or 0.0, momentum, updates
         )
+
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether no value of a statistic was read."""
+        return not any(role in self.layer.values for role in STATISTICS)
 
     @property
     def looks_swapped(self) -> bool:
@@ -180,9 +210,11 @@ class Facts:
     def turns_signs(self) -> bool:
         """Whether this Keras turns the sign of the variance of one value.
 
-        It multiplies by n / (n - (1 + epsilon)) (keras/layers/normalization.py of 2.1.5 to 2.3.1).
+        It multiplies by n / (n - (1 + epsilon)) (keras/layers/normalization.py of 2.1.5 to 2.3.1),
+        as tf.keras does not.
         """
-        return re.match(r"2\.(1\.[5-9]|2\.|3\.[01])", self.layer.keras_version) is not None
+        version = r"2\.(1\.[5-9]|2\.\d+|3\.[01])"
+        return re.fullmatch(version, self.layer.keras_version) is not None
 
     @property
     def overshoots(self) -> bool:
@@ -222,4 +254,4 @@ class Facts:
         """The name of the graph's file that may lie beside the checkpoint, and does not."""
         if self.context.format not in ("tf-v1", "tf-v2") or self.context.graph(self.layer):
             return None
-        return f"{basename(self.context.resolved)}.meta"
+        return basename(meta_graph(self.context.resolved))

@@ -212,7 +212,7 @@ def choose_samples(
     by_name = {spec.name: spec for spec in specs}
     constants: dict[str, Array] = {}
     inputs: dict[str, Column] = {}
-    for feed in feeds:
+    for feed in (_as_declared(given, by_name) for given in feeds):
         _require_input(feed.name, by_name)
         if feed.value in columns:
             inputs[feed.name] = columns[feed.value]
@@ -230,6 +230,12 @@ def choose_samples(
     fixed = {spec.shape[0] or 0 for spec in specs if spec.shape and spec.name in inputs}
     order, batches, notes = _batches(length, most, batch, fixed)
     return Samples(inputs, label_column, constants, dtypes, order, batches, notes)
+
+
+def _as_declared(feed: Feed, specs: Mapping[str, InputSpec]) -> Feed:
+    """Return a feed by the name of the input: TensorFlow writes a tensor as `x` and as `x:0`."""
+    names = (feed.name, feed.name.removesuffix(":0"), f"{feed.name}:0")
+    return feed._replace(name=next((name for name in names if name in specs), feed.name))
 
 
 def _by_name(

@@ -105,6 +105,15 @@ def test_what_has_to_be_fed_is_named(data: Path) -> None:
             engine.batch_moments({spec.name: np.zeros((5, 6, 6, 3), np.float32)})
 
 
+@pytest.mark.parametrize(
+    ("form", "name"), [("placeholder", "images:0"), ("iterator", "IteratorGetNext")]
+)
+def test_an_input_is_named_with_or_without_its_number(form: str, name: str, data: Path) -> None:
+    path = str(load_fixture(f"tf1_recalibrate_{form}").path)
+    given = Options(str(data), None, (f"{name}=images",), "labels", dry_run=True)
+    assert recalibrate_file(path, given).refusal is None
+
+
 def test_a_mode_that_the_user_feeds_is_kept(samples: Any) -> None:
     """With the mode fed True, dropout is on in the branch of training, and taken out there."""
     from tests.recalibrate.graphs import engine_of

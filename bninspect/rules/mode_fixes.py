@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bninspect.model.layer import BNLayer
+from bninspect.rules.keras_versions import may_train_in_session
 
 _HOW_TO_REESTIMATE = "`bninspect rule BN101` says how"
 _TRAIN_AGAIN = (
@@ -44,9 +45,11 @@ def let_call_take_training(layer: BNLayer, class_name: str) -> str:
 
 def keep_the_updates(layer: BNLayer) -> str:
     """Return what to do where training used batch statistics and no graph shows the updates."""
-    keep = {"3": ": a stateless loop (JAX) has to keep the non-trainable variables"}
-    in_session = ": in a TF1 session run `model.updates` with the train op"
-    how = keep.get(layer.keras_version[:1], in_session if layer.keras_version else "")
+    how = ""
+    if layer.keras_version.startswith("3"):
+        how = ": a stateless loop (JAX) has to keep the non-trainable variables"
+    elif may_train_in_session(layer.keras_version):
+        how = ": in a TF1 session run `model.updates` with the train op"
     return (
         "Training used batch statistics, so the weights are good and only the averages are missing:"
         f" re-estimate them on training data ({_HOW_TO_REESTIMATE}), or train again and keep the"

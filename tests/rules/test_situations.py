@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bninspect.model.graph import GraphEvidence, Update
-from bninspect.model.layer import Change, Since
+from bninspect.model.layer import Change, ModeProof, Since
 from bninspect.model.roles import ROLES
 from bninspect.model.rule import RuleContext
 from bninspect.rules import RULES, apply_rules
@@ -132,6 +132,17 @@ def test_advice_is_for_the_keras_that_wrote_the_file(family, version, said, unsa
     fix = only("BN101", **layer).fix
     assert said in fix
     assert unsaid not in fix
+
+
+@pytest.mark.parametrize(
+    ("version", "has_session", "has_loop"),
+    [("2.15.0", False, False), ("2.2.4-tf", True, False), ("3.12.4", False, True)],
+)
+def test_updates_are_kept_as_that_keras_keeps_them(version, has_session, has_loop):
+    layer = replace(bn(**STUCK, **AFFINE, family="keras"), keras_version=version)
+    fix = judged(layer, code="BN101", step=40, mode=lambda _: ModeProof("batch", "by the bias")).fix
+    assert "Training used batch statistics" in fix
+    assert (SESSION in fix, STATELESS in fix) == (has_session, has_loop)
 
 
 # --- Statistics that may be meant to stay ---------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bninspect.errors import UsageProblem
@@ -240,14 +240,3 @@ def _takes_variables(site: Site) -> bool:
     if site.normalization.fused and site.normalization.is_training:
         return False
     return not site.batch_means and not site.batch_variances
-
-
-def statistics_of(layers: Iterable[LayerSites]) -> Mapping[str, tuple[str, str]]:
-    """Return the stored names of the statistics by the layers' names."""
-    return {
-        one.layer.name: (
-            one.layer.variables["moving_mean"].name,
-            one.layer.variables["moving_variance"].name,
-        )
-        for one in layers
-    }

@@ -153,7 +153,7 @@ class GraphEvidence(NamedTuple):
 
     @property
     def in_inference_mode(self) -> bool:
-        """Whether training computes the layer only with its stored statistics.
+        """Return whether training computes the layer only with its stored statistics.
 
         Hand-written layers may use the statistics in one branch, and those of the batch in another.
         """

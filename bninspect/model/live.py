@@ -24,5 +24,5 @@ class LiveModel(NamedTuple):
 
     @property
     def is_trained_by_keras(self) -> bool:
-        """Whether each step is one of Keras's own `fit`, so that it is known what a step does."""
+        """Return whether each step is one of Keras's own `fit`, whose steps are known."""
         return self.is_fitted and not self.own_methods

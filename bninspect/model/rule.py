@@ -61,17 +61,17 @@ class RuleContext(NamedTuple):
 
     @property
     def of_graph(self) -> bool:
-        """Whether the format is one in which the graph of TensorFlow 1 names the variables."""
+        """Return whether the graph of TensorFlow 1 names the variables in this format."""
         return self.format in ("tf-v1", "tf-v2", "saved-model")
 
     @property
     def of_whole_model(self) -> bool:
-        """Whether the format is one in which Keras stores the model beside its weights."""
+        """Return whether Keras stores the model beside its weights in this format."""
         return self.format in ("keras-h5", "keras-zip", "saved-model")
 
     @property
     def of_graph_beside(self) -> bool:
-        """Whether the format is that of a checkpoint beside which its graph is stored."""
+        """Return whether the graph is stored beside a checkpoint of this format."""
         return self.format == "tf-v2"
 
 

@@ -9,11 +9,12 @@ from bninspect.rules.pages import page_of
 
 _OF_TENSORFLOW_1 = {
     "tf.layers": "tf1-layers",
-    "custom-scope": "tf1-layers",
     "slim": "slim",
     "hand-written": "tf1-hand-written",
     "moments-ema": "tf1-hand-written",
 }
+# Families whose names Keras or a script may have given, too: a graph shows it by its collections.
+_COLLECTING = ("tf.layers", "custom-scope")
 
 
 def framework_for(rule: Rule, layer: BNLayer, context: RuleContext) -> str | None:
@@ -28,11 +29,13 @@ def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
         return _version_of_keras(layer)
     if not context.of_graph:
         return None
-    framework = _OF_TENSORFLOW_1.get(layer.family)
     graph = context.graph(layer)
-    if framework == "tf1-layers" and graph is not None and graph.updates and not graph.collected:
-        return None  # updates that are in no collection are those of Keras, or written by hand
-    return framework
+    if graph is None:
+        return _OF_TENSORFLOW_1.get(layer.family)
+    if layer.family in _COLLECTING and (graph.updates or layer.family not in _OF_TENSORFLOW_1):
+        # Updates that are in no collection are those of Keras, or written by hand.
+        return "tf1-layers" if graph.collected else None
+    return _OF_TENSORFLOW_1.get(layer.family)
 
 
 def _version_of_keras(layer: BNLayer) -> str | None:

@@ -53,11 +53,11 @@ def call_without_training(layer: BNLayer, context: RuleContext) -> Proof | None:
     fix = let_call_take_training(layer, model.class_name)
     if not model.is_trained_by_keras:
         return Proof(fix=fix)
-    told = (
+    fact = (
         f"the `call` of {model.class_name} has no parameter `training`, and Keras"
         f" {layer.keras_version} fits such a model in inference mode"
     )
-    return Proof(CALL_WITHOUT_TRAINING, (told,), fix)
+    return Proof(CALL_WITHOUT_TRAINING, (fact,), fix)
 
 
 def facts_of_live_model(layer: BNLayer, context: RuleContext) -> Iterator[str]:

@@ -37,7 +37,10 @@ _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 class _Architecture(NamedTuple):
-    """What all checkpoints of a layout have in common; `step_size` is in bytes, 0 without one."""
+    """The common properties of all checkpoints of a layout.
+
+    `step_size` is the size of the step in bytes, 0 without one.
+    """
 
     layout: BundleLayout
     plain: PlainValues
@@ -46,7 +49,7 @@ class _Architecture(NamedTuple):
     step_size: int
 
     def read(self, prefix: str, index: bytes) -> tuple[NDArray[np.float32] | None, int | None]:
-        """Return the values of all layers and the step; no values if it is none of this layout.
+        """Return the values of all layers and the step; None for both if a constant differs.
 
         Raises a `ReadProblem`.
         """
@@ -197,7 +200,7 @@ def _index_size(prefix: str) -> int:
 
 
 def _learn(location: CheckpointLocation, prefix: str, config: Config) -> _Architecture | None:
-    """Return what the checkpoints of this layout have in common; None if they are not told by it.
+    """Return the common properties of the checkpoints of this layout; None if it has too few.
 
     Raises a `BninspectError`.
     """
@@ -218,7 +221,7 @@ def _learn_open(checkpoint: Checkpoint, prefix: str, config: Config) -> _Archite
     if plain is None or step is None:
         return None
     if not step and any("beta1_power" in name for name in checkpoint.variables):
-        return None  # the step is told by the optimizer
+        return None  # the optimizer's variables count the steps
     names = [*plain.names, *(variable.name for variable in step)]
     constants = [_OBJECT_GRAPH] if checkpoint.format == "tf-object" else []
     layout = learn_layout(prefix, names, constants)

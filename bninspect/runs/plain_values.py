@@ -1,7 +1,7 @@
 """A test of all statistics of a checkpoint at once: whether any rule may find something.
 
-Nearly all layers of nearly all checkpoints are far from every rule. Whether all of a checkpoint are
-is told by a dozen operations on arrays. The test is stricter than the rules: what it does not
+Nearly all layers of nearly all checkpoints are far from every rule. A dozen operations on arrays
+prove that for all layers of a checkpoint. The test is stricter than the rules: what it does not
 accept is judged layer by layer.
 """
 

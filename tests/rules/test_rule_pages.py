@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -384,6 +386,20 @@ def test_a_finding_leads_to_the_page_of_its_framework(
     command = f"bninspect rule {finding['rule']}" + (f" --for {framework}" if framework else "")
     assert re.search(rf"more +{command}$", run("check", path).out, re.MULTILINE)
     assert run(*command.split()[1:]).exit_code == 0
+
+
+def test_a_scope_of_ones_own_is_any_frameworks_without_a_graph(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "tf1_graph_estimator_forgotten", tmp_path / "run")
+
+    def finding() -> dict[str, Any]:
+        return run("check", tmp_path / "run", "--format", "json").json["checkpoints"][0][
+            "findings"
+        ][0]
+
+    assert finding()["framework"] == "tf1-layers"
+    for graph in (tmp_path / "run").glob("*.meta"):
+        graph.unlink()
+    assert finding()["framework"] is None
 
 
 def test_a_model_on_jax_has_a_page_of_its_own() -> None:

@@ -20,8 +20,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_VARINT: None, _FIXED64: 8, _BYTES: None, _FIXED32: 4}
 _LONGEST_TAG, _LONGEST_VARINT = 5, 10  # bytes
 _ALL_BITS = (1 << 64) - 1
-# An entry as TensorFlow writes it: the fields 1 to 6, in this order, zeros left out. It is told at
-# once, since parsing an entry field by field takes twice as long.
+# An entry as TensorFlow writes it: the fields 1 to 6, in this order, zeros left out. One match
+# parses it, since parsing an entry field by field takes twice as long.
 _NUMBER = rb"([\x80-\xff]{0,9}[\x00-\x7f])"
 _USUAL_ENTRY = re.compile(
     rb"\x08([\x00-\x7f])\x12([\x00-\x7f])(.*?)"

@@ -29,4 +29,4 @@ def possible_causes(rule: str, layer: BNLayer, context: RuleContext) -> tuple[Po
         if rule in suspect.rules and suspect.cause not in fitting and suspect.when(facts):
             fitting[suspect.cause] = suspect
     ordered = sorted(fitting.values(), key=lambda one: (not one.marked, -one.seen(facts)))
-    return tuple(one.told(facts) for one in ordered[:_MOST])
+    return tuple(one.as_possible_cause(facts) for one in ordered[:_MOST])

@@ -37,8 +37,8 @@ class Suspect(NamedTuple):
         in_tensorflow_1, in_keras = SEEN.get(self.cause, (0, 0))
         return in_keras if facts.is_keras else in_tensorflow_1
 
-    def told(self, facts: Facts) -> PossibleCause:
-        """Return the suspect in words."""
+    def as_possible_cause(self, facts: Facts) -> PossibleCause:
+        """Return the suspect of a finding, with its texts written out."""
         return PossibleCause(
             self.cause,
             speaks_for=_written(self.speaks_for, facts),

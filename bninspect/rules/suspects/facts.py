@@ -1,4 +1,4 @@
-"""What the catalogue of suspects asks of a layer and its file."""
+"""The facts of a layer and its file that the catalogue of suspects goes by."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Facts:
 
     @property
     def is_keras(self) -> bool:
-        """Whether the layer has the names of Keras's layers."""
+        """Return whether the layer has the names of Keras's layers."""
         return self.layer.family in ("keras", "keras-1")
 
     @property
     def keras(self) -> str:
-        """The major version of Keras: "1", "2" or "3"; empty where the file does not tell.
+        """Return the major version of Keras: "1", "2" or "3"; empty where the file does not tell.
 
         Without a version, names of Keras 1 are those of its weights.
         """
@@ -52,17 +52,17 @@ class Facts:
 
     @property
     def in_session(self) -> bool:
-        """Whether this Keras trains in sessions, for sure."""
+        """Return whether this Keras trains in sessions, for sure."""
         return self.keras == "1" or trains_in_session(self.layer.keras_version)
 
     @property
     def may_be_in_session(self) -> bool:
-        """Whether this Keras may train in sessions."""
+        """Return whether this Keras may train in sessions."""
         return self.in_session or may_train_in_session(self.layer.keras_version)
 
     @property
     def in_tensorflow_1(self) -> bool:
-        """Whether the variables were named by a graph of TensorFlow 1."""
+        """Return whether the variables were named by a graph of TensorFlow 1."""
         return not self.is_keras and self.context.of_graph
 
     def family(self, *names: str) -> bool:
@@ -71,12 +71,12 @@ class Facts:
 
     @property
     def has_configuration(self) -> bool:
-        """Whether the configuration of the model is stored and has the layer."""
+        """Return whether the configuration of the model is stored and has the layer."""
         return self.layer.keras is not None
 
     @property
     def own_class(self) -> str | None:
-        """What the class of the layer is called, if it is none of Keras's; None if not known.
+        """Return the class of the layer if it is none of Keras's; None if it is, or not known.
 
         Without a configuration the groups of a weights file tell the class in snake case.
         """
@@ -90,28 +90,28 @@ class Facts:
 
     @property
     def model_class(self) -> str | None:
-        """The class of the model if it is one of the user's own; None if not, or not known."""
+        """Return the class of the model if it is the user's own; None if not, or not known."""
         model = self.layer.keras_model
         return model.class_name if model is not None and model.has_own_class else None
 
     @property
     def model_may_be_own(self) -> bool:
-        """Whether the class of the model is one of the user's own, or not stored."""
+        """Return whether the class of the model is one of the user's own, or not stored."""
         return self.layer.keras_model is None or self.layer.keras_model.has_own_class
 
     @property
     def may_be_part(self) -> bool:
-        """Whether the model may be a part of another one, which was trained: it is not compiled."""
+        """Return whether the model is not compiled: it may be a part of the trained one."""
         return self.layer.keras_model is None or not self.layer.keras_model.is_compiled
 
     @property
     def backend(self) -> str | None:
-        """What Keras ran on; None if not known."""
+        """Return the backend of Keras; None if not known."""
         return None if self.layer.keras_model is None else self.layer.keras_model.backend
 
     @property
     def cell(self) -> str | None:
-        """The part of the layer's name that a recurrent layer or its cell may have; or None."""
+        """Return the part of the layer's name that may be a recurrent layer's or its cell's."""
         parts = self.layer.name.split("/")[:-1] if self.is_keras else []
         return next((part for part in parts if re.fullmatch(_RECURRENT, part)), None)
 
@@ -119,23 +119,23 @@ class Facts:
 
     @cached_property
     def graph(self) -> GraphEvidence | None:
-        """What the stored graph shows of a training; None without an optimizer in it."""
+        """Return the evidence of the stored graph; None without an optimizer in it."""
         graph = self.context.graph(self.layer)
         return graph if graph is not None and graph.training_ops else None
 
     @property
     def is_updated_by_graph(self) -> bool:
-        """Whether a training op of the graph depends on an update of the layer."""
+        """Return whether a training op of the graph depends on an update of the layer."""
         return self.graph is not None and any(one.run_by for one in self.graph.updates)
 
     @property
     def has_unrun_updates(self) -> bool:
-        """Whether the graph has updates of the layer, and no training op depends on any."""
+        """Return whether the graph has updates of the layer, and no training op depends on any."""
         return self.graph is not None and bool(self.graph.updates) and not self.is_updated_by_graph
 
     @property
     def false_condition(self) -> Condition | None:
-        """A condition before the updates that is False by its stored value or default; or None.
+        """Return a condition of the updates that is False by its stored value or default.
 
         A value that is compared with another one is no truth value.
         """
@@ -146,12 +146,12 @@ class Facts:
 
     @property
     def may_be_unrun(self) -> bool:
-        """Whether updates may exist that a training step does not run."""
+        """Return whether updates may exist that a training step does not run."""
         return self.graph is None or self.has_unrun_updates
 
     @cached_property
     def mode(self) -> Literal["batch", "inference"] | None:
-        """The mode that the bias before the layer proves; None if nothing does."""
+        """Return the mode that the bias before the layer proves; None if nothing does."""
         proof = self.context.mode(self.layer)
         return None if proof is None else proof.mode
 
@@ -159,25 +159,25 @@ class Facts:
 
     @property
     def affine_moved(self) -> bool:
-        """Whether gamma or beta differ from what they start from."""
+        """Return whether gamma or beta differ from what they start from."""
         values = self.layer.values
         return any(values[role].has_moved for role in AFFINE if role in values)
 
     @property
     def affine_initial(self) -> bool:
-        """Whether gamma and beta, one at least, are what they start from in every channel."""
+        """Return whether the stored ones of gamma and beta are what they start from throughout."""
         stored = [self.layer.values[role] for role in AFFINE if role in self.layer.values]
         return bool(stored) and all(one.all_initial for one in stored)
 
     @property
     def has_negative_zeros(self) -> bool:
-        """Whether a moving_mean is -0.0, which no initial value and no update is."""
+        """Return whether a moving_mean is -0.0, which no initial value and no update is."""
         mean = self.layer.values.get("moving_mean")
         return mean is not None and bool((np.signbit(mean.array) & (mean.array == 0.0)).any())
 
     @property
     def is_zeroed(self) -> bool:
-        """Whether the variance is exactly 0 in every channel, and began above that."""
+        """Return whether the variance is exactly 0 in every channel, and began above that."""
         if self.layer.statistics is None:
             return False
         _, variance = self.layer.statistics
@@ -185,7 +185,7 @@ class Facts:
 
     @property
     def has_decayed(self) -> bool:
-        """Whether updates by a variance of 0 may have brought that of the layer to 0."""
+        """Return whether updates by a variance of 0 may have brought that of the layer to 0."""
         if not self.is_zeroed or self.layer.statistics is None:
             return False
         mean, variance = self.layer.statistics
@@ -197,18 +197,18 @@ class Facts:
 
     @property
     def lacks_statistics(self) -> bool:
-        """Whether no value of a statistic was read."""
+        """Return whether no value of a statistic was read."""
         return not any(role in self.layer.values for role in STATISTICS)
 
     @property
     def looks_swapped(self) -> bool:
-        """Whether variances are negative and no mean is, so that each may be the other."""
+        """Return whether variances are negative and no mean is, so that each may be the other."""
         both = self.layer.statistics
         return self.graph is None and both is not None and both[0].minimum >= 0.0
 
     @property
     def turns_signs(self) -> bool:
-        """Whether this Keras turns the sign of the variance of one value.
+        """Return whether this Keras turns the sign of the variance of one value.
 
         It multiplies by n / (n - (1 + epsilon)) (keras/layers/normalization.py of 2.1.5 to 2.3.1),
         as tf.keras does not.
@@ -218,7 +218,7 @@ class Facts:
 
     @property
     def overshoots(self) -> bool:
-        """Whether the updates of one step overshoot together."""
+        """Return whether the updates of one step overshoot together."""
         return overshoot(self.layer, self.context) is not None
 
     def is_not_finite(self, *roles: str) -> bool:
@@ -229,29 +229,29 @@ class Facts:
 
     @property
     def step(self) -> int | None:
-        """The stored step; None without one."""
+        """Return the stored step; None without one."""
         return self.context.step
 
     @property
     def no_training_stored(self) -> bool:
-        """Whether neither a step nor an optimizer's count of steps is stored."""
+        """Return whether neither a step nor an optimizer's count of steps is stored."""
         return self.context.step is None and not self.context.optimizer_steps
 
     @property
     def others_updated(self) -> bool:
-        """Whether the statistics of another BN layer of the file moved."""
+        """Return whether the statistics of another BN layer of the file moved."""
         return self.context.updated
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the stored configuration says that the layer is not trainable."""
+        """Return whether the stored configuration says that the layer is not trainable."""
         return self.layer.keras is not None and self.layer.keras.frozen
 
     # --- The file ---------------------------------------------------------------------------------
 
     @property
     def graph_file(self) -> str | None:
-        """The name of the graph's file that may lie beside the checkpoint, and does not."""
+        """Return the name of the graph's file that may lie beside the checkpoint, and does not."""
         if self.context.format not in ("tf-v1", "tf-v2") or self.context.graph(self.layer):
             return None
         return basename(meta_graph(self.context.resolved))

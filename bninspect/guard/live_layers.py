@@ -59,11 +59,14 @@ def find_bn_layers(model: Any) -> list[tuple[str, Any]]:
 
 def live_values(layer: Any) -> dict[Role, NDArray[Any]]:
     """Return the values of the members of a live layer; bfloat16 as float32."""
+    return {role: _readable(array) for role, array in _members(layer).items()}
+
+
+def _members(layer: Any) -> dict[Role, NDArray[Any]]:
+    """Return the members of a live layer as the framework gives them."""
     arrays = dict(zip(map(id, layer.weights), layer.get_weights(), strict=True))
     members = {role: arrays.get(id(getattr(layer, role, None))) for role in ROLES}
-    return {
-        role: _readable(np.asarray(array)) for role, array in members.items() if array is not None
-    }
+    return {role: np.asarray(array) for role, array in members.items() if array is not None}
 
 
 def layer_config(layer: Any) -> Mapping[str, Any]:
@@ -159,7 +162,7 @@ def _keeps_statistics(layer: Any) -> bool:
 def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
     """Build the `BNLayer` of a live layer, without measured values."""
     variables = {
-        role: _variable(f"{name}/{role}", values) for role, values in live_values(layer).items()
+        role: _variable(f"{name}/{role}", array) for role, array in _members(layer).items()
     }
     keras = KerasLayer(
         class_name=type(layer).__name__,
@@ -179,8 +182,9 @@ def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
     return configured(bn_layer, keras)
 
 
-def _variable(name: str, values: NDArray[Any]) -> Variable:
-    return Variable(name, values.shape, values.dtype.name, lambda: values)
+def _variable(name: str, array: NDArray[Any]) -> Variable:
+    values = _readable(array)
+    return Variable(name, array.shape, array.dtype.name, lambda: values)
 
 
 def _readable(array: NDArray[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -99,10 +100,12 @@ class KnownLayouts:
     """The layouts of a run, by the size of the index; the least recently used are dropped.
 
     A layout is learned from the second checkpoint whose index has a size, so that checkpoints that
-    have nothing in common cost no more than before.
+    have nothing in common cost no more than before. The threads of a worker of a Dask cluster share
+    the layouts.
     """
 
     def __init__(self) -> None:
+        self._lock = Lock()  # of `_known`
         self._seen: set[int] = set()
         self._known: OrderedDict[int, list[_Architecture]] = OrderedDict()
 
@@ -125,14 +128,12 @@ class KnownLayouts:
     def _report(
         self, location: CheckpointLocation, prefix: str, config: Config, *, with_values: bool
     ) -> CheckpointReport | None:
-        size = _index_size(prefix)
-        if size not in self._known:
+        if _index_size(prefix) not in self._known:
             return None
         index = read_index(prefix)
         known = self._architecture_of(index)
         if known is None:
             return None
-        self._known.move_to_end(size)
         values, step = known.read(prefix, index)
         if values is None or not known.accepts(prefix, values, step, config.momentum):
             return None
@@ -160,15 +161,21 @@ class KnownLayouts:
         except BninspectError:
             return
         if architecture is not None:
-            self._known.setdefault(size, []).append(architecture)
-            self._drop_oldest()
+            with self._lock:
+                self._known.setdefault(size, []).append(architecture)
+                self._drop_oldest()
 
     def _architecture_of(self, index: bytes) -> _Architecture | None:
         """Return the known architecture of the checkpoints with such an index; None without one."""
-        known = self._known.get(len(index), ())
+        size = len(index)
+        with self._lock:
+            known = tuple(self._known.get(size, ()))
+            if known:
+                self._known.move_to_end(size)
         return next((one for one in known if one.layout.matches(index)), None)
 
     def _drop_oldest(self) -> None:
+        """Drop the least recently used layouts beyond `_MOST_LAYOUTS`; the caller has the lock."""
         while sum(map(len, self._known.values())) > _MOST_LAYOUTS:
             _, layouts = next(iter(self._known.items()))
             layouts.pop(0)

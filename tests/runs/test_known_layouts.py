@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
+from bninspect.opening import find_checkpoints
 from bninspect.runs import known_layouts
 from bninspect.runs.known_layouts import KnownLayouts
 from bninspect.runs.run import check_paths
@@ -308,6 +311,37 @@ def test_checkpoints_that_are_not_plain_leave_the_other_layouts_known(
         write_bundle(path, arrays)
     check_paths(paths, make_config(), Collector(needs_layers=False))
     assert by_layout == {False: 8, True: 1}
+
+
+def test_threads_share_the_layouts_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a worker of a Dask cluster do."""
+    monkeypatch.setattr(known_layouts, "_MOST_LAYOUTS", 2)
+    config, layouts = make_config(), KnownLayouts()
+    locations = []
+    for number in range(12):
+        path = tmp_path / f"run_{number}" / "model.ckpt"
+        path.parent.mkdir()
+        arrays = healthy("usual", 1000, number)
+        arrays |= {f"other_{extra}": np.ones(1, "f4") for extra in range(number)}
+        write_bundle(path, arrays)
+        locations += find_checkpoints(str(path))
+
+    def examine_some(first: int) -> None:
+        for number in range(300):
+            location = locations[(first + number * 5) % len(locations)]
+            if layouts.report(location, config, with_values=False) is None:
+                layouts.learn(location, config)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # seconds: threads change within nearly every statement
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for examined in [threads.submit(examine_some, first) for first in range(8)]:
+                examined.result()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("stem", ["keras2_ckpt_legacy_correct", "tf1_layers_correct"])

@@ -348,6 +348,15 @@ def test_a_page_for_one_framework_in_markdown(run: Run) -> None:
     assert "keras" not in out.partition("### Causes")[0].partition("### Usual causes")[2]
 
 
+@each_page
+def test_what_names_a_framework_at_its_beginning_is_for_that_one(page: Rule | Cause) -> None:
+    content = page_of(page)
+    causes = zip(content.causes, content.cause_frameworks, strict=True)
+    items = [*((fix.where, fix.frameworks) for fix in content.fixes), *causes]
+    named = r"(slim|keras|tf1|tflearn)\b"
+    assert not [text for text, own in items if not own and re.match(named, text, re.IGNORECASE)]
+
+
 def test_an_unknown_framework_is_named_with_all_known(run: Run) -> None:
     outcome = run("rule", "BN101", "--for", "keras3")
     assert outcome.exit_code == 2

@@ -62,7 +62,7 @@ def _by_graph(graph: GraphEvidence, computed: BNLayer | None) -> Computation:
         training_ops=graph.training_ops,
         updates=graph.updates,
         all_updates=graph.complete,
-        in_update_ops=graph.collected if graph.updates else None,
+        in_update_ops=all(one.collected for one in graph.updates) if graph.updates else None,
         others_depend=graph.stored if graph.updates else None,
         conditions=graph.conditions,
         momentum=momentum,

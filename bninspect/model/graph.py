@@ -74,6 +74,7 @@ class Update(NamedTuple):
     `in_loop` says that a training step may run it more than once: how often is not stored.
     `can_be_run` is False where no session.run can run it, whatever it fetches. `in_optimizer` says
     that an optimizer's nodes depend on it, as on updates that the loss or `minimize` waits for.
+    `collected` says that the collection UPDATE_OPS has it.
     """
 
     node: str
@@ -82,6 +83,7 @@ class Update(NamedTuple):
     in_loop: bool = False
     can_be_run: bool = True
     in_optimizer: bool = False
+    collected: bool = False
 
 
 class Condition(NamedTuple):
@@ -109,8 +111,7 @@ class GraphEvidence(NamedTuple):
     - `conditions`: the conditions on which the updates change anything.
     - `moved_before`: when the statistics moved earlier in the training, although no training op of
       this same graph depends on an update (`from step 20 to step 40`).
-    - `collected`: UPDATE_OPS has the updates. `stored`: something else that keeps a result depends
-      on them.
+    - `stored`: something else that keeps a result depends on the updates.
     - `momentum`: that of all updates, None unless it is one constant. `one_pass`: an update takes
       the variance as the mean of squares minus the square of the mean.
     - `statistics`: the names of the statistics that are variables of the graph.
@@ -135,7 +136,6 @@ class GraphEvidence(NamedTuple):
     complete: bool = True
     conditions: tuple[Condition, ...] = ()
     moved_before: str | None = None
-    collected: bool = False
     stored: bool = False
     momentum: float | None = None
     one_pass: bool = False
@@ -150,6 +150,11 @@ class GraphEvidence(NamedTuple):
     optimized: bool = False
     optimizer_writes: Mapping[Role, tuple[str, ...]] = {}
     assigned_from: Mapping[Role, str] = {}
+
+    @property
+    def collected(self) -> bool:
+        """Return whether the collection UPDATE_OPS has an update of the layer."""
+        return any(update.collected for update in self.updates)
 
     @property
     def in_inference_mode(self) -> bool:

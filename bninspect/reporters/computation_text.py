@@ -88,11 +88,19 @@ def _updates(computation: Computation) -> Iterator[tuple[str, str]]:
         for text in of_role or [none]:
             yield role, text
     if updates:
-        yield "UPDATE_OPS", "holds them" if computation.in_update_ops else "does not hold them"
+        yield "UPDATE_OPS", _collection(updates)
     if computation.others_depend:
         yield "other ops", "keep a result for which updates run; what runs them is not stored"
     for condition in computation.conditions or ():
         yield "condition", _condition(condition)
+
+
+def _collection(updates: Sequence[Update]) -> str:
+    """Return which of the updates UPDATE_OPS holds."""
+    held = [update.node for update in updates if update.collected]
+    if len(held) == len(updates):
+        return "holds them"
+    return f"holds only {', '.join(held)} of them" if held else "does not hold them"
 
 
 _NOT_FOLLOWED = "no update was found; not every write of the graph could be followed"

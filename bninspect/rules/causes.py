@@ -113,8 +113,7 @@ def _in_batch_mode(
     is_reached = any(update.run_by for update in updates)
     if not updates or is_reached or graph.stored or graph.moved_before is not None:
         return proof
-    fix = run_collected_updates(layer) if graph.collected else run_uncollected_updates(layer)
-    return proof._replace(cause="update-ops-not-run", fix=fix)
+    return proof._replace(cause="update-ops-not-run", fix=_run(layer, updates))
 
 
 def _by_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
@@ -149,12 +148,8 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
     if graph.in_inference_mode:
         facts = (unreached, *_inference_facts(graph))
         return Proof(INFERENCE, facts, train_the_training_network())
-    holds = "holds" if graph.collected else "does not hold"
-    collection = (
-        f"UPDATE_OPS {holds} those of {whose}: {_names([update.node for update in updates])}"
-    )
-    facts = (unreached, collection, *condition_facts(graph.conditions))
-    fix = run_collected_updates(layer) if graph.collected else run_uncollected_updates(layer)
+    facts = (unreached, _collection(updates, whose), *condition_facts(graph.conditions))
+    fix = _run(layer, updates)
     if not any(update.can_be_run for update in updates):
         alone = "no op that session.run can fetch depends on them: nothing can run them"
         return Proof("update-ops-not-run", (*facts, alone), fix)
@@ -164,6 +159,23 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
     if graph.conditions:
         return Proof(facts=facts, fix=not_run_or_switched_off(graph.conditions, fix))
     return Proof("update-ops-not-run", facts, fix)
+
+
+def _run(layer: BNLayer, updates: Sequence[Update]) -> str:
+    """Return the fix for updates that do not run, by whether UPDATE_OPS has them all."""
+    if all(update.collected for update in updates):
+        return run_collected_updates(layer)
+    return run_uncollected_updates(layer)
+
+
+def _collection(updates: Sequence[Update], whose: str) -> str:
+    """Return the fact which of the updates UPDATE_OPS holds."""
+    held = [update.node for update in updates if update.collected]
+    others = [update.node for update in updates if not update.collected]
+    if held and others:
+        return f"of those of {whose} UPDATE_OPS holds {_names(held)}, but not {_names(others)}"
+    holds = "holds" if held else "does not hold"
+    return f"UPDATE_OPS {holds} those of {whose}: {_names(held or others)}"
 
 
 def _unreached(graph: GraphEvidence, whose: str) -> str:

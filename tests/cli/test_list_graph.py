@@ -44,6 +44,7 @@ def test_json_has_what_the_graph_says(run: Run) -> None:
                     "in_loop": False,
                     "can_be_run": True,
                     "in_optimizer": True,
+                    "collected": True,
                 }
                 for role, node in updates.items()
             ],

@@ -22,6 +22,7 @@ from bninspect.evidence.progress import read_optimizer_steps
 from bninspect.formats.tensorflow.graph_def import read_graphs
 from bninspect.model.graph import Function, Graph
 from bninspect.model.layer import OptimizerSteps
+from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import RuleContext
 from bninspect.rules import RULES, apply_rules
 from bninspect.rules.causes import why_not_updated
@@ -449,6 +450,24 @@ def test_the_fix_names_the_collection_only_where_it_has_the_updates(collected: b
     assert cause == "update-ops-not-run"
     assert ("UPDATE_OPS) does not hold these" in fix) == (not collected)
     assert ("tf.get_collection(tf.GraphKeys.UPDATE_OPS)" in fix) == collected
+
+
+def test_an_update_that_the_collection_lacks_is_named() -> None:
+    drawing, variables = drawn_layer()
+    _, variance = updates_of(drawing, variables)
+    drawing.collections["update_ops"] = (variance,)
+    drawing.add("ResourceApplyGradientDescent", variables["gamma"], name="train")
+    evidence = drawing.evidence()
+    assert [update.collected for update in evidence.updates] == [False, True]
+    names = [update.node for update in evidence.updates]
+    layer = bn(mean=0.0, variance=1.0, gamma=(1.0, 1.5, 2.0))
+    stuck = why_not_updated(layer, RuleContext(graph=lambda _: evidence), STATISTICS)
+    held = f"UPDATE_OPS holds `{names[1]}`, but not `{names[0]}`"
+    assert any(held in fact for fact in stuck.facts)
+    assert "UPDATE_OPS) does not hold these" in (stuck.fix or "")
+    half = why_not_updated(layer, RuleContext(graph=lambda _: evidence), ("moving_mean",))
+    absent = f"UPDATE_OPS does not hold those of moving_mean of `{layer.name}`: `{names[0]}`"
+    assert absent in half.facts
 
 
 @pytest.mark.parametrize("collected", [True, False])

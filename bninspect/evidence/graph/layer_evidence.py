@@ -106,7 +106,6 @@ class _GraphFacts:
             total_run=sum(map(bool, self._run_by.values())),
             complete=self._updates.complete,
             conditions=find_conditions(self._traversal, own, self._stored),
-            collected=any(self._collected[node] for node in own),
             stored=any(self._behind_other_results[node] and not self._run_by[node] for node in own),
             momentum=common_momentum(graph, self._traversal.variables, own),
             one_pass=any(takes_one_pass_variance(self._traversal, node) for node in own),
@@ -139,6 +138,7 @@ class _GraphFacts:
             self._traversal.in_loop(node),
             self._traversal.can_be_run(node),
             bool(self._optimizing[node]),
+            bool(self._collected[node]),
         )
 
     def _operation(self, node: int) -> Operation:

@@ -147,7 +147,7 @@ class CheckpointReport:
     verified: bool | None = None
     variable_count: int = 0
     names: tuple[str, ...] = ()
-    layers: tuple[BNLayer, ...] = ()
+    layers: Sequence[BNLayer] = ()
     findings: tuple[Finding, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
     known: tuple[Finding, ...] = ()

@@ -15,6 +15,7 @@ from bninspect._version import __version__
 from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.config.model import Config
 from bninspect.model.layer import BNLayer, Values
+from bninspect.model.layer_views import Architecture, LayerViews
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.model.roles import ROLES, STATISTICS
 from bninspect.model.rule import PossibleCause, Rule
@@ -337,24 +338,39 @@ def _checkpoint_text(item: CheckpointReport, head: dict[str, Any], more: dict[st
     """
     document = heading() | head | _checkpoint(item, findings=True, layers=False) | more
     frame = json_text(document)
-    layers = ",".join(map(_layer_text, item.layers))
+    if isinstance(item.layers, LayerViews):
+        layers = _frame(item.layers.architecture) % tuple(item.layers.statistics())
+    else:
+        layers = ",".join(map(_layer_text, item.layers))
     # No text in the document can hold a quotation mark that is not escaped.
     return frame.replace('"layers":[]', f'"layers":[{layers}]', 1)
 
 
+@lru_cache(maxsize=64)
+def _frame(architecture: Architecture) -> str:
+    """Return the documents of layers whose statistics are not initial, %r for each number."""
+    statistic = '{"min":%r,"max":%r,"mean":%r,"at_initial":0}'
+    statistics = ",".join(f'"{role}":{statistic}' for role in STATISTICS)
+    heads = (_head(layer).replace("%", "%%") for layer in architecture.layers)
+    return ",".join(f'{head},"statistics":{{{statistics}}}}}' for head in heads)
+
+
 def _layer_text(layer: BNLayer) -> str:
     """Return the document of a layer as text."""
-    names = tuple(layer.variables[role].name if role in layer.variables else None for role in ROLES)
-    facts = (layer.channels, layer.dtype, layer.momentum, layer.epsilon, layer.trainable)
-    head = _layer_head(layer.name, layer.family, *facts, names)
     statistics = ",".join(
         f'"{role}":{_statistic_text(layer.values.get(role))}' for role in STATISTICS
     )
-    return f'{head},"statistics":{{{statistics}}}}}'
+    return f'{_head(layer)},"statistics":{{{statistics}}}}}'
+
+
+def _head(layer: BNLayer) -> str:
+    names = tuple(layer.variables[role].name if role in layer.variables else None for role in ROLES)
+    facts = (layer.channels, layer.dtype, layer.momentum, layer.epsilon, layer.trainable)
+    return _cached_head(layer.name, layer.family, *facts, names)
 
 
 @lru_cache(maxsize=1 << 14)
-def _layer_head(
+def _cached_head(
     name: str,
     family: str,
     channels: int | None,

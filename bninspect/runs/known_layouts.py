@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from bninspect.formats.opening import open_target
 from bninspect.formats.tensorflow.v2_layout import BundleLayout, learn_layout, read_index
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
+from bninspect.model.layer_views import LayerViews
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation
@@ -80,7 +82,7 @@ class _Architecture(NamedTuple):
         location: CheckpointLocation,
         prefix: str,
         step: int | None,
-        layers: tuple[BNLayer, ...],
+        layers: Sequence[BNLayer],
     ) -> CheckpointReport:
         """Return the report of a checkpoint in which nothing is found, with or without layers."""
         return CheckpointReport(
@@ -91,7 +93,7 @@ class _Architecture(NamedTuple):
             verified=True,
             variable_count=self.variable_count,
             layers=layers,
-            layers_left_out=0 if layers else len(self.plain.layers),
+            layers_left_out=0 if layers else len(self.plain.architecture.layers),
             training=location.training,
         )
 
@@ -137,7 +139,7 @@ class KnownLayouts:
         values, step = known.read(prefix, index)
         if values is None or not known.accepts(prefix, values, step, config.momentum):
             return None
-        layers = known.plain.layers_with(values) if with_values else ()
+        layers = LayerViews(known.plain.architecture, values) if with_values else ()
         return known.report_on(location, prefix, step, layers)
 
     def learn(self, location: CheckpointLocation, config: Config) -> None:
@@ -229,7 +231,7 @@ def _learn_open(checkpoint: Checkpoint, prefix: str, config: Config) -> _Archite
         return None
     if not step and any("beta1_power" in name for name in checkpoint.variables):
         return None  # the optimizer's variables count the steps
-    names = [*plain.names, *(variable.name for variable in step)]
+    names = [*(m.name for m in plain.architecture.members), *(v.name for v in step)]
     constants = [_OBJECT_GRAPH] if checkpoint.format == "tf-object" else []
     layout = learn_layout(prefix, names, constants)
     if layout is None:

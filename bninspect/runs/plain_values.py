@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from bninspect.evidence.optimizer_slots import NEAR_MEAN, NEAR_VARIANCE, stores_slots
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.model.layer import BNLayer, Values
-from bninspect.model.roles import AFFINE, STATISTICS, Role
+from bninspect.model.layer import BNLayer
+from bninspect.model.layer_views import Architecture, Member
+from bninspect.model.roles import AFFINE, STATISTICS
 from bninspect.rules.averages import USUAL_MOMENTUM
 from bninspect.rules.channels import COLLAPSED_VARIANCE
 from bninspect.rules.cold import COLD_SHARE, HIGHEST_MOMENTUM
@@ -26,65 +27,19 @@ from bninspect.rules.numeric import EXPLODING_VARIANCE
 _MEAN, _VARIANCE = 0.0, 1.0
 
 
-class _Member(NamedTuple):
-    """A member of a layer, given by its number: where its values begin among those of all.
-
-    `initial` is what they started from, None where that is random or unknown.
-    """
-
-    name: str
-    role: Role
-    layer: int
-    start: int
-    size: int
-    initial: float | None
-
-
 class PlainValues(NamedTuple):
     """The test for the layers of one layout.
 
-    `members` are the members whose values it takes, in this order: the means of all layers, their
-    variances, gamma and beta. `channels` counts the channels of all layers, `starts` are the first
-    of each; `variance_initials` is what any variance may have started from. `has_slots` says that
-    optimizer slots are stored, and none of a statistic.
+    It takes the values of the members of an architecture. `channels` counts the channels of all
+    layers, `starts` are the first of each; `variance_initials` is what any variance may have
+    started from. `has_slots` says that optimizer slots are stored, and none of a statistic.
     """
 
-    layers: tuple[BNLayer, ...]
-    members: tuple[_Member, ...]
+    architecture: Architecture
     channels: int
     starts: NDArray[np.intp]
     variance_initials: tuple[float, ...]
     has_slots: bool
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the variables whose values are tested, in their order."""
-        return tuple(member.name for member in self.members)
-
-    def layers_with(self, values: NDArray[np.float32]) -> tuple[BNLayer, ...]:
-        """Return the layers with these values, which `accepts` has accepted."""
-        starts = np.array([member.start for member in self.members])
-        lowest = np.minimum.reduceat(values, starts).tolist()
-        highest = np.maximum.reduceat(values, starts).tolist()
-        initial = np.repeat(
-            [np.nan if member.initial is None else member.initial for member in self.members],
-            [member.size for member in self.members],
-        )
-        at_initial = np.add.reduceat(values == initial, starts, dtype=np.intp).tolist()
-        of_layers: list[dict[Role, Values]] = [{} for _ in self.layers]
-        for index, (_, role, layer, start, size, first) in enumerate(self.members):
-            of_layers[layer][role] = Values(
-                values[start : start + size],
-                size,
-                lowest[index],
-                highest[index],
-                first,
-                None if first is None else at_initial[index],
-            )
-        return tuple(
-            layer.with_values({role: its_values[role] for role in layer.variables})
-            for layer, its_values in zip(self.layers, of_layers, strict=True)
-        )
 
     def accepts(
         self,
@@ -156,18 +111,17 @@ def plain_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> PlainValu
         return None
     # Both facts are asked for here, so that the copies of each layer have them.
     counts = [layer.channels or 0 for layer in layers if layer.dtype]
-    members: list[_Member] = []
+    members: list[Member] = []
     start = 0
     for role in (*STATISTICS, *AFFINE):
         for number, layer in enumerate(layers):
             if role in layer.variables:
                 initial = next(iter(layer.initial.get(role, ())), None)
                 name = layer.variables[role].name
-                members.append(_Member(name, role, number, start, counts[number], initial))
+                members.append(Member(name, role, number, start, counts[number], initial))
                 start += counts[number]
     return PlainValues(
-        layers=tuple(layers),
-        members=tuple(members),
+        architecture=Architecture(layers, members),
         channels=sum(counts),
         starts=np.cumsum([0, *counts[:-1]]),
         variance_initials=tuple({v for layer in layers for v in layer.initial["moving_variance"]}),

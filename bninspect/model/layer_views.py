@@ -1,0 +1,116 @@
+"""BN layers of a checkpoint as views of one array; objects are made when they are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+
+from bninspect.model.layer import BNLayer, Values
+from bninspect.model.roles import STATISTICS, Role
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Member(NamedTuple):
+    """A member of the layer with number `layer`: where its values begin among those of all.
+
+    `initial` is what they started from, None where that is random or unknown.
+    """
+
+    name: str
+    role: Role
+    layer: int
+    start: int
+    size: int
+    initial: float | None
+
+
+class Architecture:
+    """The BN layers that many checkpoints have in common, without values.
+
+    `members` are their members in the order of the values: the means of all layers, all variances,
+    gamma and beta. Every layer has both statistics.
+    """
+
+    def __init__(self, layers: Sequence[BNLayer], members: Sequence[Member]) -> None:
+        """Prepare what is the same for all values."""
+        self.layers, self.members = tuple(layers), tuple(members)
+        sizes = [member.size for member in members]
+        initial = [math.nan if member.initial is None else member.initial for member in members]
+        self.starts = np.array([member.start for member in members])
+        self.initials: NDArray[np.float64] = np.repeat(initial, sizes)
+        self.statistics = tuple(member for member in members if member.role in STATISTICS)
+        self.divisors: NDArray[np.float64] = np.repeat(sizes, sizes).astype("f8")
+
+
+class LayerViews(Sequence[BNLayer]):
+    """The layers of an architecture with the values of one checkpoint, of shape (n,) and finite.
+
+    No statistic is at its initial value in any channel.
+    """
+
+    def __init__(self, architecture: Architecture, values: NDArray[np.float32]) -> None:
+        """Take the values of all members, one after the other."""
+        self.architecture, self._values = architecture, values
+        self._made: tuple[BNLayer, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.architecture.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> BNLayer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[BNLayer, ...]: ...
+    def __getitem__(self, index: Any) -> Any:
+        self._made = self._made or self._make()
+        return self._made[index]
+
+    def statistics(self) -> list[float]:
+        """Return minimum, maximum and mean of each moving_mean and moving_variance, by layer.
+
+        They are the numbers of `Values`.
+        """
+        members = self.architecture.statistics
+        end = members[-1].start + members[-1].size
+        values = self._values[:end]
+        starts = self.architecture.starts[: len(members)]
+        lowest = np.minimum.reduceat(values, starts).tolist()
+        highest = np.maximum.reduceat(values, starts).tolist()
+        quotients = (values.astype("f8") / self.architecture.divisors[:end]).tolist()
+        means = [
+            math.fsum(quotients[member.start : member.start + member.size]) for member in members
+        ]
+        numbers = list(zip(lowest, highest, means, strict=True))
+        count = len(self)  # all means come before all variances
+        return [
+            number
+            for mean, variance in zip(numbers[:count], numbers[count:], strict=True)
+            for number in (*mean, *variance)
+        ]
+
+    def _make(self) -> tuple[BNLayer, ...]:
+        values, starts = self._values, self.architecture.starts
+        lowest = np.minimum.reduceat(values, starts).tolist()
+        highest = np.maximum.reduceat(values, starts).tolist()
+        is_initial = values == self.architecture.initials
+        at_initial = np.add.reduceat(is_initial, starts, dtype=np.intp).tolist()
+        of_layers: list[dict[Role, Values]] = [{} for _ in self.architecture.layers]
+        for member, low, high, count in zip(
+            self.architecture.members, lowest, highest, at_initial, strict=True
+        ):
+            of_layers[member.layer][member.role] = Values(
+                values[member.start : member.start + member.size],
+                member.size,
+                low,
+                high,
+                member.initial,
+                None if member.initial is None else count,
+            )
+        return tuple(
+            layer.with_values({role: its_values[role] for role in layer.variables})
+            for layer, its_values in zip(self.architecture.layers, of_layers, strict=True)
+        )

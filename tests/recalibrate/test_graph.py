@@ -244,6 +244,22 @@ def test_dropout_is_off(tmp_path: Path, form: str) -> None:
         layer_moments(X, engine.batch_moments({"x": X})["bn"])
 
 
+def test_a_condition_is_computed_in_its_types(tmp_path: Path) -> None:
+    """A cast to integers cuts off the fraction, so that this one is equal to 0."""
+    from tests.recalibrate import graphs
+
+    def build() -> None:
+        import tensorflow as tf
+
+        v1, x = graphs.v1, graphs.placeholder()
+        rate = v1.get_variable("rate", (), initializer=v1.constant_initializer(0.7))
+        is_zero = tf.equal(tf.cast(rate, tf.int32), 0)
+        graphs.norm(v1.cond(is_zero, lambda: 1.0 * x, lambda: 100.0 * x), "bn")
+
+    with graphs.engine_of(graphs.saved(tmp_path, build)) as engine:
+        layer_moments(X, engine.batch_moments({"x": X})["bn"])
+
+
 @pytest.mark.parametrize("control_flow_v2", [True, False])
 def test_a_mode_is_set_to_inference(tmp_path: Path, control_flow_v2: bool) -> None:
     """The branch of training has noise; that of inference normalizes by the averages."""
@@ -403,6 +419,51 @@ def unknown_condition(graphs: Any) -> None:
     graphs.norm(graphs.v1.cond(tf.reduce_mean(x) > 0.0, lambda: x, lambda: -x), "bn")
 
 
+def mask_without_scale(graphs: Any) -> None:
+    import tensorflow as tf
+
+    x = graphs.placeholder() / 255.0
+    graphs.norm(x * tf.cast(tf.random.uniform(tf.shape(x)) > 0.5, tf.float32), "bn")
+
+
+def counter(graphs: Any) -> None:
+    """The network takes what an assignment returns: it is another one in each run."""
+    count = graphs.v1.get_variable("count", (), initializer=graphs.v1.ones_initializer())
+    graphs.norm(graphs.placeholder() * graphs.v1.assign_add(count, 1.0), "bn")
+
+
+def mapped_function(graphs: Any) -> None:
+    import tensorflow as tf
+
+    x = graphs.placeholder()
+    function = tf.function(lambda row: row + 1.0).get_concrete_function(tf.TensorSpec((5,)))
+    [mapped] = tf.raw_ops.MapDefun(
+        arguments=[x],
+        captured_inputs=[],
+        output_types=[tf.float32],
+        output_shapes=[(5,)],
+        f=function,
+    )
+    graphs.norm(tf.reshape(mapped, (-1, 5)), "bn")
+
+
+def tensor_written_to_a_file(graphs: Any) -> None:
+    import tensorflow as tf
+
+    urls = ["file:///nonexistent/dump"]
+    x = tf.raw_ops.DebugIdentity(
+        input=graphs.placeholder(), device_name="", tensor_name="x:0", debug_urls=urls
+    )
+    graphs.norm(x, "bn")
+
+
+def python_function(graphs: Any) -> None:
+    import tensorflow as tf
+
+    x = graphs.placeholder()
+    graphs.norm(x * tf.reshape(tf.py_function(len, [x], tf.float32), ()), "bn")
+
+
 def kernel_without_averages(graphs: Any) -> None:
     import tensorflow as tf
 
@@ -423,6 +484,11 @@ def kernel_without_averages(graphs: Any) -> None:
         (table, "keeps a state"),
         (unknown_condition, r"give its condition by --feed \S+=true or false"),
         (kernel_without_averages, "belongs to no BN layer"),
+        (mask_without_scale, "draws random numbers"),
+        (counter, "changes a variable at AssignAdd"),
+        (mapped_function, "calls a function at MapDefun"),
+        (tensor_written_to_a_file, "DebugIdentity keeps a state or uses files"),
+        (python_function, "EagerPyFunc keeps a state or uses files"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

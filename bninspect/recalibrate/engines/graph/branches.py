@@ -7,8 +7,10 @@ that it returns (tensorflow/python/ops/control_flow_ops.py); later it makes an I
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bninspect.evidence.graph.operations import MERGES, PLACEHOLDERS, SWITCHES, VARIABLES
 from bninspect.recalibrate.engines.frameworks import import_framework
@@ -55,12 +57,12 @@ class Predicates:
             return self._known[tensor.node]
         if node.op == "Const":
             return constant(node)
-        if node.op in _COPIES or node.op in SWITCHES or node.op == "PlaceholderWithDefault":
-            return self.value(operand(node, 0), depth + 1)
-        if node.op not in _OPERATORS:
+        is_copy = node.op in _COPIES or node.op in SWITCHES or node.op == "PlaceholderWithDefault"
+        if not is_copy and node.op not in _OPERATORS:
             return None
-        values = [self.value(one, depth + 1) for one in data_inputs(node)]
-        return None if None in values else _OPERATORS[node.op](*values)
+        taken = data_inputs(node)[: 1 if is_copy else None]
+        values = [value for one in taken if (value := self.value(one, depth + 1)) is not None]
+        return _applied(node, values) if len(values) == len(taken) else None
 
     def reads(self, tensor: Tensor) -> set[str]:
         """Return the placeholders and variables that a predicate is computed from."""
@@ -78,6 +80,23 @@ class Predicates:
             elif node.op in _COPIES or node.op in _OPERATORS or node.op in SWITCHES:
                 waiting += (one.node for one in data_inputs(node))
         return found
+
+
+def _applied(node: Any, values: Sequence[Scalar]) -> Scalar:
+    """Return what a copy or an operator gives for its values."""
+    if node.op in _OPERATORS:
+        return _OPERATORS[node.op](*values)
+    return _cast(values[0], node.attr["DstT"].type) if node.op == "Cast" else values[0]
+
+
+def _cast(value: Scalar, dtype: int) -> Scalar:
+    """Return a number in another type: TensorFlow cuts off fractions."""
+    numpy_dtype = np.dtype(import_framework("tensorflow").as_dtype(dtype).as_numpy_dtype)
+    if numpy_dtype.kind not in "biuf":
+        return value
+    with np.errstate(all="ignore"):
+        number: Scalar = np.asarray(value).astype(numpy_dtype).item()
+    return number
 
 
 def constant(node: Any) -> Scalar | None:

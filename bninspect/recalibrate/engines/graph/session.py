@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from bninspect.errors import RecalibrationRefused, UsageProblem
 from bninspect.evidence.graph.operations import (
+    ASSIGNS,
     BRANCHES,
     CALLS,
     LOOP_PREDICATE,
     LOOPS,
+    OTHER_WRITES,
     SWITCHES,
     VARIABLES,
 )
@@ -24,7 +26,11 @@ from bninspect.recalibrate.engines.graph.nodes import Nodes, Tensor, ancestors, 
 _CONDITIONAL = SWITCHES | BRANCHES
 _ARRAYS = "TensorArray"  # what a loop collects
 _STATES = VARIABLES | {"ReadVariableOp"}
-_FILES = {"ReadFile", "MatchingFiles", "PyFuncStateless"}
+# Operations that read or write files, or run Python, and are declared to have no state.
+_FILES = {
+    *("ReadFile", "MatchingFiles", "ImmutableConst", "GenerateVocabRemapping", "PyFuncStateless"),
+    *("DebugIdentity", "DebugNanCount", "DebugNumericSummary"),
+}
 # Of TensorFlow's messages the lines that do not say what is wrong.
 _HEADINGS = ("Graph execution error", "Detected at node", "Node: ")
 _DRAWS = ("Random", "ParameterizedTruncatedNormal", "TruncatedNormal", "Multinomial")
@@ -162,13 +168,31 @@ def _fault(name: str, nodes: Nodes) -> str | None:
     elif operation in _CONDITIONAL and not _is_of_loop(nodes, node):
         condition = operand(node, _CONDITIONAL[operation])
         fault = f"has a branch at {name}: give its condition by --feed {condition}=true or false"
-    elif operation in CALLS:
-        fault = f"calls a function at {name} that is not in the graph"
+    elif operation in CALLS or _has_function(node):
+        fault = f"calls a function at {name}, which is not run: {feed}"
     elif declared is None:
         fault = f"has {name}, whose operation {operation} TensorFlow does not know"
+    elif _writes_variable(operation, declared):
+        fault = f"changes a variable at {name} ({operation}): {feed}"
     elif operation in _FILES or (declared.is_stateful and not _may_have_state(operation)):
-        fault = f"has {name}, whose operation {operation} keeps a state or reads files: {feed}"
+        fault = f"has {name}, whose operation {operation} keeps a state or uses files: {feed}"
     return fault
+
+
+def _has_function(node: Any) -> bool:
+    """Return whether an operation runs a function of the graph, whose operations are not known."""
+    return any(
+        attribute.HasField("func") or attribute.list.func for attribute in node.attr.values()
+    )
+
+
+def _writes_variable(operation: str, declared: Any) -> bool:
+    """Return whether an operation writes to a variable, a resource or a reference.
+
+    Those that write to references are not declared to have a state.
+    """
+    takes_variable = declared.is_stateful or any(one.is_ref for one in declared.input_arg)
+    return takes_variable and (operation in ASSIGNS or operation.startswith(OTHER_WRITES))
 
 
 def _is_of_loop(nodes: Nodes, switch: Any) -> bool:

@@ -190,11 +190,15 @@ def require_proof(proof: str | None, quality: Comparison | None, *, force: bool)
         )
     if force:
         return "none: forced by the user"
-    given = "the labels do not decide it" if quality is not None else "no labels are given"
+    given, advice = (
+        ("no labels are given", "Give labels (--labels KEY), or force it (--force)")
+        if quality is None
+        else ("the labels do not decide it", "Give more samples with labels, or force it (--force)")
+    )
     raise RecalibrationRefused(
         f"Nothing stored proves that training used batch statistics, and {given}: a model that was"
-        " trained in inference mode would be ruined. Give labels with --labels KEY, or --force if"
-        " you know that it was trained with training=True."
+        f" trained in inference mode would be ruined. {advice} if you know that it was trained with"
+        " training=True."
     )
 
 

@@ -174,7 +174,8 @@ class Samples:
     is_shuffled: ClassVar[bool] = True
 
     def __len__(self) -> int:
-        return len(self.order)
+        """Return the number of batches, which a progress bar counts."""
+        return self.batches
 
     def first(self, samples: int) -> Samples:
         """Return the first batches, with at least so many samples if there are as many."""

@@ -82,7 +82,7 @@ def _facts(result: Recalibration, width: int) -> Iterator[str]:
         facts.append(("kept", f"{plural(len(result.kept), 'layer')} as before: {_names(result)}"))
     facts += [("note", note) for note in result.notes]
     facts.append(("ran by", result.framework))
-    facts += [("you know", f"whether {one}") for one in ONLY_THE_USER_KNOWS]
+    facts += [("verify", f"that {one}") for one in ONLY_THE_USER_KNOWS]
     longest = max(len(name) for name, _ in facts)
     for name, text in facts:
         head = f"{' ' * _INDENT}{name:<{longest}}  "
@@ -100,7 +100,7 @@ def _outputs(result: Recalibration) -> Iterator[tuple[str, str]]:
     apart = f"{change.apart_before:.3g} before and {change.apart_after:.3g} after"
     count = plural(change.samples, "sample")
     yield "outputs", f"moved by {change.moved:.3g} deviations, on {count}"
-    yield "", f"apart from those on batch statistics by {apart}"
+    yield "", f"distance from those on batch statistics: {apart}"
     if change.same_before is not None and change.same_after is not None:
         same = f"{change.same_before:.1%} before and {change.same_after:.1%} after"
         yield "", f"same prediction (largest output) as on batch statistics: {same}"

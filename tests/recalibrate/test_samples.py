@@ -53,7 +53,8 @@ def test_a_single_array_goes_to_a_single_input(archive: Path) -> None:
 def test_batches_are_nearly_equal(archive: Path, batch: int, sizes: list[int]) -> None:
     samples = choose(archive, IMAGE, labels="y", batch=batch)
     assert [len(one["image"]) for one, _ in samples] == sizes
-    assert samples.batches == len(sizes)
+    assert samples.batches == len(samples) == len(sizes)
+    assert len(samples.first(1)) == 1
 
 
 def test_a_model_built_for_a_batch_size_gets_it(archive: Path) -> None:

@@ -61,7 +61,7 @@ def test_everything_is_said() -> None:
         "bn 0 -> -2.5 1 -> 1 to 3 0.012 dev. 3.4%",
         "proof the bias says so",
         "moved by 1.5 deviations, on 2048 samples",
-        "apart from those on batch statistics by 1.25 before and 0.015 after",
+        "distance from those on batch statistics: 1.25 before and 0.015 after",
         "25.0% before and 98.0% after",
         "accuracy batch statistics 94.1%, before 16.3%, after 94.0%",
         "kept 1 layer as before: other",

@@ -229,6 +229,7 @@ def training_evidence(
     facts += [str(count) for count in optimizers if count.steps > 0]
     is_trained = bool(facts)
     unmoved: list[Role] = []
+    is_trained_here = False
     for role in AFFINE:
         values = layer.values.get(role)
         if values is None:
@@ -237,6 +238,7 @@ def training_evidence(
         needed = not (is_trained and values.all_initial)
         slots = _slots(layer.variables[role].name, variables) if needed else []
         slot_moved = any(map(_slot_moved, slots))
+        is_trained_here = is_trained_here or slot_moved
         if slots and not slot_moved:
             unmoved.append(role)
         if slot_moved and not is_trained:
@@ -245,7 +247,12 @@ def training_evidence(
         if values.has_moved and role not in unmoved:
             facts.append(f"{role} moved away from {values.initial:g}")
     return TrainingEvidence(
-        tuple(facts), testable, _updates(layer), tuple(unmoved), optimized(layer, variables)
+        tuple(facts),
+        testable,
+        _updates(layer),
+        tuple(unmoved),
+        optimized(layer, variables),
+        is_trained_here,
     )
 
 

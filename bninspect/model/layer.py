@@ -120,7 +120,8 @@ class TrainingEvidence(NamedTuple):
     have shown it; without that, the absence of facts proves nothing. `updates` is the layer's own
     count of the updates of its averages, None if it has none. `unmoved` are the members whose
     optimizer slots are stored and never moved, so that no optimizer changed them. `optimized` are
-    the statistics whose optimizer slots moved.
+    the statistics whose optimizer slots moved. `is_trained_here` says that slots of gamma or beta
+    moved: the optimizer of this checkpoint trained the layer, whatever was loaded before.
     """
 
     facts: tuple[str, ...] = ()
@@ -128,6 +129,7 @@ class TrainingEvidence(NamedTuple):
     updates: int | None = None
     unmoved: tuple[Role, ...] = ()
     optimized: tuple[Role, ...] = ()
+    is_trained_here: bool = False
 
 
 class ModeProof(NamedTuple):

@@ -22,6 +22,11 @@ def no_mode(_: BNLayer) -> ModeProof | None:
     return None
 
 
+def no_inference() -> bool:
+    """Return False: nothing proves that training ran a layer in inference mode."""
+    return False
+
+
 def no_graph(_: BNLayer) -> GraphEvidence | None:
     """Return None: without a stored graph nothing is known of a layer."""
     return None
@@ -38,7 +43,8 @@ class RuleContext(NamedTuple):
     no layer of the same momentum holds a larger share of its own. `optimizer_steps` are counts of
     optimizers, read only if a rule may use them. `graph` returns what the stored graph proves of a
     layer, None without one; `mode` returns the mode that training ran a layer in, None unless it is
-    proved. Both read files, so rules call them only for a finding. `live` says that the layers are
+    proved; `inference_elsewhere` whether that is inference mode in any layer whose statistics are
+    initial. All read files, so rules call them only for a finding. `live` says that the layers are
     those of a model in training, not of a file; `live_model` is what that model shows, None unless
     it was looked at. `format` and `resolved` are those of `Checkpoint`, empty without a file.
     """
@@ -56,6 +62,7 @@ class RuleContext(NamedTuple):
     optimizer_steps: tuple[OptimizerSteps, ...] = ()
     graph: Callable[[BNLayer], GraphEvidence | None] = no_graph
     mode: Callable[[BNLayer], ModeProof | None] = no_mode
+    inference_elsewhere: Callable[[], bool] = no_inference
     format: str = ""
     resolved: str = ""
 

@@ -66,8 +66,8 @@ def choose(report: CheckpointReport, named: set[str]) -> tuple[BNLayer, ...]:
     if not report.layers:
         raise RecalibrationRefused("There is no BN layer in it.")
     raise RecalibrationRefused(
-        f"It has {total}, none of which is stuck ({', '.join(STUCK)}): there is nothing to cure; to"
-        " re-estimate a layer nevertheless, name it with --layer."
+        f"It has {total}, none of which is stuck ({', '.join(STUCK)}). To re-estimate a layer"
+        " nevertheless, name it with --layer."
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from bninspect.errors import UsageProblem
 from bninspect.model.layer import BNLayer
@@ -156,7 +157,14 @@ def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext
         all_dead=all(is_all_dead(layer, context) for layer in layers),
         restarted=any(cold.older_than_step(layer, context) for layer in layers),
         least_share=cold.least_share(layers),
+        inference_elsewhere=cache(lambda: _ran_in_inference_mode(layers, context)),
     )
+
+
+def _ran_in_inference_mode(layers: Iterable[BNLayer], context: RuleContext) -> bool:
+    """Return whether inference mode is proved for any layer whose statistics are initial."""
+    proofs = (context.mode(layer) for layer in layers if layer.all_initial)
+    return any(proof is not None and proof.mode == "inference" for proof in proofs)
 
 
 def _shows_training(layer: BNLayer) -> bool:

@@ -46,8 +46,8 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
     momentum, share = updates.momentum, updates.share
     needed = math.ceil(math.log(COLD_SHARE) / math.log(momentum))
     yield Violation(
-        f"the initial values still make up {share:.0%} of the averages after {updates.number}"
-        f" updates with momentum {momentum:g}",
+        f"the initial values still make up {_share_in_words(share)} of the averages after"
+        f" {updates.number} updates with momentum {momentum:g}",
         evidence=(
             *_counts(updates, context),
             *(() if updates.is_stored else (f"the graph has momentum {momentum:g}",)),
@@ -56,6 +56,11 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
         ),
         cause="too-few-updates",
     )
+
+
+def _share_in_words(share: float) -> str:
+    """Return a share as a percentage; not 100%, since the averages moved."""
+    return "more than 99%" if share > 0.99 else f"{share:.0%}"
 
 
 def _has_moved(layer: BNLayer) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.rule import Rule, RuleContext, Violation
-from bninspect.rules import stuck
+from bninspect.rules import cold, stuck
 
+_RULES = (*stuck.RULES, *cold.RULES)
 # What fixes say of re-estimated averages, without an offer and with it.
 _SENTENCES = {
     "re-estimate the averages (`bninspect rule": (
@@ -13,6 +14,10 @@ _SENTENCES = {
     ),
     "re-estimate them on training data (`bninspect rule": (
         "re-estimate them on training data by `bninspect recalibrate` (`bninspect rule"
+    ),
+    # Statistics that moved are re-estimated only in layers that are named.
+    "re-estimate the statistics by running training batches through the trained model.": (
+        "re-estimate the statistics by `bninspect recalibrate --layer NAME`."
     ),
 }
 # With these, training used the stored statistics, or inference does not.
@@ -30,16 +35,26 @@ def with_offer(
 ) -> str:
     """Return the fix of a finding, with the command that re-estimates the averages where it does.
 
-    It does in a layer that is stuck, unless training ran in inference mode; and in a file that
-    stores the model beside the weights.
+    It does in a layer that is stuck, unless training ran in inference mode, or got too few
+    updates; and in a file that stores the model beside the weights.
     """
-    if rule not in stuck.RULES or violation.cause in _INCURABLE:
+    if rule not in _RULES or violation.cause in _INCURABLE:
         return fix
     if not any(sentence in fix for sentence in _SENTENCES) or not _has_model(layer, context):
+        return fix
+    if violation.cause is None and _may_have_run_in_inference_mode(layer, context):
         return fix
     for sentence, offer in _SENTENCES.items():
         fix = fix.replace(sentence, offer)
     return fix
+
+
+def _may_have_run_in_inference_mode(layer: BNLayer, context: RuleContext) -> bool:
+    """Return whether training ran another layer in inference mode, and perhaps this one.
+
+    `recalibrate` refuses the file then.
+    """
+    return context.inference_elsewhere() and context.mode(layer) is None
 
 
 def _has_model(layer: BNLayer, context: RuleContext) -> bool:

@@ -194,7 +194,9 @@ def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
         return "The stored step is 0"
     if context.step is None and not context.optimizer_steps and not context.live:
         return "No training step is stored"
-    return "Other BN layers of this checkpoint were updated" if context.updated else None
+    if context.updated and not layer.training.is_trained_here:
+        return "Other BN layers of this checkpoint were updated"
+    return None
 
 
 def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:

@@ -16,6 +16,8 @@ def channels_never_updated(layer: BNLayer, _: RuleContext) -> Iterator[Violation
     statistics = layer.statistics
     if statistics is None or statistics[0].all_initial or statistics[1].all_initial:
         return
+    if any(one.not_finite for one in statistics):
+        return  # BN301: that channels are padded or new explains nothing where others diverged
     untouched = untouched_channels(*statistics)
     if untouched:
         yield Violation(

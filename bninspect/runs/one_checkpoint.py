@@ -222,4 +222,4 @@ def _modes_of(
 
         return TrainingModes(checkpoint, graph)
 
-    return lambda layer: modes().of(layer)
+    return cache(lambda layer: modes().of(layer))

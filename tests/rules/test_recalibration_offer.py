@@ -39,6 +39,11 @@ def test_it_is_not_offered_elsewhere(stem: str, run: Run) -> None:
         assert OFFER not in finding["fix"]
 
 
+def test_cold_statistics_are_offered_by_the_name_of_the_layer(run: Run) -> None:
+    for finding in findings("keras2_too_few_steps", run):
+        assert "by `bninspect recalibrate --layer NAME`" in finding["fix"]
+
+
 def findings(stem: str, run: Run) -> list[dict[str, str]]:
     fixture = load_fixture(stem)
     (checkpoint,) = run("check", fixture.path, "--format", "json").json["checkpoints"]

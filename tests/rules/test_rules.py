@@ -883,6 +883,11 @@ def test_channels_that_never_moved():
     assert finding.cause is None
 
 
+def test_channels_that_stay_initial_beside_nan_are_not_called_new_or_padded():
+    statistics = {"mean": (0.0, np.nan, 0.0), "variance": (1.0, np.nan, 1.0)}
+    assert codes(**statistics, gamma=GAMMA, step=5) == ["BN301"]
+
+
 @pytest.mark.parametrize(
     ("mean", "variance"),
     [
@@ -1072,6 +1077,11 @@ def test_a_frozen_layer_is_not_cold(trainable, expected):
 def test_a_layer_that_is_only_called_for_inference_is_not_cold():
     keras = keras_layer(inference_only=True)
     assert codes(**WARM, momentum=0.99, step=10, keras=keras) == []
+
+
+def test_averages_that_moved_are_not_all_initial():
+    finding = only("BN106", **WARM, momentum=0.9999, step=4)
+    assert "make up more than 99% of the averages" in finding.message
 
 
 def test_a_layer_that_is_shared_is_updated_with_every_call():

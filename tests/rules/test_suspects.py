@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bninspect.evidence.progress import training_evidence
 from bninspect.model.checkpoint import KerasModel
 from bninspect.model.graph import Condition, GraphEvidence, Update
 from bninspect.model.layer import BNLayer, ModeProof, Since
+from bninspect.model.report import Finding
 from bninspect.model.rule import PossibleCause, RuleContext
 from bninspect.reporters.json_v1 import finding_document
 from bninspect.rules import CAUSES, RULES, apply_rules, suspects
 from bninspect.rules.suspects import possible_causes
 from bninspect.rules.suspects.catalogue import SEEN, SUSPECTS, Suspect
 from tests.conftest import FIXTURES, ROOT, Outcome, load_fixture
-from tests.support.layers_in_memory import bn, keras_layer
+from tests.support.layers_in_memory import bn, keras_layer, variable
 
 Run = Callable[..., Outcome]
 
@@ -218,6 +221,10 @@ def named(rule: str, layer: BNLayer, **context: Any) -> list[str]:
     return [one.cause for one in possible_causes(rule, layer, given)]
 
 
+def findings_in(layers: list[BNLayer], **context: Any) -> tuple[Finding, ...]:
+    return apply_rules(layers, RULES, RuleContext(**context))
+
+
 def keras(version: str = "3.15.1", **layer: Any) -> BNLayer:
     return bn(**{**MOVED, "family": "keras", "keras_version": version, **layer})
 
@@ -289,6 +296,32 @@ def test_gamma_and_beta_that_stand_still_point_to_a_frozen_part() -> None:
 def test_a_layer_beside_updated_ones_may_be_a_copy() -> None:
     assert "statistics-not-loaded" not in named("BN101", keras())
     assert named("BN101", keras(), updated=True)[0] == "statistics-not-loaded"
+
+
+def test_a_layer_that_this_training_moved_is_no_copy() -> None:
+    """Slots of gamma that moved show that the optimizer of this file trained the layer."""
+    layer = bn(**MOVED, family="slim")
+    assert named("BN101", layer, updated=True, format="tf-v2")[0] == NOT_LOADED
+    slots = {"bn/gamma/Adam": variable("bn/gamma/Adam", (0.1, 0.2, 0.3))}
+    trained = replace(layer, training=training_evidence(layer, slots, step=60))
+    assert named("BN101", trained, updated=True, format="tf-v2")[0] == NOT_RUN
+    updated = bn(name="other", mean=0.5, variance=2.0, family="slim")
+    finding, *_ = findings_in([trained, updated], format="tf-v2", step=60)
+    assert "copied or loaded" not in finding.fix
+
+
+def test_a_layer_that_ran_in_inference_mode_makes_it_likely_for_the_others() -> None:
+    proved, other = keras(name="a", keras=keras_layer()), keras(name="b", keras=keras_layer())
+    by_bias = {"a": ModeProof("inference", "by the bias")}
+    of_one = findings_in(
+        [proved, other], format="keras-h5", mode=lambda layer: by_bias.get(layer.name)
+    )
+    assert [one.cause for one in of_one] == [INFERENCE, None]
+    assert of_one[1].possible_causes[0].cause == INFERENCE
+    assert "recalibrate" not in of_one[1].fix  # it refuses the file
+    (alone,) = findings_in([other], format="keras-h5")
+    assert alone.possible_causes[0].cause != INFERENCE
+    assert "by `bninspect recalibrate`" in alone.fix
 
 
 def test_a_mean_of_negative_zeros_was_written() -> None:

@@ -440,6 +440,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: (
             f.affine_moved
             and f.others_updated
+            and not f.is_trained_here
             and f.mode != "inference"
             and f.graph is None
             and f.cell is None
@@ -458,6 +459,15 @@ SUSPECTS: tuple[Suspect, ...] = (
         speaks_for="no step is stored, and gamma or beta are not what they start at",
         tells_apart=f"Weights were converted or restored: {_LOADED}",
         test=_AFTER_LOADING,
+    ),
+    Suspect(
+        "trained-in-inference-mode",
+        _BOTH,
+        when=lambda f: f.is_inference_elsewhere and not f.affine_initial,
+        marked=True,
+        speaks_for="the bias before another layer proves that training ran that one so",
+        tells_apart="Both layers are of one network, which is called in one mode.",
+        test="Is this layer trained by the same calls as that one?",
     ),
     Suspect(
         "trained-in-inference-mode",

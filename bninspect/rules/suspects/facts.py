@@ -155,6 +155,11 @@ class Facts:
         proof = self.context.mode(self.layer)
         return None if proof is None else proof.mode
 
+    @cached_property
+    def is_inference_elsewhere(self) -> bool:
+        """Whether inference mode is proved for another layer, and no mode for this one."""
+        return self.mode is None and self.context.inference_elsewhere()
+
     # --- The values -------------------------------------------------------------------------------
 
     @property
@@ -241,6 +246,11 @@ class Facts:
     def others_updated(self) -> bool:
         """Return whether the statistics of another BN layer of the file moved."""
         return self.context.updated
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether slots show that the optimizer of this checkpoint trained gamma or beta."""
+        return self.layer.training.is_trained_here
 
     @property
     def is_frozen(self) -> bool:

@@ -81,6 +81,13 @@ def entry_called(name: str) -> Rule | Cause:
         if name.lower() == cause.name:
             return cause
     known = _codes_by_name() | {cause.name: cause.name for cause in CAUSES}
+    from bninspect.rules.suspects import rules_of_suspect
+
+    if rules := rules_of_suspect(name.lower()):
+        raise UsageProblem(
+            f"{name!r} has no page, since no file proves it. It may be the reason for"
+            f" {', '.join(rules)}: `bninspect rule {rules[0]}` has the fixes."
+        )
     near = _suggestion(name, known)
     raise UsageProblem(f"There is no rule or cause {name!r}.{near} `bninspect rule` lists all.")
 

@@ -51,9 +51,9 @@ It is not.
 
 - [TF1 layers](../fixes/code.md)
 - [Keras](../fixes/code.md): Say: `this`.
+- Any framework: Do nothing.
 - Keras 1: Build it
   anew. {.keras-1}
-- Any framework: Do nothing.
 """
 CODE = "It says\nso.\n\n```python {.keras-2 .keras-3}\na = 1\n\nb = 2\n```\n"
 
@@ -125,8 +125,8 @@ def test_a_page_is_read_whole(written: Path) -> None:
     assert page.fixes == (
         Fix("TF1 layers", "It says so.", "a = 1\n\nb = 2", ("keras-2", "keras-3")),
         Fix("Keras", "Say: `this`.", "a = 1\n\nb = 2", ("keras-2", "keras-3")),
-        Fix("Keras 1", "Build it anew.", frameworks=("keras-1",)),
         Fix("Any framework", "Do nothing."),
+        Fix("Keras 1", "Build it anew.", frameworks=("keras-1",)),
     )
 
 
@@ -134,14 +134,14 @@ def test_a_page_is_read_whole(written: Path) -> None:
     ("framework", "causes", "fixes"),
     [
         ("keras-3", ["another"], ["TF1 layers", "Keras", "Any framework"]),
-        ("keras-1", ["another"], ["Keras 1", "Any framework"]),
+        ("keras-1", ["another"], ["Any framework", "Keras 1"]),
         ("slim", ["one", "another"], ["Any framework"]),
     ],
 )
 def test_a_page_for_one_framework(
     written: Path, framework: str, causes: list[str], fixes: list[str]
 ) -> None:
-    """It leaves out what is for others alone, and has what is for all last."""
+    """It leaves out what is for others alone, and keeps the order of the page."""
     assert written.exists()
     page = pages.page_of(CAUSE).for_framework(framework)
     assert [cause.split()[0] for cause in page.causes] == causes

@@ -256,6 +256,13 @@ def test_a_near_name_is_suggested(run: Run, typed: str, meant: str) -> None:
     assert f"Did you mean {meant}" in outcome.err
 
 
+def test_a_likely_reason_without_a_page_leads_to_its_rules(run: Run) -> None:
+    outcome = run("rule", "updates-not-kept")
+    assert outcome.exit_code == 2
+    assert "no file proves it" in outcome.err
+    assert "BN101, BN102, BN103, BN107: `bninspect rule BN101` has the fixes" in outcome.err
+
+
 def test_a_cause_is_no_rule_to_select(run: Run) -> None:
     path = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
     outcome = run("check", path, "--select", "update-ops-not-run")

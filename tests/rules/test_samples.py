@@ -184,7 +184,7 @@ def test_what_is_printed_is_what_is_run(record: Any) -> None:
     assert executed == printed()
 
 
-# Which scripts run code for a framework. What is for JAX, too, may run on another backend.
+# Which scripts run code for a framework. What is for Keras 3 and JAX may run on another backend.
 RUNS = {
     "tf1-layers": {"tf1"},
     "slim": {"tf1"},
@@ -192,7 +192,7 @@ RUNS = {
     "tf1-keras": {"tf1", "keras2"},
     "keras-1": {"tf1"},
     "keras-2": {"keras2"},
-    "keras-3": {"keras3"},
+    "keras-3": {"keras3", "keras3-jax"},
     "jax": {"keras3-jax", "keras3"},
 }
 

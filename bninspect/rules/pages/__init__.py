@@ -72,20 +72,17 @@ class Page(NamedTuple):
     cause_frameworks: tuple[tuple[str, ...], ...]
 
     def for_framework(self, framework: str) -> Page:
-        """Return the page without what is for other frameworks alone.
-
-        Fixes that are for this framework come first.
-        """
+        """Return the page without what is for other frameworks alone."""
         causes = [
             (text, frameworks)
             for text, frameworks in zip(self.causes, self.cause_frameworks, strict=True)
             if not frameworks or framework in frameworks
         ]
-        own = [fix for fix in self.fixes if framework in fix.frameworks]
+        fixes = [fix for fix in self.fixes if not fix.frameworks or framework in fix.frameworks]
         return self._replace(
             causes=tuple(text for text, _ in causes),
             cause_frameworks=tuple(frameworks for _, frameworks in causes),
-            fixes=(*own, *(fix for fix in self.fixes if not fix.frameworks)),
+            fixes=tuple(fixes),
         )
 
     def has_fix_for(self, framework: str) -> bool:

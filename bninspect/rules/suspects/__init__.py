@@ -15,6 +15,11 @@ from bninspect.rules.suspects.facts import Facts
 _MOST = 3
 
 
+def rules_of_suspect(name: str) -> tuple[str, ...]:
+    """Return the codes of the rules whose findings the suspect of this name may explain."""
+    return tuple(sorted({rule for one in SUSPECTS if one.cause == name for rule in one.rules}))
+
+
 def possible_causes(rule: str, layer: BNLayer, context: RuleContext) -> tuple[PossibleCause, ...]:
     """Return the suspects of a finding that the files do not rule out, the most likely first.
 

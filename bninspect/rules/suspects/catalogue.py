@@ -403,9 +403,9 @@ SUSPECTS: tuple[Suspect, ...] = (
             and not f.affine_initial
             and not f.others_updated
         ),
-        speaks_for="in Keras 3 a model class, or one around it, needs a `call` that takes training",
+        speaks_for="Keras 3 updates no BN within a model class whose `call` takes no training",
         tells_apart="`fit` of a functional model of the same layers updates them.",
-        test="Is it, or is one around it, a class of yours whose `call` has no `training`?",
+        test="Has a class of yours, this model's or one around it, a `call` without `training`?",
     ),
     Suspect(
         "statistics-not-loaded",

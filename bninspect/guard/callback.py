@@ -12,7 +12,7 @@ from bninspect.config.model import make_config
 from bninspect.errors import UsageProblem
 from bninspect.guard.evidence import Reading, with_evidence
 from bninspect.guard.live_layers import layer_config, read_layers, with_calls
-from bninspect.guard.live_model import live_model
+from bninspect.guard.live_model import is_fitting, live_model
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
 from bninspect.model.roles import STATISTICS
@@ -90,8 +90,8 @@ class BatchNormGuard:
         self.set_model(None)
 
     def set_params(self, params: object) -> None:  # noqa: ARG002 - the number of epochs and steps
-        """Note that `fit` runs the training: a loop of the user's own has no reason to call it."""
-        self._is_fitted = True
+        """Note whether `fit` runs the training: a loop with a `CallbackList` calls this, too."""
+        self._is_fitted = is_fitting(self._model)
 
     def set_model(self, model: Any) -> None:
         """Watch `model`; forget the findings of another one."""

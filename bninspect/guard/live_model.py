@@ -18,6 +18,7 @@ _METHODS_OF_TRAINING = (
     "stateless_call",
     "__call__",
 )
+_FITS = ("fit", "fit_generator")  # the second one up to Keras 2.3
 _KERAS_ROOTS = ("keras", "tf_keras")
 
 
@@ -45,6 +46,18 @@ def live_model(model: Any, *, is_fitted: bool) -> LiveModel:
         is_fitted=is_fitted,
         backend=_backend(model),
     )
+
+
+def is_fitting(model: Any) -> bool:
+    """Return whether a `fit` of Keras that trains this model is among the callers."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        is_fit = frame.f_code.co_name in _FITS and module.partition(".")[0] in _KERAS_ROOTS
+        if is_fit and frame.f_locals.get("self") is model:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def keras_version(instance: Any) -> str:

@@ -59,6 +59,7 @@ BROKEN = {
     "reset": ("BN101", ["top"], "1 of 3 BN layers"),
     "stopped_in_the_middle": ("BN107", THREE, "what they were at the end of epoch 2"),
     "diverged": ("BN301", THREE, "training is stopped at the end of epoch 1"),
+    "own_loop_with_a_callback_list": ("BN101", ["bn"], "gamma moved away from 1"),
     "own_step": ("BN101", THREE, "Forgetful has its own `train_step`: it may"),
     "stateless_dropped": ("BN101", THREE, "keeps the non-trainable variables that are returned"),
 }

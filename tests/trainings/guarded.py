@@ -318,6 +318,35 @@ class Trainings:
     def own_step(self):
         return self.watch(self.net(self.own_train_step()))
 
+    def own_loop_with_a_callback_list(self):
+        """A loop that runs callbacks as `fit` does, and parts of the model by itself."""
+        import tensorflow as tf
+
+        def call(self, inputs):
+            return self.head(self.inside(inputs))
+
+        x, y = data()
+        model = self._own_model(self._bn(), call=call)()
+        model(x)
+        guard = BatchNormGuard(after_batches=AFTER)
+        callbacks = self.keras.callbacks.CallbackList([guard], model=model, epochs=1, steps=BATCHES)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            callbacks.on_train_begin()
+            callbacks.on_epoch_begin(0)
+            for batch in range(BATCHES):
+                callbacks.on_train_batch_begin(batch)
+                part = slice(batch * SIZE, (batch + 1) * SIZE)
+                with tf.GradientTape() as tape:
+                    predicted = model.head(model.inside(x[part], training=False))
+                    loss = tf.reduce_mean((predicted - y[part]) ** 2)
+                weights = model.trainable_variables
+                for weight, slope in zip(weights, tape.gradient(loss, weights), strict=True):
+                    weight.assign(weight - 1e-4 * slope)
+                callbacks.on_train_batch_end(batch)
+            callbacks.on_epoch_end(0)
+        return self.told(guard, caught)
+
     def _stateless(self, *, keep):
         import jax
 
@@ -365,7 +394,7 @@ EVERYWHERE = [
     if not name.startswith(("_", "own_", "stateless_"))
     and name not in ("net", "watch", "told", "inference_mode", "own_train_step")
 ]
-TENSORFLOW = [*EVERYWHERE, "own_step"]
+TENSORFLOW = [*EVERYWHERE, "own_step", "own_loop_with_a_callback_list"]
 JAX = [*EVERYWHERE, "stateless_kept", "stateless_dropped"]
 
 

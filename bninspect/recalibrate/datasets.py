@@ -13,11 +13,15 @@ from bninspect.recalibrate.engines import Array, Batch, InputSpec
 from bninspect.recalibrate.estimate import Batches, Item
 from bninspect.recalibrate.samples import Column, choose_samples
 
+_LABELS = "labels"
+# Batches that are kept in memory to compare outputs on them.
+_MOST_BYTES = 1 << 30
+
 
 def open_dataset(
     dataset: Any, specs: Sequence[InputSpec], *, batch: int, most: int | None
 ) -> Batches:
-    """Return the batches of a dataset, `most` samples at most.
+    """Return the batches of a dataset, `most` samples at most (whole batches of an iterable).
 
     Arrays (one, a list or a dictionary of inputs, or a tuple of inputs and labels) are shuffled and
     cut into batches of about `batch`. Anything else is an iterable of batches: inputs, or a tuple
@@ -39,9 +43,6 @@ def open_dataset(
             f"expected arrays or an iterable of batches, got {type(dataset).__name__}."
         )
     return DatasetBatches(dataset, most)
-
-
-_LABELS = "labels"
 
 
 def _split(element: Any) -> tuple[Any, Any]:
@@ -116,21 +117,22 @@ class DatasetBatches:
             yield named(inputs), None if labels is None else _array(labels, "The labels are")
 
     def first(self, samples: int) -> Iterable[Item]:
-        """Return the first batches, with at least so many samples if there are as many.
+        """Return the first batches: so many samples, or those that fit into `_MOST_BYTES`.
 
         They are kept in memory: a dataset that is shuffled yields others the next time.
         """
         kept: list[Item] = []
-        count = 0
-        for item in self:
-            if count >= samples:
+        count = size_in_bytes = 0
+        for batch, labels in self:
+            if count >= samples or size_in_bytes >= _MOST_BYTES:
                 break
-            kept.append(item)
-            count += len(next(iter(item[0].values())))
+            kept.append((batch, labels))
+            count += len(next(iter(batch.values())))
+            size_in_bytes += sum(array.nbytes for array in batch.values())
         return kept
 
     def _limited(self, dataset: Any) -> Iterator[Any]:
-        """Yield the elements of a dataset until they have `most` samples."""
+        """Yield the elements of a dataset until they have `most` samples or more."""
         count = 0
         for element in _elements(dataset):
             if self._most is not None and count >= self._most:

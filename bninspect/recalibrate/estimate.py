@@ -22,23 +22,19 @@ from bninspect.recalibrate.quality import compare, output_change
 from bninspect.recalibrate.shuffling import require_shuffled
 from bninspect.wording import listed
 
-# Outputs in each mode are compared on so many samples, and on all batches that these are in.
+# Outputs in each mode are compared on so many samples, and on all batches that these are in; on
+# fewer if their outputs take so many bytes (a segmentation has a class for each pixel).
 _COMPARED = 2048
+_MOST_BYTES = 1 << 28
 
 Statistics = Mapping[str, tuple[FloatArray, FloatArray]]
-
-
 Item = tuple[Batch, Array | None]
 # (what is done, batches, their number if it is known) → the same batches, shown when each is done.
 Progress = Callable[[str, Iterable[Item], int | None], Iterable[Item]]
 
 
 class Batches(Protocol):
-    """Batches with their labels (None without any).
-
-    `batches` is their number, None if that is not known. `is_shuffled` says that the samples are
-    known to be shuffled.
-    """
+    """Batches with their labels (None without any)."""
 
     @property
     def is_shuffled(self) -> bool:
@@ -47,7 +43,7 @@ class Batches(Protocol):
 
     @property
     def batches(self) -> int | None:
-        """The number of batches."""
+        """The number of batches; None if it is not known."""
         ...
 
     def __iter__(self) -> Iterator[Item]:
@@ -104,10 +100,10 @@ def estimate(
     recalibrated = tuple(
         _recalibrated(layer, described[layer.name], pooled[layer.name]) for layer in layers
     )
-    counts = {name: one.count for name, one in pooled.items()}
+    counts = {name: moments.count for name, moments in pooled.items()}
     refusals.require_precise(recalibrated, count.samples, counts)
     refusals.require_storable(layers, recalibrated)
-    statistics = {one.name: (one.mean, one.variance) for one in recalibrated}
+    statistics = {layer.name: (layer.mean, layer.variance) for layer in recalibrated}
     after = outputs("outputs after", statistics=statistics)
     if training.labels is not None:
         quality = compare(training.labels, training.arrays, before.arrays, after.arrays)
@@ -208,19 +204,23 @@ def _outputs(
     statistics: Statistics | None = None,
     on_batches: bool = False,
 ) -> _Outputs:
-    """Return the outputs on all batches.
+    """Return the outputs on all batches, at least one, until they take `_MOST_BYTES`.
 
     An output without one row for each sample is left out.
     """
     collected: list[list[Array]] = []
     labels: list[Array] = []
     sizes: list[int] = []
-    for batch, given in progress(step, batches, None):
+    size_in_bytes = 0
+    for batch, batch_labels in progress(step, batches, None):
         outputs = engine.outputs(batch, statistics=statistics, on_batch_statistics=on_batches)
         collected.append(outputs)
         sizes.append(_size(batch))
-        if given is not None:
-            labels.append(np.asarray(given))
+        if batch_labels is not None:
+            labels.append(np.asarray(batch_labels))
+        size_in_bytes += sum(output.nbytes for output in outputs)
+        if size_in_bytes >= _MOST_BYTES:
+            break
     joined = [
         np.concatenate(parts)
         for parts in zip(*collected, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bninspect.errors import UsageProblem
 from bninspect.evidence.training_mode import TrainingModes
 from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.formats.keras.model_config import keras_layers
@@ -54,13 +55,17 @@ def recalibrate(
     `dataset` is what `fit` takes: arrays (a tuple of inputs and labels), or an iterable of batches
     such as a tf.data.Dataset, shuffled, and preprocessed as at serving. Arrays are shuffled and cut
     into batches of about `batch`. Where it has labels, the model is judged by them. `samples` is
-    how many samples are taken at most. `layers` are names or globs of layers to re-estimate instead
-    of those that are stuck. `force` goes on although nothing proves in which mode the model was
-    trained.
+    how many samples are taken at most; batches of an iterable are taken whole. `layers` are names
+    or globs of layers to re-estimate instead of those that are stuck. `force` goes on although
+    nothing proves in which mode the model was trained.
 
     Raises `RecalibrationRefused`, and leaves the model as it was, if that would not cure it; raises
-    `UsageProblem` if it is no Keras model, or cannot be run on the dataset.
+    `UsageProblem` if it is no Keras model, or cannot be run on the dataset, or if `batch` or
+    `samples` is less than 1.
     """
+    for name, number in (("batch", batch), ("samples", samples)):
+        if number is not None and number < 1:
+            raise UsageProblem(f"{name}: expected a number of at least 1, got {number}.")
     keras_of(model)
     report = _report(model)
     named = [layers] if isinstance(layers, str) else [*layers]

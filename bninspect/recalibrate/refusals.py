@@ -67,7 +67,7 @@ def choose(report: CheckpointReport, named: set[str]) -> tuple[BNLayer, ...]:
         raise RecalibrationRefused("There is no BN layer in it.")
     raise RecalibrationRefused(
         f"It has {total}, none of which is stuck ({', '.join(STUCK)}). To re-estimate a layer"
-        " nevertheless, name it with --layer."
+        " nevertheless, name it (--layer NAME; in Python, layers)."
     )
 
 
@@ -191,7 +191,10 @@ def require_proof(proof: str | None, quality: Comparison | None, *, force: bool)
     if force:
         return "none: forced by the user"
     given, advice = (
-        ("no labels are given", "Give labels (--labels KEY), or force it (--force)")
+        (
+            "no labels are given",
+            "Give labels (--labels KEY; in Python, beside the samples), or force it (--force)",
+        )
         if quality is None
         else ("the labels do not decide it", "Give more samples with labels, or force it (--force)")
     )

@@ -7,13 +7,18 @@ apart, and cut into batches of nearly equal size, since a small last batch has p
 from __future__ import annotations
 
 import ast
+import lzma
+import math
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
 
 from bninspect.errors import UsageProblem
 from bninspect.recalibrate.engines import Array, Batch, InputSpec
@@ -23,6 +28,11 @@ from bninspect.wording import did_you_mean, listed, nearest, plural
 _SEED = 0
 # The key of the one array in a .npy file, or in several that are its parts.
 _ONE_ARRAY = "data"
+# What numpy and zipfile raise for a file that is damaged, encrypted or something else.
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
+)
 
 
 class Column:
@@ -116,18 +126,45 @@ def _parts_by_key(path: str, archives: Sequence[str]) -> dict[str, Column]:
 
 
 def _read_file(path: str) -> dict[str, Array]:
-    """Return the arrays of a file by key; objects are never unpickled."""
+    """Return the arrays of a file by key; objects are never unpickled.
+
+    A `.npy` file is mapped, a `.npz` file is read.
+    """
     try:
         loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {_ONE_ARRAY: loaded}
         with loaded as archive:
+            _require_declared_sizes(archive.zip)
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except MemoryError as error:
+        raise UsageProblem(
+            f"--data {path}: its arrays are larger than the memory. Save each by numpy.save in a"
+            " directory, from which they are read as needed."
+        ) from error
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise UsageProblem(f"--data {path}: cannot be read ({error.strerror}).") from error
         raise UsageProblem(
             f"--data {path}: expected numbers that numpy.save or numpy.savez wrote; this is not"
             " such a file, or it is damaged. Objects are not unpickled."
         ) from error
+
+
+def _require_declared_sizes(archive: zipfile.ZipFile) -> None:
+    """Raise `ValueError` unless each member has as many bytes as its array needs.
+
+    numpy allocates an array by the shape in its header, before it reads the numbers.
+    """
+    for member in archive.infolist():
+        with archive.open(member) as stream:
+            version = npy.read_magic(stream)
+            read_header = (
+                npy.read_array_header_1_0 if version[0] == 1 else npy.read_array_header_2_0
+            )
+            shape, _, dtype = read_header(stream)
+            if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+                raise ValueError(f"{member.filename} has not the size that its header declares")
 
 
 def _column(path: str, key: str, parts: Sequence[Array]) -> Column:

@@ -133,6 +133,25 @@ def test_a_refusal_leaves_the_model_as_it_was(
     assert all(map(np.array_equal, before, weights(stuck.model)))
 
 
+@pytest.mark.parametrize("option", ["batch", "samples"])
+def test_a_number_below_1_is_a_sentence(stuck: Stuck, option: str) -> None:
+    with pytest.raises(UsageProblem, match=f"{option}: expected a number of at least 1, got 0"):
+        recalibrate(stuck.model, (X, Y), **{option: 0})
+
+
+def test_batches_of_an_iterable_are_taken_whole(stuck: Stuck) -> None:
+    assert recalibrate(stuck.model, tensorflow_dataset(), samples=1501).samples == 1560
+
+
+def test_large_outputs_are_compared_on_fewer_samples(
+    stuck: Stuck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bninspect.recalibrate.estimate._MOST_BYTES", 1)
+    monkeypatch.setattr("bninspect.recalibrate.datasets._MOST_BYTES", 1)
+    result = recalibrate(stuck.model, Numbered(), force=True)
+    assert (result.samples, result.outputs.samples) == (2048, 64)
+
+
 def test_a_dry_run_leaves_the_model_as_it_was(stuck: Stuck) -> None:
     before = weights(stuck.model)
     assert recalibrate(stuck.model, (X, Y), dry_run=True).dry_run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,25 @@ from bninspect.recalibrate.samples import (
 IMAGE = InputSpec("image", (None, 4, 3), "float32")
 MODE = InputSpec("training", (), "bool")
 RATE = InputSpec("rate", (), "float32")
+
+
+def header(shape: tuple[int, ...], descr: str = "<f4") -> bytes:
+    """Return the header of a .npy file that declares a shape."""
+    stream = io.BytesIO()
+    described = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, described)
+    return stream.getvalue()
+
+
+# Members of archives: shapes of more bytes than there are, and what is no array.
+HOSTILE = {
+    "huge": {"x.npy": header((10**12, 10)) + bytes(100)},
+    "large": {"x.npy": header((10**8, 10)) + bytes(100)},
+    "short": {"x.npy": header((4, 10)) + bytes(100)},
+    "text": {"x.npy": header((2, 2)) + bytes(16), "readme.txt": b"hello, this is text"},
+    "objects": {"x.npy": header((2,), "|O") + bytes(16)},
+    "cut header": {"x.npy": b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((((("},
+}
 
 
 @pytest.fixture
@@ -160,6 +181,25 @@ def test_files_of_something_else_are_sentences(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageProblem, match=words):
         read_columns(str(tmp_path / name), [])
+
+
+@pytest.mark.parametrize("members", HOSTILE.values(), ids=HOSTILE)
+def test_an_archive_is_not_believed(tmp_path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(UsageProblem, match="numbers that"):
+        read_columns(str(tmp_path / "a.npz"), [])
+
+
+def test_damaged_data_are_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.arange(10000.0))
+    content = bytearray(path.read_bytes())
+    content[60:200] = b"\xff" * 140
+    path.write_bytes(content)
+    with pytest.raises(UsageProblem, match="damaged"):
+        read_columns(str(path), [])
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:

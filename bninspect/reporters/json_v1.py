@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from bninspect._version import __version__
 from bninspect.batchnorm.inference import Dump, Inference, columns
@@ -293,20 +293,40 @@ def opened(item: CheckpointReport) -> dict[str, Any]:
     }
 
 
+class _LayerHead(NamedTuple):
+    """The keys of a layer before its statistics; `variables` has the stored names by `ROLES`."""
+
+    name: str
+    family: str
+    channels: int | None
+    dtype: str | None
+    momentum: float | None
+    epsilon: float | None
+    trainable: bool | None
+    variables: tuple[str | None, ...]
+
+
+def _head_of(layer: BNLayer) -> _LayerHead:
+    names = tuple(layer.variables[role].name if role in layer.variables else None for role in ROLES)
+    return _LayerHead(
+        layer.name,
+        layer.family,
+        layer.channels,
+        layer.dtype,
+        layer.momentum,
+        layer.epsilon,
+        layer.trainable,
+        names,
+    )
+
+
+def _head_document(head: _LayerHead) -> dict[str, Any]:
+    return head._asdict() | {"variables": dict(zip(ROLES, head.variables, strict=True))}
+
+
 def _layer(layer: BNLayer) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "family": layer.family,
-        "channels": layer.channels,
-        "dtype": layer.dtype,
-        "momentum": layer.momentum,
-        "epsilon": layer.epsilon,
-        "trainable": layer.trainable,
-        "variables": {
-            role: layer.variables[role].name if role in layer.variables else None for role in ROLES
-        },
-        "statistics": {role: _statistic(layer.values.get(role)) for role in STATISTICS},
-    }
+    statistics = {role: _statistic(layer.values.get(role)) for role in STATISTICS}
+    return _head_document(_head_of(layer)) | {"statistics": statistics}
 
 
 def _computation(computation: Computation | None) -> dict[str, Any] | None:
@@ -351,7 +371,8 @@ def _frame(architecture: Architecture) -> str:
     """Return the documents of layers whose statistics are not initial, %r for each number."""
     statistic = '{"min":%r,"max":%r,"mean":%r,"at_initial":0}'
     statistics = ",".join(f'"{role}":{statistic}' for role in STATISTICS)
-    heads = (_head(layer).replace("%", "%%") for layer in architecture.layers)
+    texts = (_head_text(_head_of(layer)) for layer in architecture.layers)
+    heads = (text.replace("%", "%%") for text in texts)
     return ",".join(f'{head},"statistics":{{{statistics}}}}}' for head in heads)
 
 
@@ -360,38 +381,13 @@ def _layer_text(layer: BNLayer) -> str:
     statistics = ",".join(
         f'"{role}":{_statistic_text(layer.values.get(role))}' for role in STATISTICS
     )
-    return f'{_head(layer)},"statistics":{{{statistics}}}}}'
-
-
-def _head(layer: BNLayer) -> str:
-    names = tuple(layer.variables[role].name if role in layer.variables else None for role in ROLES)
-    facts = (layer.channels, layer.dtype, layer.momentum, layer.epsilon, layer.trainable)
-    return _cached_head(layer.name, layer.family, *facts, names)
+    return f'{_head_text(_head_of(layer))},"statistics":{{{statistics}}}}}'
 
 
 @lru_cache(maxsize=1 << 14)
-def _cached_head(
-    name: str,
-    family: str,
-    channels: int | None,
-    dtype: str | None,
-    momentum: float | None,
-    epsilon: float | None,
-    trainable: bool | None,
-    names: tuple[str | None, ...],
-) -> str:
+def _head_text(head: _LayerHead) -> str:
     """Return the document of a layer up to its statistics, as text that is to be continued."""
-    document = {
-        "name": name,
-        "family": family,
-        "channels": channels,
-        "dtype": dtype,
-        "momentum": momentum,
-        "epsilon": epsilon,
-        "trainable": trainable,
-        "variables": dict(zip(ROLES, names, strict=True)),
-    }
-    return json_text(document)[:-1]
+    return json_text(_head_document(head))[:-1]
 
 
 def _statistic_text(values: Values | None) -> str:

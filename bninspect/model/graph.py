@@ -92,13 +92,15 @@ class Condition(NamedTuple):
     `kind` and `name` say what the condition reads: a placeholder, a variable (a mode, the step),
     the output of another op; or that its predicate `name` is a constant which is not known to be
     True. `value` is the default of a placeholder or the stored value of a variable, None if there
-    is none. `bound` is the constant that it is compared with.
+    is none. `bound` is the constant that it is compared with. `derived` says that logic stands
+    between both and the branch, such as a negation: the value alone does not say which one it is.
     """
 
     kind: Literal["placeholder", "variable", "op", "constant"]
     name: str
     value: Scalar | None = None
     bound: Scalar | None = None
+    derived: bool = False
 
 
 class GraphEvidence(NamedTuple):

@@ -52,7 +52,13 @@ def test_json_has_what_the_graph_says(run: Run) -> None:
             "in_update_ops": True,
             "others_depend": False,
             "conditions": [
-                {"kind": "placeholder", "name": "training", "value": None, "bound": None}
+                {
+                    "kind": "placeholder",
+                    "name": "training",
+                    "value": None,
+                    "bound": None,
+                    "derived": False,
+                }
             ],
             "momentum": 0.9,
             "epsilon": 0.001,

@@ -59,8 +59,8 @@ PREDICATES = {
 FOUND = {
     "placeholder": [Condition("placeholder", "training")],
     "default": [Condition("placeholder", "training", value=False)],
-    "variable": [Condition("variable", "mode", value=True)],
-    "step": [Condition("variable", "global_step", value=60, bound=2000)],
+    "variable": [Condition("variable", "mode", value=True, derived=True)],
+    "step": [Condition("variable", "global_step", value=60, bound=2000, derived=True)],
     "data": [Condition("op", "batch")],
     "constant False": [Condition("constant", "never")],
     "constant True": [],

@@ -355,9 +355,10 @@ def test_the_condition_that_is_false_is_named() -> None:
     assert "`read`" not in first.speaks_for
 
 
-def test_a_count_that_is_compared_is_no_condition_that_is_false() -> None:
-    count = Condition("variable", "global_step", value=0, bound=1000)
-    context = RuleContext(60, format="tf-v2", graph=of_graph(count))
+def test_a_value_that_is_compared_or_negated_is_no_condition_that_is_false() -> None:
+    count = Condition("variable", "global_step", value=0, bound=1000, derived=True)
+    negated = Condition("placeholder", "is_test", value=False, derived=True)
+    context = RuleContext(60, format="tf-v2", graph=of_graph(count, negated))
     found = possible_causes("BN101", bn(**MOVED), context)
     assert not any("is False by what is stored" in one.speaks_for for one in found)
 

@@ -79,9 +79,11 @@ def _conditions_of(
             yield Condition("constant", graph.names[predicate])
         return
     bound = _bound(graph, nodes)
+    derived = any(graph.operations[node] in ops.LOGIC for node in nodes)
     for node in leaves:
         if node not in constants:
-            yield _condition(traversal, node, stored)._replace(bound=bound)
+            condition = _condition(traversal, node, stored)
+            yield condition._replace(bound=bound, derived=derived)
 
 
 def _is_followed(traversal: GraphTraversal, node: int) -> bool:

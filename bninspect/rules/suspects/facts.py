@@ -137,12 +137,10 @@ class Facts:
     def false_condition(self) -> Condition | None:
         """Return a condition of the updates that is False by its stored value or default.
 
-        A value that is compared with another one is no truth value.
+        None without one, and where logic stands between the value and the branch.
         """
         conditions = () if self.graph is None else self.graph.conditions
-        return next(
-            (one for one in conditions if one.bound is None and one.value in (False, 0)), None
-        )
+        return next((one for one in conditions if one.value is False and not one.derived), None)
 
     @property
     def may_be_unrun(self) -> bool:

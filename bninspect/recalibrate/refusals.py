@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # A layer is stuck if one of these says so: statistics at their initial values in every channel.
 STUCK = tuple(rule.code for rule in stuck.RULES)
 _ACCUMULATED = "compare_gan"
-_OPTIMIZED, _COLD = "BN108", "BN106"
+_OPTIMIZED = "BN108"
 # The largest standard errors: of a mean in deviations, of a variance as a share of it.
 MEAN_LIMIT, VARIANCE_LIMIT = 0.05, 0.05
 _LEAST_BATCHES = 2
@@ -155,8 +155,8 @@ def _proof_of(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence) -
     graph = evidence.graph(layer)
     if graph is not None and graph.training_ops and not graph.conditions and graph.modes == {True}:
         return f"the fused kernel of {layer.name} has is_training=True in the graph of training"
-    # Statistics of others may have moved before a fine-tuning in inference mode.
-    if any(finding.rule.code in (*STUCK, _COLD) for finding in own) and _moved(layer):
+    # Where both moved, that may have been before a fine-tuning in inference mode.
+    if any(finding.rule.code in STUCK for finding in own) and _moved(layer):
         return f"statistics of {layer.name} moved, which they do in training mode alone"
     return None
 

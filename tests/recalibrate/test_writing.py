@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -476,6 +477,22 @@ def test_an_interrupted_copy_leaves_nothing(
         assert not any(tmp_path.iterdir())
     else:
         assert next(calls) <= call
+
+
+def test_what_another_program_writes_in_between_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "copy"
+
+    def refused_rename(_: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "theirs").touch()
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    monkeypatch.setattr(copies.os, "rename", refused_rename)
+    with pytest.raises(UsageProblem, match="not empty"):
+        copy_of(load_fixture("saved_model_tf1_stuck"), tmp_path)
+    assert (output / "theirs").exists()
 
 
 def test_the_index_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """The engine for whole models of Keras, `.keras` and `.h5`: loaded by the user's Keras.
 
-Keras 3 loads what Keras 3 wrote, tf_keras or a Keras 2 what older ones wrote. Nothing of the
-model's own code is run: safe_mode is on, and a Lambda with stored code is refused before Keras sees
-it, since older versions run it from `.h5` files whatever safe_mode says.
+Keras 3 loads what Keras 3 wrote, tf_keras or a Keras 2 what older ones wrote. Stored code is not
+run: safe_mode is on, and a Lambda with stored code is refused before Keras sees it, since older
+versions run it from `.h5` files whatever safe_mode says.
 """
 
 from __future__ import annotations

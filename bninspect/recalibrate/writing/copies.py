@@ -84,7 +84,8 @@ def written_copy(plan: Plan) -> Iterator[Path]:
                     os.rename(hidden / name, directory / name)
             except BaseException:
                 for path in reversed(named):
-                    _remove(path)
+                    if not os.path.lexists(hidden / path.name):  # else the file there is another's
+                        _remove(path)
                 raise
             finally:
                 shutil.rmtree(hidden, ignore_errors=True)

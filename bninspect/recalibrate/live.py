@@ -159,7 +159,9 @@ def _slots(model: Any) -> dict[str, Variable]:
     optimizer = getattr(model, "optimizer", None)
     variables = getattr(optimizer, "variables", ())
     try:
-        slots = [_variable(one, "") for one in (variables() if callable(variables) else variables)]
+        slots = [
+            _variable(slot, "") for slot in (variables() if callable(variables) else variables)
+        ]
     except Exception:  # an optimizer of the user's own
         return {}
     return {slot.name: slot for slot in slots}

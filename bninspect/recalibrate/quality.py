@@ -72,7 +72,7 @@ def _difference(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDA
     """Return by how much scores are better; one that is not finite is worse than any other."""
     worst = -1e300
     first, second = (
-        np.nan_to_num(one, nan=worst, neginf=worst, posinf=worst) for one in (scores, others)
+        np.nan_to_num(values, nan=worst, neginf=worst, posinf=worst) for values in (scores, others)
     )
     difference: NDArray[np.float64] = first - second
     return difference
@@ -101,8 +101,8 @@ def compare(
     modes = [training, before, *([] if after is None else [after])]
     chosen = [np.asarray(outputs[fit.output], np.float64) for outputs in modes]
     # Probabilities, unless an output of any mode says otherwise: then logits.
-    threshold = 0.5 if all(_within_one(one) for one in chosen) else 0.0
-    scores = [_scores(fit.kind, labels, one, threshold) for one in chosen]
+    threshold = 0.5 if all(_within_one(outputs) for outputs in chosen) else 0.0
+    scores = [_scores(fit.kind, labels, outputs, threshold) for outputs in chosen]
     measure: Literal["accuracy", "loss"] = "loss" if fit.kind == "values" else "accuracy"
     return Comparison(measure, scores[0], scores[1], scores[2] if after is not None else None)
 
@@ -175,13 +175,13 @@ def output_change(
     scale = float(np.sqrt(np.mean((flat[0] - flat[0].mean(axis=0)) ** 2))) or 1.0
     with np.errstate(all="ignore"):
         apart = [
-            float(np.sqrt(np.mean((one - other) ** 2))) / scale
-            for one, other in ((flat[1], flat[2]), (flat[1], flat[0]), (flat[2], flat[0]))
+            float(np.sqrt(np.mean((values - other) ** 2))) / scale
+            for values, other in ((flat[1], flat[2]), (flat[1], flat[0]), (flat[2], flat[0]))
         ]
     predictions = [_predictions(outputs[0]) for outputs in (training, before, after)]
     same: list[float | None] = [None, None]
     if predictions[0] is not None:
-        same = [float(np.mean(predictions[0] == one)) for one in predictions[1:]]
+        same = [float(np.mean(predictions[0] == values)) for values in predictions[1:]]
     return OutputChange(len(flat[0]), *apart, *same)
 
 

@@ -58,7 +58,7 @@ def choose(report: CheckpointReport, named: set[str]) -> tuple[BNLayer, ...]:
     """
     if named:
         return tuple(layer for layer in report.layers if layer.name in named)
-    names = {one.layer for one in report.findings if one.rule.code in STUCK}
+    names = {finding.layer for finding in report.findings if finding.rule.code in STUCK}
     chosen = tuple(layer for layer in report.layers if layer.name in names)
     if chosen:
         return chosen
@@ -89,13 +89,13 @@ def _not_curable(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence
     missing = [role for role in STATISTICS if role not in layer.values]
     if missing:
         return f"{' and '.join(missing)} is not stored"
-    optimized = [one.message for one in findings if one.rule.code == _OPTIMIZED]
+    optimized = [finding.message for finding in findings if finding.rule.code == _OPTIMIZED]
     if optimized:
         return f"{optimized[0]} (it gets a gradient in inference mode alone)"
     proved = _inference_mode(layer, evidence)
     if proved is not None:
         return proved
-    causes = [one.cause for one in findings if one.cause in _CAUSES]
+    causes = [finding.cause for finding in findings if finding.cause in _CAUSES]
     if layer.keras is not None and layer.keras.frozen:
         causes.append("layer-frozen")
     if causes:
@@ -143,8 +143,8 @@ def proof_of_batch_mode(
 
 def _proof_of(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence) -> str | None:
     """Return a sentence that proves that training ran a layer on batch statistics, or None."""
-    own = [finding for finding in findings if finding.layer == layer.name]
-    if any(finding.cause == "update-ops-not-run" for finding in own):
+    own_findings = [finding for finding in findings if finding.layer == layer.name]
+    if any(finding.cause == "update-ops-not-run" for finding in own_findings):
         return (
             f"the graph builds {layer.name} in training mode, and its updates were not run:"
             " training used batch statistics"
@@ -156,15 +156,15 @@ def _proof_of(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence) -
     if graph is not None and graph.training_ops and not graph.conditions and graph.modes == {True}:
         return f"the fused kernel of {layer.name} has is_training=True in the graph of training"
     # Where both moved, that may have been before a fine-tuning in inference mode.
-    if any(finding.rule.code in STUCK for finding in own) and _moved(layer):
+    if any(finding.rule.code in STUCK for finding in own_findings) and _moved(layer):
         return f"statistics of {layer.name} moved, which they do in training mode alone"
     return None
 
 
 def _moved(layer: BNLayer) -> bool:
     """Return whether updates moved a statistic: channels differ, as no initializer makes them."""
-    both = layer.statistics or ()
-    return any(not (one.constant or one.all_initial) for one in both)
+    statistics = layer.statistics or ()
+    return any(not (statistic.constant or statistic.all_initial) for statistic in statistics)
 
 
 def require_proof(proof: str | None, quality: Comparison | None, *, force: bool) -> str:
@@ -244,7 +244,7 @@ def require_precise(
     if _excess(worst) > 1.0:
         needed = math.ceil(1.2 * samples * _excess(worst) ** 2 / 100) * 100
         by_mean = worst.mean_error / MEAN_LIMIT >= worst.variance_error / VARIANCE_LIMIT
-        told = (
+        shortfall = (
             f"a mean is known to {worst.mean_error:.2g} deviations only (limit {MEAN_LIMIT:g})"
             if by_mean
             else f"a variance is known to {worst.variance_error:.2%} only (limit"
@@ -252,7 +252,7 @@ def require_precise(
         )
         raise RecalibrationRefused(
             f"{plural(samples, 'sample')} are too few, or not shuffled: in the layer {worst.name}"
-            f" {told}; about {needed} shuffled samples would do."
+            f" {shortfall}; about {needed} shuffled samples would do."
         )
 
 

@@ -339,8 +339,8 @@ def _common_length(columns: Sequence[Column]) -> int:
     if not lengths:
         raise UsageProblem("No array of the data goes to an input of the model: use --feed.")
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in lengths.items())
-        raise UsageProblem(f"The arrays of the data differ in the number of samples: {told}.")
+        counts = ", ".join(f"{name} {count}" for name, count in lengths.items())
+        raise UsageProblem(f"The arrays of the data differ in the number of samples: {counts}.")
     return next(iter(lengths.values()))
 
 
@@ -392,7 +392,7 @@ def _batches(
     notes: tuple[str, ...] = ()
     if most is not None and most < length:
         notes = (f"{plural(len(order), 'sample')} of {length} were taken, by chance",)
-    size = next((one for one in fixed if one), None)
+    size = next((fixed_size for fixed_size in fixed if fixed_size), None)
     if size is None:
         return order, max(1, round(len(order) / batch)), notes
     batches = len(order) // size

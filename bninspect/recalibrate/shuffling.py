@@ -45,14 +45,14 @@ def require_shuffled(engine: Engine, first: Batch, last: Batch) -> None:
             )
 
 
-def _apart(engine: Engine, one: Batch, other: Batch) -> dict[str, float]:
+def _apart(engine: Engine, first_batch: Batch, second_batch: Batch) -> dict[str, float]:
     """Return by layer the mean squared distance of the means, in deviations of the input."""
-    found = {}
-    moments = [engine.batch_moments(batch) for batch in (one, other)]
+    distances = {}
+    moments = [engine.batch_moments(batch) for batch in (first_batch, second_batch)]
     for layer in [name for name in moments[0] if name in moments[1]]:
         first, second = moments[0][layer], moments[1][layer]
         spread = first.variance + second.variance
         used = spread > 0.0
         apart = (first.mean - second.mean)[used] ** 2 / spread[used]
-        found[layer] = float(np.mean(apart)) if used.any() else 0.0
-    return found
+        distances[layer] = float(np.mean(apart)) if used.any() else 0.0
+    return distances

@@ -156,9 +156,11 @@ def _unknown(stored: BNLayer, mean: str, variance: str, alike: int) -> EngineLay
 
 def _same_name(name: str, alike: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return the layers of exactly this name, else those whose names end alike."""
-    exact = [one for one in alike if one[0] == name]
+    exact = [named_layer for named_layer in alike if named_layer[0] == name]
     last = name.rpartition("/")[2]
-    return exact or [one for one in alike if one[0].rpartition("/")[2] == last]
+    return exact or [
+        named_layer for named_layer in alike if named_layer[0].rpartition("/")[2] == last
+    ]
 
 
 def _same_values(stored: BNLayer, values: Mapping[Role, Any]) -> bool:
@@ -166,6 +168,6 @@ def _same_values(stored: BNLayer, values: Mapping[Role, Any]) -> bool:
     if set(stored.values) != set(values):
         return False
     return all(
-        np.array_equal(one.array.reshape(-1), values[role].reshape(-1), equal_nan=True)
-        for role, one in stored.values.items()
+        np.array_equal(statistics.array.reshape(-1), values[role].reshape(-1), equal_nan=True)
+        for role, statistics in stored.values.items()
     )

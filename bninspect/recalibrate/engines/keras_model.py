@@ -100,7 +100,7 @@ class KerasModelEngine:
 
     def layers(self) -> list[EngineLayer]:
         """Return the BN layers."""
-        return [one.described for one in self._layers]
+        return [live.described for live in self._layers]
 
     def batch_moments(self, batch: Batch) -> dict[str, BatchMoments]:
         """Return the moments of each layer's input, of all its calls together."""
@@ -128,22 +128,22 @@ class KerasModelEngine:
 
     def assign(self, statistics: Mapping[str, tuple[Array, Array]]) -> None:
         """Set the statistics of the layers that `statistics` names."""
-        for one in self._layers:
-            if one.described.name in statistics:
-                _assign(one.layer, *statistics[one.described.name])
+        for live in self._layers:
+            if live.described.name in statistics:
+                _assign(live.layer, *statistics[live.described.name])
 
     @contextmanager
     def _on_batch_statistics(self, recorded: dict[str, list[BatchMoments]]) -> Iterator[None]:
         """Normalize by the statistics of each batch, and record the moments of each call."""
         with self._kept_statistics():
             try:
-                for one in self._layers:
-                    if not one.is_fixed:
-                        one.layer.__dict__["call"] = self._recorder(one, recorded)
+                for live in self._layers:
+                    if not live.is_fixed:
+                        live.layer.__dict__["call"] = self._recorder(live, recorded)
                 yield
             finally:
-                for one in self._layers:
-                    one.layer.__dict__.pop("call", None)
+                for live in self._layers:
+                    live.layer.__dict__.pop("call", None)
 
     def _recorder(
         self, live: LiveLayer, recorded: dict[str, list[BatchMoments]]
@@ -176,14 +176,14 @@ class KerasModelEngine:
                 " cannot be read."
             ) from error
         axis = live.layer.axis
-        axes = sorted(one % values.ndim for one in ([axis] if isinstance(axis, int) else axis))
+        axes = sorted(place % values.ndim for place in ([axis] if isinstance(axis, int) else axis))
         if selected is not None:
             if axes != [values.ndim - 1] or selected.shape != values.shape[:-1]:
                 raise RecalibrationRefused(
                     f"The layer {name} has a mask that does not fit the axes of its input."
                 )
             return moments_of(values[selected])
-        channels = int(np.prod([values.shape[one] for one in axes]))
+        channels = int(np.prod([values.shape[place] for place in axes]))
         last = range(values.ndim - len(axes), values.ndim)
         return moments_of(np.moveaxis(values, axes, [*last]).reshape(-1, channels))
 
@@ -204,7 +204,9 @@ class KerasModelEngine:
             return
         total = merged(so_far)
         within = sum(call.variance * call.count for call in so_far) / total.count
-        epsilon = next(one.described.epsilon for one in self._layers if one.described.name == name)
+        epsilon = next(
+            live.described.epsilon for live in self._layers if live.described.name == name
+        )
         between = float(np.max((total.variance - within) / (total.variance + epsilon)))
         if between > _MOST_BETWEEN_CALLS:
             raise RecalibrationRefused(
@@ -217,8 +219,8 @@ class KerasModelEngine:
         """Restore the statistics of all layers at the end."""
         kept = [
             (variable, self._numpy(variable))
-            for one in self._layers
-            for variable in (one.layer.moving_mean, one.layer.moving_variance)
+            for live in self._layers
+            for variable in (live.layer.moving_mean, live.layer.moving_variance)
         ]
         try:
             yield
@@ -318,20 +320,20 @@ def _assign(layer: Any, mean: Array, variance: Array) -> None:
 def _packed(nested: Any, batch: Batch) -> Any:
     """Return the arrays of a batch, nested as the inputs of the model are."""
     if isinstance(nested, Mapping):
-        return {name: _packed(one, batch) for name, one in nested.items()}
+        return {name: _packed(member, batch) for name, member in nested.items()}
     if isinstance(nested, list | tuple):
-        return [_packed(one, batch) for one in nested]
+        return [_packed(member, batch) for member in nested]
     return batch[_input_spec(nested).name]
 
 
 def _flattened(result: Any) -> Iterator[Any]:
     """Yield the tensors of a nested output."""
     if isinstance(result, Mapping):
-        for one in result.values():
-            yield from _flattened(one)
+        for member in result.values():
+            yield from _flattened(member)
     elif isinstance(result, list | tuple):
-        for one in result:
-            yield from _flattened(one)
+        for member in result:
+            yield from _flattened(member)
     elif result is not None:
         yield result
 

@@ -78,19 +78,21 @@ def _serving_graph(path: str, meta: Any, variables: Mapping[str, str]) -> Stored
     they are stored, as far as these are names of nodes.
     """
     signature = meta.signature_def[_SIGNATURE]
-    inputs = {tensor_of(one.name).node: key for key, one in signature.inputs.items()}
+    inputs = {tensor_of(info.name).node: key for key, info in signature.inputs.items()}
     nodes = {node.name: node for node in meta.graph_def.node}
     outputs = []
-    for key, one in sorted(signature.outputs.items()):
+    for key, info in sorted(signature.outputs.items()):
         outputs.append(f"{_OUTPUTS}/{key}")
-        nodes[outputs[-1]] = _identity(outputs[-1], one)
+        nodes[outputs[-1]] = _identity(outputs[-1], info)
     needed = [nodes[name] for name in ancestors(nodes, outputs)]
     names = _unused({**variables, **inputs}, {node.name for node in needed})
     for node in needed:
         node.name = names.get(node.name, node.name)
         node.attr.pop("_class", None)  # says beside which node, by its old name
         taken = data_inputs(node)
-        node.input[:] = [str(one._replace(node=names.get(one.node, one.node))) for one in taken]
+        node.input[:] = [
+            str(tensor._replace(node=names.get(tensor.node, tensor.node))) for tensor in taken
+        ]
     graph = type(meta)()
     graph.CopyFrom(meta)
     del graph.graph_def.node[:]

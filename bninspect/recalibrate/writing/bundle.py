@@ -74,11 +74,11 @@ def _files_below(directory: str) -> Iterator[str]:
 
 def _bundle_files(prefix: str, values: Values) -> list[FileCopy]:
     """Return the shards and the index of a checkpoint, with the bytes that are replaced."""
-    shards, found = find_variables(prefix, values)
+    shards, stored = find_variables(prefix, values)
     patches: dict[str, list[Patch]] = {shard: [] for shard in shards}
     checksums: dict[bytes, int] = {}
     for name, new in values.items():
-        shape, dtype, disk_type, parts = found[name]
+        shape, dtype, disk_type, parts = stored[name]
         whole = rounded(prefix, name, new.reshape(shape), dtype)
         for part in parts:
             data = whole[part.place].astype(disk_type).tobytes()

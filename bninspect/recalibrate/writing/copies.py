@@ -120,7 +120,7 @@ def _termination_raises() -> Iterator[None]:
     """
     caught = []
     if threading.current_thread() is threading.main_thread():
-        caught = [one for one in _TERMINATING if signal.getsignal(one) == signal.SIG_DFL]
+        caught = [number for number in _TERMINATING if signal.getsignal(number) == signal.SIG_DFL]
     for number in caught:
         signal.signal(number, _exit)
     try:

@@ -51,8 +51,8 @@ def _one_file(source: Target, output: Path, patches: Sequence[Patch]) -> Plan:
 
 def _require_ending(path: str, output: Path, endings: tuple[str, ...]) -> None:
     """Raise `UsageProblem` unless Keras can tell from the output's name what it is."""
-    own = "" if path.endswith(endings) else Path(path).suffix
-    if not str(output).endswith(endings) and not (own and output.suffix == own):
+    own_ending = "" if path.endswith(endings) else Path(path).suffix
+    if not str(output).endswith(endings) and not (own_ending and output.suffix == own_ending):
         raise UsageProblem(
             f"Cannot write {output}: Keras tells files apart by their ending, so the copy needs"
             f" {' or '.join(endings)}."

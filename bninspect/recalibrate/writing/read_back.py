@@ -87,10 +87,13 @@ def _as_read(path: str, variable: Variable, values: NDArray[Any]) -> NDArray[Any
     return (stored.astype(np.uint32) << 16).view(np.float32)
 
 
-def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
+def _equal(expected: NDArray[Any] | None, read: NDArray[Any] | None) -> bool:
+    if expected is None or read is None:
+        return expected is read
+    return (expected.dtype, expected.shape) == (
+        read.dtype,
+        read.shape,
+    ) and expected.tobytes() == read.tobytes()
 
 
 def _differs(plan: Plan, what: str) -> ReadProblem:

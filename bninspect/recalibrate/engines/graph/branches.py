@@ -60,13 +60,17 @@ class Predicates:
         is_copy = node.op in _COPIES or node.op in SWITCHES or node.op == "PlaceholderWithDefault"
         if not is_copy and node.op not in _OPERATORS:
             return None
-        taken = data_inputs(node)[: 1 if is_copy else None]
-        values = [value for one in taken if (value := self.value(one, depth + 1)) is not None]
-        return _applied(node, values) if len(values) == len(taken) else None
+        inputs = data_inputs(node)[: 1 if is_copy else None]
+        values = [
+            value
+            for tensor_read in inputs
+            if (value := self.value(tensor_read, depth + 1)) is not None
+        ]
+        return _applied(node, values) if len(values) == len(inputs) else None
 
     def reads(self, tensor: Tensor) -> set[str]:
         """Return the placeholders and variables that a predicate is computed from."""
-        found: set[str] = set()
+        sources: set[str] = set()
         seen: set[str] = set()
         waiting = [tensor.node]
         while waiting:
@@ -76,10 +80,10 @@ class Predicates:
                 continue
             seen.add(name)
             if node.op in PLACEHOLDERS or node.op in VARIABLES:
-                found.add(name)
+                sources.add(name)
             elif node.op in _COPIES or node.op in _OPERATORS or node.op in SWITCHES:
-                waiting += (one.node for one in data_inputs(node))
-        return found
+                waiting += (tensor_read.node for tensor_read in data_inputs(node))
+        return sources
 
 
 def _applied(node: Any, values: Sequence[Scalar]) -> Scalar:
@@ -113,7 +117,7 @@ def constant(node: Any) -> Scalar | None:
 def predicates_of(nodes: Nodes) -> list[Tensor]:
     """Return what the branches of a graph depend on."""
     places = {**SWITCHES, **dict.fromkeys(CONDITIONALS, 0)}
-    predicates = (operand(one, places[one.op]) for one in nodes.values() if one.op in places)
+    predicates = (operand(node, places[node.op]) for node in nodes.values() if node.op in places)
     return list(dict.fromkeys(predicates))
 
 
@@ -125,7 +129,9 @@ def resolve(
     Functions are written out where they are called. Control inputs are left out: they order updates
     and assertions. Constants in loops keep theirs, which hold them in the loop.
     """
-    nodes = write_out(nodes, functions, lambda some, one: Predicates(some, known).value(one))
+    nodes = write_out(
+        nodes, functions, lambda written, predicate: Predicates(written, known).value(predicate)
+    )
     predicates = Predicates(nodes, known)
     taken = {
         name: value
@@ -138,7 +144,7 @@ def resolve(
         Tensor(name, output): operand(nodes[name], 0) for name in taken for output in (0, 1)
     }
     for name, node in nodes.items():
-        live = [one for one in data_inputs(node) if not _is_dead(one, dead, taken)]
+        live = [tensor for tensor in data_inputs(node) if not _is_dead(tensor, dead, taken)]
         if node.op in MERGES and len(live) == 1 and name not in dead:
             replaced[Tensor(name)] = live[0]
     in_loops = nodes_in_loops(nodes)
@@ -163,8 +169,8 @@ def _dead_nodes(nodes: Nodes, taken: Mapping[str, Scalar]) -> set[str]:
         node = nodes[name]
         if name in dead:
             continue
-        lost = [_is_dead(one, dead, taken) for one in data_inputs(node)]
-        is_stopped = any(one[1:] in dead for one in node.input if is_control(one))
+        lost = [_is_dead(tensor, dead, taken) for tensor in data_inputs(node)]
+        is_stopped = any(reference[1:] in dead for reference in node.input if is_control(reference))
         if all(lost) if node.op in MERGES else is_stopped or any(lost):
             dead.add(name)
             waiting += users.get(name, ())
@@ -184,9 +190,13 @@ def _connected(node: Any, replaced: Mapping[Tensor, Tensor], in_loops: set[str])
     del copy.input[:]
     copy.device = ""
     copy.attr.pop("_class", None)
-    copy.input.extend(str(_source(one, replaced)) for one in data_inputs(node))
+    copy.input.extend(str(_source(tensor, replaced)) for tensor in data_inputs(node))
     if not copy.input:
-        copy.input.extend(one for one in node.input if is_control(one) and one[1:] in in_loops)
+        copy.input.extend(
+            reference
+            for reference in node.input
+            if is_control(reference) and reference[1:] in in_loops
+        )
     return copy
 
 

@@ -75,8 +75,8 @@ def _masked(
         for name, is_mask in waiting:
             for user in consumers.get(name, ()):
                 operation = nodes[user].op
-                others = [one for one in data_inputs(nodes[user]) if one.node != name]
-                all_scalars = all(rank_of(one) in (0, None) for one in others)
+                others = [tensor for tensor in data_inputs(nodes[user]) if tensor.node != name]
+                all_scalars = all(rank_of(tensor) in (0, None) for tensor in others)
                 if is_mask and operation in _ENDS:
                     yield user, name
                 elif is_mask and operation in _MASKS:
@@ -101,7 +101,7 @@ def _unscaled(nodes: Nodes, last: str, mask: str, rank_of: RankOf) -> _Scaled | 
         is_dropout = taken[0].node == mask and otherwise is not None and constant(otherwise) == 0
         others = taken[1:2] if is_dropout else []
     else:
-        others = [one for one in taken if one.node != mask]
+        others = [tensor for tensor in taken if tensor.node != mask]
     if len(others) != 1 or others[0].node not in nodes:
         return None
     scaled: Any = nodes[others[0].node]
@@ -136,7 +136,7 @@ def _value(nodes: Nodes, name: str, random: str, depth: int = 0) -> NDArray[Any]
         if node.op in _COPIES:
             return _value(nodes, operand(node, 0).node, random, depth + 1)
         if node.op in _ARITHMETIC:
-            values = (_value(nodes, one.node, random, depth + 1) for one in data_inputs(node))
+            values = (_value(nodes, tensor.node, random, depth + 1) for tensor in data_inputs(node))
             with np.errstate(all="ignore"):
-                return _ARITHMETIC[node.op](*(np.asarray(one, np.float64) for one in values))
+                return _ARITHMETIC[node.op](*(np.asarray(value, np.float64) for value in values))
     return np.asarray(0.3 + 0.4 * (zlib.crc32(name.encode()) % 997) / 997)

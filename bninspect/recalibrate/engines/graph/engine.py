@@ -78,28 +78,28 @@ class GraphEngine:
         self._outputs = [Output(Tensor(name), Tensor(name)) for name in names]
         given = {name: value for name, value in (fed or {}).items() if value is not None}
         self._constants = {name.partition(":")[0]: value for name, value in given.items()}
-        layers = [one for one in layers if one.variables.keys() >= set(STATISTICS)]
+        layers = [layer for layer in layers if layer.variables.keys() >= set(STATISTICS)]
         nodes = self._resolved(layers)
         samples = [name for name, value in (fed or {}).items() if value is None]
         self._inputs = GraphInputs(nodes, samples)
-        found = GraphLayers(checkpoint, layers, self._path, nodes, self._meta)
-        self._trained |= found.training_layers
-        self._layers = found.sites()
+        graph_layers = GraphLayers(checkpoint, layers, self._path, nodes, self._meta)
+        self._trained |= graph_layers.training_layers
+        self._layers = graph_layers.sites()
         self._refuse_layers()
-        self._prepare(nodes, found)
+        self._prepare(nodes, graph_layers)
 
     def _refuse_layers(self) -> None:
         """Raise `RecalibrationRefused` if a layer of the network cannot use batch statistics.
 
         The layers after it would have inputs that they have neither in training nor at inference.
         """
-        for one in self._layers:
-            if one.why_not is not None and one.why_not != NOT_IN_GRAPH:
+        for layer_sites in self._layers:
+            if layer_sites.why_not is not None and layer_sites.why_not != NOT_IN_GRAPH:
                 raise RecalibrationRefused(
-                    f"The layer {one.layer.name} {one.why_not}: its statistics cannot be"
-                    " re-estimated."
+                    f"The layer {layer_sites.layer.name} {layer_sites.why_not}: its statistics"
+                    " cannot be re-estimated."
                 )
-        if not any(one.sites for one in self._layers):
+        if not any(layer_sites.sites for layer_sites in self._layers):
             raise RecalibrationRefused(
                 f"The graph {self._path} normalizes by the statistics of none of the BN layers."
             )
@@ -108,15 +108,17 @@ class GraphEngine:
         """Return the nodes of the graph at inference, with its modes as constants."""
         nodes = {node.name: node for node in self._meta.graph_def.node}
         self._trained: set[str] = set()
-        functions = {one.signature.name: one for one in self._meta.graph_def.library.function}
+        functions = {
+            function.signature.name: function for function in self._meta.graph_def.library.function
+        }
         known = {**self._stored_scalars(nodes), **_scalars(self._constants)}
 
         def score(choice: Mapping[str, Scalar]) -> tuple[int, int]:
             resolved = resolve(nodes, functions, choice)
-            found = GraphLayers(self._checkpoint, layers, self._path, resolved, self._meta)
-            self._trained |= found.training_layers
+            graph_layers = GraphLayers(self._checkpoint, layers, self._path, resolved, self._meta)
+            self._trained |= graph_layers.training_layers
             draws = sum(node.op.startswith("Random") for node in resolved.values())
-            return found.inference_layers, -draws
+            return graph_layers.inference_layers, -draws
 
         modes = inference_modes(nodes, known, score)
         for mode, fed in _scalars(self._constants).items():
@@ -141,19 +143,19 @@ class GraphEngine:
 
     def _stored_scalars(self, nodes: Mapping[str, Any]) -> dict[str, Scalar]:
         """Return the values of variables of one number that predicates may compare, as steps."""
-        found = {}
+        scalars = {}
         for name, node in nodes.items():
             stored = self._checkpoint.variables.get(name)
             if node.op in VARIABLES and stored is not None and stored.size == 1:
                 value = stored.read().reshape(-1)[0]
                 if value.dtype.kind in "iuf":
-                    found[name] = value.item()
-        return found
+                    scalars[name] = value.item()
+        return scalars
 
-    def _prepare(self, nodes: dict[str, Any], found: GraphLayers) -> None:
+    def _prepare(self, nodes: dict[str, Any], graph_layers: GraphLayers) -> None:
         """Rewrite the sites of all layers and start the session."""
-        sites = [site for one in self._layers for site in one.sites]
-        self._outputs = self._outputs or network_outputs(nodes, sites, found.origin)
+        sites = [site for layer_sites in self._layers for site in layer_sites.sites]
+        self._outputs = self._outputs or network_outputs(nodes, sites, graph_layers.origin)
         outputs = [tensor for output in self._outputs for tensor in output]
         before = GraphSession(nodes, [*outputs, *_touched(nodes, sites)], self._meta, self._path)
         rewriter = Rewriter(nodes)
@@ -162,22 +164,27 @@ class GraphEngine:
         ).items():
             rewriter.identity(product, kept, before.dtype(kept))
         self._sites: list[SiteTensors] = []
-        self._layers = [self._rewritten(one, nodes, rewriter, before) for one in self._layers]
+        self._layers = [
+            self._rewritten(layer_sites, nodes, rewriter, before) for layer_sites in self._layers
+        ]
         self._refuse_layers()
-        needed = [*outputs, *(one for site in self._sites for one in site.tensors)]
+        needed = [*outputs, *(tensor for site in self._sites for tensor in site.tensors)]
         self._session = GraphSession(nodes, needed, self._meta, self._path)
         self._specs = self._inputs.specs(self._session.nodes)
         refuse_operations(nodes, self._session.nodes)
-        self._refuse_other_sites(found.other_sites(sites))
-        self._session.load(nodes, lambda name: self._read(found, nodes, name))
+        self._refuse_other_sites(graph_layers.other_sites(sites))
+        self._session.load(nodes, lambda name: self._read(graph_layers, nodes, name))
         self._is_checked = False
         self._stored = {
-            one.layer.name: (
-                one.layer.variables["moving_mean"].read().astype(np.float64).reshape(-1),
-                one.layer.variables["moving_variance"].read().astype(np.float64).reshape(-1),
+            layer_sites.layer.name: (
+                layer_sites.layer.variables["moving_mean"].read().astype(np.float64).reshape(-1),
+                layer_sites.layer.variables["moving_variance"]
+                .read()
+                .astype(np.float64)
+                .reshape(-1),
             )
-            for one in self._layers
-            if one.sites
+            for layer_sites in self._layers
+            if layer_sites.sites
         }
 
     def _refuse_other_sites(self, others: Iterable[str]) -> None:
@@ -190,25 +197,29 @@ class GraphEngine:
             )
 
     def _rewritten(
-        self, one: LayerSites, nodes: dict[str, Any], rewriter: Rewriter, before: GraphSession
+        self,
+        layer_sites: LayerSites,
+        nodes: dict[str, Any],
+        rewriter: Rewriter,
+        before: GraphSession,
     ) -> LayerSites:
         """Rewrite the sites of a layer, or say why that cannot be."""
-        channels = one.layer.variables["moving_mean"].size if one.sites else 0
+        channels = layer_sites.layer.variables["moving_mean"].size if layer_sites.sites else 0
         prepared = []
-        for site in one.sites:
+        for site in layer_sites.sites:
             places = (site.takes_mean, site.takes_variance)
             mean, variance = (operand(nodes[name], place) for name, place in places)
             kernel = None if site.kernel is None else nodes[site.kernel]
             layout = layout_of(kernel, before.shape(site.x), before.shape(mean), channels)
             if layout is None:
-                return one._replace(sites=(), why_not=_SHAPES)
+                return layer_sites._replace(sites=(), why_not=_SHAPES)
             prepared.append((site, layout, [before.dtype(t) for t in (site.x, mean, variance)]))
         self._sites += [rewriter.rewrite(*arguments) for arguments in prepared]
-        return one
+        return layer_sites
 
-    def _read(self, found: GraphLayers, nodes: Mapping[str, Any], name: str) -> NDArray[Any]:
+    def _read(self, graph_layers: GraphLayers, nodes: Mapping[str, Any], name: str) -> NDArray[Any]:
         """Return the stored value of a variable of the graph."""
-        stored = found.stored_name(name)
+        stored = graph_layers.stored_name(name)
         if stored is None:
             raise RecalibrationRefused(
                 f"The network of the graph needs the variable {name}, which the checkpoint does not"
@@ -216,7 +227,10 @@ class GraphEngine:
             )
         value = self._checkpoint.variables[stored].read()
         shape = nodes[name].attr["shape"].shape
-        if not shape.unknown_rank and tuple(one.size for one in shape.dim) != value.shape:
+        if (
+            not shape.unknown_rank
+            and tuple(dimension.size for dimension in shape.dim) != value.shape
+        ):
             raise RecalibrationRefused(
                 f"The variable {name} is a part of the stored {stored}: networks with partitioned"
                 " variables are not run."
@@ -230,21 +244,23 @@ class GraphEngine:
     @property
     def batch_size(self) -> int | None:
         """The number of samples that the graph was built for; None if it takes any."""
-        sizes = {one.shape[0] for one in self._specs.values() if one.shape} - {None}
+        sizes = {spec.shape[0] for spec in self._specs.values() if spec.shape} - {None}
         return sizes.pop() if len(sizes) == 1 else None
 
     def layers(self) -> Sequence[EngineLayer]:
         """Return the BN layers of the network, whose moments can be taken."""
         return [
             EngineLayer(
-                one.layer.name,
-                one.layer.variables["moving_mean"].name,
-                one.layer.variables["moving_variance"].name,
-                one.layer.usual_epsilon if one.layer.epsilon is None else one.layer.epsilon,
-                one.unbiased,
+                layer_sites.layer.name,
+                layer_sites.layer.variables["moving_mean"].name,
+                layer_sites.layer.variables["moving_variance"].name,
+                layer_sites.layer.usual_epsilon
+                if layer_sites.layer.epsilon is None
+                else layer_sites.layer.epsilon,
+                layer_sites.unbiased,
             )
-            for one in self._layers
-            if one.sites
+            for layer_sites in self._layers
+            if layer_sites.sites
         ]
 
     def batch_moments(self, batch: Batch) -> dict[str, BatchMoments]:
@@ -260,8 +276,12 @@ class GraphEngine:
             raise UsageProblem(
                 f"The graph takes batches of exactly {size} samples: use --batch {size}."
             )
-        fetched = [one for site in self._sites for one in (site.mean, site.variance, site.size)]
-        checks = [] if self._is_checked else [one for site in self._sites for one in site.check]
+        fetched = [
+            tensor for site in self._sites for tensor in (site.mean, site.variance, site.size)
+        ]
+        checks = (
+            [] if self._is_checked else [tensor for site in self._sites for tensor in site.check]
+        )
         values = self._session.run([*fetched, *checks], {**fed, **self._frozen_statistics()})
         parts: dict[str, list[BatchMoments]] = {}
         moments = []
@@ -272,7 +292,7 @@ class GraphEngine:
         if not self._is_checked:
             self._check(moments, values[len(fetched) :])
             self._is_checked = True
-        return {layer: merged(some) for layer, some in parts.items()}
+        return {layer: merged(moments_of_sites) for layer, moments_of_sites in parts.items()}
 
     def _frozen_statistics(self) -> dict[Tensor, NDArray[Any]]:
         """Return what to feed where layers that were in inference mode in training normalize."""
@@ -283,19 +303,21 @@ class GraphEngine:
             for tensor, statistic in zip(site.given, self._stored[site.layer], strict=True)
         }
 
-    def _check(self, moments: Sequence[BatchMoments], own: Sequence[NDArray[Any]]) -> None:
+    def _check(
+        self, moments: Sequence[BatchMoments], graph_moments: Sequence[NDArray[Any]]
+    ) -> None:
         """Raise `RecalibrationRefused` if the graph's own moments of a site are others."""
-        remaining = iter(own)
-        for site, ours in zip(self._sites, moments, strict=True):
+        remaining = iter(graph_moments)
+        for site, site_moments in zip(self._sites, moments, strict=True):
             if not site.check:
                 continue
             mean, variance = next(remaining), next(remaining)
-            expected = ours.variance
+            expected = site_moments.variance
             if site.check_is_unbiased:
-                expected = expected * ours.count / max(ours.count - 1, 1)
-            size = np.maximum(np.sqrt(expected), np.abs(ours.mean)) + 1e-6
+                expected = expected * site_moments.count / max(site_moments.count - 1, 1)
+            size = np.maximum(np.sqrt(expected), np.abs(site_moments.mean)) + 1e-6
             if not (
-                same_numbers(mean, ours.mean, size, _AGREEMENT)
+                same_numbers(mean, site_moments.mean, size, _AGREEMENT)
                 and same_numbers(variance, expected, size**2, _AGREEMENT)
             ):
                 raise RecalibrationRefused(
@@ -319,7 +341,7 @@ class GraphEngine:
             self._outputs_of(_part(batch, start, size), statistics, on_batch_statistics)
             for start in range(0, rows, size)
         ]
-        return [np.concatenate(some)[:rows] for some in zip(*parts, strict=True)]
+        return [np.concatenate(output_parts)[:rows] for output_parts in zip(*parts, strict=True)]
 
     def _outputs_of(
         self,
@@ -346,7 +368,7 @@ class GraphEngine:
 
     def _is_split(self, values: Sequence[Array], batch: Batch) -> bool:
         """Return whether the outputs are those of towers, each with a part of the batch."""
-        is_array = all(np.ndim(one) for one in values)
+        is_array = all(np.ndim(value) for value in values)
         return len(values) > 1 and is_array and _rows(batch) == sum(map(len, values))
 
     def _fed(self, batch: Batch) -> dict[Tensor, NDArray[Any]]:
@@ -390,14 +412,14 @@ def _rows(batch: Batch) -> int:
 def _part(batch: Batch, start: int, size: int) -> dict[str, Array]:
     """Return `size` samples of a batch; the last one stands for those that are missing."""
     rows = np.minimum(np.arange(start, start + size), _rows(batch) - 1)
-    return {name: one[rows] if np.ndim(one) else one for name, one in batch.items()}
+    return {name: array[rows] if np.ndim(array) else array for name, array in batch.items()}
 
 
 def _scalars(values: Mapping[str, Array]) -> dict[str, Scalar]:
-    return {name: np.asarray(one).item() for name, one in values.items() if np.size(one) == 1}
+    return {name: np.asarray(value).item() for name, value in values.items() if np.size(value) == 1}
 
 
 def _touched(nodes: Mapping[str, Any], sites: Sequence[BNSite]) -> list[Tensor]:
     """Return the tensors of sites whose types and shapes are asked for."""
-    taken = [one for site in sites for one in (site.takes_mean, site.takes_variance)]
+    taken = [place for site in sites for place in (site.takes_mean, site.takes_variance)]
     return [*(site.x for site in sites), *(operand(nodes[name], place) for name, place in taken)]

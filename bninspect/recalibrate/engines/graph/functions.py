@@ -42,7 +42,7 @@ def write_out(
         for name, function in calls.items():
             node = written.pop(name)
             first = int(node.op in CONDITIONALS)
-            given = [one for one in node.input if not is_control(one)][first:]
+            given = [reference for reference in node.input if not is_control(reference)][first:]
             body = _Body(name, function, given)
             written.update(body.nodes())
             results.update(body.results())
@@ -95,7 +95,7 @@ class _Body:
     def __init__(self, scope: str, function: Any, given: Sequence[str]) -> None:
         self._scope = scope
         self._function = function
-        arguments = [one.name for one in function.signature.input_arg]
+        arguments = [argument.name for argument in function.signature.input_arg]
         self._given = dict(zip(arguments, given, strict=False))
         self._operations = {node.name: node for node in function.node_def}
 
@@ -107,15 +107,15 @@ class _Body:
             copy.CopyFrom(node)
             copy.name = f"{self._scope}/{node.name}"
             del copy.input[:]
-            copy.input.extend(self._reference(one) for one in node.input)
+            copy.input.extend(self._reference(reference) for reference in node.input)
             copies[copy.name] = copy
         return copies
 
     def results(self) -> dict[Tensor, str]:
         """Return what the call's outputs are."""
         return {
-            Tensor(self._scope, place): self._reference(self._function.ret[one.name])
-            for place, one in enumerate(self._function.signature.output_arg)
+            Tensor(self._scope, place): self._reference(self._function.ret[argument.name])
+            for place, argument in enumerate(self._function.signature.output_arg)
         }
 
     def _reference(self, reference: str) -> str:
@@ -133,13 +133,13 @@ class _Body:
         """Return the number of the first output that an operation declares by a name."""
         declared = operation_definition(node.op)
         first = 0
-        for one in declared.output_arg if declared is not None else ():
-            if one.name == argument:
+        for output_arg in declared.output_arg if declared is not None else ():
+            if output_arg.name == argument:
                 break
-            if one.number_attr:
-                first += node.attr[one.number_attr].i
-            elif one.type_list_attr:
-                first += len(node.attr[one.type_list_attr].list.type)
+            if output_arg.number_attr:
+                first += node.attr[output_arg.number_attr].i
+            elif output_arg.type_list_attr:
+                first += len(node.attr[output_arg.type_list_attr].list.type)
             else:
                 first += 1
         return first

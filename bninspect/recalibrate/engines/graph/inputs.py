@@ -42,7 +42,7 @@ class GraphInputs:
         self._specs: dict[str, InputSpec] = {}
         rewriter = Rewriter(nodes)
         wanted = {tensor_of(name) for name in named}
-        unknown = [str(one) for one in wanted if one.node not in nodes]
+        unknown = [str(tensor) for tensor in wanted if tensor.node not in nodes]
         if unknown:
             raise UsageProblem(f"--feed {unknown[0]}: the network of the graph has no such tensor.")
         for node in list(nodes.values()):
@@ -99,12 +99,12 @@ def _name(dtype: int) -> str:
 def _shape(message: Any) -> Shape:
     if message.unknown_rank:
         return None
-    return tuple(None if one.size < 0 else int(one.size) for one in message.dim)
+    return tuple(None if dimension.size < 0 else int(dimension.size) for dimension in message.dim)
 
 
 def described(specs: Sequence[InputSpec]) -> str:
     """Return the names of inputs with shape and type: `images (?, 28, 28, 1) float32`."""
-    return ", ".join(f"{one.name} {_text(one.shape)} {one.dtype}" for one in specs)
+    return ", ".join(f"{spec.name} {_text(spec.shape)} {spec.dtype}" for spec in specs)
 
 
 def _text(shape: Shape) -> str:

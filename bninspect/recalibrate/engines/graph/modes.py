@@ -28,19 +28,21 @@ def inference_modes(
         return {}
     choices = [dict(zip(modes, values, strict=True)) for values in _combinations(len(modes))]
     scores = [score({**known, **choice}) for choice in choices]
-    best = [choice for choice, one in zip(choices, scores, strict=True) if one == max(scores)]
+    best = [choice for choice, rating in zip(choices, scores, strict=True) if rating == max(scores)]
     return {
-        mode: best[0][mode] for mode in modes if all(one[mode] == best[0][mode] for one in best)
+        mode: best[0][mode]
+        for mode in modes
+        if all(choice[mode] == best[0][mode] for choice in best)
     }
 
 
 def _modes(nodes: Nodes, known: Mapping[str, Scalar]) -> list[str]:
     """Return the boolean placeholders and variables that predicates read and that are not known."""
     predicates = Predicates(nodes, known)
-    found = {name for one in predicates_of(nodes) for name in predicates.reads(one)}
+    sources = {name for predicate in predicates_of(nodes) for name in predicates.reads(predicate)}
     return [
         name
-        for name in sorted(found)
+        for name in sorted(sources)
         if name not in known
         and (nodes[name].op in PLACEHOLDERS or nodes[name].op in VARIABLES)
         and nodes[name].attr["dtype"].type == _BOOL

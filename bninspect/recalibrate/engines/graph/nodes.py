@@ -40,7 +40,7 @@ def is_control(reference: str) -> bool:
 
 def data_inputs(node: Any) -> list[Tensor]:
     """Return the tensors that a node takes."""
-    return [tensor_of(one) for one in node.input if not is_control(one)]
+    return [tensor_of(reference) for reference in node.input if not is_control(reference)]
 
 
 def operand(node: Any, place: int) -> Tensor:
@@ -52,7 +52,7 @@ def consumers_of(nodes: Nodes) -> dict[str, list[str]]:
     """Return the nodes that take an output of each node, control inputs left out."""
     consumers: dict[str, list[str]] = {}
     for name, node in nodes.items():
-        for taken in dict.fromkeys(one.node for one in data_inputs(node)):
+        for taken in dict.fromkeys(tensor.node for tensor in data_inputs(node)):
             consumers.setdefault(taken, []).append(name)
     return consumers
 
@@ -64,16 +64,16 @@ def ancestors(
 
     The search goes no further back than to nodes for which `ends` is true.
     """
-    found: set[str] = set()
+    visited: set[str] = set()
     waiting = list(needed)
     while waiting:
         name = waiting.pop()
-        if name in found or name not in nodes:
+        if name in visited or name not in nodes:
             continue
-        found.add(name)
+        visited.add(name)
         if not ends(name):
-            waiting += (tensor_of(one.lstrip("^")).node for one in nodes[name].input)
-    return [name for name in nodes if name in found]
+            waiting += (tensor_of(reference.lstrip("^")).node for reference in nodes[name].input)
+    return [name for name in nodes if name in visited]
 
 
 def nodes_in_loops(nodes: Nodes) -> set[str]:
@@ -83,11 +83,11 @@ def nodes_in_loops(nodes: Nodes) -> set[str]:
     (tensorflow/core/common_runtime/executor.cc).
     """
     consumers = consumers_of(nodes)
-    found: set[str] = set()
+    in_loops: set[str] = set()
     waiting = [name for name, node in nodes.items() if node.op in ENTERS]
     while waiting:
         name = waiting.pop()
-        if name not in found and nodes[name].op not in EXITS:
-            found.add(name)
+        if name not in in_loops and nodes[name].op not in EXITS:
+            in_loops.add(name)
             waiting += consumers.get(name, ())
-    return found
+    return in_loops

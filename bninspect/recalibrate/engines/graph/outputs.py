@@ -38,14 +38,14 @@ def network_outputs(
     normalizing = {site.takes_mean[0] for site in sites}
     before = set(ancestors(nodes, (site.x.node for site in sites)))
     for operations in _CLASSIFICATIONS:
-        found: dict[Tensor, Output] = {}
+        candidates: dict[Tensor, Output] = {}
         for name, node in nodes.items():
             if node.op in operations and name not in before:
                 output = _logits(nodes, operand(node, 0), origin)
-                found.setdefault(output.computed, output)
+                candidates.setdefault(output.computed, output)
         outputs = [
             output
-            for computed, output in found.items()
+            for computed, output in candidates.items()
             if normalizing & set(ancestors(nodes, [computed.node]))
         ]
         if outputs:

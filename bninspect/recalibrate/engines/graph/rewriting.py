@@ -143,7 +143,7 @@ class Rewriter:
         self, name: str, operation: str, inputs: Sequence[Tensor], **attributes: Any
     ) -> Tensor:
         node = self._tensorflow.compat.v1.NodeDef(
-            name=name, op=operation, input=[str(one) for one in inputs]
+            name=name, op=operation, input=[str(tensor) for tensor in inputs]
         )
         for key, value in attributes.items():
             if isinstance(value, bool):

@@ -48,7 +48,7 @@ class GraphSession:
         definition = self._tf.compat.v1.GraphDef()
         definition.versions.CopyFrom(meta.graph_def.versions)
         definition.library.CopyFrom(meta.graph_def.library)
-        self.nodes = ancestors(nodes, (one.node for one in needed))
+        self.nodes = ancestors(nodes, (tensor.node for tensor in needed))
         definition.node.extend(nodes[name] for name in self.nodes)
         self.graph = self._tf.Graph()
         try:
@@ -126,8 +126,8 @@ class GraphSession:
         Raises `UsageProblem` if TensorFlow cannot compute them.
         """
         values: list[NDArray[Any]] = self._run(
-            [self._tensor(one) for one in fetched],
-            {self._tensor(one): value for one, value in fed.items()},
+            [self._tensor(tensor) for tensor in fetched],
+            {self._tensor(tensor): value for tensor, value in fed.items()},
         )
         return values
 
@@ -191,7 +191,7 @@ def _writes_variable(operation: str, declared: Any) -> bool:
 
     Those that write to references are not declared to have a state.
     """
-    takes_variable = declared.is_stateful or any(one.is_ref for one in declared.input_arg)
+    takes_variable = declared.is_stateful or any(argument.is_ref for argument in declared.input_arg)
     return takes_variable and (operation in ASSIGNS or operation.startswith(OTHER_WRITES))
 
 
@@ -206,10 +206,10 @@ def _may_have_state(operation: str) -> bool:
 
 
 def same_numbers(
-    found: NDArray[Any], expected: NDArray[Any], scale: NDArray[Any], tolerance: float
+    computed: NDArray[Any], expected: NDArray[Any], scale: NDArray[Any], tolerance: float
 ) -> bool:
     """Return whether two vectors differ by no more than a share of `scale` in any channel."""
-    if found.size != expected.size:
+    if computed.size != expected.size:
         return False
-    apart = np.abs(found.astype(np.float64).reshape(-1) - expected)
+    apart = np.abs(computed.astype(np.float64).reshape(-1) - expected)
     return bool((apart <= tolerance * scale).all())

@@ -99,9 +99,9 @@ class GraphLayers:
     def inference_layers(self) -> int:
         """How many layers take their stored statistics wherever they normalize."""
         return sum(
-            all(_takes_variables(site) for site in found.sites)
+            all(_takes_variables(site) for site in structure.sites)
             for layer in self._layers
-            if (found := self._structure(layer)) is not None
+            if (structure := self._structure(layer)) is not None
         )
 
     @property
@@ -110,20 +110,22 @@ class GraphLayers:
         return {
             layer.name
             for layer in self._layers
-            if (found := self._structure(layer)) is not None
-            and not all(_takes_variables(site) for site in found.sites)
+            if (structure := self._structure(layer)) is not None
+            and not all(_takes_variables(site) for site in structure.sites)
         }
 
     def sites(self) -> list[LayerSites]:
         """Return the sites to use of each layer: of inference if all layers have such."""
-        every = [self._structure(layer) for layer in self._layers]
-        structures = [one for one in every if one is not None]
-        for_inference = all(any(_takes_variables(site) for site in one.sites) for one in structures)
+        by_layer = [self._structure(layer) for layer in self._layers]
+        structures = [structure for structure in by_layer if structure is not None]
+        for_inference = all(
+            any(_takes_variables(site) for site in structure.sites) for structure in structures
+        )
         return [
             LayerSites(layer, why_not=NOT_IN_GRAPH)
             if structure is None
             else self._sites_of(layer, structure, for_inference)
-            for layer, structure in zip(self._layers, every, strict=True)
+            for layer, structure in zip(self._layers, by_layer, strict=True)
         ]
 
     def other_sites(self, used: Iterable[BNSite]) -> list[str]:
@@ -135,13 +137,13 @@ class GraphLayers:
         sites = [site for structure in self._structures.values() for site in structure.sites]
         sites += [site for structure in self._not_stored for site in structure.sites]
         places = {site.normalization.takes_mean.node for site in sites if site.batch_means}
-        found = {self._names[place] for place in places if place < len(self._names)}
-        found |= {
+        normalizing = {self._names[place] for place in places if place < len(self._names)}
+        normalizing |= {
             name
             for name, node in self._nodes.items()
             if node.op in FUSED_BATCH_NORMS and node.attr["is_training"].b and name in self._names
         }
-        return sorted(found - known)
+        return sorted(normalizing - known)
 
     def _is_named(self, structure: Structure, name: str) -> bool:
         """Return whether it is the structure of the stored variable, not of another replica."""
@@ -154,9 +156,9 @@ class GraphLayers:
 
     def _sites_of(self, layer: BNLayer, structure: Structure, for_inference: bool) -> LayerSites:
         # Functions were written out where they are called; gradients refer to them, too.
-        every = [one for one in structure.sites if self._is_in_graph(one)] or structure.sites
-        sites = [one for one in every if _takes_variables(one)]
-        training = [one for one in every if not _takes_variables(one)]
+        in_graph = [site for site in structure.sites if self._is_in_graph(site)] or structure.sites
+        sites = [site for site in in_graph if _takes_variables(site)]
+        training = [site for site in in_graph if not _takes_variables(site)]
         reads_variables = for_inference or not training
         chosen = sites if reads_variables else training
         why_not = self._why_not(layer, structure, chosen)
@@ -164,8 +166,8 @@ class GraphLayers:
             return LayerSites(layer, why_not=why_not)
         return LayerSites(
             layer,
-            tuple(self._site(layer.name, one) for one in chosen),
-            unbiased=any(one.normalization.fused for one in structure.sites),
+            tuple(self._site(layer.name, site) for site in chosen),
+            unbiased=any(site.normalization.fused for site in structure.sites),
             reads_variables=reads_variables,
         )
 
@@ -190,19 +192,19 @@ class GraphLayers:
         return site.normalization.takes_x.node < len(self._names)
 
     def _site(self, layer: str, site: Site) -> BNSite:
-        found = site.normalization
-        name, place = self._names[found.takes_x.node], found.takes_x.place
-        is_kernel = found.fused and self._nodes[name].op in FUSED_BATCH_NORMS
+        normalization = site.normalization
+        name, place = self._names[normalization.takes_x.node], normalization.takes_x.place
+        is_kernel = normalization.fused and self._nodes[name].op in FUSED_BATCH_NORMS
         moments = [
-            next((self._tensor(one) for one in values if self._is_top_level(one)), None)
+            next((self._tensor(value) for value in values if self._is_top_level(value)), None)
             for values in (site.batch_means, site.batch_variances)
         ]
         mean, variance = moments
         return BNSite(
             layer,
             operand(self._nodes[name], place),
-            (self._names[found.takes_mean.node], found.takes_mean.place),
-            (self._names[found.takes_variance.node], found.takes_variance.place),
+            (self._names[normalization.takes_mean.node], normalization.takes_mean.place),
+            (self._names[normalization.takes_variance.node], normalization.takes_variance.place),
             None if mean is None or variance is None else (mean, variance),
             name if is_kernel else None,
         )

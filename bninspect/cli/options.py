@@ -128,7 +128,7 @@ _OF_RULES = (
         type=float,
         metavar="M",
         help="The layers' momentum (slim: decay), used where the files do not store it; for"
-        " BN106 and BN303.",
+        " BN102, BN103, BN106, BN109, BN303 and BN305.",
     ),
     _file(
         "--baseline",

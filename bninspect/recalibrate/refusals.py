@@ -190,18 +190,14 @@ def require_proof(proof: str | None, quality: Comparison | None, *, force: bool)
         )
     if force:
         return "none: forced by the user"
-    given, advice = (
-        (
-            "no labels are given",
-            "Give labels (--labels KEY; in Python, beside the samples), or force it (--force)",
-        )
-        if quality is None
-        else ("the labels do not decide it", "Give more samples with labels, or force it (--force)")
-    )
+    given = "no labels are given"
+    advice = "Give labels (--labels KEY; in Python, beside the samples)"
+    if quality is not None:
+        given, advice = "the labels do not decide it", "Give more samples"
     raise RecalibrationRefused(
         f"Nothing stored proves that training used batch statistics, and {given}: a model that was"
-        f" trained in inference mode would be ruined. {advice} if you know that it was trained with"
-        " training=True."
+        f" trained in inference mode would be ruined. {advice}, or use --force (in Python"
+        " force=True) if you know that it was trained with training=True."
     )
 
 

@@ -25,8 +25,8 @@ _KERAS = (
 _FIT = " (`model.fit` does the rest)"
 # Measured, see `live_causes.py`.
 _FIT_OF_KERAS_3 = (
-    ". In Keras 3 `model.fit` uses that mode only if the `call` of a model of your own, where it has"
-    " one, takes a parameter `training` and passes it on: `def call(self, x, training=None)`"
+    ". In Keras 3 `model.fit` uses that mode only if the `call` of a model of your own, where it"
+    " has one, takes a parameter `training` and passes it on: `def call(self, x, training=None)`"
 )
 _KERAS_3 = "; a stateless loop (JAX) keeps the non-trainable variables that are returned"
 _KERAS_IN_SESSION = "; in a TF1 session run `model.updates` with the train op"

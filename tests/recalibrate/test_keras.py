@@ -191,7 +191,7 @@ def test_a_healthy_model_is_refused(recalibrate: Callable[..., Any], stuck: Path
     data = ("--data", stuck / "mlp.npz", "--labels", "y", "--dry-run")
     outcome = run("recalibrate", fixed, *data)
     assert outcome.exit_code == 2
-    assert "1 BN layer, none of which is stuck" in outcome.out
+    assert "none of which is stuck" in outcome.out
     named = run("recalibrate", fixed, *data, "--layer", "*")
     assert named.exit_code == 2  # labels do not tell it from what it is
     forced = run("recalibrate", fixed, *data, "--layer", "*", "--force")

@@ -78,6 +78,7 @@ def estimate(
     force: bool,
     progress: Progress,
     result: Recalibration,
+    against: str | None = None,
 ) -> Estimate:
     """Return new statistics for `layers`, and `result` with what was found.
 
@@ -96,7 +97,7 @@ def estimate(
     quality = None
     if training.labels is not None:
         quality = compare(training.labels, training.arrays, before.arrays)
-    proof = refusals.require_proof(proof, quality, force=force)
+    proof = refusals.require_proof(proof, quality, force=force, against=against)
     recalibrated = tuple(
         _recalibrated(layer, described[layer.name], pooled[layer.name]) for layer in layers
     )

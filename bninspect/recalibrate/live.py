@@ -21,6 +21,7 @@ from bninspect.guard.live_layers import (
     read_layers,
     with_calls,
 )
+from bninspect.guard.live_model import keras_version, live_model
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer
 from bninspect.model.recalibration import Recalibration
@@ -57,7 +58,8 @@ def recalibrate(
     into batches of about `batch`. Where it has labels, the model is judged by them. `samples` is
     how many samples are taken at most; batches of an iterable are taken whole. `layers` are names
     or globs of layers to re-estimate instead of those that are stuck. `force` goes on although
-    nothing proves in which mode the model was trained.
+    nothing proves in which mode the model was trained; not for a model class whose `call` takes no
+    `training`, which `fit` of Keras 3 trains in inference mode: there labels decide.
 
     Raises `RecalibrationRefused`, and leaves the model as it was, if that would not cure it; raises
     `UsageProblem` if it is no Keras model, or cannot be run on the dataset, or if `batch` or
@@ -95,6 +97,7 @@ def recalibrate(
         force=force,
         progress=without_progress,
         result=Recalibration(_MODEL, dry_run=dry_run, kept=kept),
+        against=_sign_of_inference_mode(model),
     )
     if not dry_run:
         engine.assign(estimated.statistics)
@@ -108,6 +111,17 @@ def _report(model: Any) -> CheckpointReport:
         rules = tuple(rule for rule in RULES if rule.live)
         findings = apply_rules(layers, rules, RuleContext(live=True))
     return CheckpointReport(_MODEL, layers=tuple(layers), findings=findings)
+
+
+def _sign_of_inference_mode(model: Any) -> str | None:
+    """Return the clause that `fit` of Keras 3 runs the model in inference mode; None if not."""
+    shown = live_model(model, is_fitted=False)
+    if shown.takes_training is not False or not keras_version(model).startswith("3"):
+        return None
+    return (
+        f"the `call` of {shown.class_name} has no parameter `training`, so that `fit` of Keras 3"
+        " trains it in inference mode"
+    )
 
 
 def _is_fixed(name: str, layers: Sequence[BNLayer]) -> bool:

@@ -167,9 +167,12 @@ def _moved(layer: BNLayer) -> bool:
     return any(not (statistic.constant or statistic.all_initial) for statistic in statistics)
 
 
-def require_proof(proof: str | None, quality: Comparison | None, *, force: bool) -> str:
+def require_proof(
+    proof: str | None, quality: Comparison | None, *, force: bool, against: str | None = None
+) -> str:
     """Return the proof of batch mode, or what stands in for it.
 
+    `against` is a clause on what speaks for inference mode; only a proof or labels outweigh it.
     Raises `RecalibrationRefused` if labels show that inference mode is better, and if nothing
     proves batch mode and `force` is not given.
     """
@@ -187,6 +190,12 @@ def require_proof(proof: str | None, quality: Comparison | None, *, force: bool)
             f"on the labels the model is better with the statistics of each batch"
             f" ({quality.describe('training')}) than with its stored ones"
             f" ({quality.describe('before')})"
+        )
+    if against is not None:
+        raise RecalibrationRefused(
+            f"Nothing stored proves that training used batch statistics, and {against}:"
+            " re-estimated statistics would ruin it then. If it was trained by a loop of your own with"
+            " model(x, training=True), give samples with labels, which show it."
         )
     if force:
         return "none: forced by the user"

@@ -205,3 +205,32 @@ def test_a_model_trained_in_inference_mode_is_refused() -> None:
     for dataset, force in ((x, True), ((x, y), False), (x, False)):
         with pytest.raises(RecalibrationRefused, match="in inference mode"):
             recalibrate(model, dataset, force=force)
+
+
+def test_a_call_without_training_is_not_overridden_by_force() -> None:
+    """`fit` of Keras 3 trains such a model in inference mode, whatever its user believes."""
+    keras = importlib.import_module("keras")
+
+    class Net(keras.Model):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(4, use_bias=False)
+            self.bn = keras.layers.BatchNormalization()
+
+        def call(self, inputs: Any) -> Any:
+            return self.bn(self.dense(inputs))
+
+    class Mended(Net):
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            return self.bn(self.dense(inputs), training=training)
+
+    x = np.random.default_rng(0).normal(2.0, 3.0, (2048, 3)).astype("float32")
+    for made, is_refused in ((Net(), True), (Mended(), False)):
+        made(x[:2])
+        before = weights(made)
+        if is_refused:
+            with pytest.raises(RecalibrationRefused, match=r"has no parameter `training`.* labels"):
+                recalibrate(made, x, layers="*", force=True)
+            assert all(map(np.array_equal, before, weights(made)))
+        else:
+            assert "forced" in str(recalibrate(made, x, layers="*", force=True).proof)

@@ -194,7 +194,7 @@ def require_proof(
     if against is not None:
         raise RecalibrationRefused(
             f"Nothing stored proves that training used batch statistics, and {against}:"
-            " re-estimated statistics would ruin it then. If it was trained by a loop of your own with"
+            " re-estimated statistics would ruin it then. If a loop of your own trained it by"
             " model(x, training=True), give samples with labels, which show it."
         )
     if force:

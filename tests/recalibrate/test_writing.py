@@ -362,7 +362,7 @@ def test_a_copy_within_the_saved_model_is_refused(tmp_path: Path) -> None:
         ("keras3_weights_lookalikes", "copy.h5", "the copy needs .weights.h5"),
         ("keras3_nested_correct", "copy", "the copy needs .h5 or .hdf5"),
         ("tf1_graph_correct", "copy.index", "needs a prefix"),
-        ("tf1_graph_correct", "missing/copy", "missing does not exist"),
+        ("tf1_graph_correct", "missing/copy", "there is no directory"),
         ("tf1_graph_v1", "copy", "cannot be replaced in a V1 checkpoint"),
         ("keras3_weights_sharded", "copy.weights.h5", "sharded"),
         ("keras3_zip_custom_loop_stuck", "copy.keras", "is compressed"),

@@ -53,8 +53,12 @@ def require_free(output: Path, names: Sequence[str]) -> None:
     if not output.name:
         raise UsageProblem(f"Cannot write {output}: give the name of the copy to write.")
     if not output.parent.is_dir():
-        problem = "is not a directory" if os.path.lexists(output.parent) else "does not exist"
-        raise UsageProblem(f"Cannot write {output}: {output.parent} {problem}.")
+        problem = (
+            f"{output.parent} is not a directory"
+            if os.path.lexists(output.parent)
+            else f"there is no directory {output.parent}"
+        )
+        raise UsageProblem(f"Cannot write {output}: {problem}.")
     for path in (output, *(output.parent / name for name in names)):
         if os.path.lexists(path):
             raise UsageProblem(f"Refusing to overwrite {path}: choose a name that is not in use.")

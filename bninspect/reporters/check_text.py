@@ -171,7 +171,7 @@ def _entry(group: list[Finding], style: TextStyle, source: str) -> list[str]:
         lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
     lines += _suspects(first, width)
     lines += wrap("    fix       ", first.fix, width, 14)
-    lines += wrap("    more      ", more_on(first), width, 14)
+    lines += wrap("    more      ", more_on(group), width, 14)
     return lines
 
 

@@ -136,8 +136,7 @@ def _of_checkpoint(item: CheckpointReport, severity: Severity) -> Iterator[_Anno
         rule = group[0].rule
         counted = f"{len(layers)} of {plural(item.layer_count, 'BN layer')}"
         head = f"{_cut(item.path, _LONGEST_LINE)}: {rule.summary}"
-        pages = dict.fromkeys(map(more_on, group))
-        lines = (head, *_lines(group), f"more: {', '.join(pages)}")
+        lines = (head, *_lines(group), f"more: {more_on(group)}")
         title = f"{code} {rule.name}: {counted}"
         yield _Annotation(_LEVELS[severity], title, lines, _shown_path(item))
 

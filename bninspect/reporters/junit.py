@@ -131,7 +131,7 @@ def _in_words(findings: Iterable[Finding]) -> list[str]:
         if finding.cause or finding.severity == "error":
             lines.append(f"cause: {finding.cause or 'cannot be told from this file'}")
         lines += [f"likely: {suspect}" for suspect in suspects_in_words(finding)]
-        lines += [f"fix: {finding.fix}", f"more: {more_on(finding)}"]
+        lines += [f"fix: {finding.fix}", f"more: {more_on([finding])}"]
     return lines
 
 

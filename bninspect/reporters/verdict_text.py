@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -184,7 +184,7 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     """Return findings grouped by severity, rule, cause and fix, the gravest first."""
     groups: dict[tuple[Severity, str, Any], list[Finding]] = {}
     for finding in findings:
-        same = (finding.cause, finding.fix, finding.possible_causes, finding.framework)
+        same = (finding.cause, finding.fix, finding.possible_causes)
         key = (finding.severity, finding.rule.code, same)
         groups.setdefault(key, []).append(finding)
     return [
@@ -197,7 +197,11 @@ def suspects_in_words(finding: Finding) -> list[str]:
     return [f"{one.cause}: {one.speaks_for}. {one.test}" for one in finding.possible_causes]
 
 
-def more_on(finding: Finding) -> str:
-    """Return the command that shows the page of a finding's rule, for its framework if it can."""
-    framework = "" if finding.framework is None else f" --for {finding.framework}"
-    return f"bninspect rule {finding.rule.code}{framework}"
+def more_on(findings: Sequence[Finding]) -> str:
+    """Return the command that shows the page of the rule of some findings.
+
+    It asks for their framework, if only one is known among them.
+    """
+    frameworks = {finding.framework for finding in findings if finding.framework is not None}
+    framework = f" --for {frameworks.pop()}" if len(frameworks) == 1 else ""
+    return f"bninspect rule {findings[0].rule.code}{framework}"

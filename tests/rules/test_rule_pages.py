@@ -404,6 +404,15 @@ def test_a_finding_leads_to_the_page_of_its_framework(
     assert run(*command.split()[1:]).exit_code == 0
 
 
+def test_layers_of_which_one_shows_the_framework_are_one_group(run: Run) -> None:
+    path = load_fixture("tf1_layers_ema_shadows_forgotten").path
+    findings = run("check", path, "--format", "json").json["checkpoints"][0]["findings"]
+    assert [finding["framework"] for finding in findings] == ["tf1-layers", None]
+    out = run("check", path).out
+    assert "warning BN110 shadows-never-updated: 2 layers" in out
+    assert out.count("more      bninspect rule BN110 --for tf1-layers\n") == 1
+
+
 def test_a_scope_of_ones_own_is_any_frameworks_without_a_graph(run: Run, tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "tf1_graph_estimator_forgotten", tmp_path / "run")
 

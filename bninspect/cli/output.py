@@ -156,6 +156,20 @@ def _is_in_saved_model(target: str, directory: str) -> bool:
     return is_below and os.path.exists(os.path.join(directory, SAVED_MODEL))
 
 
+def require_directory(path: str) -> None:
+    """Raise `UsageProblem` if the directory of the file `path` does not exist or takes no file.
+
+    A device or a named pipe is written to directly.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        return
+    directory = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(directory):
+        raise _cannot_write(path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise _cannot_write(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 @contextmanager
 def atomic_output(path: str, *, binary: bool = False) -> Iterator[IO[Any]]:
     """Open a stream whose content becomes the file `path` if the block ends without an exception.

@@ -17,6 +17,7 @@ from bninspect.cli.output import (
     Destination,
     destinations,
     refuse_to_overwrite_inputs,
+    require_directory,
     standard_output,
 )
 from bninspect.errors import UsageProblem
@@ -78,13 +79,14 @@ def _destinations(
 ) -> list[Destination]:
     """Return where the report goes, before anything is run.
 
-    Raises `UsageProblem` if it would go over the model, the samples or the copy, and for a page
-    that would go to a terminal.
+    Raises `UsageProblem` if it would go over the model, the samples or the copy, if it cannot
+    be written there, and for a page that would go to a terminal.
     """
     targets = destinations(formats, None)
     for name, path in targets:
         if path is None:
-            if name == "html" and standard_output().isatty():
+            printed = standard_output()
+            if name == "html" and printed.isatty():
                 raise UsageProblem(
                     "A page is not for a terminal: write it to a file with --format html=FILE.html."
                 )
@@ -92,6 +94,7 @@ def _destinations(
         refuse_to_overwrite_inputs(path, (model, data))
         if output is not None and _checkpoint(path) == _checkpoint(output):
             raise UsageProblem(f"The report and the copy cannot both be written to {output}.")
+        require_directory(path)
     return targets
 
 

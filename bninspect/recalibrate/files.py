@@ -56,8 +56,8 @@ def recalibrate_file(
     file cannot be read, and `UsageProblem` if its model cannot be run on the samples.
     """
     report = _checked(path)
-    empty = Recalibration(path, dry_run=options.dry_run)
-    with open_checkpoint(path) as checkpoint:
+    empty = Recalibration(report.path, dry_run=options.dry_run)
+    with open_checkpoint(report.path) as checkpoint:  # the one that a pattern names
         if options.output is not None:
             require_writable(checkpoint, options.output)
         try:

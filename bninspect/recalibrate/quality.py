@@ -108,6 +108,10 @@ def compare(
 
 
 def _fit(labels: Array, outputs: Sequence[Array]) -> _Fit:
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise UsageProblem(
+            "Some labels are NaN or infinity: leave out the samples that they belong to."
+        )
     for number, output in enumerate(outputs):
         kind = _kind(labels, output)
         if kind is not None:

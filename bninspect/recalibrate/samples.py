@@ -11,6 +11,7 @@ import lzma
 import math
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ _SEED = 0
 _ONE_ARRAY = "data"
 # What numpy and zipfile raise for a file that is damaged, encrypted or something else.
 _UNREADABLE = (
-    *(OSError, ValueError, EOFError, KeyError, SyntaxError, RuntimeError),
+    *(OSError, ValueError, OverflowError, EOFError, KeyError, SyntaxError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
 )
 
@@ -98,7 +99,10 @@ def read_columns(path: str, needed: Sequence[str]) -> dict[str, Column]:
 
 
 def _read_directory(path: str, needed: Sequence[str]) -> dict[str, Column]:
-    files = sorted(os.path.join(path, name) for name in os.listdir(path))
+    try:
+        files = sorted(os.path.join(path, name) for name in os.listdir(path))
+    except OSError as error:
+        raise UsageProblem(f"--data {path}: {error.strerror or error}.") from error
     archives = [file for file in files if file.endswith(".npz")]
     single = [file for file in files if file.endswith(".npy")]
     if bool(archives) == bool(single):
@@ -106,7 +110,7 @@ def _read_directory(path: str, needed: Sequence[str]) -> dict[str, Column]:
         raise UsageProblem(f"--data {path}: expected files of one kind, but it has {kinds}.")
     if archives:
         return _parts_by_key(path, archives)
-    arrays = {os.path.basename(file)[:-4]: _read_file(file)[_ONE_ARRAY] for file in single}
+    arrays = {os.path.basename(file)[:-4]: _read_one_array(file) for file in single}
     if any(key in needed for key in arrays):
         return {key: _column(path, key, [array]) for key, array in arrays.items()}
     return {_ONE_ARRAY: _column(path, _ONE_ARRAY, [*arrays.values()])}
@@ -119,8 +123,8 @@ def _parts_by_key(path: str, archives: Sequence[str]) -> dict[str, Column]:
         if set(arrays) != set(keys):
             raise UsageProblem(
                 f"--data {path}: {os.path.basename(file)} has other keys than"
-                f" {os.path.basename(archives[0])}: {listed(sorted(arrays))} and"
-                f" {listed(sorted(keys))}."
+                f" {os.path.basename(archives[0])}: {listed(sorted(arrays)) or 'none'} and"
+                f" {listed(sorted(keys)) or 'none'}."
             )
     return {key: _column(path, key, [arrays[key] for arrays in read]) for key in keys}
 
@@ -130,13 +134,12 @@ def _read_file(path: str) -> dict[str, Array]:
 
     A `.npy` file is mapped, a `.npz` file is read.
     """
+    if not os.path.isfile(path):  # a pipe may have no end
+        raise UsageProblem(f"--data {path}: expected a file of numpy or a directory of them.")
     try:
-        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {_ONE_ARRAY: loaded}
-        with loaded as archive:
-            _require_declared_sizes(archive.zip)
-            return {key: archive[key] for key in archive.files}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that overflow
+            return _load(path)
     except MemoryError as error:
         raise UsageProblem(
             f"--data {path}: its arrays are larger than the memory. Save each by numpy.save in a"
@@ -149,6 +152,23 @@ def _read_file(path: str) -> dict[str, Array]:
             f"--data {path}: expected numbers that numpy.save or numpy.savez wrote; this is not"
             " such a file, or it is damaged. Objects are not unpickled."
         ) from error
+
+
+def _load(path: str) -> dict[str, Array]:
+    loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {_ONE_ARRAY: loaded}
+    with loaded as archive:
+        _require_declared_sizes(archive.zip)
+        return {key: archive[key] for key in archive.files}
+
+
+def _read_one_array(path: str) -> Array:
+    """Return the array of a `.npy` file; raises `UsageProblem` for an archive of that name."""
+    arrays = _read_file(path)
+    if [*arrays] != [_ONE_ARRAY]:
+        raise UsageProblem(f"--data {path}: this is an archive of arrays by key: call it .npz.")
+    return arrays[_ONE_ARRAY]
 
 
 def _require_declared_sizes(archive: zipfile.ZipFile) -> None:
@@ -177,17 +197,26 @@ def _column(path: str, key: str, parts: Sequence[Array]) -> Column:
                 if part.ndim
                 else f"--data {path}: {key} is a single number, not an array of samples."
             )
-    return Column(key, parts)
+    try:
+        return Column(key, parts)
+    except TypeError as error:
+        types = listed(sorted({str(part.dtype) for part in parts}))
+        raise UsageProblem(
+            f"--data {path}: the parts of {key} have types that do not fit each other, {types}."
+        ) from error
 
 
 def parse_feeds(values: Sequence[str]) -> list[Feed]:
     """Return the options `--feed NAME=KEY|VALUE`; raises `UsageProblem`."""
-    feeds = []
+    feeds: list[Feed] = []
     for value in values:
         # The name of a tensor has no `=`.
         name, equals, given = value.partition("=")
         if not (name and equals and given):
             raise UsageProblem(f"--feed {value}: expected NAME=KEY or NAME=VALUE.")
+        # TensorFlow writes a tensor as `x` and as `x:0`.
+        if any(name.removesuffix(":0") == feed.name.removesuffix(":0") for feed in feeds):
+            raise UsageProblem(f"--feed {name}: the input is given twice.")
         feeds.append(Feed(name, given))
     return feeds
 
@@ -223,10 +252,11 @@ class Samples:
     def __iter__(self) -> Iterator[tuple[Batch, Array | None]]:
         """Yield each batch with its labels, None without any."""
         for rows in np.array_split(self.order, self.batches):
-            fed = {
-                name: column.take(rows).astype(self.dtypes.get(name, column.dtype), copy=False)
-                for name, column in self.inputs.items()
-            }
+            with np.errstate(all="ignore"):  # seen as moments that are not finite
+                fed = {
+                    name: column.take(rows).astype(self.dtypes.get(name, column.dtype), copy=False)
+                    for name, column in self.inputs.items()
+                }
             yield {**fed, **self.constants}, None if self.labels is None else self.labels.take(rows)
 
 
@@ -259,7 +289,7 @@ def choose_samples(
     rest = {key: column for key, column in columns.items() if key != labels}
     inputs |= _by_name(rest, by_name, {*inputs, *constants}, bool(feeds))
     label_column = None if labels is None else columns[labels]
-    length = _common_length([*inputs.values(), *([label_column] if label_column else [])])
+    length = _common_length([*inputs.values(), *([] if label_column is None else [label_column])])
     dtypes = {}
     for name, column in inputs.items():
         if name in by_name:
@@ -296,7 +326,7 @@ def _by_name(
     raise UsageProblem(
         f"Nothing is given for the {'input' if len(lacking) == 1 else 'inputs'} {listed(lacking)}:"
         f" use --feed {lacking[0]}=KEY or VALUE. The data has"
-        f" {listed(sorted(columns), 10) or 'no array but the labels'}; the model's inputs are"
+        f" {listed(sorted(columns), 10) or 'no array for it'}; the model's inputs are"
         f" {listed([_described(spec) for spec in specs.values()], 10)}."
     )
 
@@ -341,7 +371,10 @@ def _common_length(columns: Sequence[Column]) -> int:
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise UsageProblem(f"The arrays of the data differ in the number of samples: {counts}.")
-    return next(iter(lengths.values()))
+    length = next(iter(lengths.values()))
+    if not length:
+        raise UsageProblem(f"The data has no samples: {listed([*lengths])} has the length 0.")
+    return length
 
 
 def _require_shape(column: Column, spec: InputSpec) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import bninspect
-from bninspect.errors import RecalibrationRefused, UsageProblem
+from bninspect.errors import ReadProblem, RecalibrationRefused, UsageProblem
+from bninspect.recalibrate.engines.opening import require_runnable
 from bninspect.recalibrate.files import Options, recalibrate_file
 from tests.conftest import FIXTURES, load_fixture
 
@@ -345,8 +346,11 @@ def test_any_tensor_can_be_fed(tmp_path: Path) -> None:
         layer_moments(3 * X, engine.batch_moments({"x": X, name: 2 * X})["bn"])
     with graphs.engine_of(prefix, {name: np.asarray(0)}) as engine:
         layer_moments(X, engine.batch_moments({"x": X})["bn"])
-    with pytest.raises(UsageProblem, match="no such tensor"):
-        run_once(prefix, {"y": None})
+    for name in ("y", "x:one", "x:-1"):
+        with pytest.raises(UsageProblem, match="no such tensor"):
+            run_once(prefix, {name: None})
+    with pytest.raises(UsageProblem, match="takes string, not a number"):
+        run_once(prefix, {"save/Const": np.asarray(1)})
 
 
 def virtual_batches(graphs: Any) -> None:
@@ -637,9 +641,34 @@ def test_a_checkpoint_without_its_graph_is_no_model(tmp_path: Path) -> None:
     from tests.recalibrate import graphs
 
     prefix = graphs.saved(tmp_path, lambda: graphs.norm(graphs.placeholder(), "bn"))
-    prefix.with_name(prefix.name + ".meta").unlink()
-    with pytest.raises(UsageProblem, match=r"copy the \.meta file of the training there"):
+    meta = prefix.with_name(prefix.name + ".meta")
+    # A tag of the MetaInfoDef (field 4 of field 1) that is not UTF-8, which TensorFlow alone reads.
+    meta.write_bytes(meta.read_bytes() + b"\x0a\x03\x22\x01\xff")
+    with pytest.raises(ReadProblem, match="TensorFlow cannot parse the graph"):
         run_once(prefix)
+    meta.unlink()
+    with (
+        bninspect.open_checkpoint(str(prefix)) as checkpoint,
+        pytest.raises(UsageProblem, match=r"copy the \.meta file of the training there"),
+    ):
+        require_runnable(checkpoint)
+
+
+def test_samples_that_are_not_finite_are_a_sentence(data: Path, tmp_path: Path) -> None:
+    fixture = load_fixture("tf1_recalibrate_fused")
+    for value in (1e300, np.inf):
+        images = np.load(data)["images"].astype("f8") * value
+        np.savez(tmp_path / "far.npz", images=images)
+        given = Options(str(tmp_path / "far.npz"), dry_run=True)
+        refusal = recalibrate_file(str(fixture.path), given).refusal
+        assert refusal is not None
+        assert "are not finite (NaN or infinity): look for it in the samples" in refusal
+
+
+def test_a_pattern_names_the_model(data: Path) -> None:
+    path = str(load_fixture("tf1_recalibrate_fused").path)
+    result = recalibrate_file(path.replace("ckpt", "ck?t"), options(data, dry_run=True))
+    assert (result.refusal, result.path) == (None, path)
 
 
 def test_a_missing_tensorflow_is_named(

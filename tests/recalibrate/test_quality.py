@@ -57,6 +57,12 @@ def test_labels_that_fit_nothing_are_a_sentence(labels: np.ndarray) -> None:
         compare(labels, [RIGHT], [RIGHT])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_labels_that_are_no_numbers_are_a_sentence(value: float) -> None:
+    with pytest.raises(UsageProblem, match="Some labels are NaN or infinity"):
+        compare(np.where(RIGHT > 0.5, value, 0.0), [RIGHT], [RIGHT])
+
+
 def test_a_small_difference_proves_nothing() -> None:
     almost = RIGHT.copy()
     almost[:2] = WRONG[:2]

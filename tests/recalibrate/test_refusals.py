@@ -119,6 +119,17 @@ def test_a_copy_needs_a_name(run: Run) -> None:
     assert "-o FIXED" in outcome.err
 
 
+def test_a_report_needs_a_directory(run: Run, tmp_path: Path) -> None:
+    path = load_fixture("keras3_momentum_one").path
+    report = f"json={tmp_path}/missing/report.json"
+    outcome = run(
+        "recalibrate", path, "--data", "x.npz", "-o", tmp_path / "a.h5", "--format", report
+    )
+    assert outcome.exit_code == 2
+    assert "missing/report.json: No such file or directory." in outcome.err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.processes
 def test_a_refusal_imports_no_framework() -> None:
     program = (

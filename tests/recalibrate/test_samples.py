@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -49,6 +50,24 @@ def archive(tmp_path: Path) -> Path:
     path = tmp_path / "samples.npz"
     np.savez(path, x=rng.integers(0, 255, (100, 4, 3), np.uint8), y=np.arange(100))
     return path
+
+
+def npy(shape: str) -> bytes:
+    """Return a `.npy` file whose header states a shape, with 16 bytes of values."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(16)
+
+
+def zipped(name: str, content: bytes, *, method: int = 0, flags: int = 0) -> bytes:
+    """Return a zip archive of one member that claims a way of compression, and flags."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, content)
+    written = bytearray(stream.getvalue())
+    entry = written.index(b"PK\x01\x02")
+    written[6] = written[entry + 8] = flags
+    written[entry + 10] = method
+    return bytes(written)
 
 
 def choose(path: Path, *specs: InputSpec, **options: object) -> Samples:
@@ -173,6 +192,14 @@ def test_numbers_with_a_fraction_are_no_integers(tmp_path: Path) -> None:
         ("a.npy", b"not an array", "numbers that numpy.save"),
         ("a.npz", b"PK\x03\x04 cut", "numbers that numpy.save"),
         ("a.npy", b"", "numbers that numpy.save"),
+        ("a.npy", npy("(-4, 3)"), "numbers that numpy.save"),
+        ("a.npy", npy("(9223372036854775807,)"), "numbers that numpy.save"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 0x75 + b"\n", "numbers that numpy.save"),
+        ("a.npz", zipped("x.txt", b"text"), "numbers that numpy.save"),
+        ("a.npz", zipped("x.npy", b"no array"), "numbers that numpy.save"),
+        ("a.npz", zipped("x.npy", npy("(4,)"), method=99), "numbers that numpy.save"),
+        ("a.npz", zipped("x.npy", npy("(4,)"), flags=1), "numbers that numpy.save"),
+        ("a.npz", zipped("x.npy", npy(f"({1 << 60},)")), "numbers that numpy.save"),
     ],
 )
 def test_files_of_something_else_are_sentences(
@@ -215,15 +242,54 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
         ({"a.npy": np.zeros((3, 2)), "b.npz": np.zeros((3, 2))}, "both .npz and .npy"),
         ({"a.npy": np.zeros((3, 2)), "b.npy": np.zeros((3, 4))}, "different shapes"),
         ({"a.npy": np.float32(3.0)}, "a single number"),
+        ({"a.npy": np.zeros(3), "b.npy": np.zeros(3, "M8[s]")}, "types that do not fit"),
+        ({"a.npz": np.zeros(3), "b.npz": None}, "other keys than a.npz: none and arr_0"),
     ],
 )
 def test_directories_that_do_not_fit_are_sentences(
-    tmp_path: Path, files: dict[str, np.ndarray], words: str
+    tmp_path: Path, files: dict[str, np.ndarray | None], words: str
 ) -> None:
     for name, array in files.items():
-        (np.save if name.endswith("npy") else np.savez)(tmp_path / name, array)
+        values = [] if array is None else [array]
+        (np.save if name.endswith("npy") else np.savez)(tmp_path / name, *values)
     with pytest.raises(UsageProblem, match=words):
         read_columns(str(tmp_path), [])
+
+
+def test_an_archive_that_is_called_an_array_is_a_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(UsageProblem, match=r"an archive of arrays by key: call it \.npz"):
+        read_columns(str(tmp_path), [])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    for path in (tmp_path, tmp_path / "pipe.npy"):
+        with pytest.raises(UsageProblem, match="expected a file of numpy"):
+            read_columns(str(path), [])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"image": np.zeros((0, 4, 3))}, "no samples: image has the length 0"),
+        ({"image": np.zeros((9, 4, 3)), "y": np.zeros(0)}, "image 9, y 0"),
+    ],
+)
+def test_no_samples_and_no_labels_are_sentences(
+    tmp_path: Path, arrays: dict[str, np.ndarray], words: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    columns = read_columns(str(tmp_path / "a.npz"), [])
+    with pytest.raises(UsageProblem, match=words):
+        choose_samples(columns, [IMAGE], labels="y" if "y" in arrays else None)
+
+
+@pytest.mark.parametrize("second", ["x=b", "x:0=b"])
+def test_an_input_is_fed_once(second: str) -> None:
+    with pytest.raises(UsageProblem, match="the input is given twice"):
+        parse_feeds(["x=a", second])
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:

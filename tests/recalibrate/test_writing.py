@@ -363,6 +363,7 @@ def test_a_copy_within_the_saved_model_is_refused(tmp_path: Path) -> None:
         ("keras3_nested_correct", "copy", "the copy needs .h5 or .hdf5"),
         ("tf1_graph_correct", "copy.index", "needs a prefix"),
         ("tf1_graph_correct", "missing/copy", "there is no directory"),
+        ("tf1_graph_correct", "copy/", "not of a directory"),
         ("tf1_graph_v1", "copy", "cannot be replaced in a V1 checkpoint"),
         ("keras3_weights_sharded", "copy.weights.h5", "sharded"),
         ("keras3_zip_custom_loop_stuck", "copy.keras", "is compressed"),
@@ -370,12 +371,13 @@ def test_a_copy_within_the_saved_model_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_not_written(stem: str, output: str, sentence: str, tmp_path: Path) -> None:
     fixture = load_fixture(stem)
-    assert sentence in refused(fixture.path, tmp_path / output)
+    copy = f"{tmp_path}/{output}"
+    assert sentence in refused(fixture.path, copy)
     with (
         bninspect.open_checkpoint(str(fixture.path)) as checkpoint,
         pytest.raises((Unsupported, UsageProblem), match=sentence),
     ):
-        require_writable(checkpoint, tmp_path / output)
+        require_writable(checkpoint, copy)
     assert not any(tmp_path.iterdir())
 
 

@@ -6,7 +6,8 @@ import importlib
 import os
 from typing import Any
 
-from bninspect.errors import UsageProblem
+from bninspect.errors import Corrupt, UsageProblem
+from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.formats.tensorflow.tensorflow_engine import silent_libraries
 
 
@@ -30,3 +31,12 @@ def require_tensorflow(path: str) -> None:
             f"{path} is run by TensorFlow, which cannot be imported ({error}). Install it with:"
             " pip install 'bninspect[tensorflow]'."
         ) from error
+
+
+def parse_message(message: Any, path: str) -> Any:
+    """Return the protocol buffer of the class `message` in a file; raises a `ReadProblem`."""
+    decode_error = importlib.import_module("google.protobuf.message").DecodeError
+    try:
+        return message.FromString(read_bytes(path))
+    except decode_error as error:
+        raise Corrupt(path, "TensorFlow cannot parse the graph", "Copy the file again.") from error

@@ -65,9 +65,17 @@ def open_engine(
 
 
 def require_runnable(checkpoint: Checkpoint) -> None:
-    """Raise `UsageProblem` if a checkpoint holds no model that an engine can run."""
+    """Raise `UsageProblem` if a checkpoint holds no model that an engine can run.
+
+    Raises a `ReadProblem` if the graph beside it cannot be read.
+    """
     is_weights = checkpoint.format == "keras-h5" and checkpoint.keras_layers is None
     kind = "keras-weights-h5" if is_weights else checkpoint.format
     if kind not in _OPENERS:
         instead = _INSTEAD.get(kind, "its format is not one that can be run")
         raise UsageProblem(f"{checkpoint.path} cannot be recalibrated: {instead}.")
+    if kind == "tf-v2" and not checkpoint.graphs():
+        raise UsageProblem(
+            f"{checkpoint.path} cannot be recalibrated: its graph is not beside it; copy the .meta"
+            " file of the training there."
+        )

@@ -17,13 +17,12 @@ from bninspect.evidence.graph.operations import VARIABLES
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.evidence.structure.dataflow import Dataflow
 from bninspect.evidence.structure.layers import StoredNames
-from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.filenames import SAVED_MODEL
 from bninspect.model.graph import Graph
 from bninspect.model.layer import BNLayer
 from bninspect.recalibrate.engines import Array
-from bninspect.recalibrate.engines.frameworks import import_framework
+from bninspect.recalibrate.engines.frameworks import import_framework, parse_message
 from bninspect.recalibrate.engines.graph.engine import GraphEngine, StoredGraph
 from bninspect.recalibrate.engines.graph.nodes import ancestors, data_inputs, tensor_of
 
@@ -50,7 +49,7 @@ def open_saved_model(
             f" twice. {_INSTEAD}."
         )
     saved_model = import_framework("tensorflow.core.protobuf.saved_model_pb2").SavedModel
-    metas = saved_model.FromString(read_bytes(path)).meta_graphs
+    metas = parse_message(saved_model, path).meta_graphs
     for meta, graph in zip(metas, checkpoint.graphs(), strict=True):
         if _SIGNATURE in meta.signature_def:
             stored = _serving_graph(path, meta, _variables(checkpoint, graph, meta))

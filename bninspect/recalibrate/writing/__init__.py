@@ -80,6 +80,10 @@ def plan_copy(checkpoint: Checkpoint, output: str | Path, values: Values) -> Pla
             f"Cannot write {output}: it is a URL, and copies are written to local files. Write to a"
             " file and copy it there."
         )
+    if os.fspath(output).endswith(os.sep) and checkpoint.format != "saved-model":
+        raise UsageProblem(
+            f"Cannot write {output}: give the name of the copy to write, not of a directory."
+        )
     if is_url(source):
         raise Unsupported(
             checkpoint.path,

@@ -59,6 +59,8 @@ def require_free(output: Path, names: Sequence[str]) -> None:
             else f"there is no directory {output.parent}"
         )
         raise UsageProblem(f"Cannot write {output}: {problem}.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise UsageProblem(f"Cannot write {output}: no file can be made in {output.parent}.")
     for path in (output, *(output.parent / name for name in names)):
         if os.path.lexists(path):
             raise UsageProblem(f"Refusing to overwrite {path}: choose a name that is not in use.")

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from bninspect.errors import RecalibrationRefused, UsageProblem
 from bninspect.evidence.graph.operations import VARIABLES
-from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS
 from bninspect.recalibrate.engines import Array, Batch, EngineLayer, InputSpec
-from bninspect.recalibrate.engines.frameworks import import_framework
+from bninspect.recalibrate.engines.frameworks import import_framework, parse_message
 from bninspect.recalibrate.engines.graph.branches import Scalar, resolve
 from bninspect.recalibrate.engines.graph.dropout import dropouts
 from bninspect.recalibrate.engines.graph.inputs import GraphInputs, declared_dtype, described
@@ -135,6 +134,8 @@ class GraphEngine:
         for name, value in {**self._constants, **modes}.items():
             if name in resolved and resolved[name].op not in VARIABLES:
                 dtype = tf.as_dtype(declared_dtype(resolved[name]))
+                if not (dtype.is_bool or dtype.is_floating or dtype.is_integer):
+                    raise UsageProblem(f"--feed {name}: it takes {dtype.name}, not a number.")
                 rewriter.constant(name, np.asarray(value).astype(dtype.as_numpy_dtype))
         if self._given:  # shapes that the graph remembers may be those of other values
             for node in resolved.values():
@@ -312,6 +313,12 @@ class GraphEngine:
             if not site.check:
                 continue
             mean, variance = next(remaining), next(remaining)
+            if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+                raise RecalibrationRefused(
+                    f"The moments of the input of the layer {site.layer} are not finite (NaN or"
+                    " infinity): look for it in the samples, and in the weights with"
+                    " `bninspect check`."
+                )
             expected = site_moments.variance
             if site.check_is_unbiased:
                 expected = expected * site_moments.count / max(site_moments.count - 1, 1)
@@ -393,15 +400,9 @@ class GraphEngine:
 
 
 def _graph_beside(checkpoint: Checkpoint) -> StoredGraph:
-    graphs = checkpoint.graphs()
-    if not graphs:
-        raise UsageProblem(
-            f"{checkpoint.path} cannot be recalibrated: its graph is not beside it; copy the .meta"
-            " file of the training there."
-        )
+    path = checkpoint.graphs()[0].path
     meta_graph = import_framework("tensorflow").compat.v1.MetaGraphDef
-    path = graphs[0].path
-    return StoredGraph(path, meta_graph.FromString(read_bytes(path)))
+    return StoredGraph(path, parse_message(meta_graph, path))
 
 
 def _rows(batch: Batch) -> int:

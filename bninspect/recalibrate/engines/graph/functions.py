@@ -126,6 +126,11 @@ class _Body:
         if name in self._given:
             return str(self._given[name])
         argument, _, number = output.partition(":")
+        if name not in self._operations or not (number or "0").isdecimal():
+            raise UsageProblem(
+                f"The function {self._function.signature.name} of the graph takes"
+                f" {reference or 'an output'}, which it does not compute: the graph is damaged."
+            )
         place = int(number or 0) + self._first_output(self._operations[name], argument)
         return str(Tensor(f"{self._scope}/{name}", place))
 

@@ -41,10 +41,10 @@ class GraphInputs:
         self._placeholders: dict[Tensor, str] = {}
         self._specs: dict[str, InputSpec] = {}
         rewriter = Rewriter(nodes)
-        wanted = {tensor_of(name) for name in named}
-        unknown = [str(tensor) for tensor in wanted if tensor.node not in nodes]
+        unknown = [name for name in named if not _is_tensor_of(nodes, name)]
         if unknown:
             raise UsageProblem(f"--feed {unknown[0]}: the network of the graph has no such tensor.")
+        wanted = {tensor_of(name) for name in named}
         for node in list(nodes.values()):
             for place, reference in enumerate(node.input):
                 tensor = tensor_of(reference)
@@ -68,6 +68,11 @@ class GraphInputs:
     def specs(self, nodes: Collection[str]) -> dict[str, InputSpec]:
         """Return the inputs that are among `nodes`, by the name of their placeholder."""
         return {name: spec for name, spec in self._specs.items() if name in nodes}
+
+
+def _is_tensor_of(nodes: Collection[str], name: str) -> bool:
+    node, colon, output = name.partition(":")
+    return node in nodes and (not colon or (output.isascii() and output.isdecimal()))
 
 
 def _declared(source: Any, output: int) -> tuple[int, Shape]:

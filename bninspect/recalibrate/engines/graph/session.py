@@ -64,7 +64,8 @@ class GraphSession:
         lines = [line for line in str(error).splitlines() if not line.startswith(_HEADINGS)]
         reason = next((line.strip() for line in lines if line.strip()), type(error).__name__)
         return UsageProblem(
-            f"{self._path}: TensorFlow {self._tf.__version__} cannot {verb} the graph: {reason}."
+            f"{self._path}: TensorFlow {self._tf.__version__} cannot {verb} the graph:"
+            f" {reason.rstrip('.')}."
         )
 
     def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:

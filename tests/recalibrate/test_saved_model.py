@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,3 +116,33 @@ def test_what_is_not_run(stem: str, sentence: str, data: Any, run: Run, tmp_path
     assert outcome.exit_code == 2
     assert sentence in outcome.err
     assert not any(tmp_path.iterdir())
+
+
+def take_nowhere(function: Any) -> None:
+    function.node_def[-1].input[0] = "nowhere:output:0"
+
+
+def take_no_type(function: Any) -> None:
+    function.signature.input_arg[0].type = 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [(take_nowhere, "the graph is damaged"), (take_no_type, "cannot import the graph")],
+)
+def test_a_damaged_function_is_a_sentence(
+    damage: Any, sentence: str, data: Any, run: Run, tmp_path: Path
+) -> None:
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    model = shutil.copytree(STUCK, tmp_path / "model")
+    message = SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    for function in message.meta_graphs[0].graph_def.library.function:
+        damage(function)
+    (model / "saved_model.pb").write_bytes(message.SerializeToString())
+    arguments = ("--data", data[0], "--labels", "labels", "-o", tmp_path / "copy")
+    outcome = run("recalibrate", model, *arguments)
+    assert outcome.exit_code == 2
+    assert sentence in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert [*tmp_path.iterdir()] == [model]

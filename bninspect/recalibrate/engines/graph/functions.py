@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bninspect.errors import UsageProblem
 from bninspect.recalibrate.engines.frameworks import import_framework
 from bninspect.recalibrate.engines.graph.nodes import Tensor, is_control, operand, tensor_of
 

@@ -56,7 +56,7 @@ class GraphSession:
                 self._tf.import_graph_def(
                     definition, name="", producer_op_list=meta.meta_info_def.stripped_op_list
                 )
-        except (ValueError, self._tf.errors.OpError) as error:
+        except (KeyError, TypeError, ValueError, self._tf.errors.OpError) as error:
             raise self._problem("import", error) from error
         self._session: Any = None
 

@@ -57,8 +57,8 @@ def test_a_keras_as_new_as_the_writer_loads(
     [
         ("both", "3.15.1", "keras is of version 3.5.0"),
         ("old", "3.0.0", "keras is of version 2.15.0"),
-        ("none", "3.0.0", "keras cannot be imported"),
-        ("none", "2.15.0", "tf_keras cannot be imported .* and keras cannot be imported"),
+        ("none", "3.0.0", "keras cannot be imported .* pip install -U keras tensorflow"),
+        ("none", "2.15.0", "tf_keras cannot be imported .* pip install -U tf_keras tensorflow"),
     ],
 )
 def test_an_older_keras_or_none_is_a_sentence(

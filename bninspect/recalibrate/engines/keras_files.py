@@ -86,7 +86,8 @@ def _keras_for(checkpoint: Checkpoint) -> Any:
     wanted = "a Keras 3 as new" if is_keras_3 else "a tf_keras or Keras as new"
     raise UsageProblem(
         f"{checkpoint.path} was written by Keras {checkpoint.keras_version or '2 or older'}, and"
-        f" needs {wanted} to be run: {' and '.join(problems)}."
+        f" needs {wanted} to be run: {' and '.join(problems)}. Install it with: pip install -U"
+        f" {candidates[0]} tensorflow."
     )
 
 

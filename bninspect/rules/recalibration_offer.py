@@ -21,7 +21,7 @@ _SENTENCES = {
     ),
 }
 # With these, training used the stored statistics, or inference does not.
-_INCURABLE = {
+INCURABLE_CAUSES = {
     "built-with-training-false",
     "trained-in-inference-mode",
     "call-without-training",
@@ -38,7 +38,7 @@ def with_offer(
     It does in a layer that is stuck, unless training ran in inference mode, or got too few
     updates; and in a file that stores the model beside the weights.
     """
-    if rule not in _RULES or violation.cause in _INCURABLE:
+    if rule not in _RULES or violation.cause in INCURABLE_CAUSES:
         return fix
     if not any(sentence in fix for sentence in _SENTENCES) or not _has_model(layer, context):
         return fix

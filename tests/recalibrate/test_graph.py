@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -697,3 +698,40 @@ def test_nothing_else_is_read_and_the_copy_is_read_by_tensorflow(
     statistics = ("moving_mean", "moving_variance")
     assert changed == {f"{bn}/{role}" for bn in ("conv1/bn", "conv2/bn") for role in statistics}
     assert not bninspect.check(output).findings
+
+
+def without_inputs(meta: Any) -> None:
+    for node in meta.graph_def.node:
+        if node.op == "SquaredDifference":
+            del node.input[:]
+
+
+def without_types(meta: Any) -> None:
+    for node in meta.graph_def.node:
+        if node.op == "Placeholder":
+            del node.attr["dtype"]
+
+
+def without_name(meta: Any) -> None:
+    for node in meta.graph_def.node:
+        node.input[:] = [f"{name}:first" for name in node.input]
+
+
+def without_inputs_of_switches(meta: Any) -> None:
+    node = meta.graph_def.node.add()
+    node.op, node.name = "Switch", "switch"
+
+
+@pytest.mark.parametrize(
+    "damage", [without_inputs, without_types, without_name, without_inputs_of_switches]
+)
+def test_a_damaged_graph_is_a_sentence(tmp_path: Path, damage: Callable[[Any], None]) -> None:
+    from tests.recalibrate import graphs
+
+    prefix = graphs.saved(tmp_path, lambda: graphs.norm(graphs.placeholder(), "bn"))
+    path = prefix.with_name("model.ckpt.meta")
+    meta = graphs.v1.MetaGraphDef.FromString(path.read_bytes())
+    damage(meta)
+    path.write_bytes(meta.SerializeToString())
+    with pytest.raises((UsageProblem, ReadProblem), match=r"damaged|cannot import the graph"):
+        run_once(prefix)

@@ -20,6 +20,7 @@ from bninspect.model.rule import RuleContext, no_graph
 from bninspect.recalibrate import refusals
 from bninspect.recalibrate.quality import Comparison
 from bninspect.rules import RULES, apply_rules
+from bninspect.rules.recalibration_offer import INCURABLE_CAUSES
 from tests.conftest import FIXTURES, Run, load_fixture, unmeasured_environment
 from tests.support.layers_in_memory import bn
 
@@ -257,6 +258,14 @@ def test_a_half_stuck_layer_was_updated_in_training_mode() -> None:
     chosen = refusals.choose(report, set())
     proof = refusals.proof_of_batch_mode(chosen, report, proved("batch"))
     assert proof == "statistics of bn moved, which they do in training mode alone"
+
+
+@pytest.mark.parametrize("cause", sorted(INCURABLE_CAUSES))
+def test_where_nothing_is_offered_it_is_refused(cause: str) -> None:
+    stuck = in_memory("bn")
+    finding = report_on(stuck).findings[0]._replace(cause=cause)
+    with pytest.raises(RecalibrationRefused, match="cannot be cured"):
+        refusals.require_curable([stuck], [finding], proved("batch"))
 
 
 def test_float16_has_an_end() -> None:

@@ -60,7 +60,7 @@ class Predicates:
         is_copy = node.op in _COPIES or node.op in SWITCHES or node.op == "PlaceholderWithDefault"
         if not is_copy and node.op not in _OPERATORS:
             return None
-        inputs = data_inputs(node)[: 1 if is_copy else None]
+        inputs = [operand(node, place) for place in range(1 if is_copy else _operands(node.op))]
         values = [
             value
             for tensor_read in inputs
@@ -84,6 +84,10 @@ class Predicates:
             elif node.op in _COPIES or node.op in _OPERATORS or node.op in SWITCHES:
                 waiting += (tensor_read.node for tensor_read in data_inputs(node))
         return sources
+
+
+def _operands(operation: str) -> int:
+    return 1 if operation == "LogicalNot" else 2
 
 
 def _applied(node: Any, values: Sequence[Scalar]) -> Scalar:

@@ -32,7 +32,7 @@ _ENDS = {"Mul", "SelectV2", "Select"}
 _LONGEST = 12  # operations between the random numbers and the product
 _QUOTIENTS = {"RealDiv", "Div"}
 _COPIES = {"Identity", "Cast", "Reshape"}
-_ARITHMETIC: Mapping[str, Callable[..., NDArray[Any]]] = {
+_ARITHMETIC: Mapping[str, np.ufunc] = {
     "Mul": np.multiply,
     "Add": np.add,
     "AddV2": np.add,
@@ -97,7 +97,7 @@ def _unscaled(nodes: Nodes, last: str, mask: str, rank_of: RankOf) -> _Scaled | 
     """Return x of a masked x / keep or x * (1 / keep); None for others."""
     taken = data_inputs(nodes[last])
     if nodes[last].op != "Mul":
-        otherwise = nodes.get(taken[2].node)
+        otherwise = nodes.get(operand(nodes[last], 2).node)
         is_dropout = taken[0].node == mask and otherwise is not None and constant(otherwise) == 0
         others = taken[1:2] if is_dropout else []
     else:
@@ -108,7 +108,7 @@ def _unscaled(nodes: Nodes, last: str, mask: str, rank_of: RankOf) -> _Scaled | 
     if scaled.op not in _QUOTIENTS | {"Mul"}:
         return None
     # A placeholder of the share to keep may have no shape; it stands second in all versions.
-    x, scale = data_inputs(scaled)
+    x, scale = operand(scaled, 0), operand(scaled, 1)
     return _Scaled(x, scaled) if rank_of(x) != 0 and rank_of(scale) in (0, None) else None
 
 
@@ -136,7 +136,12 @@ def _value(nodes: Nodes, name: str, random: str, depth: int = 0) -> NDArray[Any]
         if node.op in _COPIES:
             return _value(nodes, operand(node, 0).node, random, depth + 1)
         if node.op in _ARITHMETIC:
-            values = (_value(nodes, tensor.node, random, depth + 1) for tensor in data_inputs(node))
+            function = _ARITHMETIC[node.op]
+            taken = (operand(node, place).node for place in range(function.nin))
+            values = (_value(nodes, name, random, depth + 1) for name in taken)
             with np.errstate(all="ignore"):
-                return _ARITHMETIC[node.op](*(np.asarray(value, np.float64) for value in values))
+                result: NDArray[Any] = function(
+                    *(np.asarray(value, np.float64) for value in values)
+                )
+            return result
     return np.asarray(0.3 + 0.4 * (zlib.crc32(name.encode()) % 997) / 997)

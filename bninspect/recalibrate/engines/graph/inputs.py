@@ -80,19 +80,22 @@ def _declared(source: Any, output: int) -> tuple[int, Shape]:
     types, shapes = _SOURCES.get(source.op, ("", ""))
     if not types:
         return declared_dtype(source), None
+    dtypes = source.attr[types].list.type
     if types == "dtype":
-        return source.attr[types].type, _shape(source.attr[shapes].shape)
+        dtypes = [source.attr[types].type]
+    if output >= len(dtypes) or not dtypes[output]:
+        raise UsageProblem(f"The graph is damaged: {source.name} has no type for output {output}.")
+    if types == "dtype":
+        return dtypes[output], _shape(source.attr[shapes].shape)
     declared = source.attr[shapes].list.shape if shapes else ()
-    shape = _shape(declared[output]) if output < len(declared) else None
-    return source.attr[types].list.type[output], shape
+    return dtypes[output], _shape(declared[output]) if output < len(declared) else None
 
 
 def declared_dtype(node: Any) -> int:
     """Return the type of what a node gives; raises `UsageProblem` if that is not known."""
     for name in _OF_OTHERS:
-        if name in node.attr:
-            dtype: int = node.attr[name].type
-            return dtype
+        if name in node.attr and (dtype := node.attr[name].type):
+            return int(dtype)
     raise UsageProblem(f"--feed {node.name}: its type is not known, so it cannot be fed.")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from bninspect.errors import UsageProblem
 from bninspect.evidence.graph.operations import ENTERS
 
 EXITS = {"Exit", "RefExit"}
@@ -28,8 +29,10 @@ class Tensor(NamedTuple):
 
 
 def tensor_of(reference: str) -> Tensor:
-    """Return the tensor that a data input refers to."""
+    """Return the tensor that a data input refers to; raises `UsageProblem` if it is none."""
     name, _, output = reference.partition(":")
+    if output and not (output.isascii() and output.isdecimal()):
+        raise UsageProblem(f"The graph is damaged: {reference} is not the name of a tensor.")
     return Tensor(name, int(output or 0))
 
 
@@ -44,7 +47,12 @@ def data_inputs(node: Any) -> list[Tensor]:
 
 
 def operand(node: Any, place: int) -> Tensor:
-    """Return the tensor that a node takes at a place: control inputs come last."""
+    """Return the tensor that a node takes at a place: control inputs come last.
+
+    Raises `UsageProblem` if the node has no such input.
+    """
+    if place >= len(node.input):
+        raise UsageProblem(f"The graph is damaged: {node.name} lacks inputs of {node.op}.")
     return tensor_of(node.input[place])
 
 

@@ -299,6 +299,22 @@ def test_a_mode_is_set_to_inference(tmp_path: Path, control_flow_v2: bool) -> No
         run_once(prefix, {"training": np.asarray(True)})
 
 
+def test_a_size_of_batches_that_no_input_declares_is_asked_for(tmp_path: Path) -> None:
+    """As that of noise that the graph draws for 32 samples, and that a user feeds."""
+    from tests.recalibrate import graphs
+
+    def build() -> None:
+        import tensorflow as tf
+
+        graphs.norm(tf.reshape(graphs.placeholder(), (32, 5)), "bn")
+
+    prefix = graphs.saved(tmp_path, build)
+    with graphs.engine_of(prefix) as engine:
+        layer_moments(X[:32], engine.batch_moments({"x": X[:32]})["bn"])
+        with pytest.raises(UsageProblem, match="by --batch, and a multiple of it by --samples"):
+            engine.batch_moments({"x": X[:20]})
+
+
 def test_a_network_for_inference_is_preferred(tmp_path: Path) -> None:
     from tests.recalibrate import graphs
 

@@ -63,10 +63,16 @@ class GraphSession:
     def _problem(self, verb: str, error: Exception) -> UsageProblem:
         lines = [line for line in str(error).splitlines() if not line.startswith(_HEADINGS)]
         reason = next((line.strip() for line in lines if line.strip()), type(error).__name__)
-        return UsageProblem(
+        problem = (
             f"{self._path}: TensorFlow {self._tf.__version__} cannot {verb} the graph:"
             f" {reason.rstrip('.')}."
         )
+        if verb == "run" and isinstance(error, self._tf.errors.InvalidArgumentError):
+            problem += (
+                " If it is built for batches of a fixed size, give that by --batch, and a multiple"
+                " of it by --samples."
+            )
+        return UsageProblem(problem)
 
     def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:
         """Return the static shape of a tensor; None if its rank is not known."""
@@ -163,7 +169,7 @@ def _fault(name: str, nodes: Nodes) -> str | None:
     declared = operation_definition(operation)
     fault = None
     if operation.startswith(_DRAWS):
-        fault = f"draws random numbers at {name}: {feed}, or {name}=0 if they are noise"
+        fault = f"draws random numbers at {name}: {feed}, or {name}=0 if they are only added"
     elif operation in LOOPS:
         fault = f"has a loop at {name}, which is not run"
     elif operation in _CONDITIONAL and not _is_of_loop(nodes, node):

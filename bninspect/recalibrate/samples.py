@@ -53,6 +53,12 @@ class Column:
         """The shape of all parts together."""
         return (len(self), *self._parts[0].shape[1:])
 
+    def limits(self) -> tuple[int, int]:
+        """Return the smallest and the largest value of an array of integers."""
+        parts = [part for part in self._parts if part.size]
+        limits = [(int(part.min()), int(part.max())) for part in parts] or [(0, 0)]
+        return min(low for low, _ in limits), max(high for _, high in limits)
+
     def take(self, rows: Array) -> Array:
         """Return the samples with these numbers, in their order."""
         if len(self._parts) == 1:
@@ -361,7 +367,20 @@ def _constant(feed: Feed, spec: InputSpec | None, columns: Mapping[str, Column])
     if array is None:
         message = _no_key(f"--feed {feed.name}={feed.value}", feed.value, columns)
         raise UsageProblem(f"{message} A value is a number, true or false.")
-    return array if spec is None else array.astype(_numpy_dtype(spec.dtype, array.dtype))
+    if spec is None:
+        return array
+    try:
+        with np.errstate(all="ignore"):
+            converted = array.astype(_numpy_dtype(spec.dtype, array.dtype))
+        is_exact = converted.dtype.kind == "f" or bool(converted == array)
+    except OverflowError:
+        is_exact = False
+    if not is_exact:
+        raise UsageProblem(
+            f"--feed {feed.name}={feed.value}: the input takes {spec.dtype}, which has no such"
+            " value."
+        )
+    return converted
 
 
 def _common_length(columns: Sequence[Column]) -> int:
@@ -403,6 +422,13 @@ def _input_dtype(column: Column, spec: InputSpec) -> np.dtype[Any]:
             f"{column.name} has the type {column.dtype}, but the input {spec.name} takes"
             f" {spec.dtype}."
         )
+    if column.dtype.kind in "iu" and wanted.kind in "iu" and not np.can_cast(column.dtype, wanted):
+        lowest, highest = column.limits()
+        if lowest < np.iinfo(wanted).min or highest > np.iinfo(wanted).max:
+            raise UsageProblem(
+                f"{column.name} has values from {lowest} to {highest}, but the input {spec.name}"
+                f" takes {spec.dtype}."
+            )
     return wanted
 
 

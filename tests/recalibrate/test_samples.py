@@ -179,6 +179,25 @@ def test_misfits_are_sentences(
         choose_samples(columns, specs, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", ["99999999999999999999999", "0.5", "1e999", "-3000000000"])
+def test_a_value_that_the_input_lacks_is_a_sentence(archive: Path, value: str) -> None:
+    steps = InputSpec("steps", (), "int32")
+    columns = {"image": read_columns(str(archive), [])["x"]}
+    with pytest.raises(UsageProblem, match=f"--feed steps={value}: the input takes int32"):
+        choose_samples(columns, [IMAGE, steps], feeds=[Feed("steps", value)])
+
+
+def test_integers_do_not_overflow(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[255, 0]] * 10))
+    columns = read_columns(str(tmp_path / "x.npy"), [])
+    pixels = InputSpec("x", (None, 2), "uint8")
+    assert choose_samples(columns, [pixels]).dtypes["x"] == np.uint8
+    np.save(tmp_path / "x.npy", np.array([[256, 0]] * 10))
+    columns = read_columns(str(tmp_path / "x.npy"), [])
+    with pytest.raises(UsageProblem, match="values from 0 to 256, but the input x takes uint8"):
+        choose_samples(columns, [pixels])
+
+
 def test_numbers_with_a_fraction_are_no_integers(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.full((10, 2), 0.5))
     columns = read_columns(str(tmp_path / "x.npy"), [])

@@ -91,7 +91,10 @@ def _not_curable(layer: BNLayer, findings: Sequence[Finding], evidence: Evidence
         return f"{' and '.join(missing)} is not stored"
     optimized = [finding.message for finding in findings if finding.rule.code == _OPTIMIZED]
     if optimized:
-        return f"{optimized[0]} (it gets a gradient in inference mode alone)"
+        # A gradient shows inference mode, which the weights then fit; weight decay shows no mode.
+        return (
+            f"{optimized[0]}; keep the optimizer from it and train again (`bninspect rule BN108`)"
+        )
     proved = _inference_mode(layer, evidence)
     if proved is not None:
         return proved

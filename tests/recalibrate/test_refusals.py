@@ -39,7 +39,7 @@ NEVER = {
     "slim_zero_debias": "renormalization, zero-debias or accumulators",
     "tf1_handwritten_zero_debias": "renormalization, zero-debias or accumulators",
     "compare_gan_scheme_unfilled": "accumulators are filled by code of its own",
-    "tf1_graph_trained_statistics": "an optimizer writes",
+    "tf1_graph_trained_statistics": "keep the optimizer from it and train again (`bninspect rule",
     "slim_trainable_only_saver": "moving_mean and moving_variance is not stored",
 }
 # Nothing in these proves the mode of training.

@@ -20,7 +20,7 @@ class RecalibratedLayer(NamedTuple):
     """A layer with new statistics, all arrays of shape (C,) and type float64.
 
     `mean_error` is the worst standard error of a mean, in deviations of the channel;
-    `variance_error` that of a variance, as a share of the variance.
+    `variance_error` that of a variance, as a share of variance + epsilon.
     """
 
     name: str
@@ -48,10 +48,11 @@ class Quality(NamedTuple):
 class OutputChange(NamedTuple):
     """What the outputs at inference were before and are after, on `samples` samples.
 
-    `moved` is the mean distance between the outputs before and after, as a share of the mean size
-    of those in training mode; `apart_before` and `apart_after` are their distances from those in
-    training mode, likewise. `same_before` and `same_after` are the shares of samples whose
-    prediction is the same as in training mode; None where outputs are no scores of classes.
+    `moved` is the root of the mean squared distance between the outputs before and after, in
+    standard deviations of the outputs in training mode; `apart_before` and `apart_after` are their
+    distances from those in training mode, likewise. `same_before` and `same_after` are the shares
+    of samples whose prediction is the same as in training mode; None where outputs are no scores
+    of classes.
     """
 
     samples: int

@@ -733,13 +733,21 @@ def without_name(meta: Any) -> None:
         node.input[:] = [f"{name}:first" for name in node.input]
 
 
+def without_logits(meta: Any) -> None:
+    nodes = meta.graph_def.node
+    node = nodes.add()
+    node.op, node.name = "Softmax", "probabilities"
+    node.input.append("logits")
+
+
 def without_inputs_of_switches(meta: Any) -> None:
     node = meta.graph_def.node.add()
     node.op, node.name = "Switch", "switch"
 
 
 @pytest.mark.parametrize(
-    "damage", [without_inputs, without_types, without_name, without_inputs_of_switches]
+    "damage",
+    [without_inputs, without_types, without_name, without_logits, without_inputs_of_switches],
 )
 def test_a_damaged_graph_is_a_sentence(tmp_path: Path, damage: Callable[[Any], None]) -> None:
     from tests.recalibrate import graphs

@@ -74,6 +74,7 @@ class GraphLayers:
     ) -> None:
         self._checkpoint = checkpoint
         self._names = list(nodes)
+        self._places = {name: place for place, name in enumerate(nodes)}
         self._in_loops = nodes_in_loops(nodes)
         self._nodes = nodes
         (graph,) = parse_graphs(path, _encoded(nodes, meta))
@@ -215,14 +216,20 @@ class GraphLayers:
     def _tensor(self, value: Value) -> Tensor:
         return Tensor(self._names[value.node], value.output)
 
+    def _place(self, name: str) -> int:
+        """Return the number of a node; raises `UsageProblem` if the graph has none of this name."""
+        if name not in self._places:
+            raise UsageProblem(f"The graph is damaged: it has no node {name}, which others take.")
+        return self._places[name]
+
     def origin(self, tensor: Tensor) -> Tensor:
         """Return the tensor that another is a copy of, as far as there is only one."""
-        value = self.dataflow.origin(Value(self._names.index(tensor.node), tensor.output))
+        value = self.dataflow.origin(Value(self._place(tensor.node), tensor.output))
         return self._tensor(value) if self._is_top_level(value) else tensor
 
     def stored_name(self, node: str) -> str | None:
         """Return the name under which a variable of the graph is stored; None if it is not."""
-        variable = self.stored.variable((self._names.index(node),))
+        variable = self.stored.variable((self._place(node),))
         if variable is None and (replica := _REPLICA.search(node)) is not None:
             return self.stored_name(node[: replica.start()])
         return None if variable is None else variable.name

@@ -740,6 +740,12 @@ def without_logits(meta: Any) -> None:
     node.input.append("logits")
 
 
+def with_another_output(meta: Any) -> None:
+    for node in meta.graph_def.node:
+        if node.op == "SquaredDifference":
+            node.input[0] += ":7"
+
+
 def without_inputs_of_switches(meta: Any) -> None:
     node = meta.graph_def.node.add()
     node.op, node.name = "Switch", "switch"
@@ -747,7 +753,14 @@ def without_inputs_of_switches(meta: Any) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [without_inputs, without_types, without_name, without_logits, without_inputs_of_switches],
+    [
+        without_inputs,
+        without_types,
+        without_name,
+        without_logits,
+        with_another_output,
+        without_inputs_of_switches,
+    ],
 )
 def test_a_damaged_graph_is_a_sentence(tmp_path: Path, damage: Callable[[Any], None]) -> None:
     from tests.recalibrate import graphs

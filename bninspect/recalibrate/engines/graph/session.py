@@ -94,7 +94,12 @@ class GraphSession:
         return self._tensor(tensor).dtype.as_numpy_dtype
 
     def _tensor(self, tensor: Tensor) -> Any:
-        return self.graph.get_tensor_by_name(f"{tensor.node}:{tensor.output}")
+        try:
+            return self.graph.get_tensor_by_name(f"{tensor.node}:{tensor.output}")
+        except (KeyError, ValueError) as error:
+            raise UsageProblem(
+                f"{self._path}: the graph is damaged: it has no tensor {tensor}, which others take."
+            ) from error
 
     def load(self, nodes: Nodes, read: Callable[[str], NDArray[Any]]) -> None:
         """Start the session and set the variables of the graph to what `read` gives for each."""

@@ -89,9 +89,13 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    """Fail a test that needed more than its markers say, with the markers that it lacks."""
+    """Fail a test that needed more than its markers say, with the markers that it lacks.
+
+    What happens in the teardown is not counted: the last test of a session ends the servers of all.
+    """
+    lacking = needs.unmarked(item)
     yield
-    if lacking := needs.unmarked(item):
+    if lacking:
         pytest.fail(f"mark this test: {', '.join(sorted(lacking))}", pytrace=False)
 
 

@@ -8,7 +8,7 @@ accept is judged layer by layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class PlainValues(NamedTuple):
 
     def accepts(
         self,
-        values: NDArray[np.float32],
+        values: NDArray[Any],
         step: int | None,
         momentum: float | None,
         has_graph: Callable[[], bool],
@@ -54,7 +54,7 @@ class PlainValues(NamedTuple):
         """
         means, variances = values[: self.channels], values[self.channels : 2 * self.channels]
         # As Python's floats: numpy would round the limits to float32 before it compares.
-        least, largest = variances.min().item(), variances.max().item()
+        least, largest = float(variances.min()), float(variances.max())
         if not (np.isfinite(values).all() and means.all()):
             return False
         if not COLLAPSED_VARIANCE < least <= largest <= EXPLODING_VARIANCE:
@@ -72,9 +72,9 @@ class PlainValues(NamedTuple):
 
     def _are_near_start(
         self,
-        means: NDArray[np.float32],
-        lowest: NDArray[np.float32],
-        highest: NDArray[np.float32],
+        means: NDArray[Any],
+        lowest: NDArray[Any],
+        highest: NDArray[Any],
     ) -> bool:
         """Return whether most layers look as if nothing but an optimizer moved them."""
         far = np.maximum.reduceat(np.abs(means), self.starts)

@@ -126,7 +126,8 @@ class PooledMoments:
         """
         total = self.total
         means = [group.mean for group in self._groups]
-        return self._errors(means, total.mean) / np.sqrt(total.variance + epsilon)
+        errors: FloatArray = self._errors(means, total.mean) / np.sqrt(total.variance + epsilon)
+        return errors
 
     def variance_errors(self, epsilon: float) -> FloatArray:
         """Return the standard error of each variance as a share of variance + epsilon.

@@ -182,11 +182,12 @@ def _require_declared_sizes(archive: zipfile.ZipFile) -> None:
 
     numpy allocates an array by the shape in its header, before it reads the numbers.
     """
+    headers: Any = npy  # numpy 2.2, the last for Python 3.10, gives these functions no types
     for member in archive.infolist():
         with archive.open(member) as stream:
-            version = npy.read_magic(stream)
+            version = headers.read_magic(stream)
             read_header = (
-                npy.read_array_header_1_0 if version[0] == 1 else npy.read_array_header_2_0
+                headers.read_array_header_1_0 if version[0] == 1 else headers.read_array_header_2_0
             )
             shape, _, dtype = read_header(stream)
             if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:

@@ -45,7 +45,7 @@ def job():
 """
 READER = """
 import sys
-import bninspect.formats.tensor_bundle
+import bninspect.formats.tensorflow.v2_bundle
 from bninspect import open_checkpoint
 
 def job():
@@ -60,7 +60,7 @@ def job():
 """
 CHECK = """
 import sys
-import bninspect.formats.tensor_bundle
+import bninspect.formats.tensorflow.v2_bundle
 from bninspect import check
 
 def job():

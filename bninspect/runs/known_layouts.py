@@ -174,7 +174,7 @@ class KnownLayouts:
             known = tuple(self._known.get(size, ()))
             if known:
                 self._known.move_to_end(size)
-        return next((one for one in known if one.layout.matches(index)), None)
+        return next((item for item in known if item.layout.matches(index)), None)
 
     def _drop_oldest(self) -> None:
         """Drop the least recently used layouts beyond `_MOST_LAYOUTS`; the caller has the lock."""

@@ -109,8 +109,7 @@ def plain_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> PlainValu
     owners = tuple(f"{layer.variables[role].name}/" for layer in layers for role in STATISTICS)
     if any(name.startswith(owners) for name in variables):
         return None
-    # Both facts are asked for here, so that the copies of each layer have them.
-    counts = [layer.channels or 0 for layer in layers if layer.dtype]
+    counts = [layer.channels or 0 for layer in layers]
     members: list[Member] = []
     start = 0
     for role in (*STATISTICS, *AFFINE):

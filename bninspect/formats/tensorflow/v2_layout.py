@@ -52,11 +52,12 @@ class BundleLayout:
         self._fixed = np.frombuffer(index.data, np.uint8) & self._mask
         self._shard_count = index.shard_count
         self._spans, starts = _spans([*variables, *constants])
-        self._parts = [(starts[one], starts[one] + one.size) for one in variables]
+        self._parts = [(starts[stored], starts[stored] + stored.size) for stored in variables]
         self._constants = [
-            (starts[one], starts[one] + one.size, data) for one, data in constants.items()
+            (starts[stored], starts[stored] + stored.size, data)
+            for stored, data in constants.items()
         ]
-        self._checksums = _four_bytes_at(one.checksum for one in variables)
+        self._checksums = _four_bytes_at(stored.checksum for stored in variables)
 
     def matches(self, index: bytes) -> bool:
         """Return whether an index is the same but for checksums."""
@@ -126,7 +127,7 @@ class _Index(NamedTuple):
 
     def checksums(self, without: Iterable[_Stored]) -> NDArray[np.intp]:
         """Return the offsets of the bytes of all checksums but those `without`."""
-        apart = {one.checksum for one in without}
+        apart = {stored.checksum for stored in without}
         of_entries = (
             at + entry.crc32c_at
             for entry, at in self.entries.values()
@@ -195,14 +196,14 @@ def _spans(variables: Iterable[_Stored]) -> tuple[list[_Span], dict[_Stored, int
     spans: list[_Span] = []
     starts: dict[_Stored, int] = {}
     before = 0
-    for one in sorted(variables):
+    for stored in sorted(variables):
         shard, offset, size = spans[-1] if spans else (-1, 0, 0)
-        if one.shard == shard and one.offset <= offset + size + _LARGEST_GAP:
-            spans[-1] = (shard, offset, max(size, one.offset + one.size - offset))
+        if stored.shard == shard and stored.offset <= offset + size + _LARGEST_GAP:
+            spans[-1] = (shard, offset, max(size, stored.offset + stored.size - offset))
         else:
             before += size
-            spans.append((one.shard, one.offset, one.size))
-        starts[one] = before + one.offset - spans[-1][1]
+            spans.append((stored.shard, stored.offset, stored.size))
+        starts[stored] = before + stored.offset - spans[-1][1]
     return spans, starts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,16 +40,13 @@ def open_target(
         from bninspect.formats.tensorflow.tensorflow_engine import open_with_tensorflow
 
         return _with_graphs(open_with_tensorflow(path, target), target)
-    # Each reader brings its own libraries, so only the one that is needed is imported.
-    if target.kind in ("hdf5", "keras-zip", "keras-shards"):
-        checkpoint = _open_keras(path, target, verify=verify)
-        unverified = verify and checkpoint.verified is None
-        return (
-            replace(checkpoint, notes=(*checkpoint.notes, _NO_CHECKSUMS))
-            if unverified
-            else checkpoint
-        )
-    return _with_graphs(_open_tensorflow(path, target), target)
+    if target.kind == "keras-zip":
+        checkpoint = _open_keras_zip(path, target, verify=verify)
+    else:
+        checkpoint = _READERS[target.kind](path, target)
+    if verify and checkpoint.verified is None:
+        return replace(checkpoint, notes=(*checkpoint.notes, _NO_CHECKSUMS))
+    return checkpoint
 
 
 def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
@@ -67,27 +64,32 @@ def _read_graphs(target: Target) -> Sequence[Graph]:
     return read_graphs(path, saved_model=saved_model)
 
 
-def _open_tensorflow(path: str, target: Target) -> Checkpoint:
-    if target.kind == "saved-model":
-        from bninspect.formats.tensorflow.saved_model import open_saved_model
+# Each reader brings its own libraries, so only the one that is needed is imported.
+def _open_saved_model(path: str, target: Target) -> Checkpoint:
+    from bninspect.formats.tensorflow.saved_model import open_saved_model
 
-        return open_saved_model(path, target.path, target.notes)
-    if target.kind == "tensor-slices":
-        from bninspect.formats.tensorflow.v1_slices import open_tensor_slices
+    return _with_graphs(open_saved_model(path, target.path, target.notes), target)
 
-        return open_tensor_slices(path, target.path, target.notes)
+
+def _open_tensor_slices(path: str, target: Target) -> Checkpoint:
+    from bninspect.formats.tensorflow.v1_slices import open_tensor_slices
+
+    return _with_graphs(open_tensor_slices(path, target.path, target.notes), target)
+
+
+def _open_tensor_bundle(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 
-    return open_tensor_bundle(path, target.path, target.notes)
+    return _with_graphs(open_tensor_bundle(path, target.path, target.notes), target)
 
 
-def _open_keras(path: str, target: Target, *, verify: bool) -> Checkpoint:
-    if target.kind == "hdf5":
-        return _open_hdf5(path, target)
-    if target.kind == "keras-zip":
-        from bninspect.formats.keras.archive import open_keras_zip
+def _open_keras_zip(path: str, target: Target, *, verify: bool) -> Checkpoint:
+    from bninspect.formats.keras.archive import open_keras_zip
 
-        return open_keras_zip(path, target.path, target.notes, verify=verify)
+    return open_keras_zip(path, target.path, target.notes, verify=verify)
+
+
+def _open_keras_shards(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.keras.sharded_weights import open_keras_shards
 
     return open_keras_shards(path, target.path, target.notes, live=target.live)
@@ -108,6 +110,15 @@ def _open_hdf5(path: str, target: Target) -> Checkpoint:
     except BaseException:
         file.close()
         raise
+
+
+_READERS: Mapping[str, Callable[[str, Target], Checkpoint]] = {
+    "hdf5": _open_hdf5,
+    "keras-shards": _open_keras_shards,
+    "saved-model": _open_saved_model,
+    "tensor-bundle": _open_tensor_bundle,
+    "tensor-slices": _open_tensor_slices,
+}
 
 
 def require_whole(location: CheckpointLocation) -> None:

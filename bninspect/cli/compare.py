@@ -10,7 +10,7 @@ import click
 from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import FINDINGS, NOTHING_CHECKED, OK, PROBLEM
 from bninspect.cli.formats import COMPARE, OutputOptions, write
-from bninspect.cli.options import PATHS, common_options, fail_on_option
+from bninspect.cli.options import PATHS, common_options, fail_on_options
 from bninspect.cli.output import Destination, refuse_to_overwrite_config
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     quiet="Print only the verdict.",
     verbose="Show every layer and checkpoint.",
 )
-@fail_on_option
+@fail_on_options
 def compare(
     paths: tuple[str, ...],
     config: Config,

@@ -157,6 +157,12 @@ def _check_sarif(stream: TextIO, _: OutputOptions) -> StreamWriter:
     return _WriterAtTheEnd(lambda report: write_sarif(report, stream))
 
 
+def _check_gitlab(stream: TextIO, _: OutputOptions) -> StreamWriter:
+    from bninspect.reporters.gitlab import write_gitlab
+
+    return _WriterAtTheEnd(lambda report: write_gitlab(report, stream))
+
+
 def _check_junit(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.junit import JunitReport
 
@@ -171,6 +177,7 @@ CHECK: Mapping[str, Callable[[TextIO, OutputOptions], StreamWriter]] = {
     "github": _check_github,
     "sarif": _check_sarif,
     "junit": _check_junit,
+    "gitlab": _check_gitlab,
 }
 
 

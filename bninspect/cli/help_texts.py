@@ -52,6 +52,7 @@ Formats:
   github    annotations for a GitHub workflow
   sarif     SARIF 2.1.0, for code scanning
   junit     JUnit XML, for the test reports of GitLab and Jenkins
+  gitlab    a Code Quality report, for the merge requests of GitLab
 
 \b
 Exit codes:
@@ -192,6 +193,7 @@ Examples:
   bninspect rule update-ops-not-run    # a cause
   bninspect rule BN101 --for keras-3   # how to fix it in Keras 3 first
   bninspect rule --format markdown -o rules.md
+  bninspect rule BN101 --format json
 """
 
 CONFIG = """
@@ -207,6 +209,21 @@ Examples:
   bninspect config --select BN1 --format json
   bninspect config --config ci/bninspect.toml
   bninspect config --isolated          # the defaults
+"""
+
+COMPLETION = """
+\b
+Examples:
+  bninspect completion bash > bninspect.bash
+  bninspect completion zsh > _bninspect
+  bninspect completion fish > bninspect.fish
+"""
+
+HELP = """
+\b
+Examples:
+  bninspect help
+  bninspect help check
 """
 
 SCHEMA = """

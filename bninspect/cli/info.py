@@ -30,9 +30,7 @@ def config_(config: Config, format_: str) -> int:
     is the nearest bninspect.toml, or pyproject.toml with [tool.bninspect], in this directory or one
     above it.
     """
-    from bninspect.rules import select_rules
-
-    rules = select_rules(config.select, config.ignore)
+    rules = config.rules
     with output_stream(None) as stream:
         if format_ == "json":
             from bninspect.reporters.json_v1 import write_config_json
@@ -55,7 +53,7 @@ def config_(config: Config, format_: str) -> int:
     type=Choice(tuple(FRAMEWORKS)),
     help="Leave out what is for other frameworks alone, and begin with how to fix it.",
 )
-@format_option("text", "markdown")
+@format_option("text", "markdown", "json")
 @OUTPUT
 @COLOR
 def rule(
@@ -76,7 +74,11 @@ def rule(
             f"--for needs the rule or cause to show: bninspect rule BN101 --for {framework}"
         )
     with output_stream(output) as stream:
-        if format_ == "markdown":
+        if format_ == "json":
+            from bninspect.reporters.rule_json import write_rules
+
+            write_rules(RULES, CAUSES, stream, entry=chosen, framework=framework)
+        elif format_ == "markdown":
             rule_pages.write_markdown(RULES, CAUSES, stream, entry=chosen, framework=framework)
         elif chosen is None:
             rule_pages.write_catalogue(RULES, CAUSES, stream)

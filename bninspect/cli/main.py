@@ -6,6 +6,7 @@ import io
 import os
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,15 +16,22 @@ from bninspect.cli.check import check
 from bninspect.cli.compare import compare
 from bninspect.cli.dump import dump
 from bninspect.cli.errors import fail, unexpected_message, usage_message
-from bninspect.cli.exit_codes import INTERRUPTED, PROBLEM
+from bninspect.cli.exit_codes import INTERRUPTED, OK, PROBLEM
 from bninspect.cli.info import config_, rule, schema
 from bninspect.cli.list import list_
-from bninspect.cli.output import discard_output
+from bninspect.cli.options import Choice
+from bninspect.cli.output import discard_output, output_stream
 from bninspect.cli.recalibrate import recalibrate
 from bninspect.cli.report import report
 from bninspect.cli.watch import watch
 from bninspect.errors import BninspectError
 from bninspect.wording import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+_SYNONYMS = {"output-format": "format"}  # of options: as linters call it
+_SHELLS = ("bash", "fish", "zsh")
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -102,10 +110,14 @@ def _names_a_path(word: str) -> bool:
     cls=_Commands,
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": lambda name: _SYNONYMS.get(name, name),
+    },
     epilog=help_texts.MAIN,
 )
-@click.version_option(__version__, prog_name="bninspect")
+@click.version_option(__version__, "-V", "--version", prog_name="bninspect")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Find batch-normalization statistics that training never updated.
@@ -131,3 +143,40 @@ for _command in (
     watch,
 ):
     main.add_command(_command)
+
+
+def _complete_commands(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(name) for name in main.commands if name.startswith(typed)]
+
+
+@main.command(name="help", short_help="Show the help of a command.", epilog=help_texts.HELP)
+@click.argument("command", required=False, shell_complete=_complete_commands)
+@click.pass_context
+def help_(context: click.Context, command: str | None) -> int:
+    """Show the help of COMMAND, as `bninspect COMMAND --help` does, or that of the program."""
+    program = context.find_root()
+    text = program.get_help()
+    if command is not None:
+        name, found, _ = main.resolve_command(program, [command])
+        if found is not None:
+            text = found.get_help(click.Context(found, program, info_name=name))
+    click.echo(text)
+    return OK
+
+
+@main.command(short_help="Print the completion script of a shell.", epilog=help_texts.COMPLETION)
+@click.argument("shell", type=Choice(_SHELLS))
+def completion(shell: str) -> int:
+    """Print the script by which SHELL (bash, fish, zsh) completes commands, options and files.
+
+    The script asks the installed program, so it need not be made again when that is upgraded.
+    """
+    from click.shell_completion import BashComplete, FishComplete, ZshComplete
+
+    makers = dict(zip(_SHELLS, (BashComplete, FishComplete, ZshComplete), strict=True))
+    script = makers[shell](main, {}, "bninspect", "_BNINSPECT_COMPLETE").source()
+    with output_stream(None) as stream:
+        stream.write(f"{script}\n")
+    return OK

@@ -13,6 +13,7 @@ import click
 
 from bninspect.cli.formats import OutputOptions
 from bninspect.cli.output import destinations
+from bninspect.errors import UsageProblem
 from bninspect.model.checkpoint import ENGINES
 from bninspect.wording import did_you_mean, nearest
 
@@ -103,10 +104,13 @@ _CONFIGURATION = (
     ),
     _flag("--isolated", text="Use no configuration file."),
 )
-fail_on_option = click.option(
-    "--fail-on",
-    type=Choice(("error", "warning", "note", "never")),
-    help="The least severity that makes the exit code 1; error unless configured.",
+_FAIL_ON = (
+    click.option(
+        "--fail-on",
+        type=Choice(("error", "warning", "note", "never")),
+        help="The least severity that makes the exit code 1; error unless configured.",
+    ),
+    _flag("--exit-zero", text="The same as --fail-on never: findings do not fail."),
 )
 # The options of `check` that a configuration file can hold, too.
 _OF_RULES = (
@@ -122,7 +126,7 @@ _OF_RULES = (
         metavar="CODES",
         help="Skip these rules, in addition to those ignored in the configuration. Repeatable.",
     ),
-    fail_on_option,
+    *_FAIL_ON,
     click.option(
         "--momentum",
         type=float,
@@ -217,6 +221,11 @@ def common_options(
     return add
 
 
+def fail_on_options(command: Command) -> Command:
+    """Add the options on the severity that fails."""
+    return _with_options(command, _FAIL_ON)
+
+
 graph_option = _flag(
     "--graph",
     text="Add how training computes each layer: the layer before it, the mode, the updates of its"
@@ -254,7 +263,8 @@ def _formats_option(
         default=(formats[0],),
         show_default=True,
         help=f"The format of the result, and the file to write it to (else {otherwise}"
-        " standard output). Repeatable: --format json=report.json --format text.",
+        " standard output). Repeatable: --format json=report.json --format text. --output-format"
+        " is the same.",
     )
 
 
@@ -503,10 +513,19 @@ def _configured(command: Command) -> Command:
         from bninspect.config.model import make_config
 
         base = base_config(options.pop("file"), isolated=options.pop("isolated"))
+        if options.pop("exit_zero", False):
+            options["fail_on"] = _never(options["fail_on"])
         merged = {name: options.pop(name) for name in _OF_CONFIG if name in options}
         return command(config=make_config(base=base, **merged), **options)
 
     return with_config  # type: ignore[return-value]
+
+
+def _never(fail_on: str | None) -> str:
+    """Return the value of --fail-on that --exit-zero stands for; raises `UsageProblem`."""
+    if fail_on not in (None, "never"):
+        raise UsageProblem(f"--exit-zero cannot be combined with --fail-on {fail_on}.")
+    return "never"
 
 
 def _with_targets(command: Command) -> Command:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bninspect.errors import UsageProblem
 from bninspect.model.checkpoint import ENGINES, Engine
@@ -18,6 +18,9 @@ from bninspect.model.rule import Severity
 
 if TYPE_CHECKING:
     from bninspect.batchnorm.name_patterns import NamePattern, Patterns
+    from bninspect.model.rule import Rule
+
+Setting = Severity | Literal["off"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Config:
     `jobs` is the number of processes that read checkpoints; with `scheduler`, the address of one, a
     Dask cluster reads them. `fingerprints` asks for the fingerprint of the files in each result.
 
-    `severity` has the user's severities, by code or its beginning. `fail_on` is the least severity
+    `severity` has the user's severities, by code or its beginning; a rule that is off is not
+    applied. `fail_on` is the least severity
     that fails the run, or `never`. `suppress` are accepted findings, `baseline` is the file of
     known ones.
 
@@ -60,12 +64,25 @@ class Config:
     scheduler: str | None = None
     fingerprints: bool = False
     verify: bool = False
-    severity: tuple[tuple[str, Severity], ...] = ()
+    severity: tuple[tuple[str, Setting], ...] = ()
     fail_on: str = "error"
     suppress: tuple[Suppression, ...] = ()
     baseline: str | None = None
     file: str | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Return the rules to apply: those selected, less those that are ignored or off."""
+        from bninspect.rules import select_rules
+
+        selected = select_rules(self.select, self.ignore)
+        return tuple(rule for rule in selected if self.setting_of(rule.code) != "off")
+
+    def setting_of(self, code: str) -> Setting | None:
+        """Return the user's severity of a rule, that of the longest matching code; None if none."""
+        matching = [pair for pair in self.severity if code.startswith(pair[0])]
+        return max(matching, key=lambda pair: len(pair[0]))[1] if matching else None
 
 
 def make_config(
@@ -134,9 +151,10 @@ def make_config(
 
 
 def _for_every_rule(base: Config) -> Config:
-    """Return `base` without its choice of rules."""
+    """Return `base` without its choice of rules: a rule that an option selects is not off."""
     sources = {key: where for key, where in base.sources.items() if key not in ("select", "ignore")}
-    return replace(base, select=(), ignore=(), sources=sources)
+    severity = tuple(pair for pair in base.severity if pair[1] != "off")
+    return replace(base, select=(), ignore=(), severity=severity, sources=sources)
 
 
 def _sources(base: Config, key: str) -> tuple[str, ...]:

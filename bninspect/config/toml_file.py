@@ -12,11 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from bninspect.config.model import PROJECT_FILE, Config, checked_momentum, checked_pattern
+from bninspect.config.model import (
+    PROJECT_FILE,
+    Config,
+    Setting,
+    checked_momentum,
+    checked_pattern,
+)
 from bninspect.errors import UsageProblem
 from bninspect.model.report import Suppression
 from bninspect.model.roles import ROLES
-from bninspect.model.rule import SEVERITIES, Severity
+from bninspect.model.rule import SEVERITIES
 from bninspect.rules import select_rules
 from bninspect.wording import did_you_mean, nearest
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
 Word = TypeVar("Word", bound=str)
 
+_SETTINGS: tuple[Setting, ...] = (*SEVERITIES, "off")
 _ENTRY_KEYS = ("layer", "rules", "reason", "expires")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TYPES: Mapping[type, str] = {
@@ -95,10 +102,10 @@ def _selected(value: Any, where: str) -> tuple[str, ...]:
     return codes
 
 
-def _severities(value: Any, where: str) -> tuple[tuple[str, Severity], ...]:
+def _severities(value: Any, where: str) -> tuple[tuple[str, Setting], ...]:
     return tuple(
-        (_code(code, where), _one_of(severity, SEVERITIES, f"{where}.{code}"))
-        for code, severity in _table(value, where).items()
+        (_code(code, where), _one_of(setting, _SETTINGS, f"{where}.{code}"))
+        for code, setting in _table(value, where).items()
     )
 
 

@@ -20,7 +20,7 @@ from bninspect.model.rule import RuleContext
 from bninspect.reporters.check_text import entries
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.text_utils import TextStyle
-from bninspect.rules import RULES, apply_rules, require_rules, select_rules, stuck
+from bninspect.rules import RULES, apply_rules, require_rules, stuck
 from bninspect.wording import plural
 
 Action = Literal["warn", "stop"]
@@ -80,9 +80,8 @@ class BatchNormGuard:
         if action not in get_args(Action):
             raise UsageProblem(f"action is one of {', '.join(get_args(Action))}, not {action!r}.")
         config = make_config(select, ignore)
-        rules = select_rules(config.select, config.ignore)
         self._rules = require_rules(
-            (rule for rule in rules if rule.live), f"a guard judges {', '.join(GUARD_RULES)}"
+            (rule for rule in config.rules if rule.live), f"a guard judges {', '.join(GUARD_RULES)}"
         )
         self.after_batches = after_batches
         self.action = action

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TextIO
 from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.rule import Cause, Rule
 from bninspect.reporters.text_utils import bold
-from bninspect.rules.pages import Fix, page_of
+from bninspect.rules.pages import Fix, anchor_of, page_of, title_of
 
 _CODE_LANGUAGE = "python"
 _INTRODUCTION = (
@@ -62,7 +62,7 @@ def write_page(
     headings are bold and code is highlighted.
     """
     kind = entry.severity if isinstance(entry, Rule) else "cause"
-    stream.write(bold(f"{_name(entry)} ({kind})", color=color) + "\n")
+    stream.write(bold(f"{title_of(entry)} ({kind})", color=color) + "\n")
     for block in _page(entry, _related(entry, rules, causes), framework=framework):
         if color and block.kind == "code":
             stream.write(f"\n{textwrap.indent(_highlighted(block.text), '    ')}\n")
@@ -102,24 +102,15 @@ def write_markdown(
         for title, listed in (("Rules", rules), ("Causes", causes)):
             stream.write(f"\n**{title}**\n\n")
             for item in listed:
-                stream.write(f"- [{_name(item)}](#{_anchor(item)}): {item.summary}\n")
+                stream.write(f"- [{title_of(item)}](#{anchor_of(item)}): {item.summary}\n")
     for index, item in enumerate(entries):
         stream.write("\n" if entry is None or index else "")
-        stream.write(f"## {_name(item)}\n")
+        stream.write(f"## {title_of(item)}\n")
         if isinstance(item, Rule):
             stream.write(f"\nSeverity: {item.severity}.\n")
         related = _related(item, rules, causes)
         for block in _page(item, related, linked=entry is None, framework=framework):
             stream.write(_as_markdown(block))
-
-
-def _name(entry: Rule | Cause) -> str:
-    return f"{entry.code} {entry.name}" if isinstance(entry, Rule) else entry.name
-
-
-def _anchor(entry: Rule | Cause) -> str:
-    """Return the anchor that GitHub makes of the heading."""
-    return _name(entry).lower().replace(" ", "-")
 
 
 def _related(
@@ -162,7 +153,7 @@ def _page(
 
 
 def _reference(entry: Rule | Cause, *, linked: bool) -> str:
-    name = f"[{_name(entry)}](#{_anchor(entry)})" if linked else _name(entry)
+    name = f"[{title_of(entry)}](#{anchor_of(entry)})" if linked else title_of(entry)
     return f"{name}: {entry.summary}"
 
 

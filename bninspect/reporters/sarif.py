@@ -20,9 +20,9 @@ from bninspect.model.rule import SEVERITIES, Rule
 from bninspect.reporters.ci_locations import file_of, file_uri, in_repository, relative_uri
 from bninspect.reporters.escapes import json_text, printable
 from bninspect.reporters.rule_pages import write_markdown, write_page
-from bninspect.reporters.verdict_text import suspects_in_words
+from bninspect.reporters.verdict_text import NOTHING_CHECKED, in_a_paragraph
 from bninspect.rules import CAUSES, RULES
-from bninspect.rules.pages import page_of
+from bninspect.rules.pages import documentation_url, page_of
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -49,10 +49,7 @@ def write_sarif(report: Report, stream: TextIO) -> None:
         text = "The run was interrupted: what was still to be read is not in it."
         notifications.append({"level": "error", "message": {"text": text}})
     if not report.checked and not report.unreadable:
-        text = (
-            "Nothing was checked: no file had a BN layer, or none could be compared as asked for."
-        )
-        notifications.append({"level": "warning", "message": {"text": text}})
+        notifications.append({"level": "warning", "message": {"text": NOTHING_CHECKED}})
     if len(kept) < len(results):
         text = f"{len(results) - len(kept)} results are left out: no more than {_MOST_RESULTS} fit."
         notifications.append({"level": "warning", "message": {"text": text}})
@@ -99,6 +96,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": f"{rule.summary}."},
         "fullDescription": {"text": f"{described.meaning} {described.why}"},
+        "helpUri": documentation_url(rule),
         "help": {"text": page.getvalue(), "markdown": markdown.getvalue()},
         "defaultConfiguration": {"level": rule.severity},
         "properties": {
@@ -139,23 +137,10 @@ def _result(
         "ruleId": finding.rule.code,
         "ruleIndex": index,
         "level": finding.severity,
-        "message": {"text": _message(finding)},
+        "message": {"text": _literal(in_a_paragraph(finding))},
         "locations": [location],
         "partialFingerprints": {"primaryLocationLineHash": fingerprint},
     }
-
-
-def _message(finding: Finding) -> str:
-    """Return the message. Its first sentence says what is wrong: lists show only that."""
-    parts = [f"{finding.layer}: {finding.message}."]
-    if finding.evidence:
-        parts.append(f"Evidence: {'; '.join(finding.evidence)}.")
-    if finding.cause or finding.severity == "error":
-        parts.append(f"Cause: {finding.cause or 'cannot be told from this file'}.")
-    if finding.possible_causes:
-        parts.append(f"Likely: {suspects_in_words(finding)[0]}")
-    parts.append(f"Fix: {finding.fix}")
-    return _literal(" ".join(printable(shortened(part)) for part in parts))
 
 
 def _literal(text: str) -> str:

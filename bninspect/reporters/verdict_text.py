@@ -14,6 +14,9 @@ from bninspect.reporters.text_utils import paint
 from bninspect.wording import listed, plural
 
 CUT_SHORT = "interrupted: what was still to be read is not in this report"
+NOTHING_CHECKED = (
+    "Nothing was checked: no file had a BN layer, or none could be compared as asked for."
+)
 # The outcomes of a checkpoint, gravest first, as the exit codes rank them.
 OUTCOMES = {
     "ERROR": "unreadable",
@@ -195,6 +198,19 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
 def suspects_in_words(finding: Finding) -> list[str]:
     """Return a sentence or two on each reason that may be behind a finding, and how to test it."""
     return [f"{one.cause}: {one.speaks_for}. {one.test}" for one in finding.possible_causes]
+
+
+def in_a_paragraph(finding: Finding) -> str:
+    """Return a finding in one line. Its first sentence says what is wrong: lists show only that."""
+    parts = [f"{finding.layer}: {finding.message}."]
+    if finding.evidence:
+        parts.append(f"Evidence: {'; '.join(finding.evidence)}.")
+    if finding.cause or finding.severity == "error":
+        parts.append(f"Cause: {finding.cause or 'cannot be told from this file'}.")
+    if finding.possible_causes:
+        parts.append(f"Likely: {suspects_in_words(finding)[0]}")
+    parts.append(f"Fix: {finding.fix}")
+    return " ".join(printable(shortened(part)) for part in parts)
 
 
 def more_on(findings: Sequence[Finding]) -> str:

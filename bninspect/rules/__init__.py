@@ -52,7 +52,7 @@ def select_rules(select: Iterable[str], ignore: Iterable[str]) -> tuple[Rule, ..
 
 
 def require_rules(
-    rules: Iterable[Rule], reason: str = "all that are selected are ignored, too"
+    rules: Iterable[Rule], reason: str = "all that are selected are ignored or off"
 ) -> tuple[Rule, ...]:
     """Return the rules to apply; raise `UsageProblem` with the reason if there is none."""
     some = tuple(rules)

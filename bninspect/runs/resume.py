@@ -23,7 +23,7 @@ from bninspect.model.report import CheckpointReport, Earlier, Finding
 from bninspect.model.rule import PossibleCause
 from bninspect.model.target import CheckpointLocation
 from bninspect.opening import find_checkpoints
-from bninspect.rules import RULES, select_rules
+from bninspect.rules import RULES
 from bninspect.verdicts.baseline import read_baseline
 
 _HEAD = b'{"schema_version":'  # at the start of each line
@@ -41,7 +41,7 @@ def settings_of(config: Config) -> str:
     holding = [item for item in config.suppress if item.holds(today)]
     known = () if config.baseline is None else read_baseline(config.baseline).entries
     settings: dict[str, Any] = {
-        "rules": [rule.code for rule in select_rules(config.select, config.ignore)],
+        "rules": [rule.code for rule in config.rules],
         "momentum": config.momentum,
         "patterns": [(role, expression.pattern) for role, expression in config.patterns],
         "all checkpoints": config.all_checkpoints,

@@ -16,7 +16,7 @@ from bninspect.errors import NotFound, UnknownFormat, UsageProblem
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation
-from bninspect.rules import require_rules, select_rules
+from bninspect.rules import require_rules
 from bninspect.runs.paths import ExpandedPath, PathName, begin_run, expand_paths
 from bninspect.runs.sequential import (
     Needs,
@@ -80,7 +80,7 @@ def check_paths(
 
 def _rules_of(config: Config) -> tuple[Rule, ...]:
     """Return the rules to apply; raises `UsageProblem` if none can be."""
-    rules = require_rules(select_rules(config.select, config.ignore))
+    rules = require_rules(config.rules)
     has_earlier = config.since or config.all_checkpoints or config.trends
     if not has_earlier and all(rule.needs_earlier for rule in rules):
         codes = ", ".join(rule.code for rule in rules)

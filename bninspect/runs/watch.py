@@ -17,7 +17,7 @@ from bninspect.locate.arrivals import Arrival, Arrivals, Timing
 from bninspect.locate.trainings import with_trainings
 from bninspect.model.report import BaselineCount, CheckpointReport, Report
 from bninspect.model.rule import Severity, at_least, no_graph
-from bninspect.rules import require_rules, select_rules
+from bninspect.rules import require_rules
 from bninspect.runs.one_checkpoint import examine
 from bninspect.verdicts.triage import Triage
 
@@ -113,7 +113,7 @@ class DirectoryWatch:
     ) -> None:
         self._directory, self._config, self._pace = directory, config, pace
         self._clock, self._sleep = clock, sleep
-        self._rules = require_rules(select_rules(config.select, config.ignore))
+        self._rules = require_rules(config.rules)
         self._compares = any(rule.needs_earlier for rule in self._rules)
         self._triage = Triage(self._rules, config)
         self._settle = min(_SETTLE, pace.interval)

@@ -15,7 +15,7 @@ from bninspect.model.report import (
     Suppressed,
     Suppression,
 )
-from bninspect.model.rule import Rule, Severity
+from bninspect.model.rule import Rule
 from bninspect.verdicts.baseline import Entry, entry_of, read_baseline
 from bninspect.verdicts.selection import matching_layers
 
@@ -30,7 +30,7 @@ class Triage:
     """
 
     def __init__(self, rules: Sequence[Rule], config: Config) -> None:
-        self._severities = config.severity
+        self._config = config
         self._baseline = None if config.baseline is None else read_baseline(config.baseline)
         today = date.today()  # in the time zone of the user
         self._expired = [item for item in config.suppress if not item.holds(today)]
@@ -57,7 +57,7 @@ class Triage:
         ]
         counting, suppressed, old = [], [], []
         for original in item.findings:
-            finding = _with_severity(original, self._severities)
+            finding = self._with_severity(original)
             suppression = self._suppression_of(finding, holding)
             if suppression is not None:
                 suppressed.append(Suppressed(finding, suppression))
@@ -104,6 +104,13 @@ class Triage:
         self._used.update(matching)
         return matching[0] if matching else None
 
+    def _with_severity(self, finding: Finding) -> Finding:
+        """Return the finding with the user's severity, if there is one for its rule."""
+        setting = self._config.setting_of(finding.rule.code)
+        if setting is None or setting == "off":
+            return finding
+        return finding._replace(severity=setting)
+
     def _gone(self, *, is_complete: bool) -> int | None:
         """Return how many entries of the checkpoints that were read are no findings any more.
 
@@ -117,14 +124,6 @@ class Triage:
             for entry in entries
         )
         return None if gone and not is_complete else gone
-
-
-def _with_severity(finding: Finding, severities: Sequence[tuple[str, Severity]]) -> Finding:
-    """Return the finding with the user's severity: that of the longest matching code prefix."""
-    matching = [pair for pair in severities if finding.rule.code.startswith(pair[0])]
-    if not matching:
-        return finding
-    return finding._replace(severity=max(matching, key=lambda pair: len(pair[0]))[1])
 
 
 def _applied_rules(rules: Iterable[Rule], config: Config) -> set[str]:

@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import shlex
 import shutil
 import signal
@@ -26,7 +27,7 @@ from bninspect.cli.formats import CHECK
 from bninspect.formats.tensorflow.sstable import read_table
 from bninspect.rules import RULES
 from bninspect.storage.source import Source
-from tests.conftest import CLEAN, EMPTY, FIXTURES, STUCK, Run, load_fixture, parsed
+from tests.conftest import CLEAN, EMPTY, FIXTURES, ROOT, STUCK, Run, load_fixture, parsed
 from tests.support.processes import start_program
 from tests.support.table_writer import write_bundle, write_index
 
@@ -595,6 +596,65 @@ class TestRule:
         assert page == run("rule", "statistics-never-updated").out
         for heading in ("What it means", "Why it is bad", "Usual causes", "How to fix it"):
             assert heading in page
+
+
+class TestWhatOtherProgramsTeach:
+    """Options and commands that a person expects from linters and other programs."""
+
+    def test_exit_zero_is_fail_on_never(self, run: Run) -> None:
+        for command in (("check", STUCK), ("compare", CLEAN, STUCK)):
+            assert run(*command, "--exit-zero").exit_code == 0
+        assert run("check", STUCK, "--exit-zero", "--fail-on", "never").exit_code == 0
+        assert run("check", MISSING, "--exit-zero").exit_code == 2
+        outcome = run("check", STUCK, "--exit-zero", "--fail-on", "note")
+        assert outcome.exit_code == 2
+        assert "--exit-zero cannot be combined with --fail-on note" in outcome.err
+
+    def test_output_format_is_format(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "a.json"
+        assert run("check", STUCK, "--output-format", "concise").out == (
+            run("check", STUCK, "--format", "concise").out
+        )
+        run("check", STUCK, f"--output-format=json={file}")
+        assert parsed(file.read_text("utf-8"))["summary"]["checkpoints"] == 1
+        assert run("rule", "--output-format", "json").out == run("rule", "--format", "json").out
+
+    def test_version_is_short_too(self, run: Run) -> None:
+        assert (
+            run("-V").out == run("--version").out == f"bninspect, version {bninspect.__version__}\n"
+        )
+
+    def test_help_is_a_command(self, run: Run) -> None:
+        assert run("help").out == run("--help").out
+        assert run("help", "check").out == run("check", "--help").out
+        outcome = run("help", "chekc")
+        assert outcome.exit_code == 2
+        assert "Did you mean check?" in outcome.err
+
+    def test_a_shell_without_completion_is_refused(self, run: Run) -> None:
+        outcome = run("completion", "tcsh")
+        assert outcome.exit_code == 2
+        assert "bash, fish, zsh" in outcome.err
+
+    def test_the_rules_for_programs(self, run: Run) -> None:
+        document = parsed(run("rule", "--format", "json").out)
+        assert [one["code"] for one in document["rules"]] == [rule.code for rule in RULES]
+        one = parsed(run("rule", "update-ops-not-run", "--for", "tf1", "--format", "json").out)
+        assert one["rules"] == []
+        (cause,) = one["causes"]
+        assert "BN101" in cause["rules"]
+        assert any("tf1" in fix["frameworks"] for fix in cause["fixes"])
+        every = parsed(run("rule", "update-ops-not-run", "--format", "json").out)
+        assert len(every["causes"][0]["fixes"]) > len(cause["fixes"])
+
+    def test_each_rule_and_cause_has_its_place_on_the_web(self, run: Run) -> None:
+        document = parsed(run("rule", "--format", "json").out)
+        titles = re.findall(r"^## (.+)$", (ROOT / "docs/rules.md").read_text("utf-8"), re.MULTILINE)
+        anchors = {title.lower().replace(" ", "-") for title in titles}
+        for entry in (*document["rules"], *document["causes"]):
+            address, _, anchor = entry["url"].partition("#")
+            assert address.endswith("/docs/rules.md")
+            assert anchor in anchors
 
 
 class TestInPython:

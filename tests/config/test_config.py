@@ -257,6 +257,28 @@ class TestValues:
         write(here / "bninspect.toml", '[severity]\nBN101 = "note"\nBN1 = "warning"\n')
         assert run("check", STUCK).said.endswith("0 errors, 0 warnings, 3 notes")
 
+    def test_a_rule_that_is_off_does_not_run(self, run: Run, here: Path) -> None:
+        write(here / "bninspect.toml", '[severity]\nBN1 = "off"\nBN105 = "note"\n')
+        outcome = run("check", STUCK, "--format", "json")
+        assert outcome.exit_code == 0
+        assert outcome.json["checkpoints"][0]["findings"] == []
+        codes = run("config", "--format", "json").json["rules"]
+        assert "BN105" in codes
+        assert not {"BN101", "BN102"} & {*codes}
+
+    def test_an_option_selects_a_rule_that_is_off(self, run: Run, here: Path) -> None:
+        write(here / "bninspect.toml", '[severity]\nBN1 = "off"\nBN101 = "off"\nBN3 = "note"\n')
+        assert run("check", STUCK, "--select", "BN101").exit_code == 1
+        shown = run("config", "--select", "BN1", "--format", "json").json
+        assert "BN101" in shown["rules"]
+        assert shown["values"]["severity"]["value"] == {"BN3": "note"}
+
+    def test_all_rules_off_is_no_pass(self, run: Run, here: Path) -> None:
+        write(here / "bninspect.toml", '[severity]\nBN = "off"\n')
+        outcome = run("check", CLEAN)
+        assert outcome.exit_code == 2
+        assert "ignored or off" in outcome.err
+
     def test_in_compare_severities_and_choices_are_not_for_use(self, run: Run, here: Path) -> None:
         write(here / "bninspect.toml", 'ignore = ["BN1"]\n[severity]\nBN1 = "note"\n')
         assert run("compare", STOPPED).exit_code == 1

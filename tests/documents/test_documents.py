@@ -389,10 +389,9 @@ def test_the_table_of_exit_codes_is_that_of_the_help(run: Run) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_documented_and_printed(shell: str, workplace: Path) -> None:
     lines = [line for block in blocks(STARTED, "sh") for line in block.text.splitlines()]
-    (line,) = (line for line in lines if f"_BNINSPECT_COMPLETE={shell}_source" in line)
-    command = re.search(r"_BNINSPECT_COMPLETE=\w+ bninspect", line)
-    assert command
-    done = run_in(workplace, command[0])
+    command = f"bninspect completion {shell}"
+    assert [command in line for line in lines].count(True) == 1
+    done = run_in(workplace, command)
     assert done.returncode == 0
     assert f"_BNINSPECT_COMPLETE={shell}_complete" in done.stdout
     script = workplace / "completion"
@@ -406,7 +405,7 @@ def test_completion_is_documented_and_printed(shell: str, workplace: Path) -> No
 @pytest.mark.processes
 def test_completion_works_in_bash(workplace: Path) -> None:
     script = """
-        eval "$(_BNINSPECT_COMPLETE=bash_source bninspect)"
+        eval "$(bninspect completion bash)"
         COMP_WORDS=(bninspect ch) COMP_CWORD=1
         _bninspect_completion bninspect
         echo "${COMPREPLY[*]}"

@@ -40,6 +40,7 @@ def test_every_command_has_its_own_document(run: Run) -> None:
         "dump_of_all": run("dump", STUCK, "--all-checkpoints", "--layer", "*", "--format", "json"),
         "compare": run("compare", CLEAN, STUCK, "--format", "json"),
         "config": run("config", "--format", "json"),
+        "rules": run("rule", "--format", "json"),
         "recalibration": run("recalibrate", CLEAN, "--data", "x", "--dry-run", "--format", "json"),
     }
     defs = strict_validator().schema["$defs"]

@@ -37,7 +37,7 @@ DOCUMENTS = (README, *sorted((ROOT / "docs").glob("*.md")))
 
 # Lines of ```sh blocks that install, or set up a shell or a repository: .ci/run and other tests run
 # what of it is ours.
-NOT_RUN = ("python3 -m venv", "eval ", "_BNINSPECT_COMPLETE=")
+NOT_RUN = ("python3 -m venv", "eval ", "source (")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.rule import Cause, Rule
 
 DIRECTORY = Path(__file__).parent
+_DOCUMENT = "https://github.com/bninspect/bninspect/blob/main/docs/rules.md"
 
 _RULE_SECTIONS = ("What it means", "Why it is bad", "Usual causes", "How to fix it")
 _CAUSE_SECTIONS = (
@@ -90,16 +91,31 @@ class Page(NamedTuple):
         return any(framework in fix.frameworks for fix in self.fixes)
 
 
+def title_of(entry: Rule | Cause) -> str:
+    """Return the title of a page."""
+    return f"{entry.code} {entry.name}" if isinstance(entry, Rule) else entry.name
+
+
+def anchor_of(entry: Rule | Cause) -> str:
+    """Return the anchor of a page in docs/rules.md, which GitHub makes of its title."""
+    return title_of(entry).lower().replace(" ", "-")
+
+
+def documentation_url(entry: Rule | Cause) -> str:
+    """Return the address of the page of a rule or a cause on the web."""
+    return f"{_DOCUMENT}#{anchor_of(entry)}"
+
+
 @cache
 def page_of(entry: Rule | Cause) -> Page:
     """Read the page of a rule or a cause; raise `ValueError` if the file is not written as one."""
     if isinstance(entry, Rule):
-        path, title = DIRECTORY / f"{entry.code}.md", f"{entry.code} {entry.name}"
+        path = DIRECTORY / f"{entry.code}.md"
         headings: tuple[str, ...] = _RULE_SECTIONS
     else:
-        path, title = DIRECTORY / "causes" / f"{entry.name}.md", entry.name
+        path = DIRECTORY / "causes" / f"{entry.name}.md"
         headings = _CAUSE_SECTIONS
-    sections = _sections(path, title, headings)
+    sections = _sections(path, title_of(entry), headings)
     *why, arithmetic = sections["Why it is bad"]
     causes = [_attributed(path, item) for item in _items(path, sections[headings[-2]])]
     return Page(

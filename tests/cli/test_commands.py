@@ -639,11 +639,13 @@ class TestWhatOtherProgramsTeach:
     def test_the_rules_for_programs(self, run: Run) -> None:
         document = parsed(run("rule", "--format", "json").out)
         assert [one["code"] for one in document["rules"]] == [rule.code for rule in RULES]
-        one = parsed(run("rule", "update-ops-not-run", "--for", "tf1", "--format", "json").out)
+        one = parsed(
+            run("rule", "update-ops-not-run", "--for", "tf1-layers", "--format", "json").out
+        )
         assert one["rules"] == []
         (cause,) = one["causes"]
         assert "BN101" in cause["rules"]
-        assert any("tf1" in fix["frameworks"] for fix in cause["fixes"])
+        assert any("tf1-layers" in fix["frameworks"] for fix in cause["fixes"])
         every = parsed(run("rule", "update-ops-not-run", "--format", "json").out)
         assert len(every["causes"][0]["fixes"]) > len(cause["fixes"])
 

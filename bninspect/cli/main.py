@@ -103,7 +103,7 @@ class _Commands(click.Group):
 def _names_a_path(word: str) -> bool:
     """Return whether a word is a file, directory, checkpoint prefix, URL or pattern."""
     is_there = any(os.path.lexists(word.replace("\0", "") + end) for end in ("", ".index"))
-    return is_there or any(mark in word for mark in "./*")
+    return is_there or any(mark in word for mark in (*"./*", os.sep))
 
 
 @click.group(

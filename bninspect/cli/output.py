@@ -68,12 +68,19 @@ def output_stream(path: str | None, *, binary: bool = False) -> Iterator[Any]:
         try:
             yield printed
             printed.flush()
-        except BrokenPipeError:  # click would exit with 1, "findings"
-            discard_output()
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
+            discard_output()  # click would exit with 1, "findings"
             sys.exit(OUTPUT_CLOSED)
         return
     with atomic_output(path, binary=binary) as stream:
         yield stream
+
+
+def is_closed_pipe(error: OSError) -> bool:
+    """Return whether the reader is gone; Windows calls that an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
 
 
 def standard_output() -> TextIO:

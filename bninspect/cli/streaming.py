@@ -20,6 +20,7 @@ from bninspect.cli.output import (
     Destination,
     discard_output,
     growing_output,
+    is_closed_pipe,
     output_stream,
     refuse_to_overwrite_inputs,
     standard_output,
@@ -149,8 +150,10 @@ class ResultSink:
         try:
             write(self._printer)
             sys.stdout.flush()
-        except BrokenPipeError:  # click would exit with 1, "findings"
-            discard_output()
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
+            discard_output()  # click would exit with 1, "findings"
             if not self._writers:
                 sys.exit(OUTPUT_CLOSED)
             self._printer = None

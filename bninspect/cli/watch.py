@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from bninspect.runs.watch import Conclusion, DirectoryWatch
 
 # Sent by the keyboard, by a job scheduler, and by a terminal that is closed.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has no SIGHUP; there a closed console sends SIGBREAK.
+_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+)
 
 
 @click.command(

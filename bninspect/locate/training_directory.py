@@ -27,6 +27,8 @@ from bninspect.model.target import Target
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
 
+_PARTS = re.compile(r"[\\/]")  # a name may be one of Windows
+
 
 class NamedCheckpoints:
     """The checkpoints that the state file of `directory` names, under the path that was typed.
@@ -98,10 +100,13 @@ class NamedCheckpoints:
         except OSError:
             pass  # compare the real paths
         home = filesystem.real_path(self._directory or ".")
-        below = os.path.relpath(filesystem.real_path(path), home)
-        if below == ".":
+        try:
+            below = os.path.relpath(filesystem.real_path(path), home)
+        except ValueError:  # two drives of Windows
+            return None
+        if below == os.curdir:
             return ""
-        return None if below.split("/")[0] == ".." else below
+        return None if below.split(os.sep)[0] == os.pardir else below
 
     @cached_property
     def _originals(self) -> set[str]:
@@ -123,7 +128,7 @@ class NamedCheckpoints:
 
 def _is_far(folder: str) -> bool:
     """Return whether a folder in a state file need not be below its directory."""
-    return os.path.isabs(folder) or ".." in folder.split("/")
+    return os.path.isabs(folder) or os.pardir in _PARTS.split(folder)
 
 
 def _leads_away(name: str) -> bool:
@@ -133,7 +138,7 @@ def _leads_away(name: str) -> bool:
 
 def _base_of(name: str) -> str:
     """Return the last part of a name; it may be one of Windows."""
-    return re.split(r"[\\/]", name)[-1]
+    return _PARTS.split(name)[-1]
 
 
 def locate_latest(directory: str, state_file: str) -> Target:

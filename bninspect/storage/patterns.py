@@ -40,14 +40,17 @@ def matching(pattern: str, *, endings: tuple[str, ...] = ("",)) -> Matches:
     matches are unknown.
     """
     root, parts = _split(pattern)
-    search = _Search(parts, endings, only_directories=pattern.endswith("/"))
+    search = _Search(parts, endings, only_directories=pattern.endswith(("/", os.sep)))
     search.run(root)
     return Matches(sorted(set(search.paths), key=natural_order), search.faults)
 
 
 def _split(pattern: str) -> tuple[str, list[str]]:
     """Return the directory before the first part with a magic character, and the parts from it."""
-    scheme, separator, rest = pattern.partition("://") if is_url(pattern) else ("", "", pattern)
+    if is_url(pattern):
+        scheme, separator, rest = pattern.partition("://")
+    else:  # Windows has two separators, and no shell that expands patterns
+        scheme, separator, rest = "", "", pattern.replace(os.sep, "/")
     parts = rest.split("/")
     first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
     root = "/".join(parts[:first])

@@ -7,7 +7,6 @@ the size of the file.
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
 import stat
@@ -24,6 +23,7 @@ from bninspect.errors import (
     ReadProblem,
     UnknownFormat,
 )
+from bninspect.storage.descriptors import is_locked, open_to_read, read_at
 from bninspect.storage.overwrites import note_opened
 from bninspect.storage.urls import is_url
 
@@ -33,9 +33,6 @@ _POINTER_LIMIT = 1024
 _POINTER_HEAD = b"version https://git-lfs"
 
 _LOCAL_PIECE, _REMOTE_PIECE = 1 << 20, 16 << 20  # bytes of a long read
-
-# O_NONBLOCK: opening a named pipe would wait for its writer.
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 # A look into a file. It may return, among other things, further looks that it made possible.
 Look = Callable[[], Any]
@@ -98,7 +95,7 @@ class Source:
 
     def _open(self, path: str) -> None:
         try:
-            self._descriptor = os.open(path, _FLAGS)
+            self._descriptor = open_to_read(path)
         except FileNotFoundError as error:
             raise NotFound(path, "no such file", "Check the path.") from error
         except OSError as error:
@@ -121,7 +118,7 @@ class Source:
             length = min(self.size, len(_POINTER_HEAD))
             return length > 0 and self._object.read(0, length) == _POINTER_HEAD
         try:
-            return os.pread(self._descriptor, len(_POINTER_HEAD), 0) == _POINTER_HEAD
+            return read_at(self._descriptor, len(_POINTER_HEAD), 0) == _POINTER_HEAD
         except OSError:
             return False  # reading the file raises it
 
@@ -144,7 +141,7 @@ class Source:
         if self._object is not None:
             return self._object.read(offset, length)
         try:
-            data = os.pread(self._descriptor, length, offset)
+            data = read_at(self._descriptor, length, offset)
             if len(data) < length:
                 data = self._read_parts(data, offset, length)
         except OSError as error:
@@ -185,7 +182,7 @@ class Source:
         parts = [data]
         got = len(data)
         while got < length and parts[-1]:
-            parts.append(os.pread(self._descriptor, length - got, offset + got))
+            parts.append(read_at(self._descriptor, length - got, offset + got))
             got += len(parts[-1])
         return b"".join(parts)
 
@@ -203,18 +200,11 @@ class Source:
         """Return whether another program has the file locked for writing, as HDF5 locks it.
 
         To learn that, the file is locked for a moment: a program that opens it for writing then
-        fails. False for remote files, and on file systems without locks.
+        fails. False for remote files, on file systems without locks and on Windows.
         """
         if self._object is not None:
             return False
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        return False
+        return is_locked(self._descriptor)
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

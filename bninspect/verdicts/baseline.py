@@ -72,9 +72,16 @@ def place_of(item: CheckpointReport, baseline: str) -> str:
     else:
         directory, name = os.path.split(os.path.abspath(opened))
         root = os.path.dirname(os.path.realpath(baseline))
-        folder = os.path.relpath(os.path.realpath(directory), root).replace(os.sep, "/")
+        folder = _seen_from(root, os.path.realpath(directory)).replace(os.sep, "/")
     name = _NUMBER.sub("#", _without_steps(name))
     return name if folder == os.curdir else f"{_without_steps(folder)}/{name}"
+
+
+def _seen_from(root: str, directory: str) -> str:
+    try:
+        return os.path.relpath(directory, root)
+    except ValueError:  # another drive of Windows
+        return directory
 
 
 def _without_steps(name: str) -> str:

@@ -16,7 +16,9 @@ from typing import NamedTuple, NoReturn
 from bninspect.errors import UsageProblem
 from bninspect.model.target import Target
 
-_TERMINATING = (signal.SIGTERM, signal.SIGHUP)
+_TERMINATING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
 
 
 class Patch(NamedTuple):

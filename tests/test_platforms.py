@@ -78,7 +78,7 @@ def test_a_watch_runs() -> None:
     arguments = ("watch", STUCK.parent, "--timeout", "0.1", "--format", "jsonl")
     code, out, err = outcome(*arguments, before=AS_ON_WINDOWS)
     assert code == 1, err
-    assert json.loads(out.splitlines()[0])["checkpoint"]["findings"]
+    assert json.loads(out.splitlines()[0])["findings"]
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:

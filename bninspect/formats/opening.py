@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from bninspect.errors import Unsupported
 from bninspect.model.checkpoint import Checkpoint, Engine
-from bninspect.model.filenames import SAVED_MODEL, meta_graph
+from bninspect.model.filenames import meta_graph
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
+from bninspect.storage.saved_models import graph_file, variables_prefix
 from bninspect.storage.urls import is_url
 
 if TYPE_CHECKING:
     from bninspect.model.graph import Graph
 
 _NO_CHECKSUMS = "--verify: HDF5 files have no checksums, so nothing could be verified"
+_NO_CHECKSUMS_IN_GRAPHS = "--verify: graphs have no checksums, so nothing could be verified"
 
 
 def open_target(
@@ -39,13 +41,16 @@ def open_target(
             )
         from bninspect.formats.tensorflow.tensorflow_engine import open_with_tensorflow
 
-        return _with_graphs(open_with_tensorflow(path, target), target)
+        checkpoint = open_with_tensorflow(path, target)
+        return checkpoint if _is_graph_alone(target) else _with_graphs(checkpoint, target)
     if target.kind == "keras-zip":
         checkpoint = _open_keras_zip(path, target, verify=verify)
     else:
         checkpoint = _READERS[target.kind](path, target)
     if verify and checkpoint.verified is None:
-        return replace(checkpoint, notes=(*checkpoint.notes, _NO_CHECKSUMS))
+        is_graph = target.kind in ("graph-def", "saved-model")
+        note = _NO_CHECKSUMS_IN_GRAPHS if is_graph else _NO_CHECKSUMS
+        return replace(checkpoint, notes=(*checkpoint.notes, note))
     return checkpoint
 
 
@@ -55,20 +60,33 @@ def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
 
 
 def _read_graphs(target: Target) -> Sequence[Graph]:
-    saved_model = target.kind == "saved-model"
-    path = os.path.join(target.path, SAVED_MODEL) if saved_model else meta_graph(target.path)
+    is_saved_model = target.kind == "saved-model"
+    path = _saved_graph(target) if is_saved_model else meta_graph(target.path)
     if not filesystem.exists(path):
         return ()
     from bninspect.formats.tensorflow.graph_def import read_graphs
 
-    return read_graphs(path, saved_model=saved_model)
+    return read_graphs(path, saved_model=is_saved_model)
+
+
+def _is_graph_alone(target: Target) -> bool:
+    """Return whether the weights are constants of the graph, which opening the target reads."""
+    return target.kind == "graph-def" or (
+        target.kind == "saved-model" and variables_prefix(target.path) is None
+    )
+
+
+def _saved_graph(target: Target) -> str:
+    name = target.graph
+    return os.path.join(target.path, name) if name else graph_file(target.path)
 
 
 # Each reader brings its own libraries, so only the one that is needed is imported.
 def _open_saved_model(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.tensorflow.saved_model import open_saved_model
 
-    return _with_graphs(open_saved_model(path, target.path, target.notes), target)
+    checkpoint = open_saved_model(path, target.path, target.notes, target.graph)
+    return checkpoint if _is_graph_alone(target) else _with_graphs(checkpoint, target)
 
 
 def _open_tensor_slices(path: str, target: Target) -> Checkpoint:
@@ -81,6 +99,12 @@ def _open_tensor_bundle(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 
     return _with_graphs(open_tensor_bundle(path, target.path, target.notes), target)
+
+
+def _open_frozen_graph(path: str, target: Target) -> Checkpoint:
+    from bninspect.formats.tensorflow.frozen_graph import open_frozen_graph
+
+    return open_frozen_graph(path, target.path, target.notes)
 
 
 def _open_keras_zip(path: str, target: Target, *, verify: bool) -> Checkpoint:
@@ -113,6 +137,7 @@ def _open_hdf5(path: str, target: Target) -> Checkpoint:
 
 
 _READERS: Mapping[str, Callable[[str, Target], Checkpoint]] = {
+    "graph-def": _open_frozen_graph,
     "hdf5": _open_hdf5,
     "keras-shards": _open_keras_shards,
     "saved-model": _open_saved_model,
@@ -128,11 +153,10 @@ def require_whole(location: CheckpointLocation) -> None:
     """
     if location.target is None or location.target.kind not in ("tensor-bundle", "saved-model"):
         return
-    from bninspect.formats.tensorflow.v2_bundle import require_shards
-
-    prefix = location.target.path
+    prefix: str | None = location.target.path
     if location.target.kind == "saved-model":
-        from bninspect.formats.tensorflow.saved_model import variables_of
+        prefix = variables_prefix(location.target.path)
+    if prefix is not None:  # otherwise opening it shows whether its graph has the weights
+        from bninspect.formats.tensorflow.v2_bundle import require_shards
 
-        prefix = variables_of(prefix)
-    require_shards(prefix)
+        require_shards(prefix)

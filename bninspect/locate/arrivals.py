@@ -33,6 +33,7 @@ from bninspect.model.filenames import (
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.storage import filesystem, run_scope
 from bninspect.storage.filesystem import Stamp
+from bninspect.storage.saved_models import VARIABLES
 from bninspect.storage.walk import walk
 
 # Saver writes the graph last. The graph is not checked, but it can prove causes. If others in the
@@ -44,7 +45,6 @@ _LOOKS = 5
 # Sub-directories of a SavedModel. Its variables are written before the file that makes it a
 # SavedModel (tensorflow/python/saved_model/save.py).
 _ASSETS = ("assets", "assets.extra")
-_VARIABLES = "variables"
 
 
 class Timing(NamedTuple):
@@ -374,8 +374,11 @@ def _name_of(path: str, files: Mapping[str, Stamp]) -> str:
     if the first one is there, too.
     """
     directory, name = os.path.split(path)
-    if os.path.basename(directory) == _VARIABLES and checkpoint_of(name) == _VARIABLES:
-        return os.path.join(os.path.dirname(directory), SAVED_MODEL)
+    if checkpoint_of(name) == VARIABLES:
+        if os.path.basename(directory) == VARIABLES:
+            return os.path.join(os.path.dirname(directory), SAVED_MODEL)
+        if (beside := os.path.join(directory, SAVED_MODEL)) in files:
+            return beside
     whole = checkpoint_of(path)
     if whole.endswith(KERAS_MAP) and whole not in files and KERAS_SHARD.fullmatch(path):
         first = f"{whole.removesuffix(KERAS_MAP)}_{FIRST_KERAS_SHARD}.weights.h5"

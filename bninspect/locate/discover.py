@@ -38,6 +38,7 @@ from bninspect.model.filenames import (
     KERAS_SHARD,
     PART,
     SAVED_MODEL,
+    SAVED_MODEL_TEXT,
     STATE_FILE,
     V1_SHARD,
     checkpoint_of,
@@ -47,6 +48,7 @@ from bninspect.model.filenames import (
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
 from bninspect.storage.patterns import is_pattern, matching
+from bninspect.storage.saved_models import VARIABLES
 from bninspect.storage.signatures import (
     HDF5_SIGNATURE,
     TABLE_MAGIC,
@@ -55,6 +57,7 @@ from bninspect.storage.signatures import (
     begins_as_v1,
     ends,
     is_keras_archive,
+    message_kind,
 )
 from bninspect.storage.urls import is_url
 from bninspect.storage.walk import walk
@@ -75,7 +78,8 @@ class Candidate(NamedTuple):
 _KERAS_NAMES = (".h5", ".hdf5", ".keras", KERAS_MAP)
 _CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|ckpt([-_.]?[0-9]+)?)")
 _NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
-_OF_SAVED_MODEL = ("variables", "assets", "assets.extra")
+_OF_SAVED_MODEL = (VARIABLES, "assets", "assets.extra")
+_GRAPHS_OF_SAVED_MODEL = (SAVED_MODEL, SAVED_MODEL_TEXT)
 # A save that did not finish leaves its shards in such a directory
 # (tensorflow/python/training/saver.py, tensorflow/python/checkpoint/functional_saver.py).
 _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
@@ -305,6 +309,8 @@ def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterat
     if SAVED_MODEL in names:
         yield Candidate(directory, os.path.join(directory, SAVED_MODEL), claimed=True)
     files = _bundles(directory, names)
+    if not names.isdisjoint(_GRAPHS_OF_SAVED_MODEL):
+        files.pop(VARIABLES, None)
     shards = _shards_by_map(names)
     files |= {map_name: (map_name, True) for map_name in shards.values()}
     rest = {name for name in names if not PART.fullmatch(name)} - shards.keys() - files.keys()
@@ -384,10 +390,17 @@ def _judge(path: str, stem: str, *, has_graph: bool) -> Literal["v1", "claimed",
         return "claimed" if _is_checkpoint_name(name, stem) else "other"
     if tail == TABLE_MAGIC or begins_as_v1(head):
         return "v1"
+    return _judge_head(name, head, claimed=claimed)
+
+
+def _judge_head(name: str, head: bytes, *, claimed: bool) -> Literal["claimed", "maybe", "other"]:
+    """Return the kind of a file that is no V1 checkpoint; `claimed` is what its name says."""
     if head.startswith(HDF5_SIGNATURE):
         return "claimed" if name.lower().endswith((".keras", ".weights.h5")) else "maybe"
     if is_keras_archive(head):
         return "claimed"
+    if message_kind(head) is not None:
+        return "maybe"
     is_other = head.startswith(_OTHERS) and not name.lower().endswith(".keras")
     return "claimed" if claimed and not is_other else "other"
 

@@ -8,9 +8,10 @@ from hashlib import sha256
 
 from bninspect.errors import ReadProblem
 from bninspect.locate.trainings import identity
-from bninspect.model.filenames import ALL_V1_SHARDS, SAVED_MODEL
+from bninspect.model.filenames import ALL_V1_SHARDS
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage.filesystem import stamp_of
+from bninspect.storage.saved_models import VARIABLES, graph_file, variables_prefix
 from bninspect.storage.urls import is_url
 
 
@@ -41,8 +42,8 @@ def fingerprint_of(location: CheckpointLocation) -> str | None:
 def _files(target: Target) -> Iterator[str]:
     path = target.path
     if target.kind == "saved-model":
-        yield os.path.join(path, SAVED_MODEL)
-        yield from _of_bundle(os.path.join(path, "variables", "variables"))
+        yield os.path.join(path, target.graph) if target.graph else graph_file(path)
+        yield from _of_bundle(variables_prefix(path) or os.path.join(path, VARIABLES))
     elif target.kind == "tensor-bundle":
         yield from _of_bundle(path)
     elif target.kind == "tensor-slices":

@@ -20,6 +20,7 @@ from bninspect.model.filenames import (
 )
 from bninspect.model.target import Target
 from bninspect.storage import filesystem
+from bninspect.storage.saved_models import has_saved_model, saved_model_around
 from bninspect.storage.signatures import is_text
 from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url
@@ -75,11 +76,9 @@ def _locate(path: str) -> Target:
 
 def _bundle(prefix: str, notes: tuple[str, ...] = ()) -> Target:
     """Return the V2 checkpoint at `prefix`, or the SavedModel whose variables it is."""
-    directory, name = os.path.split(prefix)
-    if name == "variables" and os.path.basename(directory) == "variables":
-        parent = os.path.dirname(directory) or "."
-        if filesystem.exists(os.path.join(parent, SAVED_MODEL)):
-            return Target("saved-model", parent, notes)
+    directory = saved_model_around(prefix)
+    if directory is not None:
+        return Target("saved-model", directory, notes)
     return Target("tensor-bundle", prefix, notes)
 
 
@@ -117,7 +116,7 @@ def _locate_directory(path: str) -> Target:
         if problem.path == state_file:
             return newest_or(path, "", problem)
         raise
-    if filesystem.exists(os.path.join(path, SAVED_MODEL)):
+    if has_saved_model(path):
         return Target("saved-model", path)
     return Target("directory", path)
 

@@ -19,16 +19,19 @@ from bninspect.model.filenames import (
 )
 from bninspect.model.target import Target
 from bninspect.storage import filesystem
+from bninspect.storage.saved_models import graph_file
 from bninspect.storage.signatures import (
     HDF5_SIGNATURE,
     TABLE_MAGIC,
     ZIP_SIGNATURES,
+    MessageKind,
     OtherFormat,
     begins_as_v1,
     ends,
     foreign,
     hdf5_offset,
     is_keras_archive,
+    message_kind,
     other_format,
     other_json,
     unknown,
@@ -61,10 +64,17 @@ def locate_file(path: str) -> Target:
         return slices if index == path else Target("tensor-bundle", index)
     if head.lstrip().startswith(b"{"):
         return _locate_map(path)
+    return _locate_by_head(path, head)
+
+
+def _locate_by_head(path: str, head: bytes) -> Target:
+    """Return the checkpoint of a file by its name and first bytes, where its end tells nothing."""
     if part := PART.fullmatch(path):
         return _without_index(path, part[1])
     if begins_as_v1(head):
         raise _cut_short(path)
+    if (kind := message_kind(head)) is not None:
+        return _locate_message(path, kind)
     if _has_user_block(path):
         return Target("hdf5", path)
     raise unknown(path, head)
@@ -74,6 +84,15 @@ def format_of_other(path: str) -> OtherFormat | None:
     """Return the format of a file of another tool, None for others; raises a `ReadProblem`."""
     head, _ = ends(path)
     return other_json(_read_map(path)) if head.lstrip().startswith(b"{") else other_format(head)
+
+
+def _locate_message(path: str, kind: MessageKind) -> Target:
+    """Return the frozen graph that a file is, or the SavedModel whose graph it is."""
+    if kind == "graph-def":
+        return Target("graph-def", path)
+    directory, name = os.path.split(path)
+    is_usual = graph_file(directory or ".") == os.path.join(directory or ".", name)
+    return Target("saved-model", directory or ".", graph="" if is_usual else name)
 
 
 def _cut_short(path: str) -> ReadProblem:

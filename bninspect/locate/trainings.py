@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bninspect.model.filenames import SAVED_MODEL, without_numbers
+from bninspect.model.filenames import without_numbers
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.storage import filesystem
 from bninspect.storage.run_scope import of_run
+from bninspect.storage.saved_models import saved_model_around
 from bninspect.storage.urls import is_url
 
 _MOST_PARENTS = 1024
@@ -34,9 +35,8 @@ def identity(location: CheckpointLocation) -> str:
         return filesystem.real_path(location.target.path)
     directory, name = os.path.split(location.target.path)
     directory = of_run(_RealDirectories).path_of(directory or ".")
-    parent, base = os.path.split(directory)
-    if name == base == "variables" and filesystem.exists(os.path.join(parent, SAVED_MODEL)):
-        return parent
+    if (saved_model := saved_model_around(os.path.join(directory, name))) is not None:
+        return saved_model
     # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
     return os.path.join(directory, name)
 

@@ -17,6 +17,8 @@ Scalar = bool | int | float
 Attribute = Scalar | tuple[str, ...] | None
 # The operation of a function's argument in a `Graph`.
 ARGUMENT = "_Arg"
+# The operation of a constant that holds weights, as in a frozen graph: it stands for a variable.
+WEIGHTS = "_Weights"
 
 
 class Function(NamedTuple):

@@ -13,15 +13,17 @@ class Target:
     """The file or directory to open, with sentences on how it was chosen.
 
     `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
-    a SavedModel's directory, a Keras file (hdf5, keras-zip) or the map of sharded Keras weights
-    (keras-shards). A "directory" is none of these: it may hold any number of checkpoints (see
-    `discover`). `live` says that a training may write it at any moment: no lock is asked for.
+    a SavedModel's directory, a frozen graph (graph-def), a Keras file (hdf5, keras-zip) or the map
+    of sharded Keras weights (keras-shards). A "directory" is none of these: it may hold any number
+    of checkpoints (see `discover`). `live` says that a training may write it at any moment: no lock
+    is asked for. `graph` is the name of a SavedModel's graph, empty if it is a usual one.
     """
 
     kind: Literal[
         "tensor-bundle",
         "tensor-slices",
         "saved-model",
+        "graph-def",
         "hdf5",
         "keras-zip",
         "keras-shards",
@@ -30,6 +32,7 @@ class Target:
     path: str
     notes: tuple[str, ...] = ()
     live: bool = False
+    graph: str = ""
 
 
 class Training(NamedTuple):

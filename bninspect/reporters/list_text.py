@@ -20,6 +20,7 @@ _FORMATS = {
     "tf-v2": "TensorFlow V2 checkpoint",
     "tf-object": "object-based TensorFlow checkpoint",
     "saved-model": "SavedModel",
+    "graph-def": "frozen graph",
     "keras-h5": "Keras HDF5 file",
     "keras-weights-h5": "Keras 3 weights file",
     "keras-zip": ".keras file",

@@ -37,6 +37,8 @@ class GraphBeside:
         With `always`, a note says so if there is no graph.
         """
         search = search_layers(self._checkpoint, patterns)
+        # The names of a frozen graph's constants prove nothing.
+        always = always or self._checkpoint.format == "graph-def"
         graphs = self._read() if search.may_lack_some or always else ()
         if always and not graphs and not self.notes:
             self.notes += tuple(_no_graph(self._checkpoint))

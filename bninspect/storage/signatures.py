@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bninspect.errors import Overwritten, ReadProblem, UnknownFormat
 from bninspect.storage.run_scope import of_run
@@ -16,10 +16,53 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
 # Ends every table of TensorFlow: kTableMagicNumber of tensorflow/core/lib/io/format.h.
 TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
-_HEAD, _TAIL = 64, 8  # bytes
+HEAD, _TAIL = 64, 8  # bytes
 _SMALLEST_USER_BLOCK = 512  # bytes
 # The first member of a .keras archive (keras/src/saving/saving_lib.py).
 _KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
+
+# Messages of TensorFlow, as their first 64 bytes show them. They are compiled where one is needed.
+# A length of a submessage, and a name as ValidateNodeDef allows it
+# (tensorflow/core/framework/node_def_util.cc), which may be longer than the head.
+_LENGTH = rb"[\x80-\xff]{0,4}[\x00-\x7f]"
+_NAME = rb"(?:[\x01-\x7f]|[\x80-\xff][\x01-\x7f])[\w.][\w.\\/>-]*"
+_OPERATION = rb"\x12[\x01-\x40][A-Z_]\w*"
+# GraphDef of tensorflow/core/framework/graph.proto: version and versions, then a node, which begins
+# with its name or operation, or a function, whose signature has a name.
+_GRAPH = (
+    rb"(?:\x18[\x00-\x7f]|\x22[\x00-\x20](?:\x08[\x80-\xff]{0,2}[\x00-\x7f]"
+    rb"|\x10[\x00-\x7f])*)*"
+    rb"(?:\x0a"
+    + _LENGTH
+    + rb"(?:\x0a"
+    + _NAME
+    + rb"(?:\x12[\x01-\x40][A-Z_]|\Z)|"
+    + _OPERATION
+    + rb"(?:[\x0a\x1a\x22\x2a]|\Z))"
+    rb"|\x12"
+    + _LENGTH
+    + rb"\x0a"
+    + _LENGTH
+    + rb"\x0a"
+    + _LENGTH
+    + rb"\x0a"
+    + _NAME
+    + rb"(?:[\x12\x1a]|\Z))"
+)
+# SavedModel of tensorflow/core/protobuf/saved_model.proto: a version of its schema, a MetaGraphDef.
+_SAVED_MODEL = rb"\x08\x01\x12" + _LENGTH + rb"[\x0a\x12]"
+# The same as text.
+_GRAPH_TEXT = (
+    rb"\s*(?:#[^\n]*\n\s*)*(?:versions?\s*[:{<].{0,60}?)?"
+    rb"node\s*:?\s*[{<]\s*(?:name|op|input|device|attr)\s*[:{<]"
+)
+_SAVED_MODEL_TEXT = rb"\s*(?:#[^\n]*\n\s*)*(?:saved_model_schema_version\s*:|meta_graphs\s*[{<:])"
+
+MessageKind = Literal["graph-def", "saved-model"]
+_MESSAGES: dict[MessageKind, tuple[bytes, bytes]] = {
+    "graph-def": (_GRAPH, _GRAPH_TEXT),
+    "saved-model": (_SAVED_MODEL, _SAVED_MODEL_TEXT),
+}
 
 
 class OtherFormat(NamedTuple):
@@ -67,14 +110,6 @@ _OTHERS: tuple[tuple[bytes, OtherFormat], ...] = (
         rb"\x08[\x03-\x1f](\x12[\x01-\x28][ -~]+[\x1a\x22\x28\x3a]|\x3a)",
         OtherFormat("an ONNX model", _ORIGINAL),
     ),
-    # GraphDef of tensorflow/core/framework/graph.proto: a node, which begins with its name.
-    (
-        rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x01-\x7f][\w.][\w.\\/>-]*(\x12[\x01-\x40][A-Z_]|\Z)",
-        OtherFormat(
-            "a TensorFlow graph without variables (frozen ones have become constants)",
-            "Check the checkpoint that it was made with.",
-        ),
-    ),
     (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
 )
 # Keys of JSON files (tfjs-core/src/io/types.ts; Model.to_json of Keras).
@@ -97,7 +132,7 @@ def ends(path: str) -> tuple[bytes, bytes]:
     if is_url(path):
         from bninspect.storage.remote.cache import RemoteFiles
 
-        of_run(RemoteFiles).fetch_ends(path, _HEAD)
+        of_run(RemoteFiles).fetch_ends(path, HEAD)
     try:
         return _read_ends(path)
     except Overwritten:
@@ -106,7 +141,7 @@ def ends(path: str) -> tuple[bytes, bytes]:
 
 def _read_ends(path: str) -> tuple[bytes, bytes]:
     with Source(path) as source:
-        head = source.read(0, min(source.size, _HEAD), "the head of the file")
+        head = source.read(0, min(source.size, HEAD), "the head of the file")
         tail = 0 if head.startswith(HDF5_SIGNATURE) else min(source.size, _TAIL)
         return head, source.read(source.size - tail, tail, "the end of the file")
 
@@ -153,6 +188,19 @@ def _varint(data: bytes, start: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, start + index + 1
     return 0, start
+
+
+def message_kind(head: bytes) -> MessageKind | None:
+    """Return which message of TensorFlow a file begins like: a graph, a SavedModel, or neither."""
+    for kind, patterns in _MESSAGES.items():
+        if any(re.match(pattern, head, re.DOTALL) for pattern in patterns):
+            return kind
+    return None
+
+
+def is_message_text(head: bytes) -> bool:
+    """Return whether a message that a file begins like is in the text form."""
+    return any(re.match(pattern, head, re.DOTALL) for pattern in (_GRAPH_TEXT, _SAVED_MODEL_TEXT))
 
 
 def other_format(head: bytes) -> OtherFormat | None:

@@ -122,19 +122,14 @@ def test_every_declared_field_is_where_tensorflow_has_it() -> None:
         "FunctionName": attr_value_pb2.NameAttrList,
         "ConstantTensor": tensor_pb2.TensorProto,
     }
-    theirs_by_ours = {
-        "graph": "graph_def",
-        "collections": "collection_def",
-        "node": "node_def",
-        "returned": "ret",
-        "control_returned": "control_ret",
-    }
     for ours, theirs in pairs.items():
         numbers = {field.name: field.number for field in theirs.DESCRIPTOR.fields}
         for name, number, _, repeated in _MESSAGES[ours]:
-            known = name if name in numbers else theirs_by_ours[name]
-            assert numbers[known] == number, (ours, name)
-            field = theirs.DESCRIPTOR.fields_by_name[known]
+            if name.startswith("long_"):  # written by reduced_graph alone
+                assert number not in numbers.values()
+                continue
+            assert numbers[name] == number, (ours, name)
+            field = theirs.DESCRIPTOR.fields_by_name[name]
             if hasattr(field, "is_repeated"):
                 assert field.is_repeated == repeated, (ours, name)
 

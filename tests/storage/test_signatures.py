@@ -45,11 +45,6 @@ def safetensors() -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(4)
 
 
-def graph_def(name: bytes, op: bytes) -> bytes:
-    """A GraphDef of one node (tensorflow/core/framework/graph.proto, node_def.proto)."""
-    return bytes_field(1, bytes_field(1, name) + bytes_field(2, op))
-
-
 def onnx(producer: bytes) -> bytes:
     """A ModelProto of onnx.proto: ir_version, producer_name, producer_version, graph."""
     return (
@@ -64,7 +59,6 @@ OTHERS = {
     "TensorFlow Lite": [b"\x1c\x00\x00\x00TFL3" + bytes(40)],
     "safetensors": [safetensors()],
     "GGUF": [b"GGUF" + struct.pack("<IQQ", 3, 0, 0)],
-    "TensorFlow graph": [graph_def(b"x", b"Placeholder"), graph_def(b"a" * 90, b"Const")],
     "PyTorch": [
         b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
         zipped("archive/data.pkl"),

@@ -7,7 +7,9 @@ state_ops.cc and training_ops.cc.
 
 from __future__ import annotations
 
-VARIABLES = {"Variable", "VariableV2", "VarHandleOp"}
+from bninspect.model.graph import WEIGHTS
+
+VARIABLES = {"Variable", "VariableV2", "VarHandleOp", WEIGHTS}
 READS = "ReadVariableOp"
 PLACEHOLDERS = {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
 CONSTANT = "Const"

@@ -14,12 +14,15 @@ from itertools import chain
 from typing import Any
 
 from bninspect.errors import Corrupt, ReadProblem
+from bninspect.formats.tensorflow.graph_text import encode_text
 from bninspect.formats.tensorflow.node_attributes import NodeAttributes, output_number
 from bninspect.formats.tensorflow.protos import DecodeError, declare
+from bninspect.formats.tensorflow.reduced_graph import read_reduced
 from bninspect.model.graph import ARGUMENT, Function, Graph
+from bninspect.storage.signatures import HEAD, is_message_text
 from bninspect.storage.source import Source
 
-MetaGraph, SavedModel = declare("MetaGraph", "SavedModel")
+GraphDef, MetaGraph, SavedModel = declare("GraphDef", "MetaGraph", "SavedModel")
 
 _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
@@ -35,7 +38,10 @@ def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
 
     Raises a `ReadProblem` if the file cannot be read or parsed.
     """
-    return parse_graphs(path, read_bytes(path), saved_model=saved_model)
+    data = read_bytes(path)
+    if is_message_text(data):
+        data = encode_text(path, data, saved_model=saved_model)
+    return parse_graphs(path, data, saved_model=saved_model)
 
 
 def read_bytes(path: str) -> bytes:
@@ -56,13 +62,44 @@ def parse_graphs(path: str, data: bytes, *, saved_model: bool = False) -> tuple[
     try:
         message = (SavedModel if saved_model else MetaGraph).FromString(data)
         meta_graphs = message.meta_graphs if saved_model else [message]
-        return tuple(_Reader(path, len(data)).read(meta_graph) for meta_graph in meta_graphs)
+        return tuple(
+            _Reader(path, len(data)).read(meta_graph.graph_def, meta_graph.collection_def)[0]
+            for meta_graph in meta_graphs
+        )
     except (DecodeError, ValueError) as error:
-        raise Corrupt(
-            path, "the graph cannot be parsed", "Copy the file again, or remove it."
-        ) from error
+        raise _damaged(path) from error
     except MemoryError as error:
         raise _too_large(path) from error
+
+
+def read_frozen(path: str, *, saved_model: bool = False) -> tuple[Graph, NodeAttributes]:
+    """Return the graph of a GraphDef, or the first of a SavedModel, and its nodes' attributes.
+
+    Large constants are left out (see `reduced_graph`); the file may be in the text form. Raises a
+    `ReadProblem` if it cannot be read or parsed.
+    """
+    try:
+        data = _read_reduced(path, saved_model=saved_model)
+        message = (SavedModel if saved_model else GraphDef).FromString(data)
+        if saved_model:
+            message = message.meta_graphs[0].graph_def
+        return _Reader(path, len(data)).read(message)
+    except (DecodeError, ValueError, IndexError) as error:
+        raise _damaged(path) from error
+    except MemoryError as error:
+        raise _too_large(path) from error
+
+
+def _read_reduced(path: str, *, saved_model: bool) -> bytes:
+    with Source(path) as source:
+        _refuse_size(source)
+        if not is_message_text(source.read(0, min(source.size, HEAD), "the graph")):
+            return read_reduced(source, saved_model=saved_model)
+    return encode_text(path, read_bytes(path), saved_model=saved_model)
+
+
+def _damaged(path: str) -> ReadProblem:
+    return Corrupt(path, "the graph cannot be parsed", "Copy the file again, or remove it.")
 
 
 def _too_large(path: str) -> ReadProblem:
@@ -93,21 +130,25 @@ class _Reader:
         self._nodes: list[Sequence[Any]] = []  # of the graph, then of each function
         self._starts: list[int] = []
 
-    def read(self, message: Any) -> Graph:
-        """Return the graph of a MetaGraphDef; raises ValueError or DecodeError if it is damaged."""
-        numbers = self._number(message.graph.node)
-        self._connect(message.graph.node, numbers)
+    def read(self, graph_def: Any, named_nodes: Sequence[Any] = ()) -> tuple[Graph, NodeAttributes]:
+        """Return the graph of a GraphDef, and the attributes of its nodes.
+
+        `named_nodes` are the collections of a MetaGraphDef. Raises ValueError or DecodeError if the
+        graph is damaged.
+        """
+        numbers = self._number(graph_def.node)
+        self._connect(graph_def.node, numbers)
         functions = {
             _text(function.signature.name): self._function(function)
-            for function in message.graph.library.function
+            for function in graph_def.library.function
         }
         collections = {
             key: _known(collection.value.node_list.value, numbers)
-            for collection in message.collections
+            for collection in named_nodes
             if (key := _text(collection.key)) in _COLLECTIONS
         }
         attributes = NodeAttributes(self._starts, self._nodes)
-        return Graph(
+        graph = Graph(
             path=self._path,
             names=self._names,
             operations=self._operations,
@@ -119,6 +160,7 @@ class _Reader:
             constant=attributes.constant,
             output=attributes.output,
         )
+        return graph, attributes
 
     def _function(self, message: Any) -> Function:
         first = len(self._names)
@@ -127,10 +169,10 @@ class _Reader:
             self._add(name, ARGUMENT)
         numbers = {name: first + number for number, name in enumerate(arguments)}
         start = len(self._names)
-        numbers |= self._number(message.node)
-        self._connect(message.node, numbers)
-        returned = {pair.key: pair.value for pair in message.returned}
-        controls = [pair.value for pair in message.control_returned]
+        numbers |= self._number(message.node_def)
+        self._connect(message.node_def, numbers)
+        returned = {pair.key: pair.value for pair in message.ret}
+        controls = [pair.value for pair in message.control_ret]
         outputs = message.signature.output_arg
         references = [returned.get(output.name, b"") for output in outputs]
         return Function(

@@ -49,10 +49,13 @@ class NodeAttributes:
 
     def constant(self, number: int) -> Constant | None:
         """Return the tensor of a Const of numbers or strings; None for others and large ones."""
+        tensor = self.tensor(number)
+        return None if tensor is None else _constant(tensor)
+
+    def tensor(self, number: int) -> Any:
+        """Return the encoded tensor of a Const as a `ConstantTensor` message, None without one."""
         value = self._value(number, "value")
-        if value is None or not value.HasField("tensor"):
-            return None
-        return _constant(value.tensor)
+        return value.tensor if value is not None and value.HasField("tensor") else None
 
     def output(self, number: int, index: int) -> int:
         """Return the number of the output that a node takes as its input at `index`."""
@@ -111,6 +114,8 @@ def _decode(value: Any) -> Attribute:
 
 def _constant(tensor: Any) -> Constant | None:
     shape = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
+    if tensor.HasField("long_field"):
+        return None
     if tensor.dtype == _STRING and tensor.string_val:
         return Constant(shape, tuple(map(_text, tensor.string_val)))
     if tensor.dtype not in _SCALARS:

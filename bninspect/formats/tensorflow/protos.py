@@ -18,9 +18,10 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-__all__ = ["DecodeError", "declare"]
+__all__ = ["DecodeError", "declare", "parse_text"]
 
 _PACKAGE = "bninspect"
+_DATA_TYPE = "DataType"
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
 # message: (field name, number, type, repeated); a type that is no scalar is a message named here.
@@ -54,8 +55,8 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     # nodes, which are many, stay encoded until they are needed.
     "SavedModel": (("meta_graphs", 2, "MetaGraph", True),),
     "MetaGraph": (
-        ("graph", 2, "GraphDef", False),
-        ("collections", 4, "CollectionPair", True),
+        ("graph_def", 2, "GraphDef", False),
+        ("collection_def", 4, "CollectionPair", True),
     ),
     "CollectionPair": (("key", 1, "bytes", False), ("value", 2, "Collection", False)),
     "Collection": (("node_list", 1, "NodeNames", False),),
@@ -64,9 +65,9 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "FunctionLibrary": (("function", 1, "FunctionDef", True),),
     "FunctionDef": (
         ("signature", 1, "Signature", False),
-        ("node", 3, "NodeDef", True),
-        ("returned", 4, "NamePair", True),
-        ("control_returned", 6, "NamePair", True),
+        ("node_def", 3, "NodeDef", True),
+        ("ret", 4, "NamePair", True),
+        ("control_ret", 6, "NamePair", True),
     ),
     "Signature": (
         ("name", 1, "bytes", False),
@@ -101,6 +102,11 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("string_val", 8, "bytes", True),
         ("int64_val", 10, "int64", True),
         ("bool_val", 11, "bool", True),
+        ("half_val", 13, "int32", True),
+        # Of `reduced_graph`: which of these fields was left out, and where it is in the file.
+        ("long_field", 1000, "int32", False),
+        ("long_offset", 1001, "int64", False),
+        ("long_size", 1002, "int64", False),
     ),
     "SavedTensorSlices": (
         ("meta", 1, "SavedTensorSliceMeta", False),
@@ -132,19 +138,37 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 }
 
 
-def declare(*names: str) -> tuple[Any, ...]:
-    """Return the classes of the messages `names`; no others are declared, since that takes time."""
+# In the text form nothing stays encoded, and the type of a tensor has a name.
+_IN_TEXT = {
+    ("NodeDef", "attr"): "AttributePair",
+    ("AttributePair", "value"): "AttributeValue",
+    ("ConstantTensor", "dtype"): _DATA_TYPE,
+}
+
+
+def declare(*names: str, text: bool = False) -> tuple[Any, ...]:
+    """Return the classes of the messages `names`; no others are declared, since that takes time.
+
+    With `text` they are those of graphs in the text form of protocol buffers, which has the names
+    of fields.
+    """
     # proto2, so that an absent field differs from a zero (an extent without a length).
     file = descriptor_pb2.FileDescriptorProto(
         name="bninspect.proto", package=_PACKAGE, syntax="proto2"
     )
+    if text:
+        _declare_data_type(file)
     needed = [*names]
     for message_name in needed:
         message = file.message_type.add(name=message_name)
-        for name, number, kind, repeated in _MESSAGES[message_name]:
+        for name, number, declared, repeated in _MESSAGES[message_name]:
+            kind = _IN_TEXT.get((message_name, name), declared) if text else declared
             label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
             field = message.field.add(name=name, number=number, label=label)
-            if kind in _MESSAGES:
+            if kind == _DATA_TYPE:
+                field.type = _FIELD.TYPE_ENUM
+                field.type_name = f".{_PACKAGE}.{kind}"
+            elif kind in _MESSAGES:
                 field.type = _FIELD.TYPE_MESSAGE
                 field.type_name = f".{_PACKAGE}.{kind}"
                 if kind not in needed:
@@ -157,3 +181,29 @@ def declare(*names: str) -> tuple[Any, ...]:
         message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
         for name in names
     )
+
+
+def parse_text(text: bytes, message: Any) -> None:
+    """Fill a message from its text form; fields that are not declared are left out.
+
+    Raises `DecodeError` if it cannot be parsed.
+    """
+    from google.protobuf import text_format
+
+    try:
+        text_format.Parse(text, message, allow_unknown_field=True)
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        raise DecodeError(str(error)) from error
+
+
+def _declare_data_type(file: Any) -> None:
+    """Declare the enumeration DataType of tensorflow/core/framework/types.proto."""
+    from bninspect.formats.tensorflow.dtypes import DTYPES
+
+    names = {"float32": "float", "float64": "double", "float16": "half"}
+    enumeration = file.enum_type.add(name=_DATA_TYPE)
+    enumeration.value.add(name="DT_INVALID", number=0)
+    for number, (dtype, _) in DTYPES.items():
+        name = f"DT_{names.get(dtype, dtype)}".upper()
+        enumeration.value.add(name=name, number=number)
+        enumeration.value.add(name=f"{name}_REF", number=number + 100)

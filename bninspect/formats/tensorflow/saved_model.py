@@ -1,4 +1,4 @@
-"""SavedModel directories: `saved_model.pb` beside a V2 checkpoint in `variables/`.
+"""SavedModel directories: `saved_model.pb` beside a V2 checkpoint, which is in `variables/`.
 
 The variables are a V2 checkpoint (see `v2_bundle`): name-based if TF1 or TF-Hub wrote it,
 object-based if TF2 or Keras did. Keras adds the configuration of each layer:
@@ -18,16 +18,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
+from bninspect.errors import Corrupt, Incomplete, NotFound
 from bninspect.formats.keras.model_config import read_objects
 from bninspect.formats.tensorflow.object_graph import shortest_paths
 from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.sstable import read_varint
 from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.model.filenames import SAVED_MODEL
+from bninspect.model.filenames import checkpoint_of
 from bninspect.storage import filesystem
+from bninspect.storage.saved_models import VARIABLES, graph_file, variables_prefix
 from bninspect.storage.source import Source
+from bninspect.wording import plural
 
 SavedMetadata, SavedObjectGraph = declare("SavedMetadata", "SavedObjectGraph")
 
@@ -38,50 +40,77 @@ _MAX_METADATA = 1 << 28  # bytes; thousands of layers take a few million
 _MAX_DEPTH = 100  # attributes from the root to a layer
 _LONGEST_FIELD_HEAD = 20  # two varints of 64 bits
 
+_TEXT = ".pbtxt"
+_COPY = "Copy all files of the SavedModel: its graph and its directory `variables`."
 _DAMAGED = "The file is damaged or was cut short; copy it again or export the model again."
 
 # (path of attributes from the model, the layer's metadata as JSON)
 Metadata = list[tuple[tuple[str, ...], bytes]]
 
 
-def open_saved_model(path: str, directory: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+def open_saved_model(
+    path: str, directory: str, notes: tuple[str, ...] = (), graph: str = ""
+) -> Checkpoint:
     """Return the open SavedModel in `directory`; `path` is what the user typed.
 
-    Raises `Unsupported` if it stores no variables, and a `ReadProblem` as `open_tensor_bundle` does
-    or if its Keras metadata is damaged.
+    `graph` is the name of its graph if that is an unusual one. Where the weights are constants of
+    the graph, they are the variables of the result. Raises `Incomplete` if the variables of the
+    graph are missing, and a `ReadProblem` as `open_tensor_bundle` does or if its Keras metadata is
+    damaged.
     """
-    return with_metadata(open_tensor_bundle(path, variables_of(directory), notes), directory)
+    graph = os.path.join(directory, graph) if graph else graph_file(directory)
+    if variables_prefix(directory) is None:
+        return _open_constants(path, directory, graph, notes)
+    checkpoint = open_tensor_bundle(path, variables_of(directory), notes)
+    return with_metadata(checkpoint, directory, graph)
 
 
 def variables_of(directory: str) -> str:
-    """Return the prefix of the checkpoint in a SavedModel.
-
-    Raises `Unsupported` if there is none, `Incomplete` if a part of it is missing.
-    """
-    folder = os.path.join(directory, "variables")
-    prefix = os.path.join(folder, "variables")
-    if not filesystem.exists(prefix + ".index"):
-        if filesystem.is_directory(folder) and filesystem.names_in(folder):
-            raise Incomplete(
-                prefix,
-                "the .index file of the SavedModel's variables is missing",
-                "Copy all files of the SavedModel.",
-            )
-        raise Unsupported(
-            directory,
-            "this SavedModel stores no variables (there is no variables/variables.index)",
-            "Its weights may be constants of the graph; check the checkpoint it was made from.",
+    """Return the prefix of the checkpoint in a SavedModel; raises `Incomplete` if there is none."""
+    prefix = variables_prefix(directory)
+    if prefix is None:
+        raise Incomplete(
+            os.path.join(directory, VARIABLES, VARIABLES),
+            "the .index file of the SavedModel's variables is missing",
+            _COPY,
         )
     return prefix
 
 
-def with_metadata(checkpoint: Checkpoint, directory: str) -> Checkpoint:
-    """Return the SavedModel with the variables of `checkpoint` and Keras's configurations."""
+def _open_constants(
+    path: str, directory: str, graph_path: str, notes: tuple[str, ...]
+) -> Checkpoint:
+    """Return a SavedModel without variables: what it has of weights are constants of its graph."""
+    for folder in (os.path.join(directory, VARIABLES), directory):
+        if filesystem.is_directory(folder) and any(
+            checkpoint_of(name) == VARIABLES for name in filesystem.names_in(folder)
+        ):
+            variables_of(directory)
+    from bninspect.formats.tensorflow.frozen_graph import constants_as_checkpoint, variable_names
+    from bninspect.formats.tensorflow.graph_def import read_frozen
+
+    graph, attributes = read_frozen(graph_path, saved_model=True)
+    if names := variable_names(graph):
+        raise Incomplete(
+            graph_path,
+            "this is the graph of a SavedModel without its variables: the files of"
+            f" {plural(len(names), 'variable')} are missing",
+            _COPY,
+        )
+    checkpoint = constants_as_checkpoint(path, graph, attributes, notes)
+    return replace(checkpoint, resolved=directory, format="saved-model")
+
+
+def with_metadata(checkpoint: Checkpoint, directory: str, graph: str) -> Checkpoint:
+    """Return the SavedModel with the variables of `checkpoint` and Keras's configurations.
+
+    `graph` is the file of its graph.
+    """
     found = replace(checkpoint, resolved=directory, format="saved-model", keras_layers=None)
     if checkpoint.name_at is None:
         return found
     try:
-        return _with_keras(found, _metadata(directory), checkpoint.name_at)
+        return _with_keras(found, _metadata(directory, graph), checkpoint.name_at)
     except ValueError as error:
         checkpoint.close()
         raise Corrupt(
@@ -108,7 +137,7 @@ def _with_keras(
     )
 
 
-def _metadata(directory: str) -> Metadata:
+def _metadata(directory: str, graph: str) -> Metadata:
     """Return the metadata that Keras stored for each object; none for other models."""
     metadata_file = os.path.join(directory, _METADATA)
     try:
@@ -116,7 +145,9 @@ def _metadata(directory: str) -> Metadata:
             return _from_keras_metadata(source)
     except NotFound:
         pass
-    with Source(os.path.join(directory, SAVED_MODEL)) as source:
+    if graph.endswith(_TEXT):
+        return []  # TensorFlow 1 writes the text form, without an object graph
+    with Source(graph) as source:
         return _from_object_graph(source)
 
 

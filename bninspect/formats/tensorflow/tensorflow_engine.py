@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,21 @@ from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, ReadProblem, Unsupported, UsageProblem
 from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
+from bninspect.formats.tensorflow.frozen_graph import open_frozen_graph
+from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.formats.tensorflow.object_based import with_object_graph
-from bninspect.formats.tensorflow.saved_model import variables_of, with_metadata
+from bninspect.formats.tensorflow.protos import DecodeError, parse_text
+from bninspect.formats.tensorflow.saved_model import (
+    open_saved_model,
+    variables_of,
+    with_metadata,
+)
 from bninspect.formats.tensorflow.v1_slices import open_tensor_slices
 from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.target import Target
+from bninspect.storage.saved_models import graph_file, variables_prefix
+from bninspect.storage.signatures import is_message_text
 
 _HINT = "Omit --engine, so that bninspect reads it itself."
 
@@ -38,16 +48,57 @@ def open_with_tensorflow(path: str, target: Target) -> Checkpoint:
     `ReadProblem` for files that TensorFlow refuses.
     """
     tensorflow = _import_tensorflow()
+    if target.kind == "graph-def":
+        return _with_constants(tensorflow, open_frozen_graph(path, target.path, target.notes))
     if target.kind == "saved-model":
+        if variables_prefix(target.path) is None:
+            found = open_saved_model(path, target.path, target.notes, target.graph)
+            return _with_constants(tensorflow, found)
         checkpoint = _open(tensorflow, path, variables_of(target.path), target)
-        return with_metadata(checkpoint, target.path)
+        graph = os.path.join(target.path, target.graph) if target.graph else graph_file(target.path)
+        return with_metadata(checkpoint, target.path, graph)
     if target.kind not in {"tensor-bundle", "tensor-slices"}:
         raise Unsupported(
             target.path,
-            "--engine tensorflow reads TensorFlow checkpoints and SavedModels, no Keras files",
+            "--engine tensorflow reads TensorFlow's own files, no others",
             _HINT,
         )
     return _open(tensorflow, path, target.path, target)
+
+
+def _with_constants(tensorflow: Any, checkpoint: Checkpoint) -> Checkpoint:
+    """Return a frozen graph with the names, shapes and values of its constants from TensorFlow.
+
+    No operation is executed. Constants of functions keep the values that bninspect reads.
+    """
+    graph = checkpoint.graphs()[0]
+    data = read_bytes(graph.path)
+    is_graph = checkpoint.format == "graph-def"
+    protos = tensorflow.core.protobuf.saved_model_pb2
+    message = tensorflow.compat.v1.GraphDef() if is_graph else protos.SavedModel()
+    with _as_read_problem(tensorflow, graph.path, DecodeError):
+        if is_message_text(data):
+            parse_text(data, message)
+        else:
+            message.ParseFromString(data)
+    graph_def = message if is_graph else message.meta_graphs[0].graph_def
+    variables = dict(checkpoint.variables)
+    for node in graph_def.node:
+        if node.op == "Const" and node.name in variables:
+            tensor = node.attr["value"].tensor
+            variables[node.name] = Variable(
+                node.name,
+                tuple(dimension.size for dimension in tensor.tensor_shape.dim),
+                tensorflow.as_dtype(tensor.dtype).name,
+                partial(_constant, tensorflow, graph.path, tensor),
+            )
+    return replace(checkpoint, variables=variables)
+
+
+def _constant(tensorflow: Any, location: str, tensor: Any) -> NDArray[Any]:
+    with _as_read_problem(tensorflow, location):
+        values: NDArray[Any] = tensorflow.make_ndarray(tensor)
+    return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
 def _import_tensorflow() -> Any:
@@ -147,10 +198,10 @@ def _read(tensorflow: Any, location: str, name: str, dtype: Any) -> NDArray[Any]
 
 
 @contextmanager
-def _as_read_problem(tensorflow: Any, location: str) -> Iterator[None]:
+def _as_read_problem(tensorflow: Any, location: str, *more: type[Exception]) -> Iterator[None]:
     """Raise TensorFlow's errors about a file as a `ReadProblem` with TensorFlow's words."""
     try:
         yield
-    except (tensorflow.errors.OpError, ValueError, RuntimeError, TypeError) as error:
+    except (*more, tensorflow.errors.OpError, ValueError, RuntimeError, TypeError) as error:
         message = getattr(error, "message", str(error)).strip().splitlines() or ["no reason"]
         raise ReadProblem(location, f"TensorFlow cannot read it ({message[0]})", _HINT) from error

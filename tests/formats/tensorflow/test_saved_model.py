@@ -229,11 +229,11 @@ def test_metadata_of_another_shape_tells_nothing(saved, metadata):
     assert told(layer_of(saved)) == (None, None, None)
 
 
-def test_a_model_without_variables(tmp_path, run):
+def test_an_empty_graph_without_variables(tmp_path, run):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     outcome = run("check", tmp_path)
     assert outcome.exit_code == 2
-    assert "stores no variables" in outcome.said
+    assert "the file is empty" in outcome.said
 
 
 def test_a_missing_index(saved, run):

@@ -56,7 +56,7 @@ def test_files_of_keras_are_refused(run, container):
     assert outcome.exit_code == 2
     (checkpoint,) = outcome.json["checkpoints"]
     assert checkpoint["error"]["kind"] == "unsupported"
-    assert "no Keras files" in checkpoint["error"]["message"]
+    assert "TensorFlow's own files" in checkpoint["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Graphs in the text form of protocol buffers (`.pbtxt`), encoded as their binary form.
+
+The text form has the names of fields (https://protobuf.dev/reference/protobuf/textformat-spec). It
+takes 100 times as long to parse, so its size is limited.
+"""
+
+from __future__ import annotations
+
+from bninspect.errors import UnknownFormat, Unsupported
+from bninspect.formats.tensorflow.protos import DecodeError, declare, parse_text
+
+_LARGEST_TEXT = 1 << 26  # bytes
+
+
+def encode_text(path: str, text: bytes, *, saved_model: bool) -> bytes:
+    """Return the binary form of a GraphDef, or a SavedModel, in its text form.
+
+    Raises `UnknownFormat` if it cannot be parsed, `Unsupported` if it is too large.
+    """
+    if len(text) > _LARGEST_TEXT:
+        raise Unsupported(
+            path,
+            f"this graph in text form has {len(text)} bytes, more than {_LARGEST_TEXT}",
+            "Write it in binary form: tf.io.write_graph(…, as_text=False).",
+        )
+    (message_class,) = declare("SavedModel" if saved_model else "GraphDef", text=True)
+    graph = message_class()
+    try:
+        parse_text(text, graph)
+        encoded: bytes = graph.SerializeToString()
+    except DecodeError as error:
+        raise UnknownFormat(
+            path,
+            "this text is not a TensorFlow graph, or it is damaged",
+            "Check that the download is complete and that this is the right file.",
+        ) from error
+    return encoded

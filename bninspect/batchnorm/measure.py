@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,4 +95,4 @@ def _with_usual_initial(layer: BNLayer) -> BNLayer:
         return layer
     at_initial = int(values.equal_to(candidates[0]).sum())
     settled = values._replace(initial=candidates[0], at_initial=at_initial)
-    return replace(layer, values={**layer.values, "moving_variance": settled})
+    return layer.with_fields(values={**layer.values, "moving_variance": settled})

@@ -41,7 +41,7 @@ def with_signs_of_optimizers(checkpoint: Checkpoint, layers: Sequence[BNLayer]) 
         marked |= near
     if not marked:
         return [*layers]
-    return [replace(layer, may_be_optimized=layer.name in marked) for layer in layers]
+    return [layer.with_fields(may_be_optimized=layer.name in marked) for layer in layers]
 
 
 def _with_slots_of_keras(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> list[BNLayer]:

@@ -117,11 +117,12 @@ def evidence_variables(checkpoint: Checkpoint, layers: Iterable[BNLayer]) -> Ite
     for name in variables:
         if re.search(r"beta[12]_power(_\d+)?$", name):
             yield variables[name]
+    slots = Slots(variables)
     for layer in layers:
         yield from (helper for helper in layer.helpers.values() if helper.shape == ())
         for role in AFFINE:
             if role in layer.variables:
-                yield from _slots(layer.variables[role].name, variables)
+                yield from slots.of(layer.variables[role].name)
 
 
 def read_optimizer_steps(checkpoint: Checkpoint) -> tuple[OptimizerSteps, ...]:
@@ -210,9 +211,26 @@ def _counts(variables: Iterable[Variable]) -> list[int]:
     return [int(value) for value in scalars if value.is_integer() and value >= 0]
 
 
+class Slots:
+    """The optimizer slots of a checkpoint that start at a known value."""
+
+    def __init__(self, variables: Mapping[str, Variable]) -> None:
+        """Group the names of slots by those of the variables that they belong to."""
+        self._variables = variables
+        self._names: dict[str, list[str]] = {}
+        for name in variables:
+            owner, _, slot = name.rpartition("/")
+            if slot in SLOT_INITIAL:
+                self._names.setdefault(owner, []).append(name)
+
+    def of(self, variable: str) -> list[Variable]:
+        """Return the slots of the variable of this name."""
+        return [self._variables[name] for name in self._names.get(variable, ())]
+
+
 def training_evidence(
     layer: BNLayer,
-    variables: Mapping[str, Variable],
+    slots: Slots,
     step: int | None,
     optimizers: Sequence[OptimizerSteps] = (),
 ) -> TrainingEvidence:
@@ -236,14 +254,14 @@ def training_evidence(
             continue
         # A slot that never moved got no gradient, so the value has not changed since the start.
         needed = not (is_trained and values.all_initial)
-        slots = _slots(layer.variables[role].name, variables) if needed else []
-        slot_moved = any(map(_slot_moved, slots))
+        its_slots = slots.of(layer.variables[role].name) if needed else []
+        slot_moved = any(map(_slot_moved, its_slots))
         is_trained_here = is_trained_here or slot_moved
-        if slots and not slot_moved:
+        if its_slots and not slot_moved:
             unmoved.append(role)
         if slot_moved and not is_trained:
             facts.append(f"an optimizer slot of {role} moved")
-        testable = testable or values.initial is not None or bool(slots)
+        testable = testable or values.initial is not None or bool(its_slots)
         if values.has_moved and role not in unmoved:
             facts.append(f"{role} moved away from {values.initial:g}")
     return TrainingEvidence(
@@ -251,12 +269,12 @@ def training_evidence(
         testable,
         _updates(layer),
         tuple(unmoved),
-        optimized(layer, variables),
+        optimized(layer, slots),
         is_trained_here,
     )
 
 
-def optimized(layer: BNLayer, variables: Mapping[str, Variable]) -> tuple[Role, ...]:
+def optimized(layer: BNLayer, slots: Slots) -> tuple[Role, ...]:
     """Return the statistics whose optimizer slots moved: gradients or weight decay reached them.
 
     Only slots that start at 0 count. The mean square of RMSProp shrinks without any gradient.
@@ -268,7 +286,7 @@ def optimized(layer: BNLayer, variables: Mapping[str, Variable]) -> tuple[Role, 
         if role in layer.variables
         and any(
             _slot_moved(slot)
-            for slot in _slots(layer.variables[role].name, variables)
+            for slot in slots.of(layer.variables[role].name)
             if _initial_of(slot) == 0.0
         )
     )
@@ -280,12 +298,6 @@ def _updates(layer: BNLayer) -> int | None:
         variable for name, variable in layer.helpers.items() if name.endswith(_UPDATE_COUNTERS)
     )
     return max(_counts(counters), default=None)
-
-
-def _slots(owner: str, variables: Mapping[str, Variable]) -> list[Variable]:
-    """Return the optimizer slots of a variable that start at a known value."""
-    names = (f"{owner}/{slot}" for slot in SLOT_INITIAL)
-    return [variables[name] for name in names if name in variables]
 
 
 def _slot_moved(slot: Variable) -> bool:

@@ -42,7 +42,7 @@ def open_target(
         from bninspect.formats.tensorflow.tensorflow_engine import open_with_tensorflow
 
         checkpoint = open_with_tensorflow(path, target)
-        return checkpoint if _is_graph_alone(target) else _with_graphs(checkpoint, target)
+        return checkpoint if _is_graph_alone(target) else with_graphs(checkpoint, target)
     if target.kind == "keras-zip":
         checkpoint = _open_keras_zip(path, target, verify=verify)
     else:
@@ -54,7 +54,8 @@ def open_target(
     return checkpoint
 
 
-def _with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
+def with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
+    """Return a checkpoint of TensorFlow with the graphs beside it, which are read when needed."""
     # All containers of TensorFlow have checksums, and they are verified of all that is read.
     return replace(checkpoint, graphs=partial(_read_graphs, target), verified=True)
 
@@ -86,19 +87,19 @@ def _open_saved_model(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.tensorflow.saved_model import open_saved_model
 
     checkpoint = open_saved_model(path, target.path, target.notes, target.graph)
-    return checkpoint if _is_graph_alone(target) else _with_graphs(checkpoint, target)
+    return checkpoint if _is_graph_alone(target) else with_graphs(checkpoint, target)
 
 
 def _open_tensor_slices(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.tensorflow.v1_slices import open_tensor_slices
 
-    return _with_graphs(open_tensor_slices(path, target.path, target.notes), target)
+    return with_graphs(open_tensor_slices(path, target.path, target.notes), target)
 
 
 def _open_tensor_bundle(path: str, target: Target) -> Checkpoint:
     from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 
-    return _with_graphs(open_tensor_bundle(path, target.path, target.notes), target)
+    return with_graphs(open_tensor_bundle(path, target.path, target.notes), target)
 
 
 def _open_frozen_graph(path: str, target: Target) -> Checkpoint:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from bninspect.evidence.changes import affine_moved, changes_between, facts_of_training
-from bninspect.evidence.progress import training_evidence
+from bninspect.evidence.progress import Slots, training_evidence
 from bninspect.model.checkpoint import KerasLayer
 from bninspect.model.layer import BNLayer, Change, Since, TrainingEvidence
 from bninspect.model.roles import AFFINE, Role
@@ -67,7 +67,7 @@ def _training(
     """
     if not any(role in layer.variables for role in AFFINE):
         return TrainingEvidence(batches_ran if layer.trainable else (), testable=True)
-    facts = training_evidence(layer, {}, None).facts or tuple(
+    facts = training_evidence(layer, Slots({}), None).facts or tuple(
         f"{role} moved" for role in AFFINE if role in changes and changes[role].moved
     )
     return TrainingEvidence(facts, testable=True)

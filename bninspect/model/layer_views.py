@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
+from bninspect.model.checkpoint import Variable
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.roles import STATISTICS, Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# Reads the values of a variable by its name.
+Load = Callable[[str], "NDArray[Any]"]
 
 
 class Member(NamedTuple):
@@ -46,6 +52,28 @@ class Architecture:
         self.statistics = tuple(member for member in members if member.role in STATISTICS)
         self.divisors: NDArray[np.float64] = np.repeat(sizes, sizes).astype("f8")
 
+    def layers_with(
+        self, values: Sequence[Values], load: Load | None = None
+    ) -> tuple[BNLayer, ...]:
+        """Return the layers with the values of each member; `load` reads them again by name."""
+        of_layers: list[dict[Role, Values]] = [{} for _ in self.layers]
+        for member, its_values in zip(self.members, values, strict=True):
+            of_layers[member.layer][member.role] = its_values
+        return tuple(
+            layer.with_fields(
+                values={role: its_values[role] for role in layer.variables},
+                variables=layer.variables if load is None else _loaded(layer.variables, load),
+            )
+            for layer, its_values in zip(self.layers, of_layers, strict=True)
+        )
+
+
+def _loaded(variables: Mapping[Role, Variable], load: Load) -> dict[Role, Variable]:
+    return {
+        role: variable._replace(load=partial(load, variable.name))
+        for role, variable in variables.items()
+    }
+
 
 class LayerViews(Sequence[BNLayer]):
     """The layers of an architecture with the values of one checkpoint, of shape (n,) and finite.
@@ -53,9 +81,11 @@ class LayerViews(Sequence[BNLayer]):
     No statistic is at its initial value in any channel.
     """
 
-    def __init__(self, architecture: Architecture, values: NDArray[np.float32]) -> None:
-        """Take the values of all members, one after the other."""
-        self.architecture, self._values = architecture, values
+    def __init__(
+        self, architecture: Architecture, values: NDArray[np.float32], load: Load | None = None
+    ) -> None:
+        """Take the values of all members, one after the other; `load` reads them again by name."""
+        self.architecture, self._values, self._load = architecture, values, load
         self._made: tuple[BNLayer, ...] = ()
 
     def __len__(self) -> int:
@@ -98,19 +128,22 @@ class LayerViews(Sequence[BNLayer]):
         highest = np.maximum.reduceat(values, starts).tolist()
         is_initial = values == self.architecture.initials
         at_initial = np.add.reduceat(is_initial, starts, dtype=np.intp).tolist()
-        of_layers: list[dict[Role, Values]] = [{} for _ in self.architecture.layers]
-        for member, low, high, count in zip(
-            self.architecture.members, lowest, highest, at_initial, strict=True
-        ):
-            of_layers[member.layer][member.role] = Values(
-                values[member.start : member.start + member.size],
-                member.size,
-                low,
-                high,
-                member.initial,
-                None if member.initial is None else count,
-            )
-        return tuple(
-            layer.with_values({role: its_values[role] for role in layer.variables})
-            for layer, its_values in zip(self.architecture.layers, of_layers, strict=True)
+        return self.architecture.layers_with(
+            [
+                Values(
+                    values[member.start : member.start + member.size],
+                    member.size,
+                    low,
+                    high,
+                    member.initial,
+                    None if member.initial is None else count,
+                )
+                for member, low, high, count in zip(
+                    self.architecture.members, lowest, highest, at_initial, strict=True
+                )
+            ],
+            self._load,
         )
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Container, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TextIO
 
 import click
@@ -66,13 +67,15 @@ def wrap(head: str, text: str, width: int, indent: int) -> list[str]:
     """Return `head` and `text` folded below each other; names and paths are never cut."""
     if not text:
         return []
-    lines = textwrap.wrap(
-        printable(text),
-        max(width - indent, 20),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    lines = _folded(text, max(width - indent, 20))
     return [head + lines[0], *(" " * indent + line for line in lines[1:])]
+
+
+@lru_cache(maxsize=256)  # what to do about a finding is the same for many checkpoints
+def _folded(text: str, width: int) -> tuple[str, ...]:
+    return tuple(
+        textwrap.wrap(printable(text), width, break_long_words=False, break_on_hyphens=False)
+    )
 
 
 def align(rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> list[str]:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class GraphBeside:
-    """The graphs of one checkpoint; `notes` are sentences about them.
+    """The graphs of one `checkpoint`; `notes` are sentences about them.
 
     If a graph cannot be read, a note says so, and it counts as missing. `computed` has the layers
     as the graph computes them, by name, once it was searched.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._graphs: Sequence[Graph] | None = None
         self.notes: tuple[str, ...] = ()
         self.computed: Mapping[str, BNLayer] = {}
@@ -36,24 +36,24 @@ class GraphBeside:
 
         With `always`, a note says so if there is no graph.
         """
-        search = search_layers(self._checkpoint, patterns)
+        search = search_layers(self.checkpoint, patterns)
         # The names of a frozen graph's constants prove nothing.
-        always = always or self._checkpoint.format == "graph-def"
+        always = always or self.checkpoint.format == "graph-def"
         graphs = self._read() if search.may_lack_some or always else ()
         if always and not graphs and not self.notes:
-            self.notes += tuple(_no_graph(self._checkpoint))
+            self.notes += tuple(_no_graph(self.checkpoint))
         if not graphs:
             return search.layers
         from bninspect.evidence.structure.layers import layers_by_structure, merge
 
         try:
-            merged = merge(search.layers, layers_by_structure(self._checkpoint, graphs))
+            merged = merge(search.layers, layers_by_structure(self.checkpoint, graphs))
         except ReadProblem as problem:
             self.notes += (str(problem),)
             return search.layers
         self.notes += merged.notes
         self.computed = merged.computed
-        return merged.layers if self._checkpoint.in_order else in_natural_order(merged.layers)
+        return merged.layers if self.checkpoint.in_order else in_natural_order(merged.layers)
 
     def evidence_of(self, layers: Sequence[BNLayer]) -> Callable[[BNLayer], GraphEvidence | None]:
         """Return a function from one of `layers` to the evidence of the graph, or None.
@@ -71,7 +71,7 @@ class GraphBeside:
             from bninspect.evidence.changes import moved_before_with
 
             return layer_evidence._replace(
-                moved_before=moved_before_with(layer, self._checkpoint.graphs)
+                moved_before=moved_before_with(layer, self.checkpoint.graphs)
             )
 
         return of
@@ -79,7 +79,7 @@ class GraphBeside:
     def _read(self) -> Sequence[Graph]:
         if self._graphs is None:
             try:
-                self._graphs = self._checkpoint.graphs()
+                self._graphs = self.checkpoint.graphs()
             except ReadProblem as problem:
                 self._graphs = ()
                 self.notes += (f"the graph beside it cannot be read: {problem}",)
@@ -91,7 +91,7 @@ class GraphBeside:
             return {}
         from bninspect.evidence.graph.layer_evidence import graph_evidence
 
-        checkpoint = self._checkpoint
+        checkpoint = self.checkpoint
         evidence = graph_evidence(graphs, layers, checkpoint.known_names, checkpoint.variables)
         beside = graphs[0].path
         # The graph of a SavedModel belongs to its variables, even if its names differ.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +18,9 @@ from bninspect.config.model import Config
 from bninspect.errors import Incomplete, Overwritten, ReadProblem, Unsupported
 from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.optimizer_slots import with_signs_of_optimizers
-from bninspect.evidence.progress import read_optimizer_steps, read_step
+from bninspect.evidence.progress import Slots, read_optimizer_steps, read_step
 from bninspect.formats.opening import open_target
-from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
 from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
 from bninspect.model.report import CheckpointReport, Earlier
 from bninspect.model.rule import Rule, RuleContext
@@ -56,7 +55,7 @@ def examine(
     It is compared with `since`, which the user named; without that, with `previous`, the previous
     one of its training by the names, if it is a later state of that.
     """
-    path, earlier = location.path, _EarlierReports(since, previous)
+    path, earlier = location.path, EarlierReports(since, previous)
     try:
         try:
             return _read(location, config, rules, earlier)
@@ -71,7 +70,7 @@ def examine(
         )
 
 
-class _EarlierReports(NamedTuple):
+class EarlierReports(NamedTuple):
     """The reports that a checkpoint may be compared with: those of `examine`."""
 
     since: CheckpointReport | None
@@ -82,7 +81,7 @@ def _read(
     location: CheckpointLocation,
     config: Config,
     rules: tuple[Rule, ...] | None,
-    earlier: _EarlierReports,
+    earlier: EarlierReports,
 ) -> CheckpointReport:
     """Return the report of one checkpoint; raises `Overwritten` if its files changed meanwhile."""
     target = _located(location)
@@ -92,8 +91,9 @@ def _read(
         open_target(location.path, target, config.engine, verify=config.verify) as checkpoint,
         np.errstate(all="ignore"),
     ):
-        report = _inspect(location.path, checkpoint, config, rules, earlier)
-        return replace(report, training=location.training)
+        beside = GraphBeside(checkpoint)
+        read = _read_layers(checkpoint, beside, config, rules)
+        return judge(location, beside, read, config, rules, earlier)
 
 
 def _located(location: CheckpointLocation) -> Target:
@@ -102,15 +102,24 @@ def _located(location: CheckpointLocation) -> Target:
     return location.target
 
 
-def _inspect(
-    path: str,
-    checkpoint: Checkpoint,
-    config: Config,
-    rules: tuple[Rule, ...] | None,
-    earlier: _EarlierReports,
-) -> CheckpointReport:
-    """Return the report of an open checkpoint; raises a `ReadProblem` if it cannot be read."""
-    beside = GraphBeside(checkpoint)
+class ReadLayers(NamedTuple):
+    """The layers of a checkpoint with their values and the evidence of their training.
+
+    `notes` are sentences about reading them; the others are those of `CheckpointReport` and
+    `RuleContext`.
+    """
+
+    layers: list[BNLayer]
+    step: int | None
+    optimizer_steps: tuple[OptimizerSteps, ...] = ()
+    notes: tuple[str, ...] = ()
+    unchecked: tuple[UncheckedGroup, ...] = ()
+
+
+def _read_layers(
+    checkpoint: Checkpoint, beside: GraphBeside, config: Config, rules: tuple[Rule, ...] | None
+) -> ReadLayers:
+    """Find the layers and read their values; raises a `ReadProblem` if they cannot be read."""
     found = beside.search_layers(config.patterns, always=config.graph)
     layers = with_keras_config(found, checkpoint)
     unchecked = unchecked_groups(checkpoint, layers)
@@ -119,32 +128,57 @@ def _inspect(
         *notes_on_unchecked(unchecked),
         *unmatched(checkpoint, config.patterns),
     )
-    optimizer_steps: tuple[OptimizerSteps, ...] = ()
     try:
         if checkpoint.incomplete is not None:
             raise checkpoint.incomplete
         prefetch_values(checkpoint, layers)
         step = read_step(checkpoint)
-        layers = with_values(layers)
-        if step is None or any(map(may_be_stuck, layers)):
-            prefetch_evidence(checkpoint, layers)
-            optimizer_steps = read_optimizer_steps(checkpoint)
-        layers = [with_training(checkpoint, layer, step, optimizer_steps) for layer in layers]
-        layers = with_signs_of_optimizers(checkpoint, layers)
+        read = with_evidence(checkpoint, with_values(layers), step)
     except Incomplete as problem:
         if rules is not None:
             raise
         step, layers, missing = read_what_can_be_read(checkpoint, layers)
-        notes = (*notes, f"{missing}: {problem}")
-    comparison = _compare(layers, step, earlier)
+        read, notes = ReadLayers(layers, step), (*notes, f"{missing}: {problem}")
+    return read._replace(notes=notes, unchecked=unchecked)
+
+
+def with_evidence(checkpoint: Checkpoint, layers: list[BNLayer], step: int | None) -> ReadLayers:
+    """Return layers that have values together with the evidence of their training.
+
+    Raises a `ReadProblem` if it cannot be read.
+    """
+    optimizer_steps: tuple[OptimizerSteps, ...] = ()
+    if step is None or any(map(may_be_stuck, layers)):
+        prefetch_evidence(checkpoint, layers)
+        optimizer_steps = read_optimizer_steps(checkpoint)
+    slots = Slots(checkpoint.variables)
+    layers = [with_training(layer, slots, step, optimizer_steps) for layer in layers]
+    layers = with_signs_of_optimizers(checkpoint, layers)
+    return ReadLayers(layers, step, optimizer_steps)
+
+
+def judge(
+    location: CheckpointLocation,
+    beside: GraphBeside,
+    read: ReadLayers,
+    config: Config,
+    rules: tuple[Rule, ...] | None,
+    earlier: EarlierReports,
+) -> CheckpointReport:
+    """Return the report of an open checkpoint whose layers were read.
+
+    Raises a `ReadProblem` if evidence beside them cannot be read.
+    """
+    checkpoint, step = beside.checkpoint, read.step
+    comparison = _compare(read.layers, step, earlier)
     layers = comparison.layers
-    notes = (*notes, *comparison.notes)
+    notes = (*read.notes, *comparison.notes)
     graph = beside.evidence_of(layers)
     mode = _modes_of(checkpoint, graph)
     context = RuleContext(
         step,
         config.momentum,
-        optimizer_steps=optimizer_steps,
+        optimizer_steps=read.optimizer_steps,
         graph=graph,
         mode=mode,
         format=checkpoint.format,
@@ -158,7 +192,7 @@ def _inspect(
 
         computations = find_computations(checkpoint.resolved, layers, beside.computed, graph, mode)
     return CheckpointReport(
-        path=path,
+        path=location.path,
         resolved=checkpoint.resolved,
         format=checkpoint.format,
         step=step,
@@ -168,11 +202,12 @@ def _inspect(
         layers=tuple(layers),
         findings=findings,
         notes=(*notes, *beside.notes),
-        unchecked=unchecked,
+        unchecked=read.unchecked,
         since=comparison.since,
         graph=graph,
         graphs=checkpoint.graphs,
         computations=computations,
+        training=location.training,
         previous=comparison.previous,
     )
 
@@ -190,7 +225,7 @@ class _Comparison(NamedTuple):
     previous: str | None = None
 
 
-def _compare(layers: list[BNLayer], step: int | None, reports: _EarlierReports) -> _Comparison:
+def _compare(layers: list[BNLayer], step: int | None, reports: EarlierReports) -> _Comparison:
     """Compare the layers with those of `since`, else of `previous` if they are a later state."""
     since, previous = reports
     if since is None and previous is None:

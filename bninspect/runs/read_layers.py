@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bninspect.batchnorm.measure import measure, settle_initial
 from bninspect.errors import BninspectError, Incomplete
 from bninspect.evidence.progress import (
+    Slots,
     evidence_variables,
     optimized,
     read_step,
@@ -18,7 +19,12 @@ from bninspect.evidence.progress import (
 )
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence
+from bninspect.model.layer_views import Architecture, Load
 from bninspect.model.roles import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def read_what_can_be_read(
@@ -78,13 +84,14 @@ def may_be_stuck(layer: BNLayer) -> bool:
 
 
 def with_training(
-    checkpoint: Checkpoint, layer: BNLayer, step: int | None, optimizers: Sequence[OptimizerSteps]
+    layer: BNLayer, slots: Slots, step: int | None, optimizers: Sequence[OptimizerSteps]
 ) -> BNLayer:
     """Return a layer with values together with its evidence of training, if a rule needs it."""
     if not may_be_stuck(layer):
-        written = optimized(layer, checkpoint.variables)
-        return replace(layer, training=TrainingEvidence(optimized=written)) if written else layer
-    return replace(layer, training=training_evidence(layer, checkpoint.variables, step, optimizers))
+        written = optimized(layer, slots)
+        training = TrainingEvidence(optimized=written)
+        return layer.with_fields(training=training) if written else layer
+    return layer.with_fields(training=training_evidence(layer, slots, step, optimizers))
 
 
 def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
@@ -105,8 +112,7 @@ def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
     return list(
         settle_initial(
             [
-                replace(
-                    layer,
+                layer.with_fields(
                     values={role: next(measured) for role, _ in _written(layer.variables)},
                     shadow_values={role: next(measured) for role, _ in _written(layer.shadows)},
                 )
@@ -114,6 +120,26 @@ def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
             ]
         )
     )
+
+
+def measured_layers(
+    architecture: Architecture, values: NDArray[np.float32], load: Load | None = None
+) -> list[BNLayer]:
+    """Return the layers of an architecture with `values`, those of all members of shape (n,).
+
+    `load` reads the values of a variable again by its name.
+    """
+    layers = architecture.layers
+    measured = measure(
+        [
+            (
+                values[member.start : member.start + member.size],
+                layers[member.layer].initial.get(member.role, ()),
+            )
+            for member in architecture.members
+        ]
+    )
+    return list(settle_initial(architecture.layers_with(measured, load)))
 
 
 def _written(stored: Mapping[Role, Variable]) -> list[tuple[Role, Variable]]:

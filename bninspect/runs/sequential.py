@@ -12,7 +12,7 @@ from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.opening import find_checkpoints
-from bninspect.runs.one_checkpoint import examine
+from bninspect.runs.one_checkpoint import EarlierReports, examine
 from bninspect.storage import run_scope
 from bninspect.storage.urls import strip_credentials
 
@@ -43,9 +43,7 @@ def examine_sequentially(
     """
     follows = compares_with_previous(config, rules)
     since = since if needs_earlier(rules) else None
-    layouts = None
-    if needs != "variables" and not follows and since is None:
-        layouts = _layouts(config, rules)
+    by_layout = _ByLayout(config, rules, needs, follows=follows)
     latest: dict[Training, CheckpointReport] = {}
     for item in locations:
         previous = latest.get(item.training) if follows and item.training else None
@@ -54,13 +52,10 @@ def examine_sequentially(
             from bninspect.locate.fingerprint import fingerprint_of
 
             state = fingerprint_of(item)
-        report = (
-            None if layouts is None else layouts.report(item, config, with_values=needs == "values")
-        )
+        report = by_layout.report(item, EarlierReports(since, previous))
         if report is None:
             report = examine(item, config, rules, since=since, previous=previous)
-            if layouts is not None and report.error is None:
-                layouts.learn(item, config)
+            by_layout.learn(item, report)
         if state is not None:
             report = replace(report, state=state)
         if follows and item.training and not report.error:
@@ -68,11 +63,39 @@ def examine_sequentially(
         yield report
 
 
-def _layouts(config: Config, rules: Rules) -> KnownLayouts | None:
-    """Return the layouts that this run knows; None if it may not judge by them."""
-    from bninspect.runs.known_layouts import KnownLayouts, takes_layouts
+class _ByLayout:
+    """The reports of checkpoints whose layout this run knows.
 
-    return run_scope.of_run(KnownLayouts) if takes_layouts(config, rules) else None
+    If it `follows` trainings, later checkpoints are compared with their layers.
+    """
+
+    def __init__(self, config: Config, rules: Rules, needs: Needs, *, follows: bool) -> None:
+        self._config = config
+        self._layouts: KnownLayouts | None = None
+        if not rules or config.engine != "native":
+            return
+        from bninspect.runs.known_layout import Wanted
+        from bninspect.runs.known_layouts import KnownLayouts
+
+        self._layouts = run_scope.of_run(KnownLayouts)
+        self._wanted = Wanted(
+            config,
+            rules,
+            values=follows or needs != "nothing",
+            variables=follows or needs == "variables",
+            passes_plain=all(rule.passes_plain for rule in rules),
+        )
+
+    def report(self, item: CheckpointLocation, earlier: EarlierReports) -> CheckpointReport | None:
+        """Return the report of a checkpoint, compared with `earlier` ones; None if none is sure."""
+        if self._layouts is None:
+            return None
+        return self._layouts.report(item, self._wanted, earlier)
+
+    def learn(self, item: CheckpointLocation, report: CheckpointReport) -> None:
+        """Learn the layout of a checkpoint that was examined in the ordinary way."""
+        if self._layouts is not None and report.error is None:
+            self._layouts.learn(item, self._config)
 
 
 def compares_with_previous(config: Config, rules: Rules) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bninspect.errors import UsageProblem
-from bninspect.evidence.progress import read_step, training_evidence
+from bninspect.evidence.progress import Slots, read_step, training_evidence
 from bninspect.model.layer import Change, Since
 from bninspect.model.roles import ROLES
 from bninspect.model.rule import SEVERITIES, RuleContext
@@ -500,14 +500,14 @@ def test_variables_that_are_no_slots_of_the_layer_are_no_evidence():
 def test_slots_are_not_read_where_the_step_tells_and_the_member_is_initial():
     layer = bn(**STUCK, gamma=1.0)
     slots = {"bn/gamma/Adam": unread("bn/gamma/Adam")}
-    assert training_evidence(layer, slots, 7).facts == ("the stored step is 7",)
+    assert training_evidence(layer, Slots(slots), 7).facts == ("the stored step is 7",)
 
 
 @pytest.mark.parametrize("step", [0, 7])
 def test_a_gamma_whose_slots_never_moved_is_no_evidence(step):
     layer = bn(**STUCK, gamma=GAMMA)
     slots = {"bn/gamma/Adam": variable("bn/gamma/Adam", np.zeros(3, "float32"))}
-    result = training_evidence(layer, slots, step)
+    result = training_evidence(layer, Slots(slots), step)
     assert result.facts == (("the stored step is 7",) if step else ())
     assert (result.testable, result.unmoved) == (True, ("gamma",))
 
@@ -523,12 +523,12 @@ def test_a_gamma_whose_slots_never_moved_is_no_evidence(step):
 )
 def test_slots_of_a_statistic_show_that_an_optimizer_wrote_it(slot, values, expected):
     slots = {f"bn/{slot}": variable(f"bn/{slot}", np.full(3, values, "float32"))}
-    assert training_evidence(bn(**HEALTHY), slots, 7).optimized == expected
+    assert training_evidence(bn(**HEALTHY), Slots(slots), 7).optimized == expected
 
 
 def test_slots_of_a_layer_without_gamma_and_beta_are_not_looked_for():
     slots = {"bn/moving_mean/Adam": variable("bn/moving_mean/Adam", np.ones(3, "float32"))}
-    result = training_evidence(bn(**STUCK), slots, None)
+    result = training_evidence(bn(**STUCK), Slots(slots), None)
     assert (result.facts, result.testable) == ((), False)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bninspect.evidence.progress import training_evidence
+from bninspect.evidence.progress import Slots, training_evidence
 from bninspect.model.checkpoint import KerasModel
 from bninspect.model.graph import Condition, GraphEvidence, Update
 from bninspect.model.layer import BNLayer, ModeProof, Since
@@ -195,7 +195,8 @@ def test_a_made_up_suspect_is_one_row(monkeypatch: pytest.MonkeyPatch, run: Run)
         tells_apart="Nothing does.",
         test="Look again.",
     )
-    monkeypatch.setattr(suspects, "SUSPECTS", (*SUSPECTS, made_up))
+    of_rules = suspects.suspects_of_rules((*SUSPECTS, made_up))
+    monkeypatch.setattr(suspects, "_OF_RULES", of_rules)
     path = load_fixture("tf1_layers_update_ops_forgotten").path
     assert "1. made-up: the step is 60. Look again." in run("check", path).said
     first = run("check", path, "--format", "json").json["checkpoints"][0]["findings"][0]
@@ -303,7 +304,7 @@ def test_a_layer_that_this_training_moved_is_no_copy() -> None:
     layer = bn(**MOVED, family="slim")
     assert named("BN101", layer, updated=True, format="tf-v2")[0] == NOT_LOADED
     slots = {"bn/gamma/Adam": variable("bn/gamma/Adam", (0.1, 0.2, 0.3))}
-    trained = replace(layer, training=training_evidence(layer, slots, step=60))
+    trained = replace(layer, training=training_evidence(layer, Slots(slots), step=60))
     assert named("BN101", trained, updated=True, format="tf-v2")[0] == NOT_RUN
     updated = bn(name="other", mean=0.5, variance=2.0, family="slim")
     finding, *_ = findings_in([trained, updated], format="tf-v2", step=60)

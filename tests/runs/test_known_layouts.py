@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from hypothesis import strategies as st
 from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
 from bninspect.opening import find_checkpoints
+from bninspect.rules import RULES
 from bninspect.runs import known_layouts
+from bninspect.runs.known_layout import KnownLayout, Wanted
 from bninspect.runs.known_layouts import KnownLayouts
+from bninspect.runs.one_checkpoint import EarlierReports, examine
 from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Run
 from tests.support.table_writer import shard_path, write_bundle
@@ -48,17 +52,31 @@ class Collector:
 
 
 @pytest.fixture
-def by_layout(monkeypatch: pytest.MonkeyPatch) -> Counter[bool]:
-    """How many checkpoints were judged by a known layout, and how many were not."""
-    counts: Counter[bool] = Counter()
-    ordinary = KnownLayouts.report
+def ways(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many checkpoints were judged in each way.
 
-    def counted(*arguments: Any, **options: Any) -> CheckpointReport | None:
-        report = ordinary(*arguments, **options)
-        counts[report is not None] += 1
-        return report
+    All at once ("plain"), layer by layer with a known layout ("by layer"), or in the ordinary way.
+    """
+    counts: Counter[str] = Counter()
+    examine, judge, report = KnownLayouts.report, KnownLayout._judge, KnownLayout._plain_report
 
-    monkeypatch.setattr(KnownLayouts, "report", counted)
+    def examined(*arguments: Any, **options: Any) -> CheckpointReport | None:
+        result = examine(*arguments, **options)
+        counts["ordinary"] += result is None
+        return result
+
+    def judged(*arguments: Any, **options: Any) -> CheckpointReport:
+        result = judge(*arguments, **options)
+        counts["by layer"] += 1
+        return result
+
+    def passed(*arguments: Any, **options: Any) -> CheckpointReport:
+        counts["plain"] += 1
+        return report(*arguments, **options)
+
+    monkeypatch.setattr(KnownLayouts, "report", examined)
+    monkeypatch.setattr(KnownLayout, "_judge", judged)
+    monkeypatch.setattr(KnownLayout, "_plain_report", passed)
     return counts
 
 
@@ -82,13 +100,16 @@ def facts(report: CheckpointReport) -> tuple[Any, ...]:
 
 def assert_same_reports(paths: list[Path], config: Config) -> None:
     """Check all together, with and without layers, and each alone: the same must be said."""
-    alone = [check_paths([path], config).checkpoints[0] for path in paths]
-    for needs_layers in (False, True):
-        together = Collector(needs_layers=needs_layers)
-        check_paths(paths, config, together)
-        assert list(map(facts, together.reports)) == list(map(facts, alone))
-        if needs_layers:
-            assert list(map(layers_of, together.reports)) == list(map(layers_of, alone))
+    alone = [examine(find_checkpoints(str(path))[0], config, RULES) for path in paths]
+    for needs_layers in (False, True, None):
+        together = Collector(needs_layers=bool(needs_layers))
+        report = check_paths(paths, config, None if needs_layers is None else together)
+        reports = together.reports or report.checkpoints
+        assert list(map(facts, reports)) == list(map(facts, alone))
+        if needs_layers is not False:
+            assert list(map(layers_of, reports)) == list(map(layers_of, alone))
+        if needs_layers is None:
+            assert list(map(values_again, reports)) == list(map(values_again, alone))
 
 
 def layers_of(report: CheckpointReport) -> list[Any]:
@@ -111,6 +132,15 @@ def layers_of(report: CheckpointReport) -> list[Any]:
             layer.may_be_optimized,
         )
         for layer in report.layers
+    ]
+
+
+def values_again(report: CheckpointReport) -> list[bytes]:
+    """The bytes of all members, read once more."""
+    return [
+        variable.read().tobytes()
+        for layer in report.layers
+        for variable in layer.variables.values()
     ]
 
 
@@ -159,7 +189,8 @@ def set_values(arrays: Arrays, leaf: str, value: float, channels: slice = slice(
     for name in arrays:
         if str(name).endswith(leaf):
             arrays[name] = arrays[name].copy()
-            arrays[name][channels] = value
+            with np.errstate(over="ignore"):  # a float16 is infinite then
+                arrays[name][channels] = value
 
 
 ONE = slice(0, 1)
@@ -229,7 +260,7 @@ checkpoints = st.lists(
 
 
 @pytest.mark.slow
-def test_the_report_is_that_of_the_ordinary_way(by_layout: Counter[bool]) -> None:
+def test_the_report_is_that_of_the_ordinary_way(ways: Counter[str]) -> None:
     @settings(max_examples=300, deadline=None)
     @given(st.sampled_from(STRUCTURES), checkpoints, st.sampled_from([None, 0.9, 0.9999, 0.0]))
     def compare(structure: str, drawn: list[tuple[Any, ...]], momentum: float | None) -> None:
@@ -250,25 +281,24 @@ def test_the_report_is_that_of_the_ordinary_way(by_layout: Counter[bool]) -> Non
             shutil.rmtree(folder)
 
     compare()
-    assert by_layout[True] > 100
-    assert by_layout[False] > 100
+    assert all(ways[way] > 100 for way in ("plain", "by layer", "ordinary"))
 
 
 @pytest.mark.parametrize("structure", ["usual", "no-step", "slots", "step32"])
 def test_plain_checkpoints_are_judged_by_the_layout_of_the_second(
-    tmp_path: Path, by_layout: Counter[bool], structure: str
+    tmp_path: Path, ways: Counter[str], structure: str
 ) -> None:
     paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(5)]
     for number, path in enumerate(paths):
         path.parent.mkdir()
         write_bundle(path, healthy(structure, 1000, number))
     assert_same_reports(paths, make_config())
-    assert by_layout == {False: 4, True: 6}
+    assert ways == {"ordinary": 6, "plain": 9}
 
 
 @pytest.mark.parametrize("mutation", sorted(MUTATIONS.keys() - {"none", "large"}))
-def test_what_a_rule_may_speak_of_is_examined_layer_by_layer(
-    tmp_path: Path, by_layout: Counter[bool], mutation: str
+def test_what_a_rule_may_speak_of_is_judged_layer_by_layer(
+    tmp_path: Path, ways: Counter[str], mutation: str
 ) -> None:
     paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(3)]
     for number, path in enumerate(paths):
@@ -278,11 +308,11 @@ def test_what_a_rule_may_speak_of_is_examined_layer_by_layer(
             MUTATIONS[mutation](arrays)
         write_bundle(path, arrays)
     assert_same_reports(paths, make_config())
-    assert by_layout == {False: 6}
+    assert ways == {"ordinary": 6, "by layer": 3}
 
 
 def test_two_architectures_with_indexes_of_one_size_are_told_apart(
-    tmp_path: Path, by_layout: Counter[bool]
+    tmp_path: Path, ways: Counter[str]
 ) -> None:
     paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(8)]
     for number, path in enumerate(paths):
@@ -293,11 +323,11 @@ def test_two_architectures_with_indexes_of_one_size_are_told_apart(
         write_bundle(path, arrays)
     assert len({Path(f"{path}.index").stat().st_size for path in paths}) == 1
     assert_same_reports(paths, make_config())
-    assert by_layout[True] >= 8
+    assert ways["plain"] >= 12
 
 
 def test_checkpoints_that_are_not_plain_leave_the_other_layouts_known(
-    tmp_path: Path, by_layout: Counter[bool], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known_layouts, "_MOST_LAYOUTS", 2)
     paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(9)]
@@ -310,7 +340,7 @@ def test_checkpoints_that_are_not_plain_leave_the_other_layouts_known(
             MUTATIONS["stuck"](arrays)
         write_bundle(path, arrays)
     check_paths(paths, make_config(), Collector(needs_layers=False))
-    assert by_layout == {False: 8, True: 1}
+    assert ways == {"ordinary": 4, "by layer": 4, "plain": 1}
 
 
 def test_threads_share_the_layouts_of_a_run(
@@ -319,6 +349,8 @@ def test_threads_share_the_layouts_of_a_run(
     """As those of a worker of a Dask cluster do."""
     monkeypatch.setattr(known_layouts, "_MOST_LAYOUTS", 2)
     config, layouts = make_config(), KnownLayouts()
+    wanted = Wanted(config, RULES, values=False, variables=False, passes_plain=True)
+    alone = EarlierReports(None, None)
     locations = []
     for number in range(12):
         path = tmp_path / f"run_{number}" / "model.ckpt"
@@ -331,7 +363,7 @@ def test_threads_share_the_layouts_of_a_run(
     def examine_some(first: int) -> None:
         for number in range(300):
             location = locations[(first + number * 5) % len(locations)]
-            if layouts.report(location, config, with_values=False) is None:
+            if layouts.report(location, wanted, alone) is None:
                 layouts.learn(location, config)
 
     interval = sys.getswitchinterval()
@@ -346,20 +378,20 @@ def test_threads_share_the_layouts_of_a_run(
 
 @pytest.mark.parametrize("stem", ["keras2_ckpt_legacy_correct", "tf1_layers_correct"])
 def test_copies_of_a_fixture_are_passed_like_the_fixture(
-    tmp_path: Path, run: Run, by_layout: Counter[bool], stem: str
+    tmp_path: Path, run: Run, ways: Counter[str], stem: str
 ) -> None:
     for number in range(4):
         shutil.copytree(FIXTURES / stem, tmp_path / f"run_{number}")
     outcome = run("check", tmp_path, "--momentum", "0.5")
     assert outcome.exit_code == 0
-    assert by_layout == {False: 2, True: 2}
+    assert ways == {"ordinary": 2, "plain": 2}
     verdicts = [line for line in outcome.out.splitlines() if " BN layers, no finding" in line]
     assert len(verdicts) == 4
     assert len({line.rpartition(":")[2] for line in verdicts}) == 1
 
 
 def test_a_rule_that_has_not_said_so_is_asked_of_each_layer(
-    tmp_path: Path, by_layout: Counter[bool], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import bninspect.rules
 
@@ -370,11 +402,11 @@ def test_a_rule_that_has_not_said_so_is_asked_of_each_layer(
         path.parent.mkdir()
         write_bundle(path, healthy("usual", 1000, number))
     assert_same_reports(paths, make_config())
-    assert not by_layout
+    assert ways == {"ordinary": 6, "by layer": 3}
 
 
 def test_json_lines_are_those_of_each_checkpoint_alone(
-    tmp_path: Path, run: Run, by_layout: Counter[bool]
+    tmp_path: Path, run: Run, ways: Counter[str]
 ) -> None:
     paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(6)]
     for number, path in enumerate(paths):
@@ -384,9 +416,101 @@ def test_json_lines_are_those_of_each_checkpoint_alone(
             MUTATIONS["nan-mean"](arrays)
         write_bundle(path, arrays)
     together = run("check", *paths, "--format", "jsonl").out.splitlines()[:-1]
-    assert by_layout == {False: 3, True: 3}
+    assert ways == {"ordinary": 2, "by layer": 1, "plain": 3}
     alone = [run("check", path, "--format", "jsonl").out.splitlines()[0] for path in paths]
     assert together == alone
     document = run("check", *paths, "--format", "json").json
     lines = [json.loads(line) for line in together]
     assert [line["layers"] for line in lines] == [c["layers"] for c in document["checkpoints"]]
+
+
+def test_checkpoints_with_stored_configurations_are_examined_in_the_ordinary_way(
+    tmp_path: Path, ways: Counter[str]
+) -> None:
+    for number in range(3):
+        shutil.copytree(FIXTURES / "tf113_ckpt_config_json", tmp_path / f"run_{number}")
+    assert_same_reports([tmp_path / f"run_{number}" / "weights" for number in range(3)], Config())
+    assert ways == {"ordinary": 9}
+
+
+# --- Trainings ------------------------------------------------------------------------------------
+
+
+def write_training(folder: Path, structure: str, drawn: list[tuple[Any, ...]]) -> None:
+    """Checkpoints of one training, of which some statistics stand still from a drawn place on."""
+    still: Arrays = {}
+    for number, (mutation, how, place, step, keeps) in enumerate(drawn):
+        arrays = healthy(structure, step, number)
+        MUTATIONS[mutation](arrays)
+        if keeps:
+            arrays |= {name: still[name] for name in arrays if name in still and keeps in str(name)}
+        still = dict(arrays)
+        path = folder / f"model.ckpt-{number}"
+        write_bundle(path, arrays)
+        damage(path, how, place)
+
+
+def changes_of(report: CheckpointReport) -> list[Any]:
+    return [
+        (layer.name, None if layer.since is None else repr(layer.since[:3]))
+        for layer in report.layers
+    ]
+
+
+@pytest.mark.slow
+def test_a_training_is_compared_as_in_the_ordinary_way(
+    ways: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = st.sampled_from(["", "moving", "bn_1", "gamma", "/"])
+    drawn = st.tuples(
+        st.sampled_from(["none", "none", *sorted(MUTATIONS)]),
+        st.sampled_from(DAMAGES),
+        st.integers(0, 10_000),
+        st.sampled_from([1000, 2000, 60]),
+        kept,
+    )
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.sampled_from(STRUCTURES), st.lists(drawn, min_size=2, max_size=4), st.booleans())
+    def compare(structure: str, drawn: list[tuple[Any, ...]], trends: bool) -> None:
+        folder = Path(tempfile.mkdtemp())
+        first = [("none", "none", 0, step, "") for step in (10, 20)]
+        write_training(folder, structure, [*first, *drawn])
+        config = replace(make_config(all_checkpoints=True), trends=trends)
+        try:
+            with monkeypatch.context() as ordinary:
+                ordinary.setattr(KnownLayouts, "report", lambda *_: None)
+                expected = check_paths([folder], config).checkpoints
+            followed = check_paths([folder], config).checkpoints
+            assert list(map(facts, followed)) == list(map(facts, expected))
+            assert list(map(layers_of, followed)) == list(map(layers_of, expected))
+            assert list(map(changes_of, followed)) == list(map(changes_of, expected))
+            assert [one.previous for one in followed] == [one.previous for one in expected]
+        finally:
+            shutil.rmtree(folder)
+
+    compare()
+    assert ways["by layer"] > 50
+    assert not ways["plain"]
+
+
+def test_checkpoints_are_compared_with_an_earlier_one_layer_by_layer(
+    tmp_path: Path, run: Run, ways: Counter[str]
+) -> None:
+    earlier = healthy("usual", 1000, 7)
+    write_bundle(tmp_path / "earlier", earlier)
+    for number in range(5):
+        arrays = healthy("usual", 2000, number)
+        if number in (0, 4):
+            arrays |= {name: earlier[name] for name in arrays if "moving" in str(name)}
+        (tmp_path / f"run_{number}").mkdir()
+        write_bundle(tmp_path / f"run_{number}" / "model.ckpt-2000", arrays)
+    since = ("--since", tmp_path / "earlier")
+    together = run("check", *(tmp_path / f"run_{n}" for n in range(5)), *since, "--format", "jsonl")
+    assert ways == {"ordinary": 2, "by layer": 3}
+    alone = [
+        run("check", tmp_path / f"run_{n}", *since, "--format", "jsonl").out.splitlines()[0]
+        for n in range(5)
+    ]
+    assert together.out.splitlines()[:-1] == alone
+    assert [len(json.loads(line)["findings"]) > 0 for line in alone] == [True, *[False] * 3, True]

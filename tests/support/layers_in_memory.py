@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from bninspect.batchnorm.measure import measure
-from bninspect.evidence.progress import training_evidence
+from bninspect.evidence.progress import Slots, training_evidence
 from bninspect.model.checkpoint import Checkpoint, KerasLayer, Variable
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
@@ -125,7 +125,7 @@ def bn(
     layer = BNLayer(
         name=name, family=family, variables=variables, values=values, initial=initial, **fields
     )
-    training = training_evidence(layer, _variables(dict(others)), step)
+    training = training_evidence(layer, Slots(_variables(dict(others))), step)
     return BNLayer(**{**vars(layer), "training": training})
 
 

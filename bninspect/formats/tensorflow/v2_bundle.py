@@ -140,6 +140,9 @@ class _Variables(Mapping[str, Variable]):
     def __getitem__(self, name: str) -> Variable:
         return self._bundle.variable(name, self._keys[name])
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._keys
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 

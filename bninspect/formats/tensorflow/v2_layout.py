@@ -40,28 +40,31 @@ _CHECKSUM = np.arange(4)
 
 
 class BundleLayout:
-    """The layout of one checkpoint, by which the values of others are read."""
+    """The layout of one checkpoint, by which the values of others are read.
+
+    `size` is that of the index in bytes.
+    """
 
     def __init__(
-        self, index: _Index, variables: Sequence[_Stored], constants: Mapping[_Stored, bytes]
+        self,
+        index: _Index,
+        variables: Sequence[_Stored],
+        others: Mapping[str, _Stored],
+        constants: Mapping[_Stored, bytes],
     ) -> None:
-        """Prepare to read `variables`; see `learn_layout`."""
+        """Prepare to read `variables` at once, and `others`; see `learn_layout`."""
+        self.size = len(index.data)
         self._blocks = index.blocks
-        self._mask = np.full(len(index.data), 0xFF, np.uint8)
+        self._mask = np.full(self.size, 0xFF, np.uint8)
         self._mask[index.checksums(without=constants)] = 0
         self._fixed = np.frombuffer(index.data, np.uint8) & self._mask
-        self._shard_count = index.shard_count
-        self._spans, starts = _spans([*variables, *constants])
-        self._parts = [(starts[stored], starts[stored] + stored.size) for stored in variables]
-        self._constants = [
-            (starts[stored], starts[stored] + stored.size, data)
-            for stored, data in constants.items()
-        ]
-        self._checksums = _four_bytes_at(stored.checksum for stored in variables)
+        self._variables = _Pieces(index.shard_count, variables, constants)
+        self._others = tuple(others)
+        self._pieces_of_others = _Pieces(index.shard_count, [*others.values()], {})
 
     def matches(self, index: bytes) -> bool:
         """Return whether an index is the same but for checksums."""
-        if len(index) != self._mask.size:
+        if len(index) != self.size:
             return False
         return bool(np.array_equal(np.frombuffer(index, np.uint8) & self._mask, self._fixed))
 
@@ -76,6 +79,38 @@ class BundleLayout:
             end = offset + size + 1  # the type of compression is covered, too
             if masked_crc32c(index[offset:end]) != int.from_bytes(index[end : end + 4], "little"):
                 raise corrupt(prefix, "a block of its index fails its checksum")
+        parts = self._variables.read(prefix, index)
+        return None if parts is None else b"".join(parts)
+
+    def read_others(self, prefix: str, index: bytes) -> dict[str, bytes]:
+        """Return the bytes of the other variables that the layout was learned for, by name.
+
+        Raises a `ReadProblem` as `read` does, which must have been called before.
+        """
+        parts = self._pieces_of_others.read(prefix, index) or []
+        return dict(zip(self._others, parts, strict=True))
+
+
+class _Pieces:
+    """The bytes of some variables of a layout, read in as few reads as they lie together in."""
+
+    def __init__(
+        self,
+        shard_count: int,
+        variables: Sequence[_Stored],
+        constants: Mapping[_Stored, bytes],
+    ) -> None:
+        self._shard_count = shard_count
+        self._spans, starts = _spans([*variables, *constants])
+        self._parts = [(starts[stored], starts[stored] + stored.size) for stored in variables]
+        self._constants = [
+            (starts[stored], starts[stored] + stored.size, data)
+            for stored, data in constants.items()
+        ]
+        self._checksums = _four_bytes_at(stored.checksum for stored in variables)
+
+    def read(self, prefix: str, index: bytes) -> list[bytes] | None:
+        """Return the bytes of each variable; None if a constant differs."""
         data = self._read_spans(prefix)
         if any(data[start:end] != constant for start, end, constant in self._constants):
             return None
@@ -83,7 +118,7 @@ class BundleLayout:
         stored = np.frombuffer(index, np.uint8)[self._checksums]
         if masked_crc32c_of(parts) != stored.tobytes():
             raise corrupt(prefix, "a variable fails its checksum")
-        return b"".join(parts)
+        return parts
 
     def _read_spans(self, prefix: str) -> bytes:
         parts = []
@@ -138,20 +173,22 @@ class _Index(NamedTuple):
 
 
 def learn_layout(
-    prefix: str, names: Iterable[str], constants: Iterable[str] = ()
+    prefix: str, names: Iterable[str], others: Iterable[str] = (), constants: Iterable[str] = ()
 ) -> BundleLayout | None:
     """Return the layout of a checkpoint that an ordinary reader has read without a problem.
 
-    `names` are the variables whose values its `read` returns. The bytes of `constants` must be the
-    same in each checkpoint of this layout. None if there is no such layout: of a big-endian
-    checkpoint, a compressed index, a partitioned variable. Raises a `ReadProblem`.
+    `names` are the variables whose values its `read` returns, `others` those of its `read_others`.
+    The bytes of `constants` must be the same in each checkpoint of this layout. None if there is no
+    such layout: of a big-endian checkpoint, a compressed index, a partitioned variable. Raises a
+    `ReadProblem`.
     """
     index = _parse_index(prefix)
     if index is None:
         return None
     variables = [index.stored(name) for name in names]
+    besides = {name: index.stored(name) for name in others}
     fixed = [index.stored(name) for name in constants]
-    if None in variables or None in fixed:
+    if None in (*variables, *besides.values(), *fixed):
         return None
     contents = {}
     for stored in filter(None, fixed):
@@ -159,7 +196,12 @@ def learn_layout(
             return None
         with Source(_shard_path(prefix, stored.shard, index.shard_count)) as shard:
             contents[stored] = shard.read(stored.offset, stored.size, "the object graph")
-    return BundleLayout(index, list(filter(None, variables)), contents)
+    return BundleLayout(
+        index,
+        list(filter(None, variables)),
+        {name: stored for name, stored in besides.items() if stored is not None},
+        contents,
+    )
 
 
 def read_index(prefix: str) -> bytes:

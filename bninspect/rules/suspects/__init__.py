@@ -6,6 +6,8 @@ that: no rule judges by it, and the field `cause` of a finding stays empty.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bninspect.model.layer import BNLayer
 from bninspect.model.rule import PossibleCause, RuleContext
 from bninspect.rules.suspects.catalogue import SUSPECTS, Suspect
@@ -13,6 +15,18 @@ from bninspect.rules.suspects.facts import Facts
 
 # More than these are no help.
 _MOST = 3
+
+
+def suspects_of_rules(suspects: Iterable[Suspect]) -> dict[str, list[Suspect]]:
+    """Return the suspects of each rule by its code, in the order of the catalogue."""
+    of_rules: dict[str, list[Suspect]] = {}
+    for suspect in suspects:
+        for rule in suspect.rules:
+            of_rules.setdefault(rule, []).append(suspect)
+    return of_rules
+
+
+_OF_RULES = suspects_of_rules(SUSPECTS)
 
 
 def rules_of_suspect(name: str) -> tuple[str, ...]:
@@ -30,8 +44,8 @@ def possible_causes(rule: str, layer: BNLayer, context: RuleContext) -> tuple[Po
         return ()  # the catalogue is about files
     facts = Facts(rule, layer, context)
     fitting: dict[str, Suspect] = {}
-    for suspect in SUSPECTS:
-        if rule in suspect.rules and suspect.cause not in fitting and suspect.when(facts):
+    for suspect in _OF_RULES.get(rule, ()):
+        if suspect.cause not in fitting and suspect.when(facts):
             fitting[suspect.cause] = suspect
     ordered = sorted(fitting.values(), key=lambda one: (not one.marked, -one.seen(facts)))
     return tuple(one.as_possible_cause(facts) for one in ordered[:_MOST])

@@ -31,7 +31,7 @@ ROWS = (
     {"config", "evidence", "formats", "locate"},
     {"batchnorm", "rules", "storage"},
     {"model"},
-    {"errors", "wording"},
+    {"errors", "frozen", "wording"},
     {"_version"},
 )
 # Each library and the package, or the module, that alone may import it.
@@ -156,7 +156,9 @@ def test_contributing_names_every_package() -> None:
 
 V1 = FIXTURES / "tf1_v1_correct" / "model.ckpt-60"
 V2 = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
-H5 = FIXTURES / "keras2_functional_correct"
+H5 = FIXTURES / "keras2_functional_correct" / "model.h5"
+WEIGHTS = FIXTURES / "keras2_weights_nested" / "model.weights.h5"
+ZIP = FIXTURES / "keras3_zip_nested" / "model.keras"
 
 
 REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")} | {"jinja2"}
@@ -226,8 +228,29 @@ NEEDED: list[tuple[list[str], set[str]]] = [
         - {"check_text", "watch_text", *SPOKEN},
     ),
     (["list", str(V2)], {"bninspect.formats.hdf5", "cramjam", "tensorflow"}),
-    (["check", str(next(H5.iterdir(), H5))], {"rich", "h5py", "google", "cramjam", "tensorflow"}),
+    (["check", str(H5)], {"rich", "h5py", "google", "cramjam", "tensorflow"}),
 ]
+
+
+def loaded_by(program: str, *arguments: str) -> set[str]:
+    """The modules that a program loads."""
+    done = subprocess.run(
+        [sys.executable, "-c", program + "\nprint(*sys.modules, file=sys.stderr)", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=unmeasured_environment(),
+    )
+    return set(done.stderr.split())
+
+
+RUN = """
+import sys, bninspect.__main__
+try:
+    bninspect.__main__.main()
+except SystemExit as leaving:
+    assert not leaving.code, leaving.code
+"""
 
 
 def test_the_unwanted_modules_exist() -> None:
@@ -244,23 +267,41 @@ def test_the_unwanted_modules_exist() -> None:
     ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
 )
 def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
-    program = (
-        "import sys, bninspect.__main__\n"
-        "try:\n    bninspect.__main__.main()\n"
-        "except SystemExit as leaving:\n"
-        "    assert not leaving.code, leaving.code\n"
-        "print('\\n'.join(sys.modules), file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=unmeasured_environment(),
-    )
-    loaded = set(done.stderr.split())
+    loaded = loaded_by(RUN, *arguments)
     loaded |= {
         name.rpartition(".")[2] for name in loaded if name.startswith("bninspect.reporters.")
     }
     assert "bninspect.cli.main" in loaded
     assert not loaded & unwanted
+
+
+# The most modules that a command may load: of the package, and of others without those that
+# `import click, numpy` loads, on the Python that needs the most. Each module takes some 0.2 ms of
+# the start. Raise a number only for what each run needs; the rest is imported inside a function.
+MOST: list[tuple[list[str], int, int]] = [
+    (["--version"], 13, 4),
+    (["--help"], 28, 16),
+    (["check", "--help"], 19, 15),
+    (["list", "--isolated", str(V2)], 90, 14),
+    (["check", "--isolated", str(V2)], 91, 14),
+    (["check", "--isolated", str(H5)], 103, 15),
+    (["check", "--isolated", str(WEIGHTS)], 107, 15),
+    (["check", "--isolated", str(ZIP)], 107, 36),
+]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("arguments", "most_own", "most_others"),
+    MOST,
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_a_command_imports_few_modules(
+    arguments: list[str], most_own: int, most_others: int
+) -> None:
+    loaded = loaded_by(RUN, *arguments)
+    own = {name for name in loaded if name.partition(".")[0] == "bninspect"}
+    others = loaded - own - loaded_by("import sys, click, numpy")
+    assert "bninspect.cli.main" in own
+    assert len(own) <= most_own, sorted(own)
+    assert len(others) <= most_others, sorted(others)

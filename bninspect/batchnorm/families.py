@@ -8,9 +8,10 @@ groups variables by scope, `find_layers` applies the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from bninspect.frozen import frozen
 from bninspect.model.roles import ROLES, Role
 
 Group = dict[str, str]  # the last part of a variable's name → the name as stored
@@ -20,7 +21,7 @@ _ONE_OR_ZERO = (1.0, 0.0)
 _RANDOM: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Family:
     """The names and initial values of the BN variables of one framework.
 

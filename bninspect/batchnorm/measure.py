@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bninspect.model.layer import BNLayer, Values, equals
 
-Member = tuple[NDArray[Any], tuple[float, ...]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Member = tuple[NDArray[Any], tuple[float, ...]]
 
 
 def measure(members: Sequence[Member]) -> list[Values]:

@@ -6,32 +6,19 @@ import io
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from importlib import import_module
 
 import click
 
 from bninspect._version import __version__
 from bninspect.cli import help_texts
-from bninspect.cli.check import check
-from bninspect.cli.compare import compare
-from bninspect.cli.dump import dump
 from bninspect.cli.errors import fail, unexpected_message, usage_message
-from bninspect.cli.exit_codes import INTERRUPTED, OK, PROBLEM
-from bninspect.cli.info import config_, rule, schema
-from bninspect.cli.list import list_
-from bninspect.cli.options import Choice
-from bninspect.cli.output import discard_output, output_stream
-from bninspect.cli.recalibrate import recalibrate
-from bninspect.cli.report import report
-from bninspect.cli.watch import watch
+from bninspect.cli.exit_codes import INTERRUPTED, PROBLEM
+from bninspect.cli.output import discard_output
 from bninspect.errors import BninspectError
 from bninspect.wording import did_you_mean, nearest
 
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
 _SYNONYMS = {"output-format": "format"}  # of options: as linters call it
-_SHELLS = ("bash", "fish", "zsh")
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -83,19 +70,48 @@ def _strip_credentials(arguments: list[str]) -> list[str]:
     return urls.strip_arguments(arguments)
 
 
+# The module and the name of each command. A run imports that of its own, `--help` all.
+COMMANDS = {
+    "check": ("check", "check"),
+    "compare": ("compare", "compare"),
+    "completion": ("help", "completion"),
+    "config": ("info", "config_"),
+    "dump": ("dump", "dump"),
+    "help": ("help", "help_"),
+    "list": ("list", "list_"),
+    "recalibrate": ("recalibrate", "recalibrate"),
+    "report": ("report", "report"),
+    "rule": ("info", "rule"),
+    "schema": ("info", "schema"),
+    "watch": ("watch", "watch"),
+}
+
+
 class _Commands(click.Group):
     """The commands. A path instead of a command raises an error that suggests a command."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return [*COMMANDS]
+
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of a name; None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"bninspect.cli.{module}"), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command as click does; raises `UsageError` with a suggestion if unknown."""
         name = args[0]
-        if name not in self.commands and not name.startswith("-"):
+        if name not in COMMANDS and not name.startswith("-"):
             if _names_a_path(name):
                 meant = f"`bninspect check {shlex.quote(name)}`"
                 raise click.UsageError(f"A command is missing. Did you mean {meant}?", ctx)
-            near = did_you_mean(nearest(name, self.commands))
+            near = did_you_mean(nearest(name, COMMANDS))
             raise click.UsageError(f"There is no command {name!r}.{near}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -128,55 +144,3 @@ def main(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(PROBLEM)
-
-
-for _command in (
-    check,
-    compare,
-    config_,
-    dump,
-    list_,
-    recalibrate,
-    report,
-    rule,
-    schema,
-    watch,
-):
-    main.add_command(_command)
-
-
-def _complete_commands(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(name) for name in main.commands if name.startswith(typed)]
-
-
-@main.command(name="help", short_help="Show the help of a command.", epilog=help_texts.HELP)
-@click.argument("command", required=False, shell_complete=_complete_commands)
-@click.pass_context
-def help_(context: click.Context, command: str | None) -> int:
-    """Show the help of COMMAND, as `bninspect COMMAND --help` does, or that of the program."""
-    program = context.find_root()
-    text = program.get_help()
-    if command is not None:
-        name, found, _ = main.resolve_command(program, [command])
-        if found is not None:
-            text = found.get_help(click.Context(found, program, info_name=name))
-    click.echo(text)
-    return OK
-
-
-@main.command(short_help="Print the completion script of a shell.", epilog=help_texts.COMPLETION)
-@click.argument("shell", type=Choice(_SHELLS))
-def completion(shell: str) -> int:
-    """Print the script by which SHELL (bash, fish, zsh) completes commands, options and files.
-
-    The script asks the installed program, so it need not be made again when that is upgraded.
-    """
-    from click.shell_completion import BashComplete, FishComplete, ZshComplete
-
-    makers = dict(zip(_SHELLS, (BashComplete, FishComplete, ZshComplete), strict=True))
-    script = makers[shell](main, {}, "bninspect", "_BNINSPECT_COMPLETE").source()
-    with output_stream(None) as stream:
-        stream.write(f"{script}\n")
-    return OK

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bninspect.errors import UsageProblem
+from bninspect.frozen import frozen
 from bninspect.model.checkpoint import ENGINES, Engine
 from bninspect.model.report import Suppression
 from bninspect.model.roles import ROLES, Role
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Setting = Severity | Literal["off"]
 
 
-@dataclass(frozen=True)
+@frozen()
 class Config:
     """The options of a run.
 

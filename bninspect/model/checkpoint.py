@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from bninspect.frozen import frozen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +122,7 @@ class UncheckedGroup(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Checkpoint:
     """An opened checkpoint: its variables by stored name, and what else the file says.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from bninspect.model.graph import Graph
 
+from bninspect.frozen import frozen
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 
@@ -176,7 +177,7 @@ class Since(NamedTuple):
     moved_before: Movement | None = None
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@frozen(eq=False)
 class BNLayer:
     """A batch-normalization layer as found in one checkpoint.
 

@@ -7,9 +7,10 @@ is a *finding*. A *report* has the findings in all checkpoints of a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from bninspect.frozen import frozen
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
 
@@ -118,7 +119,7 @@ class Earlier(NamedTuple):
     is_named: bool = True
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@frozen(eq=False)
 class CheckpointReport:
     """The findings in one checkpoint, or why it could not be read (`error`).
 
@@ -189,7 +190,7 @@ class CheckpointReport:
         return f"<CheckpointReport {self.path}: {outcome}>"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@frozen(eq=False)
 class Report:
     """The reports on all checkpoints of a run, in the order they were given.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from bninspect.errors import ReadProblem
+from bninspect.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen()
 class Target:
     """The file or directory to open, with sentences on how it was chosen.
 
@@ -46,7 +46,7 @@ class Training(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True)
+@frozen()
 class CheckpointLocation:
     """The location of one checkpoint; `path` is the one to type for it.
 

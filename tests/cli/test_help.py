@@ -9,16 +9,22 @@ import click
 import pytest
 
 from bninspect.cli import formats
-from bninspect.cli.main import main
+from bninspect.cli.main import COMMANDS, main
 from tests.support.documents import framework_marks, make_workplace, run_in
 
-NAMES = ("", *main.commands)
+NAMES = ("", *COMMANDS)
 each_command = pytest.mark.parametrize("name", NAMES, ids=lambda name: name or "bninspect")
+
+
+def command_of(name: str) -> click.Command:
+    command = main.get_command(click.Context(main), name) if name else main
+    assert command is not None
+    return command
 
 
 def help_of(name: str) -> str:
     """The help at 80 columns."""
-    command = main.commands[name] if name else main
+    command = command_of(name)
     parent = click.Context(main, info_name="bninspect", terminal_width=80, **main.context_settings)
     context = click.Context(command, parent, info_name=name) if name else parent
     return command.get_help(context)
@@ -75,7 +81,7 @@ def test_fits_into_80_columns(name: str) -> None:
 
 @each_command
 def test_every_option_is_explained_once(name: str) -> None:
-    command = main.commands[name] if name else main
+    command = command_of(name)
     options = [one for one in command.params if isinstance(one, click.Option)]
     spelled = [text for option in options for text in option.opts]
     assert len(spelled) == len(set(spelled))

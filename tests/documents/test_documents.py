@@ -19,7 +19,7 @@ import yaml
 
 from bninspect.batchnorm.families import FAMILIES
 from bninspect.cli.formats import CHECK
-from bninspect.cli.main import main
+from bninspect.cli.main import COMMANDS, main
 from bninspect.reporters.config_text import _KEYS
 from tests.cli.test_help import part
 from tests.conftest import FIXTURES, ROOT, Run, parsed
@@ -217,15 +217,17 @@ def test_commands_in_sentences_have_the_options(document: Path) -> None:
     for span in re.findall(r"`(bninspect \w[^`]+)`", text):
         _, name, *words = shlex.split(span)
         if name != "COMMAND":
-            options = options_of(main.commands[name])
+            options = options_of(name)
             used = {one.partition("=")[0] for one in words if re.match("--?[a-z]", one)}
             assert used <= options, span
-    every = set().union(*map(options_of, main.commands.values()))
+    every = set().union(*map(options_of, COMMANDS))
     for option in re.findall(r"`(--[a-z-]+)[^`]*`", text):
         assert option in every, option
 
 
-def options_of(command: click.Command) -> set[str]:
+def options_of(name: str) -> set[str]:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
     given = [one.opts for one in command.params if isinstance(one, click.Option)]
     return {"-h", "--help"}.union(*given)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from bninspect.cli.formats import CHECK
-from bninspect.cli.main import main
+from bninspect.cli.main import COMMANDS
 from bninspect.rules import RULES
 from tests.support.documents import README
 
@@ -39,7 +39,7 @@ def test_names_every_rule() -> None:
 
 
 def test_names_every_command_and_format() -> None:
-    assert set(re.findall(r"^\| `bninspect (\w+)", TEXT, re.MULTILINE)) == set(main.commands)
+    assert set(re.findall(r"^\| `bninspect (\w+)", TEXT, re.MULTILINE)) == set(COMMANDS)
     assert [name for name in CHECK if f"`{name}`" not in TEXT] == []
 
 

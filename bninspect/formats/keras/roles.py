@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bninspect.model.roles import AFFINE, STATISTICS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RENORM = ("moving_stddev", "renorm_mean", "renorm_stddev")
 # A name that no family knows: the variable is not looked at.

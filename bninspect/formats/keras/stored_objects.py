@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bninspect.errors import Incomplete
 from bninspect.formats.hdf5.file import Hdf5, join
@@ -16,6 +14,9 @@ from bninspect.formats.keras.optimizer_slots import Shape
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
 from bninspect.storage import filesystem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Owner(NamedTuple):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, ReadProblem
 from bninspect.formats.tensorflow.bundle_messages import MessageError, parse_shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MAX_RANK = 254  # TensorShape::MaxDimensions (tensorflow/core/framework/tensor_shape.h)
 

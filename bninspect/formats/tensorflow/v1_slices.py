@@ -17,10 +17,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, UnknownFormat, Unsupported
 from bninspect.formats.tensorflow.bundle_messages import MessageError, parse_slice
@@ -32,6 +31,9 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.filenames import ALL_V1_SHARDS
 from bninspect.storage.source import Source, prefetch_all
 from bninspect.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 (SavedTensorSlices,) = declare("SavedTensorSlices")
 

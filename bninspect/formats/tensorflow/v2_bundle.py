@@ -18,10 +18,9 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFetched, NotFound, ReadProblem, Unsupported
 from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
@@ -38,6 +37,9 @@ from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_ta
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.storage.source import Budget, Source, prefetch_all
 from bninspect.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _HEADER_KEY = b""
 _V1_CONTENTS = b"\x0a"  # SavedTensorSlices.meta, which the header's key holds in a V1 file

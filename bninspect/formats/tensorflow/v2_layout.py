@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bninspect.errors import Unsupported
 from bninspect.formats.tensorflow.bundle_messages import (
@@ -30,6 +29,9 @@ from bninspect.formats.tensorflow.sstable import (
     masked_crc32c_of,
 )
 from bninspect.storage.source import Source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _HEADER_KEY = b""
 _LARGEST_INDEX = 1 << 24  # bytes

@@ -130,6 +130,7 @@ _DISK |= {"stat", "lstat", "walk", "glob", "open"}
 _DISK_CALLS = {f"os.{name}" for name in _DISK} | {f"os.path.{name}" for name in _DISK}
 # TensorFlow's engine gives paths to TensorFlow; `urls` asks whether a file is called like a URL.
 _MAY_LOOK = {
+    "bninspect.storage.descriptors",
     "bninspect.storage.filesystem",
     "bninspect.storage.overwrites",
     "bninspect.storage.source",

@@ -283,11 +283,11 @@ MOST: list[tuple[list[str], int, int]] = [
     (["--version"], 13, 4),
     (["--help"], 29, 16),
     (["check", "--help"], 19, 15),
-    (["list", "--isolated", str(V2)], 92, 14),
-    (["check", "--isolated", str(V2)], 93, 14),
-    (["check", "--isolated", str(H5)], 105, 15),
-    (["check", "--isolated", str(WEIGHTS)], 109, 15),
-    (["check", "--isolated", str(ZIP)], 109, 36),
+    (["list", "--isolated", str(V2)], 93, 14),
+    (["check", "--isolated", str(V2)], 94, 14),
+    (["check", "--isolated", str(H5)], 106, 15),
+    (["check", "--isolated", str(WEIGHTS)], 110, 15),
+    (["check", "--isolated", str(ZIP)], 110, 36),
 ]
 
 

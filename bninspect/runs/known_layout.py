@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bninspect.batchnorm.find_layers import search_layers
 from bninspect.config.model import Config
@@ -18,30 +17,18 @@ from bninspect.formats.tensorflow.v2_layout import BundleLayout, learn_layout
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer_views import LayerViews
 from bninspect.model.report import CheckpointReport
-from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.runs.graph_beside import GraphBeside
-from bninspect.runs.one_checkpoint import EarlierReports, judge, with_evidence
+from bninspect.runs.one_checkpoint import EarlierReports, Wanted, judge, with_evidence
 from bninspect.runs.plain_values import PlainValues, plain_values
 from bninspect.runs.read_layers import measured_layers, without_files
 from bninspect.storage import filesystem
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _DISK_TYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "int64": "<i8"}
-
-
-class Wanted(NamedTuple):
-    """What a run wants of the reports.
-
-    `values` says that layers must have their values, `variables` that they can be read again, too.
-    `passes_plain` is whether each rule does.
-    """
-
-    config: Config
-    rules: tuple[Rule, ...]
-    values: bool
-    variables: bool
-    passes_plain: bool
 
 
 class KnownLayout(NamedTuple):

@@ -11,16 +11,18 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from bninspect.config.model import Config
 from bninspect.errors import BninspectError, ReadProblem
-from bninspect.formats.tensorflow.v2_layout import read_index
 from bninspect.model.report import CheckpointReport
 from bninspect.model.target import CheckpointLocation, Target
-from bninspect.runs.known_layout import KnownLayout, Wanted, learn
-from bninspect.runs.one_checkpoint import EarlierReports
+from bninspect.runs.one_checkpoint import EarlierReports, Wanted
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from bninspect.runs.known_layout import KnownLayout
 
 _MOST_LAYOUTS = 64
 # Checkpoints whose indexes have one size, and of which each has a layout of its own, are not worth
@@ -53,6 +55,8 @@ class KnownLayouts:
         target = _judged_by_layout(location)
         if target is None or _index_size(target.path) not in self._known:
             return None
+        from bninspect.formats.tensorflow.v2_layout import read_index
+
         try:
             with filesystem.unchanged(target.path):
                 index = read_index(target.path)
@@ -75,6 +79,10 @@ class KnownLayouts:
             return
         if len(self._known.get(size, ())) >= _MOST_OF_A_SIZE:
             return
+        # A run over one checkpoint needs none of this.
+        from bninspect.formats.tensorflow.v2_layout import read_index
+        from bninspect.runs.known_layout import learn
+
         try:
             with filesystem.unchanged(target.path):
                 if size in self._known and self._layout_of(read_index(target.path)):

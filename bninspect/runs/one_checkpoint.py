@@ -77,6 +77,20 @@ class EarlierReports(NamedTuple):
     previous: CheckpointReport | None
 
 
+class Wanted(NamedTuple):
+    """What a run wants of the reports.
+
+    `values` says that layers must have their values, `variables` that they can be read again, too.
+    `passes_plain` is whether each rule does.
+    """
+
+    config: Config
+    rules: tuple[Rule, ...]
+    values: bool
+    variables: bool
+    passes_plain: bool
+
+
 def _read(
     location: CheckpointLocation,
     config: Config,

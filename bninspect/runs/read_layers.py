@@ -19,12 +19,13 @@ from bninspect.evidence.progress import (
 )
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence
-from bninspect.model.layer_views import Architecture, Load
 from bninspect.model.roles import Role
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from bninspect.model.layer_views import Architecture, Load
 
 
 def read_what_can_be_read(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bninspect.config.model import Config
 from bninspect.errors import NotFound
@@ -12,12 +12,10 @@ from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.opening import find_checkpoints
-from bninspect.runs.one_checkpoint import EarlierReports, examine
+from bninspect.runs.known_layouts import KnownLayouts
+from bninspect.runs.one_checkpoint import EarlierReports, Wanted, examine
 from bninspect.storage import run_scope
 from bninspect.storage.urls import strip_credentials
-
-if TYPE_CHECKING:
-    from bninspect.runs.known_layouts import KnownLayouts
 
 # None if layers are only listed, for which their values need not be readable.
 Rules = tuple[Rule, ...] | None
@@ -74,9 +72,6 @@ class _ByLayout:
         self._layouts: KnownLayouts | None = None
         if not rules or config.engine != "native":
             return
-        from bninspect.runs.known_layout import Wanted
-        from bninspect.runs.known_layouts import KnownLayouts
-
         self._layouts = run_scope.of_run(KnownLayouts)
         self._wanted = Wanted(
             config,

@@ -23,9 +23,9 @@ from bninspect.model.report import CheckpointReport
 from bninspect.opening import find_checkpoints
 from bninspect.rules import RULES
 from bninspect.runs import known_layouts
-from bninspect.runs.known_layout import KnownLayout, Wanted
+from bninspect.runs.known_layout import KnownLayout
 from bninspect.runs.known_layouts import KnownLayouts
-from bninspect.runs.one_checkpoint import EarlierReports, examine
+from bninspect.runs.one_checkpoint import EarlierReports, Wanted, examine
 from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Run
 from tests.support.table_writer import shard_path, write_bundle

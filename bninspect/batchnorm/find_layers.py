@@ -116,24 +116,25 @@ def _split_by_patterns(names: Mapping[str, str], patterns: Patterns) -> dict[str
 
 
 def unchecked_groups(
-    checkpoint: Checkpoint, layers: Iterable[BNLayer]
+    groups: Iterable[UncheckedGroup], layers: Iterable[BNLayer]
 ) -> tuple[UncheckedGroup, ...]:
-    """Return the groups that may be BN layers and of which no layer that was found has variables.
+    """Return those of the groups that may be BN layers of which no layer found has variables.
 
     The user's patterns may have made layers of some.
     """
     taken = {variable.name for layer in layers for variable in layer.variables.values()}
-    return tuple(group for group in checkpoint.unchecked if taken.isdisjoint(group.variables))
+    return tuple(group for group in groups if taken.isdisjoint(group.variables))
 
 
 def notes_on_unchecked(groups: Iterable[UncheckedGroup]) -> list[str]:
     """Return a sentence for each reason for which groups are not checked."""
-    names: dict[str, list[str]] = {}
+    names: dict[tuple[str, bool], list[str]] = {}
     for group in groups:
-        names.setdefault(group.reason, []).append(group.name)
+        names.setdefault((group.reason, group.nameable), []).append(group.name)
     return [
-        f"not checked: {listed(group_names)}: {reason} (--pattern can name them)"
-        for reason, group_names in names.items()
+        f"not checked: {listed(group_names)}: {reason}"
+        + (" (--pattern can name them)" if nameable else "")
+        for (reason, nameable), group_names in names.items()
     ]
 
 

@@ -115,11 +115,13 @@ class UncheckedGroup(NamedTuple):
     """Variables that may be those of a BN layer and are not judged, and why.
 
     `variables` are their names as stored. `reason` is a clause that begins in lower case.
+    `nameable` says that the user's own patterns can make a layer of them.
     """
 
     name: str
     variables: tuple[str, ...]
     reason: str
+    nameable: bool = True
 
 
 @frozen(eq=False)
@@ -144,7 +146,8 @@ class Checkpoint:
     `verified` says whether the checksums of the values that are read are verified; None where the
     format stores none. `unchecked` are the groups of variables of which nothing proves whether, or
     how, they make a BN layer. `graphs` reads the graphs that are stored beside the variables; it
-    raises a `ReadProblem`. `prefetch` fetches variables that will be read all at once (remote files
+    raises a `ReadProblem`. `frozen` says that the variables are constants of the graph, which then
+    decides what they are. `prefetch` fetches variables that will be read all at once (remote files
     only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
@@ -168,6 +171,7 @@ class Checkpoint:
     keras_version: str = ""
     verified: bool | None = None
     notes: tuple[str, ...] = ()
+    frozen: bool = False
     graphs: Callable[[], Sequence[Graph]] = field(default=tuple, repr=False)
     prefetch: Callable[[Iterable[Variable]], None] = field(default=lambda _: None, repr=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bninspect.batchnorm.find_layers import in_natural_order, search_layers
 from bninspect.errors import ReadProblem
-from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
 from bninspect.model.filenames import meta_graph
 from bninspect.model.layer import BNLayer
 
@@ -22,7 +22,8 @@ class GraphBeside:
     """The graphs of one `checkpoint`; `notes` are sentences about them.
 
     If a graph cannot be read, a note says so, and it counts as missing. `computed` has the layers
-    as the graph computes them, by name, once it was searched.
+    as the graph computes them, by name, once it was searched, and `unchecked` the BN of a frozen
+    graph that has no statistics.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -30,6 +31,7 @@ class GraphBeside:
         self._graphs: Sequence[Graph] | None = None
         self.notes: tuple[str, ...] = ()
         self.computed: Mapping[str, BNLayer] = {}
+        self.unchecked: tuple[UncheckedGroup, ...] = ()
 
     def search_layers(self, patterns: Patterns, *, always: bool = False) -> list[BNLayer]:
         """Return the BN layers by names, and by the graph if names may not find all, or `always`.
@@ -38,16 +40,24 @@ class GraphBeside:
         """
         search = search_layers(self.checkpoint, patterns)
         # The names of a frozen graph's constants prove nothing.
-        always = always or self.checkpoint.format == "graph-def"
+        always = always or self.checkpoint.frozen
         graphs = self._read() if search.may_lack_some or always else ()
         if always and not graphs and not self.notes:
             self.notes += tuple(_no_graph(self.checkpoint))
         if not graphs:
             return search.layers
-        from bninspect.evidence.structure.layers import layers_by_structure, merge
+        from bninspect.evidence.structure.layers import (
+            layers_by_structure,
+            layers_without_statistics,
+            merge,
+        )
 
         try:
-            merged = merge(search.layers, layers_by_structure(self.checkpoint, graphs))
+            by_graph = layers_by_structure(self.checkpoint, graphs)
+            document = "the graph" if self.checkpoint.frozen else "the graph beside it"
+            if self.checkpoint.frozen:
+                self.unchecked = layers_without_statistics(graphs)
+            merged = merge(search.layers, by_graph, document, self.unchecked)
         except ReadProblem as problem:
             self.notes += (str(problem),)
             return search.layers

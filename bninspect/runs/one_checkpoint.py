@@ -136,7 +136,7 @@ def _read_layers(
     """Find the layers and read their values; raises a `ReadProblem` if they cannot be read."""
     found = beside.search_layers(config.patterns, always=config.graph)
     layers = with_keras_config(found, checkpoint)
-    unchecked = unchecked_groups(checkpoint, layers)
+    unchecked = unchecked_groups((*checkpoint.unchecked, *beside.unchecked), layers)
     notes = (
         *checkpoint.notes,
         *notes_on_unchecked(unchecked),

@@ -66,10 +66,15 @@ def find_bn_structures(dataflow: Dataflow, preferred: Iterable[int] = ()) -> lis
     Of several variables that could have a role, as the copies of replicas, one of `preferred` is
     taken: the variables that are stored.
     """
-    sites = [_site(dataflow, normalization) for normalization in find_normalizations(dataflow)]
-    sites = [site for site in sites if _reduces_batches(dataflow, site)]
+    sites = find_sites(dataflow)
     moments = {value for site in sites for value in (*site.batch_means, *site.batch_variances)}
     return _Layers(dataflow, sites, find_averages(dataflow, moments), set(preferred)).structures()
+
+
+def find_sites(dataflow: Dataflow) -> list[Site]:
+    """Return the normalizations of a graph that may be BN, in the order of their operations."""
+    sites = [_site(dataflow, normalization) for normalization in find_normalizations(dataflow)]
+    return [site for site in sites if _reduces_batches(dataflow, site)]
 
 
 def _site(dataflow: Dataflow, normalization: Normalization) -> Site:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
@@ -19,7 +20,8 @@ from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.evidence.structure.bn_structures import Parts, Structure, find_bn_structures
 from bninspect.evidence.structure.dataflow import Dataflow, TooComplexError, Value
 from bninspect.evidence.structure.savers import saved_names
-from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.evidence.structure.without_statistics import groups_without_statistics
+from bninspect.model.checkpoint import Checkpoint, UncheckedGroup, Variable
 from bninspect.model.graph import Graph
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS, Role
@@ -46,18 +48,34 @@ def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list
     """
     by_statistics: dict[tuple[str, ...], _GraphLayer] = {}
     for graph in graphs[:_MOST_GRAPHS]:
-        try:
+        with _limited_search(graph):
             layers = list(_layers_of(checkpoint, graph))
-        except TooComplexError as error:
-            raise ReadProblem(
-                graph.path, "searching it for BN layers takes too long", "Name them by --pattern."
-            ) from error
         for layer in layers:
             key = tuple(layer.key(role) for role in STATISTICS)
             if key not in by_statistics or len(layer.stored) > len(by_statistics[key].stored):
                 by_statistics[key] = layer
     named = _named([layer for layer in by_statistics.values() if layer.stored])
     return [_layer(name, layer) for name, layer in named.items()]
+
+
+def layers_without_statistics(graphs: Sequence[Graph]) -> tuple[UncheckedGroup, ...]:
+    """Return the BN of frozen graphs that has no statistics; raises as `layers_by_structure`."""
+    groups: dict[str, UncheckedGroup] = {}
+    for graph in graphs[:_MOST_GRAPHS]:
+        with _limited_search(graph):
+            for group in groups_without_statistics(Dataflow(GraphTraversal(graph))):
+                groups.setdefault(group.name, group)
+    return tuple(groups.values())
+
+
+@contextmanager
+def _limited_search(graph: Graph) -> Iterator[None]:
+    try:
+        yield
+    except TooComplexError as error:
+        raise ReadProblem(
+            graph.path, "searching it for BN layers takes too long", "Name them by --pattern."
+        ) from error
 
 
 class _GraphLayer(NamedTuple):
@@ -209,12 +227,18 @@ class Merged(NamedTuple):
     computed: Mapping[str, BNLayer] = {}
 
 
-def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
+def merge(
+    by_names: Sequence[BNLayer],
+    by_graph: Sequence[BNLayer],
+    document: str = "the graph beside it",
+    without_statistics: Iterable[UncheckedGroup] = (),
+) -> Merged:
     """Return the layers of both searches; of one layer, that with more statistics, by its name.
 
     Notes say where both differ: which layers only one of them found, and variables to which they
-    give different roles. Then the names count. Raises a `ReadProblem` if the values of a possible
-    copy cannot be read.
+    give different roles. Then the names count. Notes call the graph `document`, and say of layers
+    `without_statistics` why there are none. Raises a `ReadProblem` if the values of a possible copy
+    cannot be read.
     """
     owners = {
         variable.name: index
@@ -243,17 +267,27 @@ def merge(by_names: Sequence[BNLayer], by_graph: Sequence[BNLayer]) -> Merged:
             merged[index] = replace(layer, name=merged[index].name)
             added.append(layer.name)
         else:
-            notes += [note for index in indexes for note in _contradiction(layer, merged[index])]
+            notes += [
+                note for index in indexes for note in _contradiction(layer, merged[index], document)
+            ]
     if added:
         notes.insert(
             0,
-            f"{plural(len(added), 'BN layer')} found by what the graph beside it computes, not by"
-            f" names: {listed(added)}",
+            f"{plural(len(added), 'BN layer')} found by what {document} computes, not by names:"
+            f" {listed(added)}",
         )
-    if unused := [layer.name for layer in merged if layer.name not in computed]:
+    reasons = {name: group.reason for group in without_statistics for name in group.variables}
+    explained: dict[str, list[str]] = {}
+    for layer in merged:
+        known = [reasons[one.name] for one in layer.variables.values() if one.name in reasons]
+        if known and layer.name not in computed:
+            explained.setdefault(known[0], []).append(layer.name)
+    notes += [f"{listed(names)}: {reason}" for reason, names in explained.items()]
+    without = {name for names in explained.values() for name in names}
+    if unused := [one.name for one in merged if one.name not in computed.keys() | without]:
         notes.append(
             f"{plural(len(unused), 'BN layer')} found by names alone; no normalization with their"
-            f" variables was found in the graph beside it: {listed(unused)}"
+            f" variables was found in {document}: {listed(unused)}"
         )
     return Merged(merged, tuple(notes), computed)
 
@@ -279,12 +313,11 @@ def _is_more(by_graph: BNLayer, by_names: BNLayer) -> bool:
     return counts[0] > counts[1]
 
 
-def _contradiction(by_graph: BNLayer, by_names: BNLayer) -> Iterator[str]:
+def _contradiction(by_graph: BNLayer, by_names: BNLayer, document: str) -> Iterator[str]:
     roles = {variable.name: role for role, variable in by_names.variables.items()}
     for role, variable in by_graph.variables.items():
         named = roles.get(variable.name)
         if named is not None and named != role:
             yield (
-                f"the graph beside it uses {variable.name} as {role}; it is judged by its name, as"
-                f" {named}"
+                f"{document} uses {variable.name} as {role}; it is judged by its name, as {named}"
             )

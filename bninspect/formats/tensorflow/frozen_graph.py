@@ -70,6 +70,7 @@ def constants_as_checkpoint(
         format="graph-def",
         variables={variable.name: variable for variable in weights.values()},
         notes=notes,
+        frozen=True,
         graphs=lambda: (frozen,),
         close=reader.close,
     )

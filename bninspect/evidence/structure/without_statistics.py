@@ -1,0 +1,105 @@
+"""BN of a frozen graph that has no statistics left to check: folded, or frozen in training mode.
+
+Only what the graph proves is named. tf.nn.batch_normalization calls its operations
+`batchnorm/mul_1` and `batchnorm/add_1` (tensorflow/python/ops/nn_impl.py), and tools that fold
+constants keep these names. Tools that fold a kernel into the weights before it leave a sum in its
+place: under the name of the kernel (tensorflow/tools/graph_transforms/fold_old_batch_norms.cc),
+with a constant `…_bn_offset` (tensorflow/python/tools/optimize_for_inference_lib.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from bninspect.evidence.graph import operations as ops
+from bninspect.evidence.structure.bn_structures import Site, find_sites
+from bninspect.evidence.structure.dataflow import Dataflow, Value
+from bninspect.model.checkpoint import UncheckedGroup
+
+_ADDS = ops.BIAS_ADDS | {"Sub"}
+_FUSED_ADDS = {"_FusedConv2D", "_FusedDepthwiseConv2dNative", "_FusedMatMul", "FusedConv2D"}
+_WEIGHTED = ops.PRODUCTS | {"Conv2D", "Conv1D", "Conv3D", "DepthwiseConv2dNative", "MatMul"}
+_SUM = re.compile(r"(?s)(?:(.*)/)?batchnorm(?:_\d+)?/add_1")
+_SUM_OF_KERNEL = re.compile(r"(?s)(?:(.*)/)?FusedBatchNorm(?:V2|V3)?(?:_\d+)?")
+_SCOPE = re.compile(r"(?:/?batchnorm(?:_\d+)?)?/[^/]*$")
+_OFFSET = re.compile(r"(?s)(.*)_bn_offset")
+_FOLDED = (
+    "folded into other constants when the graph was optimized, so there are no statistics left to"
+    " check; check the checkpoint that the graph was frozen from"
+)
+_BY_BATCH = (
+    "the graph normalizes by the moments of each batch, as in training, and has no statistics;"
+    " freeze it again, built for inference (training=False)"
+)
+
+
+def groups_without_statistics(dataflow: Dataflow) -> Iterator[UncheckedGroup]:
+    """Yield the BN of a frozen graph that has no statistics, with the constants that are left."""
+    graph = dataflow.graph
+    for node, operation in enumerate(graph.operations):
+        if operation in _ADDS or operation in _FUSED_ADDS:
+            name = _folded_name(dataflow, node)
+            if name is not None:
+                yield UncheckedGroup(name, _constants(dataflow, node), _FOLDED, nameable=False)
+    for site in find_sites(dataflow):
+        if _is_by_batch(dataflow, site):
+            affine = [site.gamma, site.beta]
+            nodes = [part for found in affine if found for part in found.parts]
+            names = tuple(graph.names[node] for node in nodes)
+            name = graph.names[site.normalization.node]
+            yield UncheckedGroup(_SCOPE.sub("", name) or name, names, _BY_BATCH, nameable=False)
+
+
+def _folded_name(dataflow: Dataflow, node: int) -> str | None:
+    """Return the name of the BN layer that became a sum with a constant, None if none did."""
+    graph = dataflow.graph
+    constants, others = _split(dataflow, node)
+    if not constants:
+        return None
+    for constant in constants:
+        if (offset := _OFFSET.fullmatch(graph.names[constant])) is not None:
+            return offset[1]
+    name = graph.names[node]
+    if (kernel := _SUM_OF_KERNEL.fullmatch(name)) is not None:
+        return kernel[1] or name
+    total = _SUM.fullmatch(name)
+    if total is None or len(others) != 1:
+        return None
+    product = f"{name[: -len('add_1')]}mul_1"
+    is_folded = graph.names[others[0].node] == product and _has_weights(dataflow, others[0])
+    return (total[1] or name) if is_folded else None
+
+
+def _split(dataflow: Dataflow, node: int) -> tuple[list[int], list[Value]]:
+    """Return the constants that an operation takes, and its other operands."""
+    origins = [dataflow.origin(operand) for operand in dataflow.operands(Value(node))]
+    constants = [origin.node for origin in origins if dataflow.variable(origin)]
+    return constants, [origin for origin in origins if not dataflow.variable(origin)]
+
+
+def _has_weights(dataflow: Dataflow, product: Value) -> bool:
+    constants, _ = _split(dataflow, product.node)
+    return bool(constants) and dataflow.operation(product) in _WEIGHTED
+
+
+def _constants(dataflow: Dataflow, node: int) -> tuple[str, ...]:
+    constants, _ = _split(dataflow, node)
+    return tuple(dataflow.graph.names[constant] for constant in constants)
+
+
+def _is_by_batch(dataflow: Dataflow, site: Site) -> bool:
+    """Return whether a site is BN that takes the moments of a batch and no stored statistics."""
+    if site.means or site.variances or (site.gamma is None and site.beta is None):
+        return False
+    return site.normalization.fused or any(
+        _is_over_batch(dataflow, value) for value in site.batch_means
+    )
+
+
+def _is_over_batch(dataflow: Dataflow, mean: Value) -> bool:
+    if dataflow.operation(mean) != "Mean":
+        return False
+    operands: Sequence[Value] = dataflow.operands(mean)
+    axes = dataflow.graph.constant(operands[1].node) if len(operands) == 2 else None
+    return axes is not None and 0 in axes.elements

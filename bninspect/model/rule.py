@@ -46,7 +46,8 @@ class RuleContext(NamedTuple):
     proved; `inference_elsewhere` whether that is inference mode in any layer whose statistics are
     initial. All read files, so rules call them only for a finding. `live` says that the layers are
     those of a model in training, not of a file; `live_model` is what that model shows, None unless
-    it was looked at. `format` and `resolved` are those of `Checkpoint`, empty without a file.
+    it was looked at. `format`, `resolved` and `frozen` are those of `Checkpoint`, empty without
+    a file.
     """
 
     step: int | None = None
@@ -65,6 +66,7 @@ class RuleContext(NamedTuple):
     inference_elsewhere: Callable[[], bool] = no_inference
     format: str = ""
     resolved: str = ""
+    frozen: bool = False
 
     @property
     def of_graph(self) -> bool:

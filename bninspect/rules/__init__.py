@@ -123,6 +123,7 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
     """Return what a rule says of a layer; without a cause with what may be behind it."""
     from bninspect.rules.frameworks import framework_for
     from bninspect.rules.recalibration_offer import with_offer
+    from bninspect.rules.situation_fixes import at_the_source
 
     severity = violation.severity or rule.severity
     suspects: tuple[PossibleCause, ...] = ()
@@ -130,6 +131,7 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
         from bninspect.rules.suspects import possible_causes
 
         suspects = possible_causes(rule.code, layer, context)
+    fix = violation.fix or rule.fix(layer, violation)
     return Finding(
         rule=rule,
         severity=severity,
@@ -137,9 +139,9 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
         message=violation.message,
         cause=violation.cause,
         evidence=violation.evidence,
-        fix=with_offer(
-            violation.fix or rule.fix(layer, violation), rule, layer, violation, context
-        ),
+        fix=at_the_source(fix)
+        if context.frozen
+        else with_offer(fix, rule, layer, violation, context),
         possible_causes=suspects,
         framework=framework_for(rule, layer, context),
     )

@@ -119,7 +119,7 @@ def _in_batch_mode(
 def _by_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Proof:
     """Return the cause why the statistics `roles` stand still, as far as the graph proves it."""
     graph = context.graph(layer)
-    if graph is None:
+    if graph is None or (context.frozen and not graph.training_ops):
         return Proof()
     if not graph.training_ops:
         none = "no optimizer op (Apply…) is in the graph beside it"

@@ -9,6 +9,7 @@ from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import Rule, RuleContext, Violation
 from bninspect.rules.causes import left_out_by_saver
+from bninspect.rules.situation_fixes import freeze_for_inference
 
 
 def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
@@ -18,13 +19,15 @@ def statistics_missing(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     stored = " and ".join(role for role in ROLES if role in layer.variables)
     # A scope called batch_norm is Sonnet's, but anyone may write one that keeps no averages.
     certain = layer.family not in ("sonnet-1", "graph")
+    is_omitted = certain and not context.frozen
     proof = left_out_by_saver(layer, context, STATISTICS)
     by_name = (f"{layer.family} layers always have both statistics",) if certain else ()
     yield Violation(
         f"{stored} {'are' if ' and ' in stored else 'is'} stored, moving_mean and moving_variance"
         " are not",
         evidence=proof.facts or by_name,
-        cause=proof.cause or ("saver-omitted-statistics" if certain else None),
+        cause=proof.cause or ("saver-omitted-statistics" if is_omitted else None),
+        fix=freeze_for_inference() if context.frozen else None,
     )
 
 

@@ -9,6 +9,10 @@ from bninspect.model.layer import BNLayer
 from bninspect.rules.fixes import run_the_updates
 
 _REESTIMATE = "re-estimate them on training data (`bninspect rule BN101` says how)"
+_FREEZE_FOR_INFERENCE = (
+    "Build the graph for inference (training=False in tf.layers and Keras, is_training=False in"
+    " slim), restore the checkpoint into it, and freeze that."
+)
 
 
 def copy_or_update(layer: BNLayer, why: str) -> str:
@@ -58,6 +62,18 @@ def load_or_unfreeze() -> str:
         " that belong to its gamma and beta before you freeze it, or set trainable=True, compile"
         " again and train on."
     )
+
+
+def freeze_for_inference() -> str:
+    """Return what to do where a frozen graph has no statistics, as one built for training."""
+    return _FREEZE_FOR_INFERENCE
+
+
+def at_the_source(fix: str) -> str:
+    """Return a fix for what a frozen graph was made from: it cannot be trained itself."""
+    if fix == _FREEZE_FOR_INFERENCE:
+        return fix  # nothing is wrong with the checkpoint
+    return f"Fix the checkpoint that this graph was frozen from, and freeze that again. {fix}"
 
 
 def kept_or_update(layer: BNLayer) -> str:

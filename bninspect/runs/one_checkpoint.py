@@ -197,6 +197,7 @@ def judge(
         mode=mode,
         format=checkpoint.format,
         resolved=checkpoint.resolved,
+        frozen=checkpoint.frozen,
     )
     findings = apply_rules(layers, rules or (), context)
     notes = (*notes, *not_judged(layers, rules or (), context))

@@ -276,20 +276,29 @@ def merge(
             f"{plural(len(added), 'BN layer')} found by what {document} computes, not by names:"
             f" {listed(added)}",
         )
-    reasons = {name: group.reason for group in without_statistics for name in group.variables}
-    explained: dict[str, list[str]] = {}
-    for layer in merged:
-        known = [reasons[one.name] for one in layer.variables.values() if one.name in reasons]
-        if known and layer.name not in computed:
-            explained.setdefault(known[0], []).append(layer.name)
+    left = [layer for layer in merged if layer.name not in computed]
+    explained = _explained(left, without_statistics)
     notes += [f"{listed(names)}: {reason}" for reason, names in explained.items()]
     without = {name for names in explained.values() for name in names}
-    if unused := [one.name for one in merged if one.name not in computed.keys() | without]:
+    if unused := [layer.name for layer in left if layer.name not in without]:
         notes.append(
             f"{plural(len(unused), 'BN layer')} found by names alone; no normalization with their"
             f" variables was found in {document}: {listed(unused)}"
         )
     return Merged(merged, tuple(notes), computed)
+
+
+def _explained(
+    layers: Iterable[BNLayer], without_statistics: Iterable[UncheckedGroup]
+) -> dict[str, list[str]]:
+    """Return the layers that have no statistics, by the reason."""
+    reasons = {name: group.reason for group in without_statistics for name in group.variables}
+    explained: dict[str, list[str]] = {}
+    for layer in layers:
+        known = [reasons[one.name] for one in layer.variables.values() if one.name in reasons]
+        if known:
+            explained.setdefault(known[0], []).append(layer.name)
+    return explained
 
 
 def _is_copy(by_graph: BNLayer, by_names: BNLayer) -> bool:

@@ -30,6 +30,7 @@ from bninspect.wording import listed, plural
 FAMILY = "graph"
 _MOST_GRAPHS = 8  # of a SavedModel
 _PARTITION = re.compile(r"/part_\d+$")
+_NAME_SCOPE = re.compile(r"/batchnorm(_\d+)?$")
 _NUMBERS = ("float", "bfloat")
 _COPIES = "_all_variables/"  # of a Keras 3 export, see `_is_copy`
 # The initial values of averages if the graph has no constant one.
@@ -55,6 +56,8 @@ def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list
             if key not in by_statistics or len(layer.stored) > len(by_statistics[key].stored):
                 by_statistics[key] = layer
     named = _named([layer for layer in by_statistics.values() if layer.stored])
+    if checkpoint.frozen:
+        named = _without_name_scope(named)
     return [_layer(name, layer) for name, layer in named.items()]
 
 
@@ -188,6 +191,19 @@ def _named(layers: Sequence[_GraphLayer]) -> dict[str, _GraphLayer]:
         name = next(name for name in (alone, prefix, layer.key("moving_mean")) if name)
         named[layer.key("moving_mean") if name in named else name] = layer
     return named
+
+
+def _without_name_scope(named: Mapping[str, _GraphLayer]) -> dict[str, _GraphLayer]:
+    """Return the layers by their names without the scope of tf.nn.batch_normalization.
+
+    Constants of a frozen graph are named after the operations that read them.
+    """
+    shorter = [_NAME_SCOPE.sub("", name) for name in named]
+    users = Counter([*shorter, *named])
+    return {
+        short if short and users[short] == 1 + (short == name) else name: layer
+        for short, (name, layer) in zip(shorter, named.items(), strict=True)
+    }
 
 
 def _common_scope(names: Sequence[str]) -> str:

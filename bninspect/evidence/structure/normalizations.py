@@ -29,6 +29,9 @@ _DEPTH = 4  # operations between the square root and the last factor
 _MOST_NODES = 64  # consumers that are looked at from one square root
 
 _X, _SCALE, _OFFSET, _MEAN, _VARIANCE = 0, 1, 2, 3, 4  # inputs of the fused kernels
+# The kernel of TensorFlow before 1.0, for inference alone, and its inputs (nn_ops.cc).
+_OLD_KERNEL = "BatchNormWithGlobalNormalization"
+_OLD_MEAN, _OLD_VARIANCE, _OLD_OFFSET, _OLD_SCALE = 1, 2, 3, 4
 _BATCH_MEAN, _BATCH_VARIANCE = 1, 2  # outputs
 
 
@@ -68,6 +71,9 @@ def find_normalizations(dataflow: Dataflow) -> Iterator[Normalization]:
         if operation in ops.FUSED_BATCH_NORMS:
             for calls in dataflow.contexts(node):
                 yield _fused(dataflow, Value(node, 0, calls))
+        elif operation == _OLD_KERNEL:
+            for calls in dataflow.contexts(node):
+                yield _fused_before_1(dataflow, Value(node, 0, calls))
         elif operation in ("Rsqrt", "Sqrt", "Pow"):
             for calls in dataflow.contexts(node):
                 yield from _Arithmetic(dataflow, Value(node, 0, calls)).normalizations()
@@ -98,6 +104,27 @@ def _fused(dataflow: Dataflow, kernel: Value) -> Normalization:
         takes_variance=Use(kernel.node, _VARIANCE),
         fused=True,
         is_training=is_training,
+    )
+
+
+def _fused_before_1(dataflow: Dataflow, kernel: Value) -> Normalization:
+    operands = dict(enumerate(dataflow.operands(kernel)))
+    epsilon = dataflow.graph.attribute(kernel.node, "variance_epsilon")
+    is_scaled = dataflow.graph.attribute(kernel.node, "scale_after_normalization") is True
+    mean, variance = (
+        (operands[index],) if index in operands else () for index in (_OLD_MEAN, _OLD_VARIANCE)
+    )
+    return Normalization(
+        kernel.node,
+        mean,
+        variance,
+        operands.get(_OLD_SCALE) if is_scaled else None,
+        operands.get(_OLD_OFFSET),
+        _rounded(epsilon) if isinstance(epsilon, float) else None,
+        takes_x=Use(kernel.node, _X),
+        takes_mean=Use(kernel.node, _OLD_MEAN),
+        takes_variance=Use(kernel.node, _OLD_VARIANCE),
+        fused=True,
     )
 
 

@@ -44,6 +44,7 @@ def check(
     options: OutputOptions,
     allow_empty: bool,
     resume: str | None,
+    statistics: bool,
     update_baseline: bool,
 ) -> int:
     """Find BN statistics that training never updated; say why that is bad and how to fix it.
@@ -64,12 +65,20 @@ def check(
                 " checkpoint."
             )
         return update(paths, config, targets, quiet=options.quiet, allow_empty=allow_empty)
+    if statistics and all(target.format != "text" for target in targets):
+        raise UsageProblem("--statistics is for --format text; markdown always has groups.")
     inputs = paths if config.since is None else (*paths, config.since)
     refuse_to_overwrite_config(targets, config)
     files = [path for _, path in targets if path is not None]
     for file in files:
         refuse_to_overwrite_inputs(file, inputs)
-    options = options._replace(fail_on=config.fail_on, allow_empty=allow_empty, resume=resume)
+    options = options._replace(
+        fail_on=config.fail_on,
+        allow_empty=allow_empty,
+        resume=resume,
+        statistics=statistics,
+        momentum=config.momentum,
+    )
     report = _check(paths, inputs, config, targets, options)
     if files and not options.quiet:
         _tell_where(report, files)

@@ -33,8 +33,9 @@ class OutputOptions(NamedTuple):
 
     A check fails by findings of at least the severity `fail_on`, and without `allow_empty` if no
     BN layer was checked. With `several` a dump has the shape of a dump of several checkpoints.
-    `settings` is the fingerprint of the options that results depend on; `resume` is the results
-    file of an earlier run, and with `appends` the one that is written to.
+    With `statistics` the text has the findings of all checkpoints in groups. `momentum` is that of
+    the configuration. `settings` is the fingerprint of the options that results depend on; `resume`
+    is the results file of an earlier run, and with `appends` the one that is written to.
     """
 
     color: str = "auto"
@@ -43,6 +44,8 @@ class OutputOptions(NamedTuple):
     fail_on: str = "error"
     allow_empty: bool = False
     several: bool = False
+    statistics: bool = False
+    momentum: float | None = None
     settings: str = ""
     resume: str | None = None
     appends: bool = False
@@ -117,6 +120,10 @@ class _WriterAtTheEnd:
 
 
 def _check_text(stream: TextIO, options: OutputOptions) -> StreamWriter:
+    if options.statistics:
+        from bninspect.reporters.statistics_text import StatisticsReport
+
+        return StatisticsReport(stream, options.text_style(stream))
     from bninspect.reporters.check_text import TextReport
 
     return TextReport(stream, options.text_style(stream))
@@ -157,6 +164,18 @@ def _check_sarif(stream: TextIO, _: OutputOptions) -> StreamWriter:
     return _WriterAtTheEnd(lambda report: write_sarif(report, stream))
 
 
+def _check_markdown(stream: TextIO, _: OutputOptions) -> StreamWriter:
+    from bninspect.reporters.markdown import MarkdownReport
+
+    return MarkdownReport(stream)
+
+
+def _check_html(stream: TextIO, options: OutputOptions) -> StreamWriter:
+    from bninspect.reporters.html.page import HtmlReport
+
+    return HtmlReport(stream, momentum=options.momentum)
+
+
 def _check_gitlab(stream: TextIO, _: OutputOptions) -> StreamWriter:
     from bninspect.reporters.gitlab import write_gitlab
 
@@ -178,6 +197,8 @@ CHECK: Mapping[str, Callable[[TextIO, OutputOptions], StreamWriter]] = {
     "sarif": _check_sarif,
     "junit": _check_junit,
     "gitlab": _check_gitlab,
+    "markdown": _check_markdown,
+    "html": _check_html,
 }
 
 

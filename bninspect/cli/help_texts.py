@@ -53,6 +53,8 @@ Formats:
   sarif     SARIF 2.1.0, for code scanning
   junit     JUnit XML, for the test reports of GitLab and Jenkins
   gitlab    a Code Quality report, for the merge requests of GitLab
+  markdown  findings in groups, each fix once: the summary of a CI job
+  html      the page of `bninspect report`
 
 \b
 Exit codes:
@@ -71,6 +73,7 @@ Examples:
   bninspect check models/ --baseline known.json
   bninspect check models/ runs/ --jobs 2 --format concise
   bninspect check models/ --format jsonl=all.jsonl --resume all.jsonl
+  bninspect check models/ runs/ --statistics   # each fix once
   bninspect check runs/ --format sarif=bninspect.sarif --format github
 """
 

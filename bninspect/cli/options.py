@@ -93,6 +93,7 @@ COLOR = click.option(
     show_default=True,
     help="Use colours; auto honours NO_COLOR and uses none in a pipe or file.",
 )
+_LONGEST_METAVAR = 60  # columns; the names of more formats stand below the options
 # Limits of options in seconds: less would poll without a pause, more is over a month.
 _SHORTEST, _LONGEST = 0.05, 3e6
 _CONFIGURATION = (
@@ -253,11 +254,12 @@ def _formats_option(
 
     `otherwise` is said of where a format without a file goes.
     """
+    names = "|".join(formats)
     return click.option(
         "--format",
         "formats",
         multiple=True,
-        metavar=f"[{'|'.join(formats)}][=FILE]",
+        metavar=f"[{names}][=FILE]" if len(names) < _LONGEST_METAVAR else "FORMAT[=FILE]",
         callback=lambda _, __, values: [_format_and_file(value, formats) for value in values],
         shell_complete=lambda _, __, typed: [f for f in formats if f.startswith(typed)],
         default=(formats[0],),
@@ -358,6 +360,11 @@ def check_options(command: Command) -> Command:
         (
             *_OF_RULES,
             _ALLOW_EMPTY,
+            _flag(
+                "--statistics",
+                text="In the text, show the findings of all checkpoints in groups, by rule, cause"
+                " and framework, each fix once.",
+            ),
             _flag(
                 "--skip-unknown",
                 text="Skip a file that is not a checkpoint, instead of reporting it: for tools that"

@@ -12,6 +12,7 @@ from bninspect.reporters.escapes import printable, write_lines
 from bninspect.reporters.text_utils import PLAIN, TextStyle, paint, wrap
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
+    answer,
     baseline_in_words,
     grouped,
     more_on,
@@ -20,7 +21,6 @@ from bninspect.reporters.verdict_text import (
     summary,
     suspects_in_words,
     verdict_line,
-    verdict_on_all,
 )
 from bninspect.rules import CAUSES
 from bninspect.wording import and_more, plural
@@ -54,12 +54,11 @@ class TextReport:
         several = len(report.checkpoints) > 1
         lines = self._lines
         if several:
-            worst, sentence = verdict_on_all(report)
-            lines = [f"{paint(worst, color=self._style.color)}  {printable(sentence)}", "", *lines]
+            lines = [*answer(report, color=self._style.color), "", *lines]
         if not self._style.quiet or several or report.interrupted:
             if several and lines[-1]:
                 lines.append("")
-            lines += _of_the_run(report, width=self._style.width or 80, quiet=self._style.quiet)
+            lines += of_the_run(report, width=self._style.width or 80, quiet=self._style.quiet)
             lines.append(summary(report))
         write_lines(self._stream, lines)
 
@@ -119,7 +118,7 @@ def _concisely(item: CheckpointReport) -> Iterator[str]:
         yield f"{finding.rule.code} {finding.severity} {finding.layer}: {finding.message}"
 
 
-def _of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
+def of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
     """Return the lines about the run as a whole, without the counts."""
     lines = []
     if not quiet:
@@ -167,7 +166,7 @@ def _entry(group: list[Finding], style: TextStyle, source: str) -> list[str]:
     if len(group) > len(shown):
         lines.append(f"    - {and_more(len(group) - len(shown))} (--verbose names them)")
     lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
-    if _may_have_cause(first):
+    if may_have_cause(first):
         lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
     lines += _suspects(first, width)
     lines += wrap("    fix       ", first.fix, width, 14)
@@ -185,7 +184,7 @@ def _suspects(finding: Finding, width: int) -> list[str]:
     return lines
 
 
-def _may_have_cause(finding: Finding) -> bool:
+def may_have_cause(finding: Finding) -> bool:
     """Return whether the files may prove a cause of what the rule finds."""
     return any(finding.rule.code in cause.rules for cause in CAUSES)
 

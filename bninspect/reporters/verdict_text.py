@@ -33,12 +33,12 @@ def verdict_line(item: CheckpointReport, *, color: bool) -> str:
     return f"{paint(status(item), color=color)}  {printable(verdict(item))}"
 
 
-def answer(report: Report) -> list[str]:
+def answer(report: Report, *, color: bool = False) -> list[str]:
     """Return the first line of a short report; nothing where no checkpoint was read."""
     if len(report.checkpoints) > 1:
         worst, sentence = verdict_on_all(report)
-        return [f"{worst}  {printable(sentence)}"]
-    return [verdict_line(item, color=False) for item in report.checkpoints]
+        return [f"{paint(worst, color=color)}  {printable(sentence)}"]
+    return [verdict_line(item, color=color) for item in report.checkpoints]
 
 
 def status(item: CheckpointReport) -> str:

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,19 @@ from tests.support.tools import need_tool
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
 STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]
-RUN_TEXTS = {step["name"]: step["run"] for step in STEPS}
+RUN_TEXTS = {step["name"]: step["run"] for step in STEPS if "run" in step}
 STUCK = "tf1_graph_update_ops_forgotten"
 CLEAN = "tf1_graph_correct"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What the action left: the exit code of its last step, its outputs, the log."""
+    """What a step left: its exit code, its outputs, the log, and the summary of the job."""
 
     exit_code: int
     outputs: dict[str, str]
     log: str
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ class Runner:
 
     def step(self, step: dict[str, Any], inputs: dict[str, str]) -> Ended:
         """Run one step as `shell: bash` does (actions/runner, ScriptHandlerHelpers.cs)."""
-        output = self.temp / "output"
+        output, summary = self.temp / "output", self.temp / "summary"
         output.write_text("")
+        summary.write_text("")
         given = {name: spec.get("default", "") for name, spec in ACTION["inputs"].items()} | inputs
         environment = {
             "GITHUB_ACTIONS": "true",
             "GITHUB_ACTION_PATH": str(self.action),
             "GITHUB_OUTPUT": str(output),
+            "GITHUB_STEP_SUMMARY": str(summary),
             "GITHUB_WORKSPACE": str(self.workspace),
             "RUNNER_TEMP": str(self.temp),
             "PYTHONPATH": ".",  # as many a job sets it
@@ -69,7 +72,7 @@ class Runner:
         )
         lines = output.read_text("utf-8").splitlines()
         outputs = {name: value for name, _, value in (line.partition("=") for line in lines)}
-        return Ended(done.returncode, outputs, done.stdout)
+        return Ended(done.returncode, outputs, done.stdout, summary.read_text("utf-8"))
 
     def check(self, **inputs: str) -> Ended:
         """Run the step that checks; the outputs are those of the action."""
@@ -80,7 +83,7 @@ class Runner:
             name: known.get(expression(spec["value"]), "")
             for name, spec in ACTION["outputs"].items()
         }
-        return Ended(ended.exit_code, outputs, ended.log)
+        return replace(ended, outputs=outputs)
 
 
 def expression(text: str) -> str:
@@ -100,7 +103,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     runner = Runner(*folders)
     copy_package(runner.action)
     put_misleading_modules(runner.workspace)
-    for step in STEPS[:-1]:
+    for step in STEPS[: [step.get("id") for step in STEPS].index("check")]:
         ended = runner.step(step, {})
         if ended.exit_code:
             need_tool("index")
@@ -133,8 +136,10 @@ class TestAsWritten:
             assert "${{" not in text
 
     def test_every_input_is_used_and_every_output_set(self) -> None:
-        used = {expression(value) for step in STEPS for value in step.get("env", {}).values()}
-        assert used == {f"inputs.{name}" for name in ACTION["inputs"]}
+        given = [step.get(key, {}) for step in STEPS for key in ("env", "with")]
+        values = [value for mapping in given for value in mapping.values()]
+        used = {expression(value) for value in values if "${{" in str(value)}
+        assert used >= {f"inputs.{name}" for name in ACTION["inputs"]}
         assert ACTION["outputs"]
         for name in ACTION["outputs"]:
             assert f'"{name}=' in RUN_TEXTS["Check"]
@@ -169,6 +174,15 @@ class TestCheck:
         sarif = json.loads(Path(ended.outputs["sarif"]).read_text("utf-8"))
         assert sarif["version"] == "2.1.0"
         assert sarif["runs"][0]["results"] == []
+        assert ended.summary.startswith("## bninspect: PASS\n")
+
+    def test_the_page_is_an_artifact(self, runner: Runner) -> None:
+        ended = runner.check(paths=STUCK)
+        assert "<!doctype html>" in Path(ended.outputs["page"]).read_text("utf-8").lower()
+        (keep,) = (step for step in STEPS if "upload-artifact" in step.get("uses", ""))
+        assert keep["with"]["path"] == ACTION["outputs"]["page"]["value"]
+        assert "always()" in keep["if"]
+        assert re.fullmatch(r"actions/upload-artifact@[0-9a-f]{40}", keep["uses"])
 
     def test_findings(self, runner: Runner) -> None:
         put_misleading_modules(runner.workspace)
@@ -178,6 +192,8 @@ class TestCheck:
         assert ended.log.count(f"\n::error file={STUCK}/model.ckpt-60.index,title=BN101 ") == 1
         sarif = json.loads(Path(ended.outputs["sarif"]).read_text("utf-8"))
         assert {result["ruleId"] for result in sarif["runs"][0]["results"]} == {"BN101"}
+        assert "### error: BN101 statistics-never-updated" in ended.summary
+        assert f"- `{STUCK}/model.ckpt-60`: 2 of 2 BN layers" in ended.summary
         assert everything(runner.workspace) == before
 
     def test_not_found(self, runner: Runner) -> None:
@@ -197,7 +213,7 @@ class TestCheck:
         assert runner.check(paths=CLEAN).outputs["sarif"]
         ended = runner.check(paths=paths)
         assert ended.exit_code == 2
-        assert ended.outputs == {"exit-code": "2", "sarif": ""}
+        assert ended.outputs == {"exit-code": "2", "sarif": "", "page": ""}
         assert "Missing argument 'PATH...'" in ended.log
 
     def test_a_path_a_line(self, runner: Runner) -> None:
@@ -219,7 +235,7 @@ class TestCheck:
     def test_wrong_options(self, runner: Runner, args: str) -> None:
         ended = runner.check(paths=CLEAN, args=args)
         assert ended.exit_code == 2
-        assert ended.outputs == {"exit-code": "2", "sarif": ""}
+        assert ended.outputs == {"exit-code": "2", "sarif": "", "page": ""}
         assert "Traceback" not in ended.log
 
     @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ def test_the_framework_reads_the_same_values(fixture: Fixture) -> None:
     with bninspect.open_checkpoint(str(fixture.path)) as checkpoint:
         if checkpoint.format in TENSORFLOW:
             _compare_with_tensorflow(checkpoint)
+        elif checkpoint.format == "orbax":
+            _compare_with_maker(fixture.expected["values"], checkpoint)
+            _compare_with_orbax(checkpoint)
         else:
             if "values" in fixture.expected:
                 _compare_with_maker(fixture.expected["values"], checkpoint)
@@ -104,6 +107,31 @@ def _restored(place: str, name: str, dtype: Any) -> Any:
         prefix=place, tensor_names=[name], shape_and_slices=[""], dtypes=[dtype]
     )
     return tensor.numpy()
+
+
+def _compare_with_orbax(checkpoint: Any) -> None:
+    """Every array, the optimizer's too, by its path in the tree that Orbax restores."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    step = Path(checkpoint.resolved)
+    found = {**checkpoint.variables, **checkpoint.optimizer}
+    items = sorted({name.rpartition("/")[0] for name in found})
+    if not (step / "_METADATA").exists() and items == [""]:
+        (only,) = (one.parent.name for one in step.glob("*/manifest.ocdbt"))
+    else:
+        only = ""
+    theirs = {}
+    for item in items:
+        tree = ocp.PyTreeCheckpointer().restore(step.resolve() / (item or only))
+        for path, value in jax.tree_util.tree_leaves_with_path(tree):
+            keys = [str(getattr(key, "key", getattr(key, "idx", ""))) for key in path]
+            theirs[f"{item}/" * bool(item) + ".".join(keys)] = np.asarray(value)
+    assert found.keys() == theirs.keys()
+    for name, variable in found.items():
+        assert variable.shape == theirs[name].shape, name
+        assert variable.dtype == theirs[name].dtype.name, name
+        np.testing.assert_array_equal(variable.read(), theirs[name], err_msg=name)
 
 
 def _compare_with_maker(expected: dict[str, Any], checkpoint: Any) -> None:

@@ -27,7 +27,8 @@ class Family:
 
     `mean`, `variance`, `gamma` and `beta` list the possible last parts of names, most usual first.
     `scope` is an expression that the last part of the layer's name must match. `named_by` is the
-    origin of such names: the graph, or the object that owns the variables (HDF5, object-based).
+    origin of such names: the graph, the object that owns the variables (HDF5, object-based), or the
+    tree of a train state. Any is the graph or the object.
     `certain` says that the scope alone proves BN: then statistics that are not stored are missing
     (BN201), not absent by design. The initial values are those of the framework's `source`, most
     usual first; none where they are random. Inference multiplies by gamma + `gamma_offset`;
@@ -38,7 +39,7 @@ class Family:
 
     name: str
     source: str
-    named_by: Literal["graph", "object", "any"] = "graph"
+    named_by: Literal["graph", "object", "tree", "any"] = "graph"
     scope: str = ".*"
     certain: bool = False
     mean: tuple[str, ...] = ("moving_mean",)
@@ -88,6 +89,27 @@ FAMILIES: tuple[Family, ...] = (
         named_by="object",
         scope=r"(.*_)?batch_normalization(_\d+)?",
         certain=True,
+    ),
+    Family(
+        "flax",
+        "flax/linen/module.py: the default names of layers",
+        named_by="tree",
+        scope=r"(Sync)?BatchNorm(_\d+)?",
+        certain=True,
+        mean=("mean",),
+        variance=("var",),
+        gamma=("scale",),
+        epsilon=1e-5,
+    ),
+    Family(
+        "flax",
+        # The reader of train states finds the layers, and calls their bias beta.
+        "flax/linen/normalization.py, flax/nnx/nn/normalization.py",
+        named_by="tree",
+        mean=("mean",),
+        variance=("var",),
+        gamma=("scale",),
+        epsilon=1e-5,
     ),
     Family(
         "keras-1",

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from bninspect.batchnorm.name_patterns import Patterns
 
 _ROWS = {
-    "graph": tuple(row for row in FAMILIES if row.named_by != "object"),
-    "object": tuple(row for row in FAMILIES if row.named_by != "graph"),
+    "graph": tuple(row for row in FAMILIES if row.named_by in ("graph", "any")),
+    "object": tuple(row for row in FAMILIES if row.named_by in ("object", "any")),
+    "tree": tuple(row for row in FAMILIES if row.named_by == "tree"),
 }
 _CERTAIN = {rows: tuple(row for row in rows if row.certain) for rows in _ROWS.values()}
 _NUMBERS = ("float", "bfloat", "int", "uint")

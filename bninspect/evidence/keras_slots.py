@@ -1,8 +1,8 @@
 """Optimizer slots in Keras files: which weights they belong to, and statistics that have some.
 
-`.h5` files store the names of slots, which hold those of the weights. `.keras` and `.weights.h5`
-files number them: as many for each variable that the optimizer trains, of the variable's own shape
-and one behind the other (`build` in keras/src/optimizers/*.py).
+`.h5` files and Orbax store the names of slots, which hold those of the weights. `.keras` and
+`.weights.h5` files number them: as many for each variable that the optimizer trains, of the
+variable's own shape and one behind the other (`build` in keras/src/optimizers/*.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from bninspect.model.roles import STATISTICS, Role
 # power 2.
 KERAS_SLOTS = {"v": 2, "velocity": 2, "rms": 2, "m": 1, "momentum": 1}
 
+# The formats that store the names of slots.
+SLOTS_BY_NAME = ("keras-h5", "orbax")
 _NUMBERED = "optimizer/vars/"
 _MOST_SLOTS, _MOST_COUNTERS = 3, 3  # of one variable, of an optimizer
 # What else a file keeps that no optimizer trains.
@@ -40,12 +42,19 @@ def slot_keys(parts: list[str]) -> Iterator[tuple[str, str]]:
             return
 
 
+def name_parts(stored: str) -> list[str]:
+    """Return the parts of a stored name, which slashes separate in Keras files, points in Orbax."""
+    name = stored.partition(":")[0]
+    return name.split("/" if "/" in name else ".")
+
+
 def weight_name(stored: str) -> str:
     """Return the name that an optimizer gives a weight: that of its group left out, joined by `_`.
 
-    The weights of a layer are below a group of its name: `model_weights/conv/conv/bias:0`.
+    The weights of a layer are below a group of its name: `model_weights/conv/conv/bias:0`. Orbax
+    separates by points: `trainable_variables.net.conv.bias`.
     """
-    parts = stored.partition(":")[0].split("/")
+    parts = name_parts(stored)
     start = 2 if parts[0] == "model_weights" else 1
     return "_".join(parts[start:])
 
@@ -58,7 +67,7 @@ def optimized_statistics(
     Slots are read only where statistics have some, which they do in no healthy file. Raises a
     `ReadProblem` if one cannot be read.
     """
-    if checkpoint.format == "keras-h5":
+    if checkpoint.format in SLOTS_BY_NAME:
         return _by_names(checkpoint, layers)
     slots = _slots_of_everything(checkpoint)
     moved = {size: all(map(_has_moved, of_size)) for size, of_size in slots.items()}
@@ -70,7 +79,7 @@ def optimized_statistics(
 
 
 def _by_names(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> dict[str, tuple[Role, ...]]:
-    """Return the statistics of an `.h5` file that have a slot by name which moved."""
+    """Return the statistics that have a slot by name which moved."""
     owners: dict[str, list[tuple[BNLayer, Role]]] = {}
     for layer in layers:
         for role in STATISTICS:
@@ -78,7 +87,7 @@ def _by_names(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> dict[str, tu
                 weight = weight_name(layer.variables[role].name)
                 owners.setdefault(weight, []).append((layer, role))
     ends = {
-        layer.variables[role].name.rpartition("/")[2].partition(":")[0]
+        name_parts(layer.variables[role].name)[-1]
         for of_name in owners.values()
         for layer, role in of_name
     }
@@ -86,7 +95,7 @@ def _by_names(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> dict[str, tu
     for stored in checkpoint.optimizer:
         if not any(end in stored for end in ends):
             continue
-        for weight, _ in slot_keys(stored.partition(":")[0].split("/")):
+        for weight, _ in slot_keys(name_parts(stored)):
             # Where two layers have one name, the slot may be that of the other.
             if len(owners.get(weight, ())) == 1 and _has_moved(checkpoint.optimizer[stored]):
                 ((layer, role),) = owners[weight]

@@ -89,7 +89,7 @@ def _step_candidates(checkpoint: Checkpoint) -> Iterator[list[Variable]]:
         checkpoint.variables[stored] for stored, name in names.items() if name.count("/") == depth
     ]
     yield _outermost(checkpoint, _matching(checkpoint, "iter", _ITERATIONS))
-    if checkpoint.named_by == "object":
+    if checkpoint.named_by != "graph":
         yield [*_matching(checkpoint, "step", _OBJECT_STEP)]
 
 

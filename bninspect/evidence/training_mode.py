@@ -20,7 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bninspect.evidence.keras_slots import KERAS_SLOTS, slot_keys, weight_name
+from bninspect.evidence.keras_slots import (
+    KERAS_SLOTS,
+    SLOTS_BY_NAME,
+    name_parts,
+    slot_keys,
+    weight_name,
+)
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import BNLayer, ModeProof
@@ -104,7 +110,7 @@ class TrainingModes:
             variables = self._checkpoint.variables
             for slot, power in _SLOTS.items():
                 yield from _pair(variables, f"{bias}/{slot}", f"{beta}/{slot}", power)
-        elif self._checkpoint.format == "keras-h5":  # in .keras files slots have no names
+        elif self._checkpoint.format in SLOTS_BY_NAME:
             for slot, power in KERAS_SLOTS.items():
                 names = [
                     self._keras_slots.get((weight_name(weight), slot), "")
@@ -121,7 +127,7 @@ class TrainingModes:
         """
         names: dict[tuple[str, str], str] = {}
         for stored in self._checkpoint.optimizer:
-            for key in slot_keys(stored.partition(":")[0].split("/")):
+            for key in slot_keys(name_parts(stored)):
                 names[key] = "" if key in names else stored
         return names
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 _NO_CHECKSUMS = "--verify: HDF5 files have no checksums, so nothing could be verified"
 _NO_CHECKSUMS_IN_GRAPHS = "--verify: graphs have no checksums, so nothing could be verified"
+_INDEX_CHECKSUMS = "--verify: Orbax has checksums for its index alone, which are always verified"
+_NO_CHECKSUMS_OF = {
+    "graph-def": _NO_CHECKSUMS_IN_GRAPHS,
+    "saved-model": _NO_CHECKSUMS_IN_GRAPHS,
+    "orbax": _INDEX_CHECKSUMS,
+}
 
 
 def open_target(
@@ -48,8 +54,7 @@ def open_target(
     else:
         checkpoint = _READERS[target.kind](path, target)
     if verify and checkpoint.verified is None:
-        is_graph = target.kind in ("graph-def", "saved-model")
-        note = _NO_CHECKSUMS_IN_GRAPHS if is_graph else _NO_CHECKSUMS
+        note = _NO_CHECKSUMS_OF.get(target.kind, _NO_CHECKSUMS)
         return replace(checkpoint, notes=(*checkpoint.notes, note))
     return checkpoint
 
@@ -137,10 +142,17 @@ def _open_hdf5(path: str, target: Target) -> Checkpoint:
         raise
 
 
+def _open_orbax(path: str, target: Target) -> Checkpoint:
+    from bninspect.formats.orbax.checkpoint import open_orbax
+
+    return open_orbax(path, target.path, target.notes)
+
+
 _READERS: Mapping[str, Callable[[str, Target], Checkpoint]] = {
     "graph-def": _open_frozen_graph,
     "hdf5": _open_hdf5,
     "keras-shards": _open_keras_shards,
+    "orbax": _open_orbax,
     "saved-model": _open_saved_model,
     "tensor-bundle": _open_tensor_bundle,
     "tensor-slices": _open_tensor_slices,

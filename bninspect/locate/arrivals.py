@@ -18,11 +18,13 @@ from enum import Enum
 from typing import NamedTuple
 
 from bninspect.locate.discover import Candidate, among, found_at
+from bninspect.locate.orbax import step_of
 from bninspect.locate.training_directory import unreadable_directory
 from bninspect.model.filenames import (
     FIRST_KERAS_SHARD,
     KERAS_MAP,
     KERAS_SHARD,
+    ORBAX_MARKERS,
     PART,
     SAVED_MODEL,
     V1_SHARD,
@@ -368,12 +370,14 @@ def _by_checkpoint(files: Mapping[str, Stamp]) -> dict[str, dict[str, Stamp]]:
 
 
 def _name_of(path: str, files: Mapping[str, Stamp]) -> str:
-    """Return one name for all files of a checkpoint.
+    """Return one name for all files of a checkpoint: of a step of Orbax, its directory.
 
     The map of sharded Keras weights is written after them. `epoch_00012.weights.h5` is a shard only
     if the first one is there, too.
     """
     directory, name = os.path.split(path)
+    if any(os.path.join(directory, marker) in files for marker in ORBAX_MARKERS):
+        return step_of(directory)
     if checkpoint_of(name) == VARIABLES:
         if os.path.basename(directory) == VARIABLES:
             return os.path.join(os.path.dirname(directory), SAVED_MODEL)

@@ -29,6 +29,7 @@ from typing import Literal, NamedTuple
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem
 from bninspect.locate.locate import as_typed, locate
+from bninspect.locate.orbax import step_of, unfinished_in, without_unfinished
 from bninspect.locate.single_file import format_of_other
 from bninspect.locate.state_file import read_state
 from bninspect.locate.training_directory import NamedCheckpoints, unreadable_directory
@@ -36,12 +37,15 @@ from bninspect.locate.trainings import identity
 from bninspect.model.filenames import (
     KERAS_MAP,
     KERAS_SHARD,
+    ORBAX_MARKERS,
+    ORBAX_UNFINISHED,
     PART,
     SAVED_MODEL,
     SAVED_MODEL_TEXT,
     STATE_FILE,
     V1_SHARD,
     checkpoint_of,
+    is_of_orbax,
     natural_order,
     without_numbers,
 )
@@ -119,11 +123,21 @@ def _discover(path: str, *, every: bool) -> list[CheckpointLocation]:
     ):
         return [CheckpointLocation(path, target)]
     if target.kind == "directory" or every:
-        locations = list(map(found_at, _walk(path)))
+        locations = _without_unfinished(path, list(map(found_at, _walk(path))))
         return _with_named(path, locations) if every else locations
     return [
         CheckpointLocation(path, replace(target, notes=(*target.notes, *_others_in(path, target))))
     ]
+
+
+def _without_unfinished(path: str, locations: list[CheckpointLocation]) -> list[CheckpointLocation]:
+    """Return the locations below a directory without steps of Orbax that are not whole."""
+    if is_url(path):
+        return locations
+    of_orbax = (item.target for item in locations if item.target and item.target.kind == "orbax")
+    parents = {os.path.dirname(target.path) for target in of_orbax} | {os.path.normpath(path)}
+    unfinished = [step for parent in sorted(parents) for step in unfinished_in(parent)]
+    return without_unfinished(locations, unfinished)
 
 
 def nothing_in(path: str) -> NotFound:
@@ -239,7 +253,8 @@ def _others_in(directory: str, taken: Target) -> Iterator[str]:
         if isinstance(candidate, ReadProblem):
             continue
         shown, path, _ = candidate
-        alike = is_step and os.path.dirname(path) == beside and not path.endswith(_KERAS_NAMES)
+        directory_of = os.path.dirname(shown if taken.kind == "orbax" else path)
+        alike = is_step and directory_of == beside and not path.endswith(_KERAS_NAMES)
         if alike or shown == taken.path:
             continue  # another step of the same training, or what was opened
         yield (
@@ -257,15 +272,19 @@ def _matching(pattern: str, *, every: bool) -> list[CheckpointLocation]:
         for path, error in faults.items()
     ]
     by_directory: dict[str, set[str]] = {}
+    unfinished = []
     for path in paths:
-        if filesystem.is_directory(path):
+        if ORBAX_UNFINISHED in path:
+            unfinished.append(path)
+        elif filesystem.is_directory(path):
             locations += discover(path, every=every)
         elif filesystem.is_file(path):
             directory, name = os.path.split(path)
             by_directory.setdefault(directory, set()).add(name)
     for directory, names in by_directory.items():
         locations += map(found_at, among(directory, _with_parts(directory, names)))
-    return sorted(locations, key=lambda item: natural_order(item.path))
+    locations.sort(key=lambda item: natural_order(item.path))
+    return without_unfinished(locations, unfinished)
 
 
 def _with_parts(directory: str, names: set[str]) -> set[str]:
@@ -306,6 +325,10 @@ def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterat
     Without `every`, files are left out if checkpoints do not have such names.
     """
     names = set(names)
+    if is_of_orbax(names):
+        marker = next(name for name in ORBAX_MARKERS if name in names)
+        yield Candidate(step_of(directory), os.path.join(directory, marker), claimed=True)
+        return
     if SAVED_MODEL in names:
         yield Candidate(directory, os.path.join(directory, SAVED_MODEL), claimed=True)
     files = _bundles(directory, names)

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from bninspect.errors import ReadProblem
 from bninspect.locate.trainings import identity
-from bninspect.model.filenames import ALL_V1_SHARDS
+from bninspect.model.filenames import ALL_V1_SHARDS, ORBAX_COMMIT, ORBAX_MARKERS
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage.filesystem import stamp_of
 from bninspect.storage.saved_models import VARIABLES, graph_file, variables_prefix
@@ -50,6 +50,10 @@ def _files(target: Target) -> Iterator[str]:
         shards = ALL_V1_SHARDS.fullmatch(path)
         yield f"{shards[1]}-00000-of-{shards[2]}" if shards else path
         yield f"{shards[1] if shards else path}.meta"
+    elif target.kind == "orbax":
+        # Whatever is saved has a new one of these.
+        for name in (*ORBAX_MARKERS, ORBAX_COMMIT):
+            yield os.path.join(path, name)
     else:
         yield path
 

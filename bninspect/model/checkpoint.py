@@ -137,18 +137,18 @@ class Checkpoint:
     sentences about what was opened.
 
     `named_by` says who gave the variables their names: the graph (`net/bn/moving_mean`, whatever
-    scopes a person chose) or the layer object that owns them. Where a file stores keys instead of
-    names (`layer_with_weights-1/…`, `layers/batch_normalization/vars/2`), `known_names` maps each
-    to the name that a person knows; `second_names` has another for those that have two, by the
-    attribute and by the variable's own name. `name_at` gives the name of the object at a path of
-    attributes, or None (the whole is None where there are no objects). `partial` names the layers
-    of which more should be stored. `incomplete` is why the values cannot be read, if that was seen.
-    `verified` says whether the checksums of the values that are read are verified; None where the
-    format stores none. `unchecked` are the groups of variables of which nothing proves whether, or
-    how, they make a BN layer. `graphs` reads the graphs that are stored beside the variables; it
-    raises a `ReadProblem`. `frozen` says that the variables are constants of the graph, which then
-    decides what they are. `prefetch` fetches variables that will be read all at once (remote files
-    only).
+    scopes a person chose), the layer object that owns them, or the tree of a train state. Where a
+    file stores keys instead of names (`layer_with_weights-1/…`,
+    `layers/batch_normalization/vars/2`), `known_names` maps each to the name that a person knows;
+    `second_names` has another for those that have two, by the attribute and by the variable's own
+    name. `name_at` gives the name of the object at a path of attributes, or None (the whole is None
+    where there are no objects). `partial` names the layers of which more should be stored.
+    `incomplete` is why the values cannot be read, if that was seen. `verified` says whether the
+    checksums of the values that are read are verified; None where the format stores none.
+    `unchecked` are the groups of variables of which nothing proves whether, or how, they make a BN
+    layer. `graphs` reads the graphs that are stored beside the variables; it raises a
+    `ReadProblem`. `frozen` says that the variables are constants of the graph, which then decides
+    what they are. `prefetch` fetches variables that will be read all at once (remote files only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -159,7 +159,7 @@ class Checkpoint:
     variables: Mapping[str, Variable]
     optimizer: Mapping[str, Variable] = field(default_factory=dict)
     in_order: bool = False
-    named_by: Literal["graph", "object"] = "graph"
+    named_by: Literal["graph", "object", "tree"] = "graph"
     known_names: Mapping[str, str] = field(default_factory=dict)
     second_names: Mapping[str, str] = field(default_factory=dict)
     name_at: Callable[[Sequence[str]], str | None] | None = None

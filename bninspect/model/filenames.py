@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 STATE_FILE = "checkpoint"  # of a training directory
@@ -30,6 +30,28 @@ ALL_V1_SHARDS = re.compile(r"(?s)(.*)-\?{5}-of-([0-9]{5,})")
 KERAS_SHARD = re.compile(r"(?s)(.*)_[0-9]{5,}\.weights\.h5")
 FIRST_KERAS_SHARD = "00000"
 KERAS_MAP = ".weights.json"
+
+# A saved step of Orbax, and a directory with arrays, which may be the step itself (metadata/tree.py
+# and metadata/checkpoint.py of orbax/checkpoint/_src, the manifest of OCDBT). A save that is not
+# finished has the infix in its name, or lacks the last file (TMP_DIR_SUFFIX, COMMIT_SUCCESS_FILE of
+# …/_src/path/atomicity_types.py).
+ORBAX_STEP = "_CHECKPOINT_METADATA"
+ORBAX_TREE, ORBAX_DATABASE = "_METADATA", "manifest.ocdbt"
+ORBAX_MARKERS = (ORBAX_STEP, ORBAX_TREE, ORBAX_DATABASE)
+ORBAX_COMMIT = "commit_success.txt"
+ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"
+# (prefix, number): the directory of a step (ALLOWED_STEP_NAME_PATTERN of …/_src/path/step.py).
+ORBAX_STEP_NAME = re.compile(r"(?s)(?:(.+)_)?([0-9]+)")
+
+
+def holds_orbax_arrays(names: Collection[str]) -> bool:
+    """Return whether a directory with files of these names holds arrays that Orbax saved."""
+    return ORBAX_TREE in names or ORBAX_DATABASE in names
+
+
+def is_of_orbax(names: Collection[str]) -> bool:
+    """Return whether a directory with files of these names is a step of Orbax, or a part of it."""
+    return ORBAX_STEP in names or holds_orbax_arrays(names)
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:

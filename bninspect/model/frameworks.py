@@ -12,4 +12,5 @@ FRAMEWORKS = {
     "keras-2": "Keras 2",
     "keras-3": "Keras 3",
     "jax": "Keras 3 on JAX",
+    "flax": "Flax",
 }

@@ -27,6 +27,8 @@ def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
     """Return the framework that a layer was made in, one of `FRAMEWORKS`; None if not known."""
     if layer.family in ("keras", "keras-1"):
         return _version_of_keras(layer)
+    if layer.family == "flax":
+        return "flax"
     if not context.of_graph:
         return None
     graph = context.graph(layer)

@@ -6,7 +6,13 @@ import os
 from collections.abc import Collection, Hashable, Iterator
 from typing import NamedTuple
 
-from bninspect.model.filenames import PART, SAVED_MODEL, natural_order
+from bninspect.model.filenames import (
+    ORBAX_UNFINISHED,
+    PART,
+    SAVED_MODEL,
+    is_of_orbax,
+    natural_order,
+)
 from bninspect.storage import filesystem
 
 
@@ -27,7 +33,8 @@ def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
 
     Links to directories come last, so that a directory is yielded under its own name if it has one
     in the tree. A link to a directory that contains `root` is not followed. Hidden names are left
-    out, and so are the sub-directories of a SavedModel that are named in `without`.
+    out, and so are the sub-directories of a SavedModel that are named in `without`, those of a step
+    of Orbax, and its steps that are not finished.
     """
     ahead, links = [root], list[str]()
     seen: set[Hashable] = set()
@@ -47,6 +54,8 @@ def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
             continue
         if SAVED_MODEL in names:
             below = [name for name in below if name not in without]
+        if is_of_orbax(names):
+            below, linked = [], []
         ahead += (os.path.join(path, name) for name in reversed(below))
         targets = (os.path.join(path, name) for name in linked)
         links += (target for target in targets if not _leads_out(target, real_root))
@@ -61,6 +70,8 @@ def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
     names, below, linked = set[str](), list[str](), list[str]()
     for name, kind in filesystem.entries_in(directory):
         part = PART.fullmatch(name)
+        if ORBAX_UNFINISHED in name and kind != "file":
+            continue
         if name.startswith(".") and not (part and part[1] == ""):
             continue  # a checkpoint's prefix may have an empty basename: `.index`
         if kind == "file":

@@ -20,6 +20,9 @@ _INSTEAD = {
     " bninspect.keras.recalibrate(model, dataset)",
     "keras-weights-h5": "it holds weights without their model: build the model, load the weights,"
     " and call bninspect.keras.recalibrate(model, dataset)",
+    "orbax": "it is an Orbax checkpoint, which is not written: restore a Keras model from it, save"
+    " that by model.save as a .keras file, and start from the file; in Flax, run training batches"
+    " through the trained model with mutable=['batch_stats']",
 }
 
 

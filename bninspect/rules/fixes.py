@@ -52,6 +52,12 @@ _UPDATES: Mapping[str, str] = {
         "Call the module with is_training=True in every training step (in eager mode or inside the"
         f" same tf.function, so that its averages are assigned); then train {AGAIN}"
     ),
+    "flax": (
+        "Call the model in training mode (linen: use_running_average=False and"
+        " `apply(…, mutable=['batch_stats'])`, NNX: `model.train()`), and in linen put the"
+        " batch_stats that `apply` returns into the train state with every step; then train"
+        f" {AGAIN}"
+    ),
     "darkflow": (
         "Feed the layers' is_training placeholder True while training (darkflow's own train loop"
         f" does); then train {AGAIN}"

@@ -79,6 +79,11 @@ def _is_missing(layer: BNLayer, role: Role) -> bool:
 def _fix_saver(layer: BNLayer, _: Violation) -> str:
     if layer.family in ("keras", "keras-1"):
         return "Save the model again with model.save or model.save_weights."
+    if layer.family == "flax":
+        return (
+            "Save batch_stats with the parameters, best the whole train state. If no other file has"
+            " them, they are lost: re-estimate them on training data, and save again."
+        )
     return (
         "Save every variable: `tf.train.Saver()` instead of"
         " `tf.train.Saver(tf.trainable_variables())`. The statistics of this checkpoint are lost;"
@@ -87,7 +92,7 @@ def _fix_saver(layer: BNLayer, _: Violation) -> str:
 
 
 def _fix_half(layer: BNLayer, violation: Violation) -> str:
-    if layer.family in ("keras", "keras-1"):
+    if layer.family in ("keras", "keras-1", "flax"):
         return _fix_saver(layer, violation)
     return (
         "Check the list of variables that was saved or converted: one statistic was left out. If"

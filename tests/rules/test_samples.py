@@ -31,6 +31,7 @@ FRAMEWORKS = {
     "keras2": ("keras_by_version", {"TF_USE_LEGACY_KERAS": "1"}),
     "keras3": ("keras_by_version", {"KERAS_BACKEND": "tensorflow"}),
     "keras3-jax": ("keras_jax", {"KERAS_BACKEND": "jax"}),
+    "flax": ("flax_trainings", {"JAX_PLATFORMS": "cpu"}),
 }
 
 # For networks this small threads cost more than they give.
@@ -100,6 +101,13 @@ MISTAKEN = {
         "keras-mixed": [Found("BN103", "half-precision"), Found("BN305", None, "warning")],
     },
     "keras3-jax": {"keras-stateless": [UNPROVED]},
+    "flax": {
+        "flax-mutable": [UNPROVED],
+        "flax-mutable in inference mode": [UNPROVED],
+        "flax-mutable resumed": [Found("BN107")],
+        "flax-nnx": [UNPROVED],
+        "flax-save": [OMITTED],
+    },
 }
 # What is left to say of a training that is right.
 RIGHT = {"keras-pretrained frozen": [Found("BN107", "layer-frozen", "note")]}
@@ -194,6 +202,7 @@ RUNS = {
     "keras-2": {"keras2"},
     "keras-3": {"keras3", "keras3-jax"},
     "jax": {"keras3-jax", "keras3"},
+    "flax": {"flax"},
 }
 
 

@@ -554,6 +554,23 @@ SUSPECTS: tuple[Suspect, ...] = (
         tells_apart="The statistics were updated, and set back after the training.",
         test="Print moving_mean after each epoch, and again before it is saved.",
     ),
+    # --- Flax -------------------------------------------------------------------------------------
+    Suspect(
+        "updates-not-kept",
+        _BOTH,
+        when=lambda f: f.family("flax") and not f.affine_initial,
+        speaks_for="`apply` of linen returns the new batch_stats; the train state has to get them",
+        tells_apart="The batch_stats that `apply` returns have moved.",
+        test="Does the step put the batch_stats that `apply` returns into the train state?",
+    ),
+    Suspect(
+        "trained-in-inference-mode",
+        _BOTH,
+        when=lambda f: f.family("flax") and not f.affine_initial,
+        speaks_for="use_running_average=True, or an NNX model after eval(), updates no averages",
+        tells_apart="The batch_stats that `apply` returns have not moved.",
+        test="Is use_running_average False (NNX: model.train() called) in the training step?",
+    ),
     # --- Both statistics are there, and wrong -----------------------------------------------------
     Suspect(
         "statistics-overwritten",
@@ -660,7 +677,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "saver-omitted-statistics",
         ("BN201", "BN202"),
-        when=lambda f: not f.is_keras,
+        when=lambda f: not f.is_keras and not f.family("flax"),
         speaks_for="a Saver of tf.trainable_variables(), or of another list, leaves others out",
         tells_apart="The graph has the variables of the statistics.",
         test=_graph_or("Which variables does the Saver that wrote it get?"),

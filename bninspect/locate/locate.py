@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 
 from bninspect.errors import Incomplete, NotFetched, NotFound, ReadProblem, UnknownFormat
-from bninspect.locate.orbax import locate_orbax, locate_orbax_file, newest_step
 from bninspect.locate.single_file import locate_file, locate_v1
 from bninspect.locate.training_directory import locate_latest, newest_or
 from bninspect.model.filenames import (
     BESIDE_SAVED_MODEL,
+    ORBAX_FILE,
     PART,
     SAVED_MODEL,
     STATE_FILE,
@@ -69,7 +69,7 @@ def _locate(path: str) -> Target:
     if os.path.basename(path) in _STANDING_FOR_DIRECTORY and filesystem.is_file(path):
         return _locate_by_name(path)
     if filesystem.exists(path):
-        return locate_orbax_file(path) or locate_file(path)
+        return _orbax_file(path) or locate_file(path)
     if shards := locate_v1(path):
         return shards
     raise _missing(path)
@@ -119,8 +119,25 @@ def _locate_directory(path: str) -> Target:
         raise
     if has_saved_model(path):
         return Target("saved-model", path)
-    step = None if is_url(path) else locate_orbax(path) or newest_step(path)
-    return step or Target("directory", path)
+    return _orbax_directory(path) or Target("directory", path)
+
+
+def _orbax_file(path: str) -> Target | None:
+    """Return the step of Orbax that a file is a part of, by its name; None for others."""
+    if not ORBAX_FILE.fullmatch(path):
+        return None
+    from bninspect.locate.orbax import locate_orbax_file
+
+    return locate_orbax_file(path)
+
+
+def _orbax_directory(path: str) -> Target | None:
+    """Return the step that a local directory is, or is a part of, else the newest step in it."""
+    if is_url(path):
+        return None
+    from bninspect.locate.orbax import locate_orbax, newest_step
+
+    return locate_orbax(path) or newest_step(path)
 
 
 def _is_state(path: str) -> bool:

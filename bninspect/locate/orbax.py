@@ -7,7 +7,6 @@ Only local directories are read.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -31,8 +30,6 @@ from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url
 from bninspect.wording import listed
 
-# The files of a step by whose names it is recognised.
-_FILES = (*ORBAX_MARKERS, ORBAX_COMMIT)
 _ZARR = (".zarray", "zarr.json")
 _DATA = "d"  # the directory of the data files of a database
 _LARGEST_STEP_FILE = 1 << 20  # bytes
@@ -59,14 +56,11 @@ def locate_orbax(path: str) -> Target | None:
 
 
 def locate_orbax_file(path: str) -> Target | None:
-    """Return the step that a file is a part of; None if it is part of none.
+    """Return the step that a file, of a name as `ORBAX_FILE`, is a part of; None if of none.
 
     Raises `Unsupported` for a file behind a URL, `Incomplete` for a step that is not whole.
     """
     directory, name = os.path.split(path)
-    is_data = os.path.basename(directory) == _DATA
-    if name not in _FILES and name not in _ZARR and not is_data:
-        return None
     if is_url(path):
         if name not in ORBAX_MARKERS:
             return None
@@ -75,7 +69,7 @@ def locate_orbax_file(path: str) -> Target | None:
             "this is a part of an Orbax checkpoint, which is read from the local disk alone",
             "Copy the directory of the step here, and check it there.",
         )
-    if is_data or name in _ZARR:
+    if name in _ZARR or os.path.basename(directory) == _DATA:
         directory = os.path.dirname(directory)
     step = _step_at(directory or ".")
     if step is None:
@@ -230,6 +224,8 @@ def _lacks_commit(step: str) -> bool:
 
 def _was_begun_only(path: str) -> bool:
     """Return whether the file of a step has the time of its begin alone."""
+    import json
+
     try:
         with Source(path) as source:
             stored: Any = json.loads(source.read(0, min(source.size, _LARGEST_STEP_FILE), "it"))

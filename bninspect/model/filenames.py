@@ -40,6 +40,11 @@ ORBAX_TREE, ORBAX_DATABASE = "_METADATA", "manifest.ocdbt"
 ORBAX_MARKERS = (ORBAX_STEP, ORBAX_TREE, ORBAX_DATABASE)
 ORBAX_COMMIT = "commit_success.txt"
 ORBAX_UNFINISHED = ".orbax-checkpoint-tmp"
+# A file of a step by whose name it is recognised: those above, an array's metadata, a data file.
+ORBAX_FILE = re.compile(
+    r"(?s)(?:.*/)?(_CHECKPOINT_METADATA|_METADATA|manifest\.ocdbt|commit_success\.txt|\.zarray"
+    r"|zarr\.json|d/[0-9a-f]{32})"
+)
 # (prefix, number): the directory of a step (ALLOWED_STEP_NAME_PATTERN of …/_src/path/step.py).
 ORBAX_STEP_NAME = re.compile(r"(?s)(?:(.+)_)?([0-9]+)")
 

@@ -69,6 +69,7 @@ def averaged(mean="Squeeze", variance="Squeeze_1", scope="", **affine):
 
 
 ACCUMULATED = named("accu/accu_mean", "accu/accu_variance")
+FLAX = named("mean", "var", "scale", "beta")
 SONNET_2 = named("moving_mean/average", "moving_variance/average", "scale", "offset")
 
 
@@ -141,6 +142,9 @@ CASES = [
          helpers=sonnet_2_helpers("module/bn/", "_hidden", "_counter")),
     Case("sonnet-2", "bn/", without(SONNET_2, "gamma"), format=OBJECT,
          helpers=sonnet_2_helpers("bn/", "hidden", "counter")),
+    # Flax, by the names that its reader gives
+    Case("flax", "Block_0/BatchNorm_0/", FLAX, format="orbax"),
+    Case("flax", "bn/", without(FLAX, "gamma", "beta"), format="orbax"),
     # compare_gan; a conditional layer computes gamma and beta
     Case("compare_gan", "generator/B1/batch_norm/", ACCUMULATED,
          helpers=accumulators("generator/B1/batch_norm/")),
@@ -336,6 +340,7 @@ def test_hand_written_names_may_be_mixed():
         ("lingvo", {"gamma": (0.0,)}, 1.0, 1e-3),
         ("sonnet-2", {"moving_variance": (0.0,)}, 0.0, 1e-5),
         ("compare_gan", {"moving_variance": (0.0,)}, 0.0, 1e-3),
+        ("flax", {}, 0.0, 1e-5),
         ("moments-ema", {"moving_variance": (0.0,)}, 0.0, 1e-3),
         ("tensorlayer-1", {"gamma": ()}, 0.0, 1e-5),
         ("darkflow", {"gamma": (), "beta": ()}, 0.0, 1e-5),

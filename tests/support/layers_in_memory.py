@@ -23,6 +23,9 @@ USUAL_INITIAL = {
 }
 
 
+_NAMED_BY = {"keras-h5": "object", "tf-object": "object", "orbax": "tree"}
+
+
 def variable(name, values, dtype=None):
     """A variable that holds `values`; bfloat16 ones are given as float32, as readers do."""
     array = np.asarray(values)
@@ -57,7 +60,7 @@ def checkpoint(
         variables=_variables(stored),
         optimizer=_variables(dict(optimizer)),
         in_order=format == "keras-h5",
-        named_by="object" if format in ("keras-h5", "tf-object") else "graph",
+        named_by=_NAMED_BY.get(format, "graph"),
         keras_layers=keras_layers,
     )
 

@@ -558,7 +558,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-not-kept",
         _BOTH,
-        when=lambda f: f.family("flax") and not f.affine_initial,
+        when=lambda f: f.is_linen and not f.affine_initial,
         speaks_for="`apply` of linen returns the new batch_stats; the train state has to get them",
         tells_apart="The batch_stats that `apply` returns have moved.",
         test="Does the step put the batch_stats that `apply` returns into the train state?",
@@ -568,7 +568,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         _BOTH,
         when=lambda f: f.family("flax") and not f.affine_initial,
         speaks_for="use_running_average=True, or an NNX model after eval(), updates no averages",
-        tells_apart="The batch_stats that `apply` returns have not moved.",
+        tells_apart="The training step itself moves no statistics.",
         test="Is use_running_average False (NNX: model.train() called) in the training step?",
     ),
     # --- Both statistics are there, and wrong -----------------------------------------------------

@@ -65,6 +65,12 @@ class Facts:
         """Return whether the variables were named by a graph of TensorFlow 1."""
         return not self.is_keras and self.context.of_graph
 
+    @property
+    def is_linen(self) -> bool:
+        """Return whether the layer is of Flax linen, which keeps statistics in `batch_stats`."""
+        mean = self.layer.variables.get("moving_mean")
+        return self.layer.family == "flax" and mean is not None and "batch_stats" in mean.name
+
     def family(self, *names: str) -> bool:
         """Return whether the layer is of one of these families."""
         return self.layer.family in names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from bninspect.errors import NotFound, ReadProblem
 from bninspect.formats.opening import open_target
@@ -29,8 +30,13 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     return open_target(path, locate(path), engine)
 
 
-def find_checkpoints(path: str, *, every: bool = False) -> list[CheckpointLocation]:
-    """Return all checkpoints that `path` names; `discover` is imported only if it is needed."""
+def find_checkpoints(
+    path: str, *, every: bool = False, skips: Callable[[str], bool] | None = None
+) -> list[CheckpointLocation]:
+    """Return all checkpoints that `path` names; `discover` is imported only if it is needed.
+
+    Nothing is searched for below the directories that `skips` returns True for.
+    """
     try:
         if not every and not filesystem.is_directory(path):
             return [CheckpointLocation(path, locate(path))]
@@ -40,4 +46,4 @@ def find_checkpoints(path: str, *, every: bool = False) -> list[CheckpointLocati
         return [CheckpointLocation(path, None, as_typed(path, problem))]
     from bninspect.locate.discover import discover
 
-    return discover(path, every=every)
+    return discover(path, every=every, skips=skips or (lambda _: False))

@@ -10,7 +10,7 @@ import click
 from bninspect.cli import help_texts
 from bninspect.cli.exit_codes import OK, PROBLEM
 from bninspect.cli.formats import LIST, OutputOptions, write
-from bninspect.cli.options import PATHS, common_options, graph_option
+from bninspect.cli.options import PATHS, common_options, graph_option, search_options
 from bninspect.cli.output import Destination, opened_paths, refuse_to_overwrite_config
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     quiet="Print only the names of the layers, one per line.",
     verbose="Add the stored name of each variable.",
 )
+@search_options
 def list_(
     paths: tuple[str, ...],
     config: Config,

@@ -64,6 +64,8 @@ PATHS = click.argument(
 _OF_CONFIG = (
     "select",
     "ignore",
+    "exclude",
+    "include",
     "momentum",
     "patterns",
     "all_checkpoints",
@@ -152,6 +154,22 @@ _ENGINE = click.option(
     help="Read the files with bninspect itself, or with an installed TensorFlow, for a second"
     " opinion on its checkpoints and SavedModels.",
 )
+_OF_SEARCH = (
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave out what matches below a directory or among the matches of a quoted pattern;"
+        " written as in .gitignore: 'old/', '*_backup.h5'. Adds to the configuration. Repeatable.",
+    ),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="PATTERN",
+        help="Of what is found there, take only what matches: 'exports/'. Adds to the"
+        " configuration. Repeatable.",
+    ),
+)
 _ALLOW_EMPTY = _flag(
     "--allow-empty",
     text="Exit with 0 instead of 3 if there was nothing to check or compare.",
@@ -220,6 +238,11 @@ def common_options(
         )
 
     return add
+
+
+def search_options(command: Command) -> Command:
+    """Add the options on what is left out of a search."""
+    return _with_options(command, _OF_SEARCH)
 
 
 def fail_on_options(command: Command) -> Command:
@@ -359,6 +382,7 @@ def check_options(command: Command) -> Command:
         command,
         (
             *_OF_RULES,
+            *_OF_SEARCH,
             _ALLOW_EMPTY,
             _flag(
                 "--statistics",
@@ -405,6 +429,7 @@ def report_options(command: Command) -> Command:
         (
             OUTPUT,
             *_OF_RULES,
+            *_OF_SEARCH,
             _ALL_CHECKPOINTS,
             _SINCE,
             _PATTERN,
@@ -423,6 +448,7 @@ def config_options(command: Command) -> Command:
         _configured(command),
         (
             *_OF_RULES,
+            *_OF_SEARCH,
             _PATTERN,
             *_CONFIGURATION,
             format_option("text", "json"),

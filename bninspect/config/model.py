@@ -16,6 +16,7 @@ from bninspect.model.checkpoint import ENGINES, Engine
 from bninspect.model.report import Suppression
 from bninspect.model.roles import ROLES, Role
 from bninspect.model.rule import Severity
+from bninspect.model.target import PathPattern
 
 if TYPE_CHECKING:
     from bninspect.batchnorm.name_patterns import NamePattern, Patterns
@@ -42,6 +43,9 @@ class Config:
     `jobs` is the number of processes that read checkpoints; with `scheduler`, the address of one, a
     Dask cluster reads them. `fingerprints` asks for the fingerprint of the files in each result.
 
+    `exclude` and `include` are patterns for what is found below directories: what matches the one
+    is left out, what matches none of the other, too.
+
     `severity` has the user's severities, by code or its beginning; a rule that is off is not
     applied. `fail_on` is the least severity
     that fails the run, or `never`. `suppress` are accepted findings, `baseline` is the file of
@@ -65,6 +69,8 @@ class Config:
     scheduler: str | None = None
     fingerprints: bool = False
     verify: bool = False
+    exclude: tuple[PathPattern, ...] = ()
+    include: tuple[PathPattern, ...] = ()
     severity: tuple[tuple[str, Setting], ...] = ()
     fail_on: str = "error"
     suppress: tuple[Suppression, ...] = ()
@@ -102,6 +108,8 @@ def make_config(
     verify: bool = False,
     fail_on: str | None = None,
     baseline: str | os.PathLike[str] | None = None,
+    exclude: str | Iterable[str] = (),
+    include: str | Iterable[str] = (),
     base: Config | None = None,
 ) -> Config:
     """Check the options and merge them into `base`, the content of a configuration file.
@@ -110,9 +118,9 @@ def make_config(
     `patterns` is `ROLE=REGEX`. A string stands for a list of one. Raises `UsageProblem`, naming the
     option at fault.
 
-    An option replaces the value of the file, with three exceptions: `ignore` adds to it, `select`
-    replaces both its `select` and its `ignore` (as in ruff: a rule that is named must run), and
-    `patterns` are tried before its own.
+    An option replaces the value of the file, with these exceptions: `ignore`, `exclude` and
+    `include` add to it, `select` replaces both its `select` and its `ignore` (as in ruff: a rule
+    that is named must run), and `patterns` are tried before its own.
     """
     if engine not in ENGINES:
         raise UsageProblem(f"--engine: expected one of {', '.join(ENGINES)}, got {engine!r}.")
@@ -134,6 +142,7 @@ def make_config(
         given["patterns"] = (*own, *base.patterns)
     if fail_on is not None:
         given["fail-on"] = fail_on
+    given |= _path_patterns(exclude=(base.exclude, exclude), include=(base.include, include))
     if baseline is not None:
         given["baseline"] = os.fspath(baseline)
     return replace(
@@ -162,7 +171,19 @@ def _sources(base: Config, key: str) -> tuple[str, ...]:
     """Return the sources of a key that an option sets."""
     if key == "patterns":
         return ("--pattern", *base.sources.get(key, ()))
-    return (*(base.sources.get(key, ()) if key == "ignore" else ()), f"--{key}")
+    adds = key in ("ignore", "exclude", "include")
+    return (*(base.sources.get(key, ()) if adds else ()), f"--{key}")
+
+
+def _path_patterns(
+    **keys: tuple[tuple[PathPattern, ...], str | Iterable[str]],
+) -> dict[str, tuple[PathPattern, ...]]:
+    """Return the patterns of each key to which an option adds some: (of the file, of options)."""
+    added = {
+        key: (of_file, tuple(PathPattern(os.curdir, text) for text in _strings(texts)))
+        for key, (of_file, texts) in keys.items()
+    }
+    return {key: (*of_file, *own) for key, (of_file, own) in added.items() if own}
 
 
 def checked_momentum(value: float, where: str) -> float:

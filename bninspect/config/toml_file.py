@@ -23,6 +23,7 @@ from bninspect.errors import UsageProblem
 from bninspect.model.report import Suppression
 from bninspect.model.roles import ROLES
 from bninspect.model.rule import SEVERITIES
+from bninspect.model.target import PathPattern
 from bninspect.rules import select_rules
 from bninspect.wording import did_you_mean, nearest
 
@@ -235,9 +236,20 @@ def _suggestion(word: str, known: Iterable[str]) -> str:
     return did_you_mean(nearest(word, names, cutoff=0.5)) or f" Known: {', '.join(names)}."
 
 
+def _path_patterns(value: Any, where: str) -> tuple[PathPattern, ...]:
+    base = os.path.dirname(where.rpartition(": ")[0]) or os.curdir
+    texts = _array(value, where, "patterns")
+    for text in texts:
+        if not text.strip():
+            _fail(where, "an empty pattern matches nothing.")
+    return tuple(PathPattern(base, text) for text in texts)
+
+
 _KEYS: Mapping[str, Callable[[Any, str], Any]] = {
     "select": _selected,
     "ignore": _codes,
+    "exclude": _path_patterns,
+    "include": _path_patterns,
     "severity": _severities,
     "fail-on": _fail_on,
     "momentum": _momentum,

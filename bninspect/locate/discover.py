@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -79,6 +79,14 @@ class Candidate(NamedTuple):
     claimed: bool
 
 
+# Returns whether nothing below a directory is searched.
+Skips = Callable[[str], bool]
+
+
+def _no_directory(_: str) -> bool:
+    return False
+
+
 _KERAS_NAMES = (".h5", ".hdf5", ".keras", KERAS_MAP)
 _CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|ckpt([-_.]?[0-9]+)?)")
 _NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
@@ -94,27 +102,30 @@ _COPY = "Copy all checkpoints that it names, or name those that are there."
 _GLANCE = 1000
 
 
-def discover(path: str, *, every: bool = False) -> list[CheckpointLocation]:
+def discover(
+    path: str, *, every: bool = False, skips: Skips = _no_directory
+) -> list[CheckpointLocation]:
     """Return all checkpoints that `path` names, in the natural order of their names.
 
     A path that exists is taken literally, else as a pattern. A training directory stands for its
     newest checkpoint; with `every` it stands, as other directories always do, for all checkpoints
-    below it and all that its state file names. The list is empty if nothing is found.
+    below it and all that its state file names. Nothing is searched for below the directories that
+    `skips` returns True for. The list is empty if nothing is found.
     """
     try:
-        return _discover(path, every=every)
+        return _discover(path, every=every, skips=skips)
     except ReadProblem as problem:  # a server does not list its files
         return [CheckpointLocation(path, None, as_typed(path, problem))]
 
 
-def _discover(path: str, *, every: bool) -> list[CheckpointLocation]:
+def _discover(path: str, *, every: bool, skips: Skips) -> list[CheckpointLocation]:
     if every and os.path.basename(path) == STATE_FILE and filesystem.is_file(path):
         path = os.path.dirname(path) or "."
     try:
         target = locate(path)
     except ReadProblem as problem:
         if isinstance(problem, NotFound) and is_pattern(path) and not filesystem.is_there(path):
-            return _matching(path, every=every)
+            return _matching(path, every=every, skips=skips)
         if not (every and filesystem.is_directory(path)):
             return [CheckpointLocation(path, None, problem)]
         target = Target("directory", path)
@@ -123,7 +134,7 @@ def _discover(path: str, *, every: bool) -> list[CheckpointLocation]:
     ):
         return [CheckpointLocation(path, target)]
     if target.kind == "directory" or every:
-        locations = _without_unfinished(path, list(map(found_at, _walk(path))))
+        locations = _without_unfinished(path, list(map(found_at, _walk(path, skips=skips))))
         return _with_named(path, locations) if every else locations
     return [
         CheckpointLocation(path, replace(target, notes=(*target.notes, *_others_in(path, target))))
@@ -264,7 +275,7 @@ def _others_in(directory: str, taken: Target) -> Iterator[str]:
         return
 
 
-def _matching(pattern: str, *, every: bool) -> list[CheckpointLocation]:
+def _matching(pattern: str, *, every: bool, skips: Skips) -> list[CheckpointLocation]:
     """Return the checkpoints that a pattern names; files are judged like those of a directory."""
     paths, faults = matching(pattern, endings=("", ".index"))
     locations = [
@@ -277,7 +288,7 @@ def _matching(pattern: str, *, every: bool) -> list[CheckpointLocation]:
         if ORBAX_UNFINISHED in path:
             unfinished.append(path)
         elif filesystem.is_directory(path):
-            locations += discover(path, every=every)
+            locations += [] if skips(path) else discover(path, every=every, skips=skips)
         elif filesystem.is_file(path):
             directory, name = os.path.split(path)
             by_directory.setdefault(directory, set()).add(name)
@@ -302,7 +313,9 @@ def parts_in(directory: str) -> dict[str, set[str]]:
     return parts
 
 
-def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProblem]:
+def _walk(
+    root: str, most: int | None = None, skips: Skips = _no_directory
+) -> Iterator[Candidate | ReadProblem]:
     """Yield the checkpoints below a directory, and the directories that cannot be read.
 
     `most` limits how many names are examined; then only files with names of checkpoints are opened.
@@ -310,7 +323,7 @@ def _walk(root: str, most: int | None = None) -> Iterator[Candidate | ReadProble
     examined = 0
     if most is None:
         filesystem.list_below(root)
-    for directory in walk(root, without=_OF_SAVED_MODEL):
+    for directory in walk(root, without=_OF_SAVED_MODEL, skips=skips):
         if directory.fault is not None:
             yield unreadable_directory(directory.path, directory.fault)
         yield from among(directory.path, directory.names, every=most is None)

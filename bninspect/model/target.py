@@ -48,6 +48,13 @@ class Training(NamedTuple):
     name: str
 
 
+class PathPattern(NamedTuple):
+    """A pattern for paths, as in a .gitignore file, and the directory from which it is seen."""
+
+    base: str
+    text: str
+
+
 @frozen()
 class CheckpointLocation:
     """The location of one checkpoint; `path` is the one to type for it.

@@ -15,6 +15,8 @@ from bninspect.reporters.text_utils import wrap
 _KEYS = (
     "select",
     "ignore",
+    "exclude",
+    "include",
     "severity",
     "fail-on",
     "momentum",
@@ -60,6 +62,8 @@ def _value(config: Config, key: str) -> Any:
     value = getattr(config, key.replace("-", "_"))
     if key == "severity":
         return dict(value)
+    if key in ("exclude", "include"):
+        return [pattern.text for pattern in value]
     if key == "patterns":
         patterns: dict[str, list[str]] = {}
         for role, expression in value:

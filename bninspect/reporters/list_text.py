@@ -49,6 +49,9 @@ def write_list(report: Report, stream: TextIO, style: TextStyle = PLAIN) -> None
             stream,
             "stored: g gamma, b beta, m moving_mean, v moving_variance, - no, ? unread",
         )
+    if not style.quiet:
+        for note in report.notes:
+            write_line(stream, f"note: {note}")
 
 
 def _write_checkpoint(item: CheckpointReport, stream: TextIO, style: TextStyle) -> None:

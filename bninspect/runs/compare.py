@@ -10,9 +10,8 @@ from bninspect.config.model import Config
 from bninspect.errors import UsageProblem
 from bninspect.locate.trainings import training_folders, with_trainings
 from bninspect.model.target import CheckpointLocation
-from bninspect.opening import find_checkpoints
 from bninspect.runs.order import oldest_first
-from bninspect.runs.paths import PathName, begin_run, expand_paths
+from bninspect.runs.paths import PathName, begin_run, expand_paths, found_in
 from bninspect.runs.run import examine_all
 from bninspect.wording import listed
 
@@ -29,7 +28,7 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     from bninspect.verdicts.comparison import compare_checkpoints
 
     typed = begin_run(paths)
-    known = {path: find_checkpoints(path, every=True) for path in typed}
+    known = {path: found_in(path, config, every=True)[0] for path in typed}
     for path, locations in known.items():
         _refuse_several_trainings(path, locations)
         known[path] = oldest_first(with_trainings(locations), config.engine)

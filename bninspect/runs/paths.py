@@ -11,6 +11,7 @@ from bninspect.model.target import CheckpointLocation
 from bninspect.opening import find_checkpoints
 from bninspect.storage import run_scope
 from bninspect.storage.urls import strip_credentials
+from bninspect.wording import listed
 
 PathName = str | os.PathLike[str]
 
@@ -19,11 +20,13 @@ class ExpandedPath(NamedTuple):
     """A typed path and the checkpoints that it names, without those that an earlier path names.
 
     `must_hold_one` says that the path is an error if none of these turns out to be a checkpoint.
+    `left_out` are the paths below it that the patterns of the configuration left out.
     """
 
     path: str
     locations: tuple[CheckpointLocation, ...]
     must_hold_one: bool
+    left_out: tuple[str, ...] = ()
 
 
 def begin_run(paths: Iterable[PathName]) -> list[str]:
@@ -38,22 +41,46 @@ def expand_paths(
     known: Mapping[str, list[CheckpointLocation]] | None = None,
 ) -> list[ExpandedPath]:
     """Find the checkpoints that each path names; `known` holds those that were found before."""
-    listed: Mapping[str, list[CheckpointLocation]] = {}
+    files: Mapping[str, list[CheckpointLocation]] = {}
     if config.skip_unknown:
         from bninspect.locate.file_list import listed_files
 
-        listed = listed_files(paths)
-    known = {**(known or {}), **listed}
+        files = listed_files(paths)
+    known = {**(known or {}), **files}
     expanded = []
     seen: set[str] = set()
     for path in paths:
-        locations = known.get(path)
-        if locations is None:
-            locations = find_checkpoints(path, every=config.all_checkpoints)
+        if path in known:
+            locations, left_out = known[path], tuple[str, ...]()
+        else:
+            locations, left_out = found_in(path, config, every=config.all_checkpoints)
         new = _unseen(locations, seen) if len(paths) > 1 or len(locations) > 1 else locations
-        must_hold_one = path not in listed and len(new) == len(locations)
-        expanded.append(ExpandedPath(path, tuple(new), must_hold_one))
+        must_hold_one = path not in files and len(new) == len(locations) and not left_out
+        expanded.append(ExpandedPath(path, tuple(new), must_hold_one, left_out))
     return expanded
+
+
+def found_in(
+    path: str, config: Config, *, every: bool
+) -> tuple[list[CheckpointLocation], tuple[str, ...]]:
+    """Return the checkpoints that a path names, and what the configuration leaves out of them."""
+    if not (config.exclude or config.include):
+        return find_checkpoints(path, every=every), ()
+    from bninspect.locate.left_out import PathFilter
+
+    chosen = PathFilter(config.exclude, config.include)
+    locations = find_checkpoints(path, every=every, skips=chosen.skips_directory)
+    kept = [item for item in locations if item.path == path or chosen.keeps(item)]
+    return kept, tuple(chosen.left_out)
+
+
+def notes_on_left_out(expanded: Iterable[ExpandedPath]) -> tuple[str, ...]:
+    """Return a note for each path of which something was left out."""
+    return tuple(
+        f"{item.path}: {listed(list(item.left_out))} left out (exclude, include)"
+        for item in expanded
+        if item.left_out
+    )
 
 
 def _unseen(locations: Iterable[CheckpointLocation], seen: set[str]) -> list[CheckpointLocation]:

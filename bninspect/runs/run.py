@@ -17,7 +17,13 @@ from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation
 from bninspect.rules import require_rules
-from bninspect.runs.paths import ExpandedPath, PathName, begin_run, expand_paths
+from bninspect.runs.paths import (
+    ExpandedPath,
+    PathName,
+    begin_run,
+    expand_paths,
+    notes_on_left_out,
+)
 from bninspect.runs.sequential import (
     Needs,
     Rules,
@@ -52,13 +58,13 @@ def check_paths(
     """
     rules = _rules_of(config)
     expanded = expand_paths(begin_run(paths), config)
-    notes: tuple[str, ...] = ()
+    notes = notes_on_left_out(expanded)
     if compares_with_previous(config, rules):
         from bninspect.runs.order import in_trainings
 
         expanded = in_trainings(expanded, config.engine)
     elif config.since is None and needs_earlier(rules):
-        notes = tuple(_notes_on_steps(expanded))
+        notes += tuple(_notes_on_steps(expanded))
     triage = _triage(rules, config)
     collector = _Collector(observer, triage)
     if observer is not None:
@@ -162,7 +168,8 @@ def _triage(rules: tuple[Rule, ...], config: Config) -> Triage | None:
 def list_paths(paths: Iterable[PathName], config: Config) -> Report:
     """Read the BN layers of all checkpoints that `paths` name, without judging them."""
     expanded = expand_paths(begin_run(paths), config)
-    return Report(tuple(examine_all(expanded, config, None)))
+    reports = tuple(examine_all(expanded, config, None))
+    return Report(reports, notes=notes_on_left_out(expanded))
 
 
 def read_values(path: PathName, config: Config) -> Report:
@@ -172,6 +179,7 @@ def read_values(path: PathName, config: Config) -> Report:
     a `ReadProblem` if it names several. Raises one, too, if none can be read.
     """
     typed = begin_run((path,))
+    config = replace(config, exclude=(), include=())  # the path is that of one checkpoint
     report = Report(tuple(examine_all(expand_paths(typed, config), config, ())))
     count = len(report.checkpoints)
     if count > 1 and not config.all_checkpoints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import NamedTuple
 
 from bninspect.model.filenames import (
@@ -28,13 +28,18 @@ class Directory(NamedTuple):
     fault: OSError | None = None
 
 
-def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
+def walk(
+    root: str,
+    *,
+    without: Collection[str],
+    skips: Callable[[str], bool] = lambda _: False,
+) -> Iterator[Directory]:
     """Yield `root` and all directories below it, in natural order.
 
     Links to directories come last, so that a directory is yielded under its own name if it has one
     in the tree. A link to a directory that contains `root` is not followed. Hidden names are left
     out, and so are the sub-directories of a SavedModel that are named in `without`, those of a step
-    of Orbax, and its steps that are not finished.
+    of Orbax, its steps that are not finished, and directories that `skips` returns True for.
     """
     ahead, links = [root], list[str]()
     seen: set[Hashable] = set()
@@ -56,9 +61,12 @@ def walk(root: str, *, without: Collection[str]) -> Iterator[Directory]:
             below = [name for name in below if name not in without]
         if is_of_orbax(names):
             below, linked = [], []
-        ahead += (os.path.join(path, name) for name in reversed(below))
+        directories = (os.path.join(path, name) for name in below)
+        ahead += reversed([directory for directory in directories if not skips(directory)])
         targets = (os.path.join(path, name) for name in linked)
-        links += (target for target in targets if not _leads_out(target, real_root))
+        links += (
+            target for target in targets if not _leads_out(target, real_root) and not skips(target)
+        )
         yield Directory(path, names, len(names) + len(below) + len(linked))
 
 

@@ -365,7 +365,7 @@ class TestFaults:
         [
             ("fail_on = 1", "'fail_on'", "fail-on"),
             ("selct = []", "'selct'", "select"),
-            ("xyz = 1", "'xyz'", "select, ignore, severity"),
+            ("xyz = 1", "'xyz'", "select, ignore, exclude"),
             ("[supress]", "'supress'", "suppress"),
             ("'' = 1", "''", "select"),
             ("[tool.bninspect]", "bninspect.toml", "top"),

@@ -17,7 +17,7 @@ from bninspect.model.roles import ROLES, STATISTICS
 from tests.conftest import FIXTURES, ROOT, Fixture, Run, load_fixture
 
 # What TensorFlow's own reader opens; where it stores an object graph, that is no variable.
-TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model")
+TENSORFLOW = ("tf-v1", "tf-v2", "tf-object", "saved-model", "graph-def")
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
@@ -79,8 +79,12 @@ def _compare_with_tensorflow(checkpoint: Any) -> None:
     import tensorflow as tf
 
     prefix = checkpoint.resolved
+    if checkpoint.frozen:
+        _compare_constants(checkpoint, _graph_of_tensorflow(Path(prefix)))
+        return
     if checkpoint.format == "saved-model":
-        prefix = str(Path(prefix) / "variables" / "variables")
+        inside = Path(prefix) / "variables" / "variables"
+        prefix = str(inside if inside.parent.is_dir() else Path(prefix) / "variables")
     reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
     dtypes = reader.get_variable_to_dtype_map()
@@ -97,6 +101,37 @@ def _compare_with_tensorflow(checkpoint: Any) -> None:
         if variable.dtype == "bfloat16":
             theirs = theirs.astype(np.float32)
         np.testing.assert_array_equal(variable.read(), theirs, err_msg=name)
+
+
+def _graph_of_tensorflow(path: Path) -> Any:
+    """The GraphDef of a file, or of a SavedModel's directory, as TensorFlow parses it."""
+    import tensorflow as tf
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    if path.is_dir():
+        data = (path / "saved_model.pb").read_bytes()
+        return saved_model_pb2.SavedModel.FromString(data).meta_graphs[0].graph_def
+    if path.suffix == ".pbtxt":
+        return text_format.Parse(path.read_text(encoding="utf-8"), tf.compat.v1.GraphDef())
+    return tf.compat.v1.GraphDef.FromString(path.read_bytes())
+
+
+def _compare_constants(checkpoint: Any, graph: Any) -> None:
+    import tensorflow as tf
+
+    tensors = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
+    theirs = {name: tf.make_ndarray(tensor) for name, tensor in tensors.items()}
+    weights = {
+        name: values
+        for name, values in theirs.items()
+        if values.dtype.kind == "f" and values.ndim and values.size
+    }
+    assert set(checkpoint.variables) == set(weights)
+    for name, variable in checkpoint.variables.items():
+        assert variable.shape == weights[name].shape, name
+        assert variable.dtype == weights[name].dtype.name, name
+        np.testing.assert_array_equal(variable.read(), weights[name], err_msg=name)
 
 
 def _restored(place: str, name: str, dtype: Any) -> Any:

@@ -12,6 +12,7 @@ PATH may be
   model.ckpt-200      the prefix of a checkpoint, or any of its files
   model.h5            a Keras file: .h5, .keras, .weights.h5, .weights.json
   export/1/           a SavedModel, a TF-Hub module
+  frozen_graph.pb     a frozen graph, also as text (.pbtxt)
   training_dir/       the newest checkpoint that its `checkpoint` file names
   models/             any other directory: every checkpoint below it, once
   'runs/*/model.h5'   a quoted pattern; ** matches any number of directories

@@ -46,18 +46,20 @@ class GraphBeside:
             self.notes += tuple(_no_graph(self.checkpoint))
         if not graphs:
             return search.layers
-        from bninspect.evidence.structure.layers import (
-            layers_by_structure,
-            layers_without_statistics,
-            merge,
-        )
+        from bninspect.evidence.structure.layers import layers_by_structure, merge
 
         try:
             by_graph = layers_by_structure(self.checkpoint, graphs)
-            document = "the graph" if self.checkpoint.frozen else "the graph beside it"
             if self.checkpoint.frozen:
+                from bninspect.evidence.structure.frozen import (
+                    layers_without_statistics,
+                    merge_frozen,
+                )
+
                 self.unchecked = layers_without_statistics(graphs)
-            merged = merge(search.layers, by_graph, document, self.unchecked)
+                merged = merge_frozen(search.layers, by_graph, self.unchecked)
+            else:
+                merged = merge(search.layers, by_graph)
         except ReadProblem as problem:
             self.notes += (str(problem),)
             return search.layers

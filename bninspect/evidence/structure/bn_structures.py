@@ -17,6 +17,7 @@ from bninspect.evidence.graph.operations import PRODUCTS, SUMS
 from bninspect.evidence.structure.averages import Average, find_averages
 from bninspect.evidence.structure.dataflow import Dataflow, Value
 from bninspect.evidence.structure.normalizations import Normalization, find_normalizations
+from bninspect.model.graph import WEIGHTS
 from bninspect.model.roles import Role
 
 # Operations before the root that keep a variance from being negative.
@@ -137,6 +138,14 @@ def _reduces_batches(dataflow: Dataflow, site: Site) -> bool:
     return True
 
 
+class _Key(NamedTuple):
+    """The variables by which sites are one layer."""
+
+    mean: Parts
+    variance: Parts
+    affine: tuple[Parts, ...]
+
+
 class _Layers:
     """The sites of one graph, gathered by the statistics that they take."""
 
@@ -154,7 +163,7 @@ class _Layers:
         for average in averages:
             for value in average.values:
                 self._by_value.setdefault(value, []).append(average.variable)
-        self._sites: dict[tuple[Parts, Parts], list[Site]] = {}
+        self._sites: dict[_Key, list[Site]] = {}
         waiting = []
         for site in sites:
             key = self._statistics(site)
@@ -170,11 +179,19 @@ class _Layers:
         ]
         return sorted(structures, key=lambda structure: structure.node)
 
-    def _statistics(self, site: Site) -> tuple[Parts, Parts] | None:
-        """Return mean and variance of a site: variables it takes, else averages of its moments."""
+    def _statistics(self, site: Site) -> _Key | None:
+        """Return mean and variance of a site: variables it takes, else averages of its moments.
+
+        Layers of a frozen graph may share constants that have the same values, so gamma and beta
+        tell them apart.
+        """
         mean = self._statistic(site.means, site.batch_means)
         variance = self._statistic(site.variances, site.batch_variances)
-        return None if mean is None or variance is None else (mean, variance)
+        if mean is None or variance is None:
+            return None
+        affine = [found.parts if found else () for found in (site.gamma, site.beta)]
+        is_frozen = self._dataflow.graph.operations[mean[0]] == WEIGHTS
+        return _Key(mean, variance, tuple(affine) if is_frozen else ())
 
     def _statistic(self, variables: Sequence[Parts], moments: Sequence[Value]) -> Parts | None:
         if variables:
@@ -187,8 +204,8 @@ class _Layers:
             candidates, key=lambda parts: (parts[0] not in self._preferred, parts), default=None
         )
 
-    def _structure(self, key: tuple[Parts, Parts], sites: Sequence[Site]) -> Structure:
-        mean, variance = key
+    def _structure(self, key: _Key, sites: Sequence[Site]) -> Structure:
+        mean, variance = key.mean, key.variance
         members: dict[Role, Parts] = {"moving_mean": mean, "moving_variance": variance}
         offsets = {site.gamma.parts: site.gamma.offset for site in sites if site.gamma}
         gamma = self._best(offsets)
@@ -211,8 +228,8 @@ class _Layers:
         )
 
 
-def _is_bn(key: tuple[Parts, Parts], sites: Sequence[Site]) -> bool:
-    if key[0] == key[1]:
+def _is_bn(key: _Key, sites: Sequence[Site]) -> bool:
+    if key.mean == key.variance and not key.affine:
         return False
     return any(
         site.normalization.fused

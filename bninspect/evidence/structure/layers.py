@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
@@ -20,17 +20,17 @@ from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.evidence.structure.bn_structures import Parts, Structure, find_bn_structures
 from bninspect.evidence.structure.dataflow import Dataflow, TooComplexError, Value
 from bninspect.evidence.structure.savers import saved_names
-from bninspect.evidence.structure.without_statistics import groups_without_statistics
-from bninspect.model.checkpoint import Checkpoint, UncheckedGroup, Variable
+from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.graph import Graph
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import STATISTICS, Role
+from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.wording import listed, plural
 
 FAMILY = "graph"
 _MOST_GRAPHS = 8  # of a SavedModel
 _PARTITION = re.compile(r"/part_\d+$")
-_NAME_SCOPE = re.compile(r"/batchnorm(_\d+)?$")
+# The scope of tf.nn.batch_normalization, and the name of an operation.
+_OPERATION = re.compile(r"(/?batchnorm(_\d+)?)?(^|/)[^/]*$")
 _NUMBERS = ("float", "bfloat")
 _COPIES = "_all_variables/"  # of a Keras 3 export, see `_is_copy`
 # The initial values of averages if the graph has no constant one.
@@ -49,30 +49,21 @@ def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list
     """
     by_statistics: dict[tuple[str, ...], _GraphLayer] = {}
     for graph in graphs[:_MOST_GRAPHS]:
-        with _limited_search(graph):
+        with limited_search(graph):
             layers = list(_layers_of(checkpoint, graph))
         for layer in layers:
-            key = tuple(layer.key(role) for role in STATISTICS)
+            roles = ROLES if checkpoint.frozen else STATISTICS
+            key = tuple(layer.key(role) for role in roles if role in layer.graph_names)
             if key not in by_statistics or len(layer.stored) > len(by_statistics[key].stored):
                 by_statistics[key] = layer
-    named = _named([layer for layer in by_statistics.values() if layer.stored])
-    if checkpoint.frozen:
-        named = _without_name_scope(named)
+    stored = [layer for layer in by_statistics.values() if layer.stored]
+    named = _named_by_operations(graphs[0], stored) if checkpoint.frozen else _named(stored)
     return [_layer(name, layer) for name, layer in named.items()]
 
 
-def layers_without_statistics(graphs: Sequence[Graph]) -> tuple[UncheckedGroup, ...]:
-    """Return the BN of frozen graphs that has no statistics; raises as `layers_by_structure`."""
-    groups: dict[str, UncheckedGroup] = {}
-    for graph in graphs[:_MOST_GRAPHS]:
-        with _limited_search(graph):
-            for group in groups_without_statistics(Dataflow(GraphTraversal(graph))):
-                groups.setdefault(group.name, group)
-    return tuple(groups.values())
-
-
 @contextmanager
-def _limited_search(graph: Graph) -> Iterator[None]:
+def limited_search(graph: Graph) -> Iterator[None]:
+    """Raise a `ReadProblem` for a graph that takes far longer to search than any real one."""
     try:
         yield
     except TooComplexError as error:
@@ -193,16 +184,17 @@ def _named(layers: Sequence[_GraphLayer]) -> dict[str, _GraphLayer]:
     return named
 
 
-def _without_name_scope(named: Mapping[str, _GraphLayer]) -> dict[str, _GraphLayer]:
-    """Return the layers by their names without the scope of tf.nn.batch_normalization.
+def _named_by_operations(graph: Graph, layers: Sequence[_GraphLayer]) -> dict[str, _GraphLayer]:
+    """Return the layers of a frozen graph by the scopes of the operations that normalize.
 
-    Constants of a frozen graph are named after the operations that read them.
+    Constants may have any names, and layers may share those that have the same values.
     """
-    shorter = [_NAME_SCOPE.sub("", name) for name in named]
-    users = Counter([*shorter, *named])
+    operations = [graph.names[layer.structure.node] for layer in layers]
+    scopes = [_OPERATION.sub("", name) for name in operations]
+    users = Counter(scopes)
     return {
-        short if short and users[short] == 1 + (short == name) else name: layer
-        for short, (name, layer) in zip(shorter, named.items(), strict=True)
+        scope if scope and users[scope] == 1 else name: layer
+        for scope, name, layer in zip(scopes, operations, layers, strict=True)
     }
 
 
@@ -246,15 +238,12 @@ class Merged(NamedTuple):
 def merge(
     by_names: Sequence[BNLayer],
     by_graph: Sequence[BNLayer],
-    document: str = "the graph beside it",
-    without_statistics: Iterable[UncheckedGroup] = (),
 ) -> Merged:
     """Return the layers of both searches; of one layer, that with more statistics, by its name.
 
     Notes say where both differ: which layers only one of them found, and variables to which they
-    give different roles. Then the names count. Notes call the graph `document`, and say of layers
-    `without_statistics` why there are none. Raises a `ReadProblem` if the values of a possible copy
-    cannot be read.
+    give different roles. Then the names count. Raises a `ReadProblem` if the values of a possible
+    copy cannot be read.
     """
     owners = {
         variable.name: index
@@ -283,38 +272,28 @@ def merge(
             merged[index] = replace(layer, name=merged[index].name)
             added.append(layer.name)
         else:
-            notes += [
-                note for index in indexes for note in _contradiction(layer, merged[index], document)
-            ]
+            notes += [note for index in indexes for note in _contradiction(layer, merged[index])]
     if added:
-        notes.insert(
-            0,
-            f"{plural(len(added), 'BN layer')} found by what {document} computes, not by names:"
-            f" {listed(added)}",
-        )
-    left = [layer for layer in merged if layer.name not in computed]
-    explained = _explained(left, without_statistics)
-    notes += [f"{listed(names)}: {reason}" for reason, names in explained.items()]
-    without = {name for names in explained.values() for name in names}
-    if unused := [layer.name for layer in left if layer.name not in without]:
-        notes.append(
-            f"{plural(len(unused), 'BN layer')} found by names alone; no normalization with their"
-            f" variables was found in {document}: {listed(unused)}"
-        )
+        notes.insert(0, found_by_graph(added, "the graph beside it"))
+    if unused := [layer.name for layer in merged if layer.name not in computed]:
+        notes.append(found_by_names(unused, "the graph beside it"))
     return Merged(merged, tuple(notes), computed)
 
 
-def _explained(
-    layers: Iterable[BNLayer], without_statistics: Iterable[UncheckedGroup]
-) -> dict[str, list[str]]:
-    """Return the layers that have no statistics, by the reason."""
-    reasons = {name: group.reason for group in without_statistics for name in group.variables}
-    explained: dict[str, list[str]] = {}
-    for layer in layers:
-        known = [reasons[one.name] for one in layer.variables.values() if one.name in reasons]
-        if known:
-            explained.setdefault(known[0], []).append(layer.name)
-    return explained
+def found_by_graph(names: Sequence[str], document: str) -> str:
+    """Return a sentence on layers that names did not find; `document` is what to call the graph."""
+    return (
+        f"{plural(len(names), 'BN layer')} found by what {document} computes, not by names:"
+        f" {listed(names)}"
+    )
+
+
+def found_by_names(names: Sequence[str], document: str) -> str:
+    """Return a sentence on layers that the graph does not compute."""
+    return (
+        f"{plural(len(names), 'BN layer')} found by names alone; no normalization with their"
+        f" variables was found in {document}: {listed(names)}"
+    )
 
 
 def _is_copy(by_graph: BNLayer, by_names: BNLayer) -> bool:
@@ -338,11 +317,12 @@ def _is_more(by_graph: BNLayer, by_names: BNLayer) -> bool:
     return counts[0] > counts[1]
 
 
-def _contradiction(by_graph: BNLayer, by_names: BNLayer, document: str) -> Iterator[str]:
+def _contradiction(by_graph: BNLayer, by_names: BNLayer) -> Iterator[str]:
     roles = {variable.name: role for role, variable in by_names.variables.items()}
     for role, variable in by_graph.variables.items():
         named = roles.get(variable.name)
         if named is not None and named != role:
             yield (
-                f"{document} uses {variable.name} as {role}; it is judged by its name, as {named}"
+                f"the graph beside it uses {variable.name} as {role}; it is judged by its name, as"
+                f" {named}"
             )

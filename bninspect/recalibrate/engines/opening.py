@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from bninspect.errors import UsageProblem
 from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.filenames import SAVED_MODEL
 from bninspect.model.layer import BNLayer
 from bninspect.recalibrate.engines import Array, Engine
 from bninspect.recalibrate.engines.frameworks import require_tensorflow
+from bninspect.storage import filesystem
 
 # The names that the user feeds, each with its value if that is the same for all samples, else None.
 Feeds = Mapping[str, Array | None]
@@ -16,6 +19,8 @@ Feeds = Mapping[str, Array | None]
 # What to give instead of a file that holds no model to run.
 _INSTEAD = {
     "tf-v1": "it is of the old format V1; save it again by tf.train.Saver in format V2",
+    "graph-def": "it is a frozen graph; recalibrate the checkpoint or the Keras file that it was"
+    " made from, and freeze that",
     "tf-object": "it holds no model to run: build the model, restore the checkpoint, and call"
     " bninspect.keras.recalibrate(model, dataset)",
     "keras-weights-h5": "it holds weights without their model: build the model, load the weights,"
@@ -74,9 +79,17 @@ def require_runnable(checkpoint: Checkpoint) -> None:
     """
     is_weights = checkpoint.format == "keras-h5" and checkpoint.keras_layers is None
     kind = "keras-weights-h5" if is_weights else checkpoint.format
+    kind = "graph-def" if checkpoint.frozen else kind
     if kind not in _OPENERS:
         instead = _INSTEAD.get(kind, "its format is not one that can be run")
         raise UsageProblem(f"{checkpoint.path} cannot be recalibrated: {instead}.")
+    if kind == "saved-model" and not filesystem.exists(
+        os.path.join(checkpoint.resolved, SAVED_MODEL)
+    ):
+        raise UsageProblem(
+            f"{checkpoint.path} cannot be recalibrated: TensorFlow loads a SavedModel only if its"
+            f" graph is called {SAVED_MODEL}; rename it."
+        )
     if kind == "tf-v2" and not checkpoint.graphs():
         raise UsageProblem(
             f"{checkpoint.path} cannot be recalibrated: its graph is not beside it; copy the .meta"

@@ -37,6 +37,19 @@ _PLANS: dict[str, Callable[[str, Path, Values], Plan]] = {
 }
 
 
+# What is wrong with containers that are not written, and what to do.
+_NOT_WRITTEN = {
+    "tf-v1": (
+        "statistics cannot be replaced in a V1 checkpoint, whose values are compressed",
+        "Restore it and save it again with tf.train.Saver(write_version=tf.train.SaverDef.V2).",
+    ),
+    "graph-def": (
+        "statistics are not replaced in a frozen graph, where tools may have folded them",
+        "Recalibrate the checkpoint or the Keras file that it was made from, and freeze that.",
+    ),
+}
+
+
 def require_writable(checkpoint: Checkpoint, output: str | Path, names: Iterable[str] = ()) -> None:
     """Raise unless `write_statistics` can replace these variables in a copy to `output`.
 
@@ -90,12 +103,9 @@ def plan_copy(checkpoint: Checkpoint, output: str | Path, values: Values) -> Pla
             "statistics are written to a copy of local files only",
             "Copy the files here first.",
         )
-    if checkpoint.format not in _PLANS:
-        raise Unsupported(
-            checkpoint.path,
-            "statistics cannot be replaced in a V1 checkpoint, whose values are compressed",
-            "Restore it and save it again with tf.train.Saver(write_version=tf.train.SaverDef.V2).",
-        )
+    kind = "graph-def" if checkpoint.frozen else checkpoint.format
+    if kind not in _PLANS:
+        raise Unsupported(checkpoint.path, *_NOT_WRITTEN[kind])
     if source.endswith(KERAS_MAP):
         raise Unsupported(
             checkpoint.path,

@@ -1,0 +1,90 @@
+"""BN layers of frozen graphs: the graph decides which constants are theirs, and which have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bninspect.evidence.graph.traversal import GraphTraversal
+from bninspect.evidence.structure.dataflow import Dataflow
+from bninspect.evidence.structure.layers import (
+    Merged,
+    found_by_graph,
+    found_by_names,
+    limited_search,
+)
+from bninspect.evidence.structure.without_statistics import groups_without_statistics
+from bninspect.model.checkpoint import UncheckedGroup
+from bninspect.model.graph import Graph
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import STATISTICS
+from bninspect.wording import listed
+
+_GRAPH = "the graph"
+
+
+def layers_without_statistics(graphs: Sequence[Graph]) -> tuple[UncheckedGroup, ...]:
+    """Return the BN of frozen graphs that has no statistics; raises as `layers_by_structure`."""
+    groups: dict[str, UncheckedGroup] = {}
+    for graph in graphs:
+        with limited_search(graph):
+            for group in groups_without_statistics(Dataflow(GraphTraversal(graph))):
+                groups.setdefault(group.name, group)
+    return tuple(groups.values())
+
+
+def merge_frozen(
+    by_names: Sequence[BNLayer],
+    by_graph: Sequence[BNLayer],
+    without_statistics: Iterable[UncheckedGroup],
+) -> Merged:
+    """Return the layers of both searches; what the graph computes counts where they differ.
+
+    A layer of the graph is that of the names if these give its constants the same roles. Other
+    layers of the names are left out if the graph uses their constants otherwise. Notes say which
+    layers only one search found, and why layers have no statistics.
+    """
+    used = {one.name for layer in by_graph for one in layer.variables.values()}
+    merged: list[BNLayer] = []
+    computed: dict[str, BNLayer] = {}
+    added = []
+    for layer in by_graph:
+        named = next((named for named in by_names if _is_same(layer, named)), None)
+        if named is None:
+            added.append(layer.name)
+        merged.append(named or layer)
+        computed[merged[-1].name] = layer
+    left = [
+        layer for layer in by_names if used.isdisjoint(_names(layer)) and layer.name not in computed
+    ]
+    explained = _explained(left, without_statistics)
+    without = {name for names in explained.values() for name in names}
+    notes = [found_by_graph(added, _GRAPH)] if added else []
+    notes += [f"{listed(names)}: {reason}" for reason, names in explained.items()]
+    if unused := [layer.name for layer in left if layer.name not in without]:
+        notes.append(found_by_names(unused, _GRAPH))
+    return Merged([*merged, *left], tuple(notes), computed)
+
+
+def _is_same(by_graph: BNLayer, by_names: BNLayer) -> bool:
+    """Return whether the names give the constants of a layer the same roles."""
+    return all(role in by_names.variables for role in STATISTICS) and all(
+        role in by_names.variables and by_names.variables[role].name == variable.name
+        for role, variable in by_graph.variables.items()
+    )
+
+
+def _names(layer: BNLayer) -> set[str]:
+    return {variable.name for variable in layer.variables.values()}
+
+
+def _explained(
+    layers: Iterable[BNLayer], without_statistics: Iterable[UncheckedGroup]
+) -> dict[str, list[str]]:
+    """Return the layers that have no statistics, by the reason."""
+    reasons = {name: group.reason for group in without_statistics for name in group.variables}
+    explained: dict[str, list[str]] = {}
+    for layer in layers:
+        known = [reasons[name] for name in sorted(_names(layer)) if name in reasons]
+        if known:
+            explained.setdefault(known[0], []).append(layer.name)
+    return explained

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from bninspect.errors import NotFound, ReadProblem
 from bninspect.formats.opening import open_target
 from bninspect.locate.locate import as_typed, locate
 from bninspect.model.checkpoint import Checkpoint, Engine
+from bninspect.model.filenames import STATE_FILE
 from bninspect.model.target import CheckpointLocation
 from bninspect.storage import filesystem, run_scope
 from bninspect.storage.urls import strip_credentials
@@ -30,20 +32,40 @@ def open_checkpoint(path: str | os.PathLike[str], engine: Engine = "native") -> 
     return open_target(path, locate(path), engine)
 
 
-def find_checkpoints(
-    path: str, *, every: bool = False, skips: Callable[[str], bool] | None = None
-) -> list[CheckpointLocation]:
-    """Return all checkpoints that `path` names; `discover` is imported only if it is needed.
+def find_checkpoints(path: str, *, every: bool = False) -> list[CheckpointLocation]:
+    """Return all checkpoints that `path` names."""
+    location = _locate_one(path, every=every)
+    return discover_below(path, every=every) if location is None else [location]
 
-    Nothing is searched for below the directories that `skips` returns True for.
+
+def locate_each(paths: Sequence[str], *, every: bool) -> Iterator[CheckpointLocation | None]:
+    """Yield for each path the one checkpoint that it names; None where `discover_below` finds some.
+
+    These paths are directories and patterns, and those of nothing at all. With `every` it is None,
+    too, for a state file, which stands for all that it names.
     """
+    return filesystem.map_ahead(partial(_locate_one, every=every), paths)
+
+
+def _locate_one(path: str, *, every: bool) -> CheckpointLocation | None:
+    stands_for_all = every and os.path.basename(path) == STATE_FILE
     try:
-        if not every and not filesystem.is_directory(path):
-            return [CheckpointLocation(path, locate(path))]
+        if not stands_for_all and not filesystem.is_directory(path):
+            return CheckpointLocation(path, locate(path))
     except NotFound:
         pass  # it may be a pattern
     except ReadProblem as problem:
-        return [CheckpointLocation(path, None, as_typed(path, problem))]
+        return CheckpointLocation(path, None, as_typed(path, problem))
+    return None
+
+
+def discover_below(
+    path: str, *, every: bool, skips: Callable[[str], bool] = lambda _: False
+) -> list[CheckpointLocation]:
+    """Return the checkpoints that a directory or pattern names.
+
+    Nothing is searched for below the directories that `skips` returns True for.
+    """
     from bninspect.locate.discover import discover
 
-    return discover(path, every=every, skips=skips or (lambda _: False))
+    return discover(path, every=every, skips=skips)

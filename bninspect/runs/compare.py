@@ -11,7 +11,7 @@ from bninspect.errors import UsageProblem
 from bninspect.locate.trainings import training_folders, with_trainings
 from bninspect.model.target import CheckpointLocation
 from bninspect.runs.order import oldest_first
-from bninspect.runs.paths import PathName, begin_run, expand_paths, found_in
+from bninspect.runs.paths import PathName, begin_run, expand_paths, find_in_each
 from bninspect.runs.run import examine_all
 from bninspect.wording import listed
 
@@ -28,7 +28,8 @@ def compare_paths(paths: Iterable[PathName], config: Config) -> Comparison:
     from bninspect.verdicts.comparison import compare_checkpoints
 
     typed = begin_run(paths)
-    known = {path: found_in(path, config, every=True)[0] for path in typed}
+    found = find_in_each(typed, config, every=True)
+    known = {path: locations for path, (locations, _) in zip(typed, found, strict=True)}
     for path, locations in known.items():
         _refuse_several_trainings(path, locations)
         known[path] = oldest_first(with_trainings(locations), config.engine)

@@ -48,12 +48,13 @@ def examine(
     rules: tuple[Rule, ...] | None,
     *,
     since: CheckpointReport | None = None,
-    previous: CheckpointReport | None = None,
+    previous: Callable[[], CheckpointReport | None] | None = None,
 ) -> CheckpointReport:
     """Return the report of one checkpoint; with `rules` None its values may be missing.
 
-    It is compared with `since`, which the user named; without that, with `previous`, the previous
-    one of its training by the names, if it is a later state of that.
+    It is compared with `since`, which the user named; without that, with what `previous` returns,
+    the previous one of its training by the names, if it is a later state of that. `previous` is
+    called when the checkpoint has been read; it may raise a `ReadProblem`.
     """
     path, earlier = location.path, EarlierReports(since, previous)
     try:
@@ -71,10 +72,10 @@ def examine(
 
 
 class EarlierReports(NamedTuple):
-    """The reports that a checkpoint may be compared with: those of `examine`."""
+    """The reports that a checkpoint may be compared with: see `examine`."""
 
     since: CheckpointReport | None
-    previous: CheckpointReport | None
+    find_previous: Callable[[], CheckpointReport | None] | None
 
 
 class Wanted(NamedTuple):
@@ -242,7 +243,7 @@ class _Comparison(NamedTuple):
 
 def _compare(layers: list[BNLayer], step: int | None, reports: EarlierReports) -> _Comparison:
     """Compare the layers with those of `since`, else of `previous` if they are a later state."""
-    since, previous = reports
+    since, previous = reports.since, reports.find_previous and reports.find_previous()
     if since is None and previous is None:
         return _Comparison(layers)
     from bninspect.evidence import changes

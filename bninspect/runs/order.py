@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from bninspect.errors import ReadProblem
@@ -12,6 +14,7 @@ from bninspect.formats.opening import open_target
 from bninspect.locate.trainings import identity, with_trainings
 from bninspect.model.filenames import counters, natural_order
 from bninspect.model.target import CheckpointLocation, Training
+from bninspect.storage import filesystem
 
 if TYPE_CHECKING:
     from bninspect.model.checkpoint import Engine
@@ -54,7 +57,8 @@ def oldest_first(
     groups = [_counted(indexes, ordered) for indexes in _by_training(ordered).values()]
     if len(groups) == 1 and groups[0] is not None and len(groups[0]) == len(ordered):
         return [ordered[index] for index in groups[0]]
-    steps = [_stored_step(item, engine) for item in ordered]
+    find_step = partial(_stored_step, engine=engine)
+    steps = list(filesystem.map_ahead(find_step, ordered, attrgetter("path")))
     known = [step for step in steps if step is not None]
     if len(known) < len(steps) or any(_fall(known, group) for group in groups if group):
         return ordered

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bninspect.config.model import Config
 from bninspect.model.target import CheckpointLocation
-from bninspect.opening import find_checkpoints
+from bninspect.opening import discover_below, locate_each
 from bninspect.storage import run_scope
 from bninspect.storage.urls import strip_credentials
 from bninspect.wording import listed
@@ -49,29 +49,35 @@ def expand_paths(
     known = {**(known or {}), **files}
     expanded = []
     seen: set[str] = set()
+    unknown = [path for path in paths if path not in known]
+    found = find_in_each(unknown, config, every=config.all_checkpoints)
     for path in paths:
         if path in known:
             locations, left_out = known[path], tuple[str, ...]()
         else:
-            locations, left_out = found_in(path, config, every=config.all_checkpoints)
+            locations, left_out = next(found)
         new = _unseen(locations, seen) if len(paths) > 1 or len(locations) > 1 else locations
         must_hold_one = path not in files and len(new) == len(locations) and not left_out
         expanded.append(ExpandedPath(path, tuple(new), must_hold_one, left_out))
     return expanded
 
 
-def found_in(
-    path: str, config: Config, *, every: bool
-) -> tuple[list[CheckpointLocation], tuple[str, ...]]:
-    """Return the checkpoints that a path names, and what the configuration leaves out of them."""
-    if not (config.exclude or config.include):
-        return find_checkpoints(path, every=every), ()
-    from bninspect.locate.left_out import PathFilter
+def find_in_each(
+    paths: Sequence[str], config: Config, *, every: bool
+) -> Iterator[tuple[list[CheckpointLocation], tuple[str, ...]]]:
+    """Yield the checkpoints of each path, and what the configuration leaves out of them."""
+    for path, location in zip(paths, locate_each(paths, every=every), strict=True):
+        if location is not None:
+            yield [location], ()
+        elif config.exclude or config.include:
+            from bninspect.locate.left_out import PathFilter
 
-    chosen = PathFilter(config.exclude, config.include)
-    locations = find_checkpoints(path, every=every, skips=chosen.skips_directory)
-    kept = [item for item in locations if item.path == path or chosen.keeps(item)]
-    return kept, tuple(chosen.left_out)
+            chosen = PathFilter(config.exclude, config.include)
+            locations = discover_below(path, every=every, skips=chosen.skips_directory)
+            kept = [item for item in locations if item.path == path or chosen.keeps(item)]
+            yield kept, tuple(chosen.left_out)
+        else:
+            yield discover_below(path, every=every), ()
 
 
 def notes_on_left_out(expanded: Iterable[ExpandedPath]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import date
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 from bninspect._version import __version__
@@ -24,6 +25,7 @@ from bninspect.model.rule import PossibleCause
 from bninspect.model.target import CheckpointLocation
 from bninspect.opening import find_checkpoints
 from bninspect.rules import RULES
+from bninspect.storage import filesystem
 from bninspect.verdicts.baseline import read_baseline
 
 _HEAD = b'{"schema_version":'  # at the start of each line
@@ -82,7 +84,7 @@ class Results:
         With `together` (each is compared with the previous one of its training), the results of a
         training are all valid or none is.
         """
-        valid = [self._is_valid(item) for item in locations]
+        valid = list(filesystem.map_ahead(self._is_valid, locations, attrgetter("path")))
         if together:
             pairs = list(zip(locations, valid, strict=True))
             stale = {item.training for item, is_valid in pairs if item.training and not is_valid}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 from typing import Literal
 
 from bninspect.config.model import Config
@@ -14,7 +16,7 @@ from bninspect.model.target import CheckpointLocation, Training
 from bninspect.opening import find_checkpoints
 from bninspect.runs.known_layouts import KnownLayouts
 from bninspect.runs.one_checkpoint import EarlierReports, Wanted, examine
-from bninspect.storage import run_scope
+from bninspect.storage import filesystem, run_scope
 from bninspect.storage.urls import strip_credentials
 
 # None if layers are only listed, for which their values need not be readable.
@@ -25,7 +27,7 @@ Needs = Literal["variables", "values", "nothing"]
 
 
 def examine_sequentially(
-    locations: Iterable[CheckpointLocation],
+    locations: Sequence[CheckpointLocation],
     config: Config,
     rules: Rules,
     since: CheckpointReport | None,
@@ -39,26 +41,51 @@ def examine_sequentially(
     If the run follows trainings, `locations` must be in their order: each checkpoint is then
     compared with the previous one of its training, unless there is a `since`.
     """
-    follows = compares_with_previous(config, rules)
-    since = since if needs_earlier(rules) else None
-    by_layout = _ByLayout(config, rules, needs, follows=follows)
-    latest: dict[Training, CheckpointReport] = {}
-    for item in locations:
-        previous = latest.get(item.training) if follows and item.training else None
+    sequence = _Sequence(config, rules, since, needs)
+    reports = filesystem.map_ahead(sequence.examine, locations, attrgetter("path"))
+    for item, report in zip(locations, reports, strict=True):
+        sequence.keep(item, report)
+        yield report
+
+
+class _Sequence:
+    """The examination of checkpoints in their order; those of URLs may be read ahead in threads."""
+
+    def __init__(
+        self, config: Config, rules: Rules, since: CheckpointReport | None, needs: Needs
+    ) -> None:
+        self._config, self._rules = config, rules
+        self._follows = compares_with_previous(config, rules)
+        self._since = since if needs_earlier(rules) else None
+        self._by_layout = _ByLayout(config, rules, needs, follows=self._follows)
+        self._latest: dict[Training, CheckpointReport] = {}
+
+    def examine(self, item: CheckpointLocation) -> CheckpointReport:
+        """Return the report of one checkpoint; that of the previous one is awaited if needed."""
         state = None
-        if config.fingerprints:  # taken before the checkpoint is read
+        if self._config.fingerprints:  # taken before the checkpoint is read
             from bninspect.locate.fingerprint import fingerprint_of
 
             state = fingerprint_of(item)
-        report = by_layout.report(item, EarlierReports(since, previous))
+        previous = partial(self._previous, item) if self._follows and item.training else None
+        report = self._by_layout.report(item, EarlierReports(self._since, previous))
         if report is None:
-            report = examine(item, config, rules, since=since, previous=previous)
-            by_layout.learn(item, report)
-        if state is not None:
-            report = replace(report, state=state)
-        if follows and item.training and not report.error:
-            latest[item.training] = report
-        yield report
+            report = examine(item, self._config, self._rules, since=self._since, previous=previous)
+            self._by_layout.learn(item, report)
+        return report if state is None else replace(report, state=state)
+
+    def keep(self, item: CheckpointLocation, report: CheckpointReport) -> None:
+        """Keep a report with which the next checkpoint of its training is compared."""
+        if self._follows and item.training and not report.error:
+            self._latest[item.training] = report
+
+    def _previous(self, item: CheckpointLocation) -> CheckpointReport | None:
+        """Return the last report of a training, once those of all earlier checkpoints are kept.
+
+        Raises `Incomplete` if an object was replaced meanwhile.
+        """
+        filesystem.wait_for_turn(item.path)
+        return self._latest.get(item.training) if item.training else None
 
 
 class _ByLayout:

@@ -206,7 +206,7 @@ class DirectoryWatch:
             require_whole(location)
         except ReadProblem as problem:
             return CheckpointReport(location.path, error=problem)
-        return examine(location, self._config, self._rules, previous=previous)
+        return examine(location, self._config, self._rules, previous=lambda: previous)
 
     def _remember(self, location: CheckpointLocation, report: CheckpointReport) -> None:
         """Keep the report that the next checkpoint of the same training is compared with."""

@@ -10,9 +10,9 @@ Behind URLs there are no links, pipes or devices. If a server does not answer, a
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bninspect.errors import ReadProblem
 from bninspect.storage import overwrites
@@ -21,6 +21,9 @@ from bninspect.storage.urls import WEB, is_url, quoted, scheme_of
 
 if TYPE_CHECKING:
     from bninspect.storage.remote.listings import Listings
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # The kind of an entry of a directory. A link to a directory is "linked". A broken link counts as a
 # file, since it stands for a missing one. Pipes and devices are not listed.
@@ -49,6 +52,34 @@ def unchanged(path: str) -> AbstractContextManager[None]:
 
         return remote_unchanged()
     return overwrites.unchanged()
+
+
+def map_ahead(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    path_of: Callable[[_Item], str] = str,
+) -> Iterator[_Result]:
+    """Yield the result of a function for each item, in order.
+
+    For the items of URLs it runs in threads ahead, so that their requests overlap: see `read_ahead`
+    of `remote`. Raises what the function raises.
+    """
+    if len(items) < 2 or not any(is_url(path_of(item)) for item in items):
+        return map(function, items)
+    from bninspect.storage.remote import read_ahead
+
+    return read_ahead.map_ahead(function, items, path_of)
+
+
+def wait_for_turn(path: str) -> None:
+    """Wait until the results of all earlier items of `map_ahead` have been taken (URLs only).
+
+    Raises `Incomplete` if an object that was read is replaced: see `unchanged`.
+    """
+    if is_url(path):
+        from bninspect.storage.remote import cache
+
+        cache.wait_for_turn()
 
 
 def exists(path: str) -> bool:

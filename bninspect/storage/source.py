@@ -227,17 +227,16 @@ class Source:
 def prefetch_all(ranges_of_sources: Sequence[tuple[Source, Sequence[tuple[int, int]]]]) -> None:
     """Prefetch from several sources at the same time."""
     if len(ranges_of_sources) == 1:
-        ranges_of_sources[0][0].prefetch(ranges_of_sources[0][1])
+        _prefetch(ranges_of_sources[0])
     elif ranges_of_sources:
-        from concurrent.futures import ThreadPoolExecutor
+        from bninspect.storage.remote.read_ahead import in_threads
 
-        with ThreadPoolExecutor(len(ranges_of_sources)) as pool:
-            list(
-                pool.map(
-                    lambda source_ranges: source_ranges[0].prefetch(source_ranges[1]),
-                    ranges_of_sources,
-                )
-            )
+        in_threads(_prefetch, ranges_of_sources)
+
+
+def _prefetch(ranges_of_source: tuple[Source, Sequence[tuple[int, int]]]) -> None:
+    source, ranges = ranges_of_source
+    source.prefetch(ranges)
 
 
 class NotFetchedYet(OSError):

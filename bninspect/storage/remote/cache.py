@@ -8,15 +8,14 @@ bytes it will read prefetches all of them in one round.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Lock, local
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, UnknownFormat
-from bninspect.storage.remote import stores
+from bninspect.storage.remote import read_ahead, stores
 from bninspect.storage.remote.errors import replaced
 from bninspect.storage.remote.listings import Listings
-from bninspect.storage.remote.ranges import CachedBytes, Range, merged
+from bninspect.storage.remote.ranges import CachedBytes, Range, merged, size_of
 from bninspect.storage.run_scope import of_run
 
 # Measured: see benchmarks/remote.py.
@@ -31,10 +30,11 @@ _AHEAD = 32  # objects of a walk whose ends are fetched at once
 
 
 class RemoteObject:
-    """One object; `size` is its length in bytes. All its bytes are of the version it had first."""
+    """One object; all its bytes are of the version it had first. `fetches` counts the requests."""
 
     def __init__(self, url: str, info: stores.Info) -> None:
         self._url, self._info = url, info
+        self.fetches = 0
         self._cached = CachedBytes()
         self._lock = Lock()
         if info.data:
@@ -64,19 +64,30 @@ class RemoteObject:
         """Return bytes within `size`; raises a `ReadProblem` if they cannot be fetched."""
         end = start + length
         with self._lock:
-            missing = self._cached.missing(start, end)
-            if missing and self.size <= _SMALL:
-                self._fetch(self._cached.missing(0, self.size))
-            elif missing:
-                first = missing[0][0] // _BLOCK * _BLOCK
-                last = min(-(-missing[-1][1] // _BLOCK) * _BLOCK, self.size)
-                self._fetch(self._cached.missing(first, last))
+            missing = self._to_read(start, end)
+            if not missing:
+                return self._cached.get(start, end)
+        read_ahead.admit(size_of(missing))
+        with self._lock:
+            self._fetch(self._to_read(start, end))
             return self._cached.get(start, end)
+
+    def _to_read(self, start: int, end: int) -> list[Range]:
+        """Return the ranges to fetch for some bytes: the whole of a small object, else blocks."""
+        missing = self._cached.missing(start, end)
+        if missing and self.size <= _SMALL:
+            return self._cached.missing(0, self.size)
+        if missing:
+            first = missing[0][0] // _BLOCK * _BLOCK
+            last = min(-(-missing[-1][1] // _BLOCK) * _BLOCK, self.size)
+            return self._cached.missing(first, last)
+        return []
 
     def read_once(self, start: int, length: int) -> bytes:
         """Return bytes without caching those that are fetched for it; raises as `read`."""
         if self.size <= _SMALL or self.has(start, length):
             return self.read(start, length)
+        read_ahead.admit(length)
         (data,) = self._request([(start, start + length)])
         return data
 
@@ -87,19 +98,27 @@ class RemoteObject:
         """
         wanted = []
         left = _MOST_PREFETCHED
+        for start, end in ranges:
+            if 0 <= start < end <= self.size:
+                left -= end - start
+                if left < 0:
+                    break
+                wanted.append((start, end))
         with self._lock:
-            for start, end in ranges:
-                if 0 <= start < end <= self.size:
-                    left -= end - start
-                    if left < 0:
-                        break
-                    wanted += self._cached.missing(start, end)
-            if wanted and self.size <= _SMALL:
-                wanted = self._cached.missing(0, self.size)
-            waste = max(_LEAST_WASTE, self.size // _WASTED_PART)
-            # Cached bytes in a gap between two ranges are not fetched again.
-            parts = [self._cached.missing(*gap) for gap in merged(wanted, waste)]
-            self._fetch([part for several in parts for part in several])
+            missing = self._to_prefetch(wanted)
+        if missing:
+            read_ahead.admit(size_of(missing))
+            with self._lock:
+                self._fetch(self._to_prefetch(wanted))
+
+    def _to_prefetch(self, ranges: Iterable[Range]) -> list[Range]:
+        """Return the ranges to fetch so that some others are cached."""
+        wanted = [gap for range_ in ranges for gap in self._cached.missing(*range_)]
+        if wanted and self.size <= _SMALL:
+            wanted = self._cached.missing(0, self.size)
+        waste = max(_LEAST_WASTE, self.size // _WASTED_PART)
+        # Cached bytes in a gap between two ranges are not fetched again.
+        return [part for gap in merged(wanted, waste) for part in self._cached.missing(*gap)]
 
     def drop(self) -> None:
         """Keep no bytes in the cache."""
@@ -113,9 +132,11 @@ class RemoteObject:
 
     def _request(self, ranges: list[Range]) -> list[bytes]:
         """Return the bytes of some ranges; raises a `ReadProblem` if the server sends fewer."""
+        self.fetches += 1
         parts = stores.fetch(self._url, ranges, self._info)
         for (start, end), data in zip(ranges, parts, strict=True):
             if len(data) != end - start:
+                read_ahead.note_failure()
                 raise Incomplete(
                     self._url,
                     f"the server sent {len(data)} of {end - start} bytes at offset {start}",
@@ -167,8 +188,7 @@ class RemoteFiles:
             return
         objects = [self.open(url_ahead) for url_ahead in following if self._is_object(url_ahead)]
         if objects:
-            with ThreadPoolExecutor(len(objects)) as pool:
-                list(pool.map(lambda url_ahead: _fetch_ends(url_ahead, length), objects))
+            read_ahead.in_threads(lambda object_ahead: _fetch_ends(object_ahead, length), objects)
 
     def drop(self, url: str, remote_object: RemoteObject) -> None:
         """Drop the bytes of a large object that has been read: nothing reads them again."""
@@ -195,15 +215,32 @@ def _fetch_ends(remote_object: RemoteObject, length: int) -> None:
         remote_object.prefetch([(0, ends), (remote_object.size - ends, remote_object.size)])
 
 
-_of_thread = local()  # `opened`: the objects that are read in a block of `unchanged`
+class _Block:
+    """The objects that are read in a block of `unchanged`, by URL."""
+
+    def __init__(self) -> None:
+        self.opened: dict[str, RemoteObject] = {}
+        self._verified: dict[str, int] | None = None  # the number of fetches
+
+    def require_unchanged(self) -> None:
+        """Raise `Incomplete` if an object was replaced; only asked again if more was fetched."""
+        fetches = {url: remote_object.fetches for url, remote_object in self.opened.items()}
+        if fetches == self._verified:
+            return
+        for url in stores.changed({url: opened.info for url, opened in self.opened.items()}):
+            raise replaced(url)
+        self._verified = fetches
+
+
+_of_thread = local()  # `block`: the block of `unchanged` in which a thread is
 
 
 def open_object(url: str) -> RemoteObject:
     """Return the object at a URL, as `RemoteFiles.open` does."""
     remote_object = of_run(RemoteFiles).open(url)
-    opened = getattr(_of_thread, "opened", None)
-    if opened is not None:
-        opened.setdefault(url, remote_object)
+    block: _Block | None = getattr(_of_thread, "block", None)
+    if block is not None:
+        block.opened.setdefault(url, remote_object)
     return remote_object
 
 
@@ -213,21 +250,27 @@ def unchanged() -> Iterator[None]:
 
     It is also raised in place of the error for an object that looks damaged because it changed.
     """
-    opened: dict[str, RemoteObject] = {}
-    _of_thread.opened = opened
+    block = _of_thread.block = _Block()
     try:
         yield
     except (Corrupt, Incomplete, UnknownFormat):
-        _require_unchanged(opened)
+        block.require_unchanged()
         raise
     else:
-        _require_unchanged(opened)
+        block.require_unchanged()
     finally:
-        _of_thread.opened = None
-        for url, remote_object in opened.items():
+        _of_thread.block = None
+        for url, remote_object in block.opened.items():
             of_run(RemoteFiles).drop(url, remote_object)
 
 
-def _require_unchanged(opened: dict[str, RemoteObject]) -> None:
-    for url in stores.changed({url: remote_object.info for url, remote_object in opened.items()}):
-        raise replaced(url)
+def wait_for_turn() -> None:
+    """Wait until the results of all earlier checkpoints have been taken.
+
+    All has been read by then, in most cases. So first it is asked whether an object was replaced,
+    as at the end of a block of `unchanged`: that request need not wait for the turn.
+    """
+    block: _Block | None = getattr(_of_thread, "block", None)
+    if block is not None and read_ahead.is_ahead():
+        block.require_unchanged()
+    read_ahead.wait_for_turn()

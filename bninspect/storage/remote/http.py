@@ -72,11 +72,13 @@ Encode = Callable[[str], Any]
 class Http:
     """Requests through a session. `encode` makes a URL that the session sends unchanged.
 
-    All methods are coroutines. They raise `HttpStatus` and the exceptions of the session.
+    `limit` is that of the requests at once, which `fetch` observes itself. All methods are
+    coroutines. They raise `HttpStatus` and the exceptions of the session.
     """
 
     def __init__(self, session: Session, encode: Encode) -> None:
         self._session, self._encode = session, encode
+        self.limit = asyncio.Semaphore(AT_ONCE)
 
     async def head(self, url: str, shown: str, length: int = HEAD) -> Head | None:
         """Return the first `length` bytes of an object; None if there is none."""
@@ -101,10 +103,9 @@ class Http:
 
         Each request may take `seconds`, retries included.
         """
-        limit = asyncio.Semaphore(AT_ONCE)
 
         async def fetch_one(wanted: Range) -> bytes:
-            async with limit:
+            async with self.limit:
                 sent = _retry(lambda: self._get(url, shown, wanted))
                 answer = await asyncio.wait_for(sent, seconds)
             if is_other(answer.version, head) and await self._is_replaced(url, shown, head):

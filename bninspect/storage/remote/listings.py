@@ -7,12 +7,14 @@ objects but not list them: there each name costs a request.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from threading import Lock
 from urllib.parse import urlsplit
 
 from bninspect.errors import NotFound, ReadProblem, Unreachable, Unsupported
 from bninspect.model.filenames import PART, SAVED_MODEL, STATE_FILE, natural_order
+from bninspect.storage.remote import read_ahead
 from bninspect.storage.remote.errors import is_denied, is_missing, problem_of, refuse
 from bninspect.storage.remote.stores import Info, store_of
 from bninspect.storage.urls import WEB, scheme_of
@@ -61,6 +63,32 @@ class _SingleNames:
         return self._refused.get(url)
 
 
+class _OneAtATime:
+    """Locks of URLs: what one thread is asking for, another need not ask for, too."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._locks: dict[str, tuple[Lock, int]] = {}  # with the number of their users
+
+    @contextmanager
+    def lock(self, url: str) -> Iterator[None]:
+        """Let one thread at a time ask for a URL."""
+        read_ahead.admit()
+        with self._lock:
+            lock, users = self._locks.get(url, (Lock(), 0))
+            self._locks[url] = lock, users + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                users = self._locks[url][1] - 1
+                if users:
+                    self._locks[url] = lock, users
+                else:
+                    del self._locks[url]
+
+
 class Listings:
     """The listings of remote files and directories of one run.
 
@@ -70,6 +98,7 @@ class Listings:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._asking = _OneAtATime()
         self._directories: dict[str, dict[str, Info]] = {}
         self._unlistable: dict[str, ReadProblem] = {}
         self._single = _SingleNames()
@@ -95,7 +124,10 @@ class Listings:
                     raise fault.problem from None
         with suppress(KeyError):
             return self._single[url]
-        return self._ask(url)
+        with self._asking.lock(url):
+            with suppress(KeyError):
+                return self._single[url]
+            return self._ask(url)
 
     def _lookup_top(self, url: str) -> Info | None:
         """Return the entry of a bucket; None for a web server, which is no directory."""
@@ -131,17 +163,29 @@ class Listings:
     def entries(self, directory: str) -> dict[str, Info]:
         """Return the entries directly in a directory, by name; raises `OutOfReach`."""
         directory = _without_slash(directory)
-        names = self._directories.get(directory)
+        names = self._listed(directory)
         if names is None:
-            if problem := self._unlistable.get(directory):
-                raise OutOfReach(problem)
-            try:
-                names = store_of(directory).listing(directory)
-            except Exception as error:  # whatever the library of a scheme raises
-                if not is_missing(error):
-                    raise OutOfReach(self._no_listing(directory, error)) from None
-                names = {}
-            self._keep(directory, names)
+            with self._asking.lock(directory):
+                names = self._listed(directory)
+                if names is None:
+                    names = self._list(directory)
+        return names
+
+    def _listed(self, directory: str) -> dict[str, Info] | None:
+        """Return the kept listing of a directory, or None; raises `OutOfReach` if it was denied."""
+        if problem := self._unlistable.get(directory):
+            raise OutOfReach(problem)
+        return self._directories.get(directory)
+
+    def _list(self, directory: str) -> dict[str, Info]:
+        """Request the listing of a directory, and keep it; raises `OutOfReach`."""
+        try:
+            names = store_of(directory).listing(directory)
+        except Exception as error:  # whatever the library of a scheme raises
+            if not is_missing(error):
+                raise OutOfReach(self._no_listing(directory, error)) from None
+            names = {}
+        self._keep(directory, names)
         return names
 
     def _no_listing(self, directory: str, error: Exception) -> ReadProblem:

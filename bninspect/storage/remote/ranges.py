@@ -10,6 +10,11 @@ from itertools import pairwise
 Range = tuple[int, int]
 
 
+def size_of(ranges: Iterable[Range]) -> int:
+    """Return the number of bytes in ranges that do not overlap."""
+    return sum(end - start for start, end in ranges)
+
+
 def merged(wanted: Iterable[Range], waste: int) -> list[Range]:
     """Merge wanted ranges into those to fetch, in order, none of which touches another.
 

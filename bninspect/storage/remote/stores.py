@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
 
 try:
     import fsspec
@@ -19,11 +20,14 @@ try:
 except ImportError:  # using it raises `Unsupported`, which names the extra
     fsspec = None
 
-from bninspect.errors import NotFound, ReadProblem
-from bninspect.storage.remote.errors import is_missing, missing_package, refuse
+from bninspect.errors import NotFound, ReadProblem, Unreachable
+from bninspect.storage.remote import read_ahead
+from bninspect.storage.remote.errors import is_denied, is_missing, missing_package, refuse
 from bninspect.storage.remote.http import AT_ONCE, HEAD, LONG_HEAD, Http, is_other
 from bninspect.storage.remote.ranges import Range
 from bninspect.storage.urls import WEB, credentials_of, scheme_of, url_with_credentials
+
+_Result = TypeVar("_Result")
 
 _LIMIT = 60.0  # seconds for one request, with all retries of the library
 _WITHOUT_USER = ("s3", "s3a", "gs", "gcs")
@@ -69,6 +73,7 @@ class Store:
     def __init__(self, filesystem: Any) -> None:
         self._fs = filesystem
         self._pool: ThreadPoolExecutor | None = None
+        self._limit = asyncio.Semaphore(AT_ONCE)
 
     def listing(self, url: str) -> dict[str, Info]:
         """Return the entries directly in a directory, by name."""
@@ -100,22 +105,15 @@ class Store:
         """Return the bytes of each range, fetched at the same time."""
         path = self._path(url)
         if self._fs.async_impl:
-            loop = self._fs.loop
-            parts: list[bytes] = fsspec.asyn.sync(loop, self._fetch_all, path, ranges)
-            return parts
+            loop: asyncio.AbstractEventLoop = self._fs.loop
+            return _answer_of(loop, self._fetch_all(path, ranges))
         waiting = [self._threads.submit(self._fetch_one, path, *range_) for range_ in ranges]
-        return [future.result(_LIMIT) for future in waiting]
+        return [_result_of(future, _LIMIT) for future in waiting]
 
     async def _fetch_all(self, path: str, ranges: Sequence[Range]) -> list[bytes]:
-        limit = asyncio.Semaphore(AT_ONCE)
-
-        async def fetch_one(start: int, end: int) -> bytes:
-            async with limit:
-                wanted = self._fs._cat_file(path, start=start, end=end)  # noqa: SLF001 - documented for use
-                data: bytes = await asyncio.wait_for(wanted, _LIMIT)
-                return data
-
-        return await asyncio.gather(*(fetch_one(*range_) for range_ in ranges))
+        cat: Callable[..., Awaitable[bytes]] = self._fs._cat_file  # noqa: SLF001 - documented for use
+        parts = (_limited(self._limit, cat, path, start=start, end=end) for start, end in ranges)
+        return await asyncio.gather(*parts)
 
     def _fetch_one(self, path: str, start: int, end: int) -> bytes:
         with self._fs.open(path, "rb", cache_type="none") as stream:
@@ -126,8 +124,9 @@ class Store:
     def _call(self, name: str, *given: Any, **options: Any) -> Any:
         if self._fs.async_impl:
             method = getattr(self._fs, "_" + name)
-            return fsspec.asyn.sync(self._fs.loop, _limited, method, *given, **options)
-        return self._threads.submit(getattr(self._fs, name), *given, **options).result(_LIMIT)
+            asked = _limited(self._limit, method, *given, **options)
+            return _answer_of(self._fs.loop, asked)
+        return _result_of(self._threads.submit(getattr(self._fs, name), *given, **options), _LIMIT)
 
     @property
     def _threads(self) -> ThreadPoolExecutor:
@@ -175,7 +174,7 @@ class WebStore:
     def info(self, url: str) -> Info | None:
         """Return the present state of an object and its first bytes; None if there is none."""
         given = (url_with_credentials(url), url, head_of(url))
-        head = fsspec.asyn.sync(self._loop, _limited, self._http.head, *given)
+        head = _answer_of(self._loop, _limited(self._http.limit, self._http.head, *given))
         if head is None:
             return None
         return Info(head.size, head.etag, head.modified, head.directory, head.data)
@@ -183,25 +182,41 @@ class WebStore:
     def differs(self, url: str, known: Info) -> bool:
         """Return whether an object has changed since it was `known`, or is gone."""
         given = (url_with_credentials(url), url, _version(known))
-        is_changed: bool = fsspec.asyn.sync(self._loop, _limited, self._http.differs, *given)
-        return is_changed
+        return _answer_of(self._loop, _limited(self._http.limit, self._http.differs, *given))
 
     def fetch(self, url: str, ranges: Sequence[Range], known: Info) -> list[bytes]:
         """Return the bytes of each range; raises a `ReadProblem` if the object is not `known`."""
-        parts: list[bytes] = fsspec.asyn.sync(
-            self._loop,
-            self._http.fetch,
-            url_with_credentials(url),
-            url,
-            ranges,
-            _version(known),
-            _LIMIT,
-        )
-        return parts
+        sent = url_with_credentials(url), url, ranges, _version(known), _LIMIT
+        return _answer_of(self._loop, self._http.fetch(*sent))
 
 
-async def _limited(method: Callable[..., Awaitable[Any]], *given: Any, **options: Any) -> Any:
-    return await asyncio.wait_for(method(*given, **options), _LIMIT)
+async def _limited(
+    limit: asyncio.Semaphore,
+    method: Callable[..., Awaitable[_Result]],
+    *given: Any,
+    **options: Any,
+) -> _Result:
+    async with limit:
+        return await asyncio.wait_for(method(*given, **options), _LIMIT)
+
+
+def _answer_of(loop: asyncio.AbstractEventLoop, request: Coroutine[Any, Any, _Result]) -> _Result:
+    return _result_of(asyncio.run_coroutine_threadsafe(request, loop))
+
+
+def _result_of(request: Future[_Result], seconds: float | None = None) -> _Result:
+    """Return the result of a request; note it if the server did not answer."""
+    try:
+        return read_ahead.result_of(request, seconds)
+    except Unreachable:
+        read_ahead.note_failure()
+        raise
+    except ReadProblem:
+        raise
+    except Exception as error:  # whatever the library of a scheme raises
+        if not is_missing(error) and not is_denied(error):
+            read_ahead.note_failure()
+        raise
 
 
 def _info(entry: dict[str, Any]) -> Info:
@@ -228,25 +243,31 @@ def head_of(url: str) -> int:
 
 
 _stores: dict[tuple[str, str], Store | WebStore] = {}
+_making = Lock()
 
 
 def store_of(url: str) -> Store | WebStore:
     """Return the store of a URL's server; raises a `ReadProblem` if nothing can read it."""
     scheme = scheme_of(url)
     server = "" if scheme in WEB else "/".join(url_with_credentials(url).split("/", 3)[:3])
-    store = _stores.get((scheme, server))
-    if store is None:
-        if fsspec is None:
-            raise missing_package(url)
-        try:
-            store = _stores[scheme, server] = _new_store(scheme, url_with_credentials(url))
-        except Exception as error:  # whatever the library of a scheme raises
-            if isinstance(error, ValueError) and "not known" in str(error):
-                fault = f"{scheme}:// is not a scheme that can be read"
-                hint = "fsspec has s3, gs, az, hf, https and others."
-                raise NotFound(url, fault, hint) from None
-            refuse(url, error)
+    with _making:  # a store has a limit of requests, and connections that are used again
+        store = _stores.get((scheme, server))
+        if store is None:
+            store = _stores[scheme, server] = _make_store(scheme, url)
     return store
+
+
+def _make_store(scheme: str, url: str) -> Store | WebStore:
+    if fsspec is None:
+        raise missing_package(url)
+    try:
+        return _new_store(scheme, url_with_credentials(url))
+    except Exception as error:  # whatever the library of a scheme raises
+        if isinstance(error, ValueError) and "not known" in str(error):
+            fault = f"{scheme}:// is not a scheme that can be read"
+            hint = "fsspec has s3, gs, az, hf, https and others."
+            raise NotFound(url, fault, hint) from None
+        refuse(url, error)
 
 
 def _new_store(scheme: str, url: str) -> Store | WebStore:
@@ -274,12 +295,13 @@ def changed(known: Mapping[str, Info]) -> list[str]:
 
     Raises a `ReadProblem` if the server does not answer.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        are_changed = pool.map(_differs, known.keys(), known.values())
-        return [url for url, differs in zip(known, are_changed, strict=True) if differs]
+    read_ahead.admit()
+    are_changed = read_ahead.in_threads(_differs, list(known.items()))
+    return [url for url, differs in zip(known, are_changed, strict=True) if differs]
 
 
-def _differs(url: str, known: Info) -> bool:
+def _differs(object_: tuple[str, Info]) -> bool:
+    url, known = object_
     try:
         return store_of(url).differs(url, known)
     except Exception as error:  # whatever the library of a scheme raises

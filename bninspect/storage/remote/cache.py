@@ -33,7 +33,7 @@ class RemoteObject:
     """One object; all its bytes are of the version it had first. `fetches` counts the requests."""
 
     def __init__(self, url: str, info: stores.Info) -> None:
-        self._url, self._info = url, info
+        self._url, self._info = url, info._replace(data=b"")
         self.fetches = 0
         self._cached = CachedBytes()
         self._lock = Lock()
@@ -167,10 +167,12 @@ class RemoteFiles:
             raise UnknownFormat(url, "this is not a file but a directory", hint)
         with self._lock:
             remote_object = self._objects.pop(url, None)
-            if remote_object is None or remote_object.info != info:
+            if remote_object is None or remote_object.info != info._replace(data=b""):
                 remote_object = RemoteObject(url, info)
             self._objects[url] = remote_object
             self._evict()
+        if info.data:
+            self.listings.release_data(url)
         return remote_object
 
     def fetch_ends(self, url: str, length: int) -> None:

@@ -20,7 +20,8 @@ from bninspect.storage.remote.stores import Info, store_of
 from bninspect.storage.urls import WEB, scheme_of
 
 _MOST_NAMES = 1_000_000  # that the listings of a run keep
-_MOST_SINGLE = 256  # names that were looked up one by one
+# Of names that were looked up one by one: the names, and the first bytes of their objects.
+_MOST_SINGLE, _MOST_SINGLE_BYTES = 100_000, 32 << 20
 _MAGIC = re.compile(r"[*?[]")
 # Schemes whose URLs name a server or a bucket; others may need no name there.
 _SERVED = (*WEB, "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
@@ -43,6 +44,7 @@ class _SingleNames:
 
     def __init__(self) -> None:
         self._infos: dict[str, Info | None] = {}
+        self._size = 0  # bytes
         self._refused: dict[str, ReadProblem] = {}
 
     def __getitem__(self, url: str) -> Info | None:
@@ -50,13 +52,24 @@ class _SingleNames:
 
     def add(self, url: str, info: Info | None, refused: ReadProblem | None) -> None:
         """Keep the answer for a URL, or the reason why a web server refused one."""
-        while len(self._infos) >= _MOST_SINGLE:
-            oldest = next(iter(self._infos))
-            del self._infos[oldest]
-            self._refused.pop(oldest, None)
+        self._drop(url)
+        self._size += _size_of(info)
+        while self._infos and (len(self._infos) >= _MOST_SINGLE or self._size > _MOST_SINGLE_BYTES):
+            self._drop(next(iter(self._infos)))
         self._infos[url] = info
         if refused is not None:
             self._refused[url] = refused
+
+    def release_data(self, url: str) -> None:
+        """Keep the entry of a URL without the first bytes of its object."""
+        info = self._infos.get(url)
+        if info is not None:
+            self._size -= _size_of(info)
+            self._infos[url] = info._replace(data=b"")
+
+    def _drop(self, url: str) -> None:
+        self._size -= _size_of(self._infos.pop(url, None))
+        self._refused.pop(url, None)
 
     def refusal(self, url: str) -> ReadProblem | None:
         """Return the reason why a web server refused an answer for a URL, or None."""
@@ -160,6 +173,11 @@ class Listings:
             self._single.add(url, info, refused)
         return info
 
+    def release_data(self, url: str) -> None:
+        """Keep no first bytes of an object: who opens it has them now."""
+        with self._lock:
+            self._single.release_data(url)
+
     def entries(self, directory: str) -> dict[str, Info]:
         """Return the entries directly in a directory, by name; raises `OutOfReach`."""
         directory = _without_slash(directory)
@@ -252,6 +270,10 @@ class Listings:
         if scheme_of(url) in WEB:
             return self._single.refusal(url)
         return self._unlistable.get(url.rpartition("/")[0])
+
+
+def _size_of(info: Info | None) -> int:
+    return 0 if info is None else len(info.data)
 
 
 def _by_directory(root: str, objects: dict[str, Info]) -> dict[str, dict[str, Info]]:

@@ -77,6 +77,11 @@ class EarlierReports(NamedTuple):
     since: CheckpointReport | None
     find_previous: Callable[[], CheckpointReport | None] | None
 
+    @property
+    def previous(self) -> CheckpointReport | None:
+        """Return the previous report of the training; raises as `find_previous`."""
+        return self.find_previous and self.find_previous()
+
 
 class Wanted(NamedTuple):
     """What a run wants of the reports.
@@ -243,7 +248,7 @@ class _Comparison(NamedTuple):
 
 def _compare(layers: list[BNLayer], step: int | None, reports: EarlierReports) -> _Comparison:
     """Compare the layers with those of `since`, else of `previous` if they are a later state."""
-    since, previous = reports.since, reports.find_previous and reports.find_previous()
+    since, previous = reports.since, reports.previous
     if since is None and previous is None:
         return _Comparison(layers)
     from bninspect.evidence import changes

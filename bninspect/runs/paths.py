@@ -67,17 +67,18 @@ def find_in_each(
 ) -> Iterator[tuple[list[CheckpointLocation], tuple[str, ...]]]:
     """Yield the checkpoints of each path, and what the configuration leaves out of them."""
     for path, location in zip(paths, locate_each(paths, every=every), strict=True):
+        if not (config.exclude or config.include):
+            yield [location] if location else discover_below(path, every=every), ()
+            continue
+        from bninspect.locate.left_out import PathFilter
+
+        chosen = PathFilter(config.exclude, config.include)
         if location is not None:
             yield [location], ()
-        elif config.exclude or config.include:
-            from bninspect.locate.left_out import PathFilter
-
-            chosen = PathFilter(config.exclude, config.include)
-            locations = discover_below(path, every=every, skips=chosen.skips_directory)
-            kept = [item for item in locations if item.path == path or chosen.keeps(item)]
-            yield kept, tuple(chosen.left_out)
-        else:
-            yield discover_below(path, every=every), ()
+            continue
+        locations = discover_below(path, every=every, skips=chosen.skips_directory)
+        kept = [item for item in locations if item.path == path or chosen.keeps(item)]
+        yield kept, tuple(chosen.left_out)
 
 
 def notes_on_left_out(expanded: Iterable[ExpandedPath]) -> tuple[str, ...]:

@@ -1,15 +1,18 @@
-"""Frozen classes against the dataclasses whose place they take."""
+"""Frozen classes and named tuples against those of the standard library whose place they take."""
 
 from __future__ import annotations
 
 import copy
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from typing import Any
 
 import pytest
 
+from bninspect import frozen as fast
 from bninspect.frozen import frozen
+from bninspect.model.target import Training
 
 
 def declare(decorate: Callable[[type], type]) -> Any:
@@ -129,3 +132,62 @@ def test_travels_as_pickle_does_it() -> None:
     place = Place("model", 8)
     assert copy.copy(place) == place
     assert copy.copy(place) is not place
+
+
+def declare_tuple(base: Any) -> Any:
+    """Declare the same class with the fast `NamedTuple` or that of `typing`."""
+
+    class Member(base):  # type: ignore[misc] # which base it is, a type checker cannot know
+        """A member."""
+
+        name: str
+        size: int = 0
+        shape: tuple[int, ...] = ()
+
+        @property
+        def last(self) -> str:
+            return str(self.name.rpartition("/")[2])
+
+        def __repr__(self) -> str:
+            return f"<{self.name}>"
+
+        @classmethod
+        def empty(cls) -> Any:
+            return cls("")
+
+    return Member
+
+
+each_base = pytest.mark.parametrize(
+    "base", [fast.NamedTuple, typing.NamedTuple], ids=["fast", "typing"]
+)
+
+
+@each_base
+def test_a_named_tuple_has_fields_defaults_and_methods(base: Any) -> None:
+    kind = declare_tuple(base)
+    member = kind("bn/gamma", shape=(3,))
+    assert member == ("bn/gamma", 0, (3,))
+    assert member._replace(size=3)[1:] == (3, (3,))
+    assert (member.last, repr(member), kind.empty().name) == ("gamma", "<bn/gamma>", "")
+    assert kind._fields == ("name", "size", "shape")
+    assert kind._field_defaults == {"size": 0, "shape": ()}
+    assert list(kind.__annotations__) == ["name", "size", "shape"]
+    assert (kind.__name__, kind.__doc__, kind.__module__) == ("Member", "A member.", __name__)
+    assert kind.__qualname__ == "declare_tuple.<locals>.Member"
+    assert issubclass(kind, tuple)
+
+
+@each_base
+def test_a_named_tuple_refuses_other_values(base: Any) -> None:
+    kind = declare_tuple(base)
+    for values in ((), ("a", 1, (), 4)):
+        with pytest.raises(TypeError):
+            kind(*values)
+    with pytest.raises(AttributeError):
+        kind("a").name = "b"
+
+
+def test_a_named_tuple_travels_as_pickle_does_it() -> None:
+    training = Training("runs", "model.ckpt-#")
+    assert copy.copy(training) == training

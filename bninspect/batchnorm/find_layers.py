@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from bninspect.batchnorm.families import FAMILIES, Family, Group
 from bninspect.batchnorm.name_groups import (
@@ -25,6 +25,7 @@ from bninspect.batchnorm.name_groups import (
 )
 from bninspect.batchnorm.other_layers import may_hold_more
 from bninspect.errors import Unsupported
+from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import Checkpoint, UncheckedGroup, Variable
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import AFFINE, STATISTICS, Role

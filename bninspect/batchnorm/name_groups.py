@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from bninspect.batchnorm.families import FAMILIES, Group
+from bninspect.frozen import NamedTuple
 from bninspect.model.roles import STATISTICS, Role
 
 # Variables of a layer that are not its members: renorm (tf.layers, tf_keras, Keras 3.14+).

@@ -7,7 +7,7 @@ format is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 
 from bninspect.cli.output import (
     Destination,
@@ -16,6 +16,7 @@ from bninspect.cli.output import (
     refuse_to_overwrite_inputs,
     terminal_width,
 )
+from bninspect.frozen import NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime

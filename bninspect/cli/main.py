@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 import sys
 from importlib import import_module
 
@@ -109,6 +108,8 @@ class _Commands(click.Group):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             if _names_a_path(name):
+                import shlex
+
                 meant = f"`bninspect check {shlex.quote(name)}`"
                 raise click.UsageError(f"A command is missing. Did you mean {meant}?", ctx)
             near = did_you_mean(nearest(name, COMMANDS))

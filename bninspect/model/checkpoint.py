@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from bninspect.frozen import frozen
+from bninspect.frozen import NamedTuple, frozen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

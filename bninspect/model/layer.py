@@ -13,14 +13,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bninspect.model.graph import Graph
 
-from bninspect.frozen import frozen
+from bninspect.frozen import NamedTuple, frozen
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 

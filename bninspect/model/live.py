@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from bninspect.frozen import NamedTuple
 
 
 class LiveModel(NamedTuple):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from bninspect.frozen import frozen
+from bninspect.frozen import NamedTuple, frozen
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+from bninspect.frozen import NamedTuple
 from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
 from bninspect.model.live import LiveModel
 from bninspect.model.roles import ROLES, Role

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bninspect.errors import ReadProblem
-from bninspect.frozen import frozen
+from bninspect.frozen import NamedTuple, frozen
 
 
 @frozen()

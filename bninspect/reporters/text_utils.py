@@ -6,10 +6,11 @@ import os
 import textwrap
 from collections.abc import Container, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import click
 
+from bninspect.frozen import NamedTuple
 from bninspect.reporters.escapes import printable
 
 _COLORS: dict[str, str] = {

@@ -9,8 +9,9 @@ not stored (a placeholder fed False, a branch not taken, another graph): then no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from bninspect.frozen import NamedTuple
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.model.rule import RuleContext

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
+from bninspect.frozen import NamedTuple
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import Rule, RuleContext, Violation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from bninspect.evidence.keras_config import with_keras_config
 from bninspect.evidence.optimizer_slots import with_signs_of_optimizers
 from bninspect.evidence.progress import Slots, read_optimizer_steps, read_step
 from bninspect.formats.opening import open_target
+from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
 from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
 from bninspect.model.report import CheckpointReport, Earlier

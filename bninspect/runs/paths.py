@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from bninspect.config.model import Config
+from bninspect.frozen import NamedTuple
 from bninspect.model.target import CheckpointLocation
 from bninspect.opening import discover_below, locate_each
 from bninspect.storage import run_scope

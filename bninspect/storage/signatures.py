@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bninspect.errors import Overwritten, ReadProblem, UnknownFormat
+from bninspect.frozen import NamedTuple
 from bninspect.storage.run_scope import of_run
 from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url

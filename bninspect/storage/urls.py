@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from bninspect.errors import UsageProblem
+from bninspect.frozen import NamedTuple
 
 _URL = re.compile(r"(?s)([A-Za-z][A-Za-z0-9+.-]+)://(.*)")
 # Compiled only when a URL is named: start-up of a local run does not wait for it.

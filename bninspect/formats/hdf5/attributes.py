@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from bninspect.formats.hdf5.datatype import Datatype, read_datatype, read_shape
 from bninspect.formats.hdf5.heap import read_dense, read_global_heap
 from bninspect.formats.hdf5.object_header import ATTRIBUTE, ATTRIBUTE_INFO, Message
 from bninspect.formats.hdf5.structure import Damage, NotRead, Structure
+from bninspect.frozen import NamedTuple
 
 _SIZES = struct.Struct("<BBHHH")  # version, flags, and the sizes of name, type and shape
 _SHARED_TYPE = 0x01

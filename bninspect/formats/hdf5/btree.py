@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, Structure
+from bninspect.frozen import NamedTuple
 
 GROUP_NODES, CHUNK_NODES = 0, 1
 

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bninspect.formats.hdf5 import object_header
 from bninspect.formats.hdf5.btree import CHUNK_NODES, read_leaves
@@ -19,6 +19,7 @@ from bninspect.formats.hdf5.checksum import fletcher32
 from bninspect.formats.hdf5.datatype import Datatype, read_datatype, read_shape
 from bninspect.formats.hdf5.object_header import Message
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, NotRead, Structure
+from bninspect.frozen import NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bninspect.formats.hdf5.structure import Damage, Structure
+from bninspect.frozen import NamedTuple
 
 _MOST_DIMENSIONS = 32  # H5S_MAX_RANK
 _HEAD = struct.Struct("<BB2xI")  # class and version, first bits, size

@@ -11,13 +11,14 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from bninspect.formats.hdf5.attributes import read_attributes
 from bninspect.formats.hdf5.btree import GROUP_NODES, Entry, read_leaves
 from bninspect.formats.hdf5.heap import LocalHeap, read_dense
 from bninspect.formats.hdf5.object_header import LINK, LINK_INFO, SYMBOL_TABLE, Message
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, Structure
+from bninspect.frozen import NamedTuple
 
 _TABLE = struct.Struct("<QQ")  # addresses of the B-tree and of the heap of names
 _KEY_SIZE = 8

@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from itertools import accumulate
-from typing import NamedTuple
 
 from bninspect.formats.hdf5.btree import read_records
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, NotRead, Structure
+from bninspect.frozen import NamedTuple
 
 _LOCAL = struct.Struct("<4sB3xQ8xQ")  # signature, version, size and address of the names
 _LOCAL_READ_FIRST = 512  # bytes, as H5HL_SPEC_READ_SIZE of HDF5: the names mostly follow the head

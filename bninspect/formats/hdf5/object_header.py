@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from bninspect.formats.hdf5.structure import Damage, Structure
+from bninspect.frozen import NamedTuple
 
 DATASPACE, LINK_INFO, DATATYPE = 0x01, 0x02, 0x03
 OLD_FILL_VALUE, FILL_VALUE, LINK = 0x04, 0x05, 0x06

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from bninspect.errors import Corrupt, Incomplete, Unsupported
 from bninspect.formats.hdf5.checksum import lookup3
 from bninspect.formats.hdf5.structure import DAMAGED, SAVE_AGAIN
+from bninspect.frozen import NamedTuple
 from bninspect.storage.signatures import HDF5_SIGNATURE, hdf5_offset
 from bninspect.storage.source import Window
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.hdf5.file import Hdf5
@@ -29,6 +29,7 @@ from bninspect.formats.keras.model_config import (
 )
 from bninspect.formats.keras.stored_objects import Configuration, Owner
 from bninspect.formats.keras.weights_h5 import scan, stored_paths, weights_checkpoint
+from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage.source import Budget, Source, Window
 from bninspect.storage.urls import is_url

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
 
 from bninspect.formats.hdf5.file import Weights, join
 from bninspect.formats.keras.model_config import snake_case
@@ -32,6 +31,7 @@ from bninspect.formats.keras.roles import (
     read_roles,
 )
 from bninspect.formats.keras.stored_objects import StoredObjects
+from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import KerasLayer, UncheckedGroup, Variable
 from bninspect.model.filenames import natural_order
 from bninspect.model.roles import AFFINE, STATISTICS

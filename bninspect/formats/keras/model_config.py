@@ -14,8 +14,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import KerasLayer, KerasModel
 
 _MAX_DEPTH = 100

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bninspect.frozen import NamedTuple
 from bninspect.model.roles import AFFINE, STATISTICS
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bninspect.errors import Incomplete
 from bninspect.formats.hdf5.file import Hdf5, join
 from bninspect.formats.keras.optimizer_slots import Shape
+from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
 from bninspect.storage import filesystem

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 from google_crc32c import value as crc32c
 
 from bninspect.errors import ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.tensorflow.dtypes import corrupt
+from bninspect.frozen import NamedTuple
 from bninspect.storage.signatures import TABLE_MAGIC
 from bninspect.storage.source import Budget, Source
 

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from bninspect.formats.tensorflow.bundle_messages import (
 from bninspect.formats.tensorflow.dtypes import DTYPES, corrupt, read_shape, widened
 from bninspect.formats.tensorflow.ordered_code import slice_place
 from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_table, read_varint
+from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.storage.source import Budget, Source, prefetch_all
 from bninspect.storage.urls import is_url

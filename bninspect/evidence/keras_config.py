@@ -43,7 +43,7 @@ def with_keras_config(layers: Iterable[BNLayer], checkpoint: Checkpoint) -> list
     if checkpoint.keras_layers is None:
         return layers
     configurations = _Configurations(checkpoint.keras_layers)
-    by_group = checkpoint.format == "keras-h5"
+    by_group = checkpoint.format in ("keras-h5", "tfjs")
     found = [(one, configurations.of(one.name, by_group=by_group)) for one in layers]
     layers = [configured(layer, keras) for layer, keras in found]
     own_classes = (_own_class(layer, checkpoint) for layer in layers)

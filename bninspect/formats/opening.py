@@ -148,6 +148,12 @@ def _open_orbax(path: str, target: Target) -> Checkpoint:
     return open_orbax(path, target.path, target.notes)
 
 
+def _open_tfjs(path: str, target: Target) -> Checkpoint:
+    from bninspect.formats.tfjs.model import open_tfjs
+
+    return open_tfjs(path, target.path, target.notes)
+
+
 _READERS: Mapping[str, Callable[[str, Target], Checkpoint]] = {
     "graph-def": _open_frozen_graph,
     "hdf5": _open_hdf5,
@@ -156,6 +162,7 @@ _READERS: Mapping[str, Callable[[str, Target], Checkpoint]] = {
     "saved-model": _open_saved_model,
     "tensor-bundle": _open_tensor_bundle,
     "tensor-slices": _open_tensor_slices,
+    "tfjs": _open_tfjs,
 }
 
 

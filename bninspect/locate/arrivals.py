@@ -27,6 +27,7 @@ from bninspect.model.filenames import (
     ORBAX_MARKERS,
     PART,
     SAVED_MODEL,
+    TFJS_JSON,
     V1_SHARD,
     checkpoint_of,
     natural_order,
@@ -251,7 +252,7 @@ class Arrivals:
             if stamps.get(candidate.path) not in self._handled or _is_part(candidate.path)
         ]
         if candidates:
-            lacks_last = name.endswith((SAVED_MODEL, KERAS_MAP)) and name not in stamps
+            lacks_last = name.endswith((SAVED_MODEL, KERAS_MAP, TFJS_JSON)) and name not in stamps
             state = _State.INCOMPLETE if lacks_last else _State.WRITTEN
             self._pending[name] = _Pending(name, stamps, candidates, now, state)
         else:
@@ -421,7 +422,7 @@ def _is_graph(path: str) -> bool:
 
 def _is_part(path: str) -> bool:
     """Return whether the file that stands for a checkpoint may have been handled with another."""
-    return bool(PART.fullmatch(path) or V1_SHARD.fullmatch(path))
+    return bool(PART.fullmatch(path) or V1_SHARD.fullmatch(path) or path.endswith(".json"))
 
 
 def _live(candidate: Candidate) -> CheckpointLocation:

@@ -14,8 +14,9 @@ decides what happens with a file that is not a checkpoint, or cannot be read:
 - `P.index` counts if it is a table or if there are shards of P beside it; shards without their
   index are reported.
 
-A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` with its shards and a SavedModel
-directory count once each. Hidden files, pipes and devices are never opened.
+A JSON file that begins with a key of TensorFlow.js is opened, whatever its name; with the topology or
+the format of a model it is one. A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` and the
+JSON of a TensorFlow.js model with their shards, and a SavedModel directory count once each. Hidden files, pipes and devices are never opened.
 """
 
 from __future__ import annotations
@@ -97,6 +98,13 @@ _GRAPHS_OF_SAVED_MODEL = (SAVED_MODEL, SAVED_MODEL_TEXT)
 _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
 # The first bytes of PyTorch, pickle and NumPy files, which may have names of checkpoints.
 _OTHERS = (b"\x80", b"\x93NUMPY", *ZIP_SIGNATURES)
+# The first key of a TensorFlow.js model (ModelJSON of tfjs-core/src/io/types.ts); the group matches
+# those that no other tool writes.
+_TFJS_HEAD = re.compile(
+    rb'\s*\{\s*"(?:(modelTopology|weightsManifest|format"\s*:\s*"(?:layers|graph)-model)'
+    rb"|format|generatedBy|convertedBy|signature|trainingConfig|userDefinedMetadata|modelInitializer"
+    rb'|initializerSignature)"'
+)
 _COPY = "Copy all checkpoints that it names, or name those that are there."
 # The number of names that are examined to see whether a training directory holds other models.
 _GLANCE = 1000
@@ -439,6 +447,13 @@ def _judge_head(name: str, head: bytes, *, claimed: bool) -> Literal["claimed", 
         return "maybe"
     is_other = head.startswith(_OTHERS) and not name.lower().endswith(".keras")
     return "claimed" if claimed and not is_other else "other"
+
+
+def _judge_json(head: bytes) -> Literal["claimed", "maybe", "other"]:
+    """Return whether a JSON file is a TensorFlow.js model, by the keys that it begins with."""
+    if not (key := re.match(_TFJS_HEAD, head)):
+        return "other"
+    return "claimed" if key[1] else "maybe"
 
 
 def _is_table(path: str) -> bool:

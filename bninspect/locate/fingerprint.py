@@ -56,6 +56,16 @@ def _files(target: Target) -> Iterator[str]:
             yield os.path.join(path, name)
     else:
         yield path
+        if target.kind == "tfjs":
+            yield from _shards_of_tfjs(path)
+
+
+def _shards_of_tfjs(path: str) -> Iterator[str]:
+    """Yield the usual names of the first shard: the converter's, and those of TensorFlow.js."""
+    directory, name = os.path.split(path)
+    stem = name.removesuffix(".json")
+    for shard in ("group1-shard1of1.bin", "weights.bin", f"{stem}.weights.bin"):
+        yield os.path.join(directory, shard)
 
 
 def _of_bundle(prefix: str) -> Iterator[str]:

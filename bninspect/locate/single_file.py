@@ -14,8 +14,10 @@ from bninspect.model.filenames import (
     KERAS_MAP,
     KERAS_SHARD,
     PART,
+    TFJS_SHARD,
     V1_SHARD,
     all_v1_shards,
+    checkpoint_of,
 )
 from bninspect.model.target import Target
 from bninspect.storage import filesystem
@@ -39,7 +41,8 @@ from bninspect.storage.signatures import (
 from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url
 
-_LARGEST_MAP = 1 << 24  # bytes
+_LARGEST_MAP = 1 << 25  # bytes
+_TFJS_KEY = b'"weightsManifest"'
 
 ShardCounts = Callable[[str], Mapping[str, set[str]]]
 
@@ -50,6 +53,8 @@ def locate_file(path: str) -> Target:
     Raises `Incomplete` if the file was cut short or lacks the others of its checkpoint,
     `UnknownFormat` if it is something else.
     """
+    if shard_of_tfjs := _tfjs_model(path):
+        return shard_of_tfjs
     head, tail = ends(path)
     if head.startswith(HDF5_SIGNATURE):
         return _sharded_weights(path) or Target("hdf5", path)
@@ -116,17 +121,20 @@ def _has_user_block(path: str) -> bool:
 
 
 def _locate_map(path: str) -> Target:
-    """Return the sharded Keras weights of which a JSON file is the map."""
+    """Return the sharded Keras weights of which a JSON file is the map, or its TensorFlow.js model."""
     if path.endswith(KERAS_MAP):
         return Target("keras-shards", path)
     text = _read_map(path)
     if b'"weight_map"' in text:
         return Target("keras-shards", path)
+    if _TFJS_KEY in text:
+        return Target("tfjs", path)
     if (foreign_format := other_json(text)) is not None:
         raise foreign(path, foreign_format)
     raise UnknownFormat(
         path,
-        "this is JSON, but not the map of sharded Keras weights (it has no weight_map)",
+        "this is JSON, but neither the map of sharded Keras weights (it has no weight_map) nor a"
+        " TensorFlow.js model (it has no weightsManifest)",
         "Check that it is the right file.",
     )
 
@@ -203,6 +211,18 @@ def _sharded_weights(path: str) -> Target | None:
         return None
     note = f"{path} is one of the files of {map_path}, which was opened"
     return Target("keras-shards", map_path, (note,))
+
+
+def _tfjs_model(path: str) -> Target | None:
+    """Return the TensorFlow.js model that a file is a shard of, if the JSON beside it says so."""
+    name = os.path.basename(path)
+    json_path = checkpoint_of(path)
+    if not TFJS_SHARD.fullmatch(name) or not filesystem.is_file(json_path):
+        return None
+    stored = _read_map(json_path)
+    if _TFJS_KEY not in stored or _as_in_json(name) not in stored:
+        return None
+    return Target("tfjs", json_path, (f"{path} is a shard of {json_path}, which was opened",))
 
 
 def _as_in_json(name: str) -> bytes:

@@ -26,7 +26,8 @@ class Variable(NamedTuple):
     `name` is the name as stored, `shape` the full shape (of a partitioned variable: of all slices
     together), `dtype` TensorFlow's name of the element type (`float32`, `bfloat16`, …). `unwritten`
     counts the elements that the file only reserves a place for (HDF5): they are read as a fill
-    value, mostly 0.
+    value, mostly 0. `quantized` is the type to which a converter rounded the values after the
+    training (`uint8`); None if it did not.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Variable(NamedTuple):
     dtype: str
     load: Callable[[], NDArray[Any]]
     unwritten: int = 0
+    quantized: str | None = None
 
     @property
     def size(self) -> int:

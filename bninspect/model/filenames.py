@@ -30,6 +30,11 @@ ALL_V1_SHARDS = re.compile(r"(?s)(.*)-\?{5}-of-([0-9]{5,})")
 KERAS_SHARD = re.compile(r"(?s)(.*)_[0-9]{5,}\.weights\.h5")
 FIRST_KERAS_SHARD = "00000"
 KERAS_MAP = ".weights.json"
+# The JSON of a TensorFlow.js model, and the shards that its converter writes beside it (since 1.3
+# with an extension; write_weights.py); (stem): those that TensorFlow.js itself writes beside
+# model.json or STEM.json (tfjs-node/src/io/file_system.ts, tfjs-core/src/io/browser_files.ts).
+TFJS_JSON = "model.json"
+TFJS_SHARD = re.compile(r"(?s)group[0-9]+-shard[0-9]+of[0-9]+(?:\.bin)?|(?:(.+)\.)?weights\.bin")
 
 # A saved step of Orbax, and a directory with arrays, which may be the step itself (metadata/tree.py
 # and metadata/checkpoint.py of orbax/checkpoint/_src, the manifest of OCDBT). A save that is not
@@ -79,7 +84,8 @@ def all_v1_shards(path: str) -> str:
 def checkpoint_of(path: str) -> str:
     """Return the name that all files of a checkpoint in one directory share.
 
-    It is the prefix, the map of sharded Keras weights, or the graph of a SavedModel.
+    It is the prefix, the map of sharded Keras weights, the JSON of a TensorFlow.js model, or the
+    graph of a SavedModel.
     """
     for pattern in (PART, V1_SHARD, ALL_V1_SHARDS):
         if match := pattern.fullmatch(path):
@@ -87,6 +93,8 @@ def checkpoint_of(path: str) -> str:
     if shard := KERAS_SHARD.fullmatch(path):
         return shard[1] + KERAS_MAP
     directory, name = os.path.split(path)
+    if shard := TFJS_SHARD.fullmatch(name):
+        return os.path.join(directory, f"{shard[1]}.json" if shard[1] else TFJS_JSON)
     return os.path.join(directory, SAVED_MODEL) if name in BESIDE_SAVED_MODEL else path
 
 

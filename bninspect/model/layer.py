@@ -33,7 +33,9 @@ class Values(NamedTuple):
 
     `array` has shape (C,), `channels` is C. `minimum` and `maximum` are NaN if any value is, and
     for no channels. `initial` is the value that training started from, None if it is random or
-    unknown; `at_initial` counts the channels that equal it (None if `initial` is).
+    unknown; `at_initial` counts the channels that equal it (None if `initial` is). `is_exact` says
+    that these are the numbers which training left; a quantization may have rounded them (see
+    `batchnorm.measure.rounded`), and then a channel is at its initial value only if all are.
     """
 
     array: NDArray[Any]
@@ -42,6 +44,7 @@ class Values(NamedTuple):
     maximum: float
     initial: float | None
     at_initial: int | None
+    is_exact: bool = True
 
     @property
     def all_initial(self) -> bool:

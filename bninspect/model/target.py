@@ -29,6 +29,7 @@ class Target:
         "keras-zip",
         "keras-shards",
         "orbax",
+        "tfjs",
         "directory",
     ]
     path: str

@@ -25,6 +25,7 @@ _FORMATS = {
     "keras-weights-h5": "Keras 3 weights file",
     "keras-zip": ".keras file",
     "orbax": "Orbax checkpoint",
+    "tfjs": "TensorFlow.js model",
 }
 
 

@@ -123,6 +123,8 @@ def _no_graph(checkpoint: Checkpoint) -> Iterator[str]:
         yield (
             "no model configuration is stored: list the whole model (`model.save`), which has one"
         )
+    elif checkpoint.format == "tfjs":
+        yield "a TensorFlow.js model has no graph that trains: list what it was converted from"
     elif checkpoint.named_by == "object":
         yield "no graph is stored: object-based checkpoints have none; list the model's SavedModel"
     else:

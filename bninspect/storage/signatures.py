@@ -113,9 +113,8 @@ _OTHERS: tuple[tuple[bytes, OtherFormat], ...] = (
     ),
     (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
 )
-# Keys of JSON files (tfjs-core/src/io/types.ts; Model.to_json of Keras).
+# Keys of JSON files (Model.to_json of Keras).
 _JSON_KEYS: tuple[tuple[tuple[bytes, ...], OtherFormat], ...] = (
-    ((b'"weightsManifest"', b'"modelTopology"'), OtherFormat("a TensorFlow.js model", _ORIGINAL)),
     (
         (b'"class_name"', b'"config"'),
         OtherFormat(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bninspect.errors import Corrupt, ReadProblem, Unsupported
 from bninspect.formats.hdf5.attributes import parse_attribute, read_texts
@@ -330,15 +330,31 @@ class _Object:
         self.group = Group(structure, self.messages) if is_group(self.messages) else None
 
 
+class WeightsFile(Protocol):
+    """What holds variables by their path: an HDF5 file, or another container of Keras's weights."""
+
+    def variable(self, path: str, /) -> Variable:
+        """Return the variable at `path`; its values are not yet read."""
+
+    def look_at(self, path: str, /) -> None:
+        """Read the structure of a variable."""
+
+    def prefetch_looks(self, looks: Iterable[Look], /) -> None:
+        """Prefetch the bytes that some looks will read (remote files only)."""
+
+    def prefetch(self, paths: Iterable[str], /) -> None:
+        """Prefetch the values of some variables (remote files only)."""
+
+
 class Weights(Mapping[str, Variable]):
     """Variables by their path, given as path → file; each is opened when looked up."""
 
-    def __init__(self, files: Mapping[str, Hdf5]) -> None:
+    def __init__(self, files: Mapping[str, WeightsFile]) -> None:
         self._files = files
 
     def prefetch(self, variables: Iterable[Variable]) -> None:
         """Prefetch the values of some variables (remote files only)."""
-        by_file: dict[Hdf5, list[str]] = {}
+        by_file: dict[WeightsFile, list[str]] = {}
         for variable in variables:
             if variable.name in self._files:
                 by_file.setdefault(self._files[variable.name], []).append(variable.name)

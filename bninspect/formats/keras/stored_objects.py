@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from bninspect.errors import Incomplete
-from bninspect.formats.hdf5.file import Hdf5, join
+from bninspect.formats.hdf5.file import WeightsFile, join
 from bninspect.formats.keras.optimizer_slots import Shape
 from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
@@ -45,7 +45,7 @@ class StoredObjects:
 
     path: str
     owners: Mapping[str, Owner]
-    files: Mapping[str, Hdf5]
+    files: Mapping[str, WeightsFile]
     configuration: Configuration
     known_values: dict[str, Variable] = field(default_factory=dict)
 

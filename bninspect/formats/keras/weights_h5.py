@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bninspect.errors import UnknownFormat
-from bninspect.formats.hdf5.file import Hdf5, Weights, join
+from bninspect.formats.hdf5.file import Hdf5, Weights, WeightsFile, join
 from bninspect.formats.keras.bn_groups import find_bn_groups, is_optimizer
 from bninspect.formats.keras.stored_objects import Configuration, Owner, StoredObjects
 from bninspect.model.checkpoint import Checkpoint, Variable
@@ -68,7 +68,7 @@ def _keras_version(owners: Mapping[str, Owner]) -> str:
 class _ReadWeights(Weights):
     """Variables by their path, some of which were read with their values."""
 
-    def __init__(self, files: Mapping[str, Hdf5], known_values: Mapping[str, Variable]) -> None:
+    def __init__(self, files: Mapping[str, WeightsFile], known_values: Mapping[str, Variable]) -> None:
         super().__init__(files)
         self._known_values = known_values
 
@@ -88,7 +88,7 @@ def weights_checkpoint(
     resolved: str,
     format_: str,
     owners: Mapping[str, Owner],
-    files: Mapping[str, Hdf5],
+    files: Mapping[str, WeightsFile],
     *,
     configuration: Configuration | None = None,
     keras_version: str = "",

@@ -1,0 +1,1 @@
+"""TensorFlow.js models: `model.json` and the shards of its weights."""

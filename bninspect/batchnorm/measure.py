@@ -70,6 +70,19 @@ def _empty(array: NDArray[Any], candidates: tuple[float, ...]) -> Values:
     return Values(array.reshape(-1), 0, math.nan, math.nan, initial, at_initial)
 
 
+def rounded(values: Values, quantized: str) -> Values:
+    """Return values that were quantized to a type after the training.
+
+    With uint8 and uint16 a vector of one number is kept exactly, and 0 keeps its place among others
+    that were rounded to it (quantize_weights of tensorflowjs/quantization.py); float16 rounds every
+    number. So of rounded vectors only the whole can be at its initial value, no single channel.
+    """
+    if values.constant and quantized != "float16":
+        return values
+    at_initial = values.at_initial if values.all_initial or values.initial is None else 0
+    return values._replace(is_exact=False, at_initial=at_initial)
+
+
 def settle_initial(layers: Sequence[BNLayer]) -> list[BNLayer]:
     """Return the layers with one initial variance where their family has several.
 
@@ -96,5 +109,7 @@ def _with_usual_initial(layer: BNLayer) -> BNLayer:
     if values is None or not candidates or values.initial == candidates[0]:
         return layer
     at_initial = int(values.equal_to(candidates[0]).sum())
+    if not values.is_exact and at_initial < values.channels:
+        at_initial = 0
     settled = values._replace(initial=candidates[0], at_initial=at_initial)
     return layer.with_fields(values={**layer.values, "moving_variance": settled})

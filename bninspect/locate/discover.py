@@ -14,9 +14,10 @@ decides what happens with a file that is not a checkpoint, or cannot be read:
 - `P.index` counts if it is a table or if there are shards of P beside it; shards without their
   index are reported.
 
-A JSON file that begins with a key of TensorFlow.js is opened, whatever its name; with the topology or
-the format of a model it is one. A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` and the
-JSON of a TensorFlow.js model with their shards, and a SavedModel directory count once each. Hidden files, pipes and devices are never opened.
+A JSON file is opened if it begins with a key of TensorFlow.js, whatever its name; the topology and
+the format of a model claim one. A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` and
+the JSON of a TensorFlow.js model with their shards, and a SavedModel directory count once each.
+Hidden files, pipes and devices are never opened.
 """
 
 from __future__ import annotations
@@ -446,7 +447,7 @@ def _judge_head(name: str, head: bytes, *, claimed: bool) -> Literal["claimed", 
     if message_kind(head) is not None:
         return "maybe"
     is_other = head.startswith(_OTHERS) and not name.lower().endswith(".keras")
-    return "claimed" if claimed and not is_other else "other"
+    return "claimed" if claimed and not is_other else _judge_json(head)
 
 
 def _judge_json(head: bytes) -> Literal["claimed", "maybe", "other"]:

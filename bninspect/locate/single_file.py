@@ -53,8 +53,10 @@ def locate_file(path: str) -> Target:
     Raises `Incomplete` if the file was cut short or lacks the others of its checkpoint,
     `UnknownFormat` if it is something else.
     """
-    if shard_of_tfjs := _tfjs_model(path):
-        return shard_of_tfjs
+    return _tfjs_model(path) or _by_content(path)
+
+
+def _by_content(path: str) -> Target:
     head, tail = ends(path)
     if head.startswith(HDF5_SIGNATURE):
         return _sharded_weights(path) or Target("hdf5", path)
@@ -121,7 +123,7 @@ def _has_user_block(path: str) -> bool:
 
 
 def _locate_map(path: str) -> Target:
-    """Return the sharded Keras weights of which a JSON file is the map, or its TensorFlow.js model."""
+    """Return the TensorFlow.js model or the sharded Keras weights whose files a JSON file lists."""
     if path.endswith(KERAS_MAP):
         return Target("keras-shards", path)
     text = _read_map(path)

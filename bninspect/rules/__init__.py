@@ -19,6 +19,7 @@ from bninspect.rules import (
     numeric,
     one_value,
     optimized,
+    quantized,
     shadows,
     stuck,
     untouched,
@@ -122,8 +123,6 @@ def apply_rules(
 def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleContext) -> Finding:
     """Return what a rule says of a layer; without a cause with what may be behind it."""
     from bninspect.rules.frameworks import framework_for
-    from bninspect.rules.recalibration_offer import with_offer
-    from bninspect.rules.situation_fixes import at_the_source
 
     severity = violation.severity or rule.severity
     suspects: tuple[PossibleCause, ...] = ()
@@ -138,23 +137,38 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
         layer=layer.name,
         message=violation.message,
         cause=violation.cause,
-        evidence=violation.evidence,
-        fix=at_the_source(fix)
-        if context.frozen
-        else with_offer(fix, rule, layer, violation, context),
+        evidence=(*violation.evidence, *quantized.facts_of_quantization(layer, rule)),
+        fix=_fix_with_place(fix, rule, layer, violation, context),
         possible_causes=suspects,
         framework=framework_for(rule, layer, context),
     )
+
+
+def _fix_with_place(
+    fix: str, rule: Rule, layer: BNLayer, violation: Violation, context: RuleContext
+) -> str:
+    """Return the fix of a finding, with what has to be fixed instead of the file, or by what."""
+    from bninspect.rules.recalibration_offer import with_offer
+    from bninspect.rules.situation_fixes import at_the_source, convert_again
+
+    if context.frozen:
+        return at_the_source(fix)
+    if context.format == "tfjs":
+        is_note = (violation.severity or rule.severity) == "note"
+        return fix if is_note else convert_again(fix, layer)
+    return with_offer(fix, rule, layer, violation, context)
 
 
 def not_judged(
     layers: Iterable[BNLayer], rules: Iterable[Rule], context: RuleContext
 ) -> tuple[str, ...]:
     """Return sentences on what `rules` could not judge without a fact that the user may give."""
+    layers, rules = tuple(layers), tuple(rules)
+    of_quantization = tuple(quantized.not_judged(layers, rules))
     if not any(rule in cold.RULES for rule in rules):
-        return ()
-    sentence = cold.not_judged(tuple(layers), context)
-    return (sentence,) if sentence else ()
+        return of_quantization
+    sentence = cold.not_judged(layers, context)
+    return (sentence, *of_quantization) if sentence else of_quantization
 
 
 def _completed(layers: tuple[BNLayer, ...], context: RuleContext) -> RuleContext:

@@ -72,6 +72,8 @@ def dead_channels(mean: Values, variance: Values, momentum: float | None, step: 
     """
     if mean.initial != 0.0 or not mean.at_initial or variance.all_initial:
         return 0
+    if not variance.is_exact and variance.maximum >= COLLAPSED_VARIANCE:
+        return 0  # rounded to one number, or to almost 0
     if variance.initial == 0.0:
         return _at_initial(mean, variance)
     silent, initial = _silent(mean, variance)
@@ -184,7 +186,7 @@ def _no_power_of_momentum(
     layer: BNLayer, values: list[float], initial: float, momentum: float | None
 ) -> list[str]:
     """Return the fact that no number of updates leaves one of the variances, if that is so."""
-    if momentum is None or layer.dtype != "float32":
+    if momentum is None or layer.dtype != "float32" or not _is_exact(layer):
         return []
     wrong = [
         value
@@ -195,6 +197,10 @@ def _no_power_of_momentum(
         return []
     factor = "" if initial == 1.0 else f"{initial:g} * "
     return [f"{wrong[0]:.4g} is not {factor}{momentum:g}^n for any number n of updates"]
+
+
+def _is_exact(layer: BNLayer) -> bool:
+    return layer.statistics is not None and layer.statistics[1].is_exact
 
 
 def not_enough_updates(initial: float, momentum: float | None, updates: int | None) -> list[str]:

@@ -29,6 +29,10 @@ _FIT_OF_KERAS_3 = (
     " has one, takes a parameter `training` and passes it on: `def call(self, x, training=None)`"
 )
 _KERAS_3 = "; a stateless loop (JAX) keeps the non-trainable variables that are returned"
+_IN_JAVASCRIPT = (
+    "Train the layer in training mode: `model.fit` of TensorFlow.js does; in a loop of your own"
+    " call the model with `{training: true}`."
+)
 _KERAS_IN_SESSION = "; in a TF1 session run `model.updates` with the train op"
 _UPDATES: Mapping[str, str] = {
     "tf.layers": _TF1,
@@ -97,6 +101,8 @@ def _run_the_updates_of_keras(layer: BNLayer) -> str:
     Names of Keras 1 in a file of a later Keras are those of a layer of the user's own.
     """
     version = layer.keras_version
+    if trained_in_javascript(layer):
+        return f"{_IN_JAVASCRIPT} Then train {AGAIN}"
     if layer.family == "keras-1" and not version.startswith(("2", "3")):
         return (
             "Use mode=0 and train with `model.fit`; with mode 1 or 2 the averages are never used"
@@ -111,6 +117,11 @@ def _run_the_updates_of_keras(layer: BNLayer) -> str:
     else:
         more = _FIT_OF_KERAS_3
     return f"{_KERAS}{more}. Then train {AGAIN}"
+
+
+def trained_in_javascript(layer: BNLayer) -> bool:
+    """Return whether TensorFlow.js saved the model itself, so that no converter did."""
+    return layer.keras_model is not None and layer.keras_model.backend == "tensor_flow.js"
 
 
 def _fit_of_keras_3(layer: BNLayer) -> str:

@@ -28,6 +28,13 @@ _UPDATE_ONCE = (
 )
 
 
+_CONVERT_IN_FULL = (
+    "Check the file that the model was converted from. If its statistics are finite, convert it"
+    " without quantizing them; else go back to the last checkpoint that is finite and find what"
+    " diverged."
+)
+
+
 def not_finite(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if a member holds NaN or infinity (BN301)."""
     counts = {
@@ -44,6 +51,8 @@ def not_finite(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     fix = evidence = None
     if any(role in STATISTICS for role in counts):
         evidence, fix = _update_defects(layer, context)
+        if any(role in counts and layer.variables[role].quantized for role in STATISTICS):
+            fix = _CONVERT_IN_FULL
     yield Violation(f"NaN or infinity: {members}", evidence=evidence or (), fix=fix)
 
 

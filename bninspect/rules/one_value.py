@@ -69,8 +69,10 @@ def _explained(
 
 def _is_decayed(variance: Values) -> bool:
     """Return whether all channels hold one number between 0 and the initial one."""
-    return bool(variance.initial) and 0.0 <= variance.minimum == variance.maximum < (
-        variance.initial or 0.0
+    return (
+        variance.is_exact
+        and bool(variance.initial)
+        and 0.0 <= variance.minimum == variance.maximum < (variance.initial or 0.0)
     )
 
 

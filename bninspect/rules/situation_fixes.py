@@ -6,7 +6,7 @@ Each is a text of a finding. The fixes by family of the layer are in `fixes.py`.
 from __future__ import annotations
 
 from bninspect.model.layer import BNLayer
-from bninspect.rules.fixes import run_the_updates
+from bninspect.rules.fixes import run_the_updates, trained_in_javascript
 
 _REESTIMATE = "re-estimate them on training data (`bninspect rule BN101` says how)"
 _FREEZE_FOR_INFERENCE = (
@@ -74,6 +74,11 @@ def at_the_source(fix: str) -> str:
     if fix == _FREEZE_FOR_INFERENCE:
         return fix  # nothing is wrong with the checkpoint
     return f"Fix the checkpoint that this graph was frozen from, and freeze that again. {fix}"
+
+
+def convert_again(fix: str, layer: BNLayer) -> str:
+    """Return a fix for what a model was converted from; TensorFlow.js itself may have trained it."""
+    return fix if trained_in_javascript(layer) else f"{fix} Then convert the model again."
 
 
 def kept_or_update(layer: BNLayer) -> str:

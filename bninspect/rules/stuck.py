@@ -36,6 +36,7 @@ from bninspect.rules.live_causes import (
     frozen_in_training,
 )
 from bninspect.rules.optimized import optimizer_writes
+from bninspect.rules.quantized import as_stored
 from bninspect.rules.situation_fixes import (
     copy_or_update,
     load_again,
@@ -60,9 +61,10 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
         return
     mean, variance = statistics
     proof = _proof(layer, context)
+    still = "" if mean.is_exact and variance.is_exact else as_stored(layer, *STATISTICS)
     yield Violation(
-        f"moving_mean is still {mean.initial:g} and moving_variance still {variance.initial:g} in"
-        f" {channels_in_words(layer)}",
+        f"moving_mean is {'' if still else 'still '}{mean.initial:g} and moving_variance"
+        f" {'' if still else 'still '}{variance.initial:g} in {channels_in_words(layer)}{still}",
         evidence=(
             *proof.facts,
             *_own_count(layer),
@@ -218,17 +220,33 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     if variance.minimum == variance.maximum == 0.0 and contradicted:
         yield _written_zeros(layer, context, contradicted)
         return
+    if not mean.is_exact:
+        yield _not_told(layer, "moving_mean")
+        return
     proof = _half_proof(layer, context, "moving_mean")
     yield Violation(
         f"moving_mean is still {mean.initial:g} in {channels_in_words(layer)}, while"
         f" moving_variance moved ({variance.minimum:g} to {variance.maximum:g})",
         evidence=(
-            f"moving_variance moved in {moved} of {variance.channels} channels",
+            f"moving_variance moved in {moved} of {variance.channels} channels"
+            if variance.is_exact
+            else "moving_variance moved",
             *contradicted,
             *proof.facts,
         ),
         cause=proof.cause,
         fix=proof.fix,
+    )
+
+
+def _not_told(layer: BNLayer, role: Role) -> Violation:
+    """Return the note on one rounded statistic that is at its initial value, and may have moved."""
+    initial = layer.values[role].initial
+    return Violation(
+        f"{role} is {initial:g} in {channels_in_words(layer)}{as_stored(layer, role)}: whether"
+        " training moved it is lost",
+        severity="note",
+        fix="Check the file that the model was converted from, which stores it in full.",
     )
 
 
@@ -279,6 +297,9 @@ def variance_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Vio
     if not variance.all_initial:
         yield from _variance_of_zeros(layer, context)
         return
+    if not variance.is_exact:
+        yield _not_told(layer, "moving_variance")
+        return
     evidence = [f"moving_mean moved ({mean.minimum:g} to {mean.maximum:g})"]
     proof = _half_proof(layer, context, "moving_variance")
     if proof.cause is None and not _no_update_in_graph(layer, context):
@@ -301,6 +322,8 @@ def _variance_of_zeros(layer: BNLayer, context: RuleContext) -> Iterator[Violati
         return
     mean, variance = layer.statistics
     if not variance.minimum == variance.maximum == 0.0 or not variance.initial:
+        return
+    if not variance.is_exact:
         return
     updates, momentum = expected_updates(layer, context), known_momentum(layer, context)
     if is_forgotten(variance.initial, momentum, updates):

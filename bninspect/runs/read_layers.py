@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from bninspect.batchnorm.measure import measure, settle_initial
+from bninspect.batchnorm.measure import measure, rounded, settle_initial
 from bninspect.errors import BninspectError, Incomplete
 from bninspect.evidence.progress import (
     Slots,
@@ -18,7 +18,7 @@ from bninspect.evidence.progress import (
     training_evidence,
 )
 from bninspect.model.checkpoint import Checkpoint, Variable
-from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence
+from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence, Values
 from bninspect.model.roles import Role
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def with_values(layers: Sequence[BNLayer]) -> list[BNLayer]:
         settle_initial(
             [
                 layer.with_fields(
-                    values={role: next(measured) for role, _ in _written(layer.variables)},
-                    shadow_values={role: next(measured) for role, _ in _written(layer.shadows)},
+                    values=_values_of(layer.variables, measured),
+                    shadow_values=_values_of(layer.shadows, measured),
                 )
                 for layer in layers
             ]
@@ -141,6 +141,14 @@ def measured_layers(
         ]
     )
     return list(settle_initial(architecture.layers_with(measured, load)))
+
+
+def _values_of(stored: Mapping[Role, Variable], measured: Iterator[Values]) -> dict[Role, Values]:
+    """Return the values of some variables, taken from the measured ones in their order."""
+    return {
+        role: rounded(next(measured), variable.quantized) if variable.quantized else next(measured)
+        for role, variable in _written(stored)
+    }
 
 
 def _written(stored: Mapping[Role, Variable]) -> list[tuple[Role, Variable]]:

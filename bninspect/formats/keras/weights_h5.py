@@ -68,7 +68,9 @@ def _keras_version(owners: Mapping[str, Owner]) -> str:
 class _ReadWeights(Weights):
     """Variables by their path, some of which were read with their values."""
 
-    def __init__(self, files: Mapping[str, WeightsFile], known_values: Mapping[str, Variable]) -> None:
+    def __init__(
+        self, files: Mapping[str, WeightsFile], known_values: Mapping[str, Variable]
+    ) -> None:
         super().__init__(files)
         self._known_values = known_values
 

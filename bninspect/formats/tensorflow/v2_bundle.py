@@ -226,7 +226,8 @@ class _Bundle:
     def stored(self, name: str) -> StoredVariable:
         """Return where the bytes of a variable lie: in one part, or one for each slice."""
         key = name.encode("utf-8", "surrogateescape")
-        _, shape, dtype, _, _ = self.variable(name, key)
+        variable = self.variable(name, key)
+        shape, dtype = variable.shape, variable.dtype
         entry = self._entry(key, name)
         whole = (tuple(slice(0, size) for size in shape), key)
         slices = [slice_place(key, extents, shape) for extents in entry.slices] or [whole]

@@ -118,9 +118,7 @@ def _read_numbered(
         return f"{by_path[names]}/vars/{count - 1}" if len(numbers) == count else None
 
     layers = keras_layers(topology.model, topology.keras_version)
-    configuration = Configuration(
-        with_layers_before(layers, topology.model, stored), groups, model
-    )
+    configuration = Configuration(with_layers_before(layers, topology.model, stored), groups, model)
     return weights_checkpoint(
         path,
         weights.path,
@@ -144,9 +142,7 @@ def _read_named(
     layers = keras_layers(topology.model, topology.keras_version)
     paths = _paths_of_layers(weights.names, layers)
     index = {layer: number for number, layer in enumerate(layers)}
-    ordered = sorted(
-        weights.names, key=lambda name: index.get(paths.get(name, ()), len(index))
-    )
+    ordered = sorted(weights.names, key=lambda name: index.get(paths.get(name, ()), len(index)))
     known = {
         name: f"{'/'.join(layer)}/{name.rpartition('/')[2]}"
         for name, layer in paths.items()
@@ -170,9 +166,7 @@ def _read_named(
     )
 
 
-def _paths_of_layers(
-    names: Iterable[str], layers: Mapping[Path, KerasLayer]
-) -> dict[str, Path]:
+def _paths_of_layers(names: Iterable[str], layers: Mapping[Path, KerasLayer]) -> dict[str, Path]:
     """Return the path in the model of each weight's layer, where one layer alone has its name."""
     count = Counter(path[-1] for path in layers)
     by_name = {path[-1]: path for path in layers if count[path[-1]] == 1}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
 from bninspect.storage.source import Source
@@ -161,10 +161,11 @@ def _shard_name(path: str, name: Any) -> str:
 def _weight(path: str, stored: Any) -> Weight:
     if not isinstance(stored, dict) or not isinstance(stored.get("name"), str):
         raise Corrupt(path, "its manifest has a weight without a name", _DAMAGED)
-    name, shape, dtype = stored["name"], stored.get("shape"), stored.get("dtype")
+    name: str = stored["name"]
+    shape, dtype = stored.get("shape"), stored.get("dtype")
     if not _is_shape(shape):
         raise Corrupt(path, f"{name} has no possible shape in its manifest", _DAMAGED)
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise _unknown_type(path, name, dtype)
     quantization = stored.get("quantization")
     return Weight(
@@ -175,7 +176,7 @@ def _weight(path: str, stored: Any) -> Weight:
     )
 
 
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
     if not isinstance(shape, list) or len(shape) > _MAX_RANK:
         return False
     return all(type(size) is int and 0 <= size < 1 << 63 for size in shape)
@@ -183,7 +184,7 @@ def _is_shape(shape: Any) -> bool:
 
 def _quantization(path: str, name: str, dtype: str, stored: Any) -> Quantization:
     kind = stored.get("dtype") if isinstance(stored, dict) else None
-    if kind not in _QUANTIZED:
+    if not isinstance(kind, str) or kind not in _QUANTIZED:
         raise _unknown_type(path, name, kind)
     if dtype not in ("float32", "int32"):  # decodeWeights of io_utils.ts
         raise Corrupt(path, f"{name} is quantized, and holds {dtype} elements", _DAMAGED)

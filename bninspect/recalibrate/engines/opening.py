@@ -23,8 +23,8 @@ _INSTEAD = {
     " made from, and freeze that",
     "tf-object": "it holds no model to run: build the model, restore the checkpoint, and call"
     " bninspect.keras.recalibrate(model, dataset)",
-    "tfjs": "a converter made it for TensorFlow.js: recalibrate the Keras file or SavedModel that it"
-    " was converted from, and convert that again",
+    "tfjs": "it is made for TensorFlow.js: recalibrate the Keras file or SavedModel that it was"
+    " converted from, and convert that again",
     "keras-weights-h5": "it holds weights without their model: build the model, load the weights,"
     " and call bninspect.keras.recalibrate(model, dataset)",
     "orbax": "it is an Orbax checkpoint, which is not written: restore a Keras model from it, save"

@@ -49,7 +49,8 @@ def is_rounded(layer: BNLayer, role: Role) -> bool:
 def as_stored(layer: BNLayer, *roles: Role) -> str:
     """Return the end of a sentence about statistics that are initial as far as is stored."""
     rounded = [role for role in roles if is_rounded(layer, role)]
-    return f", as {layer.variables[rounded[0]].quantized} stores it" if rounded else ""
+    it = "it" if len(roles) == 1 else "them"
+    return f", as {layer.variables[rounded[0]].quantized} stores {it}" if rounded else ""
 
 
 def _may_have_initial_channels(layer: BNLayer) -> bool:

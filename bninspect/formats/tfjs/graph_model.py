@@ -2,23 +2,26 @@
 
 The topology is a GraphDef as JSON. The converter folds batch normalization into other constants
 wherever it can (fold_batch_norms.py, and TensorFlow's own optimizer of graphs, which call the
-results CONV_bn_offset, BN/FusedBatchNorm/Scaled and BN/batchnorm/mul): what is left of the
-statistics then cannot be told from the rest. Where it did not, the constants of FusedBatchNorm are
-gamma, beta, mean and variance in this order (tensorflow/core/ops/nn_ops.cc), whatever their names.
+results CONV_bn_offset, BN/FusedBatchNorm/Offset and BN/batchnorm/mul): what is left of the
+statistics then cannot be told from the rest. Of layers written by hand it may leave one statistic.
+Where it folds nothing, the constants of FusedBatchNorm are gamma, beta, mean and variance in this
+order (tensorflow/core/ops/nn_ops.cc), whatever their names.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from bninspect.batchnorm.find_layers import find_layers
 from bninspect.batchnorm.name_groups import LEAVES
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Weights
 from bninspect.formats.tfjs.weights import TfjsWeights
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.model.roles import ROLES
+from bninspect.model.roles import ROLES, STATISTICS
 from bninspect.wording import listed, plural
 
 _FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
@@ -26,8 +29,8 @@ _MOST_IDENTITIES = 20
 # How a function of TensorFlow 2 reads a variable; its layers are objects.
 _READ_OF_OBJECT = re.compile(r"(?s).*/ReadVariableOp(_\d+)?")
 _FOLDED = (
-    re.compile(r"(?s)(.*)_bn_offset"),
-    re.compile(r"(?s)(.*)/FusedBatchNorm(?:V\d)?/Scaled"),
+    re.compile(r"(?s)(.*)/\w+_bn_offset"),
+    re.compile(r"(?s)(.*)/FusedBatchNorm(?:V\d)?/Offset"),
     re.compile(r"(?s)(.*)/batchnorm(?:_\d+)?/mul(?:_\d+)?"),
 )
 
@@ -49,17 +52,41 @@ def read_graph_model(
         is_of_objects = is_of_objects or bool(_READ_OF_OBJECT.fullmatch(layer["moving_mean"]))
         scope = layer["node"].rpartition("/")[0] or layer["node"]
         known |= {layer[role]: f"{scope}/{role}" for role in ROLES if _is_unnamed(layer[role])}
-    return Checkpoint(
-        path=path,
-        resolved=weights.path,
-        format="tfjs",
-        variables=Weights(dict.fromkeys(weights.names, weights)),
-        named_by="object" if is_of_objects else "graph",
-        known_names=known,
-        incomplete=weights.problem,
-        notes=(*notes, *_note_on_folded(weights.names)),
-        prefetch=lambda variables: weights.prefetch(variable.name for variable in variables),
-        close=weights.close,
+    return _without_halves(
+        Checkpoint(
+            path=path,
+            resolved=weights.path,
+            format="tfjs",
+            variables=Weights(dict.fromkeys(weights.names, weights)),
+            named_by="object" if is_of_objects else "graph",
+            known_names=known,
+            incomplete=weights.problem,
+            notes=notes,
+            prefetch=lambda variables: weights.prefetch(variable.name for variable in variables),
+            close=weights.close,
+        ),
+        weights,
+    )
+
+
+def _without_halves(checkpoint: Checkpoint, weights: TfjsWeights) -> Checkpoint:
+    """Return the checkpoint with a note on folded layers, and without what is left of them.
+
+    A layer of which one statistic is left was folded, too: the other is part of a constant.
+    """
+    halves = [
+        layer
+        for layer in find_layers(checkpoint)
+        if sum(role in layer.variables for role in STATISTICS) == 1
+    ]
+    left = {variable.name for layer in halves for variable in layer.variables.values()}
+    names = [name for name in weights.names if name not in left]
+    matches = (pattern.fullmatch(name) for name in names for pattern in _FOLDED)
+    folded = [*(match[1] for match in matches if match), *(layer.name for layer in halves)]
+    return replace(
+        checkpoint,
+        variables=Weights(dict.fromkeys(names, weights)),
+        notes=(*checkpoint.notes, *_note_on_folded([*dict.fromkeys(folded)])),
     )
 
 
@@ -106,10 +133,8 @@ def _is_unnamed(name: str) -> bool:
     return name.rpartition("/")[2] not in LEAVES
 
 
-def _note_on_folded(names: list[str]) -> Iterator[str]:
-    """Yield a sentence on the layers that the converter folded, if their names show it."""
-    matches = (pattern.fullmatch(name) for name in names for pattern in _FOLDED)
-    folded = list(dict.fromkeys(match[1] for match in matches if match))
+def _note_on_folded(folded: list[str]) -> Iterator[str]:
+    """Yield a sentence on the layers that the converter folded, if there are any."""
     if folded:
         yield (
             f"the converter folded batch normalization into other constants"

@@ -109,7 +109,7 @@ def _read_numbered(
         if match := _NUMBERED.fullmatch(name):
             members.setdefault(match[1] or "", []).append(match[2])
     owners = {group: Owner("", tuple(numbers)) for group, numbers in members.items()}
-    groups = layer_groups(topology.model, topology.keras_version, owners)
+    groups = layer_groups(topology.model, topology.keras_version, _with_containers(owners))
     by_path = {names: group for group, names in groups.items()}
 
     def stored(names: Path, count: int) -> str | None:
@@ -130,6 +130,12 @@ def _read_numbered(
         notes=notes,
         close=weights.close,
     )
+
+
+def _with_containers(groups: Iterable[str]) -> set[str]:
+    """Return the groups, with those around them: a model may have no variables of its own."""
+    parts = (group.split("/") for group in groups)
+    return {"/".join(path[:end]) for path in parts for end in range(1, len(path) + 1)}
 
 
 def _read_named(

@@ -59,7 +59,7 @@ class Weight(NamedTuple):
     quantization: Quantization | None = None
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Return the number of elements, which the JSON may claim to be of any size."""
         count = 1
         for dimension in self.shape:

@@ -86,7 +86,7 @@ class TfjsWeights:
                 self.path, f"{weight.name} holds strings", "bninspect reads numbers only."
             )
         data = place.shards.read(place)
-        self._budget.take(max(len(data), weight.count * 4), self.path)
+        self._budget.take(max(len(data), weight.size * 4), self.path)
         return _decoded(weight, np.frombuffer(data, stored)).reshape(weight.shape)
 
     # The looks of an HDF5 file are those at its structure: here the manifest has it all.
@@ -194,9 +194,9 @@ class _Shards:
         """Return where the bytes of a weight end; None if that is beyond what is there."""
         stored = DTYPES[weight.quantization.dtype if weight.quantization else weight.dtype]
         if stored is not None:
-            end: int | None = start + weight.count * np.dtype(stored).itemsize
+            end: int | None = start + weight.size * np.dtype(stored).itemsize
         else:
-            end = self._end_of_strings(start, weight.count)
+            end = self._end_of_strings(start, weight.size)
         if end is not None and end <= self.size:
             return end
         self.problem = self.problem or self._too_short(weight.name)

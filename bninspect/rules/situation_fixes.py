@@ -77,7 +77,7 @@ def at_the_source(fix: str) -> str:
 
 
 def convert_again(fix: str, layer: BNLayer) -> str:
-    """Return a fix for what a model was converted from; TensorFlow.js itself may have trained it."""
+    """Return a fix for what a model was converted from, unless TensorFlow.js trained it."""
     return fix if trained_in_javascript(layer) else f"{fix} Then convert the model again."
 
 

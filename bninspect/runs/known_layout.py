@@ -184,8 +184,8 @@ class _Variables(Mapping[str, Variable]):
         self._learned, self._evidence, self._load = learned, evidence, load
 
     def __getitem__(self, name: str) -> Variable:
-        name, shape, dtype, _, unwritten = self._evidence.get(name) or self._learned[name]
-        return Variable(name, shape, dtype, partial(self._load, name), unwritten)
+        variable = self._evidence.get(name) or self._learned[name]
+        return variable._replace(load=partial(self._load, name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._learned

@@ -19,7 +19,6 @@ from bninspect.rules import (
     numeric,
     one_value,
     optimized,
-    quantized,
     shadows,
     stuck,
     untouched,
@@ -137,11 +136,20 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
         layer=layer.name,
         message=violation.message,
         cause=violation.cause,
-        evidence=(*violation.evidence, *quantized.facts_of_quantization(layer, rule)),
+        evidence=(*violation.evidence, *_facts_of_quantization(layer, rule)),
         fix=_fix_with_place(fix, rule, layer, violation, context),
         possible_causes=suspects,
         framework=framework_for(rule, layer, context),
     )
+
+
+def _facts_of_quantization(layer: BNLayer, rule: Rule) -> tuple[str, ...]:
+    """Return the sentences on the quantized statistics that a finding is about."""
+    if not any(variable.quantized for variable in layer.variables.values()):
+        return ()
+    from bninspect.rules.quantized import facts_of_quantization
+
+    return tuple(facts_of_quantization(layer, rule))
 
 
 def _fix_with_place(
@@ -164,7 +172,11 @@ def not_judged(
 ) -> tuple[str, ...]:
     """Return sentences on what `rules` could not judge without a fact that the user may give."""
     layers, rules = tuple(layers), tuple(rules)
-    of_quantization = tuple(quantized.not_judged(layers, rules))
+    of_quantization: tuple[str, ...] = ()
+    if any(not values.is_exact for layer in layers for values in layer.values.values()):
+        from bninspect.rules import quantized
+
+        of_quantization = tuple(quantized.not_judged(layers, rules))
     if not any(rule in cold.RULES for rule in rules):
         return of_quantization
     sentence = cold.not_judged(layers, context)

@@ -36,7 +36,6 @@ from bninspect.rules.live_causes import (
     frozen_in_training,
 )
 from bninspect.rules.optimized import optimizer_writes
-from bninspect.rules.quantized import as_stored
 from bninspect.rules.situation_fixes import (
     copy_or_update,
     load_again,
@@ -61,7 +60,7 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
         return
     mean, variance = statistics
     proof = _proof(layer, context)
-    still = "" if mean.is_exact and variance.is_exact else as_stored(layer, *STATISTICS)
+    still = _as_stored(layer, *STATISTICS)
     yield Violation(
         f"moving_mean is {'' if still else 'still '}{mean.initial:g} and moving_variance"
         f" {'' if still else 'still '}{variance.initial:g} in {channels_in_words(layer)}{still}",
@@ -239,11 +238,20 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     )
 
 
+def _as_stored(layer: BNLayer, *roles: Role) -> str:
+    """Return the end of a sentence about statistics that a quantization may have rounded."""
+    if all(layer.values[role].is_exact for role in roles):
+        return ""
+    from bninspect.rules.quantized import as_stored
+
+    return as_stored(layer, *roles)
+
+
 def _not_told(layer: BNLayer, role: Role) -> Violation:
     """Return the note on one rounded statistic that is at its initial value, and may have moved."""
     initial = layer.values[role].initial
     return Violation(
-        f"{role} is {initial:g} in {channels_in_words(layer)}{as_stored(layer, role)}: whether"
+        f"{role} is {initial:g} in {channels_in_words(layer)}{_as_stored(layer, role)}: whether"
         " training moved it is lost",
         severity="note",
         fix="Check the file that the model was converted from, which stores it in full.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os.path import basename
 from typing import Literal
 
@@ -270,4 +270,9 @@ class Facts:
         """Return the name of the graph's file that may lie beside the checkpoint, and does not."""
         if self.context.format not in ("tf-v1", "tf-v2") or self.context.graph(self.layer):
             return None
-        return basename(meta_graph(self.context.resolved))
+        return _graph_beside(self.context.resolved)
+
+
+@lru_cache(maxsize=8)  # the same for all layers of a checkpoint
+def _graph_beside(prefix: str) -> str:
+    return basename(meta_graph(prefix))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bninspect.model.filenames import without_numbers
@@ -34,11 +34,9 @@ def identity(location: CheckpointLocation) -> str:
     if location.target.kind != "tensor-bundle":
         return filesystem.real_path(location.target.path)
     directory, name = os.path.split(location.target.path)
-    directory = of_run(_RealDirectories).path_of(directory or ".")
-    if (saved_model := saved_model_around(os.path.join(directory, name))) is not None:
-        return saved_model
     # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
-    return os.path.join(directory, name)
+    prefix = os.path.join(of_run(_RealDirectories).path_of(directory or "."), name)
+    return saved_model_around(prefix) or prefix
 
 
 class _RealDirectories:
@@ -60,20 +58,27 @@ class _RealDirectories:
 
 
 def with_trainings(locations: Iterable[CheckpointLocation]) -> list[CheckpointLocation]:
-    """Return `found`, each with the training it belongs to.
+    """Return `locations`, each with the training it belongs to: that of `trainings_of`."""
+    locations = list(locations)
+    return [
+        item if training is None else replace(item, training=training)
+        for item, training in zip(locations, trainings_of(locations), strict=True)
+    ]
+
+
+def trainings_of(locations: Sequence[CheckpointLocation]) -> Iterator[Training | None]:
+    """Yield the training of each location.
 
     It is None for locations that cannot be opened, and for SavedModels: these are exports
     (`export/1`, `export/2`), which no training writes one after the other.
     """
-    locations = list(locations)
     identities = [os.path.split(identity(item)) for item in locations]
     series = _series(Counter(folder for folder, _ in identities))
-    return [
-        item
-        if item.target is None or item.target.kind == "saved-model"
-        else replace(item, training=Training(series[folder], without_numbers(name)))
-        for item, (folder, name) in zip(locations, identities, strict=True)
-    ]
+    for item, (folder, name) in zip(locations, identities, strict=True):
+        if item.target is None or item.target.kind == "saved-model":
+            yield None
+        else:
+            yield Training(series[folder], without_numbers(name))
 
 
 def training_folders(path: str, locations: Sequence[CheckpointLocation]) -> list[str]:

@@ -51,6 +51,7 @@ class Architecture:
         self.initials: NDArray[np.float64] = np.repeat(initial, sizes)
         self.statistics = tuple(member for member in members if member.role in STATISTICS)
         self.divisors: NDArray[np.float64] = np.repeat(sizes, sizes).astype("f8")
+        self.exact_ranges = np.array([_exact_range(member.size) for member in self.statistics])
 
     def layers_with(
         self, values: Sequence[Values], load: Load | None = None
@@ -66,6 +67,17 @@ class Architecture:
             )
             for layer, its_values in zip(self.layers, of_layers, strict=True)
         )
+
+
+def _exact_range(size: int) -> float:
+    """Return up to which ratio of largest to smallest magnitude a sum of quotients is exact.
+
+    The quotients are those of numbers of float32, which have 24 bits, none of them 0, by their
+    number `size`. If that is a power of 2, they have no more bits, and all sums of them have at
+    most 53 bits, those of float64, up to this ratio.
+    """
+    bits = size.bit_length() - 1
+    return 2.0 ** (28 - bits) if size == 1 << bits and bits <= 28 else 0.0
 
 
 def _loaded(variables: Mapping[Role, Variable], load: Load) -> dict[Role, Variable]:
@@ -110,10 +122,7 @@ class LayerViews(Sequence[BNLayer]):
         starts = self.architecture.starts[: len(members)]
         lowest = np.minimum.reduceat(values, starts).tolist()
         highest = np.maximum.reduceat(values, starts).tolist()
-        quotients = (values.astype("f8") / self.architecture.divisors[:end]).tolist()
-        means = [
-            math.fsum(quotients[member.start : member.start + member.size]) for member in members
-        ]
+        means = self._means(values, starts)
         numbers = list(zip(lowest, highest, means, strict=True))
         count = len(self)  # all means come before all variances
         return [
@@ -121,6 +130,21 @@ class LayerViews(Sequence[BNLayer]):
             for mean, variance in zip(numbers[:count], numbers[count:], strict=True)
             for number in (*mean, *variance)
         ]
+
+    def _means(self, values: NDArray[np.float32], starts: NDArray[np.intp]) -> list[float]:
+        """Return the mean of each statistic: the sum, rounded once, of what each channel adds."""
+        quotients = values.astype("f8") / self.architecture.divisors[: values.size]
+        means: list[float] = np.add.reduceat(quotients, starts).tolist()
+        magnitudes = np.abs(values)
+        smallest = np.minimum.reduceat(magnitudes, starts).astype("f8")
+        is_exact = np.maximum.reduceat(magnitudes, starts) <= (
+            smallest * self.architecture.exact_ranges
+        )
+        for number in np.flatnonzero(~is_exact).tolist():
+            start = starts[number]
+            size = self.architecture.statistics[number].size
+            means[number] = math.fsum(quotients[start : start + size].tolist())
+        return means
 
     def _make(self) -> tuple[BNLayer, ...]:
         values, starts = self._values, self.architecture.starts

@@ -7,8 +7,7 @@ is a *finding*. A *report* has the findings in all checkpoints of a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bninspect.frozen import NamedTuple, frozen
 from bninspect.model.checkpoint import UncheckedGroup
@@ -171,6 +170,11 @@ class CheckpointReport:
         return len(self.layers) + self.layers_left_out
 
     @property
+    def example_names(self) -> tuple[str, ...]:
+        """Return some of the `names`."""
+        return self.names[:_NAMES_KEPT]
+
+    @property
     def none_compared(self) -> bool:
         """Return whether it has BN layers, and none of them could be compared with `--since`."""
         since = self.since
@@ -180,10 +184,22 @@ class CheckpointReport:
         """Return the report without its layers, to save memory when they have been written."""
         if self.layers_left_out and self.line is None:
             return self
-        names = self.names[:_NAMES_KEPT]
-        count = self.layer_count
-        light = replace(self, layers=(), names=names, graph=no_graph, layers_left_out=count)
-        return light if self.line is None else replace(light, line=None)
+        return self.with_fields(
+            layers=(),
+            names=self.example_names,
+            graph=no_graph,
+            layers_left_out=self.layer_count,
+            line=None,
+        )
+
+    def with_fields(self, **fields: Any) -> CheckpointReport:
+        """Return the report with other `fields`, at a tenth of the time of `dataclasses.replace`.
+
+        A run over many checkpoints makes several copies of each report.
+        """
+        report = object.__new__(CheckpointReport)
+        report.__dict__.update(self.__dict__, **fields)
+        return report
 
     def __repr__(self) -> str:
         outcome = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"

@@ -134,8 +134,11 @@ def of_the_run(report: Report, *, width: int, quiet: bool) -> list[str]:
 
 def details(item: CheckpointReport, style: TextStyle) -> list[str]:
     """Return the lines below the verdict on a checkpoint."""
+    notes = notes_on(item)
+    if not (notes or item.findings or item.suppressed):
+        return []
     width = style.prose_width
-    lines = [line for note in notes_on(item) for line in wrap(" " * 6, f"note: {note}", width, 6)]
+    lines = [line for note in notes for line in wrap(" " * 6, f"note: {note}", width, 6)]
     lines += entries(item.findings, style)
     if style.verbose:
         lines += _suppressed_entries(item.suppressed, width)

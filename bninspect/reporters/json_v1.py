@@ -106,7 +106,7 @@ class CheckLines:
             head = {"event": "checkpoint", "settings": self._settings, "state": item.state}
             more = {
                 "known": [finding_document(finding) for finding in item.known],
-                "names": list(item.without_layers().names),
+                "names": list(item.example_names),
             }
             text = _checkpoint_text(item, head, more)
             self._stream.write(text + "\n")

@@ -109,7 +109,7 @@ class KnownLayout(NamedTuple):
         opened = _OpenCheckpoint(self, location, target, index)
         layers = LayerViews(architecture, values, opened.load)
         graph = GraphBeside(opened.checkpoint).evidence_of(layers)
-        return replace(report, layers=layers, graph=graph, graphs=opened.checkpoint.graphs)
+        return report.with_fields(layers=layers, graph=graph, graphs=opened.checkpoint.graphs)
 
     def _judge(
         self,

@@ -101,14 +101,14 @@ def _notes_on_steps(expanded: Sequence[ExpandedPath]) -> Iterator[str]:
     locations = [item for path in expanded for item in path.locations]
     if len(locations) < 2:
         return
-    from bninspect.locate.trainings import with_trainings
+    from bninspect.locate.trainings import trainings_of
 
     counts: Counter[Any] = Counter()
     first: dict[Any, str] = {}
-    for item in with_trainings(locations):
-        if item.training is not None:
-            counts[item.training] += 1
-            first.setdefault(item.training, item.path)
+    for item, training in zip(locations, trainings_of(locations), strict=True):
+        if training is not None:
+            counts[training] += 1
+            first.setdefault(training, item.path)
     several = [(training, count) for training, count in counts.items() if count > 1]
     if several:
         training, count = several[0]

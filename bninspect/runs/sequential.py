@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Literal
@@ -72,7 +71,7 @@ class _Sequence:
         if report is None:
             report = examine(item, self._config, self._rules, since=self._since, previous=previous)
             self._by_layout.learn(item, report)
-        return report if state is None else replace(report, state=state)
+        return report if state is None else report.with_fields(state=state)
 
     def keep(self, item: CheckpointLocation, report: CheckpointReport) -> None:
         """Keep a report with which the next checkpoint of its training is compared."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bninspect.config.lookup import base_config
-from bninspect.config.model import make_config
+from bninspect.config.model import Jobs, make_config
 from bninspect.model.checkpoint import Engine
 from bninspect.model.report import Report
 
@@ -27,6 +27,7 @@ def check(
     engine: Engine = "native",
     since: PathName | None = None,
     verify: bool = False,
+    jobs: Jobs = 1,
     config: PathName | None = None,
 ) -> Report:
     """Apply the rules to every checkpoint that `paths` name.
@@ -47,6 +48,10 @@ def check(
     each, whose names do), if it has the same layers and its step is later; a note says where that
     is not so and it matters.
 
+    `jobs` is the largest number of processes that read, `auto` for the number of processors; as
+    many are used as the work pays for. The values of the layers are then there, but their variables
+    cannot be read again.
+
     No configuration file is searched for: `config` names the one to use (`bninspect.toml`, or a
     `pyproject.toml` with a table `[tool.bninspect]`), with its suppressions and its baseline.
     """
@@ -59,6 +64,7 @@ def check(
         engine=engine,
         since=since,
         verify=verify,
+        jobs=jobs,
         base=None if config is None else base_config(config),
     )
     return check_paths(paths, options)

@@ -60,12 +60,17 @@ def _locate_one(path: str, *, every: bool) -> CheckpointLocation | None:
 
 
 def discover_below(
-    path: str, *, every: bool, skips: Callable[[str], bool] = lambda _: False
+    path: str,
+    *,
+    every: bool,
+    skips: Callable[[str], bool] = lambda _: False,
+    find: Callable[[CheckpointLocation], None] | None = None,
 ) -> list[CheckpointLocation]:
     """Return the checkpoints that a directory or pattern names.
 
-    Nothing is searched for below the directories that `skips` returns True for.
+    Nothing is searched for below the directories that `skips` returns True for. `find` is that of
+    `discover`.
     """
     from bninspect.locate.discover import discover
 
-    return discover(path, every=every, skips=skips)
+    return discover(path, every=every, skips=skips, find=find)

@@ -91,14 +91,20 @@ class StreamWriter(Protocol):
     """A writer of a check in one format: each checkpoint as it is done, then the end.
 
     `needs_layers` says that it writes the layers, not only their number. `needs_checkpoints` says
-    that the report at the end must have the checkpoints again, not only their number.
+    that the report at the end must have the checkpoints again, not only their number. `render`
+    makes what is written of a checkpoint; both can be pickled, since a worker process calls it.
+    None if `add` takes what it needs from the report, which then has its layers if it needs them.
     """
 
     needs_layers: bool
     needs_checkpoints: bool
 
-    def add(self, item: CheckpointReport) -> None:
-        """Write one checkpoint."""
+    @property
+    def render(self) -> Callable[[CheckpointReport], Any] | None:
+        """Return the function that makes what `add` writes of a checkpoint."""
+
+    def add(self, item: CheckpointReport, rendered: Any) -> None:
+        """Write one checkpoint; with `render`, its report may be without its layers."""
 
     def end(self, report: Report) -> None:
         """Write the end; the checkpoints of `report` are without their layers."""
@@ -109,11 +115,12 @@ class _WriterAtTheEnd:
 
     needs_layers = False
     needs_checkpoints = True
+    render = None
 
     def __init__(self, write: Callable[[Report], None]) -> None:
         self._write = write
 
-    def add(self, _: CheckpointReport) -> None:
+    def add(self, _: CheckpointReport, __: None) -> None:
         pass
 
     def end(self, report: Report) -> None:

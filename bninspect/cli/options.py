@@ -20,6 +20,8 @@ from bninspect.wording import did_you_mean, nearest
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from bninspect.config.model import Jobs
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -183,11 +185,12 @@ _SINCE = _file(
 _JOBS = click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    metavar="N",
+    default="auto",
+    metavar="N|auto",
     show_default=True,
-    help="Read checkpoints in N processes. The report is the same.",
+    callback=lambda _, __, value: _checked_jobs(value),
+    help="Read checkpoints in up to N processes, as many as the work pays for; auto takes the"
+    " number of processors, at most 8. The report is the same.",
 )
 
 
@@ -516,6 +519,14 @@ def watch_options(command: Command) -> Command:
             COLOR,
         ),
     )
+
+
+def _checked_jobs(value: str) -> Jobs:
+    if value == "auto":
+        return "auto"
+    if not (value.isascii() and value.isdecimal() and len(value) < 5 and int(value)):
+        raise click.BadParameter(f"{value!r} is not auto, nor a number from 1 to 9999.")
+    return int(value)
 
 
 def _seconds(name: str, text: str, default: float | None) -> Callable[[Command], Command]:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -108,6 +109,9 @@ class ResultSink:
         self._bar: Any = None
         all_writers = [*writers, *([printer] if printer is not None else [])]
         self.needs_layers = any(writer.needs_layers for writer in all_writers)
+        self._render = partial(_render_all, renderers=tuple(one.render for one in all_writers))
+        needs_whole = any(one.needs_layers and one.render is None for one in all_writers)
+        self.render = None if needs_whole else self._render
         # The paths that were read are compared with the files that are about to appear.
         self.needs_checkpoints = (
             needs_checkpoints
@@ -123,11 +127,12 @@ class ResultSink:
             )
             self._bar.render_progress()
 
-    def add(self, item: CheckpointReport) -> None:
-        """Write one checkpoint."""
-        for writer in self._writers:
-            writer.add(item)
-        self._print(lambda printer: printer.add(item))
+    def add(self, item: CheckpointReport, rendered: Sequence[Any] | None) -> None:
+        """Write one checkpoint; `rendered` is None if a writer needs the whole report."""
+        rendered = self._render(item) if rendered is None else rendered
+        for writer, text in zip(self._writers, rendered, strict=False):
+            writer.add(item, text)
+        self._print(lambda printer: printer.add(item, rendered[-1]))
         if self._bar is not None:
             self._bar.update(1)
 
@@ -157,3 +162,10 @@ class ResultSink:
             if not self._writers:
                 sys.exit(OUTPUT_CLOSED)
             self._printer = None
+
+
+def _render_all(
+    item: CheckpointReport, renderers: Iterable[Callable[[CheckpointReport], Any] | None]
+) -> tuple[Any, ...]:
+    """Return what each writer writes of a checkpoint, in their order."""
+    return tuple(None if render is None else render(item) for render in renderers)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bninspect.model.rule import Rule
 
 Setting = Severity | Literal["off"]
+Jobs = int | Literal["auto"]
 
 
 @frozen()
@@ -40,8 +41,9 @@ class Config:
 
     `graph` asks for how training computes each layer, by the stored graph or configuration.
 
-    `jobs` is the number of processes that read checkpoints; with `scheduler`, the address of one, a
-    Dask cluster reads them. `fingerprints` asks for the fingerprint of the files in each result.
+    `jobs` is the largest number of processes that read checkpoints, `auto` for as many as pay; with
+    `scheduler`, the address of one, a Dask cluster reads them. `fingerprints` asks for the
+    fingerprint of the files in each result.
 
     `exclude` and `include` are patterns for what is found below directories: what matches the one
     is left out, what matches none of the other, too.
@@ -65,7 +67,7 @@ class Config:
     since: str | None = None
     skip_unknown: bool = False
     graph: bool = False
-    jobs: int = 1
+    jobs: Jobs = 1
     scheduler: str | None = None
     fingerprints: bool = False
     verify: bool = False
@@ -103,7 +105,7 @@ def make_config(
     since: str | os.PathLike[str] | None = None,
     skip_unknown: bool = False,
     graph: bool = False,
-    jobs: int = 1,
+    jobs: Jobs = 1,
     scheduler: str | None = None,
     verify: bool = False,
     fail_on: str | None = None,
@@ -124,8 +126,7 @@ def make_config(
     """
     if engine not in ENGINES:
         raise UsageProblem(f"--engine: expected one of {', '.join(ENGINES)}, got {engine!r}.")
-    if scheduler is not None and jobs != 1:
-        raise UsageProblem("--jobs cannot be combined with --scheduler, which has its own.")
+    _check_jobs(jobs, scheduler)
     selected, ignored = _codes(select), _codes(ignore)
     if select and not selected:
         raise UsageProblem("--select names no rule.")
@@ -184,6 +185,13 @@ def _path_patterns(
         for key, (of_file, texts) in keys.items()
     }
     return {key: (*of_file, *own) for key, (of_file, own) in added.items() if own}
+
+
+def _check_jobs(jobs: Jobs, scheduler: str | None) -> None:
+    if jobs != "auto" and jobs < 1:
+        raise UsageProblem(f"--jobs: expected a number of processes or auto, got {jobs}.")
+    if scheduler is not None and jobs not in (1, "auto"):
+        raise UsageProblem("--jobs cannot be combined with --scheduler, which has its own.")
 
 
 def checked_momentum(value: float, where: str) -> float:

@@ -111,8 +111,11 @@ _COPY = "Copy all checkpoints that it names, or name those that are there."
 _GLANCE = 1000
 
 
+Find = Callable[[CheckpointLocation], None]
+
+
 def discover(
-    path: str, *, every: bool = False, skips: Skips = _no_directory
+    path: str, *, every: bool = False, skips: Skips = _no_directory, find: Find | None = None
 ) -> list[CheckpointLocation]:
     """Return all checkpoints that `path` names, in the natural order of their names.
 
@@ -120,14 +123,19 @@ def discover(
     newest checkpoint; with `every` it stands, as other directories always do, for all checkpoints
     below it and all that its state file names. Nothing is searched for below the directories that
     `skips` returns True for. The list is empty if nothing is found.
+
+    `find` is called with each checkpoint below a local directory when it is found. The list holds
+    the same objects, unless there is something to add to them.
     """
     try:
-        return _discover(path, every=every, skips=skips)
+        return _discover(path, every=every, skips=skips, find=None if is_url(path) else find)
     except ReadProblem as problem:  # a server does not list its files
         return [CheckpointLocation(path, None, as_typed(path, problem))]
 
 
-def _discover(path: str, *, every: bool, skips: Skips) -> list[CheckpointLocation]:
+def _discover(
+    path: str, *, every: bool, skips: Skips, find: Find | None
+) -> list[CheckpointLocation]:
     if every and os.path.basename(path) == STATE_FILE and filesystem.is_file(path):
         path = os.path.dirname(path) or "."
     try:
@@ -143,11 +151,20 @@ def _discover(path: str, *, every: bool, skips: Skips) -> list[CheckpointLocatio
     ):
         return [CheckpointLocation(path, target)]
     if target.kind == "directory" or every:
-        locations = _without_unfinished(path, list(map(found_at, _walk(path, skips=skips))))
+        locations = _without_unfinished(path, list(_found(path, skips, find)))
         return _with_named(path, locations) if every else locations
     return [
         CheckpointLocation(path, replace(target, notes=(*target.notes, *_others_in(path, target))))
     ]
+
+
+def _found(path: str, skips: Skips, find: Find | None) -> Iterator[CheckpointLocation]:
+    """Yield the checkpoints below a directory; `find` is called with each."""
+    for candidate in _walk(path, skips=skips):
+        location = found_at(candidate)
+        if find is not None:
+            find(location)
+        yield location
 
 
 def _without_unfinished(path: str, locations: list[CheckpointLocation]) -> list[CheckpointLocation]:

@@ -100,6 +100,10 @@ class LayerViews(Sequence[BNLayer]):
         self.architecture, self._values, self._load = architecture, values, load
         self._made: tuple[BNLayer, ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what a pickle holds: values, and the architecture, which many of it share."""
+        return LayerViews, (self.architecture, self._values)
+
     def __len__(self) -> int:
         return len(self.architecture.layers)
 

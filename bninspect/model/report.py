@@ -7,6 +7,7 @@ is a *finding*. A *report* has the findings in all checkpoints of a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from bninspect.frozen import NamedTuple, frozen
@@ -164,6 +165,13 @@ class CheckpointReport:
     training: Training | None = None
     previous: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what a pickle holds: only the values that are not the default."""
+        given = {
+            name: value for name, value in vars(self).items() if value is not _DEFAULTS.get(name)
+        }
+        return _report_with, (given,)
+
     @property
     def layer_count(self) -> int:
         """Return the number of BN layers, including those that are no longer kept."""
@@ -188,6 +196,7 @@ class CheckpointReport:
             layers=(),
             names=self.example_names,
             graph=no_graph,
+            graphs=tuple,
             layers_left_out=self.layer_count,
             line=None,
         )
@@ -204,6 +213,13 @@ class CheckpointReport:
     def __repr__(self) -> str:
         outcome = self.error or f"{self.layer_count} BN layers, {len(self.findings)} findings"
         return f"<CheckpointReport {self.path}: {outcome}>"
+
+
+_DEFAULTS = {item.name: item.default for item in fields(CheckpointReport)}
+
+
+def _report_with(given: Mapping[str, Any]) -> CheckpointReport:
+    return CheckpointReport(**given)
 
 
 @frozen(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TextIO
 
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed, Suppression
@@ -42,12 +43,11 @@ class TextReport:
     def __init__(self, stream: TextIO, style: TextStyle = PLAIN) -> None:
         self._stream, self._style = stream, style
         self._lines: list[str] = []
+        self.render = partial(lines_of, style=style)
 
-    def add(self, item: CheckpointReport) -> None:
-        """Make the lines of one checkpoint."""
-        self._lines.append(verdict_line(item, color=self._style.color))
-        if not self._style.quiet:
-            self._lines += details(item, self._style)
+    def add(self, _: CheckpointReport, lines: Iterable[str]) -> None:
+        """Keep the lines of one checkpoint."""
+        self._lines += lines
 
     def end(self, report: Report) -> None:
         """Write the lines of all checkpoints, then those about the run."""
@@ -63,11 +63,17 @@ class TextReport:
         write_lines(self._stream, lines)
 
 
+def lines_of(item: CheckpointReport, style: TextStyle) -> list[str]:
+    """Return the lines of one checkpoint."""
+    verdict = verdict_line(item, color=style.color)
+    return [verdict] if style.quiet else [verdict, *details(item, style)]
+
+
 def write_text(report: Report, stream: TextIO, style: TextStyle = PLAIN) -> None:
     """Write a whole report."""
     writer = TextReport(stream, style)
     for item in report.checkpoints:
-        writer.add(item)
+        writer.add(item, writer.render(item))
     writer.end(report)
 
 
@@ -93,14 +99,19 @@ class ConciseReport:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.render = _concise_lines
 
-    def add(self, item: CheckpointReport) -> None:
+    def add(self, _: CheckpointReport, lines: Iterable[str]) -> None:
         """Write the lines of one checkpoint."""
-        write_lines(self._stream, (printable(f"{item.path}: {line}") for line in _concisely(item)))
+        write_lines(self._stream, lines)
         self._stream.flush()
 
     def end(self, _: Report) -> None:
         """Do nothing: each checkpoint's lines are written by `add`."""
+
+
+def _concise_lines(item: CheckpointReport) -> list[str]:
+    return [printable(f"{item.path}: {line}") for line in _concisely(item)]
 
 
 def _concisely(item: CheckpointReport) -> Iterator[str]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, TextIO
 
 from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
-from bninspect.reporters.check_text import TextReport
+from bninspect.reporters.check_text import TextReport, lines_of
 from bninspect.reporters.ci_locations import file_of, in_repository
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.text_utils import TextStyle
@@ -32,6 +33,7 @@ _LONGEST_MESSAGE = 4096
 # How long the parts of a message may be, so that the fix at its end is never cut off.
 _LONGEST_NAME, _LONGEST_LINE, _LONGEST_FIX = 100, 300, 900
 _NAMED, _FIXES = 3, 2
+_SHORT = TextStyle(quiet=True)
 
 
 class _Annotation(NamedTuple):
@@ -63,13 +65,13 @@ class GithubReport:
         self._stream, self._quiet, self._allow_empty = stream, quiet, allow_empty
         self._text, self._short_text = io.StringIO(), io.StringIO()
         self._whole = TextReport(self._text, TextStyle(verbose=verbose))
-        self._short = TextReport(self._short_text, TextStyle(quiet=True))
+        self._short = TextReport(self._short_text, _SHORT)
+        self.render = partial(_texts, styles=(TextStyle(verbose=verbose), *([_SHORT] * quiet)))
 
-    def add(self, item: CheckpointReport) -> None:
-        """Make the text of one checkpoint."""
-        self._whole.add(item)
-        if self._quiet:
-            self._short.add(item)
+    def add(self, item: CheckpointReport, texts: Sequence[Sequence[str]]) -> None:
+        """Keep the text of one checkpoint."""
+        for report, lines in zip((self._whole, self._short), texts, strict=False):
+            report.add(item, lines)
 
     def end(self, report: Report) -> None:
         """Write the text and the annotations."""
@@ -81,6 +83,10 @@ class GithubReport:
         self._stream.write(text.getvalue())
         for annotation in shown:
             self._stream.write(_command(annotation) + "\n")
+
+
+def _texts(item: CheckpointReport, styles: Iterable[TextStyle]) -> list[list[str]]:
+    return [lines_of(item, style) for style in styles]
 
 
 def _annotations(report: Report, *, allow_empty: bool) -> Iterator[_Annotation]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from bninspect._version import __version__
@@ -56,12 +56,12 @@ class JsonReport:
     def __init__(self, stream: TextIO, *, findings: bool = True) -> None:
         self._stream, self._findings = stream, findings
         self._begun, self._first = False, True
+        self.render = partial(_indented, findings=findings)
 
-    def add(self, item: CheckpointReport) -> None:
+    def add(self, _: CheckpointReport, document: str) -> None:
         """Write one checkpoint."""
         self._begin()
-        document = json_text(_checkpoint(item, findings=self._findings), indent=1)
-        self._stream.write(("" if self._first else ",") + "\n  " + document.replace("\n", "\n  "))
+        self._stream.write(("" if self._first else ",") + document)
         self._first = False
 
     def end(self, report: Report) -> None:
@@ -79,11 +79,17 @@ class JsonReport:
             self._stream.write(f'{head},\n "checkpoints": [')
 
 
+def _indented(item: CheckpointReport, *, findings: bool) -> str:
+    """Return the document of a checkpoint as it stands in the list of all."""
+    document = json_text(_checkpoint(item, findings=findings), indent=1)
+    return "\n  " + document.replace("\n", "\n  ")
+
+
 def write_json(report: Report, stream: TextIO, *, findings: bool = True) -> None:
     """Write a whole report; `findings` is that of `JsonReport`."""
     writer = JsonReport(stream, findings=findings)
     for item in report.checkpoints:
-        writer.add(item)
+        writer.add(item, writer.render(item))
     writer.end(report)
 
 
@@ -98,27 +104,32 @@ class CheckLines:
     needs_checkpoints = False
 
     def __init__(self, stream: TextIO, settings: str, *, appends: bool = False) -> None:
-        self._stream, self._settings, self._appends = stream, settings, appends
+        self._stream = stream
+        self.render = partial(_line_of, settings=settings, appends=appends)
 
-    def add(self, item: CheckpointReport) -> None:
+    def add(self, _: CheckpointReport, line: str) -> None:
         """Write the line of one checkpoint."""
-        if item.line is None:
-            head = {"event": "checkpoint", "settings": self._settings, "state": item.state}
-            more = {
-                "known": [finding_document(finding) for finding in item.known],
-                "names": list(item.example_names),
-            }
-            text = _checkpoint_text(item, head, more)
-            self._stream.write(text + "\n")
+        if line:
+            self._stream.write(line)
             self._stream.flush()
-        elif not self._appends:
-            self._stream.write(item.line + "\n")
 
     def end(self, report: Report) -> None:
         """Write the line of the summary: notes and counts."""
         summary = _summary(report, findings=True)
         document = {"event": "summary", "notes": list(report.notes), "summary": summary}
         _write_line(document, self._stream)
+
+
+def _line_of(item: CheckpointReport, *, settings: str, appends: bool) -> str:
+    """Return the line of a checkpoint; nothing if the file that is written has it already."""
+    if item.line is not None:
+        return "" if appends else item.line + "\n"
+    head = {"event": "checkpoint", "settings": settings, "state": item.state}
+    more = {
+        "known": [finding_document(finding) for finding in item.known],
+        "names": list(item.example_names),
+    }
+    return _checkpoint_text(item, head, more) + "\n"
 
 
 class JsonLines:

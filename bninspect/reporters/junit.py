@@ -11,8 +11,9 @@ Characters that XML lacks are not printable either, so they are written as escap
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, TextIO
 from xml.etree import ElementTree as ET
 
 from bninspect.model.report import CheckpointReport, Finding, Report
@@ -22,6 +23,13 @@ from bninspect.reporters.escapes import printable
 from bninspect.reporters.verdict_text import more_on, nothing_checked, suspects_in_words
 
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+
+
+class _SuiteText(NamedTuple):
+    """A suite as XML, and how many cases it has, by outcome."""
+
+    text: str
+    counts: Mapping[str, int]
 
 
 class JunitReport:
@@ -37,18 +45,22 @@ class JunitReport:
 
     def __init__(self, stream: TextIO, *, fail_on: str = "error") -> None:
         self._stream = stream
-        self._failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
+        failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
+        self.render = partial(_suite_text, failing=failing)
         self._counts: Counter[str] = Counter()
         self._suites: list[str] = []
 
-    def add(self, item: CheckpointReport) -> None:
-        """Make the suite of one checkpoint."""
-        self._add(_suite(item, self._failing))
+    def add(self, _: CheckpointReport, suite: _SuiteText) -> None:
+        """Keep the suite of one checkpoint, and count its cases."""
+        self._counts.update(suite.counts)
+        self._suites.append(suite.text)
 
     def end(self, report: Report) -> None:
         """Write the suites, below the counts of all."""
         if report.interrupted:
-            self._add(_interrupted())
+            interrupted = _as_text(_interrupted())
+            self._counts.update(interrupted.counts)
+            self._suites.append(interrupted.text)
         counts = "".join(f' {name}="{self._counts[name]}"' for name in ("tests", *_COUNTS))
         # In ASCII, so that the declaration is true of any terminal or file.
         self._stream.write("<?xml version='1.0' encoding='us-ascii'?>\n")
@@ -57,11 +69,17 @@ class JunitReport:
             self._stream.write(suite + "\n")
         self._stream.write("</testsuites>\n")
 
-    def _add(self, suite: ET.Element) -> None:
-        for name in ("tests", *_COUNTS):
-            self._counts[name] += int(suite.get(name, "0"))
-        ET.indent(suite, level=1)
-        self._suites.append("  " + ET.tostring(suite, encoding="us-ascii").decode("ascii").strip())
+
+def _suite_text(item: CheckpointReport, failing: Sequence[Severity]) -> _SuiteText:
+    return _as_text(_suite(item, failing))
+
+
+def _as_text(suite: ET.Element) -> _SuiteText:
+    counts = {name: int(suite.get(name, "0")) for name in ("tests", *_COUNTS)}
+    ET.indent(suite, level=1)
+    return _SuiteText(
+        "  " + ET.tostring(suite, encoding="us-ascii").decode("ascii").strip(), counts
+    )
 
 
 def _interrupted() -> ET.Element:

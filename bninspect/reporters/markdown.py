@@ -25,13 +25,14 @@ class MarkdownReport:
 
     needs_layers = False
     needs_checkpoints = True
+    render = None
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._groups = FindingGroups()
         self._unreadable: list[str] = []
 
-    def add(self, item: CheckpointReport) -> None:
+    def add(self, item: CheckpointReport, _: None) -> None:
         """Add the findings of one checkpoint to their groups."""
         self._groups.add(item)
         if item.error is not None:

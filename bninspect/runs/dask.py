@@ -19,8 +19,8 @@ from typing import Any
 
 from bninspect._version import __version__
 from bninspect.errors import BninspectError, UsageProblem
-from bninspect.model.report import CheckpointReport
 from bninspect.model.target import CheckpointLocation
+from bninspect.runs.observer import Examined
 from bninspect.wording import listed
 
 # Seconds: for a scheduler to answer, and for a cluster without workers to get one.
@@ -112,21 +112,28 @@ class ClusterPool:
         self._address, self._client, self._executor = address, client, executor
         self._workers, self._polled = 0, 0.0
 
+    @property
+    def workers(self) -> int:
+        """Return the number of portions that the cluster can read at once, at least 1."""
+        if time.monotonic() - self._polled > _POLL:
+            with suppress(OSError):  # a lost connection is found when a result is awaited
+                self._workers = sum(self._client.nthreads().values())
+            self._polled = time.monotonic()
+        return max(1, self._workers)
+
     def map(
         self,
-        examine: Callable[[Sequence[CheckpointLocation]], Iterable[CheckpointReport]],
+        examine: Callable[[Sequence[CheckpointLocation]], Iterable[Examined]],
         portions: Iterable[Sequence[CheckpointLocation]],
-    ) -> Iterator[CheckpointReport]:
+    ) -> Iterator[Examined]:
         """Yield the reports of all portions, in the order of the portions.
 
         Raises what `examine` raised in a worker, and `BninspectError` if the cluster fails.
         """
         remaining = deque(portions)
-        waiting: deque[tuple[Sequence[CheckpointLocation], Future[list[CheckpointReport]]]] = (
-            deque()
-        )
+        waiting: deque[tuple[Sequence[CheckpointLocation], Future[list[Examined]]]] = deque()
         while remaining or waiting:
-            while remaining and len(waiting) < _AHEAD * self._worker_count():
+            while remaining and len(waiting) < _AHEAD * self.workers:
                 portion = remaining.popleft()
                 waiting.append((portion, self._executor.submit(_examine_all, examine, portion)))
             portion, future = waiting.popleft()
@@ -157,17 +164,9 @@ class ClusterPool:
                     f" {__version__}. Install the same version on the scheduler and on all workers."
                 )
 
-    def _worker_count(self) -> int:
-        """Return the number of portions that the cluster can read at once, at least 1."""
-        if time.monotonic() - self._polled > _POLL:
-            with suppress(OSError):  # a lost connection is found when a result is awaited
-                self._workers = sum(self._client.nthreads().values())
-            self._polled = time.monotonic()
-        return max(1, self._workers)
-
     def _result(
-        self, future: Future[list[CheckpointReport]], portion: Sequence[CheckpointLocation]
-    ) -> list[CheckpointReport]:
+        self, future: Future[list[Examined]], portion: Sequence[CheckpointLocation]
+    ) -> list[Examined]:
         """Wait for the reports of a portion, as long as there are workers."""
         from distributed import KilledWorker
 
@@ -206,8 +205,8 @@ class ClusterPool:
 
 
 def _examine_all(
-    examine: Callable[[Sequence[CheckpointLocation]], Iterable[CheckpointReport]],
+    examine: Callable[[Sequence[CheckpointLocation]], Iterable[Examined]],
     portion: Sequence[CheckpointLocation],
-) -> list[CheckpointReport]:
+) -> list[Examined]:
     """Return the reports of a portion; runs in a worker."""
     return list(examine(portion))

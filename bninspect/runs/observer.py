@@ -1,10 +1,24 @@
-"""Protocol of an observer that receives each result of a run as it arrives."""
+"""Protocol of an observer that receives each result of a run as it arrives, and those results."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from bninspect.frozen import NamedTuple
 from bninspect.model.report import CheckpointReport
+
+Render = Callable[[CheckpointReport], Any]
+
+
+class Examined(NamedTuple):
+    """The report of a checkpoint, and what the observer's `render` made of it.
+
+    None if it was not called where the checkpoint was read.
+    """
+
+    report: CheckpointReport
+    rendered: Any = None
 
 
 class RunObserver(Protocol):
@@ -12,14 +26,20 @@ class RunObserver(Protocol):
 
     `needs_layers` says that it uses the layers of a report; without it, worker processes send less.
     `needs_checkpoints` says that the report of the run must have each checkpoint again (without its
-    layers), not only count it.
+    layers), not only count it. `render` makes what the observer needs of a whole report. It is
+    called in the process that read the checkpoint, so that the layers need not be sent: it can be
+    pickled, and so can its result. None if `add` needs the layers themselves.
     """
 
     needs_layers: bool
     needs_checkpoints: bool
 
+    @property
+    def render(self) -> Render | None:
+        """Return the function that is called with each report."""
+
     def begin(self, total: int) -> None:
         """Start a run of at most `total` checkpoints."""
 
-    def add(self, item: CheckpointReport) -> None:
-        """Receive the report of one checkpoint."""
+    def add(self, item: CheckpointReport, rendered: Any) -> None:
+        """Receive the report of one checkpoint, and what `render` made of it."""

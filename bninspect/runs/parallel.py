@@ -1,29 +1,32 @@
 """Reading checkpoints in parallel; the reports come in the order of the checkpoints.
 
 The workers are processes of this machine (`processes`) or of a Dask cluster (`dask`). A worker gets
-a few checkpoints at a time; checkpoints that are compared with each other go to the same worker.
-The reports that it sends back are complete, but their variables can no longer be read.
+a portion of checkpoints at a time; checkpoints that are compared with each other go to the same
+worker. It sends back what the observer of the run makes of each report, and the report without its
+layers; without an observer, or if the user's suppressions decide first, the report with its layers,
+whose variables can no longer be read.
 """
 
 from __future__ import annotations
 
 import copyreg
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple
 
 from bninspect._version import __version__
 from bninspect.config.model import Config
 from bninspect.errors import BninspectError
+from bninspect.model.layer_views import LayerViews
 from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule, no_graph
 from bninspect.model.target import CheckpointLocation
 from bninspect.rules import RULES, select_rules
-from bninspect.runs.dask import cluster_pool
-from bninspect.runs.processes import Portion, process_pool
+from bninspect.runs.observer import Examined, Render
+from bninspect.runs.processes import Portion, ProcessPool, process_pool
 from bninspect.runs.read_layers import without_files
 from bninspect.runs.sequential import (
     Needs,
@@ -32,14 +35,17 @@ from bninspect.runs.sequential import (
     examine_sequentially,
     read_since,
 )
+from bninspect.runs.workload import Workload
 from bninspect.storage import run_scope
 from bninspect.storage.urls import Secrets, adopt_secrets, secrets
 
-if TYPE_CHECKING:
-    pass
-
-# The number of checkpoints that a worker gets at once: enough that sending them costs little.
-_PORTION = 8
+# The number of checkpoints that a worker gets at once: enough that sending them costs little, and
+# few enough that all workers end together.
+_LARGEST, _PER_WORKER = 32, 8
+# Portions that wait, by the number of processes: none is idle while this one reads a portion.
+_AHEAD = 4
+# Bytes of results that are held while checkpoints are still being searched for.
+_MOST_HELD = 1 << 24
 
 
 def _rule(code: str) -> Rule:
@@ -56,17 +62,161 @@ copyreg.pickle(Rule, _by_code)  # a rule is sent as its code
 class _Settings(NamedTuple):
     """Settings of a run, sent to each worker.
 
-    `codes` are those of the rules, None if layers are only listed. `run` identifies the run: a
-    worker of a cluster outlives it. `version` is the version of the program that sends this;
+    `codes` are those of the rules, None if layers are only listed. `render` is that of the run's
+    observer, None if reports are sent with their layers. `run` identifies the run: a worker of a
+    cluster outlives it. `version` is the version of the program that sends this;
     `secrets` are the credentials of its URLs.
     """
 
     config: Config
     codes: tuple[str, ...] | None
     needs: Needs
+    render: Render | None
     run: bytes
     version: str
     secrets: Secrets
+
+
+class ParallelRun:
+    """A run that this process reads together with its workers, if its work pays for some."""
+
+    def __init__(self, pool: ProcessPool, workload: Workload, *, together: bool) -> None:
+        self._pool, self._workload, self._together = pool, workload, together
+        # The portions that were begun before all checkpoints were found, by their numbers.
+        self._begun: dict[int, Portion] = {}
+        self._rest: Iterator[Portion] = iter(())
+        self._numbers: deque[int] = deque()  # of the portions of the rest
+        self._remaining = self._total = 0  # checkpoints of the rest
+
+    def begin(self, portion: Portion, workers: int) -> None:
+        """Let a worker read a portion, while other checkpoints are still being searched for.
+
+        `workers` is how many there may be. Raises what `reports` raises.
+        """
+        self._pool.workers = max(self._pool.workers, workers)
+        if self._pool.waiting < workers and self._pool.held < _MOST_HELD:
+            self._begun[self._pool.add(portion)] = portion
+
+    def reports(self, locations: Sequence[CheckpointLocation]) -> Iterator[Examined]:
+        """Yield the report of each of `locations`, which are all checkpoints of the run.
+
+        Raises `BninspectError` if a process dies while it reads, a `ReadProblem` if `--since`
+        cannot be read.
+        """
+        begun = {id(item) for portion in self._begun.values() for item in portion}
+        rest = [item for item in locations if id(item) not in begun]
+        size = _portion_size(len(rest), self._pool.workers + 1)
+        self._rest = _portions(rest, size, together=self._together)
+        self._remaining = self._total = len(rest)
+        early, others = self._of_begun(), self._of_rest()
+        passed: dict[int, Examined] = {}
+        for item in locations:
+            if id(item) not in begun:
+                yield next(others)
+                continue
+            while id(item) not in passed:
+                found, examined = next(early)
+                passed[id(found)] = examined
+            yield passed.pop(id(item))
+
+    def _of_begun(self) -> Iterator[tuple[CheckpointLocation, Examined]]:
+        """Yield the checkpoints that were begun before all were found, with their reports."""
+        for number, portion in self._begun.items():
+            self._fill()
+            yield from zip(portion, self._pool.result(number), strict=True)
+
+    def _of_rest(self) -> Iterator[Examined]:
+        """Yield the reports of the others."""
+        self._fill()
+        while self._numbers:
+            results = self._pool.result(self._numbers.popleft())
+            self._remaining -= len(results)
+            self._workload.has_read(results)
+            self._fill()
+            yield from results
+
+    def _fill(self) -> None:
+        """Hand out the next portions, to more workers if what remains pays for them."""
+        pool = self._pool
+        paid = self._workload.processes(self._remaining, self._total)
+        pool.workers = max(pool.workers, paid - 1)
+        while pool.waiting < _AHEAD * (pool.workers + 1):
+            portion = next(self._rest, None)
+            if portion is None:
+                return
+            self._numbers.append(pool.add(portion))
+
+
+@contextmanager
+def open_parallel_run(
+    config: Config, rules: Rules, workload: Workload, *, needs: Needs, render: Render | None
+) -> Iterator[ParallelRun]:
+    """Open a run that several processes of this machine read; all have ended with the block."""
+    settings = _settings(config, rules, needs, render)
+    examine = partial(_examine_portion, settings)
+    here = partial(_examine_here, settings, rules)
+    with process_pool(examine, here) as pool:
+        yield ParallelRun(pool, workload, together=compares_with_previous(config, rules))
+
+
+def examine_on_cluster(
+    locations: Sequence[CheckpointLocation],
+    config: Config,
+    rules: Rules,
+    *,
+    needs: Needs,
+    render: Render | None,
+) -> Iterator[Examined]:
+    """Yield the report of each of `locations`, read by the Dask cluster `config.scheduler`.
+
+    Raises `BninspectError` if the cluster fails, a `ReadProblem` if `--since` cannot be read.
+    """
+    from bninspect.runs.dask import cluster_pool
+
+    examine = partial(_examine_portion, _settings(config, rules, needs, render))
+    together = compares_with_previous(config, rules)
+    with cluster_pool(config.scheduler or "") as cluster:
+        size = _portion_size(len(locations), cluster.workers)
+        yield from cluster.map(examine, _portions(locations, size, together=together))
+
+
+def _settings(config: Config, rules: Rules, needs: Needs, render: Render | None) -> _Settings:
+    codes = None if rules is None else tuple(rule.code for rule in rules)
+    return _Settings(config, codes, needs, render, os.urandom(8), __version__, secrets())
+
+
+def _portion_size(checkpoints: int, workers: int) -> int:
+    return max(1, min(_LARGEST, checkpoints // (_PER_WORKER * workers)))
+
+
+def _portions(
+    locations: Sequence[CheckpointLocation], size: int, *, together: bool
+) -> Iterator[Portion]:
+    """Yield `size` checkpoints each; with `together` all of a training are in one portion."""
+    if not together:
+        for start in range(0, len(locations), size):
+            yield tuple(locations[start : start + size])
+        return
+    last = {item.training: number for number, item in enumerate(locations, 1) if item.training}
+    start = end = 0
+    for done, item in enumerate(locations, 1):
+        end = max(end, last[item.training] if item.training else done)
+        if done == end and (done - start >= size or done == len(locations)):
+            yield tuple(locations[start:end])
+            start = end
+
+
+def _examine_portion(settings: _Settings, portion: Portion) -> Iterator[Examined]:
+    """Yield the reports of a portion; runs in a worker."""
+    if settings.version != __version__:  # a worker that joined the cluster late
+        raise BninspectError(
+            f"A worker has bninspect {__version__}, but this program is {settings.version}."
+            " Install the same version."
+        )
+    adopt_secrets(settings.secrets)
+    codes = settings.codes
+    rules = None if codes is None else select_rules(codes, ()) if codes else ()
+    yield from _examine(settings, rules, _begin_run(settings.config, settings.run), portion)
 
 
 @lru_cache(maxsize=1)
@@ -79,74 +229,37 @@ def _begin_run(config: Config, _run: bytes) -> CheckpointReport | None:
     return read_since(config)
 
 
-class Pool(Protocol):
-    """Worker processes, of this machine or of a cluster."""
-
-    def map(
-        self, examine: Callable[[Portion], Iterable[CheckpointReport]], portions: Iterable[Portion]
-    ) -> Iterator[CheckpointReport]:
-        """Yield the reports of all portions, in the order of the portions."""
+def _examine_here(settings: _Settings, rules: Rules, portion: Portion) -> Iterator[Examined]:
+    """Yield the reports of a portion; runs in the process that started the run."""
+    yield from _examine(settings, rules, _read_since_here(settings.config, settings.run), portion)
 
 
-def examine_in_parallel(
-    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs: Needs
-) -> Iterator[CheckpointReport]:
-    """Yield the report of each of `found`, read by `config.jobs` processes or a Dask cluster.
-
-    Raises `BninspectError` if a process dies or the cluster fails, a `ReadProblem` if `--since`
-    cannot be read.
-    """
-    portions = list(_portions(locations, together=compares_with_previous(config, rules)))
-    codes = None if rules is None else tuple(rule.code for rule in rules)
-    settings = _Settings(config, codes, needs, os.urandom(8), __version__, secrets())
-    pool: AbstractContextManager[Pool]
-    if config.scheduler is None:
-        pool = process_pool(min(config.jobs, len(portions)))
-    else:
-        pool = cluster_pool(config.scheduler)
-    with pool as workers:
-        yield from workers.map(partial(_examine_portion, settings), portions)
+@lru_cache(maxsize=1)
+def _read_since_here(config: Config, _run: bytes) -> CheckpointReport | None:
+    """Return `read_since`, which is read once per run."""
+    return read_since(config)
 
 
-def _portions(locations: Sequence[CheckpointLocation], *, together: bool) -> Iterator[Portion]:
-    """Yield a few checkpoints each; with `together` all of a training are in one portion."""
-    if not together:
-        for start in range(0, len(locations), _PORTION):
-            yield tuple(locations[start : start + _PORTION])
-        return
-    last = {item.training: number for number, item in enumerate(locations, 1) if item.training}
-    start = end = 0
-    for done, item in enumerate(locations, 1):
-        end = max(end, last[item.training] if item.training else done)
-        if done == end and (done - start >= _PORTION or done == len(locations)):
-            yield tuple(locations[start:end])
-            start = end
-
-
-def _examine_portion(settings: _Settings, portion: Portion) -> Iterator[CheckpointReport]:
-    """Yield the reports of a portion; runs in a worker."""
-    if settings.version != __version__:  # a worker that joined the cluster late
-        raise BninspectError(
-            f"A worker has bninspect {__version__}, but this program is {settings.version}."
-            " Install the same version."
-        )
-    adopt_secrets(settings.secrets)
-    config, codes = settings.config, settings.codes
-    rules = None if codes is None else select_rules(codes, ()) if codes else ()
-    since = _begin_run(config, settings.run)
+def _examine(
+    settings: _Settings, rules: Rules, since: CheckpointReport | None, portion: Portion
+) -> Iterator[Examined]:
+    """Yield the reports of a portion, as they are sent."""
+    config, render = settings.config, settings.render
+    sorts = bool(config.severity or config.suppress or config.baseline is not None)
     # No variable can be read where the reports are sent to.
     needs: Needs = "nothing" if settings.needs == "nothing" else "values"
     for report in examine_sequentially(portion, config, rules, since, needs=needs):
-        keeps_layers = needs == "values" or _needs_names(report, config)
-        yield _portable(report) if keeps_layers else report.without_layers()
-
-
-def _needs_names(report: CheckpointReport, config: Config) -> bool:
-    """Return whether suppressions need the names of all its layers, to match their globs."""
-    return bool(config.suppress and report.findings)
+        if render is not None and not (sorts and report.findings):
+            yield Examined(report.without_layers(), render(report))
+        elif needs == "values" or config.suppress:  # whose globs match names of layers
+            yield Examined(_portable(report))
+        else:
+            yield Examined(report.without_layers())
 
 
 def _portable(report: CheckpointReport) -> CheckpointReport:
     """Return a report that can be pickled."""
+    if isinstance(report.layers, LayerViews):  # whose variables are closed, and names sent once
+        return report
     closed = tuple(map(without_files, report.layers))
-    return replace(report, layers=closed, graph=no_graph)
+    return report.with_fields(layers=closed, graph=no_graph)

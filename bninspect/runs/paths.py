@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from bninspect.config.model import Config
 from bninspect.frozen import NamedTuple
@@ -14,6 +14,7 @@ from bninspect.storage.urls import strip_credentials
 from bninspect.wording import listed
 
 PathName = str | os.PathLike[str]
+Find = Callable[[CheckpointLocation], None]
 
 
 class ExpandedPath(NamedTuple):
@@ -39,8 +40,13 @@ def expand_paths(
     paths: Sequence[str],
     config: Config,
     known: Mapping[str, list[CheckpointLocation]] | None = None,
+    find: Find | None = None,
 ) -> list[ExpandedPath]:
-    """Find the checkpoints that each path names; `known` holds those that were found before."""
+    """Find the checkpoints that each path names; `known` holds those that were found before.
+
+    `find` is called with those below a local directory, as soon as they are found, unless the
+    configuration may leave them out.
+    """
     files: Mapping[str, list[CheckpointLocation]] = {}
     if config.skip_unknown:
         from bninspect.locate.file_list import listed_files
@@ -50,7 +56,7 @@ def expand_paths(
     expanded = []
     seen: set[str] = set()
     unknown = [path for path in paths if path not in known]
-    found = find_in_each(unknown, config, every=config.all_checkpoints)
+    found = find_in_each(unknown, config, every=config.all_checkpoints, find=find)
     for path in paths:
         if path in known:
             locations, left_out = known[path], tuple[str, ...]()
@@ -63,12 +69,15 @@ def expand_paths(
 
 
 def find_in_each(
-    paths: Sequence[str], config: Config, *, every: bool
+    paths: Sequence[str], config: Config, *, every: bool, find: Find | None = None
 ) -> Iterator[tuple[list[CheckpointLocation], tuple[str, ...]]]:
-    """Yield the checkpoints of each path, and what the configuration leaves out of them."""
+    """Yield the checkpoints of each path, and what the configuration leaves out of them.
+
+    `find` is that of `expand_paths`.
+    """
     for path, location in zip(paths, locate_each(paths, every=every), strict=True):
         if not (config.exclude or config.include):
-            yield [location] if location else discover_below(path, every=every), ()
+            yield [location] if location else discover_below(path, every=every, find=find), ()
             continue
         from bninspect.locate.left_out import PathFilter
 

@@ -1,48 +1,38 @@
 """Worker processes of this machine, each with one connection to the process that started it.
 
-A worker gets a portion of checkpoints only when it has sent the results of the previous one, so
-that no two processes ever wait to write to each other. All workers end with the process that
-started them, however that ends.
+The process that starts them takes part: it reads checkpoints like them, and looks for results after
+each one. A worker gets a portion of checkpoints only when it has started, and has sent the results
+of the previous portion: nothing ever waits for a process that is still starting, and no two
+processes wait to write to each other. All workers end with the process that started them, however
+that ends.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import traceback
+import selectors
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, Pipe, wait
-from threading import Thread
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from bninspect.errors import BninspectError
-from bninspect.model.report import CheckpointReport
 from bninspect.model.target import CheckpointLocation
+from bninspect.runs.observer import Examined
+
+if TYPE_CHECKING:
+    from bninspect.runs.worker import Worker
 
 Portion = Sequence[CheckpointLocation]
-Examine = Callable[[Portion], Iterable[CheckpointReport]]
-
-# A worker imports from the directories from which this process has imported.
-_PROGRAM = "import sys; sys.path[:] = {!a}; from bninspect.runs.processes import serve; serve()"
-# The number of portions by which each worker may be ahead of the one whose results come next.
-_AHEAD = 4
-_FEWER = "perhaps for lack of memory; use fewer --jobs."
-
-
-class _Failure(NamedTuple):
-    """An exception of a worker, sent in the place of a result."""
-
-    error: Exception
+Examine = Callable[[Portion], Iterable[Examined]]
 
 
 @contextmanager
-def process_pool(jobs: int) -> Iterator[ProcessPool]:
-    """Open a pool of up to `jobs` worker processes; all have ended when the block ends."""
-    pool = ProcessPool(jobs)
+def process_pool(examine: Examine, here: Examine) -> Iterator[ProcessPool]:
+    """Open a pool without workers; all that it starts have ended when the block ends.
+
+    Workers call `examine`, which is pickled, and this process `here`, with a portion.
+    """
+    pool = ProcessPool(examine, here)
     try:
         yield pool
     finally:
@@ -50,153 +40,106 @@ def process_pool(jobs: int) -> Iterator[ProcessPool]:
 
 
 class ProcessPool:
-    """Worker processes, started when there is work for them."""
+    """A pool of this process and its workers, which are started when there is work for them.
 
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
-        self._workers: list[_Worker] = []
+    `workers` is how many there may be. One that cannot be started, or ends before it has got any
+    work, is done without.
+    """
+
+    def __init__(self, examine: Examine, here: Examine) -> None:
+        self.workers = 0
+        self._examine, self._here = examine, here
+        self._started: list[Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._numbers = 0
+        self._waiting: deque[tuple[int, Portion]] = deque()
+        # By the number of the portion: the reports of this process, or those of a worker, pickled.
+        self._finished: dict[int, bytes | list[Examined]] = {}
         # No worker has the writing end: reading from the other fails once this process is gone.
         self._lifeline, self._alive = os.pipe()
 
-    def map(self, examine: Examine, portions: Iterable[Portion]) -> Iterator[CheckpointReport]:
-        """Yield the reports of all portions, in the order of the portions.
+    @property
+    def waiting(self) -> int:
+        """Return the number of portions that nobody has begun."""
+        return len(self._waiting)
 
-        Raises what `examine` raised in a worker, and `BninspectError` if a worker cannot be
-        started or dies.
+    @property
+    def held(self) -> int:
+        """Return the number of bytes of results that nobody has asked for."""
+        return sum(len(item) for item in self._finished.values() if isinstance(item, bytes))
+
+    def add(self, portion: Portion) -> int:
+        """Give a portion to a worker that is idle, else let it wait; returns its number.
+
+        Raises what `examine` raised in a worker, and `BninspectError` if a worker died.
         """
-        waiting = deque(enumerate(portions))
-        finished: dict[int, list[CheckpointReport]] = {}
-        for number in range(len(waiting)):
-            while number not in finished:
-                while waiting and waiting[0][0] < number + _AHEAD * self._jobs:
-                    worker = self._idle_worker(examine)
-                    if worker is None:
-                        break
-                    worker.begin(*waiting.popleft())
-                busy = {
-                    worker.connection: worker
-                    for worker in self._workers
-                    if worker.portion is not None
-                }
-                for connection in wait(busy):
-                    worker = busy[connection]  # type: ignore[index]
-                    if worker.has_finished():
-                        finished[worker.number] = worker.reports
-            yield from finished.pop(number)
+        self._numbers += 1
+        self._waiting.append((self._numbers, portion))
+        self._receive(0)
+        return self._numbers
 
-    def _idle_worker(self, examine: Examine) -> _Worker | None:
-        idle = next((worker for worker in self._workers if worker.portion is None), None)
-        if idle is None and len(self._workers) < self._jobs:
-            try:
-                idle = _Worker(examine, self._lifeline)
-            except OSError as error:
-                raise BninspectError(
-                    f"Cannot start {self._jobs} processes: {error.strerror or error}. Use fewer"
-                    " --jobs."
-                ) from error
-            self._workers.append(idle)
-        return idle
+    def result(self, number: int) -> list[Examined]:
+        """Return the reports of a portion, once; until they are there, take part.
+
+        Raises what `add` raises, and what `here` raises.
+        """
+        while number not in self._finished:
+            self._receive(0)
+            if self._waiting:
+                self._take_part()
+            elif number not in self._finished:
+                self._receive(None)
+        finished = self._finished.pop(number)
+        if isinstance(finished, list):
+            return finished
+        from bninspect.runs.worker import unpickled
+
+        return unpickled(finished)
 
     def close(self) -> None:
         """End all workers, also in the middle of a checkpoint."""
-        for worker in self._workers:
+        for worker in self._started:
             worker.end()
+        self._selector.close()
         os.close(self._lifeline)
         os.close(self._alive)
 
+    def _take_part(self) -> None:
+        """Read the first portion that waits."""
+        number, portion = self._waiting.popleft()
+        reports = []
+        for report in self._here(portion):
+            reports.append(report)
+            self._receive(0)
+        self._finished[number] = reports
 
-class _Worker:
-    """One worker process; `portion` is what it is reading, None if it is idle."""
+    def _receive(self, timeout: float | None) -> None:
+        """Receive what workers have sent, and give them what waits; starts a worker if it may."""
+        for key, _ in self._selector.select(timeout) if self._started else ():
+            self._receive_from(key.data)
+        for worker in self._started:
+            if self._waiting and worker.is_idle:
+                worker.begin(*self._waiting.popleft())
+        if self._waiting and len(self._started) < self.workers:
+            self._start()
 
-    def __init__(self, examine: Examine, lifeline: int) -> None:
-        self.connection, theirs = Pipe()
-        self.portion: Portion | None = None
-        self.number = 0
-        self.reports: list[CheckpointReport] = []
-        with theirs, _interrupts_blocked():
-            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own program
-                [sys.executable, "-c", _PROGRAM.format(sys.path), str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=lifeline,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        with suppress(OSError):  # it has died, which is found when it should read
-            self.connection.send(examine)
+    def _receive_from(self, worker: Worker) -> None:
+        results = worker.receive()
+        if worker.has_gone:
+            self._selector.unregister(worker.connection)
+            worker.end()
+            self._started.remove(worker)
+            self.workers = len(self._started)
+        elif results is not None:
+            self._finished[worker.number] = results
 
-    def begin(self, number: int, portion: Portion) -> None:
-        """Send a portion to read."""
-        self.number, self.portion, self.reports = number, portion, []
-        with suppress(OSError):
-            self.connection.send(portion)
+    def _start(self) -> None:
+        from bninspect.runs.worker import Worker  # imported when there is one
 
-    def has_finished(self) -> bool:
-        """Receive a report, and return whether the portion is finished."""
         try:
-            report = self.connection.recv()
-        except (EOFError, OSError) as error:
-            raise self._died() from error
-        if isinstance(report, _Failure):
-            raise report.error
-        if report is not None:
-            self.reports.append(report)
-            return False
-        self.portion = None
-        return True
-
-    def end(self) -> None:
-        """Kill the process and wait for its end."""
-        self._process.kill()
-        self._process.wait()
-        self.connection.close()
-
-    def _died(self) -> BninspectError:
-        """Build the error for a worker that died while it read a checkpoint."""
-        code = self._process.wait()
-        remaining = (self.portion or ())[len(self.reports) :]
-        reading = f"that was reading {remaining[0].path}" if remaining else "that reads checkpoints"
-        if code < 0:
-            name = signal.Signals(-code).name
-            return BninspectError(f"The process {reading} was killed ({name}), {_FEWER}")
-        return BninspectError(f"The process {reading} ended with exit code {code}, {_FEWER}")
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT in the block, and for good in a process that is started in it.
-
-    An interrupt from the keyboard goes to all processes; the one that started the others ends them.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def serve() -> None:
-    """Read portions of checkpoints for the process that started this one, until it is gone."""
-    Thread(target=_end_with_starter, daemon=True).start()
-    with suppress(EOFError, OSError), Connection(int(sys.argv[1])) as connection:
-        examine: Examine = connection.recv()
-        while True:
-            portion = connection.recv()
-            try:
-                for report in examine(portion):
-                    connection.send(report)
-            except Exception as error:
-                connection.send(_Failure(_portable(error)))
-            connection.send(None)
-
-
-def _end_with_starter() -> None:
-    """End this process when the one that started it has ended: its pipe is standard input."""
-    os.read(0, 1)
-    os._exit(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an exception that can be sent; one of a bug has the traceback as its text."""
-    if isinstance(error, BninspectError | ImportError | MemoryError | OSError):
-        return error
-    return RuntimeError(f"in a process that reads checkpoints:\n{traceback.format_exc()}")
+            worker = Worker(self._examine, self._lifeline)
+        except OSError:  # too many processes or open files, or no memory
+            self.workers = len(self._started)
+            return
+        self._started.append(worker)
+        self._selector.register(worker.connection, selectors.EVENT_READ, worker)

@@ -17,6 +17,7 @@ from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.rule import Rule
 from bninspect.model.target import CheckpointLocation
 from bninspect.rules import require_rules
+from bninspect.runs.observer import Examined
 from bninspect.runs.paths import (
     ExpandedPath,
     PathName,
@@ -24,22 +25,13 @@ from bninspect.runs.paths import (
     expand_paths,
     notes_on_left_out,
 )
-from bninspect.runs.sequential import (
-    Needs,
-    Rules,
-    compares_with_previous,
-    examine_sequentially,
-    needs_earlier,
-    read_since,
-)
+from bninspect.runs.sequential import Needs, Rules, compares_with_previous, needs_earlier
+from bninspect.runs.shared_run import SharedRun
 
 if TYPE_CHECKING:
     from bninspect.runs.observer import RunObserver
     from bninspect.runs.resume import Results
     from bninspect.verdicts.triage import Triage
-
-# So many checkpoints are examined one by one: what they have in common is learned from two.
-_FEW = 2
 
 
 def check_paths(
@@ -57,7 +49,22 @@ def check_paths(
     Raises `UsageProblem` if no rule can be applied, a `ReadProblem` if `--since` cannot be read.
     """
     rules = _rules_of(config)
-    expanded = expand_paths(begin_run(paths), config)
+    render = None if observer is None else observer.render
+    with SharedRun(config, rules, needs=_needs_of(observer, config), render=render) as run:
+        finds_early = run.reads_early() and results is None
+        expanded = expand_paths(begin_run(paths), config, find=run.find if finds_early else None)
+        return _check(expanded, config, rules, run, observer, results)
+
+
+def _check(
+    expanded: Sequence[ExpandedPath],
+    config: Config,
+    rules: tuple[Rule, ...],
+    run: SharedRun,
+    observer: RunObserver | None,
+    results: Results | None,
+) -> Report:
+    """Apply the rules to the checkpoints that were found."""
     notes = notes_on_left_out(expanded)
     if compares_with_previous(config, rules):
         from bninspect.runs.order import in_trainings
@@ -71,17 +78,21 @@ def check_paths(
         observer.begin(sum(len(path.locations) for path in expanded))
     is_interrupted = False
     try:
-        needs: Needs = "variables"
-        if observer is not None:
-            needs = "values" if observer.needs_layers else "nothing"
-        for item in examine_all(expanded, config, rules, needs=needs, results=results):
-            collector.add(item)
+        for item in _examine_all(expanded, config, rules, run, results):
+            collector.add(*item)
     except KeyboardInterrupt:
         if observer is None:
             raise
         is_interrupted = True
     report = Report(tuple(collector.items), rules, notes, interrupted=is_interrupted)
     return report if triage is None else triage.conclude(report)
+
+
+def _needs_of(observer: RunObserver | None, config: Config) -> Needs:
+    """Return what reports must have of layers; those of several processes hold no open file."""
+    if observer is None:
+        return "variables" if config.jobs == 1 and config.scheduler is None else "values"
+    return "values" if observer.needs_layers else "nothing"
 
 
 def _rules_of(config: Config) -> tuple[Rule, ...]:
@@ -128,12 +139,18 @@ class _Collector:
         self._stand_ins: dict[tuple[Any, ...], CheckpointReport] = {}
         self.items: list[CheckpointReport] = []
 
-    def add(self, item: CheckpointReport) -> None:
-        """Keep a report; with an observer, without its layers."""
+    def add(self, item: CheckpointReport, rendered: Any) -> None:
+        """Keep a report; with an observer, without its layers.
+
+        `rendered` is what the observer's `render` made of it, None if that was not called.
+        """
         if self._triage is not None:
             item = self._triage.sort(item)
         if self._observer is not None:
-            self._observer.add(item)
+            render = self._observer.render
+            if rendered is None and render is not None:
+                rendered = render(item)
+            self._observer.add(item, rendered)
             item = (
                 item.without_layers() if self._observer.needs_checkpoints else self._stand_in(item)
             )
@@ -195,59 +212,53 @@ def read_values(path: PathName, config: Config) -> Report:
 
 
 def examine_all(
+    expanded: Sequence[ExpandedPath], config: Config, rules: Rules
+) -> Iterator[CheckpointReport]:
+    """Yield the report of each checkpoint, in the order of the paths.
+
+    A file that neither its name nor its directory marks as a checkpoint is left out if it is not
+    one. Raises a `ReadProblem` for `--since`.
+    """
+    with SharedRun(config, rules, needs="variables") as run:
+        for item in _examine_all(expanded, config, rules, run, None):
+            yield item.report
+
+
+def _examine_all(
     expanded: Sequence[ExpandedPath],
     config: Config,
     rules: Rules,
-    *,
-    needs: Needs = "variables",
-    results: Results | None = None,
-) -> Iterator[CheckpointReport]:
-    """Yield the report of each checkpoint, in the order of the paths; results are reused.
-
-    A file that neither its name nor its directory marks as a checkpoint is left out if it is not
-    one. `needs` says what the reports must have of layers. Raises a `ReadProblem` for `--since`.
-    """
+    run: SharedRun,
+    results: Results | None,
+) -> Iterator[Examined]:
+    """Yield the report of each checkpoint; those in `results` are not read again."""
     locations = [item for path in expanded for item in path.locations]
-    reports = _examine_or_reuse(locations, config, rules, results, needs=needs)
+    reports = _examine_or_reuse(locations, config, rules, run, results)
     for path in expanded:
         is_empty = path.must_hold_one
-        for item, report in zip(path.locations, reports, strict=False):  # takes no report too many
-            if item.claimed or not isinstance(report.error, UnknownFormat):
+        for item, examined in zip(path.locations, reports, strict=False):  # takes none too many
+            if item.claimed or not isinstance(examined.report.error, UnknownFormat):
                 is_empty = False
-                yield report
+                yield examined
         if is_empty:
             from bninspect.locate.discover import nothing_in
 
-            yield CheckpointReport(path.path, error=nothing_in(path.path))
+            yield Examined(CheckpointReport(path.path, error=nothing_in(path.path)))
 
 
 def _examine_or_reuse(
     locations: Sequence[CheckpointLocation],
     config: Config,
     rules: Rules,
+    run: SharedRun,
     results: Results | None,
-    *,
-    needs: Needs,
-) -> Iterator[CheckpointReport]:
+) -> Iterator[Examined]:
     """Yield the report of each checkpoint, from `results` if they hold a valid one."""
     if results is None:
-        yield from _examine(locations, config, rules, needs=needs)
+        yield from run.reports(locations)
         return
     is_valid = results.are_valid(locations, together=compares_with_previous(config, rules))
     pairs = list(zip(locations, is_valid, strict=True))
-    remaining = [item for item, valid in pairs if not valid]
-    reports = _examine(remaining, config, rules, needs=needs)
+    reports = run.reports([item for item, valid in pairs if not valid])
     for item, valid in pairs:
-        yield results.report(item.path) if valid else next(reports)
-
-
-def _examine(
-    locations: Sequence[CheckpointLocation], config: Config, rules: Rules, *, needs: Needs
-) -> Iterator[CheckpointReport]:
-    if config.scheduler is not None or (config.jobs > 1 and len(locations) > 1):
-        from bninspect.runs.parallel import examine_in_parallel
-
-        return examine_in_parallel(locations, config, rules, needs=needs)
-    if len(locations) <= _FEW:
-        needs = "variables"
-    return examine_sequentially(locations, config, rules, read_since(config), needs=needs)
+        yield Examined(results.report(item.path)) if valid else next(reports)

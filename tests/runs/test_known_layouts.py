@@ -38,6 +38,7 @@ class Collector:
     """An observer that keeps all reports."""
 
     needs_checkpoints = False
+    render = None
 
     def __init__(self, *, needs_layers: bool) -> None:
         self.needs_layers = needs_layers
@@ -46,7 +47,7 @@ class Collector:
     def begin(self, total: int) -> None:
         """Nothing is counted."""
 
-    def add(self, item: CheckpointReport) -> None:
+    def add(self, item: CheckpointReport, _: None) -> None:
         """Keep the report."""
         self.reports.append(item)
 

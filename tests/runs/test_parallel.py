@@ -11,15 +11,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import bninspect
+from bninspect import check
 from bninspect.cli.formats import CHECK
 from bninspect.config.model import make_config
+from bninspect.errors import BninspectError, UsageProblem
 from bninspect.model.report import CheckpointReport
+from bninspect.runs import worker
+from bninspect.runs.processes import ProcessPool
 from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Run, load_fixture
 from tests.support.processes import (
@@ -74,17 +82,121 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# Worker processes are started for any work, and this process leaves them the most of it.
+EAGER = """
+import time
+import bninspect.runs.workload
+from bninspect.runs import parallel
+bninspect.runs.workload.OF_PROCESS = 1e-6
+here = parallel._examine_here
+def slowly(*arguments):
+    for report in here(*arguments):
+        time.sleep(0.1)
+        yield report
+parallel._examine_here = slowly
+"""
+# A worker is killed by its first checkpoint.
+DEADLY = """
+from bninspect.runs import worker
+kill = "import os; from bninspect.runs import parallel; "
+kill += "parallel._examine = lambda *_: os.kill(os.getpid(), 9); serve()"
+worker._PROGRAM = worker._PROGRAM.removesuffix("serve()") + kill
+"""
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Worker processes for any work; the sizes of the portions that they got, at least one."""
+    portions: list[int] = []
+    begin, take_part = worker.Worker.begin, ProcessPool._take_part
+
+    def counted(worker: Any, number: int, portion: Any) -> None:
+        portions.append(len(portion))
+        begin(worker, number, portion)
+
+    def when_all_have_started(pool: Any) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not portions and time.monotonic() < deadline:
+            pool._receive(0.1)
+        if pool.waiting:
+            take_part(pool)
+
+    monkeypatch.setattr(worker.Worker, "begin", counted)
+    monkeypatch.setattr(ProcessPool, "_take_part", when_all_have_started)
+    monkeypatch.setattr("bninspect.runs.workload.OF_PROCESS", 1e-6)
+    monkeypatch.setattr("bninspect.runs.workload.processors", lambda: 3)
+    yield portions
+    assert portions
+
+
 class TestProcesses:
     @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
     @pytest.mark.parametrize("format_", sorted(CHECK))
-    def test_write_what_one_writes(self, run: Run, models: Path, format_: str) -> None:
-        alone = run("check", models, "--format", format_)
-        shared = run("check", models, "--format", format_, "--jobs", 3)
+    @pytest.mark.parametrize("jobs", [2, "auto"])
+    def test_write_what_one_writes(
+        self, run: Run, models: Path, format_: str, jobs: object
+    ) -> None:
+        alone = run("check", models, "--format", format_, "--jobs", 1)
+        shared = run("check", models, "--format", format_, "--jobs", jobs)
         assert alone.exit_code == shared.exit_code == 2
         assert alone.out
         assert shared.out == alone.out
 
     @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
+    def test_write_several_formats(self, run: Run, models: Path, tmp_path: Path) -> None:
+        call = ["check", models, "-v", "--format", "text"]
+        for format_ in sorted(CHECK):
+            call += ["--format", f"{format_}={tmp_path / format_}"]
+        written = []
+        for jobs in (1, 2):
+            out = run(*call, "--jobs", jobs).out
+            written.append((out, [(tmp_path / one).read_bytes() for one in sorted(CHECK)]))
+        assert written[0] == written[1]
+
+    @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
+    def test_read_each_checkpoint_once(self, run: Run, models: Path, tmp_path: Path) -> None:
+        """Reading begins before it is known which paths name the same."""
+        (tmp_path / "again").symlink_to(models)
+        h5 = load_fixture("keras2_functional_correct").path
+        paths = [models / "model_003", tmp_path, models, h5, models / "model_0*", models / "none"]
+        alone = run("check", *paths, "--format", "concise", "--jobs", 1)
+        shared = run("check", *paths, "--format", "concise", "--jobs", 2)
+        assert shared == alone
+
+    @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
+    def test_go_on_with_results(self, run: Run, models: Path, tmp_path: Path) -> None:
+        results = tmp_path / "results.jsonl"
+        call = ("check", models, "--format", f"jsonl={results}", "--resume", results)
+        run(*call, "--jobs", 1)
+        whole = results.read_bytes().splitlines()
+        results.write_bytes(b"\n".join(whole[:20]) + b"\n")
+        run(*call, "--jobs", 2)
+        lines = results.read_bytes().splitlines()
+        # What could not be read is tried again.
+        assert set(lines) == set(whole)
+        assert lines[-1] == whole[-1]
+
+    @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
+    def test_give_whole_reports_in_python(self, models: Path) -> None:
+        alone, shared = check(models), check(models, jobs=2)
+        assert bninspect.explain(shared, verbose=True) == bninspect.explain(alone, verbose=True)
+        pairs = list(zip(alone.checkpoints, shared.checkpoints, strict=True))
+        for one, other in pairs:
+            assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
+            for layer, its_copy in zip(one.layers, other.layers, strict=True):
+                for role, values in layer.values.items():
+                    assert values.array.tobytes() == its_copy.values[role].array.tobytes()
+        [variable, *_] = next(item for _, item in pairs if item.layers).layers[0].variables.values()
+        with pytest.raises(BninspectError, match="has closed it"):
+            variable.read()
+
+    @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
     def test_follow_each_training(self, run: Run, tmp_path: Path) -> None:
         for name in ("tf1_history_stopped", "tf1_history_correct", "keras2_history_frozen"):
             shutil.copytree(FIXTURES / name, tmp_path / name)
@@ -94,6 +206,7 @@ class TestProcesses:
         assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} >= {"BN107"}
 
     @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
     def test_follow_trainings_that_are_named_in_turn(self, run: Run) -> None:
         stopped, correct = FIXTURES / "tf1_history_stopped", FIXTURES / "tf1_history_correct"
         paths = [f"{run_}/model.ckpt-{step}" for step in (40, 60) for run_ in (stopped, correct)]
@@ -103,6 +216,7 @@ class TestProcesses:
         assert {f["rule"] for c in shared.json["checkpoints"] for f in c["findings"]} == {"BN107"}
 
     @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
     def test_compare_with_the_one_that_is_given(self, run: Run) -> None:
         run_ = FIXTURES / "tf1_history_stopped"
         later = [run_ / "model.ckpt-40", run_ / "model.ckpt-60"]
@@ -113,6 +227,7 @@ class TestProcesses:
         assert "missing" in missing.err
 
     @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
     def test_know_names_severities_and_suppressions(
         self, run: Run, tmp_path: Path, models: Path
     ) -> None:
@@ -133,15 +248,18 @@ class TestProcesses:
         assert "1 suppressed" in run(*call, "--jobs", 2).said  # which needs no layers to be written
         assert run(*call, "--jobs", 2).out == run(*call).out
 
-    def test_wants_one_at_least(self, run: Run, models: Path) -> None:
-        assert run("check", models, "--jobs", "0").exit_code == 2
+    @pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5", ""])
+    def test_wants_one_at_least(self, run: Run, models: Path, jobs: str) -> None:
+        outcome = run("check", models, "--jobs", jobs)
+        assert outcome.exit_code == 2
+        assert "auto" in outcome.err
+        with pytest.raises(UsageProblem, match="auto"):
+            check(models, jobs=0)
 
     @pytest.mark.processes
     def test_one_that_is_killed_is_no_pass(self, long_run: Path) -> None:
         """The system ends a process that takes too much memory."""
-        process = start_program("check", long_run, "--jobs", "2")
-        workers = wait_until(lambda: children(process.pid), process)
-        os.kill(workers[0], signal.SIGKILL)
+        process = start_program("check", long_run, "--jobs", "2", before=EAGER + DEADLY)
         _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2
         assert re.fullmatch(
@@ -153,8 +271,10 @@ class TestProcesses:
     @pytest.mark.processes
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
     def test_end_with_the_one_that_started_them(self, long_run: Path, number: int) -> None:
-        process = start_program("check", long_run, "--jobs", "3", stdout=subprocess.DEVNULL)
-        wait_until(lambda: len(children(process.pid)) >= 3, process)
+        process = start_program(
+            "check", long_run, "--jobs", "3", before=EAGER, stdout=subprocess.DEVNULL
+        )
+        wait_until(lambda: len(children(process.pid)) >= 2, process)
         workers = children(process.pid)
         process.send_signal(number)
         process.communicate(timeout=PATIENCE)
@@ -162,22 +282,80 @@ class TestProcesses:
         wait_until(lambda: not any(is_running(pid) for pid in workers))
 
     @pytest.mark.processes
-    def test_that_cannot_start_are_no_pass(
-        self, run: Run, models: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("program", ["/bin/false", "/no/such/program"])
+    def test_that_cannot_start_are_done_without(
+        self, run: Run, models: Path, monkeypatch: pytest.MonkeyPatch, program: str
     ) -> None:
-        monkeypatch.setattr(sys, "executable", "/bin/false")
-        outcome = run("check", models, "--jobs", 2)
-        assert outcome.exit_code == 2
-        assert "ended with exit code 1" in outcome.err
-        monkeypatch.setattr(sys, "executable", "/no/such/program")
-        outcome = run("check", models, "--jobs", 2)
-        assert outcome.exit_code == 2
-        assert outcome.err.startswith("bninspect: Cannot start 2 processes: No such file")
+        alone = run("check", models, "--jobs", 1)
+        monkeypatch.setattr("bninspect.runs.workload.OF_PROCESS", 1e-6)
+        monkeypatch.setattr(sys, "executable", program)
+        assert run("check", models, "--jobs", 2) == alone
+
+
+class TestWork:
+    """As many processes are started as the work pays for."""
+
+    @pytest.fixture
+    def started(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        """One entry for each process that was started."""
+        started: list[object] = []
+        start = subprocess.Popen
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            started.append(arguments)
+            return start(*arguments, **options)
+
+        monkeypatch.setattr(subprocess, "Popen", counted)
+        monkeypatch.setattr("bninspect.runs.workload.processors", lambda: 3)
+        return started
+
+    @pytest.fixture
+    def fleet(self, tmp_path: Path) -> Callable[..., Path]:
+        """Make a number of checkpoints of one architecture."""
+
+        def make(count: int, *, stuck: bool = False) -> Path:
+            folder = tmp_path / f"{count}-{stuck}"
+            folder.mkdir()
+            write_bundle(folder / "model.ckpt-0", layer("bn", stuck=stuck))
+            for number in range(1, count):
+                for end in (".index", ".data-00000-of-00001"):
+                    os.link(folder / f"model.ckpt-0{end}", folder / f"model.ckpt-{number}{end}")
+            return folder
+
+        return make
+
+    @pytest.mark.processes
+    @pytest.mark.parametrize("jobs", ["2", "auto"])
+    def test_little_needs_one_process(
+        self, run: Run, started: list[object], models: Path, jobs: str
+    ) -> None:
+        run("check", models, "--jobs", jobs)
+        assert not started
+
+    @pytest.mark.processes
+    @pytest.mark.parametrize(("jobs", "most"), [("1", 0), ("2", 1), ("auto", 2)])
+    def test_much_gets_several(
+        self, run: Run, eager: list[int], started: list[object], models: Path, jobs: str, most: int
+    ) -> None:
+        """Each further process is started when there is work that nobody has begun."""
+        run("check", models, "--jobs", jobs)
+        assert len(started) == most
+        eager.append(0)
+
+    @pytest.mark.processes
+    @pytest.mark.parametrize(("stuck", "count"), [(False, 0), (True, 1)])
+    def test_findings_are_work(
+        self, run: Run, started: list[object], fleet: Any, *, stuck: bool, count: int
+    ) -> None:
+        """What is stuck takes longer, which is known when the first have been read."""
+        run("check", fleet(400, stuck=stuck), "--jobs", "2")
+        assert len(started) == count
 
 
 def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
     class Observer:
         needs_layers = needs_checkpoints = True
+        render = None
 
         def __init__(self) -> None:
             self.total, self.items = 0, list[CheckpointReport]()
@@ -185,7 +363,7 @@ def test_the_report_holds_no_layers_when_they_are_written(models: Path) -> None:
         def begin(self, total: int) -> None:
             self.total = total
 
-        def add(self, item: CheckpointReport) -> None:
+        def add(self, item: CheckpointReport, _: None) -> None:
             self.items.append(item)
 
     observer = Observer()
@@ -305,12 +483,14 @@ class TestInterrupt:
     @pytest.mark.processes
     def test_ends_the_processes_too(self, long_run: Path) -> None:
         """All of a terminal's foreground processes get the signal."""
-        process = start_program("check", long_run, "--jobs", "2", start_new_session=True)
+        process = start_program(
+            "check", long_run, "--jobs", "2", before=EAGER, start_new_session=True
+        )
         wait_until(lambda: children(process.pid), process)
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
-        assert err == "bninspect: interrupted\n"
+        assert err.strip() == "bninspect: interrupted"
         wait_until(lambda: not group_is_running(process.pid))
 
     def test_is_for_the_caller_in_python(
@@ -400,14 +580,15 @@ def test_thousands_of_open_files_are_not_needed(models: Path) -> None:
 
 
 @pytest.mark.processes
-def test_too_few_file_handles_are_said(models: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bninspect", "check", str(models), "--jobs", "30"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ENVIRONMENT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12)),
+def test_with_few_file_handles_fewer_processes_read(run: Run, models: Path) -> None:
+    process = start_program(
+        "check",
+        models,
+        "--jobs",
+        "30",
+        before=EAGER,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16)),
     )
-    assert done.returncode == 2
-    assert re.fullmatch(r"bninspect: Cannot start \d+ processes: Too many open.*\n", done.stderr)
+    out, err = process.communicate(timeout=PATIENCE)
+    alone = run("check", models, "--jobs", 1)
+    assert (process.returncode, out, err) == (alone.exit_code, alone.out, alone.err)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.model.target import CheckpointLocation
-from bninspect.runs.processes import process_pool
+from bninspect.runs.observer import Examined
+from bninspect.runs.processes import Examine, ProcessPool, process_pool
 from tests.support import portions
 
 PORTIONS = [
@@ -14,31 +17,53 @@ PORTIONS = [
 ]
 
 
+def results(pool: ProcessPool, workers: int) -> Iterator[Examined]:
+    pool.workers = workers
+    for number in [pool.add(portion) for portion in PORTIONS]:
+        yield from pool.result(number)
+
+
 @pytest.mark.processes
-@pytest.mark.parametrize("jobs", [1, 3, 9])
+@pytest.mark.parametrize("workers", [0, 1, 3, 9])
 @pytest.mark.parametrize("function", [portions.named, portions.of_any_size])
-def test_results_come_in_order(function, jobs: int) -> None:
-    with process_pool(jobs) as pool:
-        paths = [report.path for report in pool.map(function, PORTIONS)]
+def test_results_come_in_order(function: Examine, workers: int) -> None:
+    with process_pool(function, portions.slowly) as pool:
+        paths = [item.report.path for item in results(pool, workers)]
     assert paths == [item.path for portion in PORTIONS for item in portion]
 
 
-def test_nothing_to_read_starts_no_process() -> None:
-    with process_pool(2) as pool:
-        assert list(pool.map(portions.broken, [])) == []
+def test_without_workers_all_is_read_here() -> None:
+    with process_pool(portions.broken, portions.named) as pool:
+        assert len(list(results(pool, 0))) == 60
+
+
+@pytest.mark.processes
+def test_results_may_be_asked_for_in_any_order() -> None:
+    with process_pool(portions.named, portions.slowly) as pool:
+        pool.workers = 1
+        numbers = [pool.add(portion) for portion in PORTIONS]
+        paths = [pool.result(number)[0].report.path for number in reversed(numbers)]
+    assert paths == [f"{number}/0" for number in reversed(range(20))]
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("function", "error", "words"),
     [
-        (portions.refused, UsageProblem, r"refused 0/1"),
+        (portions.refused, UsageProblem, r"refused \d+/1"),
         (portions.broken, RuntimeError, r"(?s)in broken.*LookupError: a bug of ours"),
         (portions.without_memory, MemoryError, "^$"),
-        (portions.killed, BninspectError, r"was reading 0/1 was killed \(SIGSEGV\)"),
-        (portions.leaving, BninspectError, r"was reading 0/0 ended with exit code 3"),
+        (portions.killed, BninspectError, r"was reading \d+/1 was killed \(SIGSEGV\)"),
+        (portions.leaving, BninspectError, r"was reading \d+/0 ended with exit code 3"),
     ],
 )
-def test_an_error_of_a_worker_is_raised_here(function, error, words: str) -> None:
-    with process_pool(1) as pool, pytest.raises(error, match=words):
-        list(pool.map(function, PORTIONS))
+def test_an_error_of_a_worker_is_raised_here(
+    function: Examine, error: type[Exception], words: str
+) -> None:
+    with process_pool(function, portions.slowly) as pool, pytest.raises(error, match=words):
+        list(results(pool, 1))
+
+
+def test_an_error_here_is_raised() -> None:
+    with process_pool(portions.named, portions.broken) as pool, pytest.raises(LookupError):
+        list(results(pool, 0))

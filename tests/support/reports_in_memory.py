@@ -92,7 +92,7 @@ def written(format_: str, one: Report, **options: Any) -> str:
     stream = io.StringIO()
     sink = CHECK[format_](stream, OutputOptions(**options))
     for item in one.checkpoints:
-        sink.add(item)
+        sink.add(item, sink.render and sink.render(item))
     sink.end(replace(one, checkpoints=tuple(i.without_layers() for i in one.checkpoints)))
     return stream.getvalue()
 

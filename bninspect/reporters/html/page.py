@@ -42,6 +42,7 @@ class HtmlReport:
 
     needs_layers = True
     needs_checkpoints = True
+    render = None
 
     def __init__(self, stream: TextIO, *, momentum: float | None = None) -> None:
         self._stream = stream
@@ -52,7 +53,7 @@ class HtmlReport:
     def begin(self, total: int) -> None:
         """Do nothing: a page is written at the end."""
 
-    def add(self, item: CheckpointReport) -> None:
+    def add(self, item: CheckpointReport, _: None) -> None:
         """Keep one checkpoint; the sections of a training are made when the next one begins."""
         if not _follows(self._training, item):
             self._end_training()

@@ -64,7 +64,7 @@ def page_of(one: Report) -> Page:
     page = HtmlReport(stream)
     page.begin(len(one.checkpoints))
     for item in one.checkpoints:
-        page.add(item)
+        page.add(item, None)
     page.end(one)
     return whole_page(stream.getvalue())
 

@@ -1,0 +1,94 @@
+"""The number of processes that read a run: as many as its work pays for.
+
+A process costs a fifth of a second until it has started, and the one that starts it goes on reading
+meanwhile. So each further process needs work for more than that. The work is estimated from what is
+known of each checkpoint before it is read, so that the same files give the same number.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from bninspect.config.model import Jobs
+from bninspect.model.target import CheckpointLocation
+from bninspect.runs.observer import Examined
+from bninspect.storage.urls import is_url
+
+# Seconds of work for each further process, and of what reading takes: a checkpoint that is laid out
+# like others and plainly healthy, any other, each byte of an index whose layout is new, and the
+# requests for a checkpoint behind a URL. Measured by benchmarks/fleet.py on a core of 2.5 GHz.
+OF_PROCESS = 0.25
+_KNOWN, _OTHER, _BYTE, _REMOTE = 120e-6, 2e-3, 200e-9, 20e-3
+# A layout is learned from the second checkpoint whose index has its size.
+_LEARNED = 2
+# `auto` starts no more: one process writes the results of all.
+_MOST = 8
+
+
+class Workload:
+    """The estimated work of a run.
+
+    `jobs` is the largest number of processes, `auto` for as many as there are processors.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._most = min(_MOST, processors()) if jobs == "auto" else jobs
+        if sys.platform == "win32":  # where a worker could not inherit its pipes
+            self._most = 1
+        self._seconds = 0.0
+        self._sizes: Counter[int] = Counter()
+        self._read = self._unusual = 0
+
+    def add(self, location: CheckpointLocation) -> None:
+        """Add the work of a checkpoint that is to be read."""
+        self._seconds += self._estimate(location)
+
+    def has_read(self, results: Sequence[Examined]) -> None:
+        """Take into account what checkpoints turned out to be: those with findings take longer."""
+        self._read += len(results)
+        self._unusual += sum(bool(item.report.findings) for item in results)
+
+    def processes(self, remaining: int, total: int) -> int:
+        """Return how many processes the rest pays for: `remaining` of `total` checkpoints."""
+        share = remaining / max(total, 1)
+        unusual = self._unusual / max(self._read, 1)
+        return self._paid_by(self._seconds * share + _OTHER * unusual * remaining, remaining)
+
+    def may_pay(self, total: int) -> bool:
+        """Return whether `total` checkpoints pay for a second process, if all take long."""
+        return self._paid_by(self._seconds + _OTHER * total, total) > 1
+
+    def _paid_by(self, seconds: float, checkpoints: int) -> int:
+        return max(1, min(self._most, checkpoints, 1 + int(seconds / OF_PROCESS)))
+
+    def _estimate(self, location: CheckpointLocation) -> float:
+        target = location.target
+        if target is None:
+            return 0.0
+        if is_url(target.path):
+            return _REMOTE
+        if target.kind != "tensor-bundle":
+            return _OTHER
+        try:
+            size = os.path.getsize(f"{target.path}.index")
+        except OSError:
+            return 0.0
+        self._sizes[size] += 1
+        return _KNOWN if self._sizes[size] > _LEARNED else _OTHER + size * _BYTE
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use, by its affinity and its group."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        count = os.cpu_count() or 1
+    try:  # Linux, Documentation/admin-guide/cgroup-v2.rst, cpu.max: "$MAX $PERIOD"
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as limit:
+            quota, period = limit.read().split()
+        return max(1, min(count, round(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # no such group, or no limit ("max")
+        return count

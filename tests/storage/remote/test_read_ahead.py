@@ -348,15 +348,17 @@ def test_a_server_that_refuses_several_at_once_is_read_one_by_one(
 def test_an_object_that_is_replaced_while_it_waits_is_noticed(
     trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others wait for it; then it is another."""
+    """The first time that its version is asked for again, it is another."""
     monkeypatch.setattr(stores, "head_of", lambda _url: 64)
+    is_first = threading.Semaphore(1)
+
+    def replace_first(request: Request, answer: Callable[[], Answer]) -> Answer:
+        asks_version = request.range == "bytes=0-0" and "run_3" in request.path
+        if asks_version and is_first.acquire(blocking=False):
+            write_bundle(trained / "run_3/model.ckpt-3", network(99))
+        return answer()
+
     with Folder(trained) as server:
-
-        def replace_first(request: Request, answer: Callable[[], Answer]) -> Answer:
-            if request.range == "bytes=0-0" and "run_3" in request.path:
-                write_bundle(trained / "run_3/model.ckpt-3", network(99))
-            return answer()
-
         server.faults = [replace_first]
         outcome = run("check", *urls_of(server), "--format", "json")
     messages = [

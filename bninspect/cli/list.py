@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @graph_option
 @common_options(
     LIST,
-    quiet="Print only the names of the layers, one per line.",
+    quiet="Print only the names of the layers, one per line; of several checkpoints after the"
+    " path.",
     verbose="Add the stored name of each variable.",
 )
 @search_options

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed, Suppression
 from bninspect.reporters.escapes import printable, write_lines
-from bninspect.reporters.text_utils import PLAIN, TextStyle, paint, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, fold, paint, wrap
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     answer,
@@ -60,7 +60,7 @@ class TextReport:
                 lines.append("")
             lines += of_the_run(report, width=self._style.width or 80, quiet=self._style.quiet)
             lines.append(summary(report))
-        write_lines(self._stream, lines)
+        write_lines(self._stream, fold(lines, self._style.width))
 
 
 def lines_of(item: CheckpointReport, style: TextStyle) -> list[str]:

@@ -17,7 +17,7 @@ from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.check_text import entries
 from bninspect.reporters.escapes import csv_text, printable, write_lines
-from bninspect.reporters.text_utils import PLAIN, TextStyle, is_unicode, paint, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, fold, is_unicode, paint, wrap
 from bninspect.verdicts.comparison import Comparison, LayerHistory, Stretch
 from bninspect.wording import and_more, plural
 
@@ -43,11 +43,12 @@ _HEADS: dict[Role, str] = {
 def write_comparison(comparison: Comparison, stream: TextIO, style: TextStyle = PLAIN) -> None:
     """Write the verdict, then one row per layer, then the findings and their fixes."""
     status, sentence = _verdict(comparison)
-    lines = [f"{paint(status, color=style.color)}  {printable(sentence)}"]
-    lines += [
+    answer = [f"{paint(status, color=style.color)}  {printable(sentence)}"]
+    answer += [
         f"{paint('ERROR', color=style.color)}  {printable(str(item.error))}"
         for item in comparison.unreadable
     ]
+    lines = fold(answer, style.width)
     if not style.quiet:
         for note in comparison.notes:
             lines += wrap("      ", f"note: {note}", style.prose_width, 6)
@@ -57,7 +58,7 @@ def write_comparison(comparison: Comparison, stream: TextIO, style: TextStyle = 
             lines += ["", *_table(comparison, bars, style)]
         lines += _events(comparison, style)
         lines += entries(comparison.findings, style)
-        lines += ["", summary(comparison)]
+        lines += ["", *fold([summary(comparison)], style.width)]
     write_lines(stream, lines)
 
 

@@ -11,7 +11,7 @@ from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.roles import ROLES, Role
 from bninspect.reporters.escapes import printable, write_line, write_lines
-from bninspect.reporters.text_utils import PLAIN, TextStyle, align, bold
+from bninspect.reporters.text_utils import PLAIN, TextStyle, align, bold, fold
 from bninspect.reporters.verdict_text import nothing_checked
 from bninspect.wording import plural
 
@@ -32,14 +32,15 @@ _FORMATS = {
 def write_list(report: Report, stream: TextIO, style: TextStyle = PLAIN) -> None:
     """Write a table of layers for each checkpoint.
 
-    A quiet `style` leaves the names, one per line. A verbose one adds the stored name of each
-    member, and shows all names if there is no layer. How training computes each layer is added if
-    the report has it.
+    A quiet `style` leaves the names, one per line, of several checkpoints each after the path. A
+    verbose one adds the stored name of each member, and shows all names if there is no layer. How
+    training computes each layer is added if the report has it.
     """
     for index, item in enumerate(report.checkpoints):
         if style.quiet and not item.error:
+            of_which = f"{item.path}: " if len(report.checkpoints) > 1 else ""
             for layer in item.layers:
-                write_line(stream, layer.name)
+                write_line(stream, of_which + layer.name)
             continue
         if index:
             write_line(stream, "")
@@ -57,9 +58,8 @@ def write_list(report: Report, stream: TextIO, style: TextStyle = PLAIN) -> None
 
 def _write_checkpoint(item: CheckpointReport, stream: TextIO, style: TextStyle) -> None:
     """Write the line about a checkpoint, its notes, and the table of its layers."""
-    write_line(stream, _headline(item))
-    for note in item.notes:
-        write_line(stream, f"  note: {shortened(note)}")
+    about = [_headline(item), *(f"  note: {shortened(note)}" for note in item.notes)]
+    write_lines(stream, fold(map(printable, about), style.width))
     if item.layers:
         _write_layers(stream, item, style)
         if style.verbose:

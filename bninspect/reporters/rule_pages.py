@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TextIO
 
 from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.rule import Cause, Rule
-from bninspect.reporters.text_utils import bold
+from bninspect.reporters.text_utils import bold, folded
 from bninspect.rules.pages import Fix, anchor_of, page_of, title_of
 
 _CODE_LANGUAGE = "python"
@@ -197,8 +197,7 @@ def _as_text(block: _Block, width: int) -> str:
 
 
 def _folded(text: str, width: int) -> str:
-    # A name such as update-ops-not-run stays whole, to be copied.
-    return textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(folded(text, width))
 
 
 def _as_markdown(block: _Block) -> str:

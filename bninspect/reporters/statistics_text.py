@@ -8,7 +8,7 @@ from bninspect.model.report import CheckpointReport, Report
 from bninspect.reporters.check_text import may_have_cause, of_the_run
 from bninspect.reporters.escapes import write_lines
 from bninspect.reporters.finding_groups import FindingGroup, FindingGroups
-from bninspect.reporters.text_utils import PLAIN, TextStyle, paint, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, fold, paint, wrap
 from bninspect.reporters.verdict_text import answer, summary, verdict_line
 from bninspect.wording import and_more
 
@@ -44,7 +44,7 @@ class StatisticsReport:
             if self._unreadable:
                 lines += [*self._unreadable, ""]
         lines += of_the_run(report, width=style.width or 80, quiet=style.quiet)
-        write_lines(self._stream, [*lines, summary(report)])
+        write_lines(self._stream, fold([*lines, summary(report)], style.width))
 
 
 def _entry(group: FindingGroup, style: TextStyle) -> list[str]:

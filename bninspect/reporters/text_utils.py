@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TextIO
 
@@ -62,21 +63,49 @@ class TextStyle(NamedTuple):
 
 
 PLAIN = TextStyle()
+# Code in a sentence, which is copied, and what stands for its blanks while a text is folded: a
+# character that no printable text has.
+_CODE, _BLANK = re.compile("`[^`]*`"), "\0"
 
 
 def wrap(head: str, text: str, width: int, indent: int) -> list[str]:
-    """Return `head` and `text` folded below each other; names and paths are never cut."""
+    """Return `head` and `text` folded below each other; names, paths and code are never cut."""
     if not text:
         return []
-    lines = _folded(text, max(width - indent, 20))
+    lines = folded(text, max(width - indent, 20))
     return [head + lines[0], *(" " * indent + line for line in lines[1:])]
 
 
 @lru_cache(maxsize=256)  # what to do about a finding is the same for many checkpoints
-def _folded(text: str, width: int) -> tuple[str, ...]:
-    return tuple(
-        textwrap.wrap(printable(text), width, break_long_words=False, break_on_hyphens=False)
-    )
+def folded(text: str, width: int) -> tuple[str, ...]:
+    """Return a text in lines of at most `width` columns; names, paths and code are never cut."""
+    whole = _CODE.sub(lambda code: code[0].replace(" ", _BLANK), printable(text))
+    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
+    return tuple(line.replace(_BLANK, " ") for line in lines)
+
+
+def fold(lines: Iterable[str], width: int | None, indent: int = 6) -> list[str]:
+    """Return lines of at most `width` columns, folded at blanks; a word is never cut.
+
+    What follows a fold is indented by `indent` columns. Nothing is folded without a terminal
+    (`width` is None): there a line is what `grep` shows.
+    """
+    if width is None:
+        return list(lines)
+    return [part for line in lines for part in _parts_of(line, width, min(indent, width // 2))]
+
+
+def _parts_of(line: str, width: int, indent: int) -> Iterator[str]:
+    part, *words = line.split(" ")
+    length = len(click.unstyle(part))
+    for word in words:
+        # A word that does not fit below either stays beside what is shorter than the indent.
+        if length + 1 + len(word) > width and length > indent:
+            yield part.rstrip()
+            part, length = " " * indent + word, indent + len(word)
+        else:
+            part, length = f"{part} {word}", length + 1 + len(word)
+    yield part
 
 
 def align(rows: Sequence[Sequence[str]], *, right: Container[str] = ()) -> list[str]:

@@ -11,7 +11,7 @@ from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import SEVERITIES
 from bninspect.reporters.check_text import details
 from bninspect.reporters.escapes import printable, write_lines
-from bninspect.reporters.text_utils import TextStyle, wrap
+from bninspect.reporters.text_utils import TextStyle, fold, wrap
 from bninspect.reporters.verdict_text import OUTCOMES, status, verdict_line
 from bninspect.wording import plural
 
@@ -111,5 +111,5 @@ class WatchText:
         return not before.issuperset(news)
 
     def _write(self, lines: list[str]) -> None:
-        write_lines(self._stream, lines)
+        write_lines(self._stream, fold(lines, self._style.width))
         self._stream.flush()

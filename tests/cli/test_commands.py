@@ -28,7 +28,7 @@ from bninspect.formats.tensorflow.sstable import read_table
 from bninspect.rules import RULES
 from bninspect.storage.source import Source
 from tests.conftest import CLEAN, EMPTY, FIXTURES, ROOT, STUCK, Run, load_fixture, parsed
-from tests.support.processes import start_program
+from tests.support.processes import ENVIRONMENT, start_program
 from tests.support.table_writer import write_bundle, write_index
 
 COLD = load_fixture("tf1_layers_too_few_steps")
@@ -520,12 +520,43 @@ class TestOutput:
         assert "\x1b[" not in run("check", STUCK, "--color", "auto").out
 
 
-def on_terminal(columns: int, *arguments: object) -> list[str]:
+@pytest.mark.processes
+@pytest.mark.parametrize("columns", [40, 80, 160])
+def test_a_terminal_cuts_no_word(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(STUCK.parent)
+    for command, code in (("check", 1), ("list", 0)):
+        lines = on_terminal(columns, command, STUCK.name, code=code)
+        assert len(lines) > 4
+        if command == "list":
+            lines = lines[: next(i for i, line in enumerate(lines) if "channels" in line)]
+        wide = [line for line in lines if len(line) > columns]
+        # What sticks out is code, which is copied in one piece.
+        assert [line for line in wide if not re.search("`[^`]{20,}`", line)] == []
+
+
+@pytest.mark.processes
+def test_code_in_a_fix_is_in_one_piece() -> None:
+    text = "\n".join(on_terminal(80, "check", STUCK, code=1))
+    for code in (
+        "`tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS))`",
+        "`bninspect rule BN101`",
+    ):
+        assert code in text
+
+
+def test_names_of_several_checkpoints_come_with_their_paths(run: Run) -> None:
+    alone = run("list", STUCK, "-q").out.splitlines()
+    assert "conv1/batch_normalization" in alone
+    both = run("list", STUCK, CLEAN, "-q").out.splitlines()
+    assert both[: len(alone)] == [f"{STUCK}: {name}" for name in alone]
+
+
+def on_terminal(columns: int, *arguments: object, code: int | None = 0) -> list[str]:
     """The lines that the program writes to a terminal of that width, without colours."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-m", "bninspect", *map(str, arguments), "--color", "never"]
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "COLUMNS"}
     with subprocess.Popen(command, stdout=its, env=environment) as process:
         os.close(its)
         written = b""
@@ -533,7 +564,7 @@ def on_terminal(columns: int, *arguments: object) -> list[str]:
             while part := os.read(ours, 1 << 16):
                 written += part
     os.close(ours)
-    assert process.returncode == 0
+    assert code in (None, process.returncode)
     return written.decode().splitlines()
 
 

@@ -82,7 +82,13 @@ def test_the_worst_checkpoint_in_the_poorest_terminal(
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_help_names_the_formats(run: Run, command: str, formats: dict[str, object]) -> None:
-    assert f"[{'|'.join(formats)}][=FILE]" in run(command, "--help").out
+    text = run(command, "--help").out
+    if command == "check":  # their names are too many for one line
+        assert re.findall(r"^    (\w+) ", text.partition("  Formats:")[2], re.MULTILINE)[
+            : len(formats)
+        ] == list(formats)
+    else:
+        assert f"[{'|'.join(formats)}][=FILE]" in text
 
 
 def test_one_run_writes_all(run: Run, hostile_checkpoint: Path, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from bninspect.frozen import NamedTuple
 from bninspect.model.report import CheckpointReport
+from bninspect.model.target import CheckpointLocation
 
 Render = Callable[[CheckpointReport], Any]
 
@@ -19,6 +20,11 @@ class Examined(NamedTuple):
 
     report: CheckpointReport
     rendered: Any = None
+
+
+# The checkpoints that a process examines in one go, and what examines them.
+Portion = Sequence[CheckpointLocation]
+Examine = Callable[[Portion], Iterable[Examined]]
 
 
 class RunObserver(Protocol):

@@ -25,8 +25,8 @@ from bninspect.model.report import CheckpointReport
 from bninspect.model.rule import Rule, no_graph
 from bninspect.model.target import CheckpointLocation
 from bninspect.rules import RULES, select_rules
-from bninspect.runs.observer import Examined, Render
-from bninspect.runs.processes import Portion, ProcessPool, process_pool
+from bninspect.runs.observer import Examined, Portion, Render
+from bninspect.runs.processes import ProcessPool, process_pool
 from bninspect.runs.read_layers import without_files
 from bninspect.runs.sequential import (
     Needs,

@@ -12,18 +12,14 @@ from __future__ import annotations
 import os
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bninspect.model.target import CheckpointLocation
-from bninspect.runs.observer import Examined
+from bninspect.runs.observer import Examine, Examined, Portion
 
 if TYPE_CHECKING:
     from bninspect.runs.worker import Worker
-
-Portion = Sequence[CheckpointLocation]
-Examine = Callable[[Portion], Iterable[Examined]]
 
 
 @contextmanager

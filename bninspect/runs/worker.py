@@ -15,8 +15,7 @@ from threading import Thread
 from typing import NamedTuple
 
 from bninspect.errors import BninspectError
-from bninspect.runs.observer import Examined
-from bninspect.runs.processes import Examine, Portion
+from bninspect.runs.observer import Examine, Examined, Portion
 
 # A worker imports from the directories from which this process has imported.
 _PROGRAM = "import sys; sys.path[:] = {!a}; from bninspect.runs.worker import serve; serve()"

@@ -8,8 +8,8 @@ import pytest
 
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.model.target import CheckpointLocation
-from bninspect.runs.observer import Examined
-from bninspect.runs.processes import Examine, ProcessPool, process_pool
+from bninspect.runs.observer import Examine, Examined
+from bninspect.runs.processes import ProcessPool, process_pool
 from tests.support import portions
 
 PORTIONS = [

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from bninspect.errors import UsageProblem
 from bninspect.model.report import CheckpointReport
-from bninspect.runs.observer import Examined
-from bninspect.runs.processes import Portion
+from bninspect.runs.observer import Examined, Portion
 
 
 def named(portion: Portion) -> Iterator[Examined]:

@@ -44,7 +44,7 @@ ONLY_USER = {
     "google_crc32c": ("formats/orbax/ocdbt.py", "formats/tensorflow/sstable.py"),
     "jinja2": ("reporters/html",),
     "markupsafe": ("reporters/html",),
-    "multiprocessing": ("runs/processes.py",),
+    "multiprocessing": ("runs/worker.py",),
     "regex": ("batchnorm/name_patterns.py",),
     "rich": ("reporters/rule_pages.py",),
     "tensorflow": ("formats/tensorflow/tensorflow_engine.py",),
@@ -284,11 +284,11 @@ MOST: list[tuple[list[str], int, int]] = [
     (["--version"], 13, 3),
     (["--help"], 29, 15),
     (["check", "--help"], 19, 14),
-    (["list", "--isolated", str(V2)], 93, 13),
-    (["check", "--isolated", str(V2)], 94, 13),
-    (["check", "--isolated", str(H5)], 106, 14),
-    (["check", "--isolated", str(WEIGHTS)], 110, 14),
-    (["check", "--isolated", str(ZIP)], 110, 35),
+    (["list", "--isolated", str(V2)], 95, 13),
+    (["check", "--isolated", str(V2)], 96, 13),
+    (["check", "--isolated", str(H5)], 108, 14),
+    (["check", "--isolated", str(WEIGHTS)], 112, 14),
+    (["check", "--isolated", str(ZIP)], 112, 35),
 ]
 
 

@@ -68,7 +68,6 @@ OTHERS = {
     "NumPy array": [numpy_bytes(np.save, arr=np.zeros(3))],
     "NumPy archive": [numpy_bytes(np.savez, x=np.zeros(3))],
     "gzip": [b"\x1f\x8b\x08\x00" + bytes(20)],
-    "TensorFlow.js": [b'{"format": "layers-model", "modelTopology": {}, "weightsManifest": []}'],
     "architecture of a Keras model": [b'{"class_name": "Sequential", "config": {"layers": []}}'],
     "JSON": [b'{"a": 1}'],
 }
@@ -92,11 +91,10 @@ def test_it_is_named_with_what_to_check_instead(
 
 
 def test_a_directory_of_them_says_what_it_holds(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "group1-shard1of1.bin").write_bytes(bytes(100))
-    (tmp_path / "model.json").write_bytes(OTHERS["TensorFlow.js"][0])
+    (tmp_path / "weights.tflite").write_bytes(OTHERS["TensorFlow Lite"][0])
     outcome = run("check", tmp_path)
     assert outcome.exit_code == 2
-    assert "model.json is a TensorFlow.js model" in outcome.said
+    assert "weights.tflite is a TensorFlow Lite model" in outcome.said
 
 
 def test_no_checkpoint_is_taken_for_one() -> None:

@@ -430,6 +430,31 @@ class TestHalfWritten:
         assert report.path.endswith("model.weights.json")
         assert 45 < when <= 45 + INTERVAL + 1
 
+    def test_a_tensorflow_js_model_whose_json_comes_last(self, tmp_path: Path) -> None:
+        """As the converter writes it; also when it is written over an earlier one."""
+        source, place = FIXTURES / "tfjs_layers_stuck", tmp_path / "model"
+        shard, text = "group1-shard1of1.bin", "model.json"
+        clock = Clock(tmp_path)
+        place.mkdir()
+        shutil.copyfile(source / shard, place / shard)
+        clock.at(50, lambda: shutil.copyfile(source / text, place / text))
+        clock.at(150, lambda: shutil.copyfile(source / shard, place / shard))
+        said = clock.run()
+        assert names(said) == ["model.json", "model.json"]
+        assert [codes(report) for _, report in said] == [{"BN101"}] * 2
+        assert said[0][0] >= 50
+
+    def test_a_tensorflow_js_model_whose_shard_comes_last(self, tmp_path: Path) -> None:
+        """As TensorFlow.js in Node.js may write it: the JSON alone is incomplete."""
+        source, place = FIXTURES / "tfjs_javascript", tmp_path / "model"
+        clock = Clock(tmp_path)
+        place.mkdir()
+        shutil.copyfile(source / "model.json", place / "model.json")
+        clock.at(30, lambda: shutil.copyfile(source / "weights.bin", place / "weights.bin"))
+        ((seconds, report),) = clock.run()
+        assert report.error is None
+        assert seconds >= 30
+
     def test_epochs_with_five_digits_are_no_shards(self, tmp_path: Path) -> None:
         source = FIXTURES / "keras3_history_weights"
         clock = Clock(tmp_path)

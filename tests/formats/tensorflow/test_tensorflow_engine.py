@@ -28,6 +28,7 @@ KERAS = {
     "keras-h5": "keras2_nested",
     "keras-weights-h5": "keras3_history_weights",
     "keras-zip": "keras3_zip_nested",
+    "tfjs": "tfjs_layers_correct",
 }
 
 

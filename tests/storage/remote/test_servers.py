@@ -69,6 +69,8 @@ STEMS = (
     "tf1_training_directory",
     "tf1_v1_correct",
     "tf1_v1_sharded",
+    "tfjs_layers_correct",
+    "tfjs_layers_uint8",
 )
 STORES = ("s3", "gcs", "azure", "hub")
 LARGE = "large/model.ckpt-1000"

@@ -23,8 +23,7 @@ from bninspect.formats.hdf5.dataset import (
     read_values,
     require_sound_claim,
 )
-from bninspect.formats.hdf5.group import Group, Link, is_group
-from bninspect.formats.hdf5.object_header import read_header
+from bninspect.formats.hdf5.group import Group, Link, StoredObject
 from bninspect.formats.hdf5.structure import DAMAGED, SAVE_AGAIN, Damage, NotRead, Structure
 from bninspect.formats.hdf5.superblock import open_for_writing, read_superblock
 from bninspect.model.checkpoint import Variable
@@ -75,7 +74,7 @@ class Hdf5:
             self.close()
             raise
         self._structure = Structure(window, superblock.base)
-        self._objects: dict[int, _Object] = {}
+        self._objects: dict[int, StoredObject] = {}
         self._addresses = {"": superblock.root}  # of groups, by path
         self._datasets: dict[str, Dataset] = {}
 
@@ -213,10 +212,10 @@ class Hdf5:
             self._addresses[path] = link.address
         return self._addresses[path]
 
-    def _object(self, address: int) -> _Object:
+    def _object(self, address: int) -> StoredObject:
         known = self._objects.get(address)
         if known is None:
-            known = self._objects[address] = _Object(self._structure, address)
+            known = self._objects[address] = StoredObject(self._structure, address)
         return known
 
     def _a_link(self, path: str, link: Link) -> ReadProblem:
@@ -314,20 +313,14 @@ class _Faults:
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
+        if error is None:
+            return
         name = _named(self._path)
         if isinstance(error, Damage):
             message = f"the HDF5 structure of {name} is damaged ({error})"
             raise Corrupt(self._file, message, DAMAGED) from error
         if isinstance(error, NotRead):
             raise Unsupported(self._file, f"{name}: {error}", SAVE_AGAIN) from error
-
-
-class _Object:
-    """An object of the file: its header, and its members if it is a group."""
-
-    def __init__(self, structure: Structure, address: int) -> None:
-        self.messages = read_header(structure, address)
-        self.group = Group(structure, self.messages) if is_group(self.messages) else None
 
 
 class WeightsFile(Protocol):

@@ -16,10 +16,17 @@ from typing import Any, Literal
 from bninspect.formats.hdf5.attributes import read_attributes
 from bninspect.formats.hdf5.btree import GROUP_NODES, Entry, read_leaves
 from bninspect.formats.hdf5.heap import LocalHeap, read_dense
-from bninspect.formats.hdf5.object_header import LINK, LINK_INFO, SYMBOL_TABLE, Message
+from bninspect.formats.hdf5.object_header import (
+    LINK,
+    LINK_INFO,
+    SYMBOL_TABLE,
+    Message,
+    read_header,
+)
 from bninspect.formats.hdf5.structure import UNDEFINED, Damage, Structure
 from bninspect.frozen import NamedTuple
 
+_OF_GROUPS = (SYMBOL_TABLE, LINK_INFO, LINK)  # messages that only a group has
 _TABLE = struct.Struct("<QQ")  # addresses of the B-tree and of the heap of names
 _KEY_SIZE = 8
 _SYMBOLS = struct.Struct("<4sBxH")  # signature, version, symbols
@@ -102,9 +109,13 @@ class Group:
         return read_attributes(self._structure, self._messages)
 
 
-def is_group(messages: Sequence[Message]) -> bool:
-    """Return whether the object with these messages is a group."""
-    return any(message.kind in (SYMBOL_TABLE, LINK_INFO, LINK) for message in messages)
+class StoredObject:
+    """An object of the file: the messages of its header, and its members if it is a group."""
+
+    def __init__(self, structure: Structure, address: int) -> None:
+        self.messages = read_header(structure, address)
+        kinds = {message.kind for message in self.messages}
+        self.group = None if kinds.isdisjoint(_OF_GROUPS) else Group(structure, self.messages)
 
 
 class SymbolTable:

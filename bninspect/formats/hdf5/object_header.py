@@ -71,17 +71,17 @@ def _messages(
 ) -> list[tuple[int, int]]:
     """Append the messages in a block to `messages`; return address and length of further blocks."""
     continued = []
-    at, head = 0, layout.size + order
-    while at + head <= len(block):
+    at, head, end = 0, layout.size + order, len(block)
+    while at + head <= end:
         kind, size, flags = layout.unpack_from(block, at)
-        at += head
-        body = block[at : at + size]
-        if len(body) < size:
+        start = at + head
+        at = start + size
+        if at > end:
             raise Damage("a message is longer than its header")
-        at += size
+        body = block[start:at]
         if kind == CONTINUATION:
-            start, length = structure.unpack(_PLACE, body)
-            continued.append((start, length))
+            address, length = structure.unpack(_PLACE, body)
+            continued.append((address, length))
         else:
             messages.append(Message(kind, bool(flags & _SHARED), body))
     return continued

@@ -11,15 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from bninspect.formats.hdf5.attributes import parse_attribute, read_texts
-from bninspect.formats.hdf5.group import Group, Table, prefetch_table
+from bninspect.formats.hdf5.group import Group, StoredObject, Table, prefetch_table
 from bninspect.formats.hdf5.structure import Structure
 from bninspect.storage.source import Look, NotFetchedYet, Window
-
-if TYPE_CHECKING:
-    from bninspect.formats.hdf5.file import _Object
 
 _MOST_ROUNDS = 60
 # Missing bytes are fetched in blocks of this size: HDF5 allocates its structures in 2 KiB.
@@ -74,7 +70,7 @@ class GroupLooks:
     """
 
     def __init__(
-        self, structure: Structure, object_at: Callable[[int], _Object], attribute: str
+        self, structure: Structure, object_at: Callable[[int], StoredObject], attribute: str
     ) -> None:
         self._structure = structure
         self._object_at = object_at

@@ -10,8 +10,8 @@ Format: HDF5 File Format Specification, version 3.0.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
-from struct import Struct
 from typing import Any
 
 from bninspect.formats.hdf5.checksum import lookup3
@@ -59,7 +59,9 @@ class Structure:
 
         Raises `Damage` if the file ends before, or if more was read than a sound file has.
         """
-        self.count(length)
+        self.left -= length if length > 0 else 1  # as `count` does; a file has thousands of reads
+        if self.left < 0:
+            raise _endless()
         number, start = divmod(self._base + address, _PAGE)
         if start + length > _PAGE:
             return self.read_values(address, length)
@@ -82,7 +84,8 @@ class Structure:
 
     def read_up_to(self, address: int, length: int) -> bytes:
         """Return the `length` bytes at an address, or fewer at the end of the file."""
-        return self.read(address, max(min(length, self._window.size - self._base - address), 0))
+        left = self._window.size - self._base - address
+        return self.read(address, length if length <= left else max(left, 0))
 
     def read_rest(self, address: int, head: bytes, start: int, length: int) -> bytes:
         """Return `length` bytes at `start` of the part at an address whose `head` was read."""
@@ -134,12 +137,17 @@ class Structure:
 
     def count(self, length: int) -> None:
         """Count bytes of structure; raises `Damage` if a sound file of this size has fewer."""
-        self.left -= max(length, 1)
+        self.left -= length if length > 0 else 1
         if self.left < 0:
-            raise Damage("its parts lead to each other, or overlap, without end")
+            raise _endless()
 
-    def unpack(self, layout: Struct, data: bytes, at: int = 0) -> tuple[Any, ...]:
+    def unpack(self, layout: struct.Struct, data: bytes, at: int = 0) -> tuple[Any, ...]:
         """Return the fields of a part of some bytes; raises `Damage` if they end before."""
-        if at + layout.size > len(data):
-            raise Damage("a part of its structure is missing")
-        return layout.unpack_from(data, at)
+        try:
+            return layout.unpack_from(data, at)
+        except struct.error as error:
+            raise Damage("a part of its structure is missing") from error
+
+
+def _endless() -> Damage:
+    return Damage("its parts lead to each other, or overlap, without end")

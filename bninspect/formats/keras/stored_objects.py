@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bninspect.errors import Incomplete
 from bninspect.formats.hdf5.file import WeightsFile, join
 from bninspect.formats.keras.optimizer_slots import Shape
-from bninspect.frozen import NamedTuple
+from bninspect.frozen import NamedTuple, frozen
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order
 from bninspect.storage import filesystem
@@ -35,7 +35,7 @@ class Configuration(NamedTuple):
     model: KerasModel | None = None
 
 
-@dataclass(frozen=True)
+@frozen()
 class StoredObjects:
     """The objects with variables of one checkpoint, by their group.
 

@@ -78,7 +78,8 @@ def check(server: Folder, names: list[str], program: str) -> Cost:
     """Return the cost of one check of all `names`."""
     server.forget()
     urls = [f"{server.url}/{name}" for name in names]
-    command = [sys.executable, "-c", program, "check", *urls, "--isolated", "--fail-on", "never"]
+    options = ("--jobs", "1", "--isolated", "--fail-on", "never")
+    command = [sys.executable, "-c", program, "check", *urls, *options]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start

@@ -65,7 +65,11 @@ class LayerSearch(NamedTuple):
 def search_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> LayerSearch:
     """Return the BN layers as `find_layers` does, and whether there may be more."""
     names = _known(checkpoint)
-    groups = group_names(names, _split_by_patterns(names, patterns))
+    split = _split_by_patterns(names, patterns)
+    if checkpoint.layers is not None:
+        # The file says which variables are BN; only the user knows of others.
+        names = {stored: names[stored] for stored in split}
+    groups = group_names(names, split)
     layers = {
         scope: layer for scope in groups.groups if (layer := _layer(checkpoint, groups, scope))
     }
@@ -74,8 +78,21 @@ def search_layers(checkpoint: Checkpoint, patterns: Patterns = ()) -> LayerSearc
         replace(layer, name=scope) if count[layer.name] > 1 else layer
         for scope, layer in layers.items()
     ]
+    if checkpoint.layers is not None:
+        return LayerSearch(_with_named(checkpoint.layers, named), may_lack_some=False)
     may_lack_some = not named or may_hold_more(checkpoint.variables, names, groups, layers)
     return LayerSearch(named if checkpoint.in_order else in_natural_order(named), may_lack_some)
+
+
+def _with_named(stated: Iterable[BNLayer], named: Iterable[BNLayer]) -> list[BNLayer]:
+    """Return the layers that a file states, and those others that the user's patterns name."""
+    layers = [*stated]
+    taken = {variable.name for layer in layers for variable in layer.variables.values()}
+    return layers + [
+        layer
+        for layer in named
+        if taken.isdisjoint(variable.name for variable in layer.variables.values())
+    ]
 
 
 def in_natural_order(layers: Iterable[BNLayer]) -> list[BNLayer]:
@@ -259,6 +276,11 @@ def _family(scope: str, group: Group, rows: tuple[Family, ...]) -> Family | None
             elif row.members(group):
                 certain = certain or row
     return half or certain
+
+
+def family_of_names(scope: str, group: Group) -> Family | None:
+    """Return the family of a layer that a graph names, by its scope and the leaves of its names."""
+    return _family(scope, group, _ROWS["graph"])
 
 
 def _is_one_vector_each(members: Mapping[Role, Variable]) -> bool:

@@ -24,6 +24,15 @@ def find_computations(
     """
     computations = {}
     for layer in layers:
+        if layer.onnx is not None:
+            computations[layer.name] = Computation(
+                "onnx",
+                path,
+                is_training=(layer.onnx.in_training,),
+                momentum=layer.momentum,
+                epsilon=layer.epsilon,
+            )
+            continue
         evidence = graph(layer)
         by_file = (
             _by_configuration(layer, path)

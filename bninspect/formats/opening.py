@@ -125,6 +125,12 @@ def _open_keras_shards(path: str, target: Target) -> Checkpoint:
     return open_keras_shards(path, target.path, target.notes, live=target.live)
 
 
+def _open_onnx(path: str, target: Target) -> Checkpoint:
+    from bninspect.formats.onnx.file import open_onnx
+
+    return open_onnx(path, target.path, target.notes)
+
+
 def _open_hdf5(path: str, target: Target) -> Checkpoint:
     """Return the open HDF5 file, in whichever of Keras's two layouts it has."""
     from bninspect.formats.hdf5.file import Hdf5
@@ -158,6 +164,7 @@ _READERS: Mapping[str, Callable[[str, Target], Checkpoint]] = {
     "graph-def": _open_frozen_graph,
     "hdf5": _open_hdf5,
     "keras-shards": _open_keras_shards,
+    "onnx": _open_onnx,
     "orbax": _open_orbax,
     "saved-model": _open_saved_model,
     "tensor-bundle": _open_tensor_bundle,

@@ -3,9 +3,9 @@
 The first and last bytes of a file show whether it is a checkpoint, whatever its name. The name
 decides what happens with a file that is not a checkpoint, or cannot be read:
 
-- `.h5`, `.hdf5`, `.keras` and `.ckpt` (`model.ckpt`, `model.ckpt-200`) claim to be a checkpoint, so
-  a damaged, empty or mistaken file is reported; but PyTorch, pickle and NumPy files, which use
-  these names too, and HDF5 files that Keras did not write are passed over;
+- `.h5`, `.hdf5`, `.keras`, `.onnx` and `.ckpt` (`model.ckpt`, `model.ckpt-200`) claim to be a
+  checkpoint, so a damaged, empty or mistaken file is reported; but PyTorch, pickle and NumPy files,
+  which use these names too, and HDF5 files that Keras did not write are passed over;
 - so does a name that differs in numbers alone from that of a V1 checkpoint beside it;
 - V1 checkpoints have names without an extension, or with one that holds a digit (`model-200`,
   `net.v1-200`): another kind of file with such a name is passed over; one that cannot be opened,
@@ -63,6 +63,7 @@ from bninspect.storage.signatures import (
     begins_as_v1,
     ends,
     is_keras_archive,
+    is_onnx,
     message_kind,
 )
 from bninspect.storage.urls import is_url
@@ -90,7 +91,7 @@ def _no_directory(_: str) -> bool:
 
 
 _KERAS_NAMES = (".h5", ".hdf5", ".keras", KERAS_MAP)
-_CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|ckpt([-_.]?[0-9]+)?)")
+_CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|onnx|ckpt([-_.]?[0-9]+)?)")
 _NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
 _OF_SAVED_MODEL = (VARIABLES, "assets", "assets.extra")
 _GRAPHS_OF_SAVED_MODEL = (SAVED_MODEL, SAVED_MODEL_TEXT)
@@ -459,9 +460,9 @@ def _judge_head(name: str, head: bytes, *, claimed: bool) -> Literal["claimed", 
     """Return the kind of a file that is no V1 checkpoint; `claimed` is what its name says."""
     if head.startswith(HDF5_SIGNATURE):
         return "claimed" if name.lower().endswith((".keras", ".weights.h5")) else "maybe"
-    if is_keras_archive(head):
+    if is_keras_archive(head) or (is_onnx(head) and name.lower().endswith(".onnx")):
         return "claimed"
-    if message_kind(head) is not None:
+    if is_onnx(head) or message_kind(head) is not None:
         return "maybe"
     is_other = head.startswith(_OTHERS) and not name.lower().endswith(".keras")
     return "claimed" if claimed and not is_other else _judge_json(head)

@@ -50,6 +50,8 @@ def _files(target: Target) -> Iterator[str]:
         shards = ALL_V1_SHARDS.fullmatch(path)
         yield f"{shards[1]}-00000-of-{shards[2]}" if shards else path
         yield f"{shards[1] if shards else path}.meta"
+    elif target.kind == "onnx":
+        yield from (path, f"{path}.data", f"{path}_data")
     elif target.kind == "orbax":
         # Whatever is saved has a new one of these.
         for name in (*ORBAX_MARKERS, ORBAX_COMMIT):

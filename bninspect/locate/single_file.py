@@ -13,6 +13,7 @@ from bninspect.model.filenames import (
     ALL_V1_SHARDS,
     KERAS_MAP,
     KERAS_SHARD,
+    ONNX_DATA,
     PART,
     TFJS_SHARD,
     V1_SHARD,
@@ -33,6 +34,7 @@ from bninspect.storage.signatures import (
     foreign,
     hdf5_offset,
     is_keras_archive,
+    is_onnx,
     message_kind,
     other_format,
     other_json,
@@ -71,6 +73,8 @@ def _by_content(path: str) -> Target:
         return slices if index == path else Target("tensor-bundle", index)
     if head.lstrip().startswith(b"{"):
         return _locate_map(path)
+    if is_onnx(head):
+        return Target("onnx", path)
     return _locate_by_head(path, head)
 
 
@@ -84,6 +88,8 @@ def _locate_by_head(path: str, head: bytes) -> Target:
         return _locate_message(path, kind)
     if _has_user_block(path):
         return Target("hdf5", path)
+    if (data := ONNX_DATA.fullmatch(path)) and filesystem.is_file(data[1]):
+        return Target("onnx", data[1], (f"{path} is the external data of {data[1]}",))
     raise unknown(path, head)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from bninspect.errors import ReadProblem
     from bninspect.model.graph import Graph
+    from bninspect.model.layer import BNLayer
 
 
 # The reader of the files: bninspect itself, or TensorFlow for a second opinion.
@@ -150,7 +151,9 @@ class Checkpoint:
     `unchecked` are the groups of variables of which nothing proves whether, or how, they make a BN
     layer. `graphs` reads the graphs that are stored beside the variables; it raises a
     `ReadProblem`. `frozen` says that the variables are constants of the graph, which then decides
-    what they are. `prefetch` fetches variables that will be read all at once (remote files only).
+    what they are. `layers` are the BN layers where the file itself says which they are, as the
+    nodes of an ONNX model do; None where names or a graph tell. `prefetch` fetches variables that
+    will be read all at once (remote files only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -171,6 +174,7 @@ class Checkpoint:
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None
     keras_model: KerasModel | None = None
     keras_version: str = ""
+    layers: Sequence[BNLayer] | None = None
     verified: bool | None = None
     notes: tuple[str, ...] = ()
     frozen: bool = False

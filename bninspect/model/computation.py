@@ -35,11 +35,14 @@ class Computation(NamedTuple):
     collection UPDATE_OPS has the updates. `others_depend` says that something else that keeps a
     result depends on them, such as gradients that are accumulated; what runs it is not stored.
 
+    Of the node of an ONNX model nothing is known of the training. `is_training` says whether the
+    node normalizes by the statistics of each batch.
+
     Of a configuration, `training_false` says that every stored call passes training=False, and
     `trainable` and `calls` are those of `KerasLayer`.
     """
 
-    source: Literal["graph", "configuration"]
+    source: Literal["graph", "configuration", "onnx"]
     path: str
     before: Before | None = None
     mode: Mode | None = None

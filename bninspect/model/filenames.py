@@ -28,6 +28,9 @@ ALL_V1_SHARDS = re.compile(r"(?s)(.*)-\?{5}-of-([0-9]{5,})")
 # (stem): a file of sharded Keras weights, whose map is the stem and KERAS_MAP
 # (keras/src/saving/saving_lib.py).
 KERAS_SHARD = re.compile(r"(?s)(.*)_[0-9]{5,}\.weights\.h5")
+# (model): the file of external data of an ONNX model, as PyTorch (torch/onnx/_internal/exporter/
+# _onnx_program.py) and optimum call it. Others give it any name.
+ONNX_DATA = re.compile(r"(?s)(.*\.onnx)[._]data")
 FIRST_KERAS_SHARD = "00000"
 KERAS_MAP = ".weights.json"
 # The JSON of a TensorFlow.js model, and the shards that its converter writes beside it (since 1.3
@@ -84,10 +87,10 @@ def all_v1_shards(path: str) -> str:
 def checkpoint_of(path: str) -> str:
     """Return the name that all files of a checkpoint in one directory share.
 
-    It is the prefix, the map of sharded Keras weights, the JSON of a TensorFlow.js model, or the
-    graph of a SavedModel.
+    It is the prefix, the map of sharded Keras weights, the JSON of a TensorFlow.js model, the graph
+    of a SavedModel, or an ONNX model.
     """
-    for pattern in (PART, V1_SHARD, ALL_V1_SHARDS):
+    for pattern in (PART, V1_SHARD, ALL_V1_SHARDS, ONNX_DATA):
         if match := pattern.fullmatch(path):
             return match[1]
     if shard := KERAS_SHARD.fullmatch(path):

@@ -180,6 +180,16 @@ class Since(NamedTuple):
     moved_before: Movement | None = None
 
 
+class OnnxNode(NamedTuple):
+    """The node of an ONNX model that computes a layer.
+
+    `in_training` says that it normalizes by the statistics of each batch, not by the stored ones.
+    """
+
+    name: str
+    in_training: bool
+
+
 @frozen(eq=False)
 class BNLayer:
     """A batch-normalization layer as found in one checkpoint.
@@ -193,8 +203,9 @@ class BNLayer:
     Inference multiplies by `gamma + gamma_offset`; `usual_epsilon` is the family's default.
     `momentum`, `epsilon` and `keras` are None if they are not stored; `keras_model` and
     `keras_version` are those of the checkpoint. `own_class` is the class of the layer where that is
-    none of Keras's BN classes. `values`, `shadow_values` and `training` are filled
-    when the variables have been read, `since` if there is an earlier checkpoint to compare with.
+    none of Keras's BN classes. `onnx` is the node of an ONNX model. `values`, `shadow_values` and
+    `training` are filled when the variables have been read, `since` if there is an earlier
+    checkpoint to compare with.
     `may_be_optimized` says that slots or values suggest that an optimizer writes the statistics.
     """
 
@@ -213,6 +224,7 @@ class BNLayer:
     keras_model: KerasModel | None = None
     keras_version: str = ""
     own_class: str | None = None
+    onnx: OnnxNode | None = None
     values: Mapping[Role, Values] = field(default_factory=dict)
     shadow_values: Mapping[Role, Values] = field(default_factory=dict)
     training: TrainingEvidence = field(default=TrainingEvidence())

@@ -15,9 +15,10 @@ class Target:
     `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
     a SavedModel's directory, a frozen graph (graph-def), a Keras file (hdf5, keras-zip) or the map
     of sharded Keras weights (keras-shards), the directory of a step that Orbax saved (orbax), the
-    JSON of a TensorFlow.js model (tfjs). A "directory" is none of these: it may hold any number of
-    checkpoints (see `discover`). `live` says that a training may write it at any moment: no lock is
-    asked for. `graph` is the name of a SavedModel's graph, empty if it is a usual one.
+    JSON of a TensorFlow.js model (tfjs), an ONNX model (onnx). A "directory" is none of these: it
+    may hold any number of checkpoints (see `discover`). `live` says that a training may write it at
+    any moment: no lock is asked for. `graph` is the name of a SavedModel's graph, empty if it is a
+    usual one.
     """
 
     kind: Literal[
@@ -28,6 +29,7 @@ class Target:
         "hdf5",
         "keras-zip",
         "keras-shards",
+        "onnx",
         "orbax",
         "tfjs",
         "directory",

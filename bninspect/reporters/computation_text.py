@@ -48,6 +48,9 @@ def write_computations(
 
 def _facts(computation: Computation) -> Iterator[tuple[str, str]]:
     """Yield what is said of a layer, as pairs of a heading and a text."""
+    if computation.source == "onnx":
+        yield from _exported(computation)
+        return
     yield "layer before", _before(computation.before)
     yield "mode", _mode(computation)
     if computation.proof is not None:
@@ -57,6 +60,18 @@ def _facts(computation: Computation) -> Iterator[tuple[str, str]]:
     yield "momentum", _number(computation.momentum)
     yield "epsilon", _number(computation.epsilon)
     yield computation.source, computation.path
+
+
+def _exported(computation: Computation) -> Iterator[tuple[str, str]]:
+    """Yield what the node of an ONNX model says."""
+    of_batch = (
+        "the model normalizes by the statistics of each batch, as in training (training_mode)"
+    )
+    by_batch = computation.is_training == (True,)
+    yield "mode", of_batch if by_batch else "the model normalizes by the stored statistics"
+    yield "momentum", _number(computation.momentum)
+    yield "epsilon", _number(computation.epsilon)
+    yield "model", computation.path
 
 
 def _before(before: Before | None) -> str:

@@ -24,6 +24,7 @@ _FORMATS = {
     "keras-h5": "Keras HDF5 file",
     "keras-weights-h5": "Keras 3 weights file",
     "keras-zip": ".keras file",
+    "onnx": "ONNX model",
     "orbax": "Orbax checkpoint",
     "tfjs": "TensorFlow.js model",
 }

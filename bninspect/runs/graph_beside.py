@@ -117,7 +117,7 @@ class GraphBeside:
 
 def _no_graph(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield a sentence on the file that would say how training computes the layers."""
-    if checkpoint.keras_layers is not None:
+    if checkpoint.keras_layers is not None or checkpoint.layers is not None:
         return
     if checkpoint.format in ("keras-h5", "keras-weights-h5", "keras-zip"):
         yield (

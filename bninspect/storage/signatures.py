@@ -105,12 +105,6 @@ _OTHERS: tuple[tuple[bytes, OtherFormat], ...] = (
             _ORIGINAL,
         ),
     ),
-    # ModelProto of onnx/onnx.proto: ir_version, then producer_name and producer_version, else
-    # the graph.
-    (
-        rb"\x08[\x03-\x1f](\x12[\x01-\x28][ -~]+[\x1a\x22\x28\x3a]|\x3a)",
-        OtherFormat("an ONNX model", _ORIGINAL),
-    ),
     (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
 )
 # Keys of JSON files (Model.to_json of Keras).
@@ -163,6 +157,29 @@ def hdf5_offset(size: int, read: Callable[[int, int], bytes]) -> int | None:
 def is_keras_archive(head: bytes) -> bool:
     """Return whether a file begins like a .keras archive, by the name of its first member."""
     return head.startswith(ZIP_SIGNATURES) and head[30:].startswith(_KERAS_MEMBERS)
+
+
+# ModelProto of onnx/onnx.proto: ir_version, then names of the producer and others, then the graph
+# or opset_import. Other files begin with a version below 3 (SavedModel).
+_ONNX_VERSIONS = range(3, 64)
+_ONNX_TEXTS, _ONNX_NUMBER, _ONNX_END = b"\x12\x1a\x22\x32", 0x28, b"\x3a\x42"
+
+
+def is_onnx(head: bytes) -> bool:
+    """Return whether a file begins like an ONNX model."""
+    if len(head) < 3 or head[0] != 0x08 or head[1] not in _ONNX_VERSIONS:
+        return False
+    at = 2
+    while at < len(head) and head[at] not in _ONNX_END:
+        tag = head[at]
+        number, at = _varint(head, at + 1)
+        if tag in _ONNX_TEXTS:
+            if not head[at : at + number].decode("utf-8", "ignore").isprintable():
+                return False
+            at += number
+        elif tag != _ONNX_NUMBER:
+            return False
+    return True
 
 
 def begins_as_v1(head: bytes) -> bool:

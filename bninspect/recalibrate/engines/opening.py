@@ -23,6 +23,8 @@ _INSTEAD = {
     " made from, and freeze that",
     "tf-object": "it holds no model to run: build the model, restore the checkpoint, and call"
     " bninspect.keras.recalibrate(model, dataset)",
+    "onnx": "it is an export: recalibrate the model that it was exported from (one of PyTorch by"
+    " torch.optim.swa_utils.update_bn), and export that again",
     "tfjs": "it is made for TensorFlow.js: recalibrate the Keras file or SavedModel that it was"
     " converted from, and convert that again",
     "keras-weights-h5": "it holds weights without their model: build the model, load the weights,"

@@ -1,0 +1,1 @@
+"""ONNX models: `.onnx`, with their weights inside or in files beside them."""

@@ -1,0 +1,64 @@
+"""ONNX files as checkpoints (onnx/onnx.proto)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from bninspect.formats.onnx.graph import read_model
+from bninspect.formats.onnx.layers import folded_groups, layers_of
+from bninspect.formats.onnx.sites import find_sites, folded_in, initializers_of
+from bninspect.formats.onnx.tensors import Tensor, TensorFiles
+from bninspect.formats.onnx.wire import MessageFile
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.storage.source import Source
+
+
+def open_onnx(path: str, model_path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Open the ONNX model at `model_path`; `path` is what the user typed.
+
+    Raises a `ReadProblem` if it is damaged, cut short or larger than any real model. Values are
+    read only when asked for: a file of external data may be missing then.
+    """
+    source = Source(model_path)
+    try:
+        return _read(path, source, notes)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
+    file = MessageFile(source)
+    model = read_model(file)
+    files = TensorFiles(file)
+    tensors: dict[str, Tensor] = {}
+
+    def variable(tensor: Tensor) -> Variable:
+        tensors.setdefault(tensor.name, tensor)
+        return Variable(tensor.name, tensor.shape, tensor.dtype, partial(files.read, tensor))
+
+    variables: dict[str, Variable] = {}
+    for tensor in initializers_of(model):
+        variables.setdefault(tensor.name, variable(tensor))
+    found = layers_of(find_sites(file, model), model.producer, variable)
+    for layer in found.layers:
+        for member in layer.variables.values():
+            variables.setdefault(member.name, member)
+
+    def prefetch(expected: Iterable[Variable]) -> None:
+        names = (one.name for one in expected)
+        files.prefetch([tensors[name] for name in names if name in tensors])
+
+    return Checkpoint(
+        path=path,
+        resolved=source.path,
+        format="onnx",
+        variables=variables,
+        in_order=True,
+        layers=tuple(found.layers),
+        unchecked=(*found.unchecked, *folded_groups(folded_in(model))),
+        notes=(*notes, *found.notes),
+        prefetch=prefetch,
+        close=source.close,
+    )

@@ -12,5 +12,6 @@ FRAMEWORKS = {
     "keras-2": "Keras 2",
     "keras-3": "Keras 3",
     "jax": "Keras 3 on JAX",
+    "pytorch": "PyTorch",
     "flax": "Flax",
 }

@@ -184,10 +184,13 @@ class OnnxNode(NamedTuple):
     """The node of an ONNX model that computes a layer.
 
     `in_training` says that it normalizes by the statistics of each batch, not by the stored ones.
+    `momentum` is the attribute as it is, None without one; that of the layer only where it can be
+    that of a training.
     """
 
     name: str
     in_training: bool
+    momentum: float | None = None
 
 
 @frozen(eq=False)

@@ -74,6 +74,17 @@ _UPDATES: Mapping[str, str] = {
         "Call `tflearn.is_training(True, session=session)` before a training loop of your own"
         f" (DNN.fit does it); then train {AGAIN}"
     ),
+    "pytorch": (
+        "Train the module in training mode: call `model.train()` before each epoch, since"
+        " `model.eval()` stays in force until then; leave track_running_stats=True and a momentum"
+        " above 0. Then train again, or re-estimate the averages of the trained model by"
+        " `torch.optim.swa_utils.update_bn(loader, model)`; and export it again."
+    ),
+    "onnx": (
+        "Where the model was trained, let each training step run the layer in training mode and"
+        " update its averages. Then train again, or re-estimate the averages of the trained model;"
+        " and export it again."
+    ),
     "tensorpack": (
         "Build the training tower with is_training=True and keep the RunUpdateOps callback, which"
         f" runs the update ops; then train {AGAIN}"

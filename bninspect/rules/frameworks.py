@@ -27,6 +27,8 @@ def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
     """Return the framework that a layer was made in, one of `FRAMEWORKS`; None if not known."""
     if layer.family in ("keras", "keras-1"):
         return _version_of_keras(layer)
+    if layer.onnx is not None:
+        return "pytorch" if layer.family == "pytorch" else _OF_TENSORFLOW_1.get(layer.family)
     if layer.family == "flax":
         return "flax"
     if not context.of_graph:

@@ -171,6 +171,8 @@ def half_precision(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     It is a note if rounding cannot hold an average off by more than `ROUNDING_SHARE`: an update by
     (1 - momentum) of a difference is lost if that is less than half a step of the type.
     """
+    if layer.onnx is not None:
+        return  # converted after the training: the averages were rounded once
     halves = [
         role
         for role in STATISTICS
@@ -215,10 +217,11 @@ def _fix_negative(layer: BNLayer, _: Violation) -> str:
             "Check the order in which weights were set: Keras wants gamma, beta, mean, variance. If"
             " nothing was converted, train with batches of more than one sample."
         )
+    moments = "" if layer.family in ("pytorch", "onnx") else " (`tf.nn.moments` does not)"
     return (
         "Check what wrote the variance: a conversion that mixed up the members, updates that"
         " overshoot since several run in one step, or a variance computed as the mean of the"
-        " squares minus the square of the mean (`tf.nn.moments` does not)."
+        f" squares minus the square of the mean{moments}."
     )
 
 

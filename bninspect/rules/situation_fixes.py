@@ -83,7 +83,8 @@ def convert_again(fix: str, layer: BNLayer) -> str:
 
 def kept_or_update(layer: BNLayer) -> str:
     """Return what to do where statistics other than the initial ones stood still."""
+    mode = "in evaluation mode" if layer.family == "pytorch" else "with training=False"
     return (
-        "Nothing to fix if the layer was meant to keep its statistics, as in fine-tuning with"
-        f" training=False: the files do not tell. Else: {run_the_updates(layer)}"
+        "Nothing to fix if the layer was meant to keep its statistics, as in fine-tuning"
+        f" {mode}: the files do not tell. Else: {run_the_updates(layer)}"
     )

@@ -99,11 +99,13 @@ def _facts_of_training(layer: BNLayer) -> tuple[str, ...]:
 
 
 def _facts_of_model(layer: BNLayer, context: RuleContext) -> Iterator[str]:
-    """Yield facts about the stored Keras model that may explain why nothing was updated.
+    """Yield facts about the stored model that may explain why nothing was updated.
 
     A user's own class may have its own `call` and `train_step`. A model that was not compiled was
     not trained by `fit`, or was loaded with compile=False and saved again.
     """
+    if layer.onnx is not None and layer.onnx.in_training:
+        yield "its node normalizes by the statistics of each batch (training mode)"
     model = layer.keras_model
     if model is None or context.live:
         return
@@ -362,7 +364,7 @@ def _proof_by_type(layer: BNLayer, context: RuleContext) -> Proof | None:
     a step of the type is rounded away.
     """
     dtype = layer.variables["moving_variance"].dtype
-    half_step = _HALF_STEP_BELOW_ONE.get(dtype)
+    half_step = None if layer.onnx is not None else _HALF_STEP_BELOW_ONE.get(dtype)
     initial = layer.values["moving_variance"].initial
     if half_step is None or initial != 1.0:
         return None
@@ -392,7 +394,8 @@ def _fix_updates(layer: BNLayer, violation: Violation) -> str:
 
 
 def _fix_variance(layer: BNLayer, _: Violation) -> str:
-    if layer.variables["moving_variance"].dtype in _HALF_STEP_BELOW_ONE:
+    is_half = layer.variables["moving_variance"].dtype in _HALF_STEP_BELOW_ONE
+    if is_half and layer.onnx is None:
         return (
             "Keep the statistics in float32 (a mixed-precision policy does), then train again: in"
             " half precision small updates are rounded away."

@@ -202,6 +202,7 @@ RUNS = {
     "keras-2": {"keras2"},
     "keras-3": {"keras3", "keras3-jax"},
     "jax": {"keras3-jax", "keras3"},
+    "pytorch": set(),  # its fixes are sentences
     "flax": {"flax"},
 }
 

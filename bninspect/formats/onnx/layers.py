@@ -188,7 +188,7 @@ def _layer(name: str, site: Site, producer: str, variable: ReadTensor) -> BNLaye
         usual_epsilon=family.epsilon,
         momentum=momentum,
         epsilon=site.epsilon if math.isfinite(site.epsilon) and site.epsilon >= 0.0 else None,
-        onnx=OnnxNode(site.name, site.in_training),
+        onnx=OnnxNode(site.name, site.in_training, site.momentum),
     )
 
 

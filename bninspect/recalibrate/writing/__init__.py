@@ -39,6 +39,10 @@ _PLANS: dict[str, Callable[[str, Path, Values], Plan]] = {
 
 # What is wrong with containers that are not written, and what to do.
 _NOT_WRITTEN = {
+    "onnx": (
+        "statistics are not replaced in an ONNX model, which is an export",
+        "Recalibrate the model that it was exported from, and export that again.",
+    ),
     "tf-v1": (
         "statistics cannot be replaced in a V1 checkpoint, whose values are compressed",
         "Restore it and save it again with tf.train.Saver(write_version=tf.train.SaverDef.V2).",

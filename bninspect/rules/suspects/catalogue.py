@@ -597,6 +597,24 @@ SUSPECTS: tuple[Suspect, ...] = (
         tells_apart="Something wrote one of them: set_weights, a conversion.",
         test="Print both statistics after one step of training.",
     ),
+    # --- PyTorch, exported ------------------------------------------------------------------------
+    Suspect(
+        "momentum-one",
+        _BOTH,
+        when=lambda f: f.layer.onnx is not None and f.layer.onnx.momentum == 1.0,
+        marked=True,
+        speaks_for="its node has momentum 1, as PyTorch exports momentum=0, and momentum=None too",
+        tells_apart="With momentum=0 an update changes nothing; with None it does.",
+        test="print(module.momentum) in the model that was exported.",
+    ),
+    Suspect(
+        "trained-in-inference-mode",
+        _BOTH,
+        when=lambda f: f.family("pytorch") and not f.affine_initial,
+        speaks_for="a module updates its averages in training mode alone, and eval() stays in force",
+        tells_apart="The module is in evaluation mode while it is trained.",
+        test="print(module.training) in the training step.",
+    ),
     # --- Nothing was touched ----------------------------------------------------------------------
     Suspect(
         "statistics-not-loaded",
@@ -628,7 +646,10 @@ SUSPECTS: tuple[Suspect, ...] = (
         "weights-not-loaded",
         ("BN105",),
         when=lambda f: not f.affine_moved,
-        speaks_for="loading by name skips, without a word, each layer whose name it does not find",
+        speaks_for=lambda f: (
+            f"{'load_state_dict(strict=False)' if f.family('pytorch') else 'loading by name'} skips,"
+            " without a word, each layer whose name it does not find"
+        ),
         tells_apart="The weights that were to be loaded hold layers of other names.",
         test="Print gamma before and after the weights are loaded: does it change?",
     ),

@@ -63,7 +63,9 @@ class Facts:
     @property
     def in_tensorflow_1(self) -> bool:
         """Return whether the variables were named by a graph of TensorFlow 1."""
-        return not self.is_keras and self.context.of_graph
+        is_other = self.layer.onnx is not None and self.family("pytorch", "onnx")
+        of_graph = self.context.of_graph or self.layer.onnx is not None
+        return of_graph and not (self.is_keras or is_other)
 
     @property
     def is_linen(self) -> bool:

@@ -66,6 +66,8 @@ def test_the_framework_reads_the_same_values(fixture: Fixture) -> None:
         elif checkpoint.format == "orbax":
             _compare_with_maker(fixture.expected["values"], checkpoint)
             _compare_with_orbax(checkpoint)
+        elif checkpoint.format == "onnx":
+            _compare_with_onnx(fixture, checkpoint)
         else:
             if "values" in fixture.expected:
                 _compare_with_maker(fixture.expected["values"], checkpoint)
@@ -101,6 +103,23 @@ def _compare_with_tensorflow(checkpoint: Any) -> None:
         if variable.dtype == "bfloat16":
             theirs = theirs.astype(np.float32)
         np.testing.assert_array_equal(variable.read(), theirs, err_msg=name)
+
+
+def _compare_with_onnx(fixture: Fixture, checkpoint: Any) -> None:
+    """Name for name and value for value, those too that the model names again by Identity."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(fixture.path).graph
+    theirs = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Identity":
+            theirs[node.output[0]] = theirs[node.input[0]]
+    assert {one.name for one in graph.initializer} <= set(checkpoint.variables)
+    for name, variable in checkpoint.variables.items():
+        assert variable.shape == theirs[name].shape, name
+        assert variable.dtype == theirs[name].dtype.name, name
+        np.testing.assert_array_equal(variable.read(), theirs[name], err_msg=name)
 
 
 def _graph_of_tensorflow(path: Path) -> Any:
@@ -301,6 +320,7 @@ def test_fixture_maker_and_expectation_share_a_stem() -> None:
         ("keras3_ckpt_correct", "keras3_ckpt_stuck"),
         ("sonnet2_correct", "sonnet2_never_updated"),
         ("tf2_module_population", "tf2_module_population_stuck"),
+        ("onnx_pytorch_correct", "onnx_pytorch_stuck"),
     ],
 )
 def test_twins_differ_in_the_mistake_alone(correct: str, broken: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bninspect.storage.signatures import begins_as_v1, other_format
+from bninspect.storage.signatures import begins_as_v1, is_onnx, other_format
 from tests.conftest import FIXTURES, Run
 from tests.support.table_writer import (
     SliceMeta,
@@ -55,7 +55,6 @@ def onnx(producer: bytes) -> bytes:
 
 
 OTHERS = {
-    "ONNX model": [onnx(b"pytorch"), onnx(b"tf2onnx"), onnx(b"")],
     "TensorFlow Lite": [b"\x1c\x00\x00\x00TFL3" + bytes(40)],
     "safetensors": [safetensors()],
     "GGUF": [b"GGUF" + struct.pack("<IQQ", 3, 0, 0)],
@@ -105,6 +104,34 @@ def test_no_checkpoint_is_taken_for_one() -> None:
     ]
     assert len(files) > 100
     assert [path for path in files if other_format(path.read_bytes()[:64])] == []
+
+
+class TestOnnx:
+    @pytest.mark.parametrize(
+        "producer", [b"pytorch", b"tf2onnx", b"", b"x" * 90, "é".encode() * 40]
+    )
+    def test_a_model_is_told_by_its_head(self, producer: bytes) -> None:
+        assert is_onnx(onnx(producer)[:64])
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"\x08\x08",
+            # saved_model.pb: the version of its schema, a MetaGraphDef
+            number_field(1, 1) + bytes_field(2, bytes_field(1, b"x")),
+            # Core ML, Model.proto: the version of its specification, a description
+            number_field(1, 4) + bytes_field(2, bytes_field(1, bytes_field(1, b"image"))),
+            # a TensorProto of ONNX itself: dimensions, the type, a name
+            number_field(1, 3) + number_field(2, 1) + bytes_field(8, b"x"),
+        ],
+    )
+    def test_others_are_none(self, content: bytes) -> None:
+        assert not is_onnx(content[:64])
+
+    @given(st.binary(max_size=64))
+    def test_any_bytes_are_judged(self, head: bytes) -> None:
+        is_onnx(b"\x08\x08" + head)
 
 
 class TestV1:

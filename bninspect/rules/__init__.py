@@ -129,7 +129,6 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
         from bninspect.rules.suspects import possible_causes
 
         suspects = possible_causes(rule.code, layer, context)
-    fix = violation.fix or rule.fix(layer, violation)
     return Finding(
         rule=rule,
         severity=severity,
@@ -157,13 +156,15 @@ def _fix_with_place(
 ) -> str:
     """Return the fix of a finding, with what has to be fixed instead of the file, or by what."""
     from bninspect.rules.recalibration_offer import with_offer
-    from bninspect.rules.situation_fixes import at_the_source, convert_again
+    from bninspect.rules.situation_fixes import at_the_source, convert_again, export_again
 
+    is_note = (violation.severity or rule.severity) == "note"
     if context.frozen:
         return at_the_source(fix)
     if context.format == "tfjs":
-        is_note = (violation.severity or rule.severity) == "note"
         return fix if is_note else convert_again(fix, layer)
+    if layer.onnx is not None:
+        return fix if is_note else export_again(fix)
     return with_offer(fix, rule, layer, violation, context)
 
 

@@ -78,12 +78,11 @@ _UPDATES: Mapping[str, str] = {
         "Train the module in training mode: call `model.train()` before each epoch, since"
         " `model.eval()` stays in force until then; leave track_running_stats=True and a momentum"
         " above 0. Then train again, or re-estimate the averages of the trained model by"
-        " `torch.optim.swa_utils.update_bn(loader, model)`; and export it again."
+        " `torch.optim.swa_utils.update_bn(loader, model)`."
     ),
     "onnx": (
-        "Where the model was trained, let each training step run the layer in training mode and"
-        " update its averages. Then train again, or re-estimate the averages of the trained model;"
-        " and export it again."
+        "Let each training step run the layer in training mode and update its averages. Then train"
+        " again, or re-estimate the averages of the trained model."
     ),
     "tensorpack": (
         "Build the training tower with is_training=True and keep the RunUpdateOps callback, which"

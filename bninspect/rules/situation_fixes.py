@@ -81,6 +81,11 @@ def convert_again(fix: str, layer: BNLayer) -> str:
     return fix if trained_in_javascript(layer) else f"{fix} Then convert the model again."
 
 
+def export_again(fix: str) -> str:
+    """Return a fix for the model that an ONNX model was exported from."""
+    return f"{fix} Then export the model again."
+
+
 def kept_or_update(layer: BNLayer) -> str:
     """Return what to do where statistics other than the initial ones stood still."""
     mode = "in evaluation mode" if layer.family == "pytorch" else "with training=False"

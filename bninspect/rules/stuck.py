@@ -195,7 +195,7 @@ def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
         return "The layer is frozen"
     if context.step == 0:
         return "The stored step is 0"
-    may_have_step = not (context.live or context.frozen)
+    may_have_step = not (context.live or context.frozen or layer.onnx is not None)
     if context.step is None and not context.optimizer_steps and may_have_step:
         return "No training step is stored"
     if context.updated and not layer.training.is_trained_here:

@@ -90,7 +90,7 @@ def layers_of(sites: Sequence[Site], producer: str, variable: ReadTensor) -> Fou
     groups = {_layer_name(site, shared): _reason(site) for site in unread}
     return FoundLayers(
         layers,
-        tuple(UncheckedGroup(name, (), reason) for name, reason in groups.items()),
+        tuple(UncheckedGroup(name, (), reason, nameable=False) for name, reason in groups.items()),
         tuple(_notes(layers)),
     )
 
@@ -237,4 +237,4 @@ def folded_groups(names: Mapping[str, None] | Sequence[str]) -> Iterable[Uncheck
         "folded into other operations, which keep no statistics; check the model that was exported"
     )
     for name in names:
-        yield UncheckedGroup(name, (), reason)
+        yield UncheckedGroup(name, (), reason, nameable=False)

@@ -83,6 +83,10 @@ def _graph_or(otherwise: str) -> Callable[[Facts], str]:
     return test
 
 
+def _loading_by_name(facts: Facts) -> str:
+    return "load_state_dict(strict=False)" if facts.family("pytorch") else "loading by name"
+
+
 def _order_of_members(facts: Facts) -> str:
     if facts.is_keras:
         return "layer.set_weights([gamma, beta, moving_mean, moving_variance]): is this the order?"
@@ -611,7 +615,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         "trained-in-inference-mode",
         _BOTH,
         when=lambda f: f.family("pytorch") and not f.affine_initial,
-        speaks_for="a module updates its averages in training mode alone, and eval() stays in force",
+        speaks_for="a module updates its averages in training mode alone, which eval() ends",
         tells_apart="The module is in evaluation mode while it is trained.",
         test="print(module.training) in the training step.",
     ),
@@ -647,8 +651,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         ("BN105",),
         when=lambda f: not f.affine_moved,
         speaks_for=lambda f: (
-            f"{'load_state_dict(strict=False)' if f.family('pytorch') else 'loading by name'} skips,"
-            " without a word, each layer whose name it does not find"
+            f"{_loading_by_name(f)} skips, without a word, each layer whose name it does not find"
         ),
         tells_apart="The weights that were to be loaded hold layers of other names.",
         test="Print gamma before and after the weights are loaded: does it change?",

@@ -129,6 +129,7 @@ def _finding(rule: Rule, layer: BNLayer, violation: Violation, context: RuleCont
         from bninspect.rules.suspects import possible_causes
 
         suspects = possible_causes(rule.code, layer, context)
+    fix = violation.fix or rule.fix(layer, violation)
     return Finding(
         rule=rule,
         severity=severity,

@@ -619,6 +619,14 @@ SUSPECTS: tuple[Suspect, ...] = (
         tells_apart="The module is in evaluation mode while it is trained.",
         test="print(module.training) in the training step.",
     ),
+    Suspect(
+        "statistics-not-loaded",
+        ("BN101",),
+        when=lambda f: f.family("pytorch") and f.affine_moved,
+        speaks_for="weights that were loaded or converted without their buffers look so",
+        tells_apart=f"Weights were loaded: {_LOADED}",
+        test="print(module.running_var) right after the weights were loaded.",
+    ),
     # --- Nothing was touched ----------------------------------------------------------------------
     Suspect(
         "statistics-not-loaded",

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 _NO_CHECKSUMS = "--verify: HDF5 files have no checksums, so nothing could be verified"
 _NO_CHECKSUMS_IN_GRAPHS = "--verify: graphs have no checksums, so nothing could be verified"
+_NO_CHECKSUMS_IN_ONNX = "--verify: ONNX models have no checksums, so nothing could be verified"
 _INDEX_CHECKSUMS = "--verify: Orbax has checksums for its index alone, which are always verified"
 _NO_CHECKSUMS_OF = {
     "graph-def": _NO_CHECKSUMS_IN_GRAPHS,
     "saved-model": _NO_CHECKSUMS_IN_GRAPHS,
+    "onnx": _NO_CHECKSUMS_IN_ONNX,
     "orbax": _INDEX_CHECKSUMS,
 }
 

@@ -8,10 +8,11 @@ or call functions; of the others nothing but marks of BN that was folded.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
 
 from bninspect.errors import Incomplete, Unsupported
 from bninspect.formats.onnx.tensors import Tensor, read_entry, read_tensor
@@ -150,8 +151,8 @@ def attribute_value(file: MessageFile, place: Place | None) -> float | int | Non
     """Return the number that an attribute holds; None without one, or if it refers to another."""
     for item in file.fields(place) if place is not None else ():
         if item.number == _ATTRIBUTE_FLOAT and item.wire == FIXED32:
-            value: float = struct.unpack("<f", file.bytes_of(item.place, "an attribute"))[0]
-            return value
+            stored = np.frombuffer(file.bytes_of(item.place, "an attribute"), "<f4")[0]
+            return float(str(stored))  # 0.9, not the double that a float32 of 0.9 is
         if item.number == _ATTRIBUTE_INTEGER and item.wire == VARINT:
             return item.value
     return None

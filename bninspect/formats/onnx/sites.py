@@ -36,7 +36,7 @@ INPUTS: tuple[tuple[int, Role], ...] = (
 _EPSILON = 1e-5  # the operation's default
 # The opsets in which attributes of the mode came or went.
 _WITHOUT_IS_TEST, _WITH_TRAINING_MODE = 7, 14
-_MOST_VISITS, _DEEPEST = 1 << 18, 64
+_MOST_VISITS, _MOST_CALLS, _DEEPEST = 1 << 18, 1 << 14, 64
 
 
 class Stored(NamedTuple):
@@ -94,7 +94,7 @@ class _Search:
 
     def __init__(self, file: MessageFile, model: Model) -> None:
         self._file, self._model = file, model
-        self._visits = self._depth = 0
+        self._visits = self._calls = self._depth = 0
         self.sites: list[Site] = []
 
     def visit(self, graph: Graph, scope: _Scope, call: _Call) -> None:
@@ -140,6 +140,8 @@ class _Search:
 
     def _visit_function(self, node: Node, scope: _Scope, call: _Call) -> None:
         """Add the sites of a function that a node calls, and the values that it returns."""
+        self._calls += 1
+        self._require(self._calls <= _MOST_CALLS)
         function = self._model.functions[node.key]
         inner = _passed(scope, node.inputs, function.inputs)
         path = f"{call.path}{node.name or node.op}/"

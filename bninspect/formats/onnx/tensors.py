@@ -55,7 +55,8 @@ _INT32_DATA = 5
 _MOST_DIMENSIONS = 64
 _MOST_ENTRIES = 32  # of external_data
 _LARGEST = 1 << 63
-_COUNTED = 4096  # integers that are counted at once
+# Without raw_data, float16 and integers take a byte or more each: such tensors are small.
+_MOST_INTEGERS = 1 << 20
 
 
 class Tensor(NamedTuple):
@@ -204,19 +205,23 @@ class TensorFiles:
     def _read_fields(self, tensor: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the values that are stored in the field of their type."""
         number = tensor.field or _FIELD_OF.get(tensor.dtype, _INT32_DATA)
+        is_float = dtype.kind == "f" and dtype.itemsize > 2
+        if not is_float and tensor.size > _MOST_INTEGERS:
+            raise Unsupported(
+                self._file.source.path,
+                f"{tensor.name} has {tensor.size} elements as integers of any length",
+                "No BN layer has so many; use another file.",
+            )
         values = array("Q")
         chunks: list[bytes] = []
         self._budget.take(tensor.place.size, self._file.source.path)
         for field in self._file.fields(tensor.place):
             if field.number != number:
                 continue
-            if dtype.kind == "f" and dtype.itemsize > 2:
+            if is_float:
                 chunks.append(self._file.bytes_of(field.place, "the values of a tensor"))
                 continue
-            for value in _numbers(self._file, field):
-                if not len(values) % _COUNTED:
-                    self._budget.take(_COUNTED * values.itemsize, self._file.source.path)
-                values.append(value)
+            values.extend(islice(_numbers(self._file, field), tensor.size + 1 - len(values)))
         if values:
             # Negative numbers are 64-bit integers on the wire, whatever their type.
             stored = np.frombuffer(values, "<u8")

@@ -70,12 +70,12 @@ class MessageFile:
             key, at = self._varint(at, end)
             number, wire = key >> 3, key & 7
             value = at
-            if wire == VARINT:
+            if wire == LENGTH:
+                size, value = self._varint(at, end)
+            elif wire == VARINT:
                 value, at = self._varint(at, end)
                 yield Field(number, wire, value, 0)
                 continue
-            if wire == LENGTH:
-                size, value = self._varint(at, end)
             elif wire in (FIXED32, FIXED64):
                 size = 4 if wire == FIXED32 else 8
             else:
@@ -112,10 +112,12 @@ class MessageFile:
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         """Return the varint at an offset, and the offset behind it."""
         index = at - self._start
-        data = self._bytes
-        if index < 0 or index + _LONGEST_VARINT > len(data):
+        if index < 0 or index + _LONGEST_VARINT > len(self._bytes):
             self._load(at, _LONGEST_VARINT)
-            index, data = at - self._start, self._bytes
+            index = at - self._start
+        data = self._bytes
+        if at < end and data[index] < 0x80:  # nearly all
+            return data[index], at + 1
         value = shift = 0
         for byte in data[index : min(index + _LONGEST_VARINT, end - self._start)]:
             at += 1

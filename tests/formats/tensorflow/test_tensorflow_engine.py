@@ -24,10 +24,11 @@ CONTAINERS = {
     "tf-object": "keras3_ckpt_correct",
     "saved-model": "saved_model_keras2_traced",
 }
-KERAS = {
+OTHERS = {
     "keras-h5": "keras2_nested",
     "keras-weights-h5": "keras3_history_weights",
     "keras-zip": "keras3_zip_nested",
+    "onnx": "onnx_keras2_stuck",
     "tfjs": "tfjs_layers_correct",
 }
 
@@ -35,7 +36,7 @@ KERAS = {
 def test_every_container_is_read_by_both_engines():
     assert {load_fixture(stem).expected["format"] for stem in FIXTURE_STEMS} == {
         *CONTAINERS,
-        *KERAS,
+        *OTHERS,
     }
 
 
@@ -49,9 +50,9 @@ def test_both_engines_give_the_same_report(run, container, command):
     assert run(command, fixture.path, "--format", "json", "--engine", "tensorflow") == native
 
 
-@pytest.mark.parametrize("container", KERAS)
-def test_files_of_keras_are_refused(run, container):
-    fixture = load_fixture(KERAS[container])
+@pytest.mark.parametrize("container", OTHERS)
+def test_other_files_are_refused(run, container):
+    fixture = load_fixture(OTHERS[container])
     assert fixture.expected["format"] == container
     outcome = run("check", fixture.path, "--format", "json", "--engine", "tensorflow")
     assert outcome.exit_code == 2

@@ -13,6 +13,7 @@ _OF_TENSORFLOW_1 = {
     "hand-written": "tf1-hand-written",
     "moments-ema": "tf1-hand-written",
 }
+_OWN_FAMILY = ("flax", "pytorch")
 # Families whose names Keras or a script may have given, too: a graph shows it by its collections.
 _COLLECTING = ("tf.layers", "custom-scope")
 
@@ -27,11 +28,9 @@ def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
     """Return the framework that a layer was made in, one of `FRAMEWORKS`; None if not known."""
     if layer.family in ("keras", "keras-1"):
         return _version_of_keras(layer)
-    if layer.onnx is not None:
-        return "pytorch" if layer.family == "pytorch" else _OF_TENSORFLOW_1.get(layer.family)
-    if layer.family == "flax":
-        return "flax"
-    if not context.of_graph:
+    if layer.family in _OWN_FAMILY:
+        return layer.family
+    if layer.onnx is None and not context.of_graph:
         return None
     graph = context.graph(layer)
     if graph is None:

@@ -33,7 +33,12 @@ class Suspect(NamedTuple):
     marked: bool = False
 
     def seen(self, facts: Facts) -> int:
-        """Return how often this was met in Keras, or in TensorFlow 1; 0 for what was not."""
+        """Return how often this was met in Keras, or in TensorFlow 1; 0 for what was not.
+
+        In PyTorch nothing was counted: there the order of the catalogue holds.
+        """
+        if facts.family("pytorch"):
+            return 0
         in_tensorflow_1, in_keras = SEEN.get(self.cause, (0, 0))
         return in_keras if facts.is_keras else in_tensorflow_1
 

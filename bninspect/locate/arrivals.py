@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -430,4 +430,4 @@ def _live(candidate: Candidate) -> CheckpointLocation:
     location = found_at(candidate)
     if location.target is None:
         return location
-    return replace(location, target=replace(location.target, live=True))
+    return location._replace(target=location.target._replace(live=True))

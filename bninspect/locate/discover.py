@@ -26,7 +26,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem
@@ -155,7 +154,7 @@ def _discover(
         locations = _without_unfinished(path, list(_found(path, skips, find)))
         return _with_named(path, locations) if every else locations
     return [
-        CheckpointLocation(path, replace(target, notes=(*target.notes, *_others_in(path, target))))
+        CheckpointLocation(path, target._replace(notes=(*target.notes, *_others_in(path, target))))
     ]
 
 
@@ -228,7 +227,10 @@ def found_at(candidate: Candidate | ReadProblem) -> CheckpointLocation:
         return CheckpointLocation(candidate.path, None, candidate)
     shown, path, claimed = candidate
     try:
-        return CheckpointLocation(shown, locate(path), claimed=claimed)
+        target = locate(path)
+        if target.path == shown:
+            shown = target.path  # one text is kept, of millions of checkpoints
+        return CheckpointLocation(shown, target, claimed=claimed)
     except ReadProblem as problem:
         return CheckpointLocation(shown, None, problem, claimed=claimed)
 
@@ -279,8 +281,8 @@ def _with_note(
     for number, item in enumerate(locations):
         if item.target is not None:
             note = f"{problem.path}: {problem.message}"
-            target = replace(item.target, notes=(*item.target.notes, note))
-            return [*locations[:number], replace(item, target=target), *locations[number + 1 :]]
+            target = item.target._replace(notes=(*item.target.notes, note))
+            return [*locations[:number], item._replace(target=target), *locations[number + 1 :]]
     return [CheckpointLocation(problem.path, None, problem), *locations]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from bninspect.errors import Incomplete, ReadProblem, Unsupported
@@ -129,7 +128,7 @@ def without_unfinished(
     for number, item in enumerate(rest):
         if item.target is not None:
             notes = (*item.target.notes, *notes_on_unfinished(steps))
-            noted = replace(item, target=replace(item.target, notes=notes))
+            noted = item._replace(target=item.target._replace(notes=notes))
             return [*rest[:number], noted, *rest[number + 1 :]]
     if steps and not rest:
         return [CheckpointLocation(steps[-1], None, _unfinished(steps[-1]))]

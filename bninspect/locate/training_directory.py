@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, cached_property
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem, UnknownFormat
@@ -165,7 +164,7 @@ def locate_latest(directory: str, state_file: str) -> Target:
 
 
 def _with_note(target: Target, note: str) -> Target:
-    return replace(target, notes=(note, *target.notes))
+    return target._replace(notes=(note, *target.notes))
 
 
 def newest_or(directory: str, named: str, problem: ReadProblem) -> Target:
@@ -177,7 +176,7 @@ def newest_or(directory: str, named: str, problem: ReadProblem) -> Target:
     if newest is None:
         raise problem
     fault = f"{problem.path}: {problem.message}"
-    return replace(newest, notes=(f"{fault}; opened {newest.path}, the newest in the directory",))
+    return newest._replace(notes=(f"{fault}; opened {newest.path}, the newest in the directory",))
 
 
 def _newest(directory: str, named: str) -> Target | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from bninspect.model.filenames import without_numbers
 from bninspect.model.target import CheckpointLocation, Training
@@ -61,7 +60,7 @@ def with_trainings(locations: Iterable[CheckpointLocation]) -> list[CheckpointLo
     """Return `locations`, each with the training it belongs to: that of `trainings_of`."""
     locations = list(locations)
     return [
-        item if training is None else replace(item, training=training)
+        item if training is None else item._replace(training=training)
         for item, training in zip(locations, trainings_of(locations), strict=True)
     ]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from bninspect.errors import ReadProblem
-from bninspect.frozen import NamedTuple, frozen
+from bninspect.frozen import NamedTuple
 
 
-@frozen()
-class Target:
+class Target(NamedTuple):
     """The file or directory to open, with sentences on how it was chosen.
 
     `path` is a V2 prefix (tensor-bundle), for V1 (tensor-slices) a file or `PREFIX-?????-of-0000N`,
@@ -58,8 +57,7 @@ class PathPattern(NamedTuple):
     text: str
 
 
-@frozen()
-class CheckpointLocation:
+class CheckpointLocation(NamedTuple):
     """The location of one checkpoint; `path` is the one to type for it.
 
     `problem` says why there is no `target`. `claimed` says that its name or its directory marks it

@@ -35,14 +35,15 @@ class KnownLayout(NamedTuple):
     """The common properties of all checkpoints of a layout.
 
     `checkpoint` is the one that it was learned from, which is closed; `evidence` are those of its
-    variables that tell how layers were trained. `step_size` is the size of the step in bytes, 0
-    without one.
+    variables that tell how layers were trained. `blank` is a report without findings. `step_size`
+    is the size of the step in bytes, 0 without one.
     """
 
     layout: BundleLayout
     plain: PlainValues
     checkpoint: Checkpoint
     evidence: Mapping[str, Variable]
+    blank: CheckpointReport
     step_size: int
 
     def report(
@@ -93,13 +94,10 @@ class KnownLayout(NamedTuple):
     ) -> CheckpointReport:
         """Return the report of a checkpoint in which nothing is found."""
         architecture = self.plain.architecture
-        report = CheckpointReport(
+        report = self.blank.with_fields(
             path=location.path,
             resolved=target.path,
-            format=self.checkpoint.format,
             step=step,
-            verified=True,
-            variable_count=len(self.checkpoint.variables),
             layers=LayerViews(architecture, values) if wanted.values else (),
             layers_left_out=0 if wanted.values else len(architecture.layers),
             training=location.training,
@@ -234,6 +232,12 @@ def _learn_open(checkpoint: Checkpoint, prefix: str, config: Config) -> KnownLay
         plain=plain,
         checkpoint=replace(checkpoint, close=_nothing),
         evidence=evidence,
+        blank=CheckpointReport(
+            path="",
+            format=checkpoint.format,
+            verified=True,
+            variable_count=len(checkpoint.variables),
+        ),
         step_size=sum(int(variable.dtype[-2:]) // 8 for variable in step),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def verify_copy(plan: Plan, copy: Path, values: Values) -> None:
     """
     for file in plan.files:
         _compare_bytes(plan, file, copy.parent / file.name)
-    target = replace(plan.source, path=str(copy))
+    target = plan.source._replace(path=str(copy))
     with (
         open_target(plan.source.path, plan.source) as source,
         open_target(str(plan.output), target, verify=True) as written,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from bninspect.model.graph import Graph
 
 from bninspect.frozen import NamedTuple, frozen
+from bninspect.model.cached_property import cached_property
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 

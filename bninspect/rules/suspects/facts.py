@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from os.path import basename
 from typing import Literal
 
 import numpy as np
 
+from bninspect.model.cached_property import cached_property
 from bninspect.model.filenames import meta_graph
 from bninspect.model.graph import Condition, GraphEvidence
 from bninspect.model.layer import BNLayer
@@ -28,18 +29,15 @@ class Facts:
     """The facts of one finding that speak for a reason or rule it out.
 
     `rule` is the code of the rule, `layer` the layer it is about, `context` that of the rules.
+    `is_keras` says that the layer has the names of Keras's layers.
     Where something is not stored, both what needs it and what excludes it are False.
     """
 
     def __init__(self, rule: str, layer: BNLayer, context: RuleContext) -> None:
         self.rule, self.layer, self.context = rule, layer, context
+        self.is_keras = layer.family in ("keras", "keras-1")  # most rows of the catalogue ask this
 
     # --- The framework ----------------------------------------------------------------------------
-
-    @property
-    def is_keras(self) -> bool:
-        """Return whether the layer has the names of Keras's layers."""
-        return self.layer.family in ("keras", "keras-1")
 
     @property
     def keras(self) -> str:

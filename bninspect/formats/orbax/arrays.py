@@ -147,7 +147,7 @@ class Array:
                 continue
             try:
                 return parse(json.loads(text))
-            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
                 raise Corrupt(
                     self._path, f"the {file} of {self._name} is not valid", DAMAGED
                 ) from error

@@ -123,11 +123,12 @@ def _item_names(directory: str) -> list[str]:
     """Return the names of the directories with arrays, empty for the step itself."""
     if holds_orbax_arrays(filesystem.names_in(directory)):
         return [""]
-    return sorted(
+    items = sorted(
         name
         for name, kind in filesystem.entries_in(directory)
         if kind != "file" and holds_orbax_arrays(filesystem.names_in(os.path.join(directory, name)))
     )
+    return items or [""]  # the arrays may be all that is left of the step
 
 
 def _arrays(items: list[_Item]) -> Iterator[tuple[str, _StoredArray]]:

@@ -99,13 +99,17 @@ class Database:
             if not count or parts[2][-1] == _NO_NODE:
                 return None
             number, offset, length = (column[-1] for column in parts)
-            return heights[-1], _Reference(*files[number], offset, length)
+            return heights[-1], _reference(files[number], offset, length)
 
     def _read_tree(self, root: _Reference, height: int) -> None:
         ahead = [(root, height, b"")]
+        seen = set()
         while ahead:
             reference, height, prefix = ahead.pop()
             what = f"a node of the index in {reference.file}"
+            if reference in seen:  # or a small file could hold more keys than there is time for
+                raise Corrupt(self._path, f"{what} stands in it more than once", DAMAGED)
+            seen.add(reference)
             data = self._read_part(reference, what)
             fields = self._fields(data, _NODE_MAGIC, what)
             with self._faults(what):
@@ -128,7 +132,7 @@ class Database:
         outside = [index for index in range(count) if kinds[index]]
         numbers, offsets = fields.numbers(len(outside)), fields.numbers(len(outside))
         values: dict[int, bytes | _Reference] = {
-            index: _Reference(*files[number], offset, sizes[index])
+            index: _reference(files[number], offset, sizes[index])
             for index, number, offset in zip(outside, numbers, offsets, strict=True)
         }
         for index in range(count):
@@ -216,7 +220,7 @@ def _read_children(
     keys = fields.joined(shared, lengths)
     numbers, offsets, sizes = (fields.numbers(count) for _ in range(3))
     return [
-        (_Reference(*files[numbers[index]], offsets[index], sizes[index]), key[: common[index]])
+        (_reference(files[numbers[index]], offsets[index], sizes[index]), key[: common[index]])
         for index, key in enumerate(keys)
     ]
 
@@ -281,20 +285,24 @@ class _Fields:
     def files(self, base: str) -> list[tuple[str, str]]:
         """Return the data files of a table, each with the base of the names in it.
 
-        `base` is that of the node. All are relative to the database.
+        `base` is that of the node. All are relative to the database; none was checked.
         """
         count = self.count()
         shared, lengths = self.numbers(max(count - 1, 0)), self.numbers(count)
         bases = self.numbers(count)
         paths = [os.fsdecode(path) for path in self.joined(shared, lengths)]
         return [
-            (_inside(base + path), base + os.fsdecode(os.fsencode(path)[:length]))
+            (base + path, base + os.fsdecode(os.fsencode(path)[:length]))
             for path, length in zip(paths, bases, strict=True)
         ]
 
 
-def _inside(path: str) -> str:
-    """Return the path of a data file; raises ValueError if it may lead out of the database."""
+def _reference(file: tuple[str, str], offset: int, length: int) -> _Reference:
+    """Return a part of a data file; raises ValueError if its path may lead out of the database.
+
+    Only what is used is checked: a version without keys refers to a file without a name.
+    """
+    path, base = file
     if "\0" in path or len(path) > _LONGEST_PATH or {"", ".", ".."} & set(path.split("/")):
         raise ValueError
-    return path
+    return _Reference(path, base, offset, length)

@@ -47,6 +47,14 @@ _NOT_WRITTEN = {
         "statistics cannot be replaced in a V1 checkpoint, whose values are compressed",
         "Restore it and save it again with tf.train.Saver(write_version=tf.train.SaverDef.V2).",
     ),
+    "orbax": (
+        "statistics cannot be replaced in an Orbax checkpoint",
+        (
+            "Restore a Keras model from it, save that by model.save as a .keras file, and start"
+            " from the file; in Flax, run training batches through the trained model with"
+            " mutable=['batch_stats']."
+        ),
+    ),
     "graph-def": (
         "statistics are not replaced in a frozen graph, where tools may have folded them",
         "Recalibrate the checkpoint or the Keras file that it was made from, and freeze that.",

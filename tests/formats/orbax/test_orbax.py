@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,13 +129,16 @@ def test_arrays_without_a_tree_have_their_names(run: Run, zarr: Path) -> None:
     assert [layer["name"] for layer in checkpoint["layers"]] == ["Block_0/BatchNorm_0", "bn"]
 
 
-def test_a_url_is_refused_in_one_sentence(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    shutil.copytree(LINEN / "state_30", tmp_path / "30")
-    outcome = run("check", f"file://{tmp_path}/30/_CHECKPOINT_METADATA")
+@pytest.mark.parametrize("path", ["", "/", "/30", "/30/", "/30/default/manifest.ocdbt"])
+def test_a_url_is_refused_in_one_sentence(run: Run, path: str) -> None:
+    memory = fsspec.filesystem("memory")
+    for file in (LINEN / "state_30").rglob("*"):
+        if file.is_file():
+            memory.pipe_file(f"/orbax/30/{file.relative_to(LINEN / 'state_30')}", file.read_bytes())
+    outcome = run("check", f"memory://orbax{path}")
     assert outcome.exit_code == 2
     assert "Orbax checkpoint, which is read from the local disk alone" in outcome.said
+    assert "Traceback" not in outcome.said
 
 
 # --- Saves that did not end -----------------------------------------------------------------------

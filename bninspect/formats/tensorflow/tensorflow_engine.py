@@ -57,8 +57,6 @@ def open_with_tensorflow(path: str, target: Target) -> Checkpoint:
         checkpoint = _open(tensorflow, path, variables_of(target.path), target)
         graph = os.path.join(target.path, target.graph) if target.graph else graph_file(target.path)
         return with_metadata(checkpoint, target.path, graph)
-    if target.kind == "orbax":
-        raise Unsupported(target.path, "--engine tensorflow reads no Orbax checkpoints", _HINT)
     if target.kind not in {"tensor-bundle", "tensor-slices"}:
         raise Unsupported(
             target.path,

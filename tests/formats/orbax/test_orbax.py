@@ -346,7 +346,7 @@ def test_a_check_of_other_files_loads_no_tensorstore() -> None:
 def test_the_engine_of_tensorflow_reads_no_orbax(run: Run) -> None:
     outcome = run("check", STUCK, "--engine", "tensorflow")
     assert outcome.exit_code == 2
-    assert "--engine tensorflow reads no Orbax checkpoints" in outcome.said
+    assert "--engine tensorflow reads TensorFlow's own files, no others" in outcome.said
 
 
 def test_recalibrate_says_from_which_file_to_start(run: Run, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ OTHERS = {
     "keras-zip": "keras3_zip_nested",
     "onnx": "onnx_keras2_stuck",
     "tfjs": "tfjs_layers_correct",
+    "orbax": "orbax_linen_not_kept",
 }
 
 

@@ -59,10 +59,6 @@ _NOT_WRITTEN = {
         "statistics are not replaced in a frozen graph, where tools may have folded them",
         "Recalibrate the checkpoint or the Keras file that it was made from, and freeze that.",
     ),
-    "orbax": (
-        "statistics are not replaced in an Orbax checkpoint, whose chunks are compressed",
-        "Restore a Keras model from it, save that with model.save, and recalibrate the file.",
-    ),
     "tfjs": (
         "statistics are not replaced in a TensorFlow.js model, which a converter made",
         "Recalibrate the Keras file or SavedModel that it was converted from, and convert that.",

@@ -102,10 +102,11 @@ def test_every_declared_field_is_where_tensorflow_has_it() -> None:
         node_def_pb2,
         op_def_pb2,
         tensor_pb2,
+        versions_pb2,
     )
     from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-    from bninspect.formats.tensorflow.protos import _MESSAGES
+    from bninspect.formats.tensorflow.protos import _MESSAGES, _MORE_IN_TEXT
 
     pairs = {
         "SavedModel": saved_model_pb2.SavedModel,
@@ -121,10 +122,13 @@ def test_every_declared_field_is_where_tensorflow_has_it() -> None:
         "AttributeList": attr_value_pb2.AttrValue.ListValue,
         "FunctionName": attr_value_pb2.NameAttrList,
         "ConstantTensor": tensor_pb2.TensorProto,
+        "Argument": op_def_pb2.OpDef.ArgDef,
+        "DebugInfo": node_def_pb2.NodeDef.ExperimentalDebugInfo,
+        "GraphVersions": versions_pb2.VersionDef,
     }
     for ours, theirs in pairs.items():
         numbers = {field.name: field.number for field in theirs.DESCRIPTOR.fields}
-        for name, number, _, repeated in _MESSAGES[ours]:
+        for name, number, _, repeated in (*_MESSAGES.get(ours, ()), *_MORE_IN_TEXT.get(ours, ())):
             if name.startswith("long_"):  # written by reduced_graph alone
                 assert number not in numbers.values()
                 continue

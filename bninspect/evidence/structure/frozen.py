@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.evidence.structure.dataflow import Dataflow
@@ -51,7 +52,7 @@ def merge_frozen(
         named = next((named for named in by_names if _is_same(layer, named)), None)
         if named is None:
             added.append(layer.name)
-        merged.append(named or layer)
+        merged.append(layer if named is None else replace(named, epsilon=layer.epsilon))
         computed[merged[-1].name] = layer
     left = [
         layer for layer in by_names if used.isdisjoint(_names(layer)) and layer.name not in computed

@@ -27,6 +27,7 @@ from bninspect.wording import listed, plural
 
 _CONSTANT = "Const"
 _VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
+_MAX_RANK = 32  # numpy's own limit before 2.0; a BN constant has five at most
 _CONTENT = 4  # the field of TensorProto with all elements as bytes
 # The fields of TensorProto with one number for each element, by the number of the type: the name,
 # the number, and numpy's type of its bytes (half_val has varints).
@@ -118,7 +119,7 @@ def _weights(
         if tensor is None or tensor.dtype not in _ELEMENTS:
             continue
         shape = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
-        if shape and min(shape) > 0:
+        if 0 < len(shape) <= _MAX_RANK and min(shape) > 0:
             name = graph.names[number]
             dtype, _ = DTYPES[tensor.dtype]
             yield number, Variable(name, shape, dtype, partial(reader.read, name, tensor, shape))

@@ -9,21 +9,28 @@ from __future__ import annotations
 from bninspect.errors import UnknownFormat, Unsupported
 from bninspect.formats.tensorflow.protos import DecodeError, declare, parse_text
 
-_LARGEST_TEXT = 1 << 26  # bytes
+_LARGEST_TEXT = 1 << 24  # bytes
 
 
-def encode_text(path: str, text: bytes, *, saved_model: bool) -> bytes:
-    """Return the binary form of a GraphDef, or a SavedModel, in its text form.
+def encode_text(path: str, text: bytes, *, saved_model: bool = False) -> bytes:
+    """Return the binary form of a GraphDef in its text form.
 
-    Raises `UnknownFormat` if it cannot be parsed, `Unsupported` if it is too large.
+    Raises `UnknownFormat` if it cannot be parsed, `Unsupported` if it is too large, or that of a
+    SavedModel, which has much more than a graph.
     """
+    if saved_model:
+        raise Unsupported(
+            path,
+            "the graph of this SavedModel is in text form, which is not read",
+            "Write it in binary form: builder.save(as_text=False).",
+        )
     if len(text) > _LARGEST_TEXT:
         raise Unsupported(
             path,
             f"this graph in text form has {len(text)} bytes, more than {_LARGEST_TEXT}",
             "Write it in binary form: tf.io.write_graph(…, as_text=False).",
         )
-    (message_class,) = declare("SavedModel" if saved_model else "GraphDef", text=True)
+    (message_class,) = declare("GraphDef", text=True)
     graph = message_class()
     try:
         parse_text(text, graph)

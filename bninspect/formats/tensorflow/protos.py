@@ -138,6 +138,52 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 }
 
 
+# More fields, which are declared for the text form alone: what is not declared there is a fault.
+_MORE_IN_TEXT: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
+    "GraphDef": (("version", 3, "int32", False), ("versions", 4, "GraphVersions", False)),
+    "GraphVersions": (
+        ("producer", 1, "int32", False),
+        ("min_consumer", 2, "int32", False),
+        ("bad_consumers", 3, "int32", True),
+    ),
+    "FunctionDef": (("attr", 5, "AttributePair", True),),
+    "Signature": (("description", 6, "bytes", False), ("is_stateful", 17, "bool", False)),
+    "Argument": (
+        ("type", 3, _DATA_TYPE, False),
+        ("type_attr", 4, "bytes", False),
+        ("number_attr", 5, "bytes", False),
+        ("type_list_attr", 6, "bytes", False),
+    ),
+    "NodeDef": (
+        ("device", 4, "bytes", False),
+        ("experimental_debug_info", 6, "DebugInfo", False),
+    ),
+    "DebugInfo": (
+        ("original_node_names", 1, "bytes", True),
+        ("original_func_names", 2, "bytes", True),
+    ),
+    "AttributeValue": (
+        ("s", 2, "bytes", False),
+        ("i", 3, "int64", False),
+        ("type", 6, _DATA_TYPE, False),
+        ("shape", 7, "TensorShape", False),
+        ("placeholder", 9, "bytes", False),
+    ),
+    "AttributeList": (
+        ("s", 2, "bytes", True),
+        ("i", 3, "int64", True),
+        ("f", 4, "float", True),
+        ("b", 5, "bool", True),
+        ("type", 6, _DATA_TYPE, True),
+        ("shape", 7, "TensorShape", True),
+    ),
+    "Dim": (("name", 2, "bytes", False),),
+    "ConstantTensor": (
+        ("version_number", 3, "int32", False),
+        ("uint32_val", 16, "uint32", True),
+        ("uint64_val", 17, "uint64", True),
+    ),
+}
 # In the text form nothing stays encoded, and the type of a tensor has a name.
 _IN_TEXT = {
     ("NodeDef", "attr"): "AttributePair",
@@ -149,8 +195,8 @@ _IN_TEXT = {
 def declare(*names: str, text: bool = False) -> tuple[Any, ...]:
     """Return the classes of the messages `names`; no others are declared, since that takes time.
 
-    With `text` they are those of graphs in the text form of protocol buffers, which has the names
-    of fields.
+    With `text` they are those of a GraphDef in the text form of protocol buffers, which has the
+    names of fields.
     """
     # proto2, so that an absent field differs from a zero (an extent without a length).
     file = descriptor_pb2.FileDescriptorProto(
@@ -161,14 +207,14 @@ def declare(*names: str, text: bool = False) -> tuple[Any, ...]:
     needed = [*names]
     for message_name in needed:
         message = file.message_type.add(name=message_name)
-        for name, number, declared, repeated in _MESSAGES[message_name]:
+        for name, number, declared, repeated in _fields(message_name, text=text):
             kind = _IN_TEXT.get((message_name, name), declared) if text else declared
             label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
             field = message.field.add(name=name, number=number, label=label)
             if kind == _DATA_TYPE:
                 field.type = _FIELD.TYPE_ENUM
                 field.type_name = f".{_PACKAGE}.{kind}"
-            elif kind in _MESSAGES:
+            elif kind in _MESSAGES or kind in _MORE_IN_TEXT:
                 field.type = _FIELD.TYPE_MESSAGE
                 field.type_name = f".{_PACKAGE}.{kind}"
                 if kind not in needed:
@@ -183,15 +229,21 @@ def declare(*names: str, text: bool = False) -> tuple[Any, ...]:
     )
 
 
-def parse_text(text: bytes, message: Any) -> None:
-    """Fill a message from its text form; fields that are not declared are left out.
+def _fields(message: str, *, text: bool) -> tuple[tuple[str, int, str, bool], ...]:
+    fields = _MESSAGES.get(message, ())
+    return (*fields, *_MORE_IN_TEXT.get(message, ())) if text else fields
 
-    Raises `DecodeError` if it cannot be parsed.
+
+def parse_text(text: bytes, message: Any) -> None:
+    """Fill a message from its text form.
+
+    Raises `DecodeError` if it cannot be parsed, also for a field that is not declared: to pass over
+    these takes a time that grows with the square of their number.
     """
     from google.protobuf import text_format
 
     try:
-        text_format.Parse(text, message, allow_unknown_field=True)
+        text_format.Parse(text, message)
     except (text_format.ParseError, ValueError, RecursionError) as error:
         raise DecodeError(str(error)) from error
 

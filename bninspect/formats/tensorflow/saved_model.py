@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bninspect.errors import Corrupt, Incomplete, NotFound
+from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem
 from bninspect.formats.keras.model_config import read_objects
 from bninspect.formats.tensorflow.object_graph import shortest_paths
 from bninspect.formats.tensorflow.protos import DecodeError, declare
@@ -69,23 +69,32 @@ def variables_of(directory: str) -> str:
     """Return the prefix of the checkpoint in a SavedModel; raises `Incomplete` if there is none."""
     prefix = variables_prefix(directory)
     if prefix is None:
-        raise Incomplete(
-            os.path.join(directory, VARIABLES, VARIABLES),
-            "the .index file of the SavedModel's variables is missing",
-            _COPY,
-        )
+        raise _without_index(directory)
     return prefix
+
+
+def _without_index(directory: str) -> ReadProblem:
+    return Incomplete(
+        os.path.join(directory, VARIABLES, VARIABLES),
+        "the .index file of the SavedModel's variables is missing",
+        _COPY,
+    )
+
+
+def _has_variables(directory: str) -> bool:
+    """Return whether a directory has files of a SavedModel's variables, as far as it is listed."""
+    try:
+        return any(checkpoint_of(name) == VARIABLES for name in filesystem.names_in(directory))
+    except OSError:  # there is none, or a web server does not list it
+        return False
 
 
 def _open_constants(
     path: str, directory: str, graph_path: str, notes: tuple[str, ...]
 ) -> Checkpoint:
     """Return a SavedModel without variables: what it has of weights are constants of its graph."""
-    for folder in (os.path.join(directory, VARIABLES), directory):
-        if filesystem.is_directory(folder) and any(
-            checkpoint_of(name) == VARIABLES for name in filesystem.names_in(folder)
-        ):
-            variables_of(directory)
+    if any(map(_has_variables, (os.path.join(directory, VARIABLES), directory))):
+        raise _without_index(directory)
     from bninspect.formats.tensorflow.frozen_graph import constants_as_checkpoint, variable_names
     from bninspect.formats.tensorflow.graph_def import read_frozen
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def _with_constants(tensorflow: Any, checkpoint: Checkpoint) -> Checkpoint:
     graph = checkpoint.graphs()[0]
     data = read_bytes(graph.path)
     is_graph = checkpoint.format == "graph-def"
-    protos = tensorflow.core.protobuf.saved_model_pb2
+    protos = import_module("tensorflow.core.protobuf.saved_model_pb2")
     message = tensorflow.compat.v1.GraphDef() if is_graph else protos.SavedModel()
     with _as_read_problem(tensorflow, graph.path, DecodeError):
         if is_message_text(data):

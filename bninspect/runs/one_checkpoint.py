@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,11 @@ def _read(
     ):
         beside = GraphBeside(checkpoint)
         read = _read_layers(checkpoint, beside, config, rules)
+        if earlier.find_previous is not None and filesystem.is_read_ahead(target.path):
+            # What rules read of the graph is fetched now: with the previous report, which is not
+            # there yet, they read the same.
+            with suppress(ReadProblem):
+                judge(location, beside, read, config, rules, EarlierReports(None, None))
         return judge(location, beside, read, config, rules, earlier)
 
 

@@ -71,6 +71,15 @@ def map_ahead(
     return read_ahead.map_ahead(function, items, path_of)
 
 
+def is_read_ahead(path: str) -> bool:
+    """Return whether `map_ahead` reads a file before its turn."""
+    if not is_url(path):
+        return False
+    from bninspect.storage.remote import read_ahead
+
+    return read_ahead.is_ahead()
+
+
 def wait_for_turn(path: str) -> None:
     """Wait until the results of all earlier items of `map_ahead` have been taken (URLs only).
 

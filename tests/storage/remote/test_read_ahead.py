@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -173,6 +174,26 @@ def test_a_training_is_followed_in_order(trained: Path, run: Run, one_by_one: Ru
         assert asked(server) == requests
     since = [found["since"] and found["since"]["path"] for found in outcome.json["checkpoints"]]
     assert since == [None, paths[0], None, paths[1], paths[3], paths[4]]
+
+
+def test_the_graphs_of_a_training_are_read_ahead(tmp_path: Path, run: Run, one_by_one: Run) -> None:
+    """Those that rules ask for, before the report of the checkpoint before is there."""
+    source = load_fixture("tf1_graph_update_ops_forgotten").path
+    for number in range(COUNT):
+        for path in source.parent.glob(f"{source.name}.*"):
+            end = path.name.removeprefix(source.name)
+            shutil.copy(path, tmp_path / f"model.ckpt-{number}{end}")
+    with Folder(tmp_path) as server:
+        paths = [f"{server.url}/model.ckpt-{number}" for number in range(COUNT)]
+        expected = one_by_one("check", *paths, "--all-checkpoints", "--format", "json")
+        requests = asked(server)
+        server.forget()
+        held = Held("ckpt-0.meta", until="ckpt-5.meta")
+        server.faults = [held]
+        assert run("check", *paths, "--all-checkpoints", "--format", "json") == expected
+        assert held.was_in_time
+        assert asked(server) == requests
+    assert expected.exit_code == 1
 
 
 def test_steps_that_order_a_training_are_read_ahead(

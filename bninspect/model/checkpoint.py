@@ -54,6 +54,10 @@ class Variable(NamedTuple):
         return self.load()
 
 
+# What TensorFlow.js calls its backend in the models that it saves.
+JAVASCRIPT = "tensor_flow.js"
+
+
 class PreviousLayer(NamedTuple):
     """The one layer whose output a layer takes, by its path in the model and its class."""
 
@@ -103,7 +107,8 @@ class KerasModel(NamedTuple):
     loaded with compile=False and saved again looks the same. `optimizer` is the class of its
     optimizer, or the name that `compile` was given (`Adam`, `adam`); None where none is stored.
     How many steps that optimizer made is the step of the checkpoint. `backend` is what Keras ran on
-    (`tensorflow`, `jax`, `torch`; `theano`); None where the file does not say: only `.h5` files do.
+    (`tensorflow`, `jax`, `torch`; `theano`); None where the file does not say: only `.h5` files do,
+    and models of TensorFlow.js.
     """
 
     class_name: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bninspect.model.checkpoint import JAVASCRIPT
 from bninspect.model.layer import BNLayer
 from bninspect.rules.keras_versions import may_train_in_session
 
@@ -131,7 +132,7 @@ def _run_the_updates_of_keras(layer: BNLayer) -> str:
 
 def trained_in_javascript(layer: BNLayer) -> bool:
     """Return whether TensorFlow.js saved the model itself, so that no converter did."""
-    return layer.keras_model is not None and layer.keras_model.backend == "tensor_flow.js"
+    return layer.keras_model is not None and layer.keras_model.backend == JAVASCRIPT
 
 
 def _fit_of_keras_3(layer: BNLayer) -> str:

@@ -29,7 +29,7 @@ from bninspect.formats.keras.model_config import (
 from bninspect.formats.keras.stored_objects import Configuration, Owner
 from bninspect.formats.keras.weights_h5 import stored_paths, weights_checkpoint
 from bninspect.formats.tfjs.weights import TfjsWeights
-from bninspect.model.checkpoint import Checkpoint, KerasLayer, KerasModel
+from bninspect.model.checkpoint import JAVASCRIPT, Checkpoint, KerasLayer, KerasModel
 
 _NUMBERED = re.compile(r"(?s)(?:(.*)/)?vars/(\d+)")
 # What TensorFlow.js calls itself, `tfjs-layers 4.22.0`, is no version of Keras.
@@ -83,10 +83,12 @@ def _topology(topology: Any) -> _Topology:
     if training is None and isinstance(model, dict):
         training = model.get("compile_config")  # that of a `.keras` file
     version, backend = topology.get("keras_version"), topology.get("backend")
+    # TensorFlow.js itself leaves out what a model was compiled with, unless it is asked not to.
+    is_compiled = bool(training) or backend == JAVASCRIPT
     return _Topology(
         model,
         version if isinstance(version, str) and _KERAS_VERSION.fullmatch(version) else "",
-        is_compiled=bool(training),
+        is_compiled=is_compiled,
         optimizer=optimizer_class(training),
         backend=backend if isinstance(backend, str) else None,
     )

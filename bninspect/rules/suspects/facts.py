@@ -17,6 +17,7 @@ from bninspect.model.roles import AFFINE, STATISTICS
 from bninspect.model.rule import RuleContext
 from bninspect.rules.averages import expected_updates, known_momentum
 from bninspect.rules.channels import not_enough_updates
+from bninspect.rules.fixes import trained_in_javascript
 from bninspect.rules.keras_versions import may_train_in_session, trains_in_session
 from bninspect.rules.numeric import overshoot
 
@@ -43,8 +44,10 @@ class Facts:
     def keras(self) -> str:
         """Return the major version of Keras: "1", "2" or "3"; empty where the file does not tell.
 
-        Without a version, names of Keras 1 are those of its weights.
+        Without a version, names of Keras 1 are those of its weights. TensorFlow.js is no Keras.
         """
+        if trained_in_javascript(self.layer):
+            return "tfjs"
         version = self.layer.keras_version[:1]
         return version or ("1" if self.layer.family == "keras-1" else "")
 

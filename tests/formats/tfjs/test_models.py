@@ -130,6 +130,8 @@ def test_weights_that_tensorflow_js_saved_itself(run, tmp_path):
         fix = found["findings"][0]["fix"]
         assert "{training: true}" in fix
         assert "convert the model again" not in fix
+        assert "compiled" not in str(found["findings"][0]["evidence"])
+        assert "Keras" not in str(found["findings"][0]["possible_causes"])
 
 
 def test_the_fingerprint_changes_with_the_shards(folder):

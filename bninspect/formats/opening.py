@@ -28,6 +28,7 @@ _NO_CHECKSUMS_OF = {
     "saved-model": _NO_CHECKSUMS_IN_GRAPHS,
     "onnx": _NO_CHECKSUMS_IN_ONNX,
     "orbax": _INDEX_CHECKSUMS,
+    "tfjs": "--verify: TensorFlow.js models have no checksums, so nothing could be verified",
 }
 
 

@@ -64,6 +64,7 @@ def constants_as_checkpoint(
     reader = _ConstantReader(graph.path)
     graph = _with_names_of_functions(graph)
     weights = dict(_weights(graph, attributes, reader))
+    _require_values(graph.path, attributes, weights)
     frozen = with_weights(graph, weights)
     return Checkpoint(
         path=path,
@@ -123,6 +124,27 @@ def _weights(
             name = graph.names[number]
             dtype, _ = DTYPES[tensor.dtype]
             yield number, Variable(name, shape, dtype, partial(reader.read, name, tensor, shape))
+
+
+def _require_values(path: str, attributes: NodeAttributes, weights: Collection[int]) -> None:
+    """Raise `Unsupported` if no constant has a value, each of which would then be read as 0.
+
+    The converter of TensorFlow.js cleared them up to 0.8 (tensorflowjs_model.pb), and wrote them to
+    shards that weights_manifest.json lists.
+    """
+    tensors = [attributes.tensor(number) for number in weights]
+    if tensors and not any(tensor is not None and _has_values(tensor) for tensor in tensors):
+        raise Unsupported(
+            path,
+            "the constants of this graph have no values, which TensorFlow.js before 1.0 kept in"
+            " other files",
+            "Check what it was converted from, or convert that again.",
+        )
+
+
+def _has_values(tensor: Any) -> bool:
+    field, _, _ = _ELEMENTS[tensor.dtype]
+    return bool(tensor.HasField("long_field") or tensor.tensor_content or getattr(tensor, field))
 
 
 class _ConstantReader:

@@ -345,6 +345,25 @@ def test_a_topology_that_is_no_graph(folder, topology):
     assert report_of(folder).error.kind == "corrupt"
 
 
+@pytest.mark.framework
+def test_a_graph_whose_values_are_elsewhere_is_not_zero(run, tmp_path):
+    """As converters before 1.0 left tensorflowjs_model.pb: constants without their values."""
+    from tensorflow.core.framework import graph_pb2
+
+    graph = graph_pb2.GraphDef()
+    graph.ParseFromString(load_fixture("frozen_keras2_stuck").path.read_bytes())
+    for node in graph.node:
+        if node.op == "Const":
+            for field in ("tensor_content", "float_val", "int_val"):
+                node.attr["value"].tensor.ClearField(field)
+    (tmp_path / "tensorflowjs_model.pb").write_bytes(graph.SerializeToString())
+    outcome = run("check", tmp_path / "tensorflowjs_model.pb", "--format", "json")
+    assert outcome.exit_code == 2
+    (found,) = outcome.json["checkpoints"]
+    assert found["error"]["kind"] == "unsupported"
+    assert "no values" in found["error"]["message"]
+
+
 # --- Quantized weights ----------------------------------------------------------------------------
 
 

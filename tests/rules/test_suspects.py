@@ -51,6 +51,7 @@ TRUTH: dict[str, str | dict[str, str]] = {
     "keras3_zip_statistics_zeroed": "statistics-overwritten",
     "orbax_keras_state_dropped": "updates-not-kept",
     "orbax_linen_not_kept": "updates-not-kept",
+    "tfjs_layers_keras3_stuck": INFERENCE,
     "orbax_linen_zarr2": INFERENCE,
     "orbax_nnx_eval": INFERENCE,
     "saved_model_keras2_recalibrate": "statistics-reset",

@@ -48,7 +48,7 @@ _GRAPH = (
     + _LENGTH
     + rb"\x0a"
     + _NAME
-    + rb"(?:[\x12\x1a]|\Z))"
+    + rb"(?:[\x0a\x12\x1a\x22]|\Z))"
 )
 # SavedModel of tensorflow/core/protobuf/saved_model.proto: a version of its schema, a MetaGraphDef.
 _SAVED_MODEL = rb"\x08\x01\x12" + _LENGTH + rb"[\x0a\x12]"

@@ -28,7 +28,7 @@ _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
 # A node takes about 150 bytes: a name, an operation, attributes. A file with fewer than this for
 # each node is no graph, and would take many times its size in memory.
-_LEAST_BYTES_OF_NODE = 32
+_LEAST_BYTES_OF_NODE, _FREE_NODES = 32, 100
 # The size of a protocol buffer is a signed 32-bit integer.
 _LARGEST_GRAPH = (1 << 31) - 1  # bytes
 
@@ -122,7 +122,7 @@ class _Reader:
 
     def __init__(self, path: str, size: int) -> None:
         self._path = path
-        self._max_nodes = size // _LEAST_BYTES_OF_NODE
+        self._max_nodes = size // _LEAST_BYTES_OF_NODE + _FREE_NODES
         self._names: list[str] = []
         self._operations: list[str] = []
         self._inputs: list[Sequence[int]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,3 +283,62 @@ def test_damage_gives_an_answer_or_a_problem(copies, stem, data):
         bninspect.check(copies / stem)
     finally:
         damaged.write_bytes(sound)
+
+
+# --- Layouts --------------------------------------------------------------------------------------
+
+
+FLAT = load_fixture("saved_model_tf1_flat").path
+CONSTANTS = load_fixture("saved_model_tf1_constants").path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "saved_model.pb", "variables", "variables.index", "variables.data-00000-of-00001"],
+)
+def test_files_in_one_directory_are_the_saved_model(run, name):
+    (checkpoint,) = run("check", FLAT / name, "--format", "json").json["checkpoints"]
+    assert (checkpoint["format"], len(checkpoint["layers"])) == ("saved-model", 3)
+    assert Path(checkpoint["resolved"]) == FLAT
+
+
+@pytest.mark.parametrize("pattern", ["export", "*/*", "export/v*"])
+def test_a_search_counts_files_in_one_directory_once(tmp_path, run, monkeypatch, pattern):
+    shutil.copytree(FLAT, tmp_path / "export")
+    monkeypatch.chdir(tmp_path)
+    report = run("check", pattern, "--format", "json").json
+    assert [item["format"] for item in report["checkpoints"]] == ["saved-model"]
+
+
+def test_both_layouts_are_one_checkpoint_each(tmp_path, run):
+    shutil.copytree(FLAT, tmp_path / "flat")
+    shutil.copytree(load_fixture("saved_model_tf1_stuck").path, tmp_path / "usual")
+    assert run("check", tmp_path, "--format", "json").json["summary"]["checkpoints"] == 2
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "model.pb"])
+def test_a_graph_alone_lacks_its_variables(tmp_path, run, name):
+    shutil.copy(FLAT / "saved_model.pb", tmp_path / name)
+    for path in (tmp_path / name, tmp_path):
+        (checkpoint,) = run("check", path, "--format", "json").json["checkpoints"]
+        assert checkpoint["error"]["kind"] == "incomplete"
+        assert "Copy all files" in checkpoint["error"]["hint"]
+
+
+@pytest.mark.parametrize("source", [FLAT, CONSTANTS], ids=["variables", "constants"])
+def test_a_graph_under_another_name_is_recognised_by_its_content(tmp_path, run, source):
+    shutil.copytree(source, tmp_path / "export")
+    (tmp_path / "export" / "saved_model.pb").rename(tmp_path / "export" / "model.pb")
+    (checkpoint,) = run("check", tmp_path / "export" / "model.pb", "--format", "json").json[
+        "checkpoints"
+    ]
+    assert (checkpoint["format"], len(checkpoint["layers"])) == ("saved-model", 3)
+
+
+def test_of_a_graph_in_text_form_the_variables_are_read(tmp_path, run):
+    shutil.copytree(FLAT, tmp_path / "export")
+    (tmp_path / "export" / "saved_model.pb").unlink()
+    text = "saved_model_schema_version: 1\nmeta_graphs {\n}\n"
+    (tmp_path / "export" / "saved_model.pbtxt").write_text(text, encoding="utf-8")
+    (checkpoint,) = run("check", tmp_path / "export", "--format", "json").json["checkpoints"]
+    assert (checkpoint["format"], len(checkpoint["layers"])) == ("saved-model", 3)

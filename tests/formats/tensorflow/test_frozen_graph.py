@@ -1,0 +1,261 @@
+"""Frozen graphs: constants in every form that TensorFlow stores, large and damaged files."""
+
+from __future__ import annotations
+
+import resource
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bninspect
+from bninspect.errors import ReadProblem
+from tests.conftest import FIXTURES, Run
+from tests.support.table_writer import bytes_field, number_field, varint
+from tests.support.work import work_of
+
+FLOAT, DOUBLE, HALF, BFLOAT16 = 1, 2, 19, 14
+ROLES = ("gamma", "beta", "moving_mean", "moving_variance")
+STEMS = ("frozen_tf1_correct", "frozen_tf1_stuck", "frozen_keras2_stuck")
+ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=150)
+
+
+def attribute(name: bytes, value: bytes) -> bytes:
+    return bytes_field(5, bytes_field(1, name) + bytes_field(2, value))
+
+
+def node(name: str, op: str, *inputs: str, attributes: bytes = b"") -> bytes:
+    """A NodeDef as a field of a GraphDef."""
+    taken = b"".join(bytes_field(3, one.encode()) for one in inputs)
+    return bytes_field(
+        1, bytes_field(1, name.encode()) + bytes_field(2, op.encode()) + taken + attributes
+    )
+
+
+def tensor(dtype: int, shape: tuple[int, ...], values: bytes) -> bytes:
+    """A TensorProto; `values` are its fields with elements."""
+    sizes = b"".join(bytes_field(2, number_field(1, size)) for size in shape)
+    return number_field(1, dtype) + bytes_field(2, sizes) + values
+
+
+def constant(name: str, dtype: int, shape: tuple[int, ...], values: bytes) -> bytes:
+    value = bytes_field(8, tensor(dtype, shape, values))
+    return node(name, "Const", attributes=attribute(b"value", value))
+
+
+def content(values: object, dtype: str = "<f4") -> bytes:
+    return bytes_field(4, np.asarray(values, dtype).tobytes())
+
+
+def batch_norm(**constants: bytes) -> bytes:
+    """A GraphDef of one fused kernel; constants that are not given have four channels."""
+    usual = {
+        role: constant(f"bn/{role}", FLOAT, (4,), content([0.5, 1.5, 2.5, 3.5])) for role in ROLES
+    }
+    epsilon = attribute(b"epsilon", b"\x25" + struct.pack("<f", 0.01))
+    inference = attribute(b"is_training", number_field(5, 0))
+    kernel = node(
+        "bn/FusedBatchNorm",
+        "FusedBatchNorm",
+        "x",
+        *(f"bn/{role}" for role in ROLES),
+        attributes=epsilon + inference,
+    )
+    return node("x", "Placeholder") + b"".join({**usual, **constants}.values()) + kernel
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(data: bytes, name: str = "graph.pb") -> Path:
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def layer_of(path: Path):
+    (layer,) = bninspect.check(path).checkpoints[0].layers
+    return layer
+
+
+def mean_of(path: Path) -> list[float]:
+    with bninspect.open_checkpoint(str(path)) as checkpoint:
+        return checkpoint.variables["bn/moving_mean"].read().tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        (FLOAT, content([1, 2, 3, 4]), [1, 2, 3, 4]),
+        (FLOAT, bytes_field(5, struct.pack("<2f", 1, 7)), [1, 7, 7, 7]),  # the last one repeated
+        (FLOAT, b"\x2d" + struct.pack("<f", 3), [3, 3, 3, 3]),  # not packed
+        (FLOAT, b"", [0, 0, 0, 0]),
+        (DOUBLE, content([1, 2, 3, 4], "<f8"), [1, 2, 3, 4]),
+        (DOUBLE, bytes_field(6, struct.pack("<d", 1.5)), [1.5] * 4),
+        (HALF, content([1, 2, 3, 4], "<f2"), [1, 2, 3, 4]),
+        (HALF, number_field(13, int(np.float16(1.5).view(np.uint16))), [1.5] * 4),
+        (BFLOAT16, number_field(13, 0x3FC0), [1.5] * 4),
+        (BFLOAT16, content([0x3F80, 0x4000, 0x4040, 0x4080], "<u2"), [1, 2, 3, 4]),
+    ],
+)
+def test_constants_are_read_in_every_form(write, dtype, values, expected) -> None:
+    path = write(batch_norm(moving_mean=constant("bn/moving_mean", dtype, (4,), values)))
+    assert mean_of(path) == expected
+    layer = layer_of(path)
+    assert (layer.name, layer.channels, layer.epsilon) == ("bn", 4, 0.01)
+
+
+@pytest.mark.parametrize("field", [4, 5])
+def test_a_large_constant_is_read_from_its_place(write, field: int) -> None:
+    values = np.arange(5000, dtype="<f4")
+    stored = bytes_field(field, values.tobytes())
+    many = {role: constant(f"bn/{role}", FLOAT, (5000,), content(np.ones(5000))) for role in ROLES}
+    many["moving_mean"] = constant("bn/moving_mean", FLOAT, (5000,), stored)
+    assert mean_of(write(batch_norm(**many))) == values.tolist()
+
+
+def test_weights_that_nobody_needs_are_not_read(write) -> None:
+    size = 64 << 20
+    path = write(b"")
+    with path.open("wb") as stream:  # a node whose content is a hole of the file
+        stream.write(before_content(size))
+        stream.seek(size, 1)
+        stream.write(batch_norm())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert layer_of(path).name == "bn"
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < size >> 11  # half of it, in KiB
+
+
+def before_content(size: int) -> bytes:
+    """What stands before the content of a Const of `size` bytes."""
+    encoded = b""
+    levels = (
+        (4, tensor(FLOAT, (size // 4,), b"")),
+        (8, b""),
+        (2, bytes_field(1, b"value")),
+        (5, bytes_field(1, b"kernel") + bytes_field(2, b"Const")),
+        (1, b""),
+    )
+    for number, before in levels:
+        encoded = before + bytes([number << 3 | 2]) + varint(len(encoded) + size) + encoded
+    return encoded
+
+
+def test_the_work_grows_with_the_nodes_not_with_the_constants(write) -> None:
+    small = write(batch_norm() + constant("k", FLOAT, (2000,), content(np.ones(2000))), "small.pb")
+    large = write(
+        batch_norm() + constant("k", FLOAT, (2_000_000,), content(np.ones(2_000_000))), "large.pb"
+    )
+    layer_of(small)
+    less, more = (work_of(lambda path=path: layer_of(path)) for path in (small, large))
+    assert more < less * 1.1
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"moving_mean": constant("bn/moving_mean", FLOAT, (4,), content([1, 2]))}, "2 elements"),
+        (
+            {"moving_mean": constant("bn/moving_mean", FLOAT, (4,), bytes_field(4, b"abc"))},
+            "not whole numbers",
+        ),
+        (
+            {role: constant(f"bn/{role}", FLOAT, (1 << 40,), b"") for role in ROLES},
+            "far more bytes",
+        ),
+    ],
+    ids=["too few", "half a number", "terabytes"],
+)
+def test_a_constant_that_does_not_fit_is_one_sentence(write, run: Run, constants, message) -> None:
+    outcome = run("check", write(batch_norm(**constants)))
+    assert outcome.exit_code == 2
+    assert message in outcome.said
+
+
+def test_a_graph_of_variables_names_the_checkpoint(write, run: Run) -> None:
+    path = write(node("x", "Placeholder") + node("bn/moving_mean", "VariableV2"))
+    outcome = run("check", path)
+    assert outcome.exit_code == 2
+    assert "not frozen" in outcome.said
+    assert "bn/moving_mean" in outcome.said
+    assert run("check", path.parent, "--format", "json").exit_code == 2  # nothing else is there
+
+
+def test_the_kernel_of_tensorflow_before_1(write) -> None:
+    names = ("moving_mean", "moving_variance", "beta", "gamma")
+    kernel = node(
+        "old/batchnorm",
+        "BatchNormWithGlobalNormalization",
+        "x",
+        *(f"old/{name}" for name in names),
+        attributes=attribute(b"variance_epsilon", b"\x25" + struct.pack("<f", 0.001))
+        + attribute(b"scale_after_normalization", number_field(5, 1)),
+    )
+    constants = b"".join(
+        constant(f"old/{name}", FLOAT, (3,), content([index, index, index]))
+        for index, name in enumerate(names)
+    )
+    layer = layer_of(write(node("x", "Placeholder") + constants + kernel))
+    assert {role: variable.name for role, variable in layer.variables.items()} == {
+        role: f"old/{role}" for role in ROLES
+    }
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        bytes_field(4, number_field(1, 134) + number_field(2, 12)),  # versions
+        number_field(3, 24),  # version
+        bytes_field(2, bytes_field(1, bytes_field(1, bytes_field(1, b"function")))),  # library
+    ],
+    ids=["versions", "version", "library"],
+)
+def test_a_graph_is_recognised_by_whichever_field_comes_first(write, first: bytes) -> None:
+    assert layer_of(write(first + batch_norm(), "model")).name == "bn"
+
+
+def test_text_that_is_no_graph(write, run: Run) -> None:
+    for text in (b"node { name: 'a' op: 'Const' attr { key: 'x' ", b"node { name: 'a' other: 1 }"):
+        outcome = run("check", write(text, "graph.pbtxt"))
+        assert outcome.exit_code == 2
+        assert "not a TensorFlow graph" in outcome.said
+
+
+def test_text_nested_without_end(write, run: Run) -> None:
+    text = b"node { name: 'a' " + b"attr { value { list { func { " * 5000
+    assert run("check", write(text, "graph.pbtxt")).exit_code == 2
+
+
+def test_text_is_parsed_up_to_a_size(write, run: Run) -> None:
+    path = write(b"node { name: 'a' }", "graph.pbtxt")
+    with path.open("r+b") as stream:
+        stream.truncate((1 << 24) + 1)
+    assert "text form" in run("check", path).said
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@ALWAYS_THE_SAME
+@given(data=st.data())
+def test_damage_gives_an_answer_or_a_problem(tmp_path_factory, stem: str, data) -> None:
+    """A graph has no checksum, so another answer is possible."""
+    (sound,) = (path for path in (FIXTURES / stem).iterdir())
+    contents = bytearray(sound.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4), "changes")):
+        place = data.draw(st.integers(0, len(contents) - 1), "place")
+        contents[place] = data.draw(st.integers(0, 255), "byte")
+    if data.draw(st.booleans(), "cut off"):
+        del contents[data.draw(st.integers(1, len(contents) - 1), "end") :]
+    damaged = tmp_path_factory.mktemp("damaged") / sound.name
+    damaged.write_bytes(contents)
+    (checkpoint,) = bninspect.check(damaged).checkpoints
+    if checkpoint.error is None:
+        with bninspect.open_checkpoint(str(damaged)) as opened:
+            for variable in opened.variables.values():
+                with suppress(ReadProblem):
+                    assert variable.read().shape == variable.shape

@@ -79,6 +79,7 @@ _CHECKSUMS = {
     False: "checksum not verified",
     None: "no checksums",
 }
+_OF_INDEX = "checksums of the index alone"
 
 
 def _headline(item: CheckpointReport) -> str:
@@ -90,7 +91,7 @@ def _headline(item: CheckpointReport) -> str:
         facts.append(f"step {item.step}")
     for shared in (_families(item), _dtypes(item)):
         facts += shared if len(shared) == 1 else ()
-    facts.append(_CHECKSUMS[item.verified])
+    facts.append(_OF_INDEX if item.format == "orbax" else _CHECKSUMS[item.verified])
     found = nothing_checked(item)
     if item.layers:
         among = plural(item.variable_count, "variable")

@@ -125,6 +125,8 @@ def _no_graph(checkpoint: Checkpoint) -> Iterator[str]:
         )
     elif checkpoint.format == "tfjs":
         yield "a TensorFlow.js model has no graph that trains: list what it was converted from"
+    elif checkpoint.format == "orbax":
+        yield "no graph is stored: Orbax saves none"
     elif checkpoint.named_by == "object":
         yield "no graph is stored: object-based checkpoints have none; list the model's SavedModel"
     else:

@@ -7,6 +7,12 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from bninspect.evidence.keras_slots import (
+    name_parts,
+    optimized_statistics,
+    slot_keys,
+    weight_name,
+)
 from bninspect.evidence.optimizer_slots import with_signs_of_optimizers
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.roles import ROLES
@@ -137,3 +143,24 @@ def test_a_healthy_file_shows_none(stem) -> None:
 
     (report,) = bninspect.check(str(load_fixture(stem).path)).checkpoints
     assert not any(layer.training.optimized for layer in report.layers)
+
+
+def test_orbax_names_slots_by_the_weights_path():
+    gamma = "trainable_variables.net.bn.gamma"
+    assert weight_name(gamma) == "net_bn_gamma"
+    slot = "optimizer_variables.adam.net_bn_gamma_momentum"
+    assert ("net_bn_gamma", "momentum") in slot_keys(name_parts(slot))
+    mean = "non_trainable_variables.net.bn.moving_mean"
+    layer = bn(0.5, 1.5, 1.5, 0.5, name="bn")
+    layer = type(layer)(**{**vars(layer), "variables": {"moving_mean": variable(mean, [0.5])}})
+    for value, found in ((0.1, {"bn": ("moving_mean",)}), (0.0, {})):
+        slots = variable(f"optimizer_variables.adam.{weight_name(mean)}_velocity", [value])
+        checkpoint = Checkpoint(
+            path="m",
+            resolved="m",
+            format="orbax",
+            variables=dict(layer.variables),
+            optimizer={slots.name: slots},
+            named_by="object",
+        )
+        assert optimized_statistics(checkpoint, [layer]) == found

@@ -29,6 +29,7 @@ _VALUE = ("value", "raw_value")  # of an nnx.Variable
 _OPTIMIZERS = {"opt_state", "opt_states", "optimizer", "optimizer_state", "opt", "tx"}
 _COUNT = "count"  # of ScaleByAdamState and others, optax/_src/transform.py
 _STEP = "step"
+_MOST_PARTS = 64
 _NOT_PROVED = "a mean and a var without scale and bias may be no BN layer"
 _DEFAULT_NAME = r"(Sync)?BatchNorm(_\d+)?"  # flax/linen/module.py: the class, and a number
 
@@ -59,11 +60,14 @@ def flax_names(paths: Mapping[str, Path]) -> FlaxNames:
         elif path:
             groups.setdefault(path[:-1], {})[path[-1]] = stored
             known[stored] = "/".join(path)
+    affine_scopes = _AffineScopes(groups)
     unchecked: list[UncheckedGroup] = []
     taken: set[str] = set()
-    for scope, members in groups.items():
+    used: set[Path] = set()
+    # The usual collection first: a copy of it (averaged weights) gets the longer name.
+    for scope, members in sorted(groups.items(), key=lambda item: _STATISTICS not in item[0]):
         statistics = [members[leaf] for leaf in (_MEAN, _VARIANCE) if leaf in members]
-        affine = scope if _has_affine(members) else _affine_scope(scope, groups)
+        affine = affine_scopes.of(scope) if statistics else None
         is_bn = _STATISTICS in scope or (len(statistics) == 2 and affine is not None)
         if statistics and not is_bn:
             for stored in statistics:
@@ -75,7 +79,9 @@ def flax_names(paths: Mapping[str, Path]) -> FlaxNames:
         name = _layer_name(scope, affine, taken)
         taken.add(name)
         known.update(_named(name, members, (_MEAN, _VARIANCE)))
-        known.update(_named(name, groups.get(affine or (), {}), (_SCALE, _BIAS)))
+        if affine is not None and affine not in used:
+            known.update(_named(name, groups[affine], (_SCALE, _BIAS)))
+            used.add(affine)
     lacking = dict(_without_statistics(groups, taken))
     known.update(lacking)
     partial = frozenset(name.rpartition("/")[0] for name in lacking.values())
@@ -98,22 +104,34 @@ def _has_affine(members: Mapping[str, str]) -> bool:
     return _SCALE in members or _BIAS in members
 
 
-def _affine_scope(scope: Path, groups: Mapping[Path, Mapping[str, str]]) -> Path | None:
-    """Return the scope of scale and bias that differs from `scope` in one part; None if not one."""
-    if _STATISTICS in scope:
-        index = scope.index(_STATISTICS)
-        usual = (*scope[:index], _PARAMETERS, *scope[index + 1 :])
-        if _has_affine(groups.get(usual, {})):
-            return usual
-    found = [
-        other
-        for other, members in groups.items()
-        if len(other) == len(scope)
-        and _has_affine(members)
-        and sum(map(str.__ne__, other, scope)) == 1
-        and other[-1:] == scope[-1:]
-    ]
-    return found[0] if len(found) == 1 else None
+class _AffineScopes:
+    """The scopes that hold scale or bias, looked up by a path that differs in one part."""
+
+    def __init__(self, groups: Mapping[Path, Mapping[str, str]]) -> None:
+        self._scopes = {scope for scope, members in groups.items() if _has_affine(members)}
+        self._by_rest: dict[tuple[int, Path], list[Path]] = {}
+        for scope in self._scopes:
+            for rest in _rests(scope):
+                self._by_rest.setdefault(rest, []).append(scope)
+
+    def of(self, scope: Path) -> Path | None:
+        """Return the scope itself, that in the collection `params`, else the only one; or None."""
+        if scope in self._scopes:
+            return scope
+        if _STATISTICS in scope:
+            index = scope.index(_STATISTICS)
+            usual = (*scope[:index], _PARAMETERS, *scope[index + 1 :])
+            if usual in self._scopes:
+                return usual
+        found = [other for rest in _rests(scope) for other in self._by_rest.get(rest, ())]
+        return found[0] if len(found) == 1 else None
+
+
+def _rests(scope: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the path without each of its parts but the last, which is the layer's own name."""
+    if len(scope) <= _MOST_PARTS:
+        for index in range(len(scope) - 1):
+            yield index, (*scope[:index], *scope[index + 1 :])
 
 
 def _layer_name(scope: Path, affine: Path | None, taken: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ from bninspect.storage.source import Source
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _DAMAGED = "The file is damaged; export or copy it again."
-_AHEAD = 16 << 10  # bytes that are read at once
+# Bytes that are read at once, more while the file is read without a gap.
+_AHEAD, _MOST_AHEAD = 16 << 10, 1 << 20
 _LONGEST_VARINT = 10
 _LONGEST_TEXT = 1 << 16  # bytes of a name
 
@@ -57,6 +58,7 @@ class MessageFile:
         self.source = source
         self._start = 0
         self._bytes = b""
+        self._ahead = _AHEAD
 
     @property
     def size(self) -> int:
@@ -145,5 +147,7 @@ class MessageFile:
     def _load(self, at: int, size: int) -> None:
         """Keep the bytes from an offset on: at least `size`, unless the file ends before."""
         if at <= self.size:
-            length = min(max(size, _AHEAD), self.size - at)
+            goes_on = self._start < at <= self._start + len(self._bytes)
+            self._ahead = min(2 * self._ahead, _MOST_AHEAD) if goes_on else _AHEAD
+            length = min(max(size, self._ahead), self.size - at)
             self._start, self._bytes = at, self.source.read(at, length, "a message")

@@ -455,6 +455,19 @@ class TestHalfWritten:
         assert report.error is None
         assert seconds >= 30
 
+    @pytest.mark.parametrize("last", ["model.onnx", "model.onnx.data"])
+    def test_an_onnx_model_and_its_external_data(self, tmp_path: Path, last: str) -> None:
+        """Whichever of both comes first: the one alone is incomplete."""
+        source, place = FIXTURES / "onnx_pytorch_external", tmp_path / "model"
+        (first,) = {"model.onnx", "model.onnx.data"} - {last}
+        clock = Clock(tmp_path)
+        place.mkdir()
+        shutil.copyfile(source / first, place / first)
+        clock.at(30, lambda: shutil.copyfile(source / last, place / last))
+        ((seconds, report),) = clock.run()
+        assert codes(report) == {"BN101"}
+        assert seconds >= 30
+
     def test_epochs_with_five_digits_are_no_shards(self, tmp_path: Path) -> None:
         source = FIXTURES / "keras3_history_weights"
         clock = Clock(tmp_path)
@@ -559,6 +572,8 @@ FORMATS = (
     "keras3_ckpt_correct",
     "keras2_functional_correct",
     "keras3_zip_nested",
+    "onnx_pytorch_correct",
+    "onnx_pytorch_external",
     "keras3_weights_subclassed",
     "keras3_weights_sharded",
     "saved_model_keras3_export",

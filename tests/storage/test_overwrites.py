@@ -17,6 +17,7 @@ from tests.conftest import Run, load_fixture
 PAIRS = {
     "keras-h5": ("keras2_functional_correct", "keras2_training_false"),
     "keras-zip": ("keras3_zip_nested", "keras3_zip_custom_loop_stuck"),
+    "onnx": ("onnx_pytorch_correct", "onnx_pytorch_stuck"),
     "tf-v2": ("tf1_layers_correct", "tf1_layers_update_ops_forgotten"),
     "tf-v1": ("tf1_v1_correct", "tf1_v1_update_ops_forgotten"),
 }

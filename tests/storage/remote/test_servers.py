@@ -71,6 +71,8 @@ STEMS = (
     "tf1_v1_sharded",
     "tfjs_layers_correct",
     "tfjs_layers_uint8",
+    "onnx_keras2_stuck",
+    "onnx_pytorch_external",
 )
 STORES = ("s3", "gcs", "azure", "hub")
 LARGE = "large/model.ckpt-1000"

@@ -12,6 +12,7 @@ PATH may be
   model.ckpt-200      the prefix of a checkpoint, or any of its files
   model.h5            a Keras file: .h5, .keras, .weights.h5, .weights.json
   model.json          a TensorFlow.js model, beside the shards of its weights
+  model.onnx          an ONNX model
   export/1/           a SavedModel, a TF-Hub module
   frozen_graph.pb     a frozen graph, also as text (.pbtxt)
   training_dir/       the newest checkpoint that its `checkpoint` file names

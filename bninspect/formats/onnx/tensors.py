@@ -277,7 +277,8 @@ class TensorFiles:
         Only files in the model's directory or below it are opened.
         """
         parts = name.split("/")
-        if not name or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        is_absolute = name.startswith("/") or os.path.splitdrive(name)[0]
+        if not name or is_absolute or ".." in parts or "\\" in name or "\0" in name:
             raise Corrupt(
                 self._file.source.path,
                 f"its values are in {name!r}, which is not in the directory of the model",

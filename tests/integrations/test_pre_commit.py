@@ -37,6 +37,7 @@ SOUND = (
     "keras3_zip_nested",
     "saved_model_tf1_hub",
     "tf1_lookalikes",
+    "tfjs_layers_correct",
 )
 
 

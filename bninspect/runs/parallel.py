@@ -37,11 +37,13 @@ from bninspect.runs.sequential import (
 )
 from bninspect.runs.workload import Workload
 from bninspect.storage import run_scope
-from bninspect.storage.urls import Secrets, adopt_secrets, secrets
+from bninspect.storage.urls import Secrets, adopt_secrets, is_url, secrets
 
-# The number of checkpoints that a worker gets at once: enough that sending them costs little, and
-# few enough that all workers end together.
-_LARGEST, _PER_WORKER = 32, 8
+# How many checkpoints a worker gets at once: enough that sending them costs little, which takes
+# longer on a cluster, and few enough that all workers end together.
+_PER_WORKER, _LARGEST, _LARGEST_ON_CLUSTER = 8, 32, 256
+# Only within a portion are objects behind URLs read ahead.
+_PER_WORKER_REMOTE, _LARGEST_REMOTE = 2, 256
 # Portions that wait, by the number of processes: none is idle while this one reads a portion.
 _AHEAD = 4
 # Bytes of results that are held while checkpoints are still being searched for.
@@ -105,7 +107,7 @@ class ParallelRun:
         """
         begun = {id(item) for portion in self._begun.values() for item in portion}
         rest = [item for item in locations if id(item) not in begun]
-        size = _portion_size(len(rest), self._pool.workers + 1)
+        size = _portion_size(rest, self._pool.workers + 1, _LARGEST)
         self._rest = _portions(rest, size, together=self._together)
         self._remaining = self._total = len(rest)
         early, others = self._of_begun(), self._of_rest()
@@ -176,7 +178,7 @@ def examine_on_cluster(
     examine = partial(_examine_portion, _settings(config, rules, needs, render))
     together = compares_with_previous(config, rules)
     with cluster_pool(config.scheduler or "") as cluster:
-        size = _portion_size(len(locations), cluster.workers)
+        size = _portion_size(locations, cluster.workers, _LARGEST_ON_CLUSTER)
         yield from cluster.map(examine, _portions(locations, size, together=together))
 
 
@@ -185,8 +187,12 @@ def _settings(config: Config, rules: Rules, needs: Needs, render: Render | None)
     return _Settings(config, codes, needs, render, os.urandom(8), __version__, secrets())
 
 
-def _portion_size(checkpoints: int, workers: int) -> int:
-    return max(1, min(_LARGEST, checkpoints // (_PER_WORKER * workers)))
+def _portion_size(locations: Sequence[CheckpointLocation], workers: int, largest: int) -> int:
+    """Return how many checkpoints a portion has, `largest` at most for local files."""
+    portions = _PER_WORKER * workers
+    if locations and is_url(locations[0].path):
+        portions, largest = _PER_WORKER_REMOTE * workers, _LARGEST_REMOTE
+    return max(1, min(largest, -(-len(locations) // portions)))
 
 
 def _portions(

@@ -18,12 +18,14 @@ from bninspect.runs.observer import Examined
 from bninspect.storage.urls import is_url
 
 # Seconds of work for each further process, and of what reading takes: a checkpoint that is laid out
-# like others and plainly healthy, any other, each byte of an index whose layout is new, and the
-# requests for a checkpoint behind a URL. Measured by benchmarks/fleet.py on a core of 2.5 GHz.
+# like others and plainly healthy, any other, each byte of an index whose layout is new, and one
+# behind a URL, without the latency. Measured by benchmarks/fleet.py on a core of 2.5 GHz.
 OF_PROCESS = 0.25
-_KNOWN, _OTHER, _BYTE, _REMOTE = 120e-6, 2e-3, 200e-9, 20e-3
+_KNOWN, _OTHER, _BYTE, _REMOTE = 120e-6, 2e-3, 200e-9, 5e-3
 # A layout is learned from the second checkpoint whose index has its size.
 _LEARNED = 2
+# So many checkpoints stand for those after them: to ask for the size of each takes time, too.
+_SAMPLE = 256
 # `auto` starts no more: one process writes the results of all.
 _MOST = 8
 
@@ -38,13 +40,15 @@ class Workload:
         self._most = min(_MOST, processors()) if jobs == "auto" else jobs
         if sys.platform == "win32":  # where a worker could not inherit its pipes
             self._most = 1
-        self._seconds = 0.0
+        self._seconds, self._count = 0.0, 0
         self._sizes: Counter[int] = Counter()
         self._read = self._unusual = 0
 
     def add(self, location: CheckpointLocation) -> None:
         """Add the work of a checkpoint that is to be read."""
-        self._seconds += self._estimate(location)
+        is_sampled = self._count < _SAMPLE
+        self._seconds += self._estimate(location) if is_sampled else self._seconds / self._count
+        self._count += 1
 
     def has_read(self, results: Sequence[Examined]) -> None:
         """Take into account what checkpoints turned out to be: those with findings take longer."""

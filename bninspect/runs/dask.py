@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager, suppress
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from bninspect._version import __version__
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.model.target import CheckpointLocation
 from bninspect.runs.observer import Examined
+from bninspect.runs.worker import pickled, unpickled
 from bninspect.wording import listed
 
 # Seconds: for a scheduler to answer, and for a cluster without workers to get one.
@@ -177,8 +177,7 @@ class ClusterPool:
             if without_workers >= _NO_WORKER:
                 raise self._deserted()
         try:
-            reports: list[Examined] = ForkingPickler.loads(future.result())
-            return reports
+            return unpickled(future.result())
         except KilledWorker as error:
             raise BninspectError(
                 f"--scheduler {self._address}: every worker died that was to read"
@@ -214,4 +213,4 @@ def _examine_all(
 
     Dask would measure and send many objects at several times the cost.
     """
-    return bytes(ForkingPickler.dumps(list(examine(portion))))
+    return pickled(list(examine(portion)))

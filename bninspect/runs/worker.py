@@ -115,6 +115,11 @@ class Worker:
         return BninspectError(f"The process {reading} ended with exit code {code}, {_FEWER}")
 
 
+def pickled(results: list[Examined]) -> bytes:
+    """Return the results of a portion as they are sent."""
+    return bytes(ForkingPickler.dumps(results))
+
+
 def unpickled(results: bytes) -> list[Examined]:
     """Return the results of a portion that a worker has sent."""
     reports: list[Examined] = ForkingPickler.loads(results)
@@ -148,7 +153,7 @@ def serve() -> None:
                 for report in examine(portion):
                     reports.append(report)
                     os.write(progress, b".")  # so that it is known on which one this process dies
-                results = ForkingPickler.dumps(reports)
+                results = pickled(reports)
             except Exception as error:
                 connection.send_bytes(b"")
                 connection.send(_Failure(_portable(error)))

@@ -8,7 +8,7 @@ known of each checkpoint before it is read, so that the same files give the same
 from __future__ import annotations
 
 import os
-import sys
+import signal
 from collections import Counter
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ class Workload:
 
     def __init__(self, jobs: Jobs) -> None:
         self._most = min(_MOST, processors()) if jobs == "auto" else jobs
-        if sys.platform == "win32":  # where a worker could not inherit its pipes
+        if not hasattr(signal, "pthread_sigmask"):  # Windows, where no pipe could be inherited
             self._most = 1
         self._seconds, self._count = 0.0, 0
         self._sizes: Counter[int] = Counter()

@@ -39,6 +39,7 @@ from bninspect.model.filenames import (
     KERAS_MAP,
     KERAS_SHARD,
     ORBAX_MARKERS,
+    ORBAX_TREE,
     ORBAX_UNFINISHED,
     PART,
     SAVED_MODEL,
@@ -369,7 +370,8 @@ def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterat
     names = set(names)
     if is_of_orbax(names):
         marker = next(name for name in ORBAX_MARKERS if name in names)
-        yield Candidate(step_of(directory), os.path.join(directory, marker), claimed=True)
+        claimed = marker != ORBAX_TREE  # other programs may use this name, too
+        yield Candidate(step_of(directory), os.path.join(directory, marker), claimed)
         return
     if SAVED_MODEL in names:
         yield Candidate(directory, os.path.join(directory, SAVED_MODEL), claimed=True)

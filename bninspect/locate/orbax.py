@@ -176,7 +176,7 @@ def _step_at(directory: str) -> str | None:
             return _step_at(parent) or parent
         return directory
     if ORBAX_STEP_NAME.fullmatch(os.path.basename(directory)) and any(
-        holds_orbax_arrays(_names_in(os.path.join(directory, name))) for name in names
+        holds_orbax_arrays(_names_in(item)) for item in _directories_in(directory)
     ):
         return directory  # a step as Orbax wrote it before it had a file for it
     return None
@@ -189,6 +189,13 @@ def _is_zarr(directory: str, names: Iterable[str]) -> bool:
         for name in [name for name in names if "." in name][:1]
         for file in _ZARR
     )
+
+
+def _directories_in(directory: str) -> list[str]:
+    with suppress(OSError):
+        entries = filesystem.entries_in(directory)
+        return [os.path.join(directory, name) for name, kind in entries if kind != "file"]
+    return []
 
 
 def _names_in(directory: str) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from bninspect.errors import Corrupt, Incomplete
+from bninspect.errors import Corrupt, Incomplete, ReadProblem
 from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.formats.keras.model_config import keras_layers, keras_model, optimizer_class
 from bninspect.formats.orbax.arrays import Array, Store, open_store, require_tensorstore
@@ -121,13 +121,21 @@ def _open_items(directory: str) -> list[_Item]:
 
 def _item_names(directory: str) -> list[str]:
     """Return the names of the directories with arrays, empty for the step itself."""
-    if holds_orbax_arrays(filesystem.names_in(directory)):
-        return [""]
-    items = sorted(
-        name
-        for name, kind in filesystem.entries_in(directory)
-        if kind != "file" and holds_orbax_arrays(filesystem.names_in(os.path.join(directory, name)))
-    )
+    try:
+        if holds_orbax_arrays(filesystem.names_in(directory)):
+            return [""]
+        below = [name for name, kind in filesystem.entries_in(directory) if kind != "file"]
+        items = [
+            name
+            for name in sorted(below)
+            if holds_orbax_arrays(filesystem.names_in(os.path.join(directory, name)))
+        ]
+    except OSError as error:
+        raise ReadProblem(
+            directory,
+            f"a directory of the checkpoint cannot be read ({error.strerror or error})",
+            "Check the path, and the permissions of the directories in it.",
+        ) from error
     return items or [""]  # the arrays may be all that is left of the step
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bninspect.errors import Corrupt, Incomplete
+from bninspect.errors import Corrupt, Incomplete, UnknownFormat
 from bninspect.formats.orbax.arrays import ZARR_2, ZARR_3, Store
 from bninspect.formats.orbax.ocdbt import DAMAGED, MANIFEST
 from bninspect.storage import filesystem
@@ -50,7 +50,9 @@ def read_tree(directory: str, store: Store) -> Tree:
         is_filled = contents.get("store_array_data_equal_to_fill_value") is True
         needs_database = contents.get("use_ocdbt") is True
     except (AttributeError, KeyError, TypeError) as error:
-        raise Corrupt(path, "this is not the tree of an Orbax checkpoint", DAMAGED) from error
+        raise UnknownFormat(
+            path, "this is not the tree of an Orbax checkpoint", "Check that it is the right file."
+        ) from error
     if paths and needs_database and not filesystem.is_file(os.path.join(directory, MANIFEST)):
         raise Incomplete(
             directory,

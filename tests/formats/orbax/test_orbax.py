@@ -215,6 +215,14 @@ def test_watch_waits_for_the_end_of_a_save(tmp_path: Path) -> None:
     assert seen == [str(run / "state_15"), str(run / "state_30")]
 
 
+def test_a_file_of_that_name_of_another_program_is_passed_over(run: Run, training: Path) -> None:
+    other = training.parent / "other"
+    other.mkdir()
+    (other / "_METADATA").write_text('{"rows": 3}', "utf-8")
+    assert run("check", training.parent, "--momentum", "0.8").exit_code == 0
+    assert run("check", other).exit_code == 2
+
+
 # --- Damage ---------------------------------------------------------------------------------------
 
 

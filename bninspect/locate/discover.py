@@ -45,6 +45,7 @@ from bninspect.model.filenames import (
     SAVED_MODEL,
     SAVED_MODEL_TEXT,
     STATE_FILE,
+    TFJS_JSON,
     V1_SHARD,
     checkpoint_of,
     is_of_orbax,
@@ -454,7 +455,8 @@ def _judge(path: str, stem: str, *, has_graph: bool) -> Literal["v1", "claimed",
     except NotFound:  # a link that leads nowhere
         return "claimed" if claimed else "other"
     except ReadProblem:
-        return "claimed" if _is_checkpoint_name(name, stem) else "other"
+        is_named = name == TFJS_JSON or _is_checkpoint_name(name, stem)
+        return "claimed" if is_named else "other"
     if tail == TABLE_MAGIC or begins_as_v1(head):
         return "v1"
     return _judge_head(name, head, claimed=claimed)

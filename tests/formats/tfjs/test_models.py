@@ -177,6 +177,15 @@ def test_a_git_lfs_pointer_is_incomplete(folder):
     assert "Git LFS" in str(error)
 
 
+def test_json_that_is_a_git_lfs_pointer_is_reported(run, tmp_path, folder):
+    (folder / "model.json").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    shutil.copytree(CORRECT, tmp_path / "sound")
+    outcome = run("check", tmp_path, "--format", "json")
+    assert outcome.exit_code == 2
+    errors = [one["error"] for one in outcome.json["checkpoints"]]
+    assert [error and "Git LFS" in error["message"] for error in errors] == [True, None]
+
+
 def test_shards_of_another_model_are_refused(folder):
     shard = folder / "group1-shard7of7.bin"
     shard.write_bytes(shard.read_bytes() + b"\0\0\0\0")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from bninspect.frozen import NamedTuple
 from bninspect.model.layer import BNLayer, ModeProof, OptimizerSteps
-from bninspect.model.live import LiveModel
 from bninspect.model.roles import ROLES, Role
 
 if TYPE_CHECKING:
     from bninspect.model.graph import GraphEvidence
+    from bninspect.model.live import LiveModel
 
 
 Severity = Literal["error", "warning", "note"]

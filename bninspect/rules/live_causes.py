@@ -11,15 +11,18 @@ the layers that it calls, which do the rest. Keras 2 updates all layers whatever
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from bninspect.model.layer import BNLayer
-from bninspect.model.live import LiveModel
 from bninspect.model.roles import AFFINE
 from bninspect.model.rule import RuleContext
 from bninspect.rules.causes import Proof
 from bninspect.rules.mode_fixes import let_call_take_training
 from bninspect.rules.situation_fixes import load_or_unfreeze
 from bninspect.wording import listed
+
+if TYPE_CHECKING:
+    from bninspect.model.live import LiveModel
 
 FROZEN = "layer-frozen"
 CALL_WITHOUT_TRAINING = "call-without-training"

@@ -278,9 +278,12 @@ def _family(scope: str, group: Group, rows: tuple[Family, ...]) -> Family | None
     return half or certain
 
 
-def family_of_names(scope: str, group: Group) -> Family | None:
-    """Return the family of a layer that a graph names, by its scope and the leaves of its names."""
-    return _family(scope, group, _ROWS["graph"])
+def family_of_names(scope: str, group: Group, *, by_object: bool) -> Family | None:
+    """Return the family of a layer by its scope and the leaves of its names.
+
+    These are given by the layer object, or by a graph.
+    """
+    return _family(scope, group, _ROWS["object" if by_object else "graph"])
 
 
 def _is_one_vector_each(members: Mapping[Role, Variable]) -> bool:

@@ -48,6 +48,8 @@ _OF_KERAS = re.compile(
 _OF_TENSORFLOW_1 = re.compile(r"(?P<name>.+?)(?:/read)?(?::\d+)?(?:__\d+)?")
 _KERNEL = re.compile(r"/?(?P<scope>.+)/(?:FusedBatchNorm(?:V\d)?|BatchNormalization)(?:_\d+)?")
 _LEAST_AGREEING = 2
+# The producers that name variables as layers of Keras do, not as a graph does.
+_OF_LAYERS = ("keras2onnx", "onnxmltools")
 
 ReadTensor = Callable[[Tensor], Variable]
 
@@ -82,7 +84,7 @@ def layers_of(sites: Sequence[Site], producer: str, variable: ReadTensor) -> Fou
         else:
             unread.append(site)
     shared = _shared(judged.values())
-    names = _numbered([_layer_name(site, shared) for site in judged.values()])
+    names = _distinct_names([*judged.values()], shared)
     layers = [
         _layer(name, site, producer, variable)
         for name, site in zip(names, judged.values(), strict=True)
@@ -146,16 +148,28 @@ def _layer_name(site: Site, shared: set[str]) -> str:
         return scopes[0]
     if match := _KERNEL.fullmatch(site.name):
         return match["scope"]
-    return _common_scope(own) or site.name or next(iter(site.inputs.values()), "")
+    return _common_part(own) or site.name or next(iter(site.inputs.values()), "")
 
 
-def _common_scope(names: Sequence[str]) -> str:
-    """Return the scopes that several names begin with, as far as they end at a separator."""
+def _common_part(names: Sequence[str]) -> str:
+    """Return what several names begin with, without a separator at the end; empty for numbers."""
     if len(names) < _LEAST_AGREEING:
         return ""
     columns = takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))
-    common = "".join(column[0] for column in columns)
-    return re.sub(r"[^./]*\Z", "", common).strip("./")
+    common = "".join(column[0] for column in columns).rstrip("/_.-:")
+    return common if re.search("[A-Za-z]", common) else ""
+
+
+def _distinct_names(sites: Sequence[Site], shared: set[str]) -> list[str]:
+    """Return the names of the layers of nodes; those of nodes for layers of one name."""
+    names = [_layer_name(site, shared) for site in sites]
+    users = Counter(names)
+    return _numbered(
+        [
+            site.name if users[name] > 1 and site.name else name
+            for name, site in zip(names, sites, strict=True)
+        ]
+    )
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
@@ -198,10 +212,11 @@ def _family(site: Site, producer: str) -> Family:
     kinds = {part.kind for part in parts if part is not None}
     if kinds == {"keras"}:
         return _KERAS
-    if kinds == {"tensorflow"}:
+    if kinds == {"tensorflow"} and None not in parts:
         group = {part.leaf: part.leaf for part in parts if part is not None}
         scope = next(part.scope for part in parts if part is not None)
-        return family_of_names(scope, group) or OTHER
+        by_object = producer.lower() in _OF_LAYERS
+        return family_of_names(scope, group, by_object=by_object) or OTHER
     return PYTORCH if producer == "pytorch" or kinds == {"pytorch"} else OTHER
 
 

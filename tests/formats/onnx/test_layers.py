@@ -318,7 +318,23 @@ def test_a_pattern_names_what_no_node_says(run: Run, tmp_path: Path) -> None:
         (("1", "2", "3", "4"), "/layer1/bn/BatchNormalization", "pytorch", "layer1/bn", "pytorch"),
         (("1", "2", "3", "4"), "", "", "bn_y", "onnx"),
         (("1", "2", "3", "4"), "BatchNormalization_7", "", "BatchNormalization_7", "onnx"),
-        (("n/bn_scale", "n/bn_B", "n/bn_mean", "n/bn_var"), "", "", "n", "onnx"),
+        (("n/bn_scale", "n/bn_B", "n/bn_mean", "n/bn_var"), "", "", "n/bn", "onnx"),
+        # MXNet, Paddle, keras2onnx
+        (
+            tuple(f"net_bn0_{x}" for x in ("gamma", "beta", "running_mean", "running_var")),
+            "net_bn0_fwd",
+            "",
+            "net_bn0",
+            "onnx",
+        ),
+        (("bn_0.w_0", "bn_0.b_0", "bn_0.w_1", "bn_0.w_2"), "", "PaddlePaddle", "bn_0", "onnx"),
+        (
+            tuple(f"batch_normalization_1/{role}:0" for role in ROLES),
+            "batch_normalization_1",
+            "keras2onnx",
+            "batch_normalization_1",
+            "keras",
+        ),
         (
             tuple(f"m/bn/{x}:0" for x in ("ReadVariableOp", "ReadVariableOp_1"))
             + tuple(
@@ -383,8 +399,8 @@ def test_a_layer_that_is_used_twice_is_one(run: Run, tmp_path: Path) -> None:
 
 def test_layers_of_one_name_are_numbered(run: Run, tmp_path: Path) -> None:
     tensors = [
-        numpy_helper.from_array(array, f"{scope}{number}")
-        for scope in "ab"
+        numpy_helper.from_array(array, f"{tens}{number}")
+        for tens in (1, 2)
         for number, array in enumerate(members().values())
     ]
     names = [one.name for one in tensors]

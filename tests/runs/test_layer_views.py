@@ -43,10 +43,8 @@ def views_of(means: list[np.ndarray]) -> LayerViews:
     return LayerViews(Architecture(layers, members), values)
 
 
-@given(st.lists(channels, min_size=1, max_size=4))
-def test_the_statistics_of_all_layers_are_those_of_each(
-    drawn: list[list[tuple[float, int]]],
-) -> None:
+@given(layers_drawn)
+def test_numbers_of_all_layers_are_those_of_each(drawn: list[list[tuple[float, int]]]) -> None:
     means = [np.array([size * sign for size, sign in layer], "f4") for layer in drawn]
     views = views_of(means)
     each = [

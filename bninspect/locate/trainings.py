@@ -20,6 +20,7 @@ from bninspect.storage.saved_models import saved_model_around
 from bninspect.storage.urls import is_url
 
 _MOST_PARENTS = 1024
+_MOST_IDENTITIES = 1 << 14
 
 
 def identity(location: CheckpointLocation) -> str:
@@ -32,17 +33,31 @@ def identity(location: CheckpointLocation) -> str:
         return f"problem:{path}"
     if location.target.kind != "tensor-bundle":
         return filesystem.real_path(location.target.path)
-    directory, name = os.path.split(location.target.path)
-    # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
-    prefix = os.path.join(of_run(_RealDirectories).path_of(directory or "."), name)
-    return saved_model_around(prefix) or prefix
+    return of_run(_RealDirectories).identity_of(location.target.path)
 
 
 class _RealDirectories:
-    """The real paths of directories; those of their parents, which few share, are kept."""
+    """The real paths of directories; those of their parents, which few share, are kept.
+
+    So are the identities of V2 checkpoints, for a run asks for each several times.
+    """
 
     def __init__(self) -> None:
         self._real: dict[str, str] = {}
+        self._identities: dict[str, str] = {}
+
+    def identity_of(self, prefix: str) -> str:
+        """Return the `identity` of the V2 checkpoint at `prefix`."""
+        known = self._identities.get(prefix)
+        if known is not None:
+            return known
+        directory, name = os.path.split(prefix)
+        # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
+        real = os.path.join(self.path_of(directory or "."), name)
+        found = saved_model_around(real) or (prefix if real == prefix else real)
+        if len(self._identities) < _MOST_IDENTITIES:
+            self._identities[prefix] = found
+        return found
 
     def path_of(self, directory: str) -> str:
         """Return `real_path` of a directory."""

@@ -24,11 +24,11 @@ def fingerprint_of(location: CheckpointLocation) -> str | None:
     if location.target is None or location.target.kind == "directory":
         return None
     try:
-        identity_ = identity(location)
+        identity_, files = identity(location), tuple(_files(location.target))
     except ReadProblem:  # a server does not answer
         return None
     stamps = []
-    for file in _files(location.target):
+    for file in files:
         stamp = stamp_of(file)
         if stamp is not None:
             # Without the inode, which a copy or another mount changes; an object has a version.

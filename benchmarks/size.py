@@ -191,7 +191,7 @@ def main() -> None:
 
         runs = folder / "runs"
         prefixes = [str(prefix) for prefix in apart(many_checkpoints, runs)]
-        ours = [program, "check", str(runs)]
+        ours = [program, "check", str(runs), "-j", "1"]
         theirs = [sys.executable, "-c", TENSORFLOW_LOOP, *prefixes]
         commands = {"bninspect": ours, "bninspect -j 2": [*ours, "-j", "2"], "tensorflow": theirs}
         side_by_side(commands, f"{CHECKPOINTS} checkpoints")

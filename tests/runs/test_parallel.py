@@ -343,6 +343,20 @@ class TestWork:
         eager.append(0)
 
     @pytest.mark.processes
+    def test_auto_has_a_limit(
+        self,
+        run: Run,
+        eager: list[int],
+        started: list[object],
+        models: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("bninspect.runs.workload.processors", lambda: 64)
+        run("check", models)
+        assert 1 <= len(started) <= 7
+        assert eager
+
+    @pytest.mark.processes
     @pytest.mark.parametrize(("stuck", "count"), [(False, 0), (True, 1)])
     def test_findings_are_work(
         self, run: Run, started: list[object], fleet: Any, *, stuck: bool, count: int

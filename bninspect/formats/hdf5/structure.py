@@ -145,7 +145,7 @@ class Structure:
         """Return the fields of a part of some bytes; raises `Damage` if they end before."""
         try:
             return layout.unpack_from(data, at)
-        except struct.error as error:
+        except (struct.error, OverflowError) as error:
             raise Damage("a part of its structure is missing") from error
 
 

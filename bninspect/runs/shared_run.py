@@ -94,10 +94,10 @@ class SharedRun:
     def reads_early(self) -> bool:
         """Return whether checkpoints may be read while others are still being searched for.
 
-        Those of a training must be in their order first.
+        Those of a training must be in their order first, and an error of `--since` ends the run.
         """
         config = self._config
-        is_shared = config.jobs != 1 and config.scheduler is None
+        is_shared = config.jobs != 1 and config.scheduler is None and config.since is None
         return is_shared and not compares_with_previous(config, self._rules)
 
     def _pays(self, locations: Sequence[CheckpointLocation]) -> bool:

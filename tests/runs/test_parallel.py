@@ -217,7 +217,7 @@ class TestProcesses:
 
     @pytest.mark.processes
     @pytest.mark.usefixtures("eager")
-    def test_compare_with_the_one_that_is_given(self, run: Run) -> None:
+    def test_compare_with_the_one_that_is_given(self, run: Run, models: Path) -> None:
         run_ = FIXTURES / "tf1_history_stopped"
         later = [run_ / "model.ckpt-40", run_ / "model.ckpt-60"]
         call = ("check", *later, "--since", run_ / "model.ckpt-20", "--format", "json")
@@ -225,6 +225,9 @@ class TestProcesses:
         missing = run("check", *later, "--since", run_ / "missing", "--jobs", 2)
         assert missing.exit_code == 2
         assert "missing" in missing.err
+        # Below a directory, too, where reading could begin before all is found.
+        call = ("check", models, "--since", run_ / "missing")
+        assert run(*call, "--jobs", 2) == run(*call, "--jobs", 1)
 
     @pytest.mark.processes
     @pytest.mark.usefixtures("eager")

@@ -241,9 +241,10 @@ def _is_variable(stored: Stored) -> bool:
 def _reason(site: Site) -> str:
     """Return the clause that says why nothing of a layer can be judged."""
     missing = [role for role in STATISTICS if role not in site.stored]
-    are = next((site.unread[role] for role in missing if role in site.unread), None)
-    computed = "computed while the model runs, and not stored"
-    return f"its {' and '.join(missing)} are {are or computed}"
+    how = next((site.unread[role] for role in missing if role in site.unread), None)
+    are = "are" if len(missing) > 1 else "is"
+    computed = "computed while the model runs, as in training, and not stored"
+    return f"its {' and '.join(missing)} {are} {how or computed}"
 
 
 def folded_groups(names: Mapping[str, None] | Sequence[str]) -> Iterable[UncheckedGroup]:

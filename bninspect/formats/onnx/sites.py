@@ -72,7 +72,7 @@ def find_sites(file: MessageFile, model: Model) -> list[Site]:
     Raises `Unsupported` for functions that call each other more often than in any real model.
     """
     search = _Search(file, model)
-    scope: _Scope = ChainMap(dict.fromkeys(model.graph.inputs, "inputs of the model"))
+    scope: _Scope = ChainMap(dict.fromkeys(model.graph.inputs, "given to the model as input"))
     search.visit(model.graph, scope, _Call("", model.opset))
     return search.sites
 
@@ -101,7 +101,7 @@ class _Search:
         """Add the sites of a graph, of those within it, and of the functions that it calls."""
         self._depth += 1
         self._require(self._depth <= _DEEPEST)
-        scope.update(dict.fromkeys(graph.sparse, "stored as sparse tensors, which are not read"))
+        scope.update(dict.fromkeys(graph.sparse, "stored in sparse form, which is not read"))
         scope.update({name: Stored(name, tensor) for name, tensor in graph.initializers.items()})
         for node in graph.nodes:
             self._visits += 1

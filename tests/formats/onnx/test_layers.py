@@ -237,7 +237,9 @@ def test_computed_statistics_are_not_checked(run: Run, tmp_path: Path) -> None:
     assert outcome.exit_code == 3
     ((name, reason),) = groups
     assert name == "bn"
-    assert reason == "its moving_mean are computed while the model runs, and not stored"
+    assert (
+        reason == "its moving_mean is computed while the model runs, as in training, and not stored"
+    )
 
 
 def test_sparse_statistics_are_not_checked(run: Run, tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_statistics_that_are_inputs_are_not_checked(run: Run, tmp_path: Path) ->
     outcome, groups = unchecked(run, path)
     assert outcome.exit_code == 3
     ((_, reason),) = groups
-    assert reason == "its moving_mean and moving_variance are inputs of the model"
+    assert reason == "its moving_mean and moving_variance are given to the model as input"
 
 
 def test_a_model_without_bn_is_no_pass(run: Run, tmp_path: Path) -> None:

@@ -105,6 +105,14 @@ _OTHERS: tuple[tuple[bytes, OtherFormat], ...] = (
             _ORIGINAL,
         ),
     ),
+    # file_identifier of onnxruntime/core/flatbuffers/schema/ort.fbs
+    (
+        rb".{4}ORTM",
+        OtherFormat(
+            "a model in the format of ONNX Runtime (.ort)",
+            "Check the ONNX model that it was made from.",
+        ),
+    ),
     (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
 )
 # Keys of JSON files (Model.to_json of Keras).

@@ -56,6 +56,7 @@ def onnx(producer: bytes) -> bytes:
 
 OTHERS = {
     "TensorFlow Lite": [b"\x1c\x00\x00\x00TFL3" + bytes(40)],
+    "ONNX Runtime": [b"\x1c\x00\x00\x00ORTM" + bytes(40)],
     "safetensors": [safetensors()],
     "GGUF": [b"GGUF" + struct.pack("<IQQ", 3, 0, 0)],
     "PyTorch": [

@@ -14,6 +14,7 @@ PATH may be
   model.json          a TensorFlow.js model, beside the shards of its weights
   model.onnx          an ONNX model
   export/1/           a SavedModel, a TF-Hub module
+  state_30/           a step that Orbax saved; around it: its newest step
   frozen_graph.pb     a frozen graph, also as text (.pbtxt)
   training_dir/       the newest checkpoint that its `checkpoint` file names
   models/             any other directory: every checkpoint below it, once

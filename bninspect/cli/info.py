@@ -51,7 +51,9 @@ def config_(config: Config, format_: str) -> int:
     "--for",
     "framework",
     type=Choice(tuple(FRAMEWORKS)),
-    help="Leave out what is for other frameworks alone, and begin with how to fix it.",
+    metavar="FRAMEWORK",
+    help="Leave out what is for other frameworks alone, and begin with how to fix it. FRAMEWORK is"
+    f" one of {', '.join(FRAMEWORKS)}.",
 )
 @format_option("text", "markdown", "json")
 @OUTPUT

@@ -13,7 +13,6 @@ from bninspect.model.checkpoint import Checkpoint, Engine
 from bninspect.model.filenames import meta_graph
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
-from bninspect.storage.saved_models import graph_file, variables_prefix
 from bninspect.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -80,12 +79,16 @@ def _read_graphs(target: Target) -> Sequence[Graph]:
 
 def _is_graph_alone(target: Target) -> bool:
     """Return whether the weights are constants of the graph, which opening the target reads."""
-    return target.kind == "graph-def" or (
-        target.kind == "saved-model" and variables_prefix(target.path) is None
-    )
+    if target.kind != "saved-model":
+        return target.kind == "graph-def"
+    from bninspect.storage.saved_models import variables_prefix
+
+    return variables_prefix(target.path) is None
 
 
 def _saved_graph(target: Target) -> str:
+    from bninspect.storage.saved_models import graph_file
+
     name = target.graph
     return os.path.join(target.path, name) if name else graph_file(target.path)
 
@@ -185,6 +188,8 @@ def require_whole(location: CheckpointLocation) -> None:
         return
     prefix: str | None = location.target.path
     if location.target.kind == "saved-model":
+        from bninspect.storage.saved_models import variables_prefix
+
         prefix = variables_prefix(location.target.path)
     if prefix is not None:  # otherwise opening it shows whether its graph has the weights
         from bninspect.formats.tensorflow.v2_bundle import require_shards

@@ -29,6 +29,7 @@ from bninspect.model.filenames import (
     SAVED_MODEL,
     TFJS_JSON,
     V1_SHARD,
+    VARIABLES,
     checkpoint_of,
     natural_order,
     without_numbers,
@@ -36,7 +37,6 @@ from bninspect.model.filenames import (
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.storage import filesystem, run_scope
 from bninspect.storage.filesystem import Stamp
-from bninspect.storage.saved_models import VARIABLES
 from bninspect.storage.walk import walk
 
 # Saver writes the graph last. The graph is not checked, but it can prove causes. If others in the

@@ -47,6 +47,7 @@ from bninspect.model.filenames import (
     STATE_FILE,
     TFJS_JSON,
     V1_SHARD,
+    VARIABLES,
     checkpoint_of,
     is_of_orbax,
     natural_order,
@@ -55,7 +56,6 @@ from bninspect.model.filenames import (
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
 from bninspect.storage.patterns import is_pattern, matching
-from bninspect.storage.saved_models import VARIABLES
 from bninspect.storage.signatures import (
     HDF5_SIGNATURE,
     TABLE_MAGIC,

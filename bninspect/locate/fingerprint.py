@@ -8,10 +8,9 @@ from hashlib import sha256
 
 from bninspect.errors import ReadProblem
 from bninspect.locate.trainings import identity
-from bninspect.model.filenames import ALL_V1_SHARDS, ORBAX_COMMIT, ORBAX_MARKERS
+from bninspect.model.filenames import ALL_V1_SHARDS, ORBAX_COMMIT, ORBAX_MARKERS, VARIABLES
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage.filesystem import stamp_of
-from bninspect.storage.saved_models import VARIABLES, graph_file, variables_prefix
 from bninspect.storage.urls import is_url
 
 
@@ -42,6 +41,8 @@ def fingerprint_of(location: CheckpointLocation) -> str | None:
 def _files(target: Target) -> Iterator[str]:
     path = target.path
     if target.kind == "saved-model":
+        from bninspect.storage.saved_models import graph_file, variables_prefix
+
         yield os.path.join(path, target.graph) if target.graph else graph_file(path)
         yield from _of_bundle(variables_prefix(path) or os.path.join(path, VARIABLES))
     elif target.kind == "tensor-bundle":

@@ -16,12 +16,12 @@ from bninspect.model.filenames import (
     PART,
     SAVED_MODEL,
     STATE_FILE,
+    VARIABLES,
     checkpoint_of,
     natural_order,
 )
 from bninspect.model.target import Target
 from bninspect.storage import filesystem
-from bninspect.storage.saved_models import has_saved_model, saved_model_around
 from bninspect.storage.signatures import is_text
 from bninspect.storage.source import Source
 from bninspect.storage.urls import is_url
@@ -77,9 +77,12 @@ def _locate(path: str) -> Target:
 
 def _bundle(prefix: str, notes: tuple[str, ...] = ()) -> Target:
     """Return the V2 checkpoint at `prefix`, or the SavedModel whose variables it is."""
-    directory = saved_model_around(prefix)
-    if directory is not None:
-        return Target("saved-model", directory, notes)
+    if os.path.basename(prefix) == VARIABLES:
+        from bninspect.storage.saved_models import saved_model_around
+
+        directory = saved_model_around(prefix)
+        if directory is not None:
+            return Target("saved-model", directory, notes)
     return Target("tensor-bundle", prefix, notes)
 
 
@@ -117,6 +120,8 @@ def _locate_directory(path: str) -> Target:
         if problem.path == state_file:
             return newest_or(path, "", problem)
         raise
+    from bninspect.storage.saved_models import has_saved_model
+
     if has_saved_model(path):
         return Target("saved-model", path)
     return _orbax_directory(path) or Target("directory", path)

@@ -22,7 +22,6 @@ from bninspect.model.filenames import (
 )
 from bninspect.model.target import Target
 from bninspect.storage import filesystem
-from bninspect.storage.saved_models import graph_file
 from bninspect.storage.signatures import (
     HDF5_SIGNATURE,
     TABLE_MAGIC,
@@ -103,6 +102,8 @@ def _locate_message(path: str, kind: MessageKind) -> Target:
     """Return the frozen graph that a file is, or the SavedModel whose graph it is."""
     if kind == "graph-def":
         return Target("graph-def", path)
+    from bninspect.storage.saved_models import graph_file
+
     directory, name = os.path.split(path)
     is_usual = graph_file(directory or ".") == os.path.join(directory or ".", name)
     return Target("saved-model", directory or ".", graph="" if is_usual else name)

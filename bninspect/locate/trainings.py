@@ -12,11 +12,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bninspect.model.filenames import without_numbers
+from bninspect.model.filenames import VARIABLES, without_numbers
 from bninspect.model.target import CheckpointLocation, Training
 from bninspect.storage import filesystem
 from bninspect.storage.run_scope import of_run
-from bninspect.storage.saved_models import saved_model_around
 from bninspect.storage.urls import is_url
 
 _MOST_PARENTS = 1024
@@ -54,7 +53,11 @@ class _RealDirectories:
         directory, name = os.path.split(prefix)
         # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
         real = os.path.join(self.path_of(directory or "."), name)
-        found = saved_model_around(real) or (prefix if real == prefix else real)
+        found = prefix if real == prefix else real
+        if name == VARIABLES:
+            from bninspect.storage.saved_models import saved_model_around
+
+            found = saved_model_around(real) or found
         if len(self._identities) < _MOST_IDENTITIES:
             self._identities[prefix] = found
         return found

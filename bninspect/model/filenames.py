@@ -13,6 +13,7 @@ from itertools import pairwise
 STATE_FILE = "checkpoint"  # of a training directory
 SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
 SAVED_MODEL_TEXT = "saved_model.pbtxt"  # the same in the text form
+VARIABLES = "variables"  # kSavedModelVariablesDirectory and kSavedModelVariablesFilename there
 # The files beside it: kFingerprintFilenamePb there, SAVED_METADATA_PATH of Keras
 # (keras/src/saving/legacy/saved_model/constants.py), and that of a TF-Hub module
 # (_MODULE_PROTO_FILENAME_PB of tensorflow_hub/native_module.py).

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 
-from bninspect.model.filenames import SAVED_MODEL, SAVED_MODEL_TEXT
+from bninspect.model.filenames import SAVED_MODEL, SAVED_MODEL_TEXT, VARIABLES
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
-
-VARIABLES = "variables"  # kSavedModelVariablesDirectory and kSavedModelVariablesFilename
 
 
 def has_saved_model(directory: str) -> bool:

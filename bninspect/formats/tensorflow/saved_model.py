@@ -25,9 +25,9 @@ from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.sstable import read_varint
 from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.model.filenames import checkpoint_of
+from bninspect.model.filenames import VARIABLES, checkpoint_of
 from bninspect.storage import filesystem
-from bninspect.storage.saved_models import VARIABLES, graph_file, variables_prefix
+from bninspect.storage.saved_models import graph_file, variables_prefix
 from bninspect.storage.source import Source
 from bninspect.wording import plural
 

@@ -22,7 +22,7 @@ from bninspect.config.model import Config, make_config
 from bninspect.model.report import CheckpointReport
 from bninspect.opening import find_checkpoints
 from bninspect.rules import RULES
-from bninspect.runs import known_layouts
+from bninspect.runs import known_layout, known_layouts
 from bninspect.runs.known_layout import KnownLayout
 from bninspect.runs.known_layouts import KnownLayouts
 from bninspect.runs.one_checkpoint import EarlierReports, Wanted, examine
@@ -325,6 +325,45 @@ def test_two_architectures_with_indexes_of_one_size_are_told_apart(
     assert len({Path(f"{path}.index").stat().st_size for path in paths}) == 1
     assert_same_reports(paths, make_config())
     assert ways["plain"] >= 12
+
+
+def test_layouts_that_no_other_checkpoint_has_are_learned_a_few_times(
+    tmp_path: Path, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their indexes have one size, so that each looks like one that is known."""
+    learned = []
+    learn = known_layout.learn
+
+    def counted(*arguments: Any) -> KnownLayout | None:
+        learned.append(learn(*arguments))
+        return learned[-1]
+
+    monkeypatch.setattr(known_layout, "learn", counted)
+    monkeypatch.setattr(known_layouts, "_MOST_OF_A_SIZE", 3)
+    paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(10)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        write_bundle(path, healthy("usual", 1000, number) | {f"other_{number}": np.ones(1, "f4")})
+    assert len({Path(f"{path}.index").stat().st_size for path in paths}) == 1
+    check_paths(paths, make_config(), Collector(needs_layers=False))
+    assert ways == {"ordinary": 10}
+    assert len(learned) == 3
+    assert all(learned)
+
+
+def test_layouts_of_large_indexes_are_dropped_sooner(
+    tmp_path: Path, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(9)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        structure = ("usual", "no-step", "slots")[number // 2 % 3]
+        write_bundle(path, healthy(structure, 1000, number))
+    largest = max(Path(f"{path}.index").stat().st_size for path in paths)
+    monkeypatch.setattr(known_layouts, "_MOST_BYTES", largest)
+    check_paths(paths, make_config(), Collector(needs_layers=False))
+    # The seventh finds its layout dropped and gives it to the eighth; the ninth has none again.
+    assert ways == {"ordinary": 8, "plain": 1}
 
 
 def test_checkpoints_that_are_not_plain_leave_the_other_layouts_known(

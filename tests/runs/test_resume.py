@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_a_line_is_what_the_document_has(run: Run, models: Path) -> None:
     assert last["notes"] == document["notes"]
 
 
-@pytest.mark.parametrize("format_", sorted(CHECK))
+@pytest.mark.parametrize("format_", sorted(CHECK.keys() - {"html"}))
 def test_every_format_tells_the_earlier_results(
     run: Run, models: Path, tmp_path: Path, format_: str, examined: list[str]
 ) -> None:
@@ -79,6 +80,33 @@ def test_every_format_tells_the_earlier_results(
     assert resumed.exit_code == whole.exit_code == 2
     unreadable = [one["path"] for one in written(results)[:-1] if one["error"]]
     assert examined == unreadable
+
+
+def test_a_page_says_of_which_checkpoints_it_lacks_the_values(
+    run: Run, models: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results.jsonl"
+    run("check", models, "--format", f"jsonl={results}")
+    added = models / "z_last" / "model.ckpt"
+    added.parent.mkdir()
+    write_bundle(added, layer("late/bn"))
+    whole = run("check", models, "--format", "html")
+    resumed = run("check", models, "--format", "html", "--resume", results)
+    assert resumed.exit_code == whole.exit_code == 2
+    assert "not stored, moving_mean not stored" not in resumed.out  # which is true of no layer
+    assert resumed.out.count("the result of an earlier run (--resume)") == sum(
+        bool(one["layers"]) for one in written(results)[:-1]
+    )
+    assert resumed.out.count(" of all layers</h3>") == 1  # of the checkpoint that was read
+    assert _verdicts_of(resumed.out) == _verdicts_of(whole.out)
+    findings = sum(len(one["findings"]) for one in written(results)[:-1])
+    assert len(_verdicts_of(whole.out)) == 31 + findings
+
+
+def _verdicts_of(page: str) -> list[str]:
+    """The headings and findings of the checkpoints of a page, without links to layers."""
+    shown = r'<h2 id="checkpoint-.*?</p>|<article class="finding.*?</article>'
+    return [re.sub("</?a[^>]*>", "", text) for text in re.findall(shown, page, re.DOTALL)]
 
 
 def test_reads_what_is_missing_changed_or_unreadable(

@@ -24,6 +24,10 @@ from bninspect.rules.pages import page_of
 from bninspect.verdicts.comparison import compare_checkpoints
 
 _POINTER = re.compile("`bninspect rule (BN[0-9]{3})`")
+_RESUMED = (
+    "its layers are not shown: this is the result of an earlier run (--resume), which has no"
+    " values. Without --resume the page shows them"
+)
 
 
 class Section(NamedTuple):
@@ -57,6 +61,8 @@ class HtmlReport:
         """Keep one checkpoint; the sections of a training are made when the next one begins."""
         if not _follows(self._training, item):
             self._end_training()
+        if _is_resumed(item):
+            item = item.with_fields(notes=(*item.notes, _RESUMED))
         self._training.append(item)
 
     def end(self, report: Report) -> None:
@@ -84,12 +90,16 @@ class HtmlReport:
         All or none are added: after an interrupt from the keyboard, which may come at any time, the
         kept checkpoints must still get onto the page.
         """
-        whole = [index for index, item in enumerate(self._training) if item.layers]
+        whole = [
+            index
+            for index, item in enumerate(self._training)
+            if item.layers and not _is_resumed(item)
+        ]
         newest = whole[-1] if whole else -1
         made = [
             self._in_full(index, [self._training[earlier] for earlier in whole])
             if index == newest
-            else self._in_brief(index, newest if item.layers else None)
+            else self._in_brief(index, newest if index in whole else None)
             for index, item in enumerate(self._training)
         ]
         self._sections += made
@@ -123,6 +133,11 @@ class HtmlReport:
     def _identifier(self, index: int) -> str:
         """Return the anchor of a checkpoint, by its place in the training that is being made."""
         return f"checkpoint-{len(self._sections) + index + 1}"
+
+
+def _is_resumed(item: CheckpointReport) -> bool:
+    """Return whether layers come from the results of an earlier run, which have no values."""
+    return item.line is not None and bool(item.layers)
 
 
 def _explained(views: Sequence[CheckpointView]) -> list[Rule]:

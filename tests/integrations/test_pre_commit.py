@@ -76,7 +76,7 @@ class TestFiles:
             "b.pb",
             "checkpoint",
         )
-        assert not taken(*others, "x.h5.dvc", "y.data", "my_saved_model.pb", "LICENSE", "t.ckpt.py")
+        assert not taken(*others, "x.h5.dvc", "y.data", "LICENSE", "t.ckpt.py")
 
 
 # pre-commit runs in a repository, whose place a surrounding git tells in such variables.

@@ -35,7 +35,7 @@ REFUSED = (
     *("keras3_h5_not_written", "keras3_weights_sharded", "keras3_zip_custom_loop_stuck"),
     "saved_model_tf1_constants",
 )
-REFUSED_FORMATS = ("onnx", "tf-v1", "graph-def", "orbax")
+REFUSED_FORMATS = ("onnx", "tf-v1", "tfjs", "graph-def", "orbax")
 
 
 def new_values(fixture: Fixture) -> dict[str, np.ndarray]:

@@ -714,7 +714,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "saver-omitted-statistics",
         ("BN201", "BN202"),
-        when=lambda f: not f.is_keras and not f.family("flax"),
+        when=lambda f: not f.is_keras and not f.family("flax") and not f.context.frozen,
         speaks_for="a Saver of tf.trainable_variables(), or of another list, leaves others out",
         tells_apart="The graph has the variables of the statistics.",
         test=_graph_or("Which variables does the Saver that wrote it get?"),
@@ -722,7 +722,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "no-averages",
         ("BN201",),
-        when=lambda f: not f.is_keras,
+        when=lambda f: not f.is_keras and not f.context.frozen,
         speaks_for="a layer of this name may be one that keeps no averages",
         tells_apart="The layer normalizes by the batch, the sample or the group at inference too.",
         test="print([v.name for v in tf.global_variables()]): are there any averages?",

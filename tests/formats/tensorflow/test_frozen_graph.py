@@ -19,6 +19,7 @@ from tests.support.table_writer import bytes_field, number_field, varint
 from tests.support.work import work_of
 
 FLOAT, DOUBLE, HALF, BFLOAT16 = 1, 2, 19, 14
+ONE = bytes_field(5, struct.pack("<f", 1))  # float_val: it stands for every element
 ROLES = ("gamma", "beta", "moving_mean", "moving_variance")
 STEMS = ("frozen_tf1_correct", "frozen_tf1_stuck", "frozen_keras2_stuck")
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=150)
@@ -166,7 +167,7 @@ def test_the_work_grows_with_the_nodes_not_with_the_constants(write) -> None:
             "not whole numbers",
         ),
         (
-            {role: constant(f"bn/{role}", FLOAT, (1 << 40,), b"") for role in ROLES},
+            {role: constant(f"bn/{role}", FLOAT, (1 << 40,), ONE) for role in ROLES},
             "far more bytes",
         ),
     ],

@@ -73,7 +73,6 @@ class TestFiles:
             "src/meta.py",
             "a.index.html",
             "a.json",
-            "b.pb",
             "checkpoint",
         )
         assert not taken(*others, "x.h5.dvc", "y.data", "LICENSE", "t.ckpt.py")

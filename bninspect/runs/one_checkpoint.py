@@ -233,7 +233,8 @@ def judge(
         unchecked=read.unchecked,
         since=comparison.since,
         graph=graph,
-        graphs=checkpoint.graphs,
+        # Constants have no update ops to compare by; their graph is kept in memory.
+        graphs=tuple if checkpoint.frozen else checkpoint.graphs,
         computations=computations,
         training=location.training,
         previous=comparison.previous,

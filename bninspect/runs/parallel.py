@@ -265,7 +265,7 @@ def _examine(
 
 def _portable(report: CheckpointReport) -> CheckpointReport:
     """Return a report that can be pickled."""
-    if isinstance(report.layers, LayerViews):  # whose variables are closed, and names sent once
-        return report
-    closed = tuple(map(without_files, report.layers))
-    return report.with_fields(layers=closed, graph=no_graph)
+    layers = report.layers
+    if not isinstance(layers, LayerViews):  # whose variables are closed, and names sent once
+        layers = tuple(map(without_files, layers))
+    return report.with_fields(layers=layers, graph=no_graph)

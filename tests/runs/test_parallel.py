@@ -82,6 +82,19 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+OF_EACH_KIND = [
+    "frozen_tf1_stuck",
+    "keras2_functional_correct",
+    "keras3_zip_nested",
+    "keras3_weights_sharded",
+    "onnx_pytorch_stuck",
+    "saved_model_keras3_export",
+    "saved_model_tf1_constants",
+    "tf1_graph_update_ops_forgotten",
+    "tf1_v1_correct",
+    "tfjs_layers_stuck",
+]
+OF_ONE_LAYOUT = ["tf1_graph_estimator", "tf1_graph_handwritten_sgd"] * 20
 # Worker processes are started for any work, and this process leaves them the most of it.
 EAGER = """
 import time
@@ -141,6 +154,20 @@ class TestProcesses:
         shared = run("check", models, "--format", format_, "--jobs", jobs)
         assert alone.exit_code == shared.exit_code == 2
         assert alone.out
+        assert shared.out == alone.out
+
+    @pytest.mark.processes
+    @pytest.mark.usefixtures("eager")
+    @pytest.mark.parametrize("stems", [OF_EACH_KIND, OF_ONE_LAYOUT], ids=["kinds", "layout"])
+    def test_send_layers_with_their_graphs(
+        self, run: Run, stems: list[str], tmp_path: Path
+    ) -> None:
+        models = [tmp_path / ("m" * count) for count in range(1, len(stems) + 1)]
+        for stem, model in zip(stems, models, strict=True):
+            shutil.copytree(FIXTURES / stem, model)
+        alone = run("report", *models, "--jobs", 1)
+        shared = run("report", *models, "--jobs", 2)
+        assert alone.exit_code == shared.exit_code, shared.err
         assert shared.out == alone.out
 
     @pytest.mark.processes

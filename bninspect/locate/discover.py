@@ -15,8 +15,9 @@ decides what happens with a file that is not a checkpoint, or cannot be read:
   index are reported.
 
 A JSON file is opened if it begins with a key of TensorFlow.js, whatever its name; the topology and
-the format of a model claim one. A V2 checkpoint, the shards of a V1 one, `NAME.weights.json` and
-the JSON of a TensorFlow.js model with their shards, and a SavedModel directory count once each.
+the format of a model claim one, and so does the name `model.json` beside shards of such a model. A
+V2 checkpoint, the shards of a V1 one, `NAME.weights.json` and the JSON of a TensorFlow.js model
+with their shards, and a SavedModel directory count once each.
 Hidden files, pipes and devices are never opened.
 """
 
@@ -46,6 +47,7 @@ from bninspect.model.filenames import (
     SAVED_MODEL_TEXT,
     STATE_FILE,
     TFJS_JSON,
+    TFJS_SHARD,
     V1_SHARD,
     VARIABLES,
     checkpoint_of,
@@ -424,7 +426,8 @@ def _single_files(directory: str, names: Set[str], rest: Set[str], *, every: boo
         if shown in files or not (every or _is_checkpoint_name(name, stem)):
             continue
         path = os.path.join(directory, name)
-        verdict = _judge(path, stem, has_graph=f"{stem}.meta" in names)
+        is_named = f"{stem}.meta" in names if "." not in stem else _has_tfjs_shards(name, names)
+        verdict = _judge(path, stem, is_named=is_named)
         if verdict == "other":
             passed_over.setdefault(shown, (name, True))
             continue
@@ -442,21 +445,27 @@ def _is_checkpoint_name(name: str, stem: str) -> bool:
     return bool(_CLAIM.fullmatch(stem) or _NO_EXTENSION.fullmatch(name))
 
 
-def _judge(path: str, stem: str, *, has_graph: bool) -> Literal["v1", "claimed", "maybe", "other"]:
+def _has_tfjs_shards(name: str, names: Set[str]) -> bool:
+    """Return whether a file is called like the JSON of a TensorFlow.js model beside its shards."""
+    return name == TFJS_JSON and any(map(TFJS_SHARD.fullmatch, names))
+
+
+def _judge(path: str, stem: str, *, is_named: bool) -> Literal["v1", "claimed", "maybe", "other"]:
     """Return the kind of a file by its name, first and last bytes.
 
-    `stem` is its name without the number of a shard; `has_graph` says that there is a `STEM.meta`.
+    `stem` is its name without the number of a shard; `is_named` says that files beside it mark it
+    as a checkpoint: a `STEM.meta`, the shards of a TensorFlow.js model.
     A file that is "maybe" a checkpoint is passed over if opening it shows that it is not.
     """
     name = os.path.basename(path)
-    claimed = _CLAIM.fullmatch(stem) is not None or (has_graph and "." not in stem)
+    claimed = is_named or _CLAIM.fullmatch(stem) is not None
     try:
         head, tail = ends(path)
     except NotFound:  # a link that leads nowhere
         return "claimed" if claimed else "other"
     except ReadProblem:
-        is_named = name == TFJS_JSON or _is_checkpoint_name(name, stem)
-        return "claimed" if is_named else "other"
+        is_usual = name == TFJS_JSON or _is_checkpoint_name(name, stem)
+        return "claimed" if is_usual else "other"
     if tail == TABLE_MAGIC or begins_as_v1(head):
         return "v1"
     return _judge_head(name, head, claimed=claimed)

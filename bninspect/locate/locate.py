@@ -160,6 +160,8 @@ def _missing(path: str) -> ReadProblem:
                 f"it cannot be reached ({error.strerror or error})",
                 "Check the path, and the permissions of the directories in it.",
             )
+    if filesystem.is_there(path):
+        return NotFound(path, "this link leads nowhere", "Check what it should lead to.")
     directory, name = os.path.split(path)
     try:
         entries = filesystem.names_in(directory)

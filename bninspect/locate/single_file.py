@@ -15,6 +15,7 @@ from bninspect.model.filenames import (
     KERAS_SHARD,
     ONNX_DATA,
     PART,
+    TFJS_JSON,
     TFJS_SHARD,
     V1_SHARD,
     all_v1_shards,
@@ -89,6 +90,12 @@ def _locate_by_head(path: str, head: bytes) -> Target:
         return Target("hdf5", path)
     if (data := ONNX_DATA.fullmatch(path)) and filesystem.is_file(data[1]):
         return Target("onnx", data[1], (f"{path} is the external data of {data[1]}",))
+    if TFJS_SHARD.fullmatch(name := os.path.basename(path)) and name.startswith("group"):
+        raise UnknownFormat(
+            path,
+            f"this is a shard of a TensorFlow.js model, and no {TFJS_JSON} beside it names it",
+            "Check the JSON of the model, and copy all of its files.",
+        )
     raise unknown(path, head)
 
 
@@ -138,6 +145,8 @@ def _locate_map(path: str) -> Target:
         return Target("keras-shards", path)
     if _TFJS_KEY in text:
         return Target("tfjs", path)
+    if len(text) < _LARGEST_MAP and not text.rstrip(b"\0 \t\r\n").endswith(b"}"):
+        raise Incomplete(path, "this JSON was cut short: its end is missing", "Copy it again.")
     if (foreign_format := other_json(text)) is not None:
         raise foreign(path, foreign_format)
     raise UnknownFormat(

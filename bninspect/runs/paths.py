@@ -54,7 +54,7 @@ def expand_paths(
         files = listed_files(paths)
     known = {**(known or {}), **files}
     expanded = []
-    seen: set[str] = set()
+    seen: dict[str, bool] = {}
     unknown = [path for path in paths if path not in known]
     found = find_in_each(unknown, config, every=config.all_checkpoints, find=find)
     for path in paths:
@@ -65,7 +65,7 @@ def expand_paths(
         new = _unseen(locations, seen) if len(paths) > 1 or len(locations) > 1 else locations
         must_hold_one = path not in files and len(new) == len(locations) and not left_out
         expanded.append(ExpandedPath(path, tuple(new), must_hold_one, left_out))
-    return expanded
+    return _with_claims(expanded, seen)
 
 
 def find_in_each(
@@ -99,14 +99,41 @@ def notes_on_left_out(expanded: Iterable[ExpandedPath]) -> tuple[str, ...]:
     )
 
 
-def _unseen(locations: Iterable[CheckpointLocation], seen: set[str]) -> list[CheckpointLocation]:
-    """Return the checkpoints that are not in `seen`, and add them to it."""
+def _unseen(
+    locations: Iterable[CheckpointLocation], seen: dict[str, bool]
+) -> list[CheckpointLocation]:
+    """Return the checkpoints that are not in `seen`, and add them to it.
+
+    `seen` has for each identity whether a path claimed it.
+    """
     from bninspect.locate.trainings import identity
 
     new = []
     for item in locations:
         opened = identity(item)
         if opened not in seen:
-            seen.add(opened)
             new.append(item)
+        seen[opened] = item.claimed or seen.get(opened, False)
     return new
+
+
+def _with_claims(expanded: list[ExpandedPath], seen: Mapping[str, bool]) -> list[ExpandedPath]:
+    """Return the paths with a claim on each file that a directory did not claim and a path names.
+
+    It would else be passed over if it is no checkpoint, and nothing would be said of the path.
+    """
+    if all(item.claimed for path in expanded for item in path.locations):
+        return expanded
+    from bninspect.locate.trainings import identity
+
+    return [
+        path._replace(
+            locations=tuple(
+                item
+                if item.claimed or not seen.get(identity(item), False)
+                else item._replace(claimed=True)
+                for item in path.locations
+            )
+        )
+        for path in expanded
+    ]

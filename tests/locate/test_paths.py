@@ -475,6 +475,13 @@ class TestOutOfReach:
             assert outcome.exit_code == 2
             assert "symbolic links" in outcome.said
 
+    def test_a_link_that_leads_nowhere(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "model.h5").symlink_to("gone.h5")
+        outcome = run("check", tmp_path / "model.h5")
+        assert outcome.exit_code == 2
+        assert "this link leads nowhere" in outcome.said
+        assert "Did you mean" not in outcome.said
+
     def test_an_empty_index_is_called_so(self, run: Run, tmp_path: Path) -> None:
         prefix = put(tmp_path / "m")
         Path(f"{prefix}.index").write_bytes(b"")
@@ -766,6 +773,16 @@ class TestSeveral:
         ]
         assert names(run, tmp_path, *typed) == ["model.ckpt-5.index", "sub/a.h5"]
         assert run("check", *typed, "--format", "json").json["summary"]["checkpoints"] == 2
+
+    def test_a_file_that_a_directory_passes_over_may_be_named(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        put_keras(tmp_path / "sound.h5")
+        with h5py.File(tmp_path / "data.h5", "w") as file:
+            file["images"] = np.zeros(3)
+        for typed in ([tmp_path, tmp_path / "data.h5"], [tmp_path / "data.h5", tmp_path]):
+            assert sorted(names(run, tmp_path, *typed)) == ["data.h5 unknown-format", "sound.h5"]
+            assert run("check", *typed).exit_code == 2
 
     def test_all_that_is_wrong_with_one_is_said_once(self, run: Run, tmp_path: Path) -> None:
         put(tmp_path / "m")

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from bninspect.errors import Corrupt, ReadProblem
-from bninspect.formats.tensorflow.graph_text import encode_text
+from bninspect.formats.tensorflow.graph_text import encode_text, refuse_variables
 from bninspect.formats.tensorflow.node_attributes import NodeAttributes, output_number
 from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.reduced_graph import read_reduced
@@ -95,7 +95,10 @@ def _read_reduced(path: str, *, saved_model: bool) -> bytes:
         _refuse_size(source)
         if not is_message_text(source.read(0, min(source.size, HEAD), "the graph")):
             return read_reduced(source, saved_model=saved_model)
-    return encode_text(path, read_bytes(path), saved_model=saved_model)
+    text = read_bytes(path)
+    if not saved_model:
+        refuse_variables(path, text)
+    return encode_text(path, text, saved_model=saved_model)
 
 
 def _damaged(path: str) -> ReadProblem:

@@ -240,10 +240,15 @@ def parse_text(text: bytes, message: Any) -> None:
     Raises `DecodeError` if it cannot be parsed, also for a field that is not declared: to pass over
     these takes a time that grows with the square of their number.
     """
+    import warnings
+
     from google.protobuf import text_format
 
     try:
-        text_format.Parse(text, message)
+        with warnings.catch_warnings():
+            # Python warns of an escape that it does not know, which damage may make.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            text_format.Parse(text, message)
     except (text_format.ParseError, ValueError, RecursionError) as error:
         raise DecodeError(str(error)) from error
 

@@ -228,6 +228,36 @@ def test_text_that_is_no_graph(write, run: Run) -> None:
         assert "not a TensorFlow graph" in outcome.said
 
 
+@pytest.mark.parametrize("place", [0.5, 0.99])
+def test_damaged_text_is_reported_in_a_directory(tmp_path: Path, run: Run, place: float) -> None:
+    """Its beginning says what it is: it is not passed over as the file of another tool."""
+    text = (FIXTURES / "frozen_tf1_stuck" / "graph.pbtxt").read_bytes()
+    (tmp_path / "graph.pbtxt").write_bytes(text[: int(len(text) * place)])
+    (tmp_path / "sound.pb").write_bytes(batch_norm())
+    outcome = run("check", tmp_path)
+    assert outcome.exit_code == 2
+    assert "graph.pbtxt: this text is not a TensorFlow graph, or it is damaged" in outcome.said
+
+
+@pytest.mark.filterwarnings("error")
+def test_text_with_an_escape_that_python_does_not_know(write, run: Run) -> None:
+    outcome = run("check", write(rb"node { name: 'a\-' op: 'NoOp' }", "graph.pbtxt"))
+    assert outcome.exit_code in (2, 3)
+
+
+def test_the_graph_of_a_training_is_passed_over_whatever_its_size(tmp_path: Path, run: Run) -> None:
+    """Estimators write a graph.pbtxt beside their checkpoints, of tens of megabytes."""
+    variable = b'node {\n  name: "v"\n  op: "VariableV2"\n}\n'
+    path = tmp_path / "graph.pbtxt"
+    path.write_bytes(variable)
+    with path.open("r+b") as stream:
+        stream.truncate((1 << 24) + 1)
+    (tmp_path / "sound.pb").write_bytes(batch_norm())
+    (checkpoint,) = run("check", tmp_path, "--format", "json").json["checkpoints"]
+    assert checkpoint["path"].endswith("sound.pb")
+    assert "not frozen" in run("check", path).said
+
+
 def test_text_nested_without_end(write, run: Run) -> None:
     text = b"node { name: 'a' " + b"attr { value { list { func { " * 5000
     assert run("check", write(text, "graph.pbtxt")).exit_code == 2

@@ -12,6 +12,7 @@ from bninspect import check, open_checkpoint
 from tests.conftest import FIXTURES, load_fixture
 
 CORRECT = FIXTURES / "tfjs_layers_correct"
+SOUND = FIXTURES / "keras2_functional_correct" / "model.h5"
 STUCK = FIXTURES / "tfjs_layers_stuck"
 ROLES = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -262,6 +263,23 @@ def test_a_wrong_entry_is_one_sentence(run, folder, change):
         "incomplete",
         "unsupported",
     }
+
+
+@pytest.mark.parametrize("length", [0, 8, 40, 3000])
+def test_json_that_was_cut_short_is_reported(run, tmp_path, folder, length):
+    text = (folder / "model.json").read_bytes()
+    (folder / "model.json").write_bytes(text[:length])
+    (tmp_path / "sound.h5").write_bytes(SOUND.read_bytes())
+    outcome = run("check", tmp_path)
+    assert outcome.exit_code == 2
+    assert "model.json: this JSON was cut short" in outcome.said or length == 0
+    assert "this file is empty" in outcome.said or length
+
+
+def test_a_shard_alone_is_called_so(run, tmp_path, folder):
+    (folder / "model.json").unlink()
+    shard = next(folder.glob("*.bin"))
+    assert "a shard of a TensorFlow.js model" in run("check", shard).said
 
 
 def test_json_of_other_tools_is_no_model(run, tmp_path):

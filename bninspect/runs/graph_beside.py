@@ -111,7 +111,9 @@ class GraphBeside:
             layer_evidence.statistics for layer_evidence in evidence.values()
         ):
             fault = "has no variable by the name of a BN statistic here and proves nothing"
-            self.notes += (f"the graph beside it, {beside}, {fault}: is it of another model?",)
+            note = f"the graph beside it, {beside}, {fault}: is it of another model?"
+            if note not in self.notes:  # what is read ahead is judged twice
+                self.notes += (note,)
         return evidence
 
 

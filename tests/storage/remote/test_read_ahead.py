@@ -196,6 +196,22 @@ def test_the_graphs_of_a_training_are_read_ahead(tmp_path: Path, run: Run, one_b
     assert expected.exit_code == 1
 
 
+def test_a_note_on_a_graph_that_was_read_ahead_is_written_once(
+    tmp_path: Path, run: Run, one_by_one: Run
+) -> None:
+    graph = Path(f"{load_fixture('tf1_graph_update_ops_forgotten').path}.meta")
+    for number in range(COUNT):
+        prefix = tmp_path / f"model.ckpt-{number}"
+        stuck = {"a/bn/moving_mean": np.zeros(3, "f4"), "a/bn/moving_variance": np.ones(3, "f4")}
+        write_bundle(prefix, stuck | {"a/bn/gamma": np.full(3, number, "f4")})
+        shutil.copy(graph, f"{prefix}.meta")
+    with Folder(tmp_path) as server:
+        paths = [f"{server.url}/model.ckpt-{number}" for number in range(COUNT)]
+        expected = one_by_one("check", *paths, "--all-checkpoints", "--format", "json")
+        assert run("check", *paths, "--all-checkpoints", "--format", "json") == expected
+    assert expected.out.count("is it of another model?") == COUNT
+
+
 def test_steps_that_order_a_training_are_read_ahead(
     trained: Path, run: Run, one_by_one: Run
 ) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bninspect.batchnorm.find_layers import search_layers
-from bninspect.config.model import Config
 from bninspect.evidence.progress import evidence_variables, lone_step
 from bninspect.formats.opening import open_target, with_graphs
 from bninspect.formats.tensorflow.v2_layout import BundleLayout, learn_layout
@@ -195,21 +194,20 @@ class _Variables(Mapping[str, Variable]):
         return len(self._learned)
 
 
-def learn(location: CheckpointLocation, target: Target, config: Config) -> KnownLayout | None:
+def learn(location: CheckpointLocation, target: Target) -> KnownLayout | None:
     """Return the common properties of the checkpoints of this layout; None if it has too few.
 
     Raises a `BninspectError`.
     """
     with open_target(location.path, target) as checkpoint:
-        return _learn_open(checkpoint, target.path, config)
+        return _learn_open(checkpoint, target.path)
 
 
-def _learn_open(checkpoint: Checkpoint, prefix: str, config: Config) -> KnownLayout | None:
-    found = search_layers(checkpoint, config.patterns)
+def _learn_open(checkpoint: Checkpoint, prefix: str) -> KnownLayout | None:
+    found = search_layers(checkpoint, ())
     if found.may_lack_some or checkpoint.notes or checkpoint.unchecked or checkpoint.incomplete:
         return None
-    # Notes say which patterns match nothing; stored configurations are values, too.
-    if config.patterns or checkpoint.keras_layers is not None:
+    if checkpoint.keras_layers is not None:  # stored configurations are values, too
         return None
     layers = [without_files(layer) for layer in found.layers]
     plain, step = plain_values(checkpoint, layers), lone_step(checkpoint)

@@ -9,11 +9,10 @@ report from here: the checkpoint is then examined in the ordinary way.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from bninspect.config.model import Config
 from bninspect.errors import BninspectError, ReadProblem
 from bninspect.model.report import CheckpointReport
 from bninspect.model.target import CheckpointLocation, Target
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from bninspect.runs.known_layout import KnownLayout
 
 _MOST_LAYOUTS = 64
-# Checkpoints whose indexes have one size, and of which each has a layout of its own, are not worth
-# learning.
+# Checkpoints whose indexes have one size, and of which each has a layout of its own, or one that
+# cannot be learned, are not worth learning.
 _MOST_OF_A_SIZE = 16
 _MOST_BYTES = 1 << 24  # of all indexes; what is known of one takes some ten times its size
 _MOST_SIZES = 4096
@@ -44,6 +43,7 @@ class KnownLayouts:
         self._lock = Lock()  # of `_known`
         self._seen: set[int] = set()
         self._known: OrderedDict[int, list[KnownLayout]] = OrderedDict()
+        self._failures: Counter[int] = Counter()  # layouts that could not be learned
 
     def report(
         self, location: CheckpointLocation, wanted: Wanted, earlier: EarlierReports
@@ -67,7 +67,7 @@ class KnownLayouts:
         except (ReadProblem, MemoryError):
             return None  # the ordinary way says what is wrong
 
-    def learn(self, location: CheckpointLocation, config: Config) -> None:
+    def learn(self, location: CheckpointLocation) -> None:
         """Learn the layout of a checkpoint that was examined in the ordinary way."""
         target = _judged_by_layout(location)
         if target is None:
@@ -77,7 +77,7 @@ class KnownLayouts:
             if len(self._seen) < _MOST_SIZES:
                 self._seen.add(size)
             return
-        if len(self._known.get(size, ())) >= _MOST_OF_A_SIZE:
+        if len(self._known.get(size, ())) + self._failures[size] >= _MOST_OF_A_SIZE:
             return
         # A run over one checkpoint needs none of this.
         from bninspect.formats.tensorflow.v2_layout import read_index
@@ -87,11 +87,13 @@ class KnownLayouts:
             with filesystem.unchanged(target.path):
                 if size in self._known and self._layout_of(read_index(target.path)):
                     return
-                layout = learn(location, target, config)
-        except BninspectError:
-            return
-        if layout is not None:
-            with self._lock:
+                layout = learn(location, target)
+        except (BninspectError, MemoryError):
+            layout = None
+        with self._lock:
+            if layout is None:
+                self._failures[size] += 1
+            else:
                 self._known.setdefault(size, []).append(layout)
                 self._drop_oldest()
 

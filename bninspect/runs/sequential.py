@@ -94,9 +94,9 @@ class _ByLayout:
     """
 
     def __init__(self, config: Config, rules: Rules, needs: Needs, *, follows: bool) -> None:
-        self._config = config
         self._layouts: KnownLayouts | None = None
-        if not rules or config.engine != "native":
+        # Notes say of each checkpoint which patterns match nothing in it.
+        if not rules or config.engine != "native" or config.patterns:
             return
         self._layouts = run_scope.of_run(KnownLayouts)
         self._wanted = Wanted(
@@ -116,7 +116,7 @@ class _ByLayout:
     def learn(self, item: CheckpointLocation, report: CheckpointReport) -> None:
         """Learn the layout of a checkpoint that was examined in the ordinary way."""
         if self._layouts is not None and report.error is None:
-            self._layouts.learn(item, self._config)
+            self._layouts.learn(item)
 
 
 def compares_with_previous(config: Config, rules: Rules) -> bool:

@@ -331,15 +331,7 @@ def test_layouts_that_no_other_checkpoint_has_are_learned_a_few_times(
     tmp_path: Path, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their indexes have one size, so that each looks like one that is known."""
-    learned = []
-    learn = known_layout.learn
-
-    def counted(*arguments: Any) -> KnownLayout | None:
-        learned.append(learn(*arguments))
-        return learned[-1]
-
-    monkeypatch.setattr(known_layout, "learn", counted)
-    monkeypatch.setattr(known_layouts, "_MOST_OF_A_SIZE", 3)
+    learned = counted_learning(monkeypatch)
     paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(10)]
     for number, path in enumerate(paths):
         path.parent.mkdir()
@@ -349,6 +341,47 @@ def test_layouts_that_no_other_checkpoint_has_are_learned_a_few_times(
     assert ways == {"ordinary": 10}
     assert len(learned) == 3
     assert all(learned)
+
+
+@pytest.mark.parametrize("structure", ["half", "adam"])
+def test_layouts_that_cannot_be_learned_are_tried_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, structure: str
+) -> None:
+    """Learning one takes nearly as long as a check."""
+    learned = counted_learning(monkeypatch)
+    paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(10)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        write_bundle(path, healthy(structure, 1000, number))
+    check_paths(paths, make_config(), Collector(needs_layers=False))
+    assert learned == [None, None, None]
+
+
+def test_no_layout_is_learned_where_names_are_those_of_patterns(
+    tmp_path: Path, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = counted_learning(monkeypatch)
+    paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(4)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        write_bundle(path, healthy("usual", 1000, number))
+    assert_same_reports(paths, make_config(patterns="moving_mean=/no_such_name$"))
+    assert ways == {}
+    assert learned == []
+
+
+def counted_learning(monkeypatch: pytest.MonkeyPatch) -> list[KnownLayout | None]:
+    """Return the list that will hold what is learned, of 3 layouts of a size at most."""
+    learned: list[KnownLayout | None] = []
+    learn = known_layout.learn
+
+    def counted(*arguments: Any) -> KnownLayout | None:
+        learned.append(learn(*arguments))
+        return learned[-1]
+
+    monkeypatch.setattr(known_layout, "learn", counted)
+    monkeypatch.setattr(known_layouts, "_MOST_OF_A_SIZE", 3)
+    return learned
 
 
 def test_layouts_of_large_indexes_are_dropped_sooner(
@@ -404,7 +437,7 @@ def test_threads_share_the_layouts_of_a_run(
         for number in range(300):
             location = locations[(first + number * 5) % len(locations)]
             if layouts.report(location, wanted, alone) is None:
-                layouts.learn(location, config)
+                layouts.learn(location)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # seconds: threads change within nearly every statement

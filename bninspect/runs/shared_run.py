@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from bninspect.runs.parallel import ParallelRun
     from bninspect.runs.workload import Workload
 
-# So many checkpoints are examined one by one: what they have in common is learned from two.
-_FEW = 2
 # The number of checkpoints that a worker gets while others are still being searched for.
 _PORTION = 32
 
@@ -84,8 +82,6 @@ class SharedRun:
         elif self._pays(locations):
             yield from self._open().reports(locations)
         else:
-            if len(locations) <= _FEW:
-                needs = "variables"
             since = read_since(config)
             yield from map(
                 Examined, examine_sequentially(locations, config, rules, since, needs=needs)

@@ -20,7 +20,8 @@ from bninspect.runs.observer import Examine, Examined, Portion
 # A worker imports from the directories from which this process has imported.
 _PROGRAM = "import sys; sys.path[:] = {!a}; from bninspect.runs.worker import serve; serve()"
 _FEWER = "perhaps for lack of memory; use fewer --jobs."
-_MOST_PROGRESS = 1 << 16  # bytes: what a pipe holds
+_MOST_PROGRESS = 1 << 16  # bytes: what a pipe holds at most
+_LEAST_PIPE = 4096  # bytes: what the pipe of a user with many pipes holds (Linux, man 7 pipe)
 
 
 class _Failure(NamedTuple):
@@ -107,7 +108,7 @@ class Worker:
         """Build the error for a worker that died while it read a checkpoint."""
         code = self._process.wait()
         done = len(os.read(self._progress, _MOST_PROGRESS))
-        remaining = (self.portion or ())[done:]
+        remaining = (self.portion or ())[done:] if done < _LEAST_PIPE else ()
         reading = f"that was reading {remaining[0].path}" if remaining else "that reads checkpoints"
         if code < 0:
             name = signal.Signals(-code).name
@@ -143,6 +144,7 @@ def serve() -> None:
     """Read portions of checkpoints for the process that started this one, until it is gone."""
     Thread(target=_end_with_starter, daemon=True).start()
     progress = int(sys.argv[2])
+    os.set_blocking(progress, False)
     with suppress(EOFError, OSError), Connection(int(sys.argv[1])) as connection:
         examine: Examine = connection.recv()
         connection.send_bytes(b"started")
@@ -152,7 +154,8 @@ def serve() -> None:
             try:
                 for report in examine(portion):
                     reports.append(report)
-                    os.write(progress, b".")  # so that it is known on which one this process dies
+                    with suppress(BlockingIOError):  # a long training fills the pipe
+                        os.write(progress, b".")  # says on which one this process dies
                 results = pickled(reports)
             except Exception as error:
                 connection.send_bytes(b"")

@@ -8,7 +8,7 @@ import pytest
 
 from bninspect.errors import BninspectError, UsageProblem
 from bninspect.model.target import CheckpointLocation
-from bninspect.runs.observer import Examine, Examined
+from bninspect.runs.observer import Examine, Examined, Portion
 from bninspect.runs.processes import ProcessPool, process_pool
 from tests.support import portions
 
@@ -44,6 +44,21 @@ def test_results_may_be_asked_for_in_any_order() -> None:
         numbers = [pool.add(portion) for portion in PORTIONS]
         paths = [pool.result(number)[0].report.path for number in reversed(numbers)]
     assert paths == [f"{number}/0" for number in reversed(range(20))]
+
+
+@pytest.mark.processes
+def test_a_portion_is_larger_than_the_pipe_of_its_progress() -> None:
+    training = [CheckpointLocation(f"training/{step}", None) for step in range(70_000)]
+
+    def until_the_worker_has_the_rest(portion: Portion) -> Iterator[Examined]:
+        while pool.waiting:
+            yield from portions.slowly(portion)
+
+    with process_pool(portions.named, until_the_worker_has_the_rest) as pool:
+        pool.workers = 1
+        first, second = [pool.add(portion) for portion in (PORTIONS[0], training)]
+        pool.result(first)
+        assert len(pool.result(second)) == 70_000
 
 
 @pytest.mark.processes

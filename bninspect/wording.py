@@ -25,6 +25,11 @@ def and_more(count: int, noun: str = "") -> str:
     return f"and {count} more{f' {noun}' if noun else ''}"
 
 
+def install_command(extra: str) -> str:
+    """Return the commands that install an extra of this program, from a registry or a checkout."""
+    return f"pip install 'bninspect[{extra}]' (in a checkout: pip install '.[{extra}]')"
+
+
 def nearest(typed: str, known: Collection[str], *, cutoff: float = 0.6) -> str | None:
     """Return the known name that a mistyped one is nearest to; None if none is near.
 

@@ -139,8 +139,9 @@ def _names_a_path(word: str) -> bool:
 def main(context: click.Context) -> None:
     """Find batch-normalization statistics that training never updated.
 
-    Reads TensorFlow checkpoints (V1, V2, object-based), SavedModels, frozen graphs and Keras files
-    (.h5, .weights.h5, .keras) without importing TensorFlow, and without running what they hold.
+    Reads TensorFlow checkpoints (V1, V2, object-based), SavedModels, frozen graphs, Keras files
+    (.h5, .weights.h5, .keras), ONNX and TensorFlow.js models and Orbax checkpoints without
+    importing TensorFlow, and without running what they hold.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

@@ -146,7 +146,7 @@ _OF_RULES = (
 )
 _ALL_CHECKPOINTS = _flag(
     "--all-checkpoints",
-    text="In a training directory, check every checkpoint (oldest first), not only the newest.",
+    text="In a training directory, take every checkpoint (oldest first), not only the newest.",
 )
 _ENGINE = click.option(
     "--engine",

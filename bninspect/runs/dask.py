@@ -22,7 +22,7 @@ from bninspect.errors import BninspectError, UsageProblem
 from bninspect.model.target import CheckpointLocation
 from bninspect.runs.observer import Examined
 from bninspect.runs.worker import pickled, unpickled
-from bninspect.wording import listed
+from bninspect.wording import install_command, listed
 
 # Seconds: for a scheduler to answer, and for a cluster without workers to get one.
 _CONNECT, _NO_WORKER = 10.0, 60.0
@@ -75,7 +75,7 @@ def _connect(address: str) -> Any:
         from distributed import TimeoutError as TimedOut  # Python 3.10 has two
     except ImportError as error:
         raise UsageProblem(
-            "--scheduler needs the package `distributed`: pip install 'bninspect[dask]'."
+            f"--scheduler needs the package `distributed`: {install_command('dask')}."
         ) from error
     expected = "Give the address that it prints when it starts, such as tcp://10.0.0.5:8786."
     if not _ADDRESS.fullmatch(address):  # `Client` would start a cluster of its own for others

@@ -25,13 +25,13 @@ from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
 from bninspect.formats.orbax.ocdbt import DAMAGED, Database
 from bninspect.storage import filesystem
 from bninspect.storage.source import Budget, Source
+from bninspect.wording import install_command
 
 ZARR_2, ZARR_3 = ".zarray", "zarr.json"
 _LARGEST_METADATA = 1 << 20  # bytes
 _MOST_ELEMENTS = 1 << 24  # of an array that is read: a statistic has some thousand channels
 _MOST_CHUNKS = 1 << 12
 _MOST_DIMENSIONS = 32
-_INSTALL = "Install it with: pip install 'bninspect[orbax]'"
 
 _LETTERS = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
 _COMPRESSORS = {"zstd", "blosc", "gzip", "zlib", "bz2"}
@@ -307,7 +307,7 @@ def require_tensorstore(path: str) -> None:
         raise Unsupported(
             path,
             "Orbax checkpoints are read with tensorstore, which is not installed",
-            _INSTALL,
+            f"Install it with: {install_command('orbax')}.",
         ) from error
 
 

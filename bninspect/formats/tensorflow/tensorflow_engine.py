@@ -38,6 +38,7 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.target import Target
 from bninspect.storage.saved_models import graph_file, variables_prefix
 from bninspect.storage.signatures import is_message_text
+from bninspect.wording import install_command
 
 _HINT = "Omit --engine, so that bninspect reads it itself."
 
@@ -114,7 +115,7 @@ def _import_tensorflow() -> Any:
     except ImportError as error:
         raise UsageProblem(
             f"--engine tensorflow needs TensorFlow, which cannot be imported ({error})."
-            " Install it with: pip install 'bninspect[tensorflow]'"
+            f" Install it with: {install_command('tensorflow')}."
         ) from error
     return tensorflow
 

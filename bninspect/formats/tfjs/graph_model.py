@@ -20,9 +20,8 @@ from bninspect.batchnorm.name_groups import LEAVES
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Weights
 from bninspect.formats.tfjs.weights import TfjsWeights
-from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
 from bninspect.model.roles import ROLES, STATISTICS
-from bninspect.wording import listed, plural
 
 _FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _MOST_IDENTITIES = 20
@@ -32,6 +31,10 @@ _FOLDED = (
     re.compile(r"(?s)(.*)/\w+_bn_offset"),
     re.compile(r"(?s)(.*)/FusedBatchNorm(?:V\d)?/Offset"),
     re.compile(r"(?s)(.*)/batchnorm(?:_\d+)?/mul(?:_\d+)?"),
+)
+_FOLDED_REASON = (
+    "folded into other constants by the converter, so there are no statistics left to check; check"
+    " the checkpoint, Keras file or SavedModel that the model was converted from"
 )
 
 Node = Mapping[str, Any]
@@ -70,7 +73,7 @@ def read_graph_model(
 
 
 def _without_halves(checkpoint: Checkpoint, weights: TfjsWeights) -> Checkpoint:
-    """Return the checkpoint with a note on folded layers, and without what is left of them.
+    """Return the checkpoint without what is left of folded layers, which are not checked.
 
     A layer of which one statistic is left was folded, too: the other is part of a constant.
     """
@@ -86,7 +89,10 @@ def _without_halves(checkpoint: Checkpoint, weights: TfjsWeights) -> Checkpoint:
     return replace(
         checkpoint,
         variables=Weights(dict.fromkeys(names, weights)),
-        notes=(*checkpoint.notes, *_note_on_folded([*dict.fromkeys(folded)])),
+        unchecked=tuple(
+            UncheckedGroup(name, (), _FOLDED_REASON, nameable=False)
+            for name in dict.fromkeys(folded)
+        ),
     )
 
 
@@ -131,13 +137,3 @@ def _node_name(given: Any) -> str:
 def _is_unnamed(name: str) -> bool:
     """Return whether the name of a weight does not say its role."""
     return name.rpartition("/")[2] not in LEAVES
-
-
-def _note_on_folded(folded: list[str]) -> Iterator[str]:
-    """Yield a sentence on the layers that the converter folded, if there are any."""
-    if folded:
-        yield (
-            f"the converter folded batch normalization into other constants"
-            f" ({plural(len(folded), 'layer')}: {listed(folded)}): their statistics are not in"
-            " this file; check the checkpoint, Keras file or SavedModel that it was converted from"
-        )

@@ -9,6 +9,7 @@ from typing import Any
 from bninspect.errors import Corrupt, UsageProblem
 from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.formats.tensorflow.tensorflow_engine import silent_libraries
+from bninspect.wording import install_command
 
 
 def import_framework(name: str) -> Any:
@@ -29,7 +30,7 @@ def require_tensorflow(path: str) -> None:
     except ImportError as error:
         raise UsageProblem(
             f"{path} is run by TensorFlow, which cannot be imported ({error}). Install it with:"
-            " pip install 'bninspect[tensorflow]'."
+            f" {install_command('tensorflow')}."
         ) from error
 
 

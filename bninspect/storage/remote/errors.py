@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem, Unreachable, Unsupported
 from bninspect.storage.urls import scheme_of
-
-INSTALL = "pip install 'bninspect[remote]'"
+from bninspect.wording import install_command
 
 # The schemes whose packages this installs.
 _OF_EXTRA = ("abfs", "abfss", "adl", "az", "gcs", "gs", "hf", "http", "https", "s3", "s3a")
@@ -165,7 +164,7 @@ def _transport_fault(error: BaseException) -> tuple[str, str]:
 def missing_package(url: str, error: ImportError | None = None) -> ReadProblem:
     """Return the error for a missing library of a scheme, or for missing fsspec (no `error`)."""
     scheme = scheme_of(url)
-    hint = f"Run {INSTALL}."
+    hint = f"Run {install_command('remote')}."
     if error is not None and scheme not in _OF_EXTRA:
         missing = next(
             (name for cause in _chain(error) if (name := getattr(cause, "name", ""))), ""

@@ -353,15 +353,18 @@ def test_one_statistic_that_is_left_was_folded(run, tmp_path):
     outcome = run("check", tmp_path / "model", "--format", "json")
     assert outcome.exit_code == 3
     (found,) = outcome.json["checkpoints"]
-    assert any("folded" in note and "bn" in note for note in found["notes"])
+    assert [group["name"] for group in found["unchecked"]] == ["bn"]
 
 
 @pytest.mark.parametrize("stem", ["tfjs_graph_folded", "tfjs1_graph_folded"])
-def test_folded_layers_are_named(run, stem):
-    outcome = run("check", load_fixture(stem).path, "--format", "json")
+def test_folded_layers_are_not_checked(run, stem):
+    fixture = load_fixture(stem)
+    outcome = run("check", fixture.path, "--format", "json")
     assert outcome.exit_code == 3
-    notes = outcome.json["checkpoints"][0]["notes"]
-    assert any("folded batch normalization into other constants" in note for note in notes)
+    (found,) = outcome.json["checkpoints"]
+    assert [group["name"] for group in found["unchecked"]] == fixture.expected["unchecked"]
+    (note,) = found["notes"]
+    assert "folded into other constants by the converter" in note
 
 
 @pytest.mark.parametrize("topology", [{"node": []}, {"node": 5}, {"node": [3]}, {"node": {}}])

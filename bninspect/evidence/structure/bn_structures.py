@@ -4,7 +4,8 @@ A normalization is BN if it takes variables as mean and variance, or the moments
 moving averages keep in variables. One layer may be normalized in several places: for training and
 for evaluation, in towers, in steps of a recurrent network. Layer, group and instance normalization
 have no such variables. Input normalizers, which have, neither scale nor take the moments of a batch
-in training.
+in training, and subtract the mean itself, where tf.nn.batch_normalization without offset adds
+-mean / sqrt(variance + epsilon) (tensorflow/python/ops/nn_impl.py).
 """
 
 from __future__ import annotations
@@ -233,6 +234,7 @@ def _is_bn(key: _Key, sites: Sequence[Site]) -> bool:
         return False
     return any(
         site.normalization.fused
+        or site.normalization.minus_scaled_mean
         or site.batch_means
         or site.gamma is not None
         or site.beta is not None

@@ -47,9 +47,10 @@ class Normalization(NamedTuple):
 
     `mean` and `variance` are the values that it takes, `gamma` and `beta` None if it has none.
     `epsilon` is None if it is no constant under the root. `fused` says that a fused kernel computes
-    it; then the kernel computes the moments of the batch unless `is_training` is False. `takes_x`,
-    `takes_mean` and `takes_variance` say where its operations take the layer's input and the
-    statistics, before any copy.
+    it; then the kernel computes the moments of the batch unless `is_training` is False.
+    `minus_scaled_mean` says that it is x * factor + (-mean * factor), with an epsilon under the
+    root. `takes_x`, `takes_mean` and `takes_variance` say where its operations take the layer's
+    input and the statistics, before any copy.
     """
 
     node: int
@@ -63,6 +64,7 @@ class Normalization(NamedTuple):
     takes_variance: Use
     fused: bool = False
     is_training: bool = False
+    minus_scaled_mean: bool = False
 
 
 def find_normalizations(dataflow: Dataflow) -> Iterator[Normalization]:
@@ -153,6 +155,7 @@ class _Operands(NamedTuple):
     beta: Value | None
     takes_x: Use
     takes_mean: Use
+    minus_scaled_mean: bool = False
 
 
 class _Product(NamedTuple):
@@ -194,6 +197,7 @@ class _Arithmetic:
                 operands_of_root.takes_x,
                 operands_of_root.takes_mean,
                 takes_variance,
+                minus_scaled_mean=operands_of_root.minus_scaled_mean and epsilon is not None,
             )
 
     def _first_factor(self) -> _Factor | None:
@@ -273,7 +277,9 @@ class _Arithmetic:
                         continue
                     scaled = others.get(self._dataflow.origin(operands[1 - index]))
                     if scaled is not None:
-                        return _Operands(mean, gamma, beta, scaled.takes_other, takes_mean)
+                        return _Operands(
+                            mean, gamma, beta, scaled.takes_other, takes_mean, beta is None
+                        )
         return None
 
     def _shifts(self, product: Value, other: Value) -> Iterator[tuple[Value, Value, Value | None]]:

@@ -29,6 +29,8 @@ _VALUE = ("value", "raw_value")  # of an nnx.Variable
 _OPTIMIZERS = {"opt_state", "opt_states", "optimizer", "optimizer_state", "opt", "tx"}
 _COUNT = "count"  # of ScaleByAdamState and others, optax/_src/transform.py
 _STEP = "step"
+_STEP_DEPTH = 2
+_COLLECTIONS = (_PARAMETERS, _STATISTICS)
 _MOST_PARTS = 64
 _NOT_PROVED = "a mean and a var without scale and bias may be no BN layer"
 _DEFAULT_NAME = r"(Sync)?BatchNorm(_\d+)?"  # flax/linen/module.py: the class, and a number
@@ -59,7 +61,7 @@ def flax_names(paths: Mapping[str, Path]) -> FlaxNames:
             known.update(_of_optimizer(stored, path))
         elif path:
             groups.setdefault(path[:-1], {})[path[-1]] = stored
-            known[stored] = "/".join(path)
+            known[stored] = "/".join(_as_count(path) if _is_step(path) else path)
     affine_scopes = _AffineScopes(groups)
     unchecked: list[UncheckedGroup] = []
     taken: set[str] = set()
@@ -95,9 +97,21 @@ def _without_value(path: Path) -> Path:
 def _of_optimizer(stored: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yield stored and known name of what counts the steps of an optimizer."""
     if path[-1:] == (_COUNT,):
-        yield stored, "/".join((*path[:-1], "iterations"))
+        yield stored, "/".join(_as_count(path))
     elif path[-1:] == (_STEP,):
         yield stored, "/".join(path)
+
+
+def _as_count(path: Path) -> Path:
+    return (*path[:-1], "iterations")
+
+
+def _is_step(path: Path) -> bool:
+    """Return whether a path is that of the step of a train state, by itself or in an item.
+
+    It counts on where a training goes on with a new optimizer, which counts from 0.
+    """
+    return path[-1] == _STEP and len(path) <= _STEP_DEPTH and path[0] not in _COLLECTIONS
 
 
 def _has_affine(members: Mapping[str, str]) -> bool:

@@ -82,6 +82,18 @@ def test_slots_of_an_optimizer_are_no_layers() -> None:
     assert names.known["opt_state.0.count"] == "opt_state/0/iterations"
 
 
+@pytest.mark.parametrize("path", ["step", "state/step"])
+def test_the_step_of_a_train_state_counts_steps(path: str) -> None:
+    names = names_of(*linen("BatchNorm_0"), path)
+    assert names.known[path.replace("/", ".")] == path.replace("step", "iterations")
+
+
+@pytest.mark.parametrize("path", ["params/step", "batch_stats/step", "model/encoder/step"])
+def test_a_variable_called_step_is_no_count(path: str) -> None:
+    names = names_of(*linen("BatchNorm_0"), path)
+    assert names.known[path.replace("/", ".")] == path
+
+
 def test_a_layer_norm_lacks_no_statistics() -> None:
     names = names_of("params/LayerNorm_0/scale", "params/LayerNorm_0/bias", "params/bn/scale")
     assert not names.partial

@@ -105,6 +105,15 @@ def test_a_training_stands_still_between_its_steps(run: Run, training: Path) -> 
     assert all(not one["findings"] for one in outcome["checkpoints"])
 
 
+def test_a_training_that_goes_on_with_a_new_optimizer_is_one(run: Run) -> None:
+    """The step of the train state goes on where the optimizer counts from 0 again."""
+    path = FIXTURES / "orbax_linen_new_optimizer"
+    outcome = run("check", path, "--all-checkpoints", "--format", "json").json
+    assert [one["step"] for one in outcome["checkpoints"]] == [15, 30]
+    rules = [[finding["rule"] for finding in one["findings"]] for one in outcome["checkpoints"]]
+    assert rules == [[], ["BN107", "BN107"]]
+
+
 def test_steps_of_other_prefixes_are_no_one_training(run: Run, tmp_path: Path) -> None:
     shutil.copytree(LINEN / "state_15", tmp_path / "a_1")
     shutil.copytree(LINEN / "state_30", tmp_path / "b_2")

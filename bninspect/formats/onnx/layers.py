@@ -224,14 +224,21 @@ def _is_filled_in(site: Site, role: Role, variable: Variable, family: Family) ->
     """Return whether gamma or beta is what an exporter put where the layer has none.
 
     The operation needs both. Such a constant is 1 or 0 in every channel, and has no name of a
-    variable while the statistics have one.
+    variable while the statistics have one. PyTorch's newer exporter stores equal tensors under the
+    name of the first, parameters before buffers: one named like statistics is no parameter.
     """
     stored = site.stored[role]
-    if _is_variable(stored) or not all(_is_variable(site.stored[one]) for one in STATISTICS):
+    if _is_parameter(stored) or not all(_is_variable(site.stored[one]) for one in STATISTICS):
         return False
     with suppress(ReadProblem):
         return bool((variable.read() == family.initial[role][0]).all())
     return False
+
+
+def _is_parameter(stored: Stored) -> bool:
+    name = _taken_apart(stored.name)
+    is_buffer = name is not None and name.leaf in (*PYTORCH.mean, *PYTORCH.variance)
+    return _is_variable(stored) and not is_buffer
 
 
 def _is_variable(stored: Stored) -> bool:

@@ -503,6 +503,18 @@ def test_constants_of_the_exporter_are_no_gamma_of_the_layer(run: Run, tmp_path:
     assert [finding["rule"] for finding in item["findings"]] == ["BN101"]
 
 
+def test_statistics_that_stand_for_equal_constants_are_no_gamma(run: Run, tmp_path: Path) -> None:
+    """PyTorch's newer exporter stores the filled-in 1 and 0 as the statistics that equal them."""
+    tensors = named({role: STUCK[role] for role in ROLES[2:]})
+    mean, variance = "bn.running_mean", "bn.running_var"
+    made = model(tensors, [bn_node([variance, mean, mean, variance])])
+    outcome = run("check", write(tmp_path, made), "--format", "json")
+    (item,) = outcome.json["checkpoints"]
+    assert item["layers"][0]["variables"]["gamma"] is None
+    assert item["layers"][0]["variables"]["beta"] is None
+    assert [finding["rule"] for finding in item["findings"]] == ["BN101"]
+
+
 def test_other_values_are_gamma_whatever_their_name(run: Run, tmp_path: Path) -> None:
     (layer,) = listed(run, write(tmp_path, filled_in("val_1", 0.5)))["layers"]
     assert layer["variables"]["gamma"] == "val_1"

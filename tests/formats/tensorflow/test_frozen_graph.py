@@ -290,3 +290,14 @@ def test_damage_gives_an_answer_or_a_problem(tmp_path_factory, stem: str, data) 
             for variable in opened.variables.values():
                 with suppress(ReadProblem):
                     assert variable.read().shape == variable.shape
+
+
+def test_a_function_of_tensorflow_2_gets_no_advice_for_train_ops(run: Run) -> None:
+    fixes = {}
+    for stem in ("frozen_keras2_stuck", "frozen_tf1_merged_stuck"):
+        path = next((FIXTURES / stem).glob("graph.pb*"))
+        (item,) = run("check", path, "--format", "json").json["checkpoints"]
+        fixes[stem] = " ".join(finding["fix"] for finding in item["findings"])
+    assert "tf.control_dependencies" in fixes["frozen_tf1_merged_stuck"]
+    assert "tf.control_dependencies" not in fixes["frozen_keras2_stuck"]
+    assert "training=True" in fixes["frozen_keras2_stuck"]

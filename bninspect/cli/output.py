@@ -122,7 +122,7 @@ def refuse_to_overwrite_inputs(path: str, inputs: Iterable[str]) -> None:
         return
     for typed in inputs:
         source = os.path.realpath(typed.replace("\0", ""))  # no file has a NUL in its name
-        if checkpoint_of(target) == checkpoint_of(source) or _is_in_saved_model(target, source):
+        if checkpoint_of(target) == checkpoint_of(source) or _is_in_directory(target, source):
             raise UsageProblem(
                 f"Refusing to overwrite {path}: it is a file of the checkpoint {typed}."
             )
@@ -155,12 +155,17 @@ def opened_paths(report: Report) -> Iterator[str]:
     return (item.resolved or item.path for item in report.checkpoints)
 
 
-def _is_in_saved_model(target: str, directory: str) -> bool:
-    """Return whether a file belongs to the SavedModel in `directory`."""
-    from bninspect.model.filenames import SAVED_MODEL
+def _is_in_directory(target: str, directory: str) -> bool:
+    """Return whether a file belongs to the SavedModel or the step of Orbax in `directory`."""
+    from bninspect.model.filenames import SAVED_MODEL, is_of_orbax
 
-    is_below = target.startswith(os.path.join(directory, ""))
-    return is_below and os.path.exists(os.path.join(directory, SAVED_MODEL))
+    if not target.startswith(os.path.join(directory, "")):
+        return False
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return False
+    return SAVED_MODEL in names or is_of_orbax(names)
 
 
 def require_directory(path: str) -> None:

@@ -403,6 +403,21 @@ def test_the_page_and_the_baseline_take_orbax(run: Run, tmp_path: Path) -> None:
     assert run("check", STUCK, "--baseline", baseline).exit_code == 0
 
 
+@pytest.mark.parametrize("typed", [".", "state_30"])
+@pytest.mark.parametrize(
+    "name", ["default/_METADATA", "default/manifest.ocdbt", "commit_success.txt"]
+)
+def test_output_never_replaces_a_file_of_a_step(
+    run: Run, training: Path, typed: str, name: str
+) -> None:
+    file = training / "state_30" / name
+    before = file.read_bytes()
+    outcome = run("check", training / typed, "-o", file)
+    assert outcome.exit_code == 2
+    assert "Refusing to overwrite" in outcome.err
+    assert file.read_bytes() == before
+
+
 def test_the_configuration_of_keras_is_read(run: Run) -> None:
     (checkpoint,) = run("list", KERAS, "--format", "json").json["checkpoints"]
     assert [layer["momentum"] for layer in checkpoint["layers"]] == [0.8, 0.8]

@@ -75,6 +75,11 @@ class RuleContext(NamedTuple):
         return self.format in ("tf-v1", "tf-v2", "saved-model")
 
     @property
+    def may_store_step(self) -> bool:
+        """Return whether a file of this format may store the step of the training."""
+        return not (self.frozen or self.format == "onnx")
+
+    @property
     def of_whole_model(self) -> bool:
         """Return whether Keras stores the model beside its weights in this format."""
         return self.format in ("keras-h5", "keras-zip", "saved-model")

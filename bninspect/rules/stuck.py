@@ -195,8 +195,8 @@ def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
         return "The layer is frozen"
     if context.step == 0:
         return "The stored step is 0"
-    may_have_step = not (context.live or context.frozen or layer.onnx is not None)
-    if context.step is None and not context.optimizer_steps and may_have_step:
+    may_store_step = context.may_store_step and not context.live
+    if context.step is None and not context.optimizer_steps and may_store_step:
         return "No training step is stored"
     if context.updated and not layer.training.is_trained_here:
         return "Other BN layers of this checkpoint were updated"

@@ -67,10 +67,9 @@ def _evidence(layer: BNLayer, context: RuleContext) -> Iterator[str]:
     """Yield the facts that show that the layer was not trained."""
     if layer.training.unmoved:
         yield f"the optimizer slots of {' and '.join(layer.training.unmoved)} never moved"
-    if layer.onnx is not None:
-        return  # such a file never has a step
     if context.step is None:
-        yield "no training step is stored"
+        if context.may_store_step:
+            yield "no training step is stored"
     else:
         yield f"the stored step is {context.step}"
     if layer.keras is not None and layer.keras.frozen:

@@ -101,8 +101,9 @@ def _notes(layers: Sequence[BNLayer]) -> Iterable[str]:
     """Yield a sentence if nodes normalize by batches: running the model ignores the statistics."""
     in_training = sum(layer.onnx is not None and layer.onnx.in_training for layer in layers)
     if in_training:
+        normalize = "normalizes" if in_training == 1 else "normalize"
         yield (
-            f"{in_training} of {plural(len(layers), 'BN layer')} normalize by the statistics of"
+            f"{in_training} of {plural(len(layers), 'BN layer')} {normalize} by the statistics of"
             " each batch here (training mode), and not by the stored ones: export the model for"
             " inference before it is used"
         )
@@ -250,7 +251,7 @@ def _reason(site: Site) -> str:
     missing = [role for role in STATISTICS if role not in site.stored]
     how = next((site.unread[role] for role in missing if role in site.unread), None)
     are = "are" if len(missing) > 1 else "is"
-    computed = "computed while the model runs, as in training, and not stored"
+    computed = "computed by other nodes of the model, and not stored"
     return f"its {' and '.join(missing)} {are} {how or computed}"
 
 

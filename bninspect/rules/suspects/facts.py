@@ -247,9 +247,8 @@ class Facts:
     @property
     def no_training_stored(self) -> bool:
         """Return whether neither a step nor an optimizer's count of steps is stored."""
-        if self.context.frozen or self.layer.onnx is not None:
-            return False  # such a file never has a step
-        return self.context.step is None and not self.context.optimizer_steps
+        context = self.context
+        return context.may_store_step and context.step is None and not context.optimizer_steps
 
     @property
     def others_updated(self) -> bool:

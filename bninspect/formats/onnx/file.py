@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from bninspect.formats.onnx.graph import read_model
-from bninspect.formats.onnx.layers import folded_groups, layers_of
+from bninspect.formats.onnx.layers import folded_groups, groups_without_node, layers_of
 from bninspect.formats.onnx.sites import find_sites, folded_in, initializers_of
 from bninspect.formats.onnx.tensors import Tensor, TensorFiles
 from bninspect.formats.onnx.wire import MessageFile
@@ -41,7 +41,11 @@ def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
     variables: dict[str, Variable] = {}
     for tensor in initializers_of(model):
         variables.setdefault(tensor.name, variable(tensor))
-    found = layers_of(find_sites(file, model), model.producer, variable)
+    initializers = [*variables]
+    sites = find_sites(file, model)
+    found = layers_of(sites, model.producer, variable)
+    unchecked = [*found.unchecked, *folded_groups(folded_in(model))]
+    known = [layer.name for layer in found.layers] + [group.name for group in unchecked]
     for layer in found.layers:
         for member in layer.variables.values():
             variables.setdefault(member.name, member)
@@ -57,7 +61,7 @@ def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
         variables=variables,
         in_order=True,
         layers=tuple(found.layers),
-        unchecked=(*found.unchecked, *folded_groups(folded_in(model))),
+        unchecked=(*unchecked, *groups_without_node(initializers, sites, known)),
         notes=(*notes, *found.notes),
         prefetch=prefetch,
         close=source.close,

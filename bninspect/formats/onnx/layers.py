@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import NamedTuple
@@ -48,6 +48,8 @@ _OF_KERAS = re.compile(
 _OF_TENSORFLOW_1 = re.compile(r"(?P<name>.+?)(?:/read)?(?::\d+)?(?:__\d+)?")
 _KERNEL = re.compile(r"/?(?P<scope>.+)/(?:FusedBatchNorm(?:V\d)?|BatchNormalization)(?:_\d+)?")
 _LEAST_AGREEING = 2
+_LEAVES_OF_STATISTICS = {"running_mean", "running_var", "moving_mean", "moving_variance"}
+_NO_NODE = "no BatchNormalization node takes its moving_mean and moving_variance, which are stored"
 # The producers that name variables as layers of Keras do, not as a graph does.
 _OF_LAYERS = ("keras2onnx", "onnxmltools")
 
@@ -97,7 +99,7 @@ def layers_of(sites: Sequence[Site], producer: str, variable: ReadTensor) -> Fou
     )
 
 
-def _notes(layers: Sequence[BNLayer]) -> Iterable[str]:
+def _notes(layers: Sequence[BNLayer]) -> Iterator[str]:
     """Yield a sentence if nodes normalize by batches: running the model ignores the statistics."""
     in_training = sum(layer.onnx is not None and layer.onnx.in_training for layer in layers)
     if in_training:
@@ -255,7 +257,27 @@ def _reason(site: Site) -> str:
     return f"its {' and '.join(missing)} {are} {how or computed}"
 
 
-def folded_groups(names: Mapping[str, None] | Sequence[str]) -> Iterable[UncheckedGroup]:
+def groups_without_node(
+    names: Iterable[str], sites: Iterable[Site], known: Iterable[str]
+) -> Iterator[UncheckedGroup]:
+    """Yield the stored statistics of `names` that no node of `sites` takes as groups.
+
+    Other operations may compute such a layer. `known` are the names of layers that are found, or
+    that are named as not checked for another reason.
+    """
+    taken = {stored.tensor.name for site in sites for stored in site.stored.values()}
+    scopes: dict[str, dict[str, str]] = {}
+    for name in names:
+        part = None if name in taken else _taken_apart(name)
+        if part is not None and part.leaf in _LEAVES_OF_STATISTICS:
+            scopes.setdefault(part.scope, {})[part.leaf] = name
+    known = {*known}
+    for scope, members in scopes.items():
+        if len(members) == len(STATISTICS) and scope not in known:
+            yield UncheckedGroup(scope, tuple(members.values()), _NO_NODE)
+
+
+def folded_groups(names: Iterable[str]) -> Iterator[UncheckedGroup]:
     """Yield the layers that were folded into other operations as groups that are not judged."""
     reason = (
         "folded into other operations, which keep no statistics; check the model that was exported"

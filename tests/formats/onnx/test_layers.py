@@ -286,6 +286,20 @@ def test_a_node_of_another_domain_is_no_bn(run: Run, tmp_path: Path) -> None:
     assert run("check", write(tmp_path, model(tensors, [node]))).exit_code == 1
 
 
+def test_statistics_that_no_node_takes_are_not_checked(run: Run, tmp_path: Path) -> None:
+    """Beside a healthy layer, BN that was written out as other operations is no pass by silence."""
+    tensors = named(members(), "first")
+    nodes = [
+        bn_node([one.name for one in tensors], "first"),
+        helper.make_node("Sub", ["first_y", "second.running_mean"], ["centered"]),
+    ]
+    made = model([*tensors, *named(STUCK, "second")], nodes)
+    _, groups = unchecked(run, write(tmp_path, made))
+    ((name, reason),) = groups
+    assert name == "second"
+    assert "no BatchNormalization node takes its moving_mean and moving_variance" in reason
+
+
 def test_a_pattern_names_what_no_node_says(run: Run, tmp_path: Path) -> None:
     """Such as BN that was written out as other operations."""
     tensors = named(STUCK, "net.bn")

@@ -41,7 +41,7 @@ def merge_frozen(
     """Return the layers of both searches; what the graph computes counts where they differ.
 
     A layer of the graph is that of the names if these give its constants the same roles. Other
-    layers of the names are left out if the graph uses their constants otherwise. Notes say which
+    layers of the names are left out if the graph uses their statistics otherwise. Notes say which
     layers only one search found, and why layers have no statistics.
     """
     used = {one.name for layer in by_graph for one in layer.variables.values()}
@@ -55,7 +55,9 @@ def merge_frozen(
         merged.append(layer if named is None else replace(named, epsilon=layer.epsilon))
         computed[merged[-1].name] = layer
     left = [
-        layer for layer in by_names if used.isdisjoint(_names(layer)) and layer.name not in computed
+        layer
+        for layer in by_names
+        if used.isdisjoint(_deciding(layer)) and layer.name not in computed
     ]
     explained = _explained(left, without_statistics)
     without = {name for names in explained.values() for name in names}
@@ -72,6 +74,15 @@ def _is_same(by_graph: BNLayer, by_names: BNLayer) -> bool:
         role in by_names.variables and by_names.variables[role].name == variable.name
         for role, variable in by_graph.variables.items()
     )
+
+
+def _deciding(layer: BNLayer) -> set[str]:
+    """Return the constants that another use shows to be those of another layer.
+
+    Layers may share gamma or beta, where equal constants became one.
+    """
+    statistics = {layer.variables[role].name for role in STATISTICS if role in layer.variables}
+    return statistics or _names(layer)
 
 
 def _names(layer: BNLayer) -> set[str]:

@@ -30,7 +30,7 @@ _MOST_NODES = 64  # consumers that are looked at from one square root
 
 _X, _SCALE, _OFFSET, _MEAN, _VARIANCE = 0, 1, 2, 3, 4  # inputs of the fused kernels
 # The kernel of TensorFlow before 1.0, for inference alone, and its inputs (nn_ops.cc).
-_OLD_KERNEL = "BatchNormWithGlobalNormalization"
+OLD_KERNEL = "BatchNormWithGlobalNormalization"
 _OLD_MEAN, _OLD_VARIANCE, _OLD_OFFSET, _OLD_SCALE = 1, 2, 3, 4
 _BATCH_MEAN, _BATCH_VARIANCE = 1, 2  # outputs
 
@@ -73,7 +73,7 @@ def find_normalizations(dataflow: Dataflow) -> Iterator[Normalization]:
         if operation in ops.FUSED_BATCH_NORMS:
             for calls in dataflow.contexts(node):
                 yield _fused(dataflow, Value(node, 0, calls))
-        elif operation == _OLD_KERNEL:
+        elif operation == OLD_KERNEL:
             for calls in dataflow.contexts(node):
                 yield _fused_before_1(dataflow, Value(node, 0, calls))
         elif operation in ("Rsqrt", "Sqrt", "Pow"):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.structure.bn_structures import Site, find_sites
 from bninspect.evidence.structure.dataflow import Dataflow, Value
+from bninspect.evidence.structure.normalizations import OLD_KERNEL
 from bninspect.model.checkpoint import UncheckedGroup
 
 _ADDS = ops.BIAS_ADDS | {"Sub"}
@@ -32,6 +33,7 @@ _BY_BATCH = (
     "the graph normalizes by the moments of each batch, as in training, and has no statistics;"
     " freeze it again, built for inference (training=False)"
 )
+_COMPUTED = "its moving_mean and moving_variance are not both constants, but computed in the graph"
 
 
 def groups_without_statistics(dataflow: Dataflow) -> Iterator[UncheckedGroup]:
@@ -43,12 +45,13 @@ def groups_without_statistics(dataflow: Dataflow) -> Iterator[UncheckedGroup]:
             if name is not None:
                 yield UncheckedGroup(name, _constants(dataflow, node), _FOLDED, nameable=False)
     for site in find_sites(dataflow):
-        if _is_by_batch(dataflow, site):
+        reason = _reason(dataflow, site)
+        if reason is not None:
             affine = [site.gamma, site.beta]
             nodes = [part for found in affine if found for part in found.parts]
             names = tuple(graph.names[node] for node in nodes)
             name = graph.names[site.normalization.node]
-            yield UncheckedGroup(_SCOPE.sub("", name) or name, names, _BY_BATCH, nameable=False)
+            yield UncheckedGroup(_SCOPE.sub("", name) or name, names, reason, nameable=False)
 
 
 def _folded_name(dataflow: Dataflow, node: int) -> str | None:
@@ -88,13 +91,18 @@ def _constants(dataflow: Dataflow, node: int) -> tuple[str, ...]:
     return tuple(dataflow.graph.names[constant] for constant in constants)
 
 
-def _is_by_batch(dataflow: Dataflow, site: Site) -> bool:
-    """Return whether a site is BN that takes the moments of a batch and no stored statistics."""
+def _reason(dataflow: Dataflow, site: Site) -> str | None:
+    """Return why a site is BN without constants as statistics; None if it has both, or is no BN."""
+    if site.means and site.variances:
+        return None
+    if site.normalization.fused:
+        is_by_batch = dataflow.graph.attribute(site.normalization.node, "is_training") is not False
+        is_inference = dataflow.graph.operations[site.normalization.node] == OLD_KERNEL
+        return _COMPUTED if is_inference or not is_by_batch else _BY_BATCH
     if site.means or site.variances or (site.gamma is None and site.beta is None):
-        return False
-    return site.normalization.fused or any(
-        _is_over_batch(dataflow, value) for value in site.batch_means
-    )
+        return None
+    is_by_batch = any(_is_over_batch(dataflow, value) for value in site.batch_means)
+    return _BY_BATCH if is_by_batch else None
 
 
 def _is_over_batch(dataflow: Dataflow, mean: Value) -> bool:

@@ -52,19 +52,22 @@ def content(values: object, dtype: str = "<f4") -> bytes:
     return bytes_field(4, np.asarray(values, dtype).tobytes())
 
 
+INFERENCE = attribute(b"is_training", number_field(5, 0, even_zero=True))
+TRAINING = attribute(b"is_training", number_field(5, 1))
+
+
 def batch_norm(**constants: bytes) -> bytes:
     """A GraphDef of one fused kernel; constants that are not given have four channels."""
     usual = {
         role: constant(f"bn/{role}", FLOAT, (4,), content([0.5, 1.5, 2.5, 3.5])) for role in ROLES
     }
     epsilon = attribute(b"epsilon", b"\x25" + struct.pack("<f", 0.01))
-    inference = attribute(b"is_training", number_field(5, 0))
     kernel = node(
         "bn/FusedBatchNorm",
         "FusedBatchNorm",
         "x",
         *(f"bn/{role}" for role in ROLES),
-        attributes=epsilon + inference,
+        attributes=epsilon + INFERENCE,
     )
     return node("x", "Placeholder") + b"".join({**usual, **constants}.values()) + kernel
 
@@ -186,6 +189,51 @@ def test_a_graph_of_variables_names_the_checkpoint(write, run: Run) -> None:
     assert "not frozen" in outcome.said
     assert "bn/moving_mean" in outcome.said
     assert run("check", path.parent, "--format", "json").exit_code == 2  # nothing else is there
+
+
+@pytest.mark.parametrize("roles", [("moving_mean",), ("moving_mean", "moving_variance")])
+def test_computed_statistics_are_not_checked(write, run: Run, roles: tuple[str, ...]) -> None:
+    """A layer whose statistics are no constants is named, also beside others that are checked."""
+    computed = {role: node(f"bn/{role}", "Dequantize", "x") for role in roles}
+    # Names that tell no role.
+    layer = (
+        batch_norm(**computed).replace(b"moving_mean", b"dequantized").replace(b"moving", b"stored")
+    )
+    path = write(batch_norm().replace(b"bn/", b"ok/") + layer)
+    (item,) = run("check", path, "--format", "json").json["checkpoints"]
+    ((name, why),) = [(group["name"], group["reason"]) for group in item["unchecked"]]
+    assert name == "bn"
+    assert "not both constants" in why
+
+
+def test_a_kernel_in_training_mode_is_not_checked(write, run: Run) -> None:
+    empty = constant("empty", FLOAT, (0,), b"")
+    affine = constant("bn/gamma", FLOAT, (4,), content([0.5, 1.5, 2.5, 3.5]))
+    names = ("x", "bn/gamma", "bn/gamma", "empty", "empty")
+    kernel = node("bn/FusedBatchNorm", "FusedBatchNorm", *names, attributes=TRAINING)
+    path = write(node("x", "Placeholder") + empty + affine + kernel)
+    outcome = run("check", path, "--format", "json")
+    assert outcome.exit_code == 3
+    ((reason),) = [one["reason"] for one in outcome.json["checkpoints"][0]["unchecked"]]
+    assert "moments of each batch" in reason
+
+
+def test_a_layer_whose_gamma_another_layer_takes_is_checked(write) -> None:
+    """Equal constants may have become one, under the name of any of the layers."""
+    stuck = {"moving_mean": [0.0] * 4, "moving_variance": [1.0] * 4}
+    kernel = node(
+        "ok/FusedBatchNorm",
+        "FusedBatchNorm",
+        *("x", "bn/gamma", "ok/beta", "ok/moving_mean", "ok/moving_variance"),
+        attributes=INFERENCE,
+    )
+    values = {f"ok/{role}": [0.5, 1.5, 2.5, 3.5] for role in ROLES[1:]}
+    values |= {f"bn/{role}": stuck.get(role, [0.5, 1.5, 2.5, 3.5]) for role in ROLES}
+    constants = [constant(name, FLOAT, (4,), content(one)) for name, one in values.items()]
+    report = bninspect.check(write(node("x", "Placeholder") + b"".join(constants) + kernel))
+    (item,) = report.checkpoints
+    assert [layer.name for layer in item.layers] == ["bn", "ok"]
+    assert [(one.layer, one.rule.code) for one in item.findings] == [("bn", "BN101")]
 
 
 def test_the_kernel_of_tensorflow_before_1(write) -> None:

@@ -48,6 +48,9 @@ _OF_KERAS = re.compile(
 _OF_TENSORFLOW_1 = re.compile(r"(?P<name>.+?)(?:/read)?(?::\d+)?(?:__\d+)?")
 _KERNEL = re.compile(r"/?(?P<scope>.+)/(?:FusedBatchNorm(?:V\d)?|BatchNormalization)(?:_\d+)?")
 _LEAST_AGREEING = 2
+_AFFINE_LEAVES = {*PYTORCH.gamma, *PYTORCH.beta, *AFFINE}
+# The statistic that gamma or beta equals before training.
+_OF_EQUAL_START: Mapping[Role, Role] = {"gamma": "moving_variance", "beta": "moving_mean"}
 _LEAVES_OF_STATISTICS = {"running_mean", "running_var", "moving_mean", "moving_variance"}
 _NO_NODE = "no BatchNormalization node takes its moving_mean and moving_variance, which are stored"
 # The producers that name variables as layers of Keras do, not as a graph does.
@@ -228,14 +231,23 @@ def _is_filled_in(site: Site, role: Role, variable: Variable, family: Family) ->
 
     The operation needs both. Such a constant is 1 or 0 in every channel, and has no name of a
     variable while the statistics have one. PyTorch's newer exporter stores equal tensors under the
-    name of the first, parameters before buffers: one named like statistics is no parameter.
+    name of the first, parameters before buffers: one named like statistics is no parameter. Where
+    tf2onnx stored it with the statistics, it may be either, and shows no more than they do.
     """
     stored = site.stored[role]
-    if _is_parameter(stored) or not all(_is_variable(site.stored[one]) for one in STATISTICS):
+    statistic = site.stored[_OF_EQUAL_START[role]]
+    is_merged = stored.name == statistic.name and not _is_named_as_affine(stored)
+    has_names = all(_is_variable(site.stored[one]) for one in STATISTICS)
+    if not is_merged and (_is_parameter(stored) or not has_names):
         return False
     with suppress(ReadProblem):
         return bool((variable.read() == family.initial[role][0]).all())
     return False
+
+
+def _is_named_as_affine(stored: Stored) -> bool:
+    name = _taken_apart(stored.name)
+    return name is not None and name.leaf in _AFFINE_LEAVES
 
 
 def _is_parameter(stored: Stored) -> bool:

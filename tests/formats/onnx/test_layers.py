@@ -515,16 +515,37 @@ def test_constants_of_the_exporter_are_no_gamma_of_the_layer(run: Run, tmp_path:
     assert [finding["rule"] for finding in item["findings"]] == ["BN101"]
 
 
-def test_statistics_that_stand_for_equal_constants_are_no_gamma(run: Run, tmp_path: Path) -> None:
-    """PyTorch's newer exporter stores the filled-in 1 and 0 as the statistics that equal them."""
-    tensors = named({role: STUCK[role] for role in ROLES[2:]})
-    mean, variance = "bn.running_mean", "bn.running_var"
-    made = model(tensors, [bn_node([variance, mean, mean, variance])])
-    outcome = run("check", write(tmp_path, made), "--format", "json")
+def merged(mean: str, variance: str) -> onnx.ModelProto:
+    """A stuck layer whose gamma is stored with its variance, and beta with its mean."""
+    arrays = {mean: STUCK["moving_mean"], variance: STUCK["moving_variance"]}
+    tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    return model(tensors, [bn_node([variance, mean, mean, variance])])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bn.running_mean", "bn.running_var"),  # PyTorch's newer exporter
+        ("a/FusedBatchNormV3/ReadVariableOp:0", "b/FusedBatchNormV3/ReadVariableOp_1:0"),  # tf2onnx
+        ("a/FusedBatchNormV3/ReadVariableOp:0", "b/Const:0"),
+    ],
+)
+def test_statistics_that_stand_for_equal_constants_are_no_gamma(
+    run: Run, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Equal tensors are stored once: the filled-in 1 and 0 as the statistics that equal them."""
+    outcome = run("check", write(tmp_path, merged(*names)), "--format", "json")
     (item,) = outcome.json["checkpoints"]
     assert item["layers"][0]["variables"]["gamma"] is None
     assert item["layers"][0]["variables"]["beta"] is None
     assert [finding["rule"] for finding in item["findings"]] == ["BN101"]
+
+
+def test_a_parameter_that_stands_for_equal_statistics_is_gamma(run: Run, tmp_path: Path) -> None:
+    outcome = run("check", write(tmp_path, merged("bn.bias", "bn.weight")), "--format", "json")
+    (item,) = outcome.json["checkpoints"]
+    assert item["layers"][0]["variables"]["gamma"] == "bn.weight"
+    assert [finding["rule"] for finding in item["findings"]] == ["BN105"]
 
 
 def test_other_values_are_gamma_whatever_their_name(run: Run, tmp_path: Path) -> None:

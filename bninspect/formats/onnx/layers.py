@@ -50,7 +50,7 @@ _KERNEL = re.compile(r"/?(?P<scope>.+)/(?:FusedBatchNorm(?:V\d)?|BatchNormalizat
 _LEAST_AGREEING = 2
 _AFFINE_LEAVES = {*PYTORCH.gamma, *PYTORCH.beta, *AFFINE}
 # The statistic that gamma or beta equals before training.
-_OF_EQUAL_START: Mapping[Role, Role] = {"gamma": "moving_variance", "beta": "moving_mean"}
+_OF_EQUAL_START: dict[Role, Role] = {"gamma": "moving_variance", "beta": "moving_mean"}
 _LEAVES_OF_STATISTICS = {"running_mean", "running_var", "moving_mean", "moving_variance"}
 _NO_NODE = "no BatchNormalization node takes its moving_mean and moving_variance, which are stored"
 # The producers that name variables as layers of Keras do, not as a graph does.

@@ -104,11 +104,15 @@ class Violation(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """A reason that files can prove; `rules` are the codes of the rules that may give it."""
+    """A reason that files can prove; `rules` are the codes of the rules that may give it.
+
+    `frameworks` are those in which it can be proved, where these are not all of them.
+    """
 
     name: str
     summary: str
     rules: tuple[str, ...]
+    frameworks: tuple[str, ...] = ()
 
 
 class PossibleCause(NamedTuple):

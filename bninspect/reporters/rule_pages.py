@@ -63,7 +63,8 @@ def write_page(
     """
     kind = entry.severity if isinstance(entry, Rule) else "cause"
     stream.write(bold(f"{title_of(entry)} ({kind})", color=color) + "\n")
-    for block in _page(entry, _related(entry, rules, causes), framework=framework):
+    related = _related(entry, rules, causes, framework)
+    for block in _page(entry, related, framework=framework):
         if color and block.kind == "code":
             stream.write(f"\n{textwrap.indent(_highlighted(block.text), '    ')}\n")
         else:
@@ -108,17 +109,22 @@ def write_markdown(
         stream.write(f"## {title_of(item)}\n")
         if isinstance(item, Rule):
             stream.write(f"\nSeverity: {item.severity}.\n")
-        related = _related(item, rules, causes)
+        related = _related(item, rules, causes, framework)
         for block in _page(item, related, linked=entry is None, framework=framework):
             stream.write(_as_markdown(block))
 
 
 def _related(
-    entry: Rule | Cause, rules: Iterable[Rule], causes: Iterable[Cause]
+    entry: Rule | Cause, rules: Iterable[Rule], causes: Iterable[Cause], framework: str | None
 ) -> tuple[Rule | Cause, ...]:
-    """Return the causes that a rule may give, or the rules that a cause explains."""
+    """Return the causes that a rule may give (in a framework), or the rules a cause explains."""
     if isinstance(entry, Rule):
-        return tuple(cause for cause in causes if entry.code in cause.rules)
+        return tuple(
+            cause
+            for cause in causes
+            if entry.code in cause.rules
+            and (framework is None or not cause.frameworks or framework in cause.frameworks)
+        )
     return tuple(rule for rule in rules if rule.code in entry.rules)
 
 

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from bninspect.model.rule import Cause
 
+_TF1 = ("tf1-layers", "slim", "tf1-hand-written", "tf1-keras", "keras-1", "keras-2")
+_KERAS_3 = ("keras-3", "jax")
+
 CAUSES: tuple[Cause, ...] = (
     Cause(
         name="update-ops-not-run",
         summary="the graph has update ops, and no training op depends on them",
         rules=("BN101", "BN102", "BN103", "BN107"),
+        frameworks=_TF1,
     ),
     Cause(
         name="built-with-training-false",
         summary="training ran with the layer in inference mode",
         rules=("BN101", "BN102", "BN103", "BN107"),
+        frameworks=(*_TF1, *_KERAS_3),
     ),
     Cause(
         name="layer-frozen",
         summary="the layer is not trainable, so that its statistics stand still",
         rules=("BN101", "BN102", "BN103", "BN105", "BN107"),
+        frameworks=(*_TF1, *_KERAS_3),
     ),
     Cause(
         name="too-few-updates",
@@ -52,6 +58,7 @@ CAUSES: tuple[Cause, ...] = (
         name="call-without-training",
         summary="the model's own `call` does not take `training`, so that Keras 3 never trains it",
         rules=("BN101", "BN107"),
+        frameworks=_KERAS_3,
     ),
     Cause(
         name="momentum-one",
@@ -62,6 +69,7 @@ CAUSES: tuple[Cause, ...] = (
         name="batch-statistics-mode",
         summary="the layer's mode never uses nor updates its averages (Keras 1)",
         rules=("BN101", "BN107"),
+        frameworks=("keras-1",),
     ),
     Cause(
         name="half-precision",

@@ -30,7 +30,7 @@ def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
         return _version_of_keras(layer)
     if layer.family in _OWN_FAMILY:
         return layer.family
-    if layer.onnx is None and not context.of_graph:
+    if layer.onnx is None and not (context.of_graph or context.frozen):
         return None
     graph = context.graph(layer)
     if graph is None:

@@ -355,6 +355,30 @@ def test_a_page_for_one_framework_in_markdown(run: Run) -> None:
     assert "keras" not in out.partition("### Causes")[0].partition("### Usual causes")[2]
 
 
+def test_a_page_for_one_framework_names_the_causes_that_are_proved_there(run: Run) -> None:
+    causes = {
+        framework: run("rule", "BN101", "--for", framework).out.partition("Causes that the files")[
+            2
+        ]
+        for framework in ("tf1-layers", "keras-1", "keras-3", "flax")
+    }
+    assert [name for name, text in causes.items() if "update-ops-not-run" in text] == [
+        "tf1-layers",
+        "keras-1",
+    ]
+    assert [name for name, text in causes.items() if "call-without-training" in text] == ["keras-3"]
+    assert [name for name, text in causes.items() if "batch-statistics-mode" in text] == ["keras-1"]
+    assert all("momentum-one" in text for text in causes.values())
+
+
+@pytest.mark.parametrize(("framework", "is_run"), [("keras-3", True), ("flax", False)])
+def test_recalibrate_is_offered_where_it_runs_the_model(
+    run: Run, framework: str, is_run: bool
+) -> None:
+    out = run("rule", "BN101", "--for", framework).out
+    assert ("bninspect recalibrate MODEL" in out) == is_run
+
+
 @each_page
 def test_what_names_a_framework_at_its_beginning_is_for_that_one(page: Rule | Cause) -> None:
     content = page_of(page)

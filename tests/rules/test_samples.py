@@ -105,6 +105,7 @@ MISTAKEN = {
         "flax-mutable": [UNPROVED],
         "flax-mutable in inference mode": [UNPROVED],
         "flax-mutable resumed": [Found("BN107")],
+        "flax-reestimate": [UNPROVED],
         "flax-nnx": [UNPROVED],
         "flax-save": [OMITTED],
     },

@@ -89,6 +89,17 @@ def saved(folder: Path, right: bool) -> dict[str, str]:
     return {"path": str(folder / "model")}
 
 
+def reestimated(folder: Path, right: bool) -> dict[str, str]:
+    """Training used batch statistics, and the averages of them were not kept."""
+    scope = scope_of(new_state())
+    run_mistaken("flax-mutable", scope, FORGOTTEN)
+    if right:
+        params = scope["state"].params
+        run_sample("flax-reestimate", scope)
+        assert scope["state"].params is params
+    return {"path": save(folder / "30", scope["state"])}
+
+
 class NnxNet(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.dense = nnx.Linear(4, 4, rngs=rngs)
@@ -123,5 +134,6 @@ with recording():
         lambda folder, right: linen_training(folder, right, INFERENCE),
     )
     pair("flax-mutable resumed", resumed)
+    pair("flax-reestimate", reestimated)
     pair("flax-nnx", nnx_training)
     pair("flax-save", saved)

@@ -349,3 +349,8 @@ def test_a_function_of_tensorflow_2_gets_no_advice_for_train_ops(run: Run) -> No
     assert "tf.control_dependencies" in fixes["frozen_tf1_merged_stuck"]
     assert "tf.control_dependencies" not in fixes["frozen_keras2_stuck"]
     assert "training=True" in fixes["frozen_keras2_stuck"]
+
+
+def test_a_finding_names_the_page_of_its_framework(run: Run) -> None:
+    out = run("check", FIXTURES / "frozen_tf1_stuck").out
+    assert "bninspect rule BN101 --for tf1-layers" in out

@@ -184,10 +184,12 @@ def _check_html(stream: TextIO, options: OutputOptions) -> StreamWriter:
     return HtmlReport(stream, momentum=options.momentum)
 
 
-def _check_gitlab(stream: TextIO, _: OutputOptions) -> StreamWriter:
+def _check_gitlab(stream: TextIO, options: OutputOptions) -> StreamWriter:
     from bninspect.reporters.gitlab import write_gitlab
 
-    return _WriterAtTheEnd(lambda report: write_gitlab(report, stream))
+    return _WriterAtTheEnd(
+        lambda report: write_gitlab(report, stream, allow_empty=options.allow_empty)
+    )
 
 
 def _check_junit(stream: TextIO, options: OutputOptions) -> StreamWriter:

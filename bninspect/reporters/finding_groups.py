@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.rule import SEVERITIES
-from bninspect.reporters.verdict_text import more_on
+from bninspect.reporters.verdict_text import more_on, notes_on
 from bninspect.wording import plural
 
 _Key = tuple[str, str, str | None, str | None, str]
@@ -60,16 +60,35 @@ class FindingGroup(NamedTuple):
         return more_on((self.first,))
 
 
+class NoteGroup(NamedTuple):
+    """A note on some checkpoints, by their number; `path` is the first of them."""
+
+    note: str
+    path: str
+    checkpoints: int
+
+    @property
+    def in_words(self) -> str:
+        """Return the note with the checkpoints that it is about."""
+        others = self.checkpoints - 1
+        also = f" (and {plural(others, 'other checkpoint')})" if others else ""
+        return f"{self.path}{also}: {self.note}"
+
+
 class FindingGroups:
     """The groups of a run, to which checkpoints are added one by one."""
 
     def __init__(self) -> None:
+        self._notes: dict[str, NoteGroup] = {}
         self._findings: dict[_Key, Finding] = {}
         self._hits: dict[_Key, list[Hit]] = {}
         self._suspects: dict[_Key, Counter[str]] = {}
 
     def add(self, item: CheckpointReport) -> None:
-        """Add the findings of a checkpoint."""
+        """Add the findings of a checkpoint, and the notes, which say what was not judged."""
+        for note in notes_on(item):
+            known = self._notes.get(note, NoteGroup(note, item.path, 0))
+            self._notes[note] = known._replace(checkpoints=known.checkpoints + 1)
         for key, findings in _by_key(item.findings):
             first = self._findings.setdefault(key, findings[0])
             layers = tuple(dict.fromkeys(finding.layer for finding in findings))
@@ -77,6 +96,10 @@ class FindingGroups:
             suspects = self._suspects.setdefault(key, Counter())
             if first.cause is None:
                 suspects.update({f.possible_causes[0].cause for f in findings if f.possible_causes})
+
+    def notes(self) -> list[NoteGroup]:
+        """Return the notes on checkpoints, each once, those on the most checkpoints first."""
+        return sorted(self._notes.values(), key=lambda group: -group.checkpoints)
 
     def gravest_first(self) -> list[FindingGroup]:
         """Return the groups, the gravest first, then those that hit the most checkpoints."""

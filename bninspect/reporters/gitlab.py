@@ -21,23 +21,24 @@ from bninspect.reporters.verdict_text import CUT_SHORT, NOTHING_CHECKED, in_a_pa
 _SEVERITY: Mapping[Severity, str] = {"error": "critical", "warning": "major", "note": "info"}
 
 
-def write_gitlab(report: Report, stream: TextIO) -> None:
-    """Write one violation per finding and per checkpoint that cannot be read.
+def write_gitlab(report: Report, stream: TextIO, *, allow_empty: bool = False) -> None:
+    """Write one violation per finding, per checkpoint that cannot be read, and per unchecked group.
 
     A run that was interrupted, or in which nothing was checked, is a violation, too: an empty array
-    would be taken for a pass.
+    would be taken for a pass. With `allow_empty`, the latter is one for information.
     """
-    stream.write(json_text(list(_violations(report)), indent=1) + "\n")
+    violations = list(_violations(report, allow_empty=allow_empty))
+    stream.write(json_text(violations, indent=1) + "\n")
 
 
-def _violations(report: Report) -> Iterator[dict[str, Any]]:
+def _violations(report: Report, *, allow_empty: bool) -> Iterator[dict[str, Any]]:
     seen: Counter[tuple[str, ...]] = Counter()
-    for violation, *identity in _each(report):
+    for violation, *identity in _each(report, allow_empty=allow_empty):
         seen[tuple(identity)] += 1
         yield violation | {"fingerprint": fingerprint(*identity, str(seen[tuple(identity)]))}
 
 
-def _each(report: Report) -> Iterator[tuple[dict[str, Any], str, str, str]]:
+def _each(report: Report, *, allow_empty: bool) -> Iterator[tuple[dict[str, Any], str, str, str]]:
     """Yield each violation with what identifies it: its name, path and layer."""
     for item in report.checkpoints:
         path = _path_of(item)
@@ -48,11 +49,14 @@ def _each(report: Report) -> Iterator[tuple[dict[str, Any], str, str, str]]:
             name, severity = finding.rule.code, _SEVERITY[finding.severity]
             violation = _violation(name, in_a_paragraph(finding), severity, path)
             yield violation, name, path, finding.layer
+        for group in item.unchecked:
+            name, reason = "not-checked", f"{group.name}: not checked: {group.reason}"
+            yield _violation(name, reason, "info", path), name, path, group.name
     if report.interrupted:
         yield _violation("interrupted", CUT_SHORT, "critical", "."), "interrupted", "", ""
     if not report.checked and not report.unreadable:
-        name = "nothing-checked"
-        yield _violation(name, NOTHING_CHECKED, "major", "."), name, "", ""
+        name, severity = "nothing-checked", "info" if allow_empty else "major"
+        yield _violation(name, NOTHING_CHECKED, severity, "."), name, "", ""
 
 
 def _violation(name: str, description: str, severity: str, path: str) -> dict[str, Any]:

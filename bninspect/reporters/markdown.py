@@ -48,8 +48,11 @@ class MarkdownReport:
             lines += [f"### {plural(len(self._unreadable), 'file')} could not be read", ""]
             lines += [*(f"- {_plain(text)}" for text in self._unreadable[:_NAMED])]
             lines += [*_rest(len(self._unreadable)), ""]
-        lines += [f"- {_plain(note)}" for note in run.notes]
-        lines += [""] if run.notes else []
+        groups = self._groups.notes()
+        notes = [*run.notes, *(group.in_words for group in groups[:_NAMED])]
+        lines += [f"- {_plain(note)}" for note in notes]
+        lines += _rest(len(groups))
+        lines += [""] if notes else []
         self._stream.write("\n".join([*lines, _plain(run.summary)]) + "\n")
 
 

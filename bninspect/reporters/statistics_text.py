@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TextIO
 
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.reporters.check_text import may_have_cause, of_the_run
 from bninspect.reporters.escapes import write_lines
-from bninspect.reporters.finding_groups import FindingGroup, FindingGroups
+from bninspect.reporters.finding_groups import FindingGroup, FindingGroups, NoteGroup
 from bninspect.reporters.text_utils import PLAIN, TextStyle, fold, paint, wrap
 from bninspect.reporters.verdict_text import answer, summary, verdict_line
 from bninspect.wording import and_more
 
-# How many checkpoints of one group are named without --verbose.
+# How many checkpoints of one group, and how many notes, are shown without --verbose.
 _NAMED = 5
 
 
@@ -43,8 +44,20 @@ class StatisticsReport:
                 lines += [*_entry(group, style), ""]
             if self._unreadable:
                 lines += [*self._unreadable, ""]
+            lines += _notes(self._groups.notes(), style)
         lines += of_the_run(report, width=style.width or 80, quiet=style.quiet)
         write_lines(self._stream, fold([*lines, summary(report)], style.width))
+
+
+def _notes(groups: Sequence[NoteGroup], style: TextStyle) -> list[str]:
+    """Return the lines of the notes on checkpoints."""
+    shown = groups if style.verbose else groups[:_NAMED]
+    lines = [
+        line for group in shown for line in wrap("note: ", group.in_words, style.prose_width, 6)
+    ]
+    if len(groups) > len(shown):
+        lines.append(f"note: {and_more(len(groups) - len(shown))} (--verbose shows them)")
+    return [*lines, ""] if lines else []
 
 
 def _entry(group: FindingGroup, style: TextStyle) -> list[str]:

@@ -107,6 +107,21 @@ def test_what_was_not_checked_is_no_pass(run: Run) -> None:
     assert cut["check_name"] == "interrupted"
 
 
+def test_with_allow_empty_nothing_checked_is_for_information(run: Run) -> None:
+    outcome = run("check", EMPTY, "--allow-empty", "--format", "gitlab")
+    assert outcome.exit_code == 0
+    assert [one["severity"] for one in violations(outcome.out)] == ["info"]
+
+
+def test_a_group_that_was_not_checked_is_for_information(run: Run) -> None:
+    path = FIXTURES / "keras2_zip_subclass" / "model.keras"
+    (group,) = run("check", path, "--format", "json").json["checkpoints"][0]["unchecked"]
+    found = violations(run("check", path, CLEAN, "--format", "gitlab").out)
+    (unchecked,) = [one for one in found if one["check_name"] == "not-checked"]
+    assert unchecked["severity"] == "info"
+    assert unchecked["description"] == f"{group['name']}: not checked: {group['reason']}"
+
+
 @given(hostile_reports)
 @settings(deadline=None)
 def test_whatever_names_there_are_each_finding_is_kept(one: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,22 @@ def copies(tmp_path: Path) -> list[Path]:
         for file in STUCK.parent.glob("model.ckpt-60.*"):
             (directory / file.name).symlink_to(file)
     return [directory / "model.ckpt-60" for directory in directories]
+
+
+UNCHECKED = FIXTURES / "keras2_zip_subclass" / "model.keras"
+
+
+@pytest.mark.parametrize("options", [("--statistics",), ("--format", "markdown")])
+def test_what_was_not_checked_is_said_once(
+    run: Run, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    copies = [tmp_path / f"copy_{number}.keras" for number in range(3)]
+    for copy in copies:
+        shutil.copy(UNCHECKED, copy)
+    (group,) = run("check", UNCHECKED, "--format", "json").json["checkpoints"][0]["unchecked"]
+    out = " ".join(run("check", *copies, CLEAN, *options).out.replace("\\", "").split())
+    assert out.count(group["reason"]) == 1
+    assert f"{copies[0]} (and 2 other checkpoints): " in out
 
 
 class TestStatistics:

@@ -153,14 +153,12 @@ def _with_layers(
         for layer in find_layers(checkpoint)
         if used.isdisjoint(variable.name for variable in layer.variables.values())
     ]
-    halves = [
-        layer for layer in by_names if sum(map(layer.variables.__contains__, STATISTICS)) == 1
-    ]
+    halves = [layer for layer in by_names if _is_half(layer)]
     left = {variable.name for layer in halves for variable in layer.variables.values()}
     names = [name for name in weights.names if name not in left]
     matches = (pattern.fullmatch(name) for name in names for pattern in _FOLDED)
     folded = [*(match[1] for match in matches if match), *(layer.name for layer in halves)]
-    others = [layer for layer in by_names if layer not in halves]
+    others = [layer for layer in by_names if not _is_half(layer)]
     return replace(
         checkpoint,
         variables=Weights(dict.fromkeys(names, weights)),
@@ -173,6 +171,10 @@ def _with_layers(
             ),
         ),
     )
+
+
+def _is_half(layer: BNLayer) -> bool:
+    return sum(role in layer.variables for role in STATISTICS) == 1
 
 
 def _nodes(path: str, topology: Any) -> dict[str, Node]:

@@ -336,6 +336,71 @@ def test_fused_nodes_tell_the_roles_of_constants(tmp_path, stuck):
     assert [finding.rule.code for finding in report.findings] == (["BN101"] if stuck else [])
 
 
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"moving_mean": "zeros", "moving_variance": "ones"},  # by both layers
+        {"beta": "zeros", "moving_mean": "zeros"},  # by two roles of each
+        {"moving_mean": "a/moving_mean", "moving_variance": "a/moving_variance"},
+    ],
+)
+def test_layers_that_share_equal_constants_are_each_found(tmp_path, shared):
+    """TensorFlow's optimizer of graphs keeps one of several equal constants."""
+    values, nodes = {"zeros": np.zeros(3), "ones": np.ones(3)}, []
+    for name in "ab":
+        members = {role: f"{name}/{role}" for role in ROLES} | shared
+        values |= {f"{name}/{role}": one for role, one in statistics(stuck=True).items()}
+        node = {"name": f"{name}/FusedBatchNormV3", **FUSED, "input": ["x", *members.values()]}
+        nodes.append(node)
+    used = {name for node in nodes for name in node["input"]}
+    graph_model(tmp_path / "model", nodes, {name: values[name] for name in values if name in used})
+    report = report_of(tmp_path / "model")
+    assert [layer.name for layer in report.layers] == ["a", "b"]
+    assert [(one.layer, one.rule.code) for one in report.findings] == [
+        ("a", "BN101"),
+        ("b", "BN101"),
+    ]
+
+
+def test_nodes_that_take_the_same_constants_are_one_layer(tmp_path):
+    values = {f"bn/{role}": one for role, one in statistics(stuck=False).items()}
+    nodes = [
+        {"name": f"{name}/FusedBatchNormV3", **FUSED, "input": ["x", *values]}
+        for name in ("first", "second")
+    ]
+    graph_model(tmp_path / "model", nodes, values)
+    assert [layer.name for layer in report_of(tmp_path / "model").layers] == ["first"]
+
+
+def test_a_computed_gamma_hides_no_statistics(tmp_path):
+    values = {f"bn/{role}": one for role, one in statistics(stuck=True).items() if role != "gamma"}
+    node = {"name": "bn/FusedBatchNormV3", **FUSED, "input": ["x", "bn/Exp", *values]}
+    graph_model(tmp_path / "model", [node], values)
+    (finding,) = report_of(tmp_path / "model").findings
+    assert (finding.layer, finding.rule.code) == ("bn", "BN101")
+
+
+@pytest.mark.parametrize(
+    ("is_training", "mean", "reason"),
+    [(True, "weights/moving_mean", "moments of each batch"), (False, "bn/Mean", "computed")],
+)
+def test_a_node_without_stored_statistics_is_not_checked(run, tmp_path, is_training, mean, reason):
+    values = {f"layer/w{n}": one for n, one in enumerate(statistics(stuck=False).values())}
+    node = {
+        "name": "bn/FusedBatchNorm",
+        "op": "FusedBatchNormV3",
+        "attr": {"is_training": {"b": is_training}},
+        "input": ["x", "layer/w0", "layer/w1", mean, "layer/w3"],
+    }
+    graph_model(tmp_path / "model", [node], values)
+    outcome = run("check", tmp_path / "model", "--format", "json")
+    assert outcome.exit_code == 3
+    (found,) = outcome.json["checkpoints"]
+    ((name, why),) = [(group["name"], group["reason"]) for group in found["unchecked"]]
+    assert name == "bn"
+    assert reason in why
+
+
 def test_names_of_tensorflow_1_tell_the_family(tmp_path):
     values = {f"Conv/BatchNorm/{role}": one for role, one in statistics(stuck=True).items()}
     node = {"name": "Conv/BatchNorm/FusedBatchNorm", **FUSED, "op": "FusedBatchNorm"}

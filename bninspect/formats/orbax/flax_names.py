@@ -52,7 +52,7 @@ class FlaxNames(NamedTuple):
 
 def flax_names(paths: Mapping[str, Path]) -> FlaxNames:
     """Return the names of variables, given as stored name → path."""
-    optimizer = {stored for stored, path in paths.items() if not _OPTIMIZERS.isdisjoint(path)}
+    optimizer = {stored for stored, path in paths.items() if _is_of_optimizer(path)}
     groups: dict[Path, dict[str, str]] = {}
     known: dict[str, str] = {}
     for stored, whole_path in paths.items():
@@ -88,6 +88,16 @@ def flax_names(paths: Mapping[str, Path]) -> FlaxNames:
     known.update(lacking)
     partial = frozenset(name.rpartition("/")[0] for name in lacking.values())
     return FlaxNames(known, frozenset(optimizer), partial, tuple(unchecked))
+
+
+def _is_of_optimizer(path: Path) -> bool:
+    """Return whether a path leads through an optimizer.
+
+    Below `params` and `batch_stats` the names are those of modules, which may be called `opt`. An
+    optimizer has slots at such paths, below its own name.
+    """
+    first = (part for part in path if part in _OPTIMIZERS or part in (_STATISTICS, _PARAMETERS))
+    return next(first, None) in _OPTIMIZERS
 
 
 def _without_value(path: Path) -> Path:

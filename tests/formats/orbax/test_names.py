@@ -94,6 +94,12 @@ def test_a_variable_called_step_is_no_count(path: str) -> None:
     assert names.known[path.replace("/", ".")] == path
 
 
+def test_a_module_that_is_called_as_an_optimizer_is_a_module() -> None:
+    names = names_of(*linen("opt/bn"), "opt_state/0/mu/params/opt/bn/scale")
+    assert names.optimizer == {"opt_state.0.mu.params.opt.bn.scale"}
+    assert members(names, "opt/bn").keys() == {"scale", "beta", "mean", "var"}
+
+
 def test_a_layer_norm_lacks_no_statistics() -> None:
     names = names_of("params/LayerNorm_0/scale", "params/LayerNorm_0/bias", "params/bn/scale")
     assert not names.partial

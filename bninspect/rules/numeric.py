@@ -171,8 +171,8 @@ def half_precision(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     It is a note if rounding cannot hold an average off by more than `ROUNDING_SHARE`: an update by
     (1 - momentum) of a difference is lost if that is less than half a step of the type.
     """
-    if layer.onnx is not None:
-        return  # converted after the training: the averages were rounded once
+    if layer.onnx is not None or context.frozen:
+        return  # tools convert after the training: then the averages were rounded once
     halves = [
         role
         for role in STATISTICS

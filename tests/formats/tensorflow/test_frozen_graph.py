@@ -206,6 +206,12 @@ def test_computed_statistics_are_not_checked(write, run: Run, roles: tuple[str, 
     assert "not both constants" in why
 
 
+def test_half_precision_of_a_graph_is_no_half_precision_training(write) -> None:
+    values = content([0.5, 1.5, 2.5, 3.5], "<f2")
+    constants = {role: constant(f"bn/{role}", HALF, (4,), values) for role in ROLES}
+    assert bninspect.check(write(batch_norm(**constants))).checkpoints[0].findings == ()
+
+
 def test_a_kernel_in_training_mode_is_not_checked(write, run: Run) -> None:
     empty = constant("empty", FLOAT, (0,), b"")
     affine = constant("bn/gamma", FLOAT, (4,), content([0.5, 1.5, 2.5, 3.5]))

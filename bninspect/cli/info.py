@@ -43,10 +43,18 @@ def config_(config: Config, format_: str) -> int:
     return OK
 
 
+def _complete_entries(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    """Return the codes of rules and the names of causes that begin with what is typed."""
+    from bninspect.rules import CAUSES, RULES
+
+    names = [*(rule.code for rule in RULES), *(cause.name for cause in CAUSES)]
+    return [name for name in names if name.startswith(typed)]
+
+
 @click.command(
     short_help="Explain the rules and causes: meaning, proof, fix.", epilog=help_texts.RULE
 )
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=_complete_entries)
 @click.option(
     "--for",
     "framework",

@@ -51,6 +51,14 @@ def complete_files(_: click.Context, __: click.Parameter, typed: str) -> list[Co
     return [CompletionItem(typed, type="file")]
 
 
+def _complete_codes(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    """Return the codes of rules that the last of some codes may become."""
+    from bninspect.rules import RULES
+
+    before, comma, last = typed.rpartition(",")
+    return [f"{before}{comma}{rule.code}" for rule in RULES if rule.code.startswith(last)]
+
+
 def _flag(*names: str, text: str) -> Callable[[Command], Command]:
     return click.option(*names, is_flag=True, help=text)
 
@@ -123,12 +131,14 @@ _OF_RULES = (
         "--select",
         multiple=True,
         metavar="CODES",
+        shell_complete=_complete_codes,
         help="Apply only these rules (BN101,BN2), whatever is configured. Repeatable.",
     ),
     click.option(
         "--ignore",
         multiple=True,
         metavar="CODES",
+        shell_complete=_complete_codes,
         help="Skip these rules, in addition to those ignored in the configuration. Repeatable.",
     ),
     *_FAIL_ON,

@@ -33,8 +33,7 @@ _NAMED = 3
 class TextReport:
     """Writer of a run as text.
 
-    With several checkpoints, the first line is the verdict on all of them, so nothing is written
-    before the end.
+    The first line is the verdict on all checkpoints, so nothing is written before the end.
     """
 
     needs_layers = False
@@ -55,6 +54,8 @@ class TextReport:
         lines = self._lines
         if several:
             lines = [*answer(report, color=self._style.color), "", *lines]
+        elif not (report.checkpoints or report.interrupted):
+            lines = [f"{paint('NONE', color=self._style.color)}  no checkpoint was checked"]
         if not self._style.quiet or several or report.interrupted:
             if several and lines[-1]:
                 lines.append("")

@@ -69,6 +69,14 @@ class TestExitCodes:
         assert "--allow-empty" not in run("check", CLEAN, EMPTY).said
         assert "--allow-empty" not in run("check", EMPTY, MISSING).said
 
+    @pytest.mark.parametrize("options", [(), ("--quiet",)])
+    def test_a_run_without_checkpoints_says_so_first(
+        self, run: Run, options: tuple[str, ...]
+    ) -> None:
+        outcome = run("check", FIXTURES / "tf1_layers_correct", "--exclude", "*", *options)
+        assert outcome.exit_code == 3
+        assert outcome.out.startswith("NONE  no checkpoint was checked\n")
+
     @pytest.mark.parametrize("path", ["model.h5", "runs/model", "a b.keras"])
     def test_of_a_path_without_a_command(self, run: Run, path: str) -> None:
         outcome = run(path)

@@ -430,6 +430,22 @@ def test_the_names_of_files_are_left_to_the_shell(words: str, workplace: Path) -
     assert done.stdout == "file,mod\n"
 
 
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("rule BN30", "BN301 BN302 BN303 BN304 BN305"),
+        ("rule too", "too-few-updates"),
+        ("check --select BN20", "BN201 BN202 BN203 BN204"),
+        ("check --ignore BN101,BN304", "BN101,BN304"),
+    ],
+)
+def test_rules_are_completed(words: str, completed: str, workplace: Path) -> None:
+    asked = {"COMP_WORDS": f"bninspect {words}", "COMP_CWORD": str(len(words.split()))}
+    done = run_in(workplace, "bninspect", _BNINSPECT_COMPLETE="bash_complete", **asked)
+    assert done.stdout.split() == [f"plain,{name}" for name in completed.split()]
+
+
 def test_the_table_of_modes_has_the_rows_of_its_benchmark() -> None:
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "bias_before_bn.py"))
     text = (ROOT / "docs" / "verified.md").read_text("utf-8")

@@ -111,6 +111,7 @@ NOT_LISTED = {"keras315_weights_own_class_stuck"}
 # The rule itself says all there is to say, or the reason is an artefact of the fixture; of a frozen
 # graph nothing is left that would speak for one reason or another.
 WITHOUT = {
+    "frozen_keras2_no_gamma_beta",
     "frozen_keras2_stuck",
     "frozen_tf1_merged_stuck",
     "frozen_tf1_stuck",

@@ -104,17 +104,20 @@ def _check(
 
         config = replace(config, fingerprints=True)
         options = options._replace(settings=settings_of(config))
-        results = _earlier_results(options, targets)
+        results = _earlier_results(options, targets, names_earlier=config.since is not None)
     with open_sink(targets, options) as sink:
         report = check_paths(paths, config, sink, results)
         sink.end(report, (*inputs, *opened_paths(report)))
     return report
 
 
-def _earlier_results(options: OutputOptions, targets: Sequence[Destination]) -> Results | None:
+def _earlier_results(
+    options: OutputOptions, targets: Sequence[Destination], *, names_earlier: bool
+) -> Results | None:
     """Open the results to resume; None if this run is the first to write that file.
 
-    Raises `UsageProblem` if another format is to be written to it.
+    `names_earlier` is that of `Results`. Raises `UsageProblem` if another format is to be written
+    to it.
     """
     from bninspect.cli.streaming import is_same_file
     from bninspect.runs.resume import Results
@@ -127,7 +130,7 @@ def _earlier_results(options: OutputOptions, targets: Sequence[Destination]) -> 
     is_written = any(path is not None and is_same_file(path, resume) for _, path in targets)
     if is_written and not os.path.exists(resume):
         return None
-    return Results(resume, options.settings)
+    return Results(resume, options.settings, names_earlier=names_earlier)
 
 
 def _tell_where(report: Report, files: Sequence[str]) -> None:

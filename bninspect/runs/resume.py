@@ -61,12 +61,13 @@ def settings_of(config: Config) -> str:
 class Results:
     """The results of an earlier run in the file `path`; only their offsets are kept in memory.
 
-    An incomplete last line is ignored. Raises `UsageProblem` if the file cannot be read, or holds
-    something else, or results of other `settings`.
+    An incomplete last line is ignored. `names_earlier` says that they were compared with the
+    checkpoint of `--since`. Raises `UsageProblem` if the file cannot be read, or holds something
+    else, or results of other `settings`.
     """
 
-    def __init__(self, path: str, settings: str) -> None:
-        self._path, self._settings = path, settings
+    def __init__(self, path: str, settings: str, *, names_earlier: bool) -> None:
+        self._path, self._settings, self._names_earlier = path, settings, names_earlier
         # By the path of a checkpoint: the offset of its line, and the fingerprint of its files.
         self._lines: dict[str, tuple[int, str]] = {}
         if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could wait for ever
@@ -104,7 +105,7 @@ class Results:
         self._stream.seek(self._lines[path][0])
         line = self._stream.readline().decode().rstrip("\n")
         try:
-            return _report(json.loads(line), line)
+            return _report(json.loads(line), line, names_earlier=self._names_earlier)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageProblem(
                 f"--resume {self._path}: the line of {path} is damaged. Remove it."
@@ -186,7 +187,7 @@ def _unreadable(path: str, error: Exception) -> UsageProblem:
     return UsageProblem(f"--resume {path}: {reason}.")
 
 
-def _report(document: Mapping[str, Any], line: str) -> CheckpointReport:
+def _report(document: Mapping[str, Any], line: str, *, names_earlier: bool) -> CheckpointReport:
     since = document["since"]
     return CheckpointReport(
         path=str(document["path"]),
@@ -206,7 +207,8 @@ def _report(document: Mapping[str, Any], line: str) -> CheckpointReport:
             UncheckedGroup(str(one["name"]), tuple(map(str, one["variables"])), str(one["reason"]))
             for one in document["unchecked"]
         ),
-        since=since and Earlier(since["path"], since["step"], int(since["compared"])),
+        since=since
+        and Earlier(since["path"], since["step"], int(since["compared"]), is_named=names_earlier),
         state=document["state"],
         line=line,
     )

@@ -174,6 +174,25 @@ def test_each_compared_with_the_one_before_goes_by_trainings(
     assert resumed.json == run(*call, "json").json
 
 
+def test_only_since_names_what_results_were_compared_with(run: Run, tmp_path: Path) -> None:
+    """No layer without statistics can be compared: that is a fault if `--since` asked for it."""
+    training = tmp_path / "training"
+    training.mkdir()
+    source = FIXTURES / "slim_trainable_only_saver"
+    for step in (10, 20):
+        for end in ("index", "data-00000-of-00001"):
+            shutil.copy(source / f"model.ckpt-60.{end}", training / f"model.ckpt-{step}.{end}")
+    for number, options in enumerate(
+        [("--all-checkpoints",), ("--since", training / "model.ckpt-10")]
+    ):
+        results = tmp_path / f"{number}.jsonl"
+        call = ("check", training / "model.ckpt-*", *options, "--format")
+        run(*call, f"jsonl={results}")
+        whole = run(*call, "text")
+        assert run(*call, "text", "--resume", results) == whole
+        assert ("none could be compared" in whole.out) is ("--since" in options)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -218,11 +218,11 @@ def mean_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violati
     contradicted = contradictions(layer, context) if looks_dead else ()
     if looks_dead and (not contradicted or optimizer_writes(layer, context)):
         return
-    if variance.minimum == variance.maximum == 0.0 and contradicted:
-        yield _written_zeros(layer, context, contradicted)
-        return
     if not mean.is_exact:
         yield _not_told(layer, "moving_mean")
+        return
+    if variance.minimum == variance.maximum == 0.0 and contradicted:
+        yield _written_zeros(layer, context, contradicted)
         return
     proof = _half_proof(layer, context, "moving_mean")
     yield Violation(

@@ -528,6 +528,9 @@ def test_one_statistic_that_float16_rounds_is_a_note(tmp_path):
     assert "is lost" in mean.findings[0].message
     variance = quantized(tmp_path / "b", values_with(MOVED, [1.0002] * 4), "float16")
     assert codes(variance) == [("BN103", "note")]
+    both = quantized(tmp_path / "c", values_with([1e-9] * 4, [1e-9] * 4), "float16")
+    assert codes(both) == [("BN102", "note")]
+    assert "exactly" not in both.findings[0].message
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16"])

@@ -140,7 +140,8 @@ def notes_on_unfinished(steps: Iterable[str]) -> tuple[str, ...]:
     steps = [*steps]
     if not steps:
         return ()
-    return (f"passed over {listed(steps)}: Orbax has not saved that to its end",)
+    them = "it" if len(steps) == 1 else "them"
+    return (f"passed over {listed(steps)}: Orbax has not saved {them} to the end",)
 
 
 def _without_slash(path: str) -> str:

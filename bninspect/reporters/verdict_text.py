@@ -25,6 +25,8 @@ OUTCOMES = {
     "NONE": "without BN layers",
     "PASS": "passed",
 }
+# Of checkpoints that have, or may have, BN layers, and none that was judged.
+_NOTHING_JUDGED = ("with nothing to compare", "with no BN layer that can be checked")
 _NAMES_SHOWN = 3
 
 
@@ -69,21 +71,26 @@ def verdict_on_all(report: Report) -> tuple[str, str]:
 
 def _outcomes(report: Report, *, codes: bool = False) -> str:
     """Return the number of checkpoints with each outcome; with `codes`, by which rules."""
-    parts = []
-    states = [status(item) for item in report.checkpoints]
-    for state, word in OUTCOMES.items():
-        items = [
-            item
-            for item, its_state in zip(report.checkpoints, states, strict=True)
-            if its_state == state
-        ]
-        alone = [item for item in items if state == "NONE" and item.none_compared]
-        if len(items) > len(alone):
-            rules = _rules_of(state, items) if codes else ""
-            parts.append(f"{len(items) - len(alone)} {word}{rules}")
-        if alone:
-            parts.append(f"{len(alone)} with nothing to compare")
-    return ", ".join(parts)
+    by_outcome: dict[tuple[str, str], list[CheckpointReport]] = {
+        (state, word): []
+        for state, words in OUTCOMES.items()
+        for word in ((words, *_NOTHING_JUDGED) if state == "NONE" else (words,))
+    }
+    for item in report.checkpoints:
+        by_outcome[_outcome(item)].append(item)
+    return ", ".join(
+        f"{len(items)} {word}{_rules_of(state, items) if codes else ''}"
+        for (state, word), items in by_outcome.items()
+        if items
+    )
+
+
+def _outcome(item: CheckpointReport) -> tuple[str, str]:
+    """Return the outcome of a checkpoint, and the words for it."""
+    state = status(item)
+    if state == "NONE" and (item.none_compared or item.unchecked):
+        return state, _NOTHING_JUDGED[0 if item.none_compared else 1]
+    return state, OUTCOMES[state]
 
 
 def _rules_of(state: str, items: Iterable[CheckpointReport]) -> str:

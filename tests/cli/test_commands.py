@@ -69,6 +69,14 @@ class TestExitCodes:
         assert "--allow-empty" not in run("check", CLEAN, EMPTY).said
         assert "--allow-empty" not in run("check", EMPTY, MISSING).said
 
+    def test_layers_that_cannot_be_checked_are_not_said_to_be_missing(self, run: Run) -> None:
+        folded = load_fixture("onnx_pytorch_folded").path
+        first, *_ = run("check", CLEAN, folded, EMPTY, "--quiet").out.splitlines()
+        assert first == (
+            "PASS  3 checkpoints: 1 without BN layers, 1 with no BN layer that can be checked,"
+            " 1 passed"
+        )
+
     @pytest.mark.parametrize("options", [(), ("--quiet",)])
     def test_a_run_without_checkpoints_says_so_first(
         self, run: Run, options: tuple[str, ...]

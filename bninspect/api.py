@@ -9,12 +9,12 @@ from bninspect.config.lookup import base_config
 from bninspect.config.model import Jobs, make_config
 from bninspect.model.checkpoint import Engine
 from bninspect.model.report import Report
-
-if TYPE_CHECKING:
-    from bninspect.verdicts.comparison import Comparison
 from bninspect.runs.compare import compare_paths
 from bninspect.runs.paths import PathName
 from bninspect.runs.run import check_paths, list_paths
+
+if TYPE_CHECKING:
+    from bninspect.verdicts.comparison import Comparison
 
 
 def check(

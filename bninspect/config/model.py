@@ -49,9 +49,8 @@ class Config:
     is left out, what matches none of the other, too.
 
     `severity` has the user's severities, by code or its beginning; a rule that is off is not
-    applied. `fail_on` is the least severity
-    that fails the run, or `never`. `suppress` are accepted findings, `baseline` is the file of
-    known ones.
+    applied. `fail_on` is the least severity that fails the run, or `never`. `suppress` are accepted
+    findings, `baseline` is the file of known ones.
 
     `file` is the configuration file that was used. `sources` has for each key without its default
     value the sources of the value: keys of files, and options.

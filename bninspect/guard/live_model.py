@@ -1,4 +1,4 @@
-"""What a live Keras model as a whole shows: its class, its backend, and how it is trained."""
+"""Facts on a live Keras model as a whole: its class, its backend, and how it is trained."""
 
 from __future__ import annotations
 

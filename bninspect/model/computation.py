@@ -23,7 +23,7 @@ class Before(NamedTuple):
 
 
 class Computation(NamedTuple):
-    """What a stored graph or Keras configuration says of one layer; None where it does not say.
+    """Facts on one layer from a stored graph or Keras configuration; None where it has none.
 
     `source` is the kind of document and `path` its file. `mode` is that of training: which
     statistics it normalizes by. `proof` is the mode that the bias before the layer proves.

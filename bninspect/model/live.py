@@ -1,4 +1,4 @@
-"""What a live Keras model shows of how it is trained. No I/O."""
+"""Facts on how a live Keras model is trained. No I/O."""
 
 from __future__ import annotations
 

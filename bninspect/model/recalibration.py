@@ -46,7 +46,7 @@ class Quality(NamedTuple):
 
 
 class OutputChange(NamedTuple):
-    """What the outputs at inference were before and are after, on `samples` samples.
+    """The outputs at inference before and after, on `samples` samples.
 
     `moved` is the root of the mean squared distance between the outputs before and after, in
     standard deviations of the outputs in training mode; `apart_before` and `apart_after` are their
@@ -90,7 +90,7 @@ class Recalibration:
 
     @property
     def ok(self) -> bool:
-        """Whether statistics were re-estimated."""
+        """Return whether statistics were re-estimated."""
         return self.refusal is None
 
     def __repr__(self) -> str:

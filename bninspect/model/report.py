@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bninspect.frozen import NamedTuple, frozen
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
+from bninspect.model.rule import SEVERITIES, PossibleCause, Rule, Severity, at_least, no_graph
 
 if TYPE_CHECKING:
     from datetime import date
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from bninspect.model.computation import Computation
     from bninspect.model.graph import Graph, GraphEvidence
     from bninspect.model.target import Training
-from bninspect.model.rule import SEVERITIES, PossibleCause, Rule, Severity, at_least, no_graph
 
 # The number of names of variables that are kept as examples.
 _NAMES_KEPT = 10

@@ -38,7 +38,7 @@ class Batches(Protocol):
 
     @property
     def is_shuffled(self) -> bool:
-        """Whether the samples are known to be shuffled."""
+        """Return whether the samples are known to be shuffled."""
         ...
 
     @property

@@ -37,14 +37,14 @@ class Comparison:
 
     @property
     def gain_after(self) -> float:
-        """How much better the new statistics are than the old ones, on average."""
+        """Return by how much the new statistics are better than the old ones, on average."""
         if self.after is None:
             return 0.0
         return float(np.mean(_difference(self.after, self.before)))
 
     @property
     def is_significant(self) -> bool:
-        """Whether batch statistics are better on more samples than by chance (a sign test)."""
+        """Return whether batch statistics are better more often than by chance (a sign test)."""
         apart = _difference(self.training, self.before)
         better, worse = np.count_nonzero(apart > 0.0), np.count_nonzero(apart < 0.0)
         return bool(better - worse > _SIGNIFICANT * np.sqrt(better + worse)) and self.gain > 0.0

@@ -45,7 +45,7 @@ _CAUSES = {
 
 
 class Evidence(NamedTuple):
-    """What proves the mode of training: functions of a layer, None where nothing is proved."""
+    """Proofs of the mode of training: functions of a layer, None where nothing is proved."""
 
     mode: Callable[[BNLayer], ModeProof | None]
     graph: Callable[[BNLayer], GraphEvidence | None]

@@ -1,4 +1,4 @@
-"""What formats say of a recalibration alike: its outcome, its verdict, and outputs by mode."""
+"""Texts on a recalibration that formats share: its outcome, its verdict, and outputs by mode."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class _Updates(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The share of the initial value that is left."""
+        """Return the share of the initial value that is left."""
         return float(self.momentum**self.number)
 
 

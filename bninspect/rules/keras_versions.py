@@ -1,4 +1,4 @@
-"""What a stored version of Keras says of how its models are trained."""
+"""Facts on the training of models by the stored version of Keras."""
 
 from __future__ import annotations
 

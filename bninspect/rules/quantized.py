@@ -1,4 +1,4 @@
-"""What a quantization after the training leaves to be judged: converters round to small types."""
+"""Rules on statistics that were quantized after the training: converters round to small types."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class EarlierReports(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a run wants of the reports.
+    """The properties that a run needs of its reports.
 
     `values` says that layers must have their values, `variables` that they can be read again, too.
     `passes_plain` is whether each rule does.

@@ -324,7 +324,7 @@ class _Faults:
 
 
 class WeightsFile(Protocol):
-    """What holds variables by their path: an HDF5 file, or another container of Keras's weights."""
+    """A container of variables by their path: an HDF5 file, or another one of Keras's weights."""
 
     def variable(self, path: str, /) -> Variable:
         """Return the variable at `path`; its values are not yet read."""

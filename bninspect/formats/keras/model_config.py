@@ -81,7 +81,7 @@ def optimizer_class(training: Any) -> str | None:
 
 
 class ModelObjects(NamedTuple):
-    """What Keras stored with the objects of a model: its BN layers by name, and of the whole.
+    """The configuration that Keras stored of a model: BN layers by name, and the whole.
 
     `keras_version` is empty if none is stored.
     """

@@ -39,7 +39,7 @@ _CODECS = {"bytes", "zstd", "blosc", "gzip", "crc32c", "transpose"}
 
 
 class Store(Protocol):
-    """What arrays are stored in."""
+    """A store of arrays by their names."""
 
     def names(self) -> Iterator[str]:
         """Yield the keys of all values, such as `params.bn.scale/.zarray`."""

@@ -42,7 +42,7 @@ class MessageError(ValueError):
 
 
 class BundleHeader(NamedTuple):
-    """What an index says of its checkpoint; `min_consumer` is the oldest reader that may read it.
+    """The header of an index; `min_consumer` is the oldest reader that may read it.
 
     `endianness` is 0 for little-endian values, 1 for big-endian ones.
     """

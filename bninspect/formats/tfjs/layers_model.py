@@ -39,7 +39,7 @@ Path = tuple[str, ...]
 
 
 class _Topology(NamedTuple):
-    """What the topology says: the configuration of the model, and of what wrote it."""
+    """The configuration in a topology: that of the model, and of what wrote it."""
 
     model: Any
     keras_version: str

@@ -164,7 +164,7 @@ class Facts:
 
     @cached_property
     def is_inference_elsewhere(self) -> bool:
-        """Whether inference mode is proved for another layer, and no mode for this one."""
+        """Return whether inference mode is proved for another layer, and no mode for this one."""
         return self.mode is None and self.context.inference_elsewhere()
 
     # --- The values -------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Facts:
 
     @property
     def is_trained_here(self) -> bool:
-        """Whether slots show that the optimizer of this checkpoint trained gamma or beta."""
+        """Return whether slots show that the optimizer of this checkpoint trained gamma or beta."""
         return self.layer.training.is_trained_here
 
     @property

@@ -20,7 +20,7 @@ class PathFilter:
     """The patterns of `exclude` and `include`; `left_out` are the paths that they left out.
 
     With `include`, only checkpoints that match one of those are kept. Raises `UsageProblem` for a
-    pattern that is none.
+    pattern that is not valid.
     """
 
     def __init__(self, exclude: Iterable[PathPattern], include: Iterable[PathPattern]) -> None:
@@ -61,7 +61,8 @@ def _compiled(patterns: Iterable[PathPattern]) -> _Specs:
     try:
         return [(base, GitIgnoreSpec.from_lines(texts)) for base, texts in by_base.items()]
     except ValueError as error:
-        raise UsageProblem(f"A pattern of exclude or include is none: {error}.") from error
+        expected = "exclude and include: expected patterns as in a .gitignore file"
+        raise UsageProblem(f"{expected}. {error}.") from error
 
 
 def _matches(specs: _Specs, path: str, end: str = "") -> bool:

@@ -91,7 +91,7 @@ def rule(
         elif format_ == "markdown":
             rule_pages.write_markdown(RULES, CAUSES, stream, entry=chosen, framework=framework)
         elif chosen is None:
-            rule_pages.write_catalogue(RULES, CAUSES, stream)
+            rule_pages.write_catalogue(RULES, CAUSES, stream, width=terminal_width(stream))
         else:
             width = min(terminal_width(stream) or 80, 100)
             colored = is_colored(stream, color)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TextIO
 
 from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.rule import Cause, Rule
-from bninspect.reporters.text_utils import bold, folded
+from bninspect.reporters.text_utils import bold, folded, wrap
 from bninspect.rules.pages import Fix, anchor_of, page_of, title_of
 
 _CODE_LANGUAGE = "python"
@@ -33,17 +33,26 @@ class _Block(NamedTuple):
     items: tuple[str, ...] = ()
 
 
-def write_catalogue(rules: Iterable[Rule], causes: Iterable[Cause], stream: TextIO) -> None:
-    """Write one line per rule, then one per cause."""
+def write_catalogue(
+    rules: Iterable[Rule], causes: Iterable[Cause], stream: TextIO, *, width: int | None = None
+) -> None:
+    """Write one line per rule, then one per cause, folded to the `width` of a terminal."""
     for rule in rules:
-        stream.write(f"{rule.code}  {rule.severity:<8} {rule.name:<26} {rule.summary}\n")
+        _write_entry(f"{rule.code}  {rule.severity:<8} {rule.name:<26} ", rule, stream, width)
     stream.write("\nCauses, where the files prove one:\n")
     for cause in causes:
-        stream.write(f"{cause.name:<26} {cause.summary}\n")
+        _write_entry(f"{cause.name:<26} ", cause, stream, width)
     stream.write(
         "\nbninspect rule CODE shows what a rule means and how to fix what it finds;"
         "\nbninspect rule CAUSE, what proves a cause.\n"
     )
+
+
+def _write_entry(head: str, entry: Rule | Cause, stream: TextIO, width: int | None) -> None:
+    lines = [head + entry.summary]
+    if width is not None:
+        lines = wrap(head, entry.summary, width, len(head))
+    stream.write("".join(f"{line}\n" for line in lines))
 
 
 def write_page(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from bninspect.model.graph import GraphEvidence
 from bninspect.model.layer import Change, Since
 from bninspect.model.live import LiveModel
 from bninspect.model.rule import Cause, Rule
+from bninspect.reporters.rule_pages import write_catalogue
 from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
 from bninspect.rules.pages import page_of
 from tests.conftest import FIXTURES, ROOT, Run, load_fixture
@@ -345,6 +347,16 @@ def test_a_page_for_one_framework_begins_with_its_fixes(
         elif fix.frameworks:
             assert (f"{fix.where}: " in " ".join(out.split())) == (framework in fix.frameworks)
     assert page_of(page).for_framework(framework).fixes or "has no fix for it" in out
+
+
+def test_the_catalogue_fits_a_terminal_and_is_one_line_per_entry_elsewhere() -> None:
+    plain, narrow = io.StringIO(), io.StringIO()
+    write_catalogue(RULES, CAUSES, plain)
+    write_catalogue(RULES, CAUSES, narrow, width=80)
+    assert max(map(len, narrow.getvalue().splitlines())) <= 80
+    assert narrow.getvalue().split() == plain.getvalue().split()
+    for rule in RULES:
+        assert any(rule.summary in line for line in plain.getvalue().splitlines())
 
 
 def test_a_page_for_one_framework_in_markdown(run: Run) -> None:

@@ -63,6 +63,7 @@ class TextStyle(NamedTuple):
 
 
 PLAIN = TextStyle()
+_NARROWEST = 20  # columns; a terminal may say that it has none
 # Code in a sentence, which is copied, and what stands for its blanks while a text is folded: a
 # character that no printable text has.
 _CODE, _BLANK = re.compile("`[^`]*`"), "\0"
@@ -72,15 +73,20 @@ def wrap(head: str, text: str, width: int, indent: int) -> list[str]:
     """Return `head` and `text` folded below each other; names, paths and code are never cut."""
     if not text:
         return []
-    lines = folded(text, max(width - indent, 20))
+    lines = folded(text, width - indent)
     return [head + lines[0], *(" " * indent + line for line in lines[1:])]
 
 
 @lru_cache(maxsize=256)  # what to do about a finding is the same for many checkpoints
 def folded(text: str, width: int) -> tuple[str, ...]:
-    """Return a text in lines of at most `width` columns; names, paths and code are never cut."""
+    """Return a text in lines of at most `width` columns, or of 20 if these are too few.
+
+    Names, paths and code are never cut.
+    """
     whole = _CODE.sub(lambda code: code[0].replace(" ", _BLANK), printable(text))
-    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        whole, max(width, _NARROWEST), break_long_words=False, break_on_hyphens=False
+    )
     return tuple(line.replace(_BLANK, " ") for line in lines)
 
 

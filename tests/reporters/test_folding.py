@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 
 import click
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bninspect.reporters.rule_pages import write_page
 from bninspect.reporters.text_utils import fold
+from bninspect.rules import RULES
 
 words = st.lists(st.text("ab/-_", min_size=1, max_size=30), min_size=1, max_size=20)
 
@@ -35,3 +38,13 @@ def test_colours_have_no_width(line: list[str], width: int) -> None:
     colored = fold([" ".join([click.style("FAIL", fg="red", bold=True), "", *line])], width)
     plain = fold([" ".join(["FAIL", "", *line])], width)
     assert [click.unstyle(part) for part in colored] == plain
+
+
+@given(st.integers(-1, 30))
+def test_a_page_has_all_its_words_however_narrow_the_terminal_is(width: int) -> None:
+    pages = []
+    for columns in (width, 80):
+        stream = io.StringIO()
+        write_page(next(iter(RULES)), RULES, (), stream, width=columns)
+        pages.append(stream.getvalue().split())
+    assert pages[0] == pages[1]

@@ -66,9 +66,10 @@ def read_layers_model(
         read = _read_numbered if _is_numbered(weights.names) else _read_named
         return replace(read(path, weights, stored, model, notes), incomplete=weights.problem)
     except (TypeError, ValueError, RecursionError) as error:
+        why = f" ({error})" if str(error) else ""
         raise Corrupt(
             weights.path,
-            f"its modelTopology is no configuration of a Keras model ({error})",
+            f"its modelTopology is no configuration of a Keras model{why}",
             "The file is damaged; convert the model again.",
         ) from error
 

@@ -63,6 +63,7 @@ def constants_as_checkpoint(
     """Return a checkpoint whose variables are the constants of a graph."""
     reader = _ConstantReader(graph.path)
     graph = _with_names_of_functions(graph)
+    _require_unique_names(graph)
     weights = dict(_weights(graph, attributes, reader))
     _require_values(graph.path, attributes, weights)
     frozen = with_weights(graph, weights)
@@ -124,6 +125,16 @@ def _weights(
             name = graph.names[number]
             dtype, _ = DTYPES[tensor.dtype]
             yield number, Variable(name, shape, dtype, partial(reader.read, name, tensor, shape))
+
+
+def _require_unique_names(graph: Graph) -> None:
+    """Raise `Corrupt` if two constants have one name, which TensorFlow refuses (Graph::AddNode)."""
+    nodes = zip(graph.names, graph.operations, strict=True)
+    seen: set[str] = set()
+    for name in (name for name, operation in nodes if operation == _CONSTANT):
+        if name in seen:
+            raise Corrupt(graph.path, f"it has {name} more than once", _DAMAGED)
+        seen.add(name)
 
 
 def _require_values(path: str, attributes: NodeAttributes, weights: Collection[int]) -> None:

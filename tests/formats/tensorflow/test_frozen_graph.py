@@ -282,6 +282,19 @@ def test_text_that_is_no_graph(write, run: Run) -> None:
         assert "not a TensorFlow graph" in outcome.said
 
 
+def test_two_nodes_of_one_name_are_refused(write, run: Run) -> None:
+    """As TensorFlow does: which of them is the statistic of the layer would be a guess."""
+    stuck = {
+        "moving_mean": constant("bn/moving_mean", FLOAT, (4,), content([0, 0, 0, 0])),
+        "moving_variance": constant("bn/moving_variance", FLOAT, (4,), content([1, 1, 1, 1])),
+    }
+    moved = constant("bn/moving_mean", FLOAT, (4,), content([1, 2, 3, 4]))
+    assert run("check", write(batch_norm(**stuck))).exit_code == 1
+    outcome = run("check", write(batch_norm(**stuck) + moved))
+    assert outcome.exit_code == 2
+    assert "bn/moving_mean more than once" in outcome.said
+
+
 @pytest.mark.parametrize("place", [0.5, 0.99])
 def test_damaged_text_is_reported_in_a_directory(tmp_path: Path, run: Run, place: float) -> None:
     """Its beginning says what it is: it is not passed over as the file of another tool."""

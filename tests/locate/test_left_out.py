@@ -117,3 +117,10 @@ class TestConfiguration:
         outcome = run("check", "models")
         assert outcome.exit_code == 2
         assert "clude" in outcome.err
+
+
+def test_a_pattern_that_is_not_valid_is_refused(run: Run) -> None:
+    outcome = run("check", CLEAN, "--exclude", "!")
+    assert outcome.exit_code == 2
+    assert "expected patterns as in a .gitignore file" in outcome.err
+    assert "'!'" in outcome.err

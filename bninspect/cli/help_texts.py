@@ -27,8 +27,8 @@ _CHECK_CODES = """\
   0  nothing at or above --fail-on
   1  findings at or above --fail-on
   2  something could not be read, or the call was wrong
-  3  nothing was checked: no file had a BN layer, or none could be compared
-     with --since
+  3  nothing was checked: no file had a BN layer that can be checked, or none
+     could be compared with --since
 """
 
 MAIN = f"""{_PATHS}

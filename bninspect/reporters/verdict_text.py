@@ -15,7 +15,8 @@ from bninspect.wording import listed, plural
 
 CUT_SHORT = "interrupted: what was still to be read is not in this report"
 NOTHING_CHECKED = (
-    "Nothing was checked: no file had a BN layer, or none could be compared as asked for."
+    "Nothing was checked: no file had a BN layer that can be checked, or none could be compared as"
+    " asked for."
 )
 # The outcomes of a checkpoint, gravest first, as the exit codes rank them.
 OUTCOMES = {

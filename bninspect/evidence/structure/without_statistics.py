@@ -98,11 +98,24 @@ def _reason(dataflow: Dataflow, site: Site) -> str | None:
     if site.normalization.fused:
         is_by_batch = dataflow.graph.attribute(site.normalization.node, "is_training") is not False
         is_inference = dataflow.graph.operations[site.normalization.node] == OLD_KERNEL
-        return _COMPUTED if is_inference or not is_by_batch else _BY_BATCH
+        if is_inference or not is_by_batch:
+            return _COMPUTED
+        return None if _is_layer_norm(dataflow, site) else _BY_BATCH
     if site.means or site.variances or (site.gamma is None and site.beta is None):
         return None
     is_by_batch = any(_is_over_batch(dataflow, value) for value in site.batch_means)
     return _BY_BATCH if is_by_batch else None
+
+
+def _is_layer_norm(dataflow: Dataflow, site: Site) -> bool:
+    """Return whether a kernel normalizes each sample by itself, as LayerNormalization of Keras 2.
+
+    There the samples are the kernel's channels. Their number is not known before the graph runs, so
+    the graph fills a vector of that length with 1 for gamma
+    (keras/src/layers/normalization/layer_normalization.py).
+    """
+    gamma = site.normalization.gamma
+    return gamma is not None and dataflow.operation(dataflow.origin(gamma)) == "Fill"
 
 
 def _is_over_batch(dataflow: Dataflow, mean: Value) -> bool:

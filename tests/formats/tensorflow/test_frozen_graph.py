@@ -373,3 +373,28 @@ def test_a_function_of_tensorflow_2_gets_no_advice_for_train_ops(run: Run) -> No
 def test_a_finding_names_the_page_of_its_framework(run: Run) -> None:
     out = run("check", FIXTURES / "frozen_tf1_stuck").out
     assert "bninspect rule BN101 --for tf1-layers" in out
+
+
+def test_layer_normalization_by_the_fused_kernel_is_no_bn(write, run: Run) -> None:
+    """Keras 2 normalizes each sample by it, with a gamma that it fills with 1 for each of them."""
+    filled = [
+        node(f"layer_normalization/{name}", "Fill", "samples", name) for name in ("ones", "zeros")
+    ]
+    kernel = node(
+        "layer_normalization/FusedBatchNormV3",
+        "FusedBatchNormV3",
+        "x",
+        *(f"layer_normalization/{name}" for name in ("ones", "zeros")),
+        "empty",
+        "empty",
+        attributes=TRAINING,
+    )
+    given = b"".join(node(name, "Placeholder") for name in ("x", "samples", "ones", "zeros"))
+    weights = constant("dense/kernel", FLOAT, (4,), content([0.5, 1.5, 2.5, 3.5]))
+    nothing = constant("empty", FLOAT, (0,), b"")
+    graph = write(given + weights + nothing + b"".join(filled) + kernel)
+    outcome = run("check", graph, "--format", "json")
+    (item,) = outcome.json["checkpoints"]
+    assert outcome.exit_code == 3
+    assert item["error"] is None
+    assert item.get("unchecked", []) == []

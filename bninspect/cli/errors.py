@@ -44,6 +44,8 @@ def usage_message(problem: click.ClickException) -> str:
         known = [name for option in context.command.params for name in option.opts]
         near = did_you_mean(nearest(problem.option_name, known))
         text = f"There is no option {problem.option_name}.{near}"
+    if isinstance(problem, click.MissingParameter):
+        text = " ".join(text.split())  # click lists choices in lines of their own
     if not text.endswith((".", "?")):
         text += "."
     return text if context is None else f"{text} See `{context.command_path} --help`."

@@ -678,6 +678,11 @@ class TestWhatOtherProgramsTeach:
         assert outcome.exit_code == 2
         assert "Did you mean check?" in outcome.err
 
+    def test_a_missing_shell_is_asked_for_in_one_line(self, run: Run) -> None:
+        outcome = run("completion")
+        assert outcome.exit_code == 2
+        assert "Choose from: bash, fish, zsh." in outcome.err
+
     def test_a_shell_without_completion_is_refused(self, run: Run) -> None:
         outcome = run("completion", "tcsh")
         assert outcome.exit_code == 2

@@ -189,18 +189,26 @@ def _nodes(path: str, topology: Any) -> dict[str, Node]:
 
 
 def _fused(nodes: Mapping[str, Node], weights: set[str]) -> Iterator[_Fused]:
-    """Yield the fused nodes of a graph."""
+    """Yield the fused nodes of a graph that are BN.
+
+    LayerNormalization of Keras 2 normalizes samples by such a node: with a gamma that it fills with
+    1 for each sample (keras/src/layers/normalization/layer_normalization.py).
+    """
     for name, node in nodes.items():
         inputs = node.get("input")
         if node.get("op") not in _FUSED or not isinstance(inputs, list) or len(inputs) < 5:
             continue
-        members = zip(ROLES, (_source(nodes, given) for given in inputs[1:5]), strict=True)
+        sources = [_source(nodes, given) for given in inputs[1:5]]
+        in_training = _attribute(node, "is_training", "b") is True
+        if in_training and nodes.get(sources[0], {}).get("op") == "Fill":
+            continue
+        members = zip(ROLES, sources, strict=True)
         epsilon = _attribute(node, "epsilon", "f")
         yield _Fused(
             name,
             {role: member for role, member in members if member in weights},
             float(f"{epsilon:.7g}") if isinstance(epsilon, float) and epsilon >= 0.0 else None,
-            in_training=_attribute(node, "is_training", "b") is True,
+            in_training,
         )
 
 

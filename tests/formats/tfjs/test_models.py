@@ -401,6 +401,23 @@ def test_a_node_without_stored_statistics_is_not_checked(run, tmp_path, is_train
     assert reason in why
 
 
+def test_layer_normalization_by_a_fused_node_is_no_bn(run, tmp_path):
+    """Keras 2 normalizes each sample by it, with a gamma that it fills with 1 for each of them."""
+    filled = {"name": "norm/ones", "op": "Fill", "input": ["samples", "one"]}
+    node = {
+        "name": "norm/FusedBatchNormV3",
+        "op": "FusedBatchNormV3",
+        "attr": {"is_training": {"b": True}},
+        "input": ["x", "norm/ones", "norm/zeros", "norm/Const", "norm/Const_1"],
+    }
+    graph_model(tmp_path / "model", [filled, node], {"dense/kernel": np.ones(3)})
+    outcome = run("check", tmp_path / "model", "--format", "json")
+    assert outcome.exit_code == 3
+    (found,) = outcome.json["checkpoints"]
+    assert found["error"] is None
+    assert found.get("unchecked", []) == []
+
+
 def test_names_of_tensorflow_1_tell_the_family(tmp_path):
     values = {f"Conv/BatchNorm/{role}": one for role, one in statistics(stuck=True).items()}
     node = {"name": "Conv/BatchNorm/FusedBatchNorm", **FUSED, "op": "FusedBatchNorm"}

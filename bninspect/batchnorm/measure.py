@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bninspect.model.checkpoint import HALVES
 from bninspect.model.layer import BNLayer, Values, equals
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def rounded(values: Values, quantized: str) -> Values:
     """Return values that were quantized to a type after the training.
 
     With uint8 and uint16 a vector of one number is kept exactly, and 0 keeps its place among others
-    that were rounded to it (quantize_weights of tensorflowjs/quantization.py); float16 rounds every
-    number. So of rounded vectors only the whole can be at its initial value, no single channel.
+    that were rounded to it (quantize_weights of tensorflowjs/quantization.py); a type of half
+    precision rounds every number. So of rounded vectors only the whole can be at its initial value, no single channel.
     """
-    if values.constant and quantized != "float16":
+    if values.constant and quantized not in HALVES:
         return values
     at_initial = values.at_initial if values.all_initial or values.initial is None else 0
     return values._replace(is_exact=False, at_initial=at_initial)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # The reader of the files: bninspect itself, or TensorFlow for a second opinion.
 Engine = Literal["native", "tensorflow"]
 ENGINES: tuple[Engine, ...] = ("native", "tensorflow")
+# The types of half precision, to which converters and exports round what was trained in float32.
+HALVES = ("float16", "bfloat16")
 
 
 class Variable(NamedTuple):
@@ -27,8 +29,8 @@ class Variable(NamedTuple):
     `name` is the name as stored, `shape` the full shape (of a partitioned variable: of all slices
     together), `dtype` TensorFlow's name of the element type (`float32`, `bfloat16`, …). `unwritten`
     counts the elements that the file only reserves a place for (HDF5): they are read as a fill
-    value, mostly 0. `quantized` is the type to which a converter rounded the values after the
-    training (`uint8`); None if it did not.
+    value, mostly 0. `quantized` is the type (`uint8`, `float16`) to which the values may have
+    been rounded after the training, by a converter or an export; None if they were not.
     """
 
     name: str

@@ -9,8 +9,11 @@ from bninspect.model.roles import STATISTICS, Role
 from bninspect.model.rule import Rule
 from bninspect.wording import listed, plural
 
-# The numbers that float16 rounds to 0 and to 1: half a step of the type around them.
-_FLOAT16 = "what is within 3e-08 of 0 is stored as 0, and 0.9998 to 1.0005 as 1"
+# The numbers that a type rounds to 0 and to 1: half a step of the type around them.
+_HALVES = {
+    "float16": "what is within 3e-08 of 0 is stored as 0, and 0.9998 to 1.0005 as 1",
+    "bfloat16": "0.998 to 1.004 is stored as 1",
+}
 _STEPS = {"uint8": 255, "uint16": 65535}
 _OF_CHANNELS = ("BN104", "BN303")
 
@@ -21,22 +24,23 @@ def facts_of_quantization(layer: BNLayer, rule: Rule) -> Iterator[str]:
         variable, values = layer.variables.get(role), layer.values.get(role)
         if role not in rule.members or variable is None or not variable.quantized or values is None:
             continue
-        yield f"{role} was quantized to {variable.quantized} {_effect(layer, role)}"
+        yield f"{role} {_effect(layer, role)}"
 
 
 def _effect(layer: BNLayer, role: Role) -> str:
     """Return what a quantization did to a statistic, to end a sentence."""
     values, dtype = layer.values[role], layer.variables[role].quantized or ""
+    if dtype in _HALVES:
+        infinite = dtype == "float16" and values.not_finite
+        rounds = "what is above 65504 is stored as infinite" if infinite else _HALVES[dtype]
+        return f"is stored as {dtype}: {rounds}"
+    converted = f"was quantized to {dtype} when the model was converted"
     if values.not_finite:
-        if dtype == "float16":
-            return "when the model was converted: what was above 65504 became infinite"
-        return "when the model was converted: one infinite value or NaN makes NaN of all of them"
-    if dtype == "float16":
-        return f"when the model was converted: {_FLOAT16}"
+        return f"{converted}: one infinite value or NaN makes NaN of all of them"
     if values.is_exact:
-        return "when the model was converted, which keeps a vector of one number as it was"
+        return f"{converted}, which keeps a vector of one number as it was"
     return (
-        f"when the model was converted: {_STEPS.get(dtype, '')} steps from {values.minimum:g} to"
+        f"{converted}: {_STEPS.get(dtype, '')} steps from {values.minimum:g} to"
         f" {values.maximum:g}, so each value is rounded"
     )
 
@@ -71,6 +75,6 @@ def not_judged(layers: Iterable[BNLayer], rules: Iterable[Rule]) -> Iterator[str
         were = "was" if len(codes) == 1 else "were"
         yield (
             f"{' and '.join(codes)} {were} not judged in {plural(len(names), 'layer')}"
-            f" ({listed(names)}): quantization rounded the statistics, so that which channels were"
-            " exactly at their initial values is lost"
+            f" ({listed(names)}): the statistics are rounded, so that which channels were exactly at"
+            " their initial values is lost"
         )

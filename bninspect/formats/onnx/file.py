@@ -10,7 +10,7 @@ from bninspect.formats.onnx.layers import folded_groups, groups_without_node, la
 from bninspect.formats.onnx.sites import find_sites, folded_in, initializers_of
 from bninspect.formats.onnx.tensors import Tensor, TensorFiles
 from bninspect.formats.onnx.wire import MessageFile
-from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.checkpoint import HALVES, Checkpoint, Variable
 from bninspect.storage.source import Source
 
 
@@ -36,7 +36,9 @@ def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
 
     def variable(tensor: Tensor) -> Variable:
         tensors.setdefault(tensor.name, tensor)
-        return Variable(tensor.name, tensor.shape, tensor.dtype, partial(files.read, tensor))
+        load = partial(files.read, tensor)
+        quantized = tensor.dtype if tensor.dtype in HALVES else None
+        return Variable(tensor.name, tensor.shape, tensor.dtype, load, quantized=quantized)
 
     variables: dict[str, Variable] = {}
     for tensor in initializers_of(model):

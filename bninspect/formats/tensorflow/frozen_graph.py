@@ -20,7 +20,7 @@ from bninspect.errors import Corrupt, UnknownFormat, Unsupported
 from bninspect.formats.tensorflow.dtypes import DTYPES, widened
 from bninspect.formats.tensorflow.graph_def import read_frozen
 from bninspect.formats.tensorflow.node_attributes import NodeAttributes
-from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.checkpoint import HALVES, Checkpoint, Variable
 from bninspect.model.graph import WEIGHTS, Attribute, Graph
 from bninspect.storage.source import Budget, Source
 from bninspect.wording import listed, plural
@@ -124,7 +124,9 @@ def _weights(
         if 0 < len(shape) <= _MAX_RANK and min(shape) > 0:
             name = graph.names[number]
             dtype, _ = DTYPES[tensor.dtype]
-            yield number, Variable(name, shape, dtype, partial(reader.read, name, tensor, shape))
+            load = partial(reader.read, name, tensor, shape)
+            quantized = dtype if dtype in HALVES else None
+            yield number, Variable(name, shape, dtype, load, quantized=quantized)
 
 
 def _require_unique_names(graph: Graph) -> None:

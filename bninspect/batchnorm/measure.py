@@ -76,7 +76,8 @@ def rounded(values: Values, quantized: str) -> Values:
 
     With uint8 and uint16 a vector of one number is kept exactly, and 0 keeps its place among others
     that were rounded to it (quantize_weights of tensorflowjs/quantization.py); a type of half
-    precision rounds every number. So of rounded vectors only the whole can be at its initial value, no single channel.
+    precision rounds every number. So of rounded vectors only the whole can be at its initial value,
+    no single channel.
     """
     if values.constant and quantized not in HALVES:
         return values

@@ -75,6 +75,6 @@ def not_judged(layers: Iterable[BNLayer], rules: Iterable[Rule]) -> Iterator[str
         were = "was" if len(codes) == 1 else "were"
         yield (
             f"{' and '.join(codes)} {were} not judged in {plural(len(names), 'layer')}"
-            f" ({listed(names)}): the statistics are rounded, so that which channels were exactly at"
-            " their initial values is lost"
+            f" ({listed(names)}): the statistics are rounded, so that which channels were exactly"
+            " at their initial values is lost"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -58,6 +59,24 @@ def test_every_type_is_read_as_onnx_reads_it(tmp_path: Path, data_type: int, raw
     for tensor, role in zip(tensors, ROLES, strict=True):
         theirs = numpy_helper.to_array(tensor).astype("f8").tolist()
         assert found[role] == theirs
+
+
+@pytest.mark.parametrize("dtype", ["f2", "bfloat16"])
+def test_a_variance_that_half_precision_rounds_to_1_is_no_error(
+    run: Run, tmp_path: Path, dtype: str
+) -> None:
+    """Exports in half precision round what is near 1: whether it moved cannot be known."""
+    near = members() | {"moving_variance": np.full(3, 1.0003, "f4")}
+    as_type = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    found = {}
+    for name, arrays in {"near": near, "stuck": STUCK}.items():
+        halves = {role: array.astype(as_type) for role, array in arrays.items()}
+        path = write(tmp_path, model(named(halves)), f"{name}.onnx")
+        (item,) = run("check", path, "--format", "json").json["checkpoints"]
+        (finding,) = item["findings"]
+        found[name] = finding["rule"], finding["severity"]
+        assert any("stored as " in fact for fact in finding["evidence"])
+    assert found == {"near": ("BN103", "note"), "stuck": ("BN101", "error")}
 
 
 def test_values_that_are_not_packed_are_read(tmp_path: Path) -> None:

@@ -114,6 +114,13 @@ def test_constants_are_read_in_every_form(write, dtype, values, expected) -> Non
     assert (layer.name, layer.channels, layer.epsilon) == ("bn", 4, 0.01)
 
 
+def test_a_variance_that_half_precision_rounds_to_1_is_no_error(write) -> None:
+    near = constant("bn/moving_variance", HALF, (4,), content([1.0003] * 4, "<f2"))
+    (finding,) = bninspect.check(write(batch_norm(moving_variance=near))).findings
+    assert (finding.rule.code, finding.severity) == ("BN103", "note")
+    assert any("stored as float16" in fact for fact in finding.evidence)
+
+
 @pytest.mark.parametrize("field", [4, 5])
 def test_a_large_constant_is_read_from_its_place(write, field: int) -> None:
     values = np.arange(5000, dtype="<f4")

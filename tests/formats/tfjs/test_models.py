@@ -527,7 +527,8 @@ def test_stuck_statistics_show_whatever_they_were_quantized_to(tmp_path, dtype):
     report = quantized(tmp_path / "model", values_with([0.0] * 4, [1.0] * 4), dtype)
     assert codes(report) == [("BN101", "error")]
     (finding,) = report.findings
-    assert any(f"quantized to {dtype}" in fact for fact in finding.evidence)
+    what = "stored as" if dtype == "float16" else "quantized to"
+    assert any(f"{what} {dtype}" in fact for fact in finding.evidence)
     assert ("still" in finding.message) == (dtype != "float16")
 
 

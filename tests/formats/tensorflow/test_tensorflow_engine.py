@@ -23,6 +23,7 @@ CONTAINERS = {
     "tf-v2": "tf1_layers_sharded",
     "tf-object": "keras3_ckpt_correct",
     "saved-model": "saved_model_keras2_traced",
+    "graph-def": "frozen_tf1_correct",
 }
 OTHERS = {
     "keras-h5": "keras2_nested",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.processes
 
 # In the order of the documentation of Python: modules and names that are "Availability: Unix".
 AS_ON_WINDOWS = """
-import numpy  # the build for this platform needs os.uname
+import numpy, tensorstore  # the builds for this platform need os.uname and more
 import os, signal, sys
 for module in ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"):
     sys.modules[module] = None

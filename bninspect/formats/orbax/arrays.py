@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -300,15 +301,30 @@ def _check_codecs(codecs: Any, chunks: Sequence[int], *, is_shard: bool = False)
 
 
 def require_tensorstore(path: str) -> None:
-    """Raise `Unsupported` if tensorstore is not installed."""
+    """Raise `Unsupported` if tensorstore is not installed, or cannot be loaded."""
+    error = _import_error()
+    if error is not None:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "tensorstore"
+        fault = "is not installed" if missing else f"cannot be loaded ({error})"
+        raise Unsupported(
+            path,
+            f"Orbax checkpoints are read with tensorstore, which {fault}",
+            f"Install it with: {install_command('orbax')}.",
+        ) from error
+
+
+@cache
+def _import_error() -> ImportError | None:
+    """Import tensorstore, and return the error.
+
+    Only once: a second attempt after one that failed aborts the process (its library sets the time
+    zone of logs when it is loaded, which absl allows once: absl/log/internal/globals.cc).
+    """
     try:
         import tensorstore  # noqa: F401
     except ImportError as error:
-        raise Unsupported(
-            path,
-            "Orbax checkpoints are read with tensorstore, which is not installed",
-            f"Install it with: {install_command('orbax')}.",
-        ) from error
+        return error
+    return None
 
 
 def _decode(path: str, name: str, layout: _Layout, chunks: Mapping[str, bytes]) -> NDArray[Any]:

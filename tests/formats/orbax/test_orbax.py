@@ -331,6 +331,25 @@ def test_damage_in_binary_files_gives_the_right_values_or_an_error(
 
 
 @pytest.mark.processes
+def test_a_tensorstore_that_cannot_be_loaded_is_tried_once(tmp_path: Path) -> None:
+    """A second attempt to load the real one would abort the process."""
+    (tmp_path / "tensorstore.py").write_text(
+        "print('attempt'); raise ImportError('initialization failed')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "bninspect", "check", LINEN, KERAS, "--jobs", "1"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout.count("which cannot be loaded (initialization failed)") == 2
+    assert done.stdout.count("attempt") == 1
+
+
+@pytest.mark.processes
 def test_without_tensorstore_one_sentence_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['tensorstore'] = None;"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -17,8 +16,9 @@ from onnx import external_data_helper, helper
 import bninspect
 from bninspect.errors import ReadProblem
 from bninspect.formats.onnx.file import open_onnx
-from tests.conftest import FIXTURES, Run, load_fixture
+from tests.conftest import FIXTURES, Run, load_fixture, parsed
 from tests.formats.onnx.models import STUCK, bn_node, members, model, named, write
+from tests.support.processes import start_program
 from tests.support.table_writer import bytes_field, number_field, varint
 
 STUCK_MODEL = model(named(STUCK), producer="pytorch")
@@ -113,7 +113,8 @@ def test_a_wrong_extent_is_an_error(run: Run, tmp_path: Path, key: str, value: s
     assert "Traceback" not in outcome.said
 
 
-def test_a_file_for_each_tensor_takes_no_more_descriptors(run: Run, tmp_path: Path) -> None:
+@pytest.mark.processes
+def test_a_file_for_each_tensor_takes_no_more_descriptors(tmp_path: Path) -> None:
     tensors = [one for number in range(20) for one in named(STUCK, f"bn{number}")]
     names = [one.name for one in tensors]
     made = model(tensors, [bn_node(names[i : i + 4], f"n{i}") for i in range(0, len(names), 4)])
@@ -121,15 +122,11 @@ def test_a_file_for_each_tensor_takes_no_more_descriptors(run: Run, tmp_path: Pa
         made, all_tensors_to_one_file=False, size_threshold=0
     )
     onnx.save(made, tmp_path / "model.onnx")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with (tmp_path / "model.onnx").open() as file:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 20, hard))
-        try:
-            outcome = run("check", tmp_path / "model.onnx", "--format", "json")
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert outcome.exit_code == 1
-    assert len(outcome.json["checkpoints"][0]["findings"]) == 20
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
+    process = start_program("check", tmp_path / "model.onnx", "--format", "json", before=limit)
+    out, err = process.communicate()
+    assert process.returncode == 1, err
+    assert len(parsed(out)["checkpoints"][0]["findings"]) == 20
 
 
 # --- Damage ---------------------------------------------------------------------------------------

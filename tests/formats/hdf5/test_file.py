@@ -201,6 +201,31 @@ def test_many_chunks(layout: Any, options: dict[str, Any]) -> None:
             assert ours.variable("values").read().tobytes() == values.tobytes()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"fletcher32": True}], ids=str)
+def test_chunks_that_no_filter_shrinks(layout: Any, options: dict[str, Any]) -> None:
+    """They take more bytes than their values, one chunk alone and many."""
+    stored = io.BytesIO()
+    values = np.random.default_rng(5).integers(0, 256, (40, 7), "u1")
+    with h5py.File(stored, "w", libver=layout) as file:
+        for name, chunks in (("one", values.shape), ("many", (3, 2)), ("bytes", (1, 1))):
+            file.create_dataset(name, data=values, chunks=chunks, **options)
+        file.create_dataset("unwritten", values.shape, "u1", chunks=(3, 2), **options)
+    assert assert_as_h5py(stored.getvalue()) == 4
+
+
+def test_the_newest_layout_message() -> None:
+    """The other tests read the version that the installed HDF5 writes: see requirements-dev.txt."""
+    stored = io.BytesIO()
+    with h5py.File(stored, "w", libver="latest") as file:
+        file.create_dataset("values", data=np.arange(5, dtype="f4"), chunks=(2,))
+    header = stored.getvalue().partition(b"OHDR")[2]
+    newest = 5 if h5py.version.hdf5_version_tuple >= (2, 0, 0) else 4
+    # In the message are the kind, chunked, its flags, two dimensions and the bytes of each.
+    assert bytes([newest, 2, 0, 2, 1, 2, 4]) in header
+    assert assert_as_h5py(stored.getvalue()) == 1
+
+
 def test_compact_values() -> None:
     stored = io.BytesIO()
     with h5py.File(stored, "w") as file:

@@ -24,6 +24,25 @@ if TYPE_CHECKING:
     from bninspect.model.report import Report
 
 
+def _complete_layers(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Return the names of layers that begin as typed; none if the path cannot be read."""
+    from bninspect.config.model import Config
+    from bninspect.errors import BninspectError
+    from bninspect.runs.run import list_paths
+    from bninspect.storage.urls import is_url
+
+    # click leaves the words before an option without a value where they are.
+    path = next((word for word in context.args if not word.startswith("-")), None)
+    if path is None or is_url(path):  # a shell does not wait for a network
+        return []
+    try:
+        report = list_paths((path,), Config())
+    except (BninspectError, OSError):
+        return []
+    names = dict.fromkeys(layer.name for item in report.checkpoints for layer in item.layers)
+    return [name for name in names if name.startswith(typed) and name.isprintable()]
+
+
 @click.command(short_help="Show the values of layers, channel by channel.", epilog=help_texts.DUMP)
 @click.argument("path", shell_complete=complete_files)
 @click.option(
@@ -31,6 +50,7 @@ if TYPE_CHECKING:
     "names",
     multiple=True,
     metavar="NAME",
+    shell_complete=_complete_layers,
     help="The layer's name, exact or as a glob ('conv*', '*' for all). Repeatable.",
 )
 @common_options(

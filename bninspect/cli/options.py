@@ -63,8 +63,12 @@ def _flag(*names: str, text: str) -> Callable[[Command], Command]:
     return click.option(*names, is_flag=True, help=text)
 
 
-def _file(*names: str, text: str, metavar: str = "FILE") -> Callable[[Command], Command]:
-    return click.option(*names, metavar=metavar, shell_complete=complete_files, help=text)
+def _file(
+    *names: str, text: str, metavar: str = "FILE", callback: Any = None
+) -> Callable[[Command], Command]:
+    return click.option(
+        *names, metavar=metavar, shell_complete=complete_files, callback=callback, help=text
+    )
 
 
 PATHS = click.argument(
@@ -208,6 +212,7 @@ OUTPUT = _file(
     "-o",
     "--output",
     text="Write to FILE, whole or not at all, instead of standard output.",
+    callback=lambda _, __, value: None if value == "-" else value,
 )
 
 
@@ -400,7 +405,7 @@ def check_options(command: Command) -> Command:
             _flag(
                 "--statistics",
                 text="In the text, show the findings of all checkpoints in groups, by rule, cause"
-                " and framework, each fix once.",
+                " and framework, each fix once: of the three gravest, the others are counted.",
             ),
             _flag(
                 "--skip-unknown",

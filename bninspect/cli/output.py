@@ -33,7 +33,7 @@ def destinations(
     """Return the destination of each format; standard output comes last.
 
     `formats` are the formats of the command line, each with its own file or None; `output` is the
-    file of the one that has none. Raises `UsageProblem` if two have the same destination, or if no
+    file of the one that has none. A file `-` is standard output. Raises `UsageProblem` if two have the same destination, or if no
     format is left for `output`.
     """
     without_file = [name for name, path in formats if path is None]
@@ -44,13 +44,16 @@ def destinations(
         )
     if output is not None and not without_file:
         raise UsageProblem(f"No format is left for --output {output}: each has a file of its own.")
-    placed = [Destination(name, output if path is None else path) for name, path in formats]
-    seen: set[str] = set()
+    named = [(name, output if path is None else path) for name, path in formats]
+    placed = [Destination(name, None if path == "-" else path) for name, path in named]
+    seen: set[str | None] = set()
     for _, path in placed:
         target = None if path is None else os.path.realpath(path)
         if target in seen:
-            raise UsageProblem(f"Two formats cannot both be written to {path}.")
-        if target is not None and (os.path.isfile(target) or not os.path.exists(target)):
+            raise UsageProblem(
+                f"Two formats cannot both be written to {path or 'standard output'}."
+            )
+        if target is None or os.path.isfile(target) or not os.path.exists(target):
             seen.add(target)
     # The reader of standard output may close it early, which ends the program.
     return sorted(placed, key=lambda destination: destination.path is None)

@@ -12,6 +12,7 @@ from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.reporters.escapes import printable, write_lines
 from bninspect.reporters.text_utils import PLAIN, TextStyle, fold, paint, wrap
 from bninspect.reporters.verdict_text import (
+    cause_in_words,
     CUT_SHORT,
     answer,
     baseline_in_words,
@@ -23,7 +24,6 @@ from bninspect.reporters.verdict_text import (
     suspects_in_words,
     verdict_line,
 )
-from bninspect.rules import CAUSES
 from bninspect.wording import and_more, plural
 
 # How many layers of one entry are named without --verbose.
@@ -181,8 +181,7 @@ def _entry(group: list[Finding], style: TextStyle, source: str) -> list[str]:
     if len(group) > len(shown):
         lines.append(f"    - {and_more(len(group) - len(shown))} (--verbose names them)")
     lines += wrap("    evidence  ", "; ".join(evidence_of(group, verbose=verbose)), width, 14)
-    if may_have_cause(first):
-        lines += wrap("    cause     ", first.cause or f"cannot be told from {source}", width, 14)
+    lines += wrap("    cause     ", cause_in_words(first, source), width, 14)
     lines += _suspects(first, width)
     lines += wrap("    fix       ", first.fix, width, 14)
     lines += wrap("    more      ", more_on(group), width, 14)
@@ -197,11 +196,6 @@ def _suspects(finding: Finding, width: int) -> list[str]:
         several = len(finding.possible_causes) > 1
         lines += wrap(label, f"{number + 1}. {suspect}" if several else suspect, width, 14)
     return lines
-
-
-def may_have_cause(finding: Finding) -> bool:
-    """Return whether the files may prove a cause of what the rule finds."""
-    return any(finding.rule.code in cause.rules for cause in CAUSES)
 
 
 def _suppressed_entries(suppressed: Iterable[Suppressed], width: int) -> list[str]:

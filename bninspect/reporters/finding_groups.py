@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.rule import SEVERITIES
-from bninspect.reporters.verdict_text import more_on, notes_on
+from bninspect.reporters.verdict_text import cause_in_words, more_on, notes_on
 from bninspect.wording import plural
 
 _Key = tuple[str, str, str | None, str | None, str]
@@ -46,6 +46,11 @@ class FindingGroup(NamedTuple):
             f"{self.first.rule.code} {self.first.rule.name}: {plural(layers, 'layer')} in"
             f" {plural(len(self.hits), 'checkpoint')}"
         )
+
+    @property
+    def cause(self) -> str:
+        """Return the cause in words; empty if the rule has none."""
+        return cause_in_words(self.first, "these files" if len(self.hits) > 1 else "this file")
 
     @property
     def likely(self) -> str:

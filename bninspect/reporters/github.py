@@ -19,7 +19,7 @@ from bninspect.reporters.check_text import TextReport, lines_of
 from bninspect.reporters.ci_locations import file_of, in_repository
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.text_utils import TextStyle
-from bninspect.reporters.verdict_text import more_on, suspects_in_words
+from bninspect.reporters.verdict_text import cause_in_words, more_on, suspects_in_words
 from bninspect.wording import and_more, plural
 
 Level = Literal["error", "warning", "notice"]
@@ -155,8 +155,7 @@ def _lines(group: Sequence[Finding]) -> Iterator[str]:
     evidence = _different(fact for finding in group for fact in finding.evidence)
     if evidence:
         yield _cut(f"evidence: {'; '.join(evidence)}", 2 * _LONGEST_LINE)
-    causes = _different(finding.cause for finding in group)
-    if causes:
+    if causes := _different(map(cause_in_words, group)):
         yield f"cause: {', '.join(causes)}"
     suspects = _different(text for finding in group for text in suspects_in_words(finding)[:1])
     for suspect in suspects[:_FIXES]:

@@ -20,7 +20,12 @@ from bninspect.model.report import CheckpointReport, Finding, Report
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.ci_locations import file_of, in_repository
 from bninspect.reporters.escapes import printable
-from bninspect.reporters.verdict_text import more_on, nothing_checked, suspects_in_words
+from bninspect.reporters.verdict_text import (
+    cause_in_words,
+    more_on,
+    nothing_checked,
+    suspects_in_words,
+)
 
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
@@ -146,8 +151,8 @@ def _in_words(findings: Iterable[Finding]) -> list[str]:
     for finding in findings:
         lines.append(f"{finding.severity} {_headline(finding)}")
         lines += [f"evidence: {fact}" for fact in finding.evidence]
-        if finding.cause or finding.severity == "error":
-            lines.append(f"cause: {finding.cause or 'cannot be told from this file'}")
+        if cause := cause_in_words(finding):
+            lines.append(f"cause: {cause}")
         lines += [f"likely: {suspect}" for suspect in suspects_in_words(finding)]
         lines += [f"fix: {finding.fix}", f"more: {more_on([finding])}"]
     return lines

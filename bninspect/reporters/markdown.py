@@ -8,7 +8,6 @@ from typing import TextIO
 
 from bninspect.errors import shortened
 from bninspect.model.report import CheckpointReport, Report
-from bninspect.reporters.check_text import may_have_cause
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.finding_groups import FindingGroup, FindingGroups, Hit
 from bninspect.reporters.html.verdicts import run_view
@@ -63,8 +62,8 @@ def _section(group: FindingGroup) -> Iterator[str]:
     yield ""
     yield _plain(f"{first.rule.summary}.")
     yield ""
-    if may_have_cause(first):
-        yield f"- **Cause:** {_plain(first.cause or 'cannot be told from these files')}"
+    if group.cause:
+        yield f"- **Cause:** {_plain(group.cause)}"
     if group.likely:
         yield f"- **Likely:** {_plain(group.likely)}"
     yield f"- **Fix:** {_plain(first.fix)}"

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from bninspect.model.rule import Cause, Rule
 from bninspect.reporters.json_v1 import heading, write_document
+from bninspect.reporters.rule_pages import causes_of
 from bninspect.rules.pages import Fix, Page, documentation_url, page_of
 
 
@@ -42,7 +43,7 @@ def _rule(rule: Rule, causes: Iterable[Cause], framework: str | None) -> dict[st
         "why": page.why,
         "arithmetic": page.arithmetic,
         "usual_causes": list(page.causes),
-        "causes": [cause.name for cause in causes if rule.code in cause.rules],
+        "causes": [cause.name for cause in causes_of(rule, causes, framework)],
         "fixes": [_fix(fix) for fix in page.fixes],
     }
 

@@ -123,17 +123,22 @@ def write_markdown(
             stream.write(_as_markdown(block))
 
 
+def causes_of(rule: Rule, causes: Iterable[Cause], framework: str | None) -> tuple[Cause, ...]:
+    """Return those of `causes` that a rule may give; with a `framework`, in that one."""
+    return tuple(
+        cause
+        for cause in causes
+        if rule.code in cause.rules
+        and (framework is None or not cause.frameworks or framework in cause.frameworks)
+    )
+
+
 def _related(
     entry: Rule | Cause, rules: Iterable[Rule], causes: Iterable[Cause], framework: str | None
 ) -> tuple[Rule | Cause, ...]:
     """Return the causes that a rule may give (in a framework), or the rules a cause explains."""
     if isinstance(entry, Rule):
-        return tuple(
-            cause
-            for cause in causes
-            if entry.code in cause.rules
-            and (framework is None or not cause.frameworks or framework in cause.frameworks)
-        )
+        return causes_of(entry, causes, framework)
     return tuple(rule for rule in rules if rule.code in entry.rules)
 
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from bninspect.model.report import CheckpointReport, Report
-from bninspect.reporters.check_text import may_have_cause, of_the_run
+from bninspect.reporters.check_text import of_the_run
 from bninspect.reporters.escapes import write_lines
 from bninspect.reporters.finding_groups import FindingGroup, FindingGroups, NoteGroup
-from bninspect.reporters.text_utils import PLAIN, TextStyle, fold, paint, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, align, bold, fold, paint, wrap
 from bninspect.reporters.verdict_text import answer, summary, verdict_line
 from bninspect.wording import and_more
 
-# How many checkpoints of one group, and how many notes, are shown without --verbose.
-_NAMED = 5
+# How many checkpoints of one group, and how many notes, are shown without --verbose; and how many
+# groups have an entry of their own, so that the answer and what hits the most fit on a screen.
+_NAMED, _ENTRIES = 5, 3
 
 
 class StatisticsReport:
@@ -40,8 +41,12 @@ class StatisticsReport:
         style = self._style
         lines = [*answer(report, color=style.color), ""]
         if not style.quiet:
-            for group in self._groups.gravest_first():
+            groups = self._groups.gravest_first()
+            # With one more than the entries, a line that counts it would be no shorter.
+            shown = len(groups) if style.verbose or len(groups) == _ENTRIES + 1 else _ENTRIES
+            for group in groups[:shown]:
                 lines += [*_entry(group, style), ""]
+            lines += _counts(groups[shown:], style)
             if self._unreadable:
                 lines += [*self._unreadable, ""]
             lines += _notes(self._groups.notes(), style)
@@ -60,6 +65,25 @@ def _notes(groups: Sequence[NoteGroup], style: TextStyle) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def _counts(groups: Sequence[FindingGroup], style: TextStyle) -> list[str]:
+    """Return one line per rule and cause of the groups without an entry, which all have one."""
+    if not groups:
+        return []
+    merged: dict[tuple[str, str, str], list[FindingGroup]] = {}
+    for group in groups:
+        cause = group.first.cause or (f"likely {group.suspects[0][0]}" if group.suspects else "")
+        key = (group.first.severity, f"{group.first.rule.code} {group.first.rule.name}", cause)
+        merged.setdefault(key, []).append(group)
+    rows = [("findings", "layers", "checkpoints", "cause")]
+    for (severity, rule, cause), parts in merged.items():
+        hits = [hit for part in parts for hit in part.hits]
+        layers, paths = sum(len(hit.layers) for hit in hits), {hit.path for hit in hits}
+        rows.append((f"{severity} {rule}", str(layers), str(len(paths)), cause))
+    head, *lines = align(rows, right=("layers", "checkpoints"))
+    which = "Others, whose fixes --verbose shows:"
+    return [which, "", bold(f"  {head}", color=style.color), *(f"  {line}" for line in lines), ""]
+
+
 def _entry(group: FindingGroup, style: TextStyle) -> list[str]:
     first, width = group.first, style.prose_width
     lines = [f"{paint(first.severity, color=style.color)} {group.title}"]
@@ -69,9 +93,7 @@ def _entry(group: FindingGroup, style: TextStyle) -> list[str]:
         lines += wrap("  - ", f"{hit.path}: {hit.in_words}", width, 6)
     if len(group.hits) > len(shown):
         lines.append(f"  - {and_more(len(group.hits) - len(shown))} (--verbose names them)")
-    if may_have_cause(first):
-        cause = first.cause or "cannot be told from these files"
-        lines += wrap("  cause     ", cause, width, 12)
+    lines += wrap("  cause     ", group.cause, width, 12)
     if group.likely:
         lines += wrap("  likely    ", group.likely, width, 12)
     lines += wrap("  fix       ", first.fix, width, 12)

@@ -107,7 +107,8 @@ def _parts_of(line: str, width: int, indent: int) -> Iterator[str]:
     for word in words:
         # A word that does not fit below either stays beside what is shorter than the indent.
         if length + 1 + len(word) > width and length > indent:
-            yield part.rstrip()
+            if part.strip():  # what was indented by more has no line of its own
+                yield part.rstrip()
             part, length = " " * indent + word, indent + len(word)
         else:
             part, length = f"{part} {word}", length + 1 + len(word)

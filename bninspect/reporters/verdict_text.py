@@ -11,6 +11,7 @@ from bninspect.model.report import BaselineCount, CheckpointReport, Finding, Rep
 from bninspect.model.rule import SEVERITIES, Severity
 from bninspect.reporters.escapes import printable
 from bninspect.reporters.text_utils import paint
+from bninspect.rules import CAUSES
 from bninspect.wording import listed, plural
 
 CUT_SHORT = "interrupted: what was still to be read is not in this report"
@@ -203,6 +204,16 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     ]
 
 
+def cause_in_words(finding: Finding, source: str = "this file") -> str:
+    """Return the proved cause, or that `source`, which was read, does not tell it.
+
+    Empty for a rule for whose findings no cause can be proved.
+    """
+    if not any(finding.rule.code in cause.rules for cause in CAUSES):
+        return ""
+    return finding.cause or f"cannot be told from {source}"
+
+
 def suspects_in_words(finding: Finding) -> list[str]:
     """Return a sentence or two on each reason that may be behind a finding, and how to test it."""
     return [f"{one.cause}: {one.speaks_for}. {one.test}" for one in finding.possible_causes]
@@ -213,8 +224,8 @@ def in_a_paragraph(finding: Finding) -> str:
     parts = [f"{finding.layer}: {finding.message}."]
     if finding.evidence:
         parts.append(f"Evidence: {'; '.join(finding.evidence)}.")
-    if finding.cause or finding.severity == "error":
-        parts.append(f"Cause: {finding.cause or 'cannot be told from this file'}.")
+    if cause := cause_in_words(finding):
+        parts.append(f"Cause: {cause}.")
     if finding.possible_causes:
         parts.append(f"Likely: {suspects_in_words(finding)[0]}")
     parts.append(f"Fix: {finding.fix}")

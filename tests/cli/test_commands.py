@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.shell_completion import BashComplete
 
 import bninspect
 from bninspect.cli.formats import CHECK
+from bninspect.cli.main import main as main_group
 from bninspect.formats.tensorflow.sstable import read_table
 from bninspect.rules import RULES
 from bninspect.storage.source import Source
@@ -688,6 +690,34 @@ class TestWhatOtherProgramsTeach:
         assert outcome.exit_code == 2
         assert "bash, fish, zsh" in outcome.err
 
+    @pytest.mark.parametrize(
+        ("words", "typed", "offered"),
+        [
+            (("dump", CLEAN, "--layer"), "conv", ["conv1/batch", "conv2/batch"]),
+            (("dump", CLEAN, "-q", "--layer"), "dense", ["dense/batch"]),
+            (("dump", "no_such_checkpoint", "--layer"), "", []),
+            (("dump", "https://example.invalid/model.h5", "--layer"), "", []),
+            (("dump", "--layer"), "", []),
+        ],
+    )
+    def test_layers_are_completed(
+        self, words: tuple[object, ...], typed: str, offered: list[str]
+    ) -> None:
+        shell = BashComplete(main_group, {}, "bninspect", "_BNINSPECT_COMPLETE")
+        items = shell.get_completions([str(word) for word in words], typed)
+        assert [item.value for item in items] == [f"{name}_normalization" for name in offered]
+
+    def test_a_dash_is_standard_output(self, run: Run, tmp_path: Path) -> None:
+        printed = run("check", CLEAN).out
+        file = tmp_path / "report.json"
+        outcome = run("check", CLEAN, "--format", "text=-", "--format", f"json={file}")
+        assert outcome.out == printed
+        assert run("check", CLEAN, "-o", "-").out == printed
+        assert run("report", CLEAN, "-o", "-").out.startswith("<!DOCTYPE html>")
+        outcome = run("check", CLEAN, "--format", "text=-", "--format", "json")
+        assert outcome.exit_code == 2
+        assert "cannot both be written to standard output" in outcome.err
+
     def test_the_rules_for_programs(self, run: Run) -> None:
         document = parsed(run("rule", "--format", "json").out)
         assert [one["code"] for one in document["rules"]] == [rule.code for rule in RULES]
@@ -700,6 +730,11 @@ class TestWhatOtherProgramsTeach:
         assert any("tf1-layers" in fix["frameworks"] for fix in cause["fixes"])
         every = parsed(run("rule", "update-ops-not-run", "--format", "json").out)
         assert len(every["causes"][0]["fixes"]) > len(cause["fixes"])
+        (rule,) = parsed(run("rule", "BN101", "--for", "flax", "--format", "json").out)["rules"]
+        page = run("rule", "BN101", "--for", "flax").out
+        assert rule["causes"]
+        assert all(f"- {name}: " in page for name in rule["causes"])
+        assert "update-ops-not-run" not in rule["causes"]
 
     def test_each_rule_and_cause_has_its_place_on_the_web(self, run: Run) -> None:
         document = parsed(run("rule", "--format", "json").out)

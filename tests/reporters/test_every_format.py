@@ -17,7 +17,7 @@ from hypothesis import given, settings
 
 from bninspect.cli.formats import CHECK, COMPARE, DUMP, LIST
 from bninspect.model.report import Report
-from tests.conftest import Run, parsed
+from tests.conftest import FIXTURES, Run, parsed
 from tests.support.reports_in_memory import HOSTILE, hostile_reports, written
 from tests.support.table_writer import write_bundle
 
@@ -103,6 +103,20 @@ def test_one_run_writes_all(run: Run, hostile_checkpoint: Path, tmp_path: Path) 
             run("check", hostile_checkpoint, "--format", name).out
         )
     assert len(json.loads(files["sarif"].read_text())["runs"][0]["results"]) == len(HOSTILE)
+
+
+@pytest.mark.processes
+def test_all_fixtures_in_two_processes_are_written_as_in_one(run: Run, tmp_path: Path) -> None:
+    written_by: list[dict[str, bytes]] = []
+    for jobs in ("1", "2"):
+        directory = tmp_path / jobs
+        directory.mkdir()
+        options = [f"--format={name}={directory / name}" for name in CHECK]
+        assert run("check", FIXTURES, "-q", "--jobs", jobs, *options).exit_code == 1
+        written_by.append({name: (directory / name).read_bytes() for name in CHECK})
+    assert written_by[0].keys() == written_by[1].keys()
+    for name, content in written_by[0].items():
+        assert content == written_by[1][name], name
 
 
 COMMANDS = [

@@ -40,6 +40,12 @@ def test_colours_have_no_width(line: list[str], width: int) -> None:
     assert [click.unstyle(part) for part in colored] == plain
 
 
+@given(st.integers(1, 40), st.integers(0, 20))
+def test_a_long_word_below_a_deep_indent_makes_no_empty_line(length: int, indent: int) -> None:
+    line = " " * indent + "w" * length
+    assert all(part.strip() for part in fold([line], 20))
+
+
 @given(st.integers(-1, 30))
 def test_a_page_has_all_its_words_however_narrow_the_terminal_is(width: int) -> None:
     pages = []

@@ -75,6 +75,7 @@ class TestOnFixtures:
         assert file == f"fixtures/tf1_layers_update_ops_forgotten/{STUCK.name}.index"
         assert (FIXTURES.parent / file).is_file()
         assert "conv1/batch_normalization: moving_mean is still 0" in error.message
+        assert "\ncause: cannot be told from this file\n" in error.message
         assert "fix: Run the update ops" in error.message
         assert "bninspect rule BN101" in error.message
 

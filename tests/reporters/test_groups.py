@@ -70,6 +70,18 @@ class TestStatistics:
         out = run("check", *copies, "--statistics", "--verbose").out
         assert all(f"{path}: 3 of 3 BN layers" in out.replace("\n      ", " ") for path in copies)
 
+    def test_a_screen_is_enough(self, run: Run) -> None:
+        out = run("check", FIXTURES, "--statistics", "--jobs", "1").out
+        entries, counts = out.partition("Others, whose fixes --verbose shows:")[::2]
+        assert len(re.findall(r"^(?:error|warning|note) BN", entries, re.MULTILINE)) == 3
+        verbose = run("check", FIXTURES, "--statistics", "--verbose", "--jobs", "1").out
+        titles = re.findall(r"^((?:error|warning|note) BN.*): (\d+) layers? in", verbose, re.M)
+        shown = re.findall(r"^((?:error|warning|note) BN.*): (\d+) layers? in", entries, re.M)
+        rows = re.findall(r"^  ((?:error|warning|note) BN\S+ \S+) +(\d+) +\d+", counts, re.M)
+        layers = [sum(int(number) for _, number in found) for found in (titles, shown, rows)]
+        assert layers[0] == layers[1] + layers[2]
+        assert {name for name, _ in titles} == {name for name, _ in (*shown, *rows)}
+
     def test_the_gravest_comes_first(self, run: Run) -> None:
         cold = FIXTURES / "tf1_layers_too_few_steps"
         out = run("check", cold, STUCK, "--momentum", "0.99", "--statistics").out

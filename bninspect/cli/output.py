@@ -33,8 +33,8 @@ def destinations(
     """Return the destination of each format; standard output comes last.
 
     `formats` are the formats of the command line, each with its own file or None; `output` is the
-    file of the one that has none. A file `-` is standard output. Raises `UsageProblem` if two have the same destination, or if no
-    format is left for `output`.
+    file of the one that has none. A file `-` is standard output. Raises `UsageProblem` if two have
+    the same destination, or if no format is left for `output`.
     """
     without_file = [name for name, path in formats if path is None]
     if len(without_file) > 1:

@@ -12,10 +12,10 @@ from bninspect.model.report import CheckpointReport, Finding, Report, Suppressed
 from bninspect.reporters.escapes import printable, write_lines
 from bninspect.reporters.text_utils import PLAIN, TextStyle, fold, paint, wrap
 from bninspect.reporters.verdict_text import (
-    cause_in_words,
     CUT_SHORT,
     answer,
     baseline_in_words,
+    cause_in_words,
     grouped,
     more_on,
     notes_on,

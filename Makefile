@@ -22,8 +22,8 @@ lint:  ## linter, formatter, types, workflows
 	$(BIN)/mypy
 	$(BIN)/zizmor --offline --quiet .
 
-pages:  ## make docs/rules.md and the pictures of the documents again
-	$(BIN)/python -m bninspect rule --format markdown -o docs/rules.md
+pages:  ## make the pages of rules and causes, and the pictures of the documents, again
+	$(BIN)/python docs/make_pages.py
 	$(BIN)/python -m tests.support.pictures
 
 lock:  ## choose the versions in requirements-dev.txt anew

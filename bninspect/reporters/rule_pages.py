@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, TextIO
 
 from bninspect.model.frameworks import FRAMEWORKS
@@ -106,21 +106,56 @@ def write_markdown(
     `framework` is that of `write_page`.
     """
     rules, causes = tuple(rules), tuple(causes)
-    entries: tuple[Rule | Cause, ...] = (*rules, *causes) if entry is None else (entry,)
-    if entry is None:
-        stream.write(f"# Rules and causes\n\n{_INTRODUCTION}\n")
-        for title, listed in (("Rules", rules), ("Causes", causes)):
-            stream.write(f"\n**{title}**\n\n")
-            for item in listed:
-                stream.write(f"- [{title_of(item)}](#{anchor_of(item)}): {item.summary}\n")
-    for index, item in enumerate(entries):
-        stream.write("\n" if entry is None or index else "")
-        stream.write(f"## {title_of(item)}\n")
-        if isinstance(item, Rule):
-            stream.write(f"\nSeverity: {item.severity}.\n")
+    if entry is not None:
+        _write_markdown_page(entry, _related(entry, rules, causes, framework), stream, framework)
+        return
+    stream.write(f"# Rules and causes\n\n{_INTRODUCTION}\n")
+    for title, listed in (("Rules", rules), ("Causes", causes)):
+        stream.write(f"\n**{title}**\n\n")
+        for item in listed:
+            stream.write(f"- [{title_of(item)}]({_anchor(item)}): {item.summary}\n")
+    entries: tuple[Rule | Cause, ...] = (*rules, *causes)
+    for item in entries:
+        stream.write("\n")
         related = _related(item, rules, causes, framework)
-        for block in _page(item, related, linked=entry is None, framework=framework):
-            stream.write(_as_markdown(block))
+        _write_markdown_page(item, related, stream, framework, address=_anchor)
+
+
+def write_document(
+    entry: Rule | Cause,
+    rules: Iterable[Rule],
+    causes: Iterable[Cause],
+    stream: TextIO,
+    *,
+    address: Callable[[Rule | Cause], str],
+) -> None:
+    """Write the page of a rule or a cause as a Markdown document with a title of its own.
+
+    `address` returns the address of the page of another rule or cause, for the links.
+    """
+    related = _related(entry, rules, causes, None)
+    _write_markdown_page(entry, related, stream, None, address=address, level=1)
+
+
+def _write_markdown_page(
+    entry: Rule | Cause,
+    related: tuple[Rule | Cause, ...],
+    stream: TextIO,
+    framework: str | None,
+    *,
+    address: Callable[[Rule | Cause], str] | None = None,
+    level: int = 2,
+) -> None:
+    """Write a page whose title is a heading of this level; without `address` it has no links."""
+    stream.write(f"{'#' * level} {title_of(entry)}\n")
+    if isinstance(entry, Rule):
+        stream.write(f"\nSeverity: {entry.severity}.\n")
+    for block in _page(entry, related, address=address, framework=framework):
+        stream.write(_as_markdown(block, level + 1))
+
+
+def _anchor(entry: Rule | Cause) -> str:
+    return f"#{anchor_of(entry)}"
 
 
 def causes_of(rule: Rule, causes: Iterable[Cause], framework: str | None) -> tuple[Cause, ...]:
@@ -146,7 +181,7 @@ def _page(
     entry: Rule | Cause,
     related: tuple[Rule | Cause, ...],
     *,
-    linked: bool = False,
+    address: Callable[[Rule | Cause], str] | None = None,
     framework: str | None = None,
 ) -> Iterator[_Block]:
     page = page_of(entry)
@@ -167,13 +202,13 @@ def _page(
     if related:
         title = "Rules that may give it" if is_cause else "Causes that the files may prove"
         yield _Block("heading", title)
-    yield _Block("items", items=tuple(_reference(other, linked=linked) for other in related))
+    yield _Block("items", items=tuple(_reference(other, address) for other in related))
     if framework is None:
         yield from _fixes(page.fixes, "How to fix it")
 
 
-def _reference(entry: Rule | Cause, *, linked: bool) -> str:
-    name = f"[{title_of(entry)}](#{anchor_of(entry)})" if linked else title_of(entry)
+def _reference(entry: Rule | Cause, address: Callable[[Rule | Cause], str] | None) -> str:
+    name = title_of(entry) if address is None else f"[{title_of(entry)}]({address(entry)})"
     return f"{name}: {entry.summary}"
 
 
@@ -220,11 +255,14 @@ def _folded(text: str, width: int) -> str:
     return "\n".join(folded(text, width))
 
 
-def _as_markdown(block: _Block) -> str:
-    """Return a block as Markdown; a paragraph is one line, for a folded one may begin a list."""
+def _as_markdown(block: _Block, level: int) -> str:
+    """Return a block as Markdown, with headings of this level.
+
+    A paragraph is one line, for a folded one may begin a list.
+    """
     match block.kind:
         case "heading":
-            return f"\n### {block.text}\n"
+            return f"\n{'#' * level} {block.text}\n"
         case "paragraph":
             return f"\n{block.text.strip()}\n"
         case "items":

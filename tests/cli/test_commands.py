@@ -29,7 +29,7 @@ from bninspect.cli.main import main as main_group
 from bninspect.formats.tensorflow.sstable import read_table
 from bninspect.rules import RULES
 from bninspect.storage.source import Source
-from tests.conftest import CLEAN, EMPTY, FIXTURES, ROOT, STUCK, Run, load_fixture, parsed
+from tests.conftest import CLEAN, EMPTY, FIXTURES, STUCK, Run, load_fixture, parsed
 from tests.support.processes import ENVIRONMENT, start_program
 from tests.support.table_writer import write_bundle, write_index
 
@@ -735,15 +735,6 @@ class TestWhatOtherProgramsTeach:
         assert rule["causes"]
         assert all(f"- {name}: " in page for name in rule["causes"])
         assert "update-ops-not-run" not in rule["causes"]
-
-    def test_each_rule_and_cause_has_its_place_on_the_web(self, run: Run) -> None:
-        document = parsed(run("rule", "--format", "json").out)
-        titles = re.findall(r"^## (.+)$", (ROOT / "docs/rules.md").read_text("utf-8"), re.MULTILINE)
-        anchors = {title.lower().replace(" ", "-") for title in titles}
-        for entry in (*document["rules"], *document["causes"]):
-            address, _, anchor = entry["url"].partition("#")
-            assert address.endswith("/docs/rules.md")
-            assert anchor in anchors
 
 
 class TestInPython:

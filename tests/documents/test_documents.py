@@ -25,6 +25,7 @@ from tests.cli.test_help import part
 from tests.conftest import FIXTURES, ROOT, Run, parsed
 from tests.support.documents import (
     DOCUMENTS,
+    RULE_PAGES,
     blocks,
     commands,
     framework_marks,
@@ -41,8 +42,13 @@ else:
 FORMATS, IN_CI, STARTED, WATCH = (
     ROOT / "docs" / f"{name}.md" for name in ("formats", "ci", "getting-started", "watch")
 )
-PAGES = ROOT / "docs" / "rules.md"  # whose code test_samples runs
-LINKED = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", FIXTURES / "README.md")
+LINKED = (
+    *DOCUMENTS,
+    *RULE_PAGES,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    FIXTURES / "README.md",
+)
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
 HOOKS: list[dict[str, Any]] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
 
@@ -74,6 +80,9 @@ sys.exit(int(sys.argv[3]))
 """
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+each_page = pytest.mark.parametrize(
+    "document", [*DOCUMENTS, *RULE_PAGES], ids=lambda path: path.stem
+)
 
 
 @pytest.fixture
@@ -147,7 +156,7 @@ def test_python_runs(document: Path, workplace: Path, variables: dict[str, str])
 
     What has a `model` to train is given one; a test is called.
     """
-    pages = PAGES.read_text(encoding="utf-8")
+    pages = "".join(page.read_text(encoding="utf-8") for page in RULE_PAGES)
     own = [one.text for one in blocks(document, "python") if one.text not in pages]
     if own:
         for command in commands(document):
@@ -191,7 +200,7 @@ def test_a_training_is_stopped(
 
 def test_the_fix_of_the_guide_is_that_of_the_page() -> None:
     (code,) = blocks(STARTED, "python")
-    assert code.text in PAGES.read_text(encoding="utf-8")
+    assert code.text in (ROOT / "docs/rules/BN101.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.servers
@@ -210,7 +219,7 @@ def test_commands_in_pipelines_run(
                 assert (workplace / name).stat().st_size
 
 
-@each_document
+@each_page
 def test_commands_in_sentences_have_the_options(document: Path) -> None:
     """They are not run; the command and each option that they name must be there."""
     text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
@@ -320,6 +329,7 @@ def anchors(document: Path) -> set[str]:
     """What GitHub calls the headings: lower case, without punctuation, hyphens for blanks."""
     text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    headings = [re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", one) for one in headings]
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
 
 

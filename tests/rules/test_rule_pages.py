@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +23,13 @@ from bninspect.model.live import LiveModel
 from bninspect.model.rule import Cause, Rule
 from bninspect.reporters.rule_pages import write_catalogue
 from bninspect.rules import CAUSES, RULES, RuleContext, apply_rules
-from bninspect.rules.pages import page_of
+from bninspect.rules.pages import document_of, page_of, title_of
 from tests.conftest import FIXTURES, ROOT, Run, load_fixture
 from tests.rules.test_samples import MISTAKEN
 from tests.support.layers_in_memory import bn, keras_layer
 from tests.support.package_source import modules, scan
 
+DOCS = ROOT / "docs"
 PAGES: tuple[Rule | Cause, ...] = (*RULES, *CAUSES)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -275,13 +277,41 @@ def test_a_cause_is_no_rule_to_select(run: Run) -> None:
 # --- Markdown -------------------------------------------------------------------------------------
 
 
-def test_the_committed_pages_are_those_of_the_program(run: Run, tmp_path: Path) -> None:
-    """If not: bninspect rule --format markdown -o docs/rules.md."""
-    committed = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
-    assert run("rule", "--format", "markdown").out == committed
-    written = tmp_path / "rules.md"
-    assert run("rule", "--format", "markdown", "-o", written).out == ""
-    assert written.read_text(encoding="utf-8") == committed
+def test_the_committed_pages_are_those_of_the_program() -> None:
+    """If not: `make pages`."""
+    made = dict(runpy.run_path(str(DOCS / "make_pages.py"))["documents"]())
+    committed = {
+        path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
+        for path in (DOCS / "rules.md", *DOCS.glob("rules/*"), *DOCS.glob("causes/*"))
+    }
+    assert committed == made
+    assert len(made) == 1 + len(PAGES)
+
+
+@each_page
+def test_a_document_says_what_the_command_says(run: Run, page: Rule | Cause) -> None:
+    """Only its headings are one level higher, and the names of other pages are links."""
+    said = run("rule", page.name, "--format", "markdown").out
+    document = (DOCS / document_of(page)).read_text(encoding="utf-8")
+    assert document.startswith(f"# {title_of(page)}\n")
+    assert re.search(r"^## How to fix it$", document, re.MULTILINE)
+    without_links = re.sub(r"^- \[(.+?)\]\(.+?\)", r"- \1", document, flags=re.MULTILINE)
+    assert re.sub(r"^#(#+ )", r"\1", said, flags=re.MULTILINE) == without_links
+
+
+def test_every_page_has_an_address(run: Run) -> None:
+    document = json.loads(run("rule", "--format", "json").out)
+    for entry in (*document["rules"], *document["causes"]):
+        place = entry["url"].partition("/blob/main/")[2]
+        title = (ROOT / place).read_text(encoding="utf-8").partition("\n")[0]
+        assert title.split()[1] == entry.get("code", entry["name"])
+
+
+def test_the_addresses_in_the_list_of_earlier_versions_lead_somewhere() -> None:
+    """Earlier versions print addresses such as docs/rules.md#bn101-statistics-never-updated."""
+    text = (DOCS / "rules.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### \[(.+?)\]\((.+?)\)$", text, re.MULTILINE)
+    assert headings == [(title_of(page), document_of(page)) for page in PAGES]
 
 
 def test_the_table_of_contents_leads_to_every_page(run: Run) -> None:

@@ -34,6 +34,8 @@ from tests.support.table_writer import write_bundle
 
 README = ROOT / "README.md"
 DOCUMENTS = (README, *sorted((ROOT / "docs").glob("*.md")))
+# The pages of rules and causes, which docs/make_pages.py makes; test_samples runs their code.
+RULE_PAGES = tuple(sorted((ROOT / "docs").glob("*/*.md")))
 
 # Lines of ```sh blocks that install, or set up a shell or a repository: .ci/run and other tests run
 # what of it is ours.

@@ -19,7 +19,7 @@ from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.rule import Cause, Rule
 
 DIRECTORY = Path(__file__).parent
-_DOCUMENT = "https://github.com/bninspect/bninspect/blob/main/docs/rules.md"
+_DOCUMENTS = "https://github.com/bninspect/bninspect/blob/main/docs"
 
 _RULE_SECTIONS = ("What it means", "Why it is bad", "Usual causes", "How to fix it")
 _CAUSE_SECTIONS = (
@@ -97,13 +97,18 @@ def title_of(entry: Rule | Cause) -> str:
 
 
 def anchor_of(entry: Rule | Cause) -> str:
-    """Return the anchor of a page in docs/rules.md, which GitHub makes of its title."""
+    """Return the anchor that GitHub makes of the title of a page."""
     return title_of(entry).lower().replace(" ", "-")
+
+
+def document_of(entry: Rule | Cause) -> str:
+    """Return the path of the page of a rule or a cause below docs/."""
+    return f"rules/{entry.code}.md" if isinstance(entry, Rule) else f"causes/{entry.name}.md"
 
 
 def documentation_url(entry: Rule | Cause) -> str:
     """Return the address of the page of a rule or a cause on the web."""
-    return f"{_DOCUMENT}#{anchor_of(entry)}"
+    return f"{_DOCUMENTS}/{document_of(entry)}"
 
 
 @cache

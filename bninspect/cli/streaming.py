@@ -13,8 +13,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-import click
-
 from bninspect.cli.exit_codes import OUTPUT_CLOSED
 from bninspect.cli.formats import CHECK, STREAMED, OutputOptions, StreamWriter
 from bninspect.cli.output import (
@@ -26,6 +24,7 @@ from bninspect.cli.output import (
     refuse_to_overwrite_inputs,
     standard_output,
 )
+from bninspect.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from bninspect.model.report import CheckpointReport, Report
@@ -52,7 +51,7 @@ def open_sink(
         # A progress bar and results that come line by line would overwrite each other.
         is_mixed = printed in (["concise"], ["jsonl"]) and standard_output().isatty()
         has_terminal = sys.stderr is not None and sys.stderr.isatty()
-        yield ResultSink(
+        sink = ResultSink(
             writers,
             printer,
             atomic,
@@ -60,6 +59,8 @@ def open_sink(
             needs_checkpoints=needs_checkpoints,
             shows_progress=has_terminal and not is_mixed and not options.quiet,
         )
+        files.callback(sink.erase_progress)
+        yield sink
 
 
 def _grown(path: str, options: OutputOptions) -> AbstractContextManager[Any]:
@@ -106,7 +107,7 @@ class ResultSink:
         self._writers, self._printer = writers, printer
         self._atomic, self._close_files = atomic, close_files
         self._shows_progress = shows_progress
-        self._bar: Any = None
+        self._bar: ProgressBar | None = None
         all_writers = [*writers, *([printer] if printer is not None else [])]
         self.needs_layers = any(writer.needs_layers for writer in all_writers)
         self._render = partial(_render_all, renderers=tuple(one.render for one in all_writers))
@@ -120,12 +121,14 @@ class ResultSink:
         )
 
     def begin(self, total: int) -> None:
-        """Show a progress bar for `total` checkpoints on a terminal."""
+        """Show the progress over `total` checkpoints on a terminal."""
         if self._shows_progress and total > 1:
-            self._bar = click.progressbar(
-                length=total, label="Checking", file=sys.stderr, show_pos=True
-            )
-            self._bar.render_progress()
+            self._bar = ProgressBar(total, sys.stderr)
+
+    def erase_progress(self) -> None:
+        """Erase the progress bar."""
+        if self._bar is not None:
+            self._bar.erase()
 
     def add(self, item: CheckpointReport, rendered: Sequence[Any] | None) -> None:
         """Write one checkpoint; `rendered` is None if a writer needs the whole report."""
@@ -134,15 +137,14 @@ class ResultSink:
             writer.add(item, text)
         self._print(lambda printer: printer.add(item, rendered[-1]))
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.advance()
 
     def end(self, report: Report, inputs: Iterable[str]) -> None:
         """Write the end; raises `UsageProblem` instead if a file to write is one of `inputs`."""
         inputs = tuple(inputs)
         for path in self._atomic:
             refuse_to_overwrite_inputs(path, inputs)
-        if self._bar is not None:
-            self._bar.render_finish()
+        self.erase_progress()
         for writer in self._writers:
             writer.end(report)
         self._close_files()

@@ -57,7 +57,7 @@ def write_comparison(comparison: Comparison, stream: TextIO, style: TextStyle = 
             bars = _BARS if is_unicode(stream) else _ASCII_BARS
             lines += ["", *_table(comparison, bars, style)]
         lines += _events(comparison, style)
-        lines += entries(comparison.findings, style)
+        lines += entries(comparison.findings, style, source="these files")
         lines += ["", *fold([summary(comparison)], style.width)]
     write_lines(stream, lines)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bninspect.batchnorm.inference import Dump, Inference, columns
 from bninspect.model.layer import BNLayer
 from bninspect.reporters.escapes import write_line, write_lines
-from bninspect.reporters.text_utils import PLAIN, TextStyle, bold, is_unicode
+from bninspect.reporters.text_utils import PLAIN, TextStyle, bold, fold, is_unicode
 from bninspect.wording import plural
 
 # How many channels of a layer are shown without --verbose: the first and the last half of these.
@@ -26,7 +26,7 @@ _PORTION = 1 << 12  # channels whose rows are made at once
 def write_dump(dumps: Sequence[Dump], stream: TextIO, style: TextStyle = PLAIN) -> None:
     """Write the channels of some layers: one histogram per member, then a table.
 
-    A quiet `style` leaves the tables, a verbose one shows every channel. Nothing is folded.
+    A quiet `style` leaves the tables, a verbose one shows every channel. Tables are never folded.
     """
     bars = _BARS if is_unicode(stream) else _ASCII_BARS
     results = ((item, layer, result) for item, layers in dumps for layer, result in layers)
@@ -38,9 +38,10 @@ def write_dump(dumps: Sequence[Dump], stream: TextIO, style: TextStyle = PLAIN) 
                 stream, f"{layer.name}  ({layer.family}, {plural(layer.channels or 0, 'channel')})"
             )
             write_line(stream, f"  from {report.path}")
-            write_line(stream, f"  {_formula(layer, result)}")
+            about = [f"  {_formula(layer, result)}"]
             if result.caution is not None:
-                write_line(stream, f"  moving_variance: {result.caution}")
+                about.append(f"  moving_variance: {result.caution}")
+            write_lines(stream, fold(about, style.width))
             for name, array in _columns(layer, result).items():
                 write_line(stream, f"  {name:<16} {_histogram(array, bars)}")
         _write_channels(stream, layer, result, style)

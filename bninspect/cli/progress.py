@@ -10,7 +10,7 @@ import click
 
 # In seconds: what is over before needs no bar, and a bar is not drawn more often.
 _DELAY, _INTERVAL = 0.5, 0.1
-# Back to the start of the line, erase it, show the cursor that the bar hides (ECMA-48: EL, DECTCEM).
+# Back to the start of the line, erase it, show the hidden cursor (ECMA-48 EL; DECTCEM).
 _ERASE = "\r\x1b[K\x1b[?25h"
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import fleet, remote_many
+from benchmarks.pairs import measure_pairs, median_ratio, medians
 from benchmarks.size import apart
 from tests.support.clusters import cluster
 from tests.support.servers import Folder
@@ -60,17 +60,18 @@ def compare(
 ) -> None:
     """Print how a check with `options` compares with one job."""
     alone, shared = folder / "alone", folder / "shared"
-    pairs = []
-    for _ in range(RUNS + 1):
-        one = run_once(paths, format_, ["--jobs", "1"], alone)
-        other = run_once(paths, format_, options, shared)
+
+    def run_shared() -> list[float]:
+        measured = run_once(paths, format_, options, shared)
         if alone.read_bytes() != shared.read_bytes():
             sys.exit(f"{what}: the results differ")
-        pairs.append((one, other))
-    del pairs[0]
-    rows = [one + two for one, two in pairs]
-    times = [statistics.median(column) for column in zip(*rows, strict=True)]
-    ratio = statistics.median(one[0] / other[0] for one, other in pairs)
+        return measured
+
+    pairs = measure_pairs(
+        lambda: run_once(paths, format_, ["--jobs", "1"], alone), run_shared, RUNS
+    )
+    times = medians([[*one, *other] for one, other in pairs])
+    ratio = median_ratio(pairs)
     print(
         f"{what:<34} {format_:<5} one job {times[0]:6.2f} s (CPU {times[1]:6.2f})"
         f"  shared {times[2]:6.2f} s (CPU {times[3]:6.2f})  {ratio:5.2f} times as fast",

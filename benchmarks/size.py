@@ -17,7 +17,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pairs import medians
 from benchmarks.resnet50 import TENSORFLOW, measure_process
 from tests.support.table_writer import (
     Entry,
@@ -145,12 +145,9 @@ def side_by_side(commands: dict[str, list[str]], what: str) -> None:
         for name, command in commands.items():
             results[name].append(measure_process(command))
     print(f"{what}, whole process, median of {RUNS}")
-    medians = {
-        name: [statistics.median(column) for column in zip(*rows, strict=True)]
-        for name, rows in results.items()
-    }
-    theirs, their_memory = list(medians.values())[-1]
-    for name, (seconds, memory) in medians.items():
+    of_programs = {name: medians(rows) for name, rows in results.items()}
+    theirs, their_memory = list(of_programs.values())[-1]
+    for name, (seconds, memory) in of_programs.items():
         print(
             f"  {name:<16} {seconds:6.2f} s  {memory:6.0f} MB"
             f"  {theirs / seconds:5.1f} times as fast, {memory / their_memory:.2f} of the memory"

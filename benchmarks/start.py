@@ -22,7 +22,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.pairs import measure_pairs, median_ratio, medians
 from benchmarks.remote import keras_files, tensorflow_checkpoint
 from benchmarks.resnet50 import FLOOR
 from benchmarks.size import apart, layer_of, program_beside
@@ -69,13 +69,13 @@ def environment() -> dict[str, str]:
     return {**kept, "OPENBLAS_NUM_THREADS": "1"}
 
 
-def processor_time(command: list[str]) -> float:
-    """Return the processor time of a process in seconds."""
+def processor_time(command: list[str]) -> list[float]:
+    """Return the processor time of a process in seconds, the only number that is measured."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)[:200]} failed")
-    return usage.ru_utime + usage.ru_stime
+    return [usage.ru_utime + usage.ru_stime]
 
 
 def instructions(command: list[str]) -> int | None:
@@ -91,10 +91,9 @@ def instructions(command: list[str]) -> int | None:
 
 def compare(what: str, ours: list[str], theirs: list[str]) -> None:
     """Print one row: what our program takes in multiples of its peer."""
-    processor_time(ours), processor_time(theirs)  # compiles modules, and fills the page cache
-    times = [(processor_time(ours), processor_time(theirs)) for _ in range(PAIRS)]
-    our_time, their_time = (statistics.median(column) * 1000 for column in zip(*times, strict=True))
-    ratio = statistics.median(our / their for our, their in times)
+    pairs = measure_pairs(lambda: processor_time(ours), lambda: processor_time(theirs), PAIRS)
+    our_time, their_time = (time * 1000 for time in medians([[*one, *two] for one, two in pairs]))
+    ratio = median_ratio(pairs)
     row = f"{what:<20} {our_time:6.1f} ms  peer {their_time:6.1f} ms  ratio {ratio:.2f}"
     our_count, their_count = instructions(ours), instructions(theirs)
     if our_count is None or their_count is None:

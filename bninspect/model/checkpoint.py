@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,10 +44,7 @@ class Variable(NamedTuple):
     @property
     def size(self) -> int:
         """Return the number of elements."""
-        count = 1
-        for dimension in self.shape:
-            count *= dimension
-        return count
+        return math.prod(self.shape)
 
     def read(self) -> NDArray[Any]:
         """Read the values, of shape `shape`; bfloat16 comes as float32, which holds it exactly.

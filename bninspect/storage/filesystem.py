@@ -178,6 +178,18 @@ def named_in(directory: str, name: str) -> str:
     return os.path.join(directory, name)
 
 
+def name_below(name: str) -> str | None:
+    """Return the name that a file gives, relative to its directory, without parts that are `.`.
+
+    None if it names no file in the directory or below it: it is absolute, a URL, or leads out.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    is_whole = not os.path.isabs(name) and not is_url(name) and name.rpartition("/")[2] in parts
+    if not is_whole or ".." in parts or os.path.splitdrive(name)[0] or set(name) & {"\\", "\0"}:
+        return None
+    return "/".join(parts)
+
+
 def real_path(path: str) -> str:
     """Return the path without links: the same for every path that leads to one file."""
     if is_url(path):

@@ -1,4 +1,7 @@
-"""File signatures: the formats that are read, and those of other tools, by first and last bytes."""
+"""File signatures: the formats that are read, and those of other tools, by first and last bytes.
+
+`read_varint` is here too: many formats state lengths so, and signatures of messages begin with one.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empt
 TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 HEAD, _TAIL = 64, 8  # bytes
 _SMALLEST_USER_BLOCK = 512  # bytes
+_64_BITS = (1 << 64) - 1
+LONGEST_VARINT = 10  # bytes: of a number of 64 bits
+_LONGEST_LENGTH = 5  # bytes: of a number of 32 bits
 # The first member of a .keras archive (keras/src/saving/saving_lib.py).
 _KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 
@@ -180,7 +186,10 @@ def is_onnx(head: bytes) -> bool:
     at = 2
     while at < len(head) and head[at] not in _ONNX_END:
         tag = head[at]
-        number, at = _varint(head, at + 1)
+        try:
+            number, at = read_varint(head, at + 1)
+        except IndexError:
+            return at + LONGEST_VARINT >= len(head)  # the head ends within it
         if tag in _ONNX_TEXTS:
             if not head[at : at + number].decode("utf-8", "ignore").isprintable():
                 return False
@@ -198,21 +207,28 @@ def begins_as_v1(head: bytes) -> bool:
     """
     if not head.startswith(b"\x00\x00"):
         return False
-    length, start = _varint(head, 2)
-    if head[start : start + 1] != b"\x0a":
+    try:
+        length, start = read_varint(head, 2, _LONGEST_LENGTH)
+        inner, end = read_varint(head, start + 1, _LONGEST_LENGTH)
+    except IndexError:
         return False
-    inner, end = _varint(head, start + 1)
-    return length > 0 and length == end - start + inner
+    return head[start] == ord("\n") and length > 0 and length == end - start + inner
 
 
-def _varint(data: bytes, start: int) -> tuple[int, int]:
-    """Return the varint at `start`, and its end; 0 if it is longer than five bytes."""
-    value = 0
-    for index, byte in enumerate(data[start : start + 5]):
-        value |= (byte & 0x7F) << (7 * index)
+def read_varint(data: bytes, position: int, longest: int = LONGEST_VARINT) -> tuple[int, int]:
+    """Return the varint (base-128 number) at a position, of 64 bits, and the position behind it.
+
+    Raises IndexError if it does not end within `data` and its `longest` bytes. Higher bits are
+    dropped, as protobuf does (https://protobuf.dev/programming-guides/encoding/#varints).
+    """
+    number = shift = 0
+    for byte in data[position : position + longest]:
+        position += 1
         if byte < 0x80:
-            return value, start + index + 1
-    return 0, start
+            return (number | byte << shift) & _64_BITS, position
+        number |= (byte & 0x7F) << shift
+        shift += 7
+    raise IndexError
 
 
 def message_kind(head: bytes) -> MessageKind | None:

@@ -1,10 +1,8 @@
 """BN of a frozen graph that has no statistics left to check: folded, or frozen in training mode.
 
-Only what the graph proves is named. tf.nn.batch_normalization calls its operations
-`batchnorm/mul_1` and `batchnorm/add_1` (tensorflow/python/ops/nn_impl.py), and tools that fold
-constants keep these names. Tools that fold a kernel into the weights before it leave a sum in its
-place: under the name of the kernel (tensorflow/tools/graph_transforms/fold_old_batch_norms.cc),
-with a constant `…_bn_offset` (tensorflow/python/tools/optimize_for_inference_lib.py).
+Only what the graph proves is named. A tool that folded constants left the operations of
+tf.nn.batch_normalization; one that folded a kernel into the weights before it left a sum in its
+place (see `folded_names`).
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from bninspect.batchnorm.folded_names import KERNEL, SUM, folded_layer, layer_of_offset
 from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.structure.bn_structures import Site, find_sites
 from bninspect.evidence.structure.dataflow import Dataflow, Value
@@ -21,10 +20,7 @@ from bninspect.model.checkpoint import UncheckedGroup
 _ADDS = ops.BIAS_ADDS | {"Sub"}
 _FUSED_ADDS = {"_FusedConv2D", "_FusedDepthwiseConv2dNative", "_FusedMatMul", "FusedConv2D"}
 _WEIGHTED = ops.PRODUCTS | {"Conv2D", "Conv1D", "Conv3D", "DepthwiseConv2dNative", "MatMul"}
-_SUM = re.compile(r"(?s)(?:(.*)/)?batchnorm(?:_\d+)?/add_1")
-_SUM_OF_KERNEL = re.compile(r"(?s)(?:(.*)/)?FusedBatchNorm(?:V2|V3)?(?:_\d+)?")
 _SCOPE = re.compile(r"(?:/?batchnorm(?:_\d+)?)?/[^/]*$")
-_OFFSET = re.compile(r"(?s)(.*)_bn_offset")
 _FOLDED = (
     "folded into other constants when the graph was optimized, so there are no statistics left to"
     " check; check the checkpoint that the graph was frozen from"
@@ -61,17 +57,17 @@ def _folded_name(dataflow: Dataflow, node: int) -> str | None:
     if not constants:
         return None
     for constant in constants:
-        if (offset := _OFFSET.fullmatch(graph.names[constant])) is not None:
-            return offset[1]
+        if (layer := layer_of_offset(graph.names[constant])) is not None:
+            return layer
     name = graph.names[node]
-    if (kernel := _SUM_OF_KERNEL.fullmatch(name)) is not None:
-        return kernel[1] or name
-    total = _SUM.fullmatch(name)
-    if total is None or len(others) != 1:
+    if (layer := folded_layer(name, KERNEL)) is not None:
+        return layer
+    layer = folded_layer(name, SUM)
+    if layer is None or len(others) != 1:
         return None
-    product = f"{name[: -len('add_1')]}mul_1"
+    product = f"{name.removesuffix('add_1')}mul_1"
     is_folded = graph.names[others[0].node] == product and _has_weights(dataflow, others[0])
-    return (total[1] or name) if is_folded else None
+    return layer if is_folded else None
 
 
 def _split(dataflow: Dataflow, node: int) -> tuple[list[int], list[Value]]:

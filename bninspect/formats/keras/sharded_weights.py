@@ -10,7 +10,6 @@ only the first has the layer's name. Only files in the map's own directory are o
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -21,7 +20,8 @@ from bninspect.formats.keras.stored_objects import Owner
 from bninspect.formats.keras.weights_h5 import scan, weights_checkpoint
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage import filesystem
-from bninspect.storage.source import Budget, Source
+from bninspect.storage.json_file import read_json
+from bninspect.storage.source import Budget
 
 _MAX_MAP = 64 << 20  # bytes
 _MAX_SHARDS = 2_000  # each keeps a file open
@@ -118,18 +118,7 @@ class _Shards:
 
 def read_map(map_path: str) -> dict[str, list[str]]:
     """Return the groups in each shard, in the order of the map; raises a `ReadProblem`."""
-    with Source(map_path) as source:
-        if source.size > _MAX_MAP:
-            raise Corrupt(
-                map_path,
-                f"it has {source.size} bytes, which is too many for a map of weights",
-                DAMAGED,
-            )
-        text = source.read(0, source.size, "the map")
-    try:
-        contents = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(map_path, f"it is not valid JSON ({error})", DAMAGED) from error
+    contents = read_json(map_path, "a map of weights", _MAX_MAP, DAMAGED)
     weight_map = contents.get("weight_map") if isinstance(contents, dict) else None
     if not isinstance(weight_map, dict):
         raise UnknownFormat(
@@ -159,12 +148,7 @@ def _require_shard_name(map_path: str, shard: Any) -> None:
             "the files in its weight_map are not HDF5 files of Keras",
             "bninspect reads TensorFlow and Keras files.",
         )
-    if (
-        shard != os.path.basename(shard)
-        or "\\" in shard
-        or "\0" in shard
-        or shard in ("", ".", "..")
-    ):
+    if "/" in shard or filesystem.name_below(shard) is None:
         raise Corrupt(
             map_path,
             f"it names {shard!r}, which is not a file in its own directory",

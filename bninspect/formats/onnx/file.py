@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import read_model
 from bninspect.formats.onnx.layers import folded_groups, groups_without_node, layers_of
 from bninspect.formats.onnx.sites import find_sites, folded_in, initializers_of
 from bninspect.formats.onnx.tensors import Tensor, TensorFiles
-from bninspect.formats.onnx.wire import MessageFile
 from bninspect.model.checkpoint import HALVES, Checkpoint, Variable
 from bninspect.storage.source import Source
 
@@ -29,7 +29,7 @@ def open_onnx(path: str, model_path: str, notes: tuple[str, ...] = ()) -> Checkp
 
 
 def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
-    file = MessageFile(source)
+    file = MessageFile(source, "this ONNX model", "The file is damaged; export or copy it again.")
     model = read_model(file)
     files = TensorFiles(file)
     tensors: dict[str, Tensor] = {}

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bninspect.batchnorm.folded_names import KERNEL, PRODUCT, SUM, folded_layer
 from bninspect.errors import Incomplete, Unsupported
+from bninspect.formats.message_file import FIXED32, LENGTH, VARINT, Field, MessageFile, Place
 from bninspect.formats.onnx.tensors import Tensor, read_entry, read_tensor
-from bninspect.formats.onnx.wire import FIXED32, LENGTH, VARINT, Field, MessageFile, Place
 
 BATCH_NORMALIZATION, CONSTANT = "BatchNormalization", "Constant"
 # Operations whose output has the values of their first input, in the same order.
@@ -39,11 +40,9 @@ _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_OPSET = 4, 5, 7, 9
 _MOST_NODES, _MOST_KEPT, _MOST_FIELDS = 1 << 20, 1 << 17, 1 << 16
 _DEEPEST = 32
 # What an exporter leaves where it folded BN into another operation: tf2onnx (tf2onnx/optimizer/
-# back_to_back_optimizer.py) in the names of weights, TensorFlow in those of operations
-# (tf.nn.batch_normalization), onnxscript (rewriter/rules/common/_fuse_batchnorm.py) in metadata.
+# back_to_back_optimizer.py) in the names of weights, TensorFlow in those of operations (see
+# `folded_names`), onnxscript (rewriter/rules/common/_fuse_batchnorm.py) in metadata.
 _FUSED_WEIGHTS = re.compile(r"_(weights|bias)_fused_bn(__\d+)?")
-_FUSED_KERNEL = re.compile(r"(?P<layer>.+)/FusedBatchNorm(V\d)?(:\d+)?")
-_FOLDED = re.compile(r"(?P<layer>.+)/batchnorm(_\d+)?/(?:mul_1|add_1)(:\d+)?")
 _FUSING_RULES = "FuseBatchNorm"
 RULE, SCOPES = "pkg.onnxscript.rewriter.rule_name", "pkg.torch.onnx.name_scopes"
 
@@ -353,16 +352,15 @@ class _Reader:
         """Return the mark of BN that was folded into a node; None without one."""
         name, op = fields.texts["name"], fields.texts["op"]
         if op in ("Mul", "Add"):
-            match = _FOLDED.fullmatch(name)
+            layer = folded_layer(name, PRODUCT, SUM)
             inputs = tuple(map(self._file.text, fields.inputs[:2]))
-            return None if match is None else _Mark(match["layer"], inputs)
+            return None if layer is None else _Mark(layer, inputs)
         metadata = self._metadata(fields)
         if metadata.get(RULE, "").startswith(_FUSING_RULES):
             return _Mark(scope_of(metadata) or name)
-        outputs = map(self._file.text, fields.outputs[:1])
-        kernels = (_FUSED_KERNEL.fullmatch(output) for output in outputs)
-        if match := next(filter(None, kernels), None):
-            return _Mark(match["layer"])
+        output = self._file.text(fields.outputs[0]) if fields.outputs else ""
+        if (layer := folded_layer(output, KERNEL)) is not None:
+            return _Mark(layer)
         inputs = tuple(map(self._file.text, fields.inputs[:3]))
         return _Mark(name) if any(map(_FUSED_WEIGHTS.search, inputs)) else None
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bninspect.errors import Unsupported
+from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import (
     BATCH_NORMALIZATION,
     CONSTANT,
@@ -23,7 +24,6 @@ from bninspect.formats.onnx.graph import (
     constant_tensor,
 )
 from bninspect.formats.onnx.tensors import Tensor
-from bninspect.formats.onnx.wire import MessageFile
 from bninspect.model.roles import Role
 
 # The inputs of the operation after X.

@@ -7,6 +7,7 @@ a field by their type (float16 and bfloat16 as bits in `int32_data`), or in anot
 
 from __future__ import annotations
 
+import math
 import os
 from array import array
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem, Unsupported
-from bninspect.formats.onnx.wire import LENGTH, VARINT, Field, MessageFile, Place
+from bninspect.formats.message_file import LENGTH, VARINT, Field, MessageFile, Place
 from bninspect.storage import filesystem
 from bninspect.storage.source import Budget, Source
 
@@ -78,10 +79,7 @@ class Tensor(NamedTuple):
     @property
     def size(self) -> int:
         """Return the number of elements."""
-        count = 1
-        for dimension in self.shape:
-            count *= dimension
-        return count
+        return math.prod(self.shape)
 
 
 def read_tensor(file: MessageFile, place: Place) -> Tensor:
@@ -138,9 +136,7 @@ def _numbers(file: MessageFile, field: Field) -> Iterator[int]:
 
 def _require_shape(file: MessageFile, shape: list[int]) -> None:
     """Raise `Corrupt` if a shape is none that an array can have."""
-    count = 1
-    for dimension in shape:
-        count *= max(dimension, 1)
+    count = math.prod(max(dimension, 1) for dimension in shape)
     if len(shape) > _MOST_DIMENSIONS or count >= _LARGEST:
         raise file.corrupt("a tensor is larger than any can be")
 
@@ -276,12 +272,11 @@ class TensorFiles:
 
         Only files in the model's directory or below it are opened.
         """
-        parts = name.split("/")
-        is_absolute = name.startswith("/") or os.path.splitdrive(name)[0]
-        if not name or is_absolute or ".." in parts or "\\" in name or "\0" in name:
+        below = filesystem.name_below(name)
+        if below is None:
             raise Corrupt(
                 self._file.source.path,
                 f"its values are in {name!r}, which is not in the directory of the model",
                 "No exporter writes this; use another file.",
             )
-        return "/".join(part for part in parts if part not in ("", "."))
+        return below

@@ -69,9 +69,10 @@ class Folder:
 
         Raises `Corrupt` if it has more than `largest` bytes.
         """
-        if "\0" in key or {"", ".", ".."} & set(key.split("/")):
+        name = filesystem.name_below(key)
+        if name is None:
             return None
-        path = os.path.join(self._directory, key)
+        path = os.path.join(self._directory, name)
         try:
             with Source(path) as source:
                 if source.size > largest:

@@ -21,10 +21,11 @@ from bninspect.formats.orbax.arrays import Array, Store, open_store, require_ten
 from bninspect.formats.orbax.flax_names import flax_names
 from bninspect.formats.orbax.keras_names import is_keras, keras_names
 from bninspect.formats.orbax.ocdbt import DAMAGED
-from bninspect.formats.orbax.tree import Tree, read_json, read_tree
+from bninspect.formats.orbax.tree import Tree, read_tree
 from bninspect.model.checkpoint import Checkpoint, KerasModel, Variable
 from bninspect.model.filenames import holds_orbax_arrays
 from bninspect.storage import filesystem
+from bninspect.storage.json_file import read_json
 from bninspect.storage.source import Budget
 
 Path = tuple[str, ...]
@@ -184,7 +185,7 @@ def _read_configuration(directory: str) -> Any:
     file = os.path.join(directory, _CONFIGURATION)
     if not filesystem.is_file(file):
         return None
-    strings = read_json(file, _LARGEST_CONFIGURATION)
+    strings = read_json(file, "a configuration", _LARGEST_CONFIGURATION, DAMAGED)
     stored = strings.get("config") if isinstance(strings, dict) else None
     try:
         return json.loads(stored) if isinstance(stored, str) else None

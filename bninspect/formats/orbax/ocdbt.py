@@ -16,6 +16,8 @@ import cramjam
 from google_crc32c import value as crc32c
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
+from bninspect.storage.filesystem import name_below
+from bninspect.storage.signatures import read_varint
 from bninspect.storage.source import Budget, Source
 
 MANIFEST = "manifest.ocdbt"
@@ -250,13 +252,8 @@ class _Fields:
 
     def number(self) -> int:
         """Return the next base-128 number, of at most 64 bits."""
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-        raise ValueError
+        number, self.position = read_varint(self._data, self.position)
+        return number
 
     def count(self) -> int:
         """Return the next number, which counts things of at least one byte each."""
@@ -303,6 +300,7 @@ def _reference(file: tuple[str, str], offset: int, length: int) -> _Reference:
     Only what is used is checked: a version without keys refers to a file without a name.
     """
     path, base = file
-    if "\0" in path or len(path) > _LONGEST_PATH or {"", ".", ".."} & set(path.split("/")):
+    name = name_below(path)
+    if name is None or len(path) > _LONGEST_PATH:
         raise ValueError
-    return _Reference(path, base, offset, length)
+    return _Reference(name, base, offset, length)

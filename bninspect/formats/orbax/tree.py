@@ -7,16 +7,15 @@ points are the array's name. Without it, as Orbax wrote in 2023, the names of th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bninspect.errors import Corrupt, Incomplete, UnknownFormat
+from bninspect.errors import Incomplete, UnknownFormat
 from bninspect.formats.orbax.arrays import ZARR_2, ZARR_3, Store
 from bninspect.formats.orbax.ocdbt import DAMAGED, MANIFEST
 from bninspect.storage import filesystem
-from bninspect.storage.source import Source
+from bninspect.storage.json_file import read_json
 
 METADATA = "_METADATA"
 _LARGEST = 64 << 20  # bytes
@@ -43,7 +42,7 @@ def read_tree(directory: str, store: Store) -> Tree:
     path = os.path.join(directory, METADATA)
     if not filesystem.is_file(path):
         return Tree(dict(_stored(store)))
-    contents = read_json(path, _LARGEST)
+    contents = read_json(path, "a tree", _LARGEST, DAMAGED)
     try:
         types = set[str]()
         paths = dict(_paths(contents["tree_metadata"], types))
@@ -60,18 +59,6 @@ def read_tree(directory: str, store: Store) -> Tree:
             "Copy all files of the checkpoint.",
         )
     return Tree(paths, is_filled, of_jax=types == {_OF_JAX})
-
-
-def read_json(path: str, largest: int) -> Any:
-    """Return the content of a JSON file of at most `largest` bytes; raises a `ReadProblem`."""
-    with Source(path) as source:
-        if source.size > largest:
-            raise Corrupt(path, f"it has {source.size} bytes, which is too many", DAMAGED)
-        text = source.read(0, source.size, "the file")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(path, f"it is not valid JSON ({error})", DAMAGED) from error
 
 
 def _stored(store: Store) -> Iterator[tuple[str, tuple[str, ...]]]:

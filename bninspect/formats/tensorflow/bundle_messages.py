@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from bninspect.frozen import NamedTuple
+from bninspect.storage.signatures import read_varint
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # The bytes of a value by its type on the wire, None where a varint tells. Groups, the types 3 and
 # 4, were given up before there were such messages.
 _SIZES = {_VARINT: None, _FIXED64: 8, _BYTES: None, _FIXED32: 4}
-_LONGEST_TAG, _LONGEST_VARINT = 5, 10  # bytes
-_ALL_BITS = (1 << 64) - 1
+_LONGEST_TAG = 5  # bytes
+_ZERO = b"\0"  # stands for a number that is left out
 # An entry as TensorFlow writes it: the fields 1 to 6, in this order, zeros left out. One match
 # parses it, since parsing an entry field by field takes twice as long.
 _NUMBER = rb"([\x80-\xff]{0,9}[\x00-\x7f])"
@@ -92,22 +93,14 @@ def parse_entry(message: bytes) -> BundleEntry:
             return BundleEntry(
                 dtype=dtype[0],
                 shape=shape,
-                shard_id=_signed(_decoded(shard_id), 32),
-                offset=_signed(_decoded(offset), 64),
-                size=_signed(_decoded(size), 64),
+                shard_id=_signed(read_varint(shard_id or _ZERO, 0)[0], 32),
+                offset=_signed(read_varint(offset or _ZERO, 0)[0], 64),
+                size=_signed(read_varint(size or _ZERO, 0)[0], 64),
                 crc32c=int.from_bytes(crc32c, "little"),
                 crc32c_at=len(message) - len(crc32c),
                 slices=(),
             )
     return _parse_any_entry(message)
-
-
-def _decoded(varint: bytes | None) -> int:
-    """Return the number in a varint, 0 for a field that is left out."""
-    number = 0
-    for index, byte in enumerate(varint or b""):
-        number |= (byte & 0x7F) << (7 * index)
-    return number
 
 
 def _parse_any_entry(message: bytes) -> BundleEntry:
@@ -185,7 +178,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, Any, int]]:
             tag = message[at]
             at += 1
             if tag >= 0x80:
-                tag, at = _varint(message, at - 1, _LONGEST_TAG)
+                tag, at = read_varint(message, at - 1, _LONGEST_TAG)
             kind = tag & 7
             if tag < 8 or kind not in _SIZES:
                 raise MessageError
@@ -194,7 +187,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, Any, int]]:
                 value = message[at]
                 at += 1
                 if value >= 0x80:
-                    value, at = _varint(message, at - 1, _LONGEST_VARINT)
+                    value, at = read_varint(message, at - 1)
                 if kind == _VARINT:
                     yield tag >> 3, kind, value, at
                     continue
@@ -205,14 +198,3 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, Any, int]]:
             yield tag >> 3, kind, message[start:at], start
     except IndexError as error:
         raise MessageError from error
-
-
-def _varint(message: bytes, at: int, longest: int) -> tuple[int, int]:
-    """Return the varint at a position, and the position behind it; raises `MessageError`."""
-    number = 0
-    for index in range(longest):
-        byte = message[at + index]
-        number |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return number & _ALL_BITS, at + index + 1
-    raise MessageError

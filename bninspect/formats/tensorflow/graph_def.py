@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from bninspect.errors import Corrupt, ReadProblem
+from bninspect.formats.message_file import MessageFile
 from bninspect.formats.tensorflow.graph_text import encode_text, refuse_variables
 from bninspect.formats.tensorflow.node_attributes import NodeAttributes, output_number
 from bninspect.formats.tensorflow.protos import DecodeError, declare
@@ -29,6 +30,7 @@ _MISSING = -1
 # A node takes about 150 bytes: a name, an operation, attributes. A file with fewer than this for
 # each node is no graph, and would take many times its size in memory.
 _LEAST_BYTES_OF_NODE, _FREE_NODES = 32, 100
+_COPY_AGAIN = "Copy the file again, or remove it."
 # The size of a protocol buffer is a signed 32-bit integer.
 _LARGEST_GRAPH = (1 << 31) - 1  # bytes
 
@@ -94,7 +96,8 @@ def _read_reduced(path: str, *, saved_model: bool) -> bytes:
     with Source(path) as source:
         _refuse_size(source)
         if not is_message_text(source.read(0, min(source.size, HEAD), "the graph")):
-            return read_reduced(source, saved_model=saved_model)
+            file = MessageFile(source, "the graph", _COPY_AGAIN)
+            return read_reduced(file, saved_model=saved_model)
     text = read_bytes(path)
     if not saved_model:
         refuse_variables(path, text)
@@ -102,7 +105,7 @@ def _read_reduced(path: str, *, saved_model: bool) -> bytes:
 
 
 def _damaged(path: str) -> ReadProblem:
-    return Corrupt(path, "the graph cannot be parsed", "Copy the file again, or remove it.")
+    return Corrupt(path, "the graph cannot be parsed", _COPY_AGAIN)
 
 
 def _too_large(path: str) -> ReadProblem:
@@ -116,8 +119,7 @@ def _refuse_size(source: Source) -> None:
     if 0 < source.size <= _LARGEST_GRAPH:
         return
     fault = f"the file is larger than any graph ({source.size} bytes)"
-    hint = "Copy the file again, or remove it."
-    raise Corrupt(source.path, fault if source.size else "the file is empty", hint)
+    raise Corrupt(source.path, fault if source.size else "the file is empty", _COPY_AGAIN)
 
 
 class _Reader:

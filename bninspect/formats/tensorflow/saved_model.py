@@ -20,9 +20,9 @@ from typing import Any
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, ReadProblem
 from bninspect.formats.keras.model_config import read_objects
+from bninspect.formats.message_file import LENGTH, MessageFile, Place
 from bninspect.formats.tensorflow.object_graph import shortest_paths
 from bninspect.formats.tensorflow.protos import DecodeError, declare
-from bninspect.formats.tensorflow.sstable import read_varint
 from bninspect.formats.tensorflow.v2_bundle import open_tensor_bundle
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.filenames import VARIABLES, checkpoint_of
@@ -182,9 +182,10 @@ def _from_object_graph(source: Source) -> Metadata:
     if not source.size:
         raise Corrupt(source.path, "this file is empty", _DAMAGED)
     try:
-        for start, end in _submessages(source, 0, source.size, _META_GRAPHS):
-            for first, last in _submessages(source, start, end, _OBJECT_GRAPH):
-                encoded = source.read(first, last - first, "the object graph")
+        file = MessageFile(source, "the SavedModel's graph", _DAMAGED, _LONGEST_FIELD_HEAD)
+        for meta_graph in _submessages(file, Place(0, file.size), _META_GRAPHS):
+            for place in _submessages(file, meta_graph, _OBJECT_GRAPH):
+                encoded = file.bytes_of(place, "the object graph")
                 return _of_objects(SavedObjectGraph.FromString(encoded).nodes)
     except (DecodeError, ValueError, IndexError) as error:
         raise Corrupt(source.path, "the SavedModel's graph cannot be parsed", _DAMAGED) from error
@@ -213,29 +214,13 @@ def _of_objects(nodes: Any) -> Metadata:
     return metadata_by_path
 
 
-def _submessages(source: Source, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each submessage of field `number` in the message at `start` to `end`.
+def _submessages(file: MessageFile, place: Place, number: int) -> Iterator[Place]:
+    """Yield the places of the submessages of field `number` in the message at a place.
 
-    Nothing else is read. The wire format: https://protobuf.dev/programming-guides/encoding.
+    Raises ValueError if it has too many fields.
     """
-    for _ in range(_MAX_FIELDS):
-        if start >= end:
-            return
-        head = source.read(start, min(_LONGEST_FIELD_HEAD, end - start), "a field")
-        tag, at = read_varint(head, 0)
-        kind = tag & 7
-        if kind == 0:
-            _, at = read_varint(head, at)
-            start += at
-        elif kind in {1, 5}:
-            start += at + (8 if kind == 1 else 4)
-        elif kind == 2:
-            length, at = read_varint(head, at)
-            start += at + length
-            if start > end:
-                raise ValueError
-            if tag >> 3 == number:
-                yield start - length, start
-        else:
+    for count, field in enumerate(file.fields(place)):
+        if count >= _MAX_FIELDS:
             raise ValueError
-    raise ValueError
+        if field.number == number and field.wire == LENGTH:
+            yield field.place

@@ -24,7 +24,7 @@ from google_crc32c import value as crc32c
 from bninspect.errors import ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.tensorflow.dtypes import corrupt
 from bninspect.frozen import NamedTuple
-from bninspect.storage.signatures import TABLE_MAGIC
+from bninspect.storage.signatures import TABLE_MAGIC, read_varint
 from bninspect.storage.source import Budget, Source
 
 FOOTER_SIZE = 48
@@ -316,21 +316,6 @@ def _uncompress(source: Source, offset: int, block: bytes) -> bytes:
         return bytes(cramjam.snappy.decompress_raw(block))
     except (IndexError, ValueError, cramjam.DecompressionError) as error:
         raise _corrupt(source, offset, "a snappy block cannot be uncompressed") from error
-
-
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return a base-128 number of at most 64 bits and the position behind it.
-
-    Raises IndexError past the end of `data` or past 64 bits.
-    """
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise IndexError
 
 
 def _not_a_table(source: Source) -> ReadProblem:

@@ -33,9 +33,10 @@ from bninspect.formats.tensorflow.bundle_messages import (
 )
 from bninspect.formats.tensorflow.dtypes import DTYPES, corrupt, read_shape, widened
 from bninspect.formats.tensorflow.ordered_code import slice_place
-from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_table, read_varint
+from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_table
 from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.storage.signatures import read_varint
 from bninspect.storage.source import Budget, Source, prefetch_all
 from bninspect.storage.urls import is_url
 

@@ -19,6 +19,12 @@ from typing import Any, NamedTuple
 
 from bninspect.batchnorm.families import Family
 from bninspect.batchnorm.find_layers import family_of_names, find_layers, in_natural_order
+from bninspect.batchnorm.folded_names import (
+    ANY_PRODUCT,
+    KERNEL_OFFSET,
+    folded_layer,
+    layer_of_offset,
+)
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Weights
 from bninspect.formats.tfjs.weights import TfjsWeights
@@ -30,12 +36,6 @@ _FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _MOST_IDENTITIES = 20
 # How a function of TensorFlow 2 reads a variable; its layers are objects.
 _READ_OF_OBJECT = re.compile(r"(?s).*/ReadVariableOp(_\d+)?")
-_FOLDED = (
-    re.compile(r"(?s)(.*)/\w+_bn_offset"),
-    re.compile(r"(?s)(.*)/FusedBatchNorm(?:V\d)?/Offset"),
-    re.compile(r"(?s)(.*)/batchnorm(?:_\d+)?/mul(?:_\d+)?"),
-)
-
 _FOLDED_REASON = (
     "folded into other constants by the converter, so there are no statistics left to check; check"
     " the checkpoint, Keras file or SavedModel that the model was converted from"
@@ -156,8 +156,7 @@ def _with_layers(
     halves = [layer for layer in by_names if _is_half(layer)]
     left = {variable.name for layer in halves for variable in layer.variables.values()}
     names = [name for name in weights.names if name not in left]
-    matches = (pattern.fullmatch(name) for name in names for pattern in _FOLDED)
-    folded = [*(match[1] for match in matches if match), *(layer.name for layer in halves)]
+    folded = [*filter(None, map(_folded_layer, names)), *(layer.name for layer in halves)]
     others = [layer for layer in by_names if not _is_half(layer)]
     return replace(
         checkpoint,
@@ -171,6 +170,14 @@ def _with_layers(
             ),
         ),
     )
+
+
+def _folded_layer(name: str) -> str | None:
+    """Return the layer of a constant that folding left, without the convolution before it."""
+    offset = layer_of_offset(name)
+    if offset is not None:
+        return offset.rpartition("/")[0] or offset
+    return folded_layer(name, ANY_PRODUCT, KERNEL_OFFSET)
 
 
 def _is_half(layer: BNLayer) -> bool:

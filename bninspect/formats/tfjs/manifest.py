@@ -11,13 +11,13 @@ tensorflow/tfjs. Only shards in the JSON's own directory, or below it, are opene
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 from bninspect.errors import Corrupt, ReadProblem, UnknownFormat, Unsupported
-from bninspect.storage.source import Source
-from bninspect.storage.urls import is_url
+from bninspect.storage.filesystem import name_below
+from bninspect.storage.json_file import read_json
 
 _MAX_JSON = 32 << 20  # bytes
 _MAX_SHARDS = 10_000
@@ -61,10 +61,7 @@ class Weight(NamedTuple):
     @property
     def size(self) -> int:
         """Return the number of elements, which the JSON may claim to be of any size."""
-        count = 1
-        for dimension in self.shape:
-            count *= dimension
-        return count
+        return math.prod(self.shape)
 
 
 class Group(NamedTuple):
@@ -89,7 +86,7 @@ class Manifest(NamedTuple):
 
 def read_manifest(path: str) -> Manifest:
     """Return the JSON of a model; raises a `ReadProblem` if it is not one, or is damaged."""
-    contents = _read_json(path)
+    contents = read_json(path, "the JSON of a model", _MAX_JSON, _DAMAGED)
     groups = contents.get("weightsManifest") if isinstance(contents, dict) else None
     if not isinstance(groups, list):
         raise UnknownFormat(
@@ -102,19 +99,6 @@ def read_manifest(path: str) -> Manifest:
         raise Corrupt(path, f"it names more than {_MAX_SHARDS} shards", _DAMAGED)
     _require_unique_names(path, manifest.groups)
     return manifest
-
-
-def _read_json(path: str) -> Any:
-    with Source(path) as source:
-        if source.size > _MAX_JSON:
-            raise Corrupt(
-                path, f"it has {source.size} bytes, too many for the JSON of a model", _DAMAGED
-            )
-        text = source.read(0, source.size, "the JSON of the model")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(path, f"it is not valid JSON ({error})", _DAMAGED) from error
 
 
 def _require_unique_names(path: str, groups: tuple[Group, ...]) -> None:
@@ -140,22 +124,14 @@ def _group(path: str, stored: Any) -> Group:
 
 def _shard_name(path: str, name: Any) -> str:
     """Return the name of a shard; raises `Corrupt` if it leads out of the model's directory."""
-    parts = name.split("/") if isinstance(name, str) else []
-    leads_out = (
-        not parts
-        or parts[0] == ""
-        or ".." in parts
-        or is_url(name)
-        or any(character in name for character in "\\\0")
-        or parts[-1] in ("", ".")
-    )
-    if leads_out:
+    shard = name_below(name) if isinstance(name, str) else None
+    if shard is None:
         raise Corrupt(
             path,
             f"it names {name!r}, which is not a file in its own directory or below it",
             "TensorFlow.js never writes this; use another file.",
         )
-    return "/".join(part for part in parts if part != ".")
+    return shard
 
 
 def _weight(path: str, stored: Any) -> Weight:

@@ -113,7 +113,7 @@ def test_any_body_with_a_right_checksum_is_refused_in_words(
 
 
 @pytest.mark.parametrize(
-    "path", ["../secret", "d/../../secret", "/etc/hostname", "./secret", "a//b", "", "nul\0"]
+    "path", ["../secret", "d/../../secret", "/etc/hostname", "s3://b/secret", "d/", "", "nul\0"]
 )
 def test_no_name_leads_out_of_the_database(tmp_path: Path, path: str) -> None:
     folder = tmp_path / "database"

@@ -187,7 +187,7 @@ def test_a_graph_of_any_size_is_not_read(saved, monkeypatch):
         (
             "saved_model.pb",
             varint(2 << 3 | 2) + varint(1 << 60) + b"x",
-            "the SavedModel's graph cannot be parsed",
+            "the SavedModel's graph was cut short",
         ),
         (
             "saved_model.pb",

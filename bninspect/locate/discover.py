@@ -25,12 +25,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from bninspect.errors import Incomplete, NotFound, ReadProblem
-from bninspect.locate.locate import as_typed, locate
+from bninspect.locate.locate import as_typed, locate, locate_listed
 from bninspect.locate.orbax import step_of, unfinished_in, without_unfinished
 from bninspect.locate.single_file import format_of_other
 from bninspect.locate.state_file import read_state
@@ -231,7 +231,8 @@ def found_at(candidate: Candidate | ReadProblem) -> CheckpointLocation:
         return CheckpointLocation(candidate.path, None, candidate)
     shown, path, claimed = candidate
     try:
-        target = locate(path)
+        target = locate_listed(shown) if path == f"{shown}.index" else None
+        target = target or locate(path)
         if target.path == shown:
             shown = target.path  # one text is kept, of millions of checkpoints
         return CheckpointLocation(shown, target, claimed=claimed)
@@ -370,7 +371,7 @@ def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterat
 
     Without `every`, files are left out if checkpoints do not have such names.
     """
-    names = set(names)
+    names = names if isinstance(names, Set) else set(names)
     if is_of_orbax(names):
         marker = next(name for name in ORBAX_MARKERS if name in names)
         claimed = marker != ORBAX_TREE  # other programs may use this name, too
@@ -378,26 +379,31 @@ def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterat
         return
     if SAVED_MODEL in names:
         yield Candidate(directory, os.path.join(directory, SAVED_MODEL), claimed=True)
-    files = _bundles(directory, names)
+    parts = {name: match[1] for name in names if (match := PART.fullmatch(name))}
+    files = _bundles(directory, names, parts)
     if not names.isdisjoint(_GRAPHS_OF_SAVED_MODEL):
         files.pop(VARIABLES, None)
-    shards = _shards_by_map(names)
-    files |= {map_name: (map_name, True) for map_name in shards.values()}
-    rest = {name for name in names if not PART.fullmatch(name)} - shards.keys() - files.keys()
-    files |= _single_files(directory, names, rest - {SAVED_MODEL}, every=every)
-    for shown in sorted(files, key=natural_order):
+    if rest := {name for name in names if name not in parts}:
+        shards = _shards_by_map(names)
+        files |= {map_name: (map_name, True) for map_name in shards.values()}
+        rest -= {*shards, *files, SAVED_MODEL}
+        files |= _single_files(directory, names, rest, every=every)
+    base = os.path.join(directory, "")
+    for shown in files if len(files) == 1 else sorted(files, key=natural_order):
         name, claimed = files[shown]
-        yield Candidate(os.path.join(directory, shown), os.path.join(directory, name), claimed)
+        yield Candidate(base + shown, base + name, claimed)
 
 
 # The name to show → the file to open, and whether its name or its directory claims a checkpoint.
 _Files = dict[str, tuple[str, bool]]
 
 
-def _bundles(directory: str, names: Set[str]) -> _Files:
-    """Return the V2 checkpoints, by prefix; those without an index by one of their shards."""
+def _bundles(directory: str, names: Set[str], parts: Mapping[str, str]) -> _Files:
+    """Return the V2 checkpoints, by prefix; those without an index by one of their shards.
+
+    `parts` are the files of V2 checkpoints among `names`, each with its prefix.
+    """
     bundles: _Files = {}
-    parts = {name: match[1] for name in names if (match := PART.fullmatch(name))}
     with_data = {prefix for name, prefix in parts.items() if ".data-" in name[len(prefix) :]}
     for name, prefix in parts.items():
         if not name.endswith(".meta") and not _UNFINISHED.fullmatch(f"{directory}/{prefix}"):

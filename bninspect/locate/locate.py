@@ -48,6 +48,14 @@ def locate(path: str) -> Target:
         raise as_typed(path, problem) from problem.__cause__
 
 
+def locate_listed(prefix: str) -> Target | None:
+    """Return the V2 checkpoint of a prefix whose index is among the files of a directory.
+
+    None if that is a link that leads nowhere.
+    """
+    return _bundle(prefix) if filesystem.exists(prefix + ".index") else None
+
+
 def as_typed(path: str, problem: ReadProblem) -> ReadProblem:
     """Return the problem with the typed path instead of a path that was only tried."""
     tried = (path + ".index", *(os.path.join(path, name) for name in (STATE_FILE, SAVED_MODEL)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from bninspect.errors import Incomplete, ReadProblem, Unsupported
@@ -33,6 +34,7 @@ _ZARR = (".zarray", "zarr.json")
 _DATA = "d"  # the directory of the data files of a database
 _LARGEST_STEP_FILE = 1 << 20  # bytes
 _MOST_STEPS = 100  # that are looked at for the newest
+_MOST_ITEMS = 100  # of a step, which saves a few: a numbered directory of runs may have thousands
 _HINT = "Check an earlier step; delete it if the training has ended."
 
 
@@ -195,7 +197,8 @@ def _is_zarr(directory: str, names: Iterable[str]) -> bool:
 def _directories_in(directory: str) -> list[str]:
     with suppress(OSError):
         entries = filesystem.entries_in(directory)
-        return [os.path.join(directory, name) for name, kind in entries if kind != "file"]
+        directories = (os.path.join(directory, name) for name, kind in entries if kind != "file")
+        return list(islice(directories, _MOST_ITEMS))
     return []
 
 

@@ -52,7 +52,8 @@ class _RealDirectories:
             return known
         directory, name = os.path.split(prefix)
         # Not the real path of the index: a link to the index alone is not a link to the checkpoint.
-        real = os.path.join(self.path_of(directory or "."), name)
+        folder = self.path_of(directory or ".")
+        real = prefix if folder == directory else os.path.join(folder, name)
         found = prefix if real == prefix else real
         if name == VARIABLES:
             from bninspect.storage.saved_models import saved_model_around

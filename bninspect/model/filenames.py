@@ -56,6 +56,7 @@ ORBAX_FILE = re.compile(
 )
 # (prefix, number): the directory of a step (ALLOWED_STEP_NAME_PATTERN of …/_src/path/step.py).
 ORBAX_STEP_NAME = re.compile(r"(?s)(?:(.+)_)?([0-9]+)")
+_DIGITS = re.compile("([0-9]+)")
 
 
 def holds_orbax_arrays(names: Collection[str]) -> bool:
@@ -72,7 +73,7 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     """Return a sort key by which `model.ckpt-200` comes before `model.ckpt-1000`."""
     return [
         (len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part)
-        for part in re.split("([0-9]+)", name)
+        for part in _DIGITS.split(name)
         if part
     ]
 
@@ -104,7 +105,7 @@ def checkpoint_of(path: str) -> str:
 
 def without_numbers(name: str) -> str:
     """Return a name with # for each number: the common part of a training's checkpoints."""
-    return re.sub("[0-9]+", "#", name)
+    return _DIGITS.sub("#", name)
 
 
 def counters(names: Sequence[str]) -> list[int] | None:

@@ -186,7 +186,7 @@ class CheckpointReport:
     def none_compared(self) -> bool:
         """Return whether it has BN layers, and none of them could be compared with `--since`."""
         since = self.since
-        return self.layer_count > 0 and since is not None and since.is_named and not since.layers
+        return since is not None and since.is_named and not since.layers and self.layer_count > 0
 
     def without_layers(self) -> CheckpointReport:
         """Return the report without its layers, to save memory when they have been written."""
@@ -219,7 +219,9 @@ _DEFAULTS = {item.name: item.default for item in fields(CheckpointReport)}
 
 
 def _report_with(given: Mapping[str, Any]) -> CheckpointReport:
-    return CheckpointReport(**given)
+    report = object.__new__(CheckpointReport)  # as in `with_fields`
+    report.__dict__.update(_DEFAULTS, **given)
+    return report
 
 
 @frozen(eq=False)

@@ -49,11 +49,12 @@ def status(item: CheckpointReport) -> str:
     """Return the word that begins the verdict on a checkpoint."""
     if item.error:
         return "ERROR"
-    severities = {finding.severity for finding in item.findings}
-    if "error" in severities:
-        return "FAIL"
-    if "warning" in severities:
-        return "WARN"
+    if item.findings:
+        severities = {finding.severity for finding in item.findings}
+        if "error" in severities:
+            return "FAIL"
+        if "warning" in severities:
+            return "WARN"
     return "PASS" if item.layer_count and not item.none_compared else "NONE"
 
 

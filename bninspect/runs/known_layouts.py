@@ -53,15 +53,15 @@ class KnownLayouts:
         None if the layout is not known, or anything about the checkpoint is a problem.
         """
         target = _judged_by_layout(location)
-        if target is None or _index_size(target.path) not in self._known:
+        if target is None or not self._known:
             return None
         from bninspect.formats.tensorflow.v2_layout import read_index
 
         try:
             with filesystem.unchanged(target.path):
-                index = read_index(target.path)
-                known = self._layout_of(index)
-                if known is None:
+                index = read_index(target.path, sizes=self._known)
+                known = None if index is None else self._layout_of(index)
+                if index is None or known is None:
                     return None
                 return known.report(location, target, index, wanted, earlier)
         except (ReadProblem, MemoryError):
@@ -85,7 +85,8 @@ class KnownLayouts:
 
         try:
             with filesystem.unchanged(target.path):
-                if size in self._known and self._layout_of(read_index(target.path)):
+                index = read_index(target.path, sizes=self._known)
+                if index is not None and self._layout_of(index):
                     return
                 layout = learn(location, target)
         except (BninspectError, MemoryError):

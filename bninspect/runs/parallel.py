@@ -88,16 +88,18 @@ class ParallelRun:
         self._begun: dict[int, Portion] = {}
         self._rest: Iterator[Portion] = iter(())
         self._numbers: deque[int] = deque()  # of the portions of the rest
-        self._remaining = self._total = 0  # checkpoints of the rest
+        self._left = 0  # checkpoints of the rest that are not handed out
 
     def begin(self, portion: Portion, workers: int) -> None:
         """Let a worker read a portion, while other checkpoints are still being searched for.
 
         `workers` is how many there may be. Raises what `reports` raises.
         """
-        self._pool.workers = max(self._pool.workers, workers)
-        if self._pool.waiting < workers and self._pool.held < _MOST_HELD:
-            self._begun[self._pool.add(portion)] = portion
+        pool = self._pool
+        pool.allow(workers)
+        pool.receive()
+        if len(pool.waiting) < pool.workers and pool.held < _MOST_HELD:
+            self._begun[pool.add(portion)] = portion
 
     def reports(self, locations: Sequence[CheckpointLocation]) -> Iterator[Examined]:
         """Yield the report of each of `locations`, which are all checkpoints of the run.
@@ -109,7 +111,7 @@ class ParallelRun:
         rest = [item for item in locations if id(item) not in begun]
         size = _portion_size(rest, self._pool.workers + 1, _LARGEST)
         self._rest = _portions(rest, size, together=self._together)
-        self._remaining = self._total = len(rest)
+        self._left = len(rest)
         early, others = self._of_begun(), self._of_rest()
         passed: dict[int, Examined] = {}
         for item in locations:
@@ -125,27 +127,32 @@ class ParallelRun:
         """Yield the checkpoints that were begun before all were found, with their reports."""
         for number, portion in self._begun.items():
             self._fill()
-            yield from zip(portion, self._pool.result(number), strict=True)
+            yield from zip(portion, self._result(number), strict=True)
 
     def _of_rest(self) -> Iterator[Examined]:
         """Yield the reports of the others."""
         self._fill()
         while self._numbers:
-            results = self._pool.result(self._numbers.popleft())
-            self._remaining -= len(results)
-            self._workload.has_read(results)
+            results = self._result(self._numbers.popleft())
             self._fill()
             yield from results
+
+    def _result(self, number: int) -> list[Examined]:
+        """Return the reports of a portion."""
+        results = self._pool.result(number)
+        self._workload.has_read(results)
+        return results
 
     def _fill(self) -> None:
         """Hand out the next portions, to more workers if what remains pays for them."""
         pool = self._pool
-        paid = self._workload.processes(self._remaining, self._total)
-        pool.workers = max(pool.workers, paid - 1)
-        while pool.waiting < _AHEAD * (pool.workers + 1):
+        unread = self._left + sum(map(len, pool.waiting))
+        pool.allow(self._workload.processes(unread) - 1)
+        while len(pool.waiting) < _AHEAD * (pool.workers + 1):
             portion = next(self._rest, None)
             if portion is None:
                 return
+            self._left -= len(portion)
             self._numbers.append(pool.add(portion))
 
 

@@ -39,11 +39,12 @@ class ProcessPool:
     """A pool of this process and its workers, which are started when there is work for them.
 
     `workers` is how many there may be. One that cannot be started, or ends before it has got any
-    work, is done without.
+    work, is done without: no more are started then.
     """
 
     def __init__(self, examine: Examine, here: Examine) -> None:
         self.workers = 0
+        self._may_start = True
         self._examine, self._here = examine, here
         self._started: list[Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -55,14 +56,26 @@ class ProcessPool:
         self._lifeline, self._alive = os.pipe()
 
     @property
-    def waiting(self) -> int:
-        """Return the number of portions that nobody has begun."""
-        return len(self._waiting)
+    def waiting(self) -> list[Portion]:
+        """Return the portions that nobody has begun."""
+        return [portion for _, portion in self._waiting]
 
     @property
     def held(self) -> int:
         """Return the number of bytes of results that nobody has asked for."""
         return sum(len(item) for item in self._finished.values() if isinstance(item, bytes))
+
+    def allow(self, workers: int) -> None:
+        """Let there be so many workers, if there may be no more already."""
+        if self._may_start:
+            self.workers = max(self.workers, workers)
+
+    def receive(self) -> None:
+        """Receive what workers have sent, and give them what waits.
+
+        Raises what `add` raises.
+        """
+        self._receive(0)
 
     def add(self, portion: Portion) -> int:
         """Give a portion to a worker that is idle, else let it wait; returns its number.
@@ -125,7 +138,7 @@ class ProcessPool:
             self._selector.unregister(worker.connection)
             worker.end()
             self._started.remove(worker)
-            self.workers = len(self._started)
+            self._start_no_more()
         elif results is not None:
             self._finished[worker.number] = results
 
@@ -135,7 +148,12 @@ class ProcessPool:
         try:
             worker = Worker(self._examine, self._lifeline)
         except OSError:  # too many processes or open files, or no memory
-            self.workers = len(self._started)
+            self._start_no_more()
             return
         self._started.append(worker)
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+
+    def _start_no_more(self) -> None:
+        """Do without more workers than there are: another attempt would fail, too."""
+        self._may_start = False
+        self.workers = len(self._started)

@@ -62,7 +62,7 @@ class SharedRun:
         if len(self._found) < _PORTION:
             return
         portion, self._found = tuple(self._found), []
-        workers = workload.processes(self._count, self._count) - 1
+        workers = workload.processes(self._count) - 1
         if workers:
             self._open().begin(portion, workers)
 

@@ -21,7 +21,7 @@ from bninspect.storage.urls import is_url
 # like others and plainly healthy, any other, each byte of an index whose layout is new, and one
 # behind a URL, without the latency. Measured by benchmarks/fleet.py on a core of 2.5 GHz.
 OF_PROCESS = 0.25
-_KNOWN, _OTHER, _BYTE, _REMOTE = 120e-6, 2e-3, 200e-9, 5e-3
+_KNOWN, _OTHER, _BYTE, _REMOTE = 120e-6, 2e-3, 200e-9, 8e-3
 # A layout is learned from the second checkpoint whose index has its size.
 _LEARNED = 2
 # So many checkpoints stand for those after them: to ask for the size of each takes time, too.
@@ -55,11 +55,11 @@ class Workload:
         self._read += len(results)
         self._unusual += sum(bool(item.report.findings) for item in results)
 
-    def processes(self, remaining: int, total: int) -> int:
-        """Return how many processes the rest pays for: `remaining` of `total` checkpoints."""
-        share = remaining / max(total, 1)
+    def processes(self, remaining: int) -> int:
+        """Return how many processes `remaining` of these checkpoints pay for."""
+        each = self._seconds / max(self._count, 1)
         unusual = self._unusual / max(self._read, 1)
-        return self._paid_by(self._seconds * share + _OTHER * unusual * remaining, remaining)
+        return self._paid_by((each + _OTHER * unusual) * remaining, remaining)
 
     def may_pay(self, total: int) -> bool:
         """Return whether `total` checkpoints pay for a second process, if all take long."""

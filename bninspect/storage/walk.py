@@ -77,10 +77,9 @@ def _entries(directory: str) -> tuple[set[str], list[str], list[str]]:
     """
     names, below, linked = set[str](), list[str](), list[str]()
     for name, kind in filesystem.entries_in(directory):
-        part = PART.fullmatch(name)
-        if ORBAX_UNFINISHED in name and kind != "file":
+        if kind != "file" and ORBAX_UNFINISHED in name:
             continue
-        if name.startswith(".") and not (part and part[1] == ""):
+        if name.startswith(".") and not ((part := PART.fullmatch(name)) and part[1] == ""):
             continue  # a checkpoint's prefix may have an empty basename: `.index`
         if kind == "file":
             names.add(name)

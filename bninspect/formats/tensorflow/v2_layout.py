@@ -8,7 +8,7 @@ that an ordinary reader verifies is verified here, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -206,9 +206,11 @@ def learn_layout(
     )
 
 
-def read_index(prefix: str) -> bytes:
-    """Return the bytes of an index; raises a `ReadProblem`."""
+def read_index(prefix: str, sizes: Container[int]) -> bytes | None:
+    """Return the bytes of an index; None if it has none of `sizes`. Raises a `ReadProblem`."""
     with Source(prefix + ".index") as source:
+        if source.size not in sizes:
+            return None
         return source.read(0, source.size, "the index")
 
 

@@ -111,9 +111,16 @@ class Worker:
         remaining = (self.portion or ())[done:] if done < _LEAST_PIPE else ()
         reading = f"that was reading {remaining[0].path}" if remaining else "that reads checkpoints"
         if code < 0:
-            name = signal.Signals(-code).name
-            return BninspectError(f"The process {reading} was killed ({name}), {_FEWER}")
+            return BninspectError(f"The process {reading} was killed ({_name(-code)}), {_FEWER}")
         return BninspectError(f"The process {reading} ended with exit code {code}, {_FEWER}")
+
+
+def _name(number: int) -> str:
+    """Return the name of a signal; the real-time ones have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def pickled(results: list[Examined]) -> bytes:

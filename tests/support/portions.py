@@ -51,5 +51,10 @@ def killed(portion: Portion) -> Iterator[Examined]:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def killed_in_real_time(portion: Portion) -> Iterator[Examined]:
+    yield Examined(CheckpointReport(portion[0].path))
+    os.kill(os.getpid(), signal.SIGRTMIN + 1)
+
+
 def leaving(_: Portion) -> Iterator[Examined]:
     os._exit(3)

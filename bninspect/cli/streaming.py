@@ -25,6 +25,7 @@ from bninspect.cli.output import (
     standard_output,
 )
 from bninspect.cli.progress import ProgressBar
+from bninspect.reporters.rendering import render_all
 
 if TYPE_CHECKING:
     from bninspect.model.report import CheckpointReport, Report
@@ -110,7 +111,7 @@ class ResultSink:
         self._bar: ProgressBar | None = None
         all_writers = [*writers, *([printer] if printer is not None else [])]
         self.needs_layers = any(writer.needs_layers for writer in all_writers)
-        self._render = partial(_render_all, renderers=tuple(one.render for one in all_writers))
+        self._render = partial(render_all, renderers=tuple(one.render for one in all_writers))
         needs_whole = any(one.needs_layers and one.render is None for one in all_writers)
         self.render = None if needs_whole else self._render
         # The paths that were read are compared with the files that are about to appear.
@@ -164,10 +165,3 @@ class ResultSink:
             if not self._writers:
                 sys.exit(OUTPUT_CLOSED)
             self._printer = None
-
-
-def _render_all(
-    item: CheckpointReport, renderers: Iterable[Callable[[CheckpointReport], Any] | None]
-) -> tuple[Any, ...]:
-    """Return what each writer writes of a checkpoint, in their order."""
-    return tuple(None if render is None else render(item) for render in renderers)

@@ -1,8 +1,8 @@
 """Worker processes of this machine, each with one connection to the process that started it.
 
-The process that starts them takes part: it reads checkpoints like them, and looks for results after
-each one. A worker gets a portion of checkpoints only when it has started, and has sent the results
-of the previous portion: nothing ever waits for a process that is still starting, and no two
+The process that starts them takes part: it reads checkpoints like them, and looks for results
+between them. A worker gets a portion of checkpoints only when it has started, and has sent the
+results of the previous portion: nothing ever waits for a process that is still starting, and no two
 processes wait to write to each other. All workers end with the process that started them, however
 that ends.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from bninspect.runs.observer import Examine, Examined, Portion
 
 if TYPE_CHECKING:
     from bninspect.runs.worker import Worker
+
+# Seconds after which a process that reads looks for the results of others.
+_LOOK = 1e-3
 
 
 @contextmanager
@@ -117,9 +121,12 @@ class ProcessPool:
         """Read the first portion that waits."""
         number, portion = self._waiting.popleft()
         reports = []
+        looked = time.monotonic()
         for report in self._here(portion):
             reports.append(report)
-            self._receive(0)
+            if (now := time.monotonic()) - looked > _LOOK:
+                looked = now
+                self._receive(0)
         self._finished[number] = reports
 
     def _receive(self, timeout: float | None) -> None:

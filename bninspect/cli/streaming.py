@@ -25,7 +25,7 @@ from bninspect.cli.output import (
     standard_output,
 )
 from bninspect.cli.progress import ProgressBar
-from bninspect.reporters.rendering import render_all
+from bninspect.runs.observer import render_all
 
 if TYPE_CHECKING:
     from bninspect.model.report import CheckpointReport, Report

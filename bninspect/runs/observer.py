@@ -22,6 +22,11 @@ class Examined(NamedTuple):
     rendered: Any = None
 
 
+def render_all(item: CheckpointReport, renderers: Iterable[Render | None]) -> tuple[Any, ...]:
+    """Return what each of some renderers makes of a checkpoint, in their order; None for None."""
+    return tuple(None if render is None else render(item) for render in renderers)
+
+
 # The checkpoints that a process examines in one go, and what examines them.
 Portion = Sequence[CheckpointLocation]
 Examine = Callable[[Portion], Iterable[Examined]]

@@ -132,6 +132,21 @@ class UncheckedGroup(NamedTuple):
     nameable: bool = True
 
 
+class Arithmetic(NamedTuple):
+    """The arithmetic of a converted model, in which BN may be spelled out.
+
+    `graph` has no operation that is BN by itself. `variables` are its constants by the names of
+    their nodes, `source` is what to check of what was folded ("the model that …"). `family` is that
+    of the layers, and `is_onnx` says that they are those of an ONNX model.
+    """
+
+    graph: Graph
+    variables: Mapping[str, Variable]
+    source: str
+    family: str
+    is_onnx: bool = False
+
+
 @frozen(eq=False)
 class Checkpoint:
     """An opened checkpoint: its variables by stored name, and what else the file says.
@@ -157,8 +172,9 @@ class Checkpoint:
     layer. `graphs` reads the graphs that are stored beside the variables; it raises a
     `ReadProblem`. `frozen` says that the variables are constants of the graph, which then decides
     what they are. `layers` are the BN layers where the file itself says which they are, as the
-    nodes of an ONNX model do; None where names or a graph tell. `prefetch` fetches variables that
-    will be read all at once (remote files only).
+    nodes of an ONNX model do; None where names or a graph tell. `arithmetic` reads what else a
+    converted model computes; it returns None where there is nothing to search. `prefetch` fetches
+    variables that will be read all at once (remote files only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -180,6 +196,7 @@ class Checkpoint:
     keras_model: KerasModel | None = None
     keras_version: str = ""
     layers: Sequence[BNLayer] | None = None
+    arithmetic: Callable[[], Arithmetic | None] = field(default=lambda: None, repr=False)
     verified: bool | None = None
     notes: tuple[str, ...] = ()
     frozen: bool = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bninspect.batchnorm.find_layers import in_natural_order, search_layers
 from bninspect.errors import ReadProblem
-from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
+from bninspect.model.checkpoint import Arithmetic, Checkpoint, UncheckedGroup
 from bninspect.model.filenames import meta_graph
 from bninspect.model.layer import BNLayer
 
@@ -39,6 +39,8 @@ class GraphBeside:
         With `always`, a note says so if there is no graph.
         """
         search = search_layers(self.checkpoint, patterns)
+        if (arithmetic := self.checkpoint.arithmetic()) is not None:
+            return self._with_spelled_out(search.layers, arithmetic)
         # The names of a frozen graph's constants prove nothing.
         always = always or self.checkpoint.frozen
         graphs = self._read() if search.may_lack_some or always else ()
@@ -66,6 +68,18 @@ class GraphBeside:
         self.notes += merged.notes
         self.computed = merged.computed
         return merged.layers if self.checkpoint.in_order else in_natural_order(merged.layers)
+
+    def _with_spelled_out(self, known: list[BNLayer], arithmetic: Arithmetic) -> list[BNLayer]:
+        """Return the known layers, with those that the arithmetic of a converted model computes."""
+        from bninspect.evidence.structure.spelled_out import with_spelled_out
+
+        try:
+            found = with_spelled_out(known, self.checkpoint, arithmetic)
+        except ReadProblem as problem:
+            self.notes += (str(problem),)
+            return known
+        self.unchecked = found.unchecked
+        return found.layers
 
     def evidence_of(self, layers: Sequence[BNLayer]) -> Callable[[BNLayer], GraphEvidence | None]:
         """Return a function from one of `layers` to the evidence of the graph, or None.

@@ -49,7 +49,7 @@ def merge_frozen(
     computed: dict[str, BNLayer] = {}
     added = []
     for layer in by_graph:
-        named = next((named for named in by_names if _is_same(layer, named)), None)
+        named = next((named for named in by_names if is_same(layer, named)), None)
         if named is None:
             added.append(layer.name)
         merged.append(layer if named is None else replace(named, epsilon=layer.epsilon))
@@ -68,7 +68,7 @@ def merge_frozen(
     return Merged([*merged, *left], tuple(notes), computed)
 
 
-def _is_same(by_graph: BNLayer, by_names: BNLayer) -> bool:
+def is_same(by_graph: BNLayer, by_names: BNLayer) -> bool:
     """Return whether the names give the constants of a layer the same roles."""
     return all(role in by_names.variables for role in STATISTICS) and all(
         role in by_names.variables and by_names.variables[role].name == variable.name

@@ -37,7 +37,7 @@ def groups_without_statistics(dataflow: Dataflow) -> Iterator[UncheckedGroup]:
     graph = dataflow.graph
     for node, operation in enumerate(graph.operations):
         if operation in _ADDS or operation in _FUSED_ADDS:
-            name = _folded_name(dataflow, node)
+            name = folded_name(dataflow, node)
             if name is not None:
                 yield UncheckedGroup(name, _constants(dataflow, node), _FOLDED, nameable=False)
     for site in find_sites(dataflow):
@@ -50,7 +50,7 @@ def groups_without_statistics(dataflow: Dataflow) -> Iterator[UncheckedGroup]:
             yield UncheckedGroup(_SCOPE.sub("", name) or name, names, reason, nameable=False)
 
 
-def _folded_name(dataflow: Dataflow, node: int) -> str | None:
+def folded_name(dataflow: Dataflow, node: int) -> str | None:
     """Return the name of the BN layer that became a sum with a constant, None if none did."""
     graph = dataflow.graph
     constants, others = _split(dataflow, node)

@@ -6,8 +6,15 @@ from collections.abc import Iterable
 from functools import partial
 
 from bninspect.formats.message_file import MessageFile
+from bninspect.formats.onnx.arithmetic import arithmetic_of
 from bninspect.formats.onnx.graph import read_model
-from bninspect.formats.onnx.layers import folded_groups, groups_without_node, layers_of
+from bninspect.formats.onnx.layers import (
+    OTHER,
+    PYTORCH,
+    folded_groups,
+    groups_without_node,
+    layers_of,
+)
 from bninspect.formats.onnx.sites import find_sites, folded_in, initializers_of
 from bninspect.formats.onnx.tensors import Tensor, TensorFiles
 from bninspect.model.checkpoint import HALVES, Checkpoint, Variable
@@ -56,6 +63,7 @@ def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
         names = (one.name for one in expected)
         files.prefetch([tensors[name] for name in names if name in tensors])
 
+    family = PYTORCH.name if model.producer == PYTORCH.name else OTHER.name
     return Checkpoint(
         path=path,
         resolved=source.path,
@@ -65,6 +73,7 @@ def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
         layers=tuple(found.layers),
         unchecked=(*unchecked, *groups_without_node(initializers, sites, known)),
         notes=(*notes, *found.notes),
+        arithmetic=lambda: arithmetic_of(file, model, family, variable),
         prefetch=prefetch,
         close=source.close,
     )

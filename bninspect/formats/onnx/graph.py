@@ -46,8 +46,16 @@ _FUSED_WEIGHTS = re.compile(r"_(weights|bias)_fused_bn(__\d+)?")
 _FUSING_RULES = "FuseBatchNorm"
 RULE, SCOPES = "pkg.onnxscript.rewriter.rule_name", "pkg.torch.onnx.name_scopes"
 
-_KEPT = {BATCH_NORMALIZATION, CONSTANT, *PASSING}
+# Operations that may spell BN out, and those between them.
+ARITHMETIC = {"Sub", "Mul", "Div", "Add", "Sum", "Sqrt", "Pow", "Reciprocal", "Neg"}
+ARITHMETIC |= {"Max", "Relu", "Abs", "Transpose", "Expand"}
+_NORMALIZATION = re.compile(
+    r"\w*Norm\w*"
+)  # LayerNormalization, InstanceNormalization, LpNormalization
+
+_KEPT = {BATCH_NORMALIZATION, CONSTANT, *PASSING, *ARITHMETIC}
 _WITH_ATTRIBUTES = {BATCH_NORMALIZATION, CONSTANT}
+_WITH_METADATA = {BATCH_NORMALIZATION, *ARITHMETIC}
 _FOLDING = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Add"}
 
 FunctionKey = tuple[str, str, str]  # domain, name, overload
@@ -265,12 +273,13 @@ class _Reader:
         attributes, graphs = self._attributes(fields.attributes, op)
         is_standard = domain in STANDARD_DOMAINS
         is_called = (domain, op, fields.texts["overload"]) in self._functions
-        if is_called or graphs or (is_standard and op in _KEPT):
+        is_kept = (is_standard and op in _KEPT) or _NORMALIZATION.fullmatch(op)
+        if is_called or graphs or is_kept:
             self._count_kept()
-            metadata = self._metadata(fields) if op == BATCH_NORMALIZATION else {}
+            metadata = self._metadata(fields) if op in _WITH_METADATA else {}
             node = self._node(fields, attributes, graphs, metadata)
             graph.nodes.append(node)
-        elif is_standard and op in _FOLDING and (mark := self._mark(fields)) is not None:
+        if is_standard and op in _FOLDING and (mark := self._mark(fields)) is not None:
             self._count_kept()
             marks.append(mark)
 

@@ -27,12 +27,12 @@ from bninspect.batchnorm.folded_names import (
 )
 from bninspect.errors import Corrupt
 from bninspect.formats.hdf5.file import Weights
+from bninspect.formats.tfjs.arithmetic import FUSED, arithmetic_of
 from bninspect.formats.tfjs.weights import TfjsWeights
 from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
 
-_FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _MOST_IDENTITIES = 20
 # How a function of TensorFlow 2 reads a variable; its layers are objects.
 _READ_OF_OBJECT = re.compile(r"(?s).*/ReadVariableOp(_\d+)?")
@@ -87,6 +87,7 @@ def read_graph_model(
         unchecked=tuple(_without_statistics(fused)),
         incomplete=weights.problem,
         notes=notes,
+        arithmetic=lambda: arithmetic_of(weights, topology),
         prefetch=lambda variables: weights.prefetch(variable.name for variable in variables),
         close=weights.close,
     )
@@ -203,7 +204,7 @@ def _fused(nodes: Mapping[str, Node], weights: set[str]) -> Iterator[_Fused]:
     """
     for name, node in nodes.items():
         inputs = node.get("input")
-        if node.get("op") not in _FUSED or not isinstance(inputs, list) or len(inputs) < 5:
+        if node.get("op") not in FUSED or not isinstance(inputs, list) or len(inputs) < 5:
             continue
         sources = [_source(nodes, given) for given in inputs[1:5]]
         in_training = _attribute(node, "is_training", "b") is True

@@ -10,6 +10,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import cache
 
+from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import (
     ARITHMETIC,
     CONSTANT,
@@ -20,7 +21,6 @@ from bninspect.formats.onnx.graph import (
     scope_of,
 )
 from bninspect.formats.onnx.tensors import Tensor
-from bninspect.formats.message_file import MessageFile
 from bninspect.model.checkpoint import Arithmetic, Variable
 from bninspect.model.graph import WEIGHTS, Attribute, Scalar
 from bninspect.model.graph import Graph as CommonGraph

@@ -76,6 +76,10 @@ class UnknownFormat(ReadProblem):
     kind = "unknown-format"
 
 
+class OtherGraph(UnknownFormat):
+    """A graph beside a checkpoint that has other variables than the checkpoint."""
+
+
 class NotFetched(UnknownFormat):
     """A pointer that Git LFS leaves in the place of a file that it has not fetched."""
 

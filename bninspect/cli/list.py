@@ -40,8 +40,8 @@ def list_(
     """List the BN layers: name, family, channels, what is stored, range of each statistic.
 
     Nothing is judged. If no BN layer is found, --verbose shows the names of all variables, from
-    which --pattern can be made. --graph needs the graph (.meta) beside a checkpoint, a SavedModel
-    or a whole Keras model.
+    which --pattern can be made. --graph needs the graph (.meta, graph.pbtxt) beside a checkpoint,
+    a SavedModel or a whole Keras model.
     """
     from bninspect.runs.run import list_paths
 

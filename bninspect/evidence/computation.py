@@ -71,12 +71,18 @@ def _by_graph(graph: GraphEvidence, computed: BNLayer | None) -> Computation:
         training_ops=graph.training_ops,
         updates=graph.updates,
         all_updates=graph.complete,
-        in_update_ops=all(one.collected for one in graph.updates) if graph.updates else None,
+        in_update_ops=_in_update_ops(graph),
         others_depend=graph.stored if graph.updates else None,
         conditions=graph.conditions,
         momentum=momentum,
         epsilon=None if computed is None else computed.epsilon,
     )
+
+
+def _in_update_ops(graph: GraphEvidence) -> bool | None:
+    if not graph.updates or graph.collected is None:
+        return None
+    return all(update.collected for update in graph.updates)
 
 
 def _mode(graph: GraphEvidence, computed: BNLayer | None) -> Mode | None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bninspect.errors import Unsupported
+from bninspect.errors import ReadProblem, Unsupported
 from bninspect.model.checkpoint import Checkpoint, Engine
-from bninspect.model.filenames import meta_graph
+from bninspect.model.filenames import graph_files, meta_graph
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
@@ -64,17 +64,38 @@ def open_target(
 def with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
     """Return a checkpoint of TensorFlow with the graphs beside it, which are read when needed."""
     # All containers of TensorFlow have checksums, and they are verified of all that is read.
-    return replace(checkpoint, graphs=partial(_read_graphs, target), verified=True)
+    return replace(checkpoint, graphs=partial(_read_graphs, checkpoint, target), verified=True)
 
 
-def _read_graphs(target: Target) -> Sequence[Graph]:
+def _read_graphs(checkpoint: Checkpoint, target: Target) -> Sequence[Graph]:
     is_saved_model = target.kind == "saved-model"
     path = _saved_graph(target) if is_saved_model else meta_graph(target.path)
-    if not filesystem.exists(path):
-        return ()
-    from bninspect.formats.tensorflow.graph_def import read_graphs
+    graphs: Sequence[Graph] = ()
+    if filesystem.exists(path):
+        from bninspect.formats.tensorflow.graph_def import read_graphs
 
-    return read_graphs(path, saved_model=is_saved_model)
+        graphs = read_graphs(path, saved_model=is_saved_model)
+    if is_saved_model or checkpoint.named_by != "graph" or _may_be_of(checkpoint, graphs):
+        return graphs
+    files = graph_files(target.path, in_url=is_url(target.path))
+    files = [file for file in files if filesystem.is_file(file)]
+    if not files:
+        return graphs
+    from bninspect.formats.tensorflow.training_graph import read_matching_graph
+
+    try:
+        graph = read_matching_graph(checkpoint, files)
+    except ReadProblem:
+        if not graphs:
+            raise
+        return graphs
+    return graphs if graph is None else (graph,)
+
+
+def _may_be_of(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> bool:
+    """Return whether graphs have a weight of a checkpoint by its name; all have some scalars."""
+    weights = {name for name, variable in checkpoint.variables.items() if variable.shape}
+    return any(not weights.isdisjoint(graph.names) for graph in graphs)
 
 
 def _is_graph_alone(target: Target) -> bool:

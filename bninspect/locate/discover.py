@@ -37,14 +37,13 @@ from bninspect.locate.state_file import read_state
 from bninspect.locate.training_directory import NamedCheckpoints, unreadable_directory
 from bninspect.locate.trainings import identity
 from bninspect.model.filenames import (
+    GRAPHS_OF_SAVED_MODEL,
     KERAS_MAP,
     KERAS_SHARD,
     ORBAX_MARKERS,
     ORBAX_TREE,
     ORBAX_UNFINISHED,
     PART,
-    SAVED_MODEL,
-    SAVED_MODEL_TEXT,
     STATE_FILE,
     TFJS_JSON,
     TFJS_SHARD,
@@ -97,7 +96,6 @@ _KERAS_NAMES = (".h5", ".hdf5", ".keras", KERAS_MAP)
 _CLAIM = re.compile(r"(?is).*\.(h5|hdf5|keras|onnx|ckpt([-_.]?[0-9]+)?)")
 _NO_EXTENSION = re.compile(r"(?s)[^.]+|.*\.[^.]*[0-9][^.]*")
 _OF_SAVED_MODEL = (VARIABLES, "assets", "assets.extra")
-_GRAPHS_OF_SAVED_MODEL = (SAVED_MODEL, SAVED_MODEL_TEXT)
 # A save that did not finish leaves its shards in such a directory
 # (tensorflow/python/training/saver.py, tensorflow/python/checkpoint/functional_saver.py).
 _UNFINISHED = re.compile(r"(?s).*_temp(_[0-9a-f]{32})?/part(-[0-9]{5}-of-[0-9]{5})?")
@@ -163,12 +161,32 @@ def _discover(
 
 
 def _found(path: str, skips: Skips, find: Find | None) -> Iterator[CheckpointLocation]:
-    """Yield the checkpoints below a directory; `find` is called with each."""
+    """Yield the checkpoints below a directory; `find` is called with each.
+
+    A SavedModel counts once, also where its graph has another name or lies there twice.
+    """
+    of_saved_models: set[str] = set()
     for candidate in _walk(path, skips=skips):
         location = found_at(candidate)
+        if (prefix := _variables_of(location)) in of_saved_models:
+            continue
+        if prefix is not None and location.target is not None:
+            of_saved_models |= {prefix} if location.target.kind == "saved-model" else set()
         if find is not None:
             find(location)
         yield location
+
+
+def _variables_of(location: CheckpointLocation) -> str | None:
+    """Return the prefix of a V2 checkpoint, or of a SavedModel's variables; None for others."""
+    target = location.target
+    if target is None or target.kind not in ("saved-model", "tensor-bundle"):
+        return None
+    if target.kind == "tensor-bundle":
+        return target.path
+    from bninspect.storage.saved_models import variables_prefix
+
+    return variables_prefix(target.path)
 
 
 def _without_unfinished(path: str, locations: list[CheckpointLocation]) -> list[CheckpointLocation]:
@@ -377,21 +395,25 @@ def among(directory: str, names: Iterable[str], *, every: bool = True) -> Iterat
         claimed = marker != ORBAX_TREE  # other programs may use this name, too
         yield Candidate(step_of(directory), os.path.join(directory, marker), claimed)
         return
-    if SAVED_MODEL in names:
-        yield Candidate(directory, os.path.join(directory, SAVED_MODEL), claimed=True)
     parts = {name: match[1] for name in names if (match := PART.fullmatch(name))}
     files = _bundles(directory, names, parts)
-    if not names.isdisjoint(_GRAPHS_OF_SAVED_MODEL):
+    if graphs := [name for name in GRAPHS_OF_SAVED_MODEL if name in names]:
+        yield Candidate(directory, os.path.join(directory, graphs[0]), claimed=True)
         files.pop(VARIABLES, None)
     if rest := {name for name in names if name not in parts}:
         shards = _shards_by_map(names)
         files |= {map_name: (map_name, True) for map_name in shards.values()}
-        rest -= {*shards, *files, SAVED_MODEL}
+        rest -= {*shards, *files, *graphs}
         files |= _single_files(directory, names, rest, every=every)
     base = os.path.join(directory, "")
-    for shown in files if len(files) == 1 else sorted(files, key=natural_order):
+    for shown in files if len(files) == 1 else sorted(files, key=_order):
         name, claimed = files[shown]
         yield Candidate(base + shown, base + name, claimed)
+
+
+def _order(shown: str) -> tuple[bool, list[tuple[int, str]]]:
+    """Return a sort key: the graph of a SavedModel under another name precedes its variables."""
+    return shown == VARIABLES, natural_order(shown)
 
 
 # The name to show → the file to open, and whether its name or its directory claims a checkpoint.

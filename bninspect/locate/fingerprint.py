@@ -8,7 +8,13 @@ from hashlib import sha256
 
 from bninspect.errors import ReadProblem
 from bninspect.locate.trainings import identity
-from bninspect.model.filenames import ALL_V1_SHARDS, ORBAX_COMMIT, ORBAX_MARKERS, VARIABLES
+from bninspect.model.filenames import (
+    ALL_V1_SHARDS,
+    ORBAX_COMMIT,
+    ORBAX_MARKERS,
+    VARIABLES,
+    graph_files,
+)
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage.filesystem import stamp_of
 from bninspect.storage.urls import is_url
@@ -47,10 +53,12 @@ def _files(target: Target) -> Iterator[str]:
         yield from _of_bundle(variables_prefix(path) or os.path.join(path, VARIABLES))
     elif target.kind == "tensor-bundle":
         yield from _of_bundle(path)
+        yield from graph_files(path, in_url=is_url(path))
     elif target.kind == "tensor-slices":
         shards = ALL_V1_SHARDS.fullmatch(path)
         yield f"{shards[1]}-00000-of-{shards[2]}" if shards else path
         yield f"{shards[1] if shards else path}.meta"
+        yield from graph_files(path, in_url=is_url(path))
     elif target.kind == "onnx":
         yield from (path, f"{path}.data", f"{path}_data")
     elif target.kind == "orbax":

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bninspect.model.filenames import VARIABLES, without_numbers
-from bninspect.model.target import CheckpointLocation, Training
+from bninspect.model.target import CheckpointLocation, Target, Training
 from bninspect.storage import filesystem
 from bninspect.storage.run_scope import of_run
 from bninspect.storage.urls import is_url
@@ -30,9 +30,18 @@ def identity(location: CheckpointLocation) -> str:
         if location.problem is not None and not is_url(path):
             path = location.problem.path
         return f"problem:{path}"
+    if location.target.graph and _is_graph_alone(location.target):
+        return filesystem.real_path(os.path.join(location.target.path, location.target.graph))
     if location.target.kind != "tensor-bundle":
         return filesystem.real_path(location.target.path)
     return of_run(_RealDirectories).identity_of(location.target.path)
+
+
+def _is_graph_alone(target: Target) -> bool:
+    """Return whether a SavedModel has no variables: other graphs in its directory are others."""
+    from bninspect.storage.saved_models import variables_prefix
+
+    return variables_prefix(target.path) is None
 
 
 class _RealDirectories:

@@ -13,6 +13,7 @@ from itertools import pairwise
 STATE_FILE = "checkpoint"  # of a training directory
 SAVED_MODEL = "saved_model.pb"  # tensorflow/cc/saved_model/constants.h
 SAVED_MODEL_TEXT = "saved_model.pbtxt"  # the same in the text form
+GRAPHS_OF_SAVED_MODEL = (SAVED_MODEL, SAVED_MODEL_TEXT)
 VARIABLES = "variables"  # kSavedModelVariablesDirectory and kSavedModelVariablesFilename there
 # The files beside it: kFingerprintFilenamePb there, SAVED_METADATA_PATH of Keras
 # (keras/src/saving/legacy/saved_model/constants.py), and that of a TF-Hub module
@@ -138,3 +139,18 @@ def meta_graph(prefix: str) -> str:
     tensorflow/python/training/checkpoint_management.py.
     """
     return re.sub(r"-[\d\?]+-of-\d+$", "", prefix) + ".meta"
+
+
+# The graph of a training in a file of its own: an Estimator, a MonitoredTrainingSession and a
+# Supervisor write the first one (basic_session_run_hooks.py and supervisor.py of
+# tensorflow/python/training), the documentation of tf.io.write_graph the others.
+_GRAPHS = ("graph.pbtxt", "train.pbtxt", "graph.pb", "train.pb")
+
+
+def graph_files(prefix: str, *, in_url: bool) -> list[str]:
+    """Return the usual names of a training's graph beside the checkpoint `prefix`.
+
+    In a URL it is one alone, since each may cost a request.
+    """
+    directory = os.path.dirname(prefix)
+    return [os.path.join(directory, name) for name in (_GRAPHS[:1] if in_url else _GRAPHS)]

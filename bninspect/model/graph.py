@@ -17,6 +17,8 @@ Scalar = bool | int | float
 Attribute = Scalar | tuple[str, ...] | None
 # The operation of a function's argument in a `Graph`.
 ARGUMENT = "_Arg"
+# The operations of variables, whose values are in a checkpoint.
+STORED_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
 # The operation of a constant that holds weights, as in a frozen graph: it stands for a variable.
 WEIGHTS = "_Weights"
 
@@ -46,7 +48,8 @@ class Graph(NamedTuple):
 
     `names` and `operations` are by node. `inputs` are the nodes whose outputs a node takes, in
     their order, and -1 for one that is missing; `controls` those that only have to run before.
-    `collections` holds the nodes of the collections train_op and update_ops. `attribute` decodes
+    `collections` holds the nodes of the collections train_op and update_ops; it is None for a
+    GraphDef, which has none even if the graph had some. `attribute` decodes
     one attribute of a node, `constant` the tensor of a Const. `output` is the number of the output
     that a node takes as its input at a place (`bn/FusedBatchNorm:1` is output 1).
     """
@@ -57,7 +60,7 @@ class Graph(NamedTuple):
     inputs: Sequence[Sequence[int]]
     controls: Sequence[Sequence[int]]
     functions: Mapping[str, Function]
-    collections: Mapping[str, Sequence[int]]
+    collections: Mapping[str, Sequence[int]] | None
     attribute: Callable[[int, str], Attribute]
     constant: Callable[[int], Constant | None] = lambda _: None
     output: Callable[[int, int], int] = lambda _, __: 0
@@ -76,7 +79,7 @@ class Update(NamedTuple):
     `in_loop` says that a training step may run it more than once: how often is not stored.
     `can_be_run` is False where no session.run can run it, whatever it fetches. `in_optimizer` says
     that an optimizer's nodes depend on it, as on updates that the loss or `minimize` waits for.
-    `collected` says that the collection UPDATE_OPS has it.
+    `collected` says whether the collection UPDATE_OPS has it; None if the file has no collections.
     """
 
     node: str
@@ -85,7 +88,7 @@ class Update(NamedTuple):
     in_loop: bool = False
     can_be_run: bool = True
     in_optimizer: bool = False
-    collected: bool = False
+    collected: bool | None = False
 
 
 class Condition(NamedTuple):
@@ -156,8 +159,10 @@ class GraphEvidence(NamedTuple):
     assigned_from: Mapping[Role, str] = {}
 
     @property
-    def collected(self) -> bool:
-        """Return whether the collection UPDATE_OPS has an update of the layer."""
+    def collected(self) -> bool | None:
+        """Return whether UPDATE_OPS has an update of the layer; None if that is not stored."""
+        if any(update.collected is None for update in self.updates):
+            return None
         return any(update.collected for update in self.updates)
 
     @property

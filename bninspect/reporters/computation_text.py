@@ -102,7 +102,7 @@ def _updates(computation: Computation) -> Iterator[tuple[str, str]]:
         none = "no update in the graph" if computation.all_updates else _NOT_FOLLOWED
         for text in of_role or [none]:
             yield role, text
-    if updates:
+    if updates and updates[0].collected is not None:
         yield "UPDATE_OPS", _collection(updates)
     if computation.others_depend:
         yield "other ops", "keep a result for which updates run; what runs them is not stored"

@@ -17,6 +17,7 @@ from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.model.rule import RuleContext
 from bninspect.rules.fixes import (
     run_collected_updates,
+    run_the_updates,
     run_uncollected_updates,
     switch_on,
     train_in_training_mode,
@@ -149,7 +150,8 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
     if graph.in_inference_mode:
         facts = (unreached, *_inference_facts(graph))
         return Proof(INFERENCE, facts, train_the_training_network())
-    facts = (unreached, _collection(updates, whose), *condition_facts(graph.conditions))
+    collection = () if graph.collected is None else (_collection(updates, whose),)
+    facts = (unreached, *collection, *condition_facts(graph.conditions))
     fix = _run(layer, updates)
     if not any(update.can_be_run for update in updates):
         alone = "no op that session.run can fetch depends on them: nothing can run them"
@@ -163,7 +165,12 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
 
 
 def _run(layer: BNLayer, updates: Sequence[Update]) -> str:
-    """Return the fix for updates that do not run, by whether UPDATE_OPS has them all."""
+    """Return the fix for updates that do not run, by whether UPDATE_OPS has them all.
+
+    Where that is not stored, the layer's framework tells.
+    """
+    if any(update.collected is None for update in updates):
+        return run_the_updates(layer)
     if all(update.collected for update in updates):
         return run_collected_updates(layer)
     return run_uncollected_updates(layer)

@@ -35,7 +35,8 @@ def framework_of(layer: BNLayer, context: RuleContext) -> str | None:
     graph = context.graph(layer)
     if graph is None:
         return _OF_TENSORFLOW_1.get(layer.family)
-    if layer.family in _COLLECTING and (graph.updates or layer.family not in _OF_TENSORFLOW_1):
+    has_updates = bool(graph.updates) and graph.collected is not None
+    if layer.family in _COLLECTING and (has_updates or layer.family not in _OF_TENSORFLOW_1):
         # Updates that are in no collection are those of Keras, or written by hand.
         return "tf1-layers" if graph.collected else None
     return _OF_TENSORFLOW_1.get(layer.family)

@@ -61,4 +61,6 @@ def _has_model(layer: BNLayer, context: RuleContext) -> bool:
     """Return whether the file stores a model that can be run, and written again."""
     if context.of_whole_model:
         return layer.keras is not None
-    return context.of_graph_beside and context.graph(layer) is not None
+    graph = context.graph(layer)
+    # A GraphDef alone does not say how its training restored the variables.
+    return context.of_graph_beside and graph is not None and graph.path.endswith(".meta")

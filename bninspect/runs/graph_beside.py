@@ -8,14 +8,22 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from bninspect.batchnorm.find_layers import in_natural_order, search_layers
-from bninspect.errors import ReadProblem
+from bninspect.errors import OtherGraph, ReadProblem
 from bninspect.model.checkpoint import Arithmetic, Checkpoint, UncheckedGroup
-from bninspect.model.filenames import meta_graph
+from bninspect.model.filenames import graph_files, meta_graph
 from bninspect.model.layer import BNLayer
+from bninspect.storage import filesystem
+from bninspect.storage.urls import is_url
 
 if TYPE_CHECKING:
     from bninspect.batchnorm.name_patterns import Patterns
     from bninspect.model.graph import Graph, GraphEvidence
+
+
+def has_graph_beside(prefix: str) -> bool:
+    """Return whether a graph lies beside a name-based checkpoint; it may be of another training."""
+    graphs = (meta_graph(prefix), *graph_files(prefix, in_url=is_url(prefix)))
+    return any(map(filesystem.exists, graphs))
 
 
 class GraphBeside:
@@ -29,6 +37,7 @@ class GraphBeside:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._graphs: Sequence[Graph] | None = None
+        self._other: OtherGraph | None = None
         self.notes: tuple[str, ...] = ()
         self.computed: Mapping[str, BNLayer] = {}
         self.unchecked: tuple[UncheckedGroup, ...] = ()
@@ -45,7 +54,8 @@ class GraphBeside:
         always = always or self.checkpoint.frozen
         graphs = self._read() if search.may_lack_some or always else ()
         if always and not graphs and not self.notes:
-            self.notes += tuple(_no_graph(self.checkpoint))
+            other = None if self._other is None else (str(self._other),)
+            self.notes += other or tuple(_no_graph(self.checkpoint))
         if not graphs:
             return search.layers
         from bninspect.evidence.structure.layers import layers_by_structure, merge
@@ -106,6 +116,8 @@ class GraphBeside:
         if self._graphs is None:
             try:
                 self._graphs = self.checkpoint.graphs()
+            except OtherGraph as problem:
+                self._graphs, self._other = (), problem
             except ReadProblem as problem:
                 self._graphs = ()
                 self.notes += (f"the graph beside it cannot be read: {problem}",)
@@ -113,6 +125,8 @@ class GraphBeside:
 
     def _find_evidence(self, layers: Sequence[BNLayer]) -> dict[str, GraphEvidence]:
         graphs = self._read()
+        if self._other is not None and str(self._other) not in self.notes:
+            self.notes += (str(self._other),)
         if not graphs:
             return {}
         from bninspect.evidence.graph.layer_evidence import graph_evidence

@@ -17,11 +17,10 @@ from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer_views import LayerViews
 from bninspect.model.report import CheckpointReport
 from bninspect.model.target import CheckpointLocation, Target
-from bninspect.runs.graph_beside import GraphBeside
+from bninspect.runs.graph_beside import GraphBeside, has_graph_beside
 from bninspect.runs.one_checkpoint import EarlierReports, Wanted, judge, with_evidence
 from bninspect.runs.plain_values import PlainValues, plain_values
 from bninspect.runs.read_layers import measured_layers, without_files
-from bninspect.storage import filesystem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,9 +77,7 @@ class KnownLayout(NamedTuple):
         self, prefix: str, values: NDArray[np.float32], step: int | None, momentum: float | None
     ) -> bool:
         """Return whether no rule finds anything, for sure."""
-        return self.plain.accepts(
-            values, step, momentum, lambda: filesystem.exists(prefix + ".meta")
-        )
+        return self.plain.accepts(values, step, momentum, lambda: has_graph_beside(prefix))
 
     def _plain_report(
         self,

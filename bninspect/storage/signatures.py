@@ -28,7 +28,8 @@ _LONGEST_LENGTH = 5  # bytes: of a number of 32 bits
 # The first member of a .keras archive (keras/src/saving/saving_lib.py).
 _KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 
-# Messages of TensorFlow, as their first 64 bytes show them. They are compiled where one is needed.
+# Messages of TensorFlow, as their first 64 bytes show them, or fewer of a file that was cut short.
+# They are compiled where one is needed.
 # A length of a submessage, and a name as ValidateNodeDef allows it
 # (tensorflow/core/framework/node_def_util.cc), which may be longer than the head.
 _LENGTH = rb"[\x80-\xff]{0,4}[\x00-\x7f]"
@@ -43,7 +44,7 @@ _GRAPH = (
     + _LENGTH
     + rb"(?:\x0a"
     + _NAME
-    + rb"(?:\x12[\x01-\x40][A-Z_]|\Z)|"
+    + rb"(?:\Z|\x12(?:\Z|[\x01-\x40](?:\Z|[A-Z_])))|"
     + _OPERATION
     + rb"(?:[\x0a\x1a\x22\x2a]|\Z))"
     rb"|\x12"
@@ -61,9 +62,11 @@ _SAVED_MODEL = rb"\x08\x01\x12" + _LENGTH + rb"[\x0a\x12]"
 # The same as text.
 _GRAPH_TEXT = (
     rb"\s*(?:#[^\n]*\n\s*)*(?:versions?\s*[:{<].{0,60}?)?"
-    rb"node\s*:?\s*[{<]\s*(?:name|op|input|device|attr)\s*[:{<]"
+    rb"node\s*:?\s*[{<]\s*(?:[a-z]*\Z|(?:name|op|input|device|attr)\s*(?:\Z|[:{<]))"
 )
 _SAVED_MODEL_TEXT = rb"\s*(?:#[^\n]*\n\s*)*(?:saved_model_schema_version\s*:|meta_graphs\s*[{<:])"
+# MetaGraphDef of tensorflow/core/protobuf/meta_graph.proto, by export_meta_graph(as_text=True).
+_META_GRAPH_TEXT = rb"\s*(?:#[^\n]*\n\s*)*(?:meta_info_def|graph_def)\s*:?\s*[{<]"
 
 MessageKind = Literal["graph-def", "saved-model"]
 _MESSAGES: dict[MessageKind, tuple[bytes, bytes]] = {
@@ -241,7 +244,8 @@ def message_kind(head: bytes) -> MessageKind | None:
 
 def is_message_text(head: bytes) -> bool:
     """Return whether a message that a file begins like is in the text form."""
-    return any(re.match(pattern, head, re.DOTALL) for pattern in (_GRAPH_TEXT, _SAVED_MODEL_TEXT))
+    patterns = (_GRAPH_TEXT, _SAVED_MODEL_TEXT, _META_GRAPH_TEXT)
+    return any(re.match(pattern, head, re.DOTALL) for pattern in patterns)
 
 
 def other_format(head: bytes) -> OtherFormat | None:

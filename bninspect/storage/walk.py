@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import NamedTuple
 
 from bninspect.model.filenames import (
+    GRAPHS_OF_SAVED_MODEL,
     ORBAX_UNFINISHED,
     PART,
-    SAVED_MODEL,
     is_of_orbax,
     natural_order,
 )
@@ -57,7 +57,7 @@ def walk(
             if path == root or not isinstance(error, FileNotFoundError | NotADirectoryError):
                 yield Directory(path, set(), fault=error)
             continue
-        if SAVED_MODEL in names:
+        if not names.isdisjoint(GRAPHS_OF_SAVED_MODEL):
             below = [name for name in below if name not in without]
         if is_of_orbax(names):
             below, linked = [], []

@@ -947,3 +947,27 @@ def test_a_name_that_is_nearly_right(run: Run, typed: str, meant: str) -> None:
     outcome = run("check", folder / typed)
     assert outcome.exit_code == 2
     assert f"Did you mean {folder / meant}?" in outcome.said
+
+
+class TestSavedModels:
+    """A SavedModel counts once, whatever its graph is called and whatever lies beside it."""
+
+    @pytest.mark.parametrize("stem", ["saved_model_tf1_stuck", "saved_model_tf1_flat"])
+    @pytest.mark.parametrize("names", [("a.pb",), ("z.pb",), ("saved_model.pb", "copy.pb")])
+    def test_variables_count_once(
+        self, run: Run, tmp_path: Path, stem: str, names: tuple[str, ...]
+    ) -> None:
+        folder = shutil.copytree(FIXTURES / stem, tmp_path / "models" / "export")
+        graph = (folder / "saved_model.pb").rename(tmp_path / "graph")
+        for name in names:
+            shutil.copy(graph, folder / name)
+        (item,) = items(run, tmp_path / "models")
+        assert len(item["layers"]) == 3
+        assert item["format"] == "saved-model"
+
+    def test_graphs_without_variables_are_models_of_their_own(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        for name in ("a.pb", "b.pb"):
+            shutil.copy(FIXTURES / "saved_model_tf1_constants" / "saved_model.pb", tmp_path / name)
+        assert names(run, tmp_path, tmp_path) == ["a.pb", "b.pb"]

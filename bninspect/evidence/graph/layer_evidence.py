@@ -83,7 +83,10 @@ class _GraphFacts:
         self._behind_other_results = traversal.ancestors(
             find_other_results(traversal, self._updates.nodes)
         )
-        self._collected = traversal.ancestors(graph.collections.get("update_ops", ()))
+        collections = graph.collections
+        self._collected = (
+            None if collections is None else traversal.ancestors(collections.get("update_ops", ()))
+        )
         self._optimizers: dict[int, list[int]] = {}
         for node in traversal.optimizers:
             if graph.inputs[node]:
@@ -138,7 +141,7 @@ class _GraphFacts:
             self._traversal.in_loop(node),
             self._traversal.can_be_run(node),
             bool(self._optimizing[node]),
-            bool(self._collected[node]),
+            None if self._collected is None else bool(self._collected[node]),
         )
 
     def _operation(self, node: int) -> Operation:

@@ -7,9 +7,9 @@ state_ops.cc and training_ops.cc.
 
 from __future__ import annotations
 
-from bninspect.model.graph import WEIGHTS
+from bninspect.model.graph import STORED_VARIABLES, WEIGHTS
 
-VARIABLES = {"Variable", "VariableV2", "VarHandleOp", WEIGHTS}
+VARIABLES = {*STORED_VARIABLES, WEIGHTS}
 READS = "ReadVariableOp"
 PLACEHOLDERS = {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
 CONSTANT = "Const"

@@ -36,7 +36,8 @@ def find_training_ops(traversal: GraphTraversal) -> TrainingOps:
     """Find the training ops; none in a graph without an optimizer's node."""
     names, operations = traversal.graph.names, traversal.graph.operations
     functions, optimizers = _optimizers(traversal)
-    collected = traversal.graph.collections.get("train_op", ()) if optimizers else ()
+    collections = traversal.graph.collections or {}
+    collected = collections.get("train_op", ()) if optimizers else ()
     # A script runs the ops that it made of the collected ones instead of them.
     final = [node for node in _sinks(traversal, collected) if operations[node] != READS]
     chief = [*dict.fromkeys([*collected, *final])]

@@ -21,12 +21,11 @@ from bninspect.formats.tensorflow.dtypes import DTYPES, widened
 from bninspect.formats.tensorflow.graph_def import read_frozen
 from bninspect.formats.tensorflow.node_attributes import NodeAttributes
 from bninspect.model.checkpoint import HALVES, Checkpoint, Variable
-from bninspect.model.graph import WEIGHTS, Attribute, Graph
+from bninspect.model.graph import STORED_VARIABLES, WEIGHTS, Attribute, Graph
 from bninspect.storage.source import Budget, Source
 from bninspect.wording import listed, plural
 
 _CONSTANT = "Const"
-_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
 _MAX_RANK = 32  # numpy's own limit before 2.0; a BN constant has five at most
 _CONTENT = 4  # the field of TensorProto with all elements as bytes
 # The fields of TensorProto with one number for each element, by the number of the type: the name,
@@ -82,7 +81,7 @@ def constants_as_checkpoint(
 def variable_names(graph: Graph) -> list[str]:
     """Return the names of a graph's variables, whose values are not in it."""
     nodes = zip(graph.names, graph.operations, strict=True)
-    return [name for name, operation in nodes if operation in _VARIABLES]
+    return [name for name, operation in nodes if operation in STORED_VARIABLES]
 
 
 def with_weights(graph: Graph, weights: Collection[int]) -> Graph:

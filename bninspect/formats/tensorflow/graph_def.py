@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from bninspect.errors import Corrupt, ReadProblem
 from bninspect.formats.message_file import MessageFile
@@ -25,6 +25,7 @@ from bninspect.storage.source import Source
 
 GraphDef, MetaGraph, SavedModel = declare("GraphDef", "MetaGraph", "SavedModel")
 
+_Kind = Literal["GraphDef", "SavedModel"]
 _COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
 # A node takes about 150 bytes: a name, an operation, attributes. A file with fewer than this for
@@ -42,7 +43,7 @@ def read_graphs(path: str, *, saved_model: bool = False) -> tuple[Graph, ...]:
     """
     data = read_bytes(path)
     if is_message_text(data):
-        data = encode_text(path, data, saved_model=saved_model)
+        data = encode_text(path, data, "SavedModel" if saved_model else "MetaGraph")
     return parse_graphs(path, data, saved_model=saved_model)
 
 
@@ -77,14 +78,25 @@ def parse_graphs(path: str, data: bytes, *, saved_model: bool = False) -> tuple[
 def read_frozen(path: str, *, saved_model: bool = False) -> tuple[Graph, NodeAttributes]:
     """Return the graph of a GraphDef, or the first of a SavedModel, and its nodes' attributes.
 
-    Large constants are left out (see `reduced_graph`); the file may be in the text form. Raises a
-    `ReadProblem` if it cannot be read or parsed.
+    Large constants are left out (see `reduced_graph`); the file may be in the text form. Raises
+    `UnknownFormat` for a GraphDef in the text form that has variables, and another `ReadProblem` if
+    the file cannot be read or parsed.
     """
+    return _read(path, "SavedModel" if saved_model else "GraphDef", may_train=saved_model)
+
+
+def read_training_graph(path: str) -> tuple[Graph, NodeAttributes]:
+    """Return the graph of a GraphDef as `read_frozen` does; it may have variables."""
+    return _read(path, "GraphDef", may_train=True)
+
+
+def _read(path: str, kind: _Kind, *, may_train: bool) -> tuple[Graph, NodeAttributes]:
     try:
-        data = _read_reduced(path, saved_model=saved_model)
-        message = (SavedModel if saved_model else GraphDef).FromString(data)
-        if saved_model:
-            message = message.meta_graphs[0].graph_def
+        data = _read_reduced(path, kind, may_train=may_train)
+        if kind == "GraphDef":
+            message = GraphDef.FromString(data)
+        else:
+            message = SavedModel.FromString(data).meta_graphs[0].graph_def
         return _Reader(path, len(data)).read(message)
     except (DecodeError, ValueError, IndexError) as error:
         raise _damaged(path) from error
@@ -92,16 +104,16 @@ def read_frozen(path: str, *, saved_model: bool = False) -> tuple[Graph, NodeAtt
         raise _too_large(path) from error
 
 
-def _read_reduced(path: str, *, saved_model: bool) -> bytes:
+def _read_reduced(path: str, kind: _Kind, *, may_train: bool) -> bytes:
     with Source(path) as source:
         _refuse_size(source)
         if not is_message_text(source.read(0, min(source.size, HEAD), "the graph")):
             file = MessageFile(source, "the graph", _COPY_AGAIN)
-            return read_reduced(file, saved_model=saved_model)
+            return read_reduced(file, saved_model=kind == "SavedModel")
     text = read_bytes(path)
-    if not saved_model:
+    if not may_train:
         refuse_variables(path, text)
-    return encode_text(path, text, saved_model=saved_model)
+    return encode_text(path, text, kind)
 
 
 def _damaged(path: str) -> ReadProblem:
@@ -135,11 +147,13 @@ class _Reader:
         self._nodes: list[Sequence[Any]] = []  # of the graph, then of each function
         self._starts: list[int] = []
 
-    def read(self, graph_def: Any, named_nodes: Sequence[Any] = ()) -> tuple[Graph, NodeAttributes]:
+    def read(
+        self, graph_def: Any, named_nodes: Sequence[Any] | None = None
+    ) -> tuple[Graph, NodeAttributes]:
         """Return the graph of a GraphDef, and the attributes of its nodes.
 
-        `named_nodes` are the collections of a MetaGraphDef. Raises ValueError or DecodeError if the
-        graph is damaged.
+        `named_nodes` are the collections of a MetaGraphDef, None without one. Raises ValueError or
+        DecodeError if the graph is damaged.
         """
         numbers = self._number(graph_def.node)
         self._connect(graph_def.node, numbers)
@@ -149,7 +163,7 @@ class _Reader:
         }
         collections = {
             key: _known(collection.value.node_list.value, numbers)
-            for collection in named_nodes
+            for collection in named_nodes or ()
             if (key := _text(collection.key)) in _COLLECTIONS
         }
         attributes = NodeAttributes(self._starts, self._nodes)
@@ -160,7 +174,7 @@ class _Reader:
             inputs=self._inputs,
             controls=self._controls,
             functions=functions,
-            collections=collections,
+            collections=None if named_nodes is None else collections,
             attribute=attributes.attribute,
             constant=attributes.constant,
             output=attributes.output,

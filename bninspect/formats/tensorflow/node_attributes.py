@@ -57,6 +57,14 @@ class NodeAttributes:
         value = self._value(number, "value")
         return value.tensor if value is not None and value.HasField("tensor") else None
 
+    def shape(self, number: int) -> tuple[int, ...] | None:
+        """Return the shape that a node has as its attribute; None if it is missing or not known."""
+        value = self._value(number, "shape")
+        if value is None or not value.HasField("shape") or value.shape.unknown_rank:
+            return None
+        sizes = tuple(dimension.size for dimension in value.shape.dim)
+        return sizes if min(sizes, default=0) >= 0 else None
+
     def output(self, number: int, index: int) -> int:
         """Return the number of the output that a node takes as its input at `index`."""
         node = self._node(number)

@@ -13,15 +13,18 @@ here reads are left out, which protocol buffers allow. Enumerations are read as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-__all__ = ["DecodeError", "declare", "parse_text"]
+__all__ = ["DATA_TYPE", "DecodeError", "declare", "text_fields"]
 
 _PACKAGE = "bninspect"
-_DATA_TYPE = "DataType"
+DATA_TYPE = "DataType"
+_FIRST_OWN_FIELD = 1000  # of those that `reduced_graph` adds to messages
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
 # message: (field name, number, type, repeated); a type that is no scalar is a message named here.
@@ -87,6 +90,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("list", 1, "AttributeList", False),
         ("f", 4, "float", False),
         ("b", 5, "bool", False),
+        ("shape", 7, "TensorShape", False),
         ("tensor", 8, "ConstantTensor", False),
         ("func", 10, "FunctionName", False),
     ),
@@ -138,83 +142,27 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 }
 
 
-# More fields, which are declared for the text form alone: what is not declared there is a fault.
-_MORE_IN_TEXT: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
-    "GraphDef": (("version", 3, "int32", False), ("versions", 4, "GraphVersions", False)),
-    "GraphVersions": (
-        ("producer", 1, "int32", False),
-        ("min_consumer", 2, "int32", False),
-        ("bad_consumers", 3, "int32", True),
-    ),
-    "FunctionDef": (("attr", 5, "AttributePair", True),),
-    "Signature": (("description", 6, "bytes", False), ("is_stateful", 17, "bool", False)),
-    "Argument": (
-        ("type", 3, _DATA_TYPE, False),
-        ("type_attr", 4, "bytes", False),
-        ("number_attr", 5, "bytes", False),
-        ("type_list_attr", 6, "bytes", False),
-    ),
-    "NodeDef": (
-        ("device", 4, "bytes", False),
-        ("experimental_debug_info", 6, "DebugInfo", False),
-    ),
-    "DebugInfo": (
-        ("original_node_names", 1, "bytes", True),
-        ("original_func_names", 2, "bytes", True),
-    ),
-    "AttributeValue": (
-        ("s", 2, "bytes", False),
-        ("i", 3, "int64", False),
-        ("type", 6, _DATA_TYPE, False),
-        ("shape", 7, "TensorShape", False),
-        ("placeholder", 9, "bytes", False),
-    ),
-    "AttributeList": (
-        ("s", 2, "bytes", True),
-        ("i", 3, "int64", True),
-        ("f", 4, "float", True),
-        ("b", 5, "bool", True),
-        ("type", 6, _DATA_TYPE, True),
-        ("shape", 7, "TensorShape", True),
-    ),
-    "Dim": (("name", 2, "bytes", False),),
-    "ConstantTensor": (
-        ("version_number", 3, "int32", False),
-        ("uint32_val", 16, "uint32", True),
-        ("uint64_val", 17, "uint64", True),
-    ),
-}
 # In the text form nothing stays encoded, and the type of a tensor has a name.
 _IN_TEXT = {
     ("NodeDef", "attr"): "AttributePair",
     ("AttributePair", "value"): "AttributeValue",
-    ("ConstantTensor", "dtype"): _DATA_TYPE,
+    ("ConstantTensor", "dtype"): DATA_TYPE,
 }
 
 
-def declare(*names: str, text: bool = False) -> tuple[Any, ...]:
-    """Return the classes of the messages `names`; no others are declared, since that takes time.
-
-    With `text` they are those of a GraphDef in the text form of protocol buffers, which has the
-    names of fields.
-    """
+def declare(*names: str) -> tuple[Any, ...]:
+    """Return the classes of the messages `names`; no others are declared, since that takes time."""
     # proto2, so that an absent field differs from a zero (an extent without a length).
     file = descriptor_pb2.FileDescriptorProto(
         name="bninspect.proto", package=_PACKAGE, syntax="proto2"
     )
-    if text:
-        _declare_data_type(file)
     needed = [*names]
     for message_name in needed:
         message = file.message_type.add(name=message_name)
-        for name, number, declared, repeated in _fields(message_name, text=text):
-            kind = _IN_TEXT.get((message_name, name), declared) if text else declared
+        for name, number, kind, repeated in _MESSAGES[message_name]:
             label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
             field = message.field.add(name=name, number=number, label=label)
-            if kind == _DATA_TYPE:
-                field.type = _FIELD.TYPE_ENUM
-                field.type_name = f".{_PACKAGE}.{kind}"
-            elif kind in _MESSAGES or kind in _MORE_IN_TEXT:
+            if kind in _MESSAGES:
                 field.type = _FIELD.TYPE_MESSAGE
                 field.type_name = f".{_PACKAGE}.{kind}"
                 if kind not in needed:
@@ -229,38 +177,14 @@ def declare(*names: str, text: bool = False) -> tuple[Any, ...]:
     )
 
 
-def _fields(message: str, *, text: bool) -> tuple[tuple[str, int, str, bool], ...]:
-    fields = _MESSAGES.get(message, ())
-    return (*fields, *_MORE_IN_TEXT.get(message, ())) if text else fields
+@cache
+def text_fields(message: str) -> Mapping[bytes, tuple[int, str]]:
+    """Return number and kind of the fields of a message by their names in the text form.
 
-
-def parse_text(text: bytes, message: Any) -> None:
-    """Fill a message from its text form.
-
-    Raises `DecodeError` if it cannot be parsed, also for a field that is not declared: to pass over
-    these takes a time that grows with the square of their number.
+    A kind is that of a scalar, `DATA_TYPE`, or a message that is declared here.
     """
-    import warnings
-
-    from google.protobuf import text_format
-
-    try:
-        with warnings.catch_warnings():
-            # Python warns of an escape that it does not know, which damage may make.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            text_format.Parse(text, message)
-    except (text_format.ParseError, ValueError, RecursionError) as error:
-        raise DecodeError(str(error)) from error
-
-
-def _declare_data_type(file: Any) -> None:
-    """Declare the enumeration DataType of tensorflow/core/framework/types.proto."""
-    from bninspect.formats.tensorflow.dtypes import DTYPES
-
-    names = {"float32": "float", "float64": "double", "float16": "half"}
-    enumeration = file.enum_type.add(name=_DATA_TYPE)
-    enumeration.value.add(name="DT_INVALID", number=0)
-    for number, (dtype, _) in DTYPES.items():
-        name = f"DT_{names.get(dtype, dtype)}".upper()
-        enumeration.value.add(name=name, number=number)
-        enumeration.value.add(name=f"{name}_REF", number=number + 100)
+    return {
+        name.encode(): (number, _IN_TEXT.get((message, name), kind))
+        for name, number, kind, _ in _MESSAGES[message]
+        if number < _FIRST_OWN_FIELD
+    }

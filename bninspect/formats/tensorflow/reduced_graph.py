@@ -76,13 +76,15 @@ class _Reducer:
             child = _CHILDREN[message].get(field.number) if has_length else None
             if child is not None and (child in _CONTAINERS or field.size > _SMALL):
                 body = self.reduced(child, field.place)
-                encoded += _varint(field.number << 3 | LENGTH) + _varint(len(body)) + body
+                encoded += (
+                    encoded_varint(field.number << 3 | LENGTH) + encoded_varint(len(body)) + body
+                )
             elif field.size <= _SMALL or _is_kept(message, field.number):
                 encoded += self._file.bytes_of(field.whole, "the graph")
             elif message == "tensor":
-                encoded += _varint(LONG_FIELD << 3) + _varint(field.number)
-                encoded += _varint(LONG_OFFSET << 3) + _varint(field.value)
-                encoded += _varint(LONG_SIZE << 3) + _varint(field.size)
+                encoded += encoded_varint(LONG_FIELD << 3) + encoded_varint(field.number)
+                encoded += encoded_varint(LONG_OFFSET << 3) + encoded_varint(field.value)
+                encoded += encoded_varint(LONG_SIZE << 3) + encoded_varint(field.size)
         return encoded
 
 
@@ -91,7 +93,8 @@ def _is_kept(message: _Message, number: int) -> bool:
     return message == "function" or (message == "value" and number == _VALUE_LIST)
 
 
-def _varint(number: int) -> bytes:
+def encoded_varint(number: int) -> bytes:
+    """Return the varint of a number that is not negative."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from bninspect.formats.tensorflow import OBJECT_GRAPH_KEY
 from bninspect.formats.tensorflow.frozen_graph import open_frozen_graph
 from bninspect.formats.tensorflow.graph_def import read_bytes
 from bninspect.formats.tensorflow.object_based import with_object_graph
-from bninspect.formats.tensorflow.protos import DecodeError, parse_text
+from bninspect.formats.tensorflow.protos import DecodeError
 from bninspect.formats.tensorflow.saved_model import (
     open_saved_model,
     variables_of,
@@ -80,7 +81,7 @@ def _with_constants(tensorflow: Any, checkpoint: Checkpoint) -> Checkpoint:
     message = tensorflow.compat.v1.GraphDef() if is_graph else protos.SavedModel()
     with _as_read_problem(tensorflow, graph.path, DecodeError):
         if is_message_text(data):
-            parse_text(data, message)
+            _parse_text(data, message)
         else:
             message.ParseFromString(data)
     graph_def = message if is_graph else message.meta_graphs[0].graph_def
@@ -95,6 +96,18 @@ def _with_constants(tensorflow: Any, checkpoint: Checkpoint) -> Checkpoint:
                 partial(_constant, tensorflow, graph.path, tensor),
             )
     return replace(checkpoint, variables=variables)
+
+
+def _parse_text(text: bytes, message: Any) -> None:
+    """Fill a message from its text form; raises `DecodeError` if it cannot be parsed."""
+    text_format = import_module("google.protobuf.text_format")
+    try:
+        with warnings.catch_warnings():
+            # Python warns of an escape that it does not know, which damage may make.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            text_format.Parse(text, message)
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        raise DecodeError(str(error)) from error
 
 
 def _constant(tensorflow: Any, location: str, tensor: Any) -> NDArray[Any]:

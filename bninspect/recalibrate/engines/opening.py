@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bninspect.errors import UsageProblem
 from bninspect.model.checkpoint import Checkpoint
-from bninspect.model.filenames import SAVED_MODEL
+from bninspect.model.filenames import SAVED_MODEL, meta_graph
 from bninspect.model.layer import BNLayer
 from bninspect.recalibrate.engines import Array, Engine
 from bninspect.recalibrate.engines.frameworks import require_tensorflow
@@ -94,7 +94,8 @@ def require_runnable(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} cannot be recalibrated: TensorFlow loads a SavedModel only if its"
             f" graph is called {SAVED_MODEL}; rename it."
         )
-    if kind == "tf-v2" and not checkpoint.graphs():
+    meta = meta_graph(checkpoint.resolved)
+    if kind == "tf-v2" and not (filesystem.exists(meta) and checkpoint.graphs()):
         raise UsageProblem(
             f"{checkpoint.path} cannot be recalibrated: its graph is not beside it; copy the .meta"
             " file of the training there."

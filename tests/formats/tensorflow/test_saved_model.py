@@ -335,10 +335,42 @@ def test_a_graph_under_another_name_is_recognised_by_its_content(tmp_path, run, 
     assert (checkpoint["format"], len(checkpoint["layers"])) == ("saved-model", 3)
 
 
-def test_of_a_graph_in_text_form_the_variables_are_read(tmp_path, run):
+def as_text(folder: Path) -> None:
+    """Replace the graph of a SavedModel by its text form, as builder.save(as_text=True) does."""
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    graph = folder / "saved_model.pb"
+    text = text_format.MessageToString(SavedModel.FromString(graph.read_bytes()))
+    (folder / "saved_model.pbtxt").write_text(text, encoding="utf-8")
+    graph.unlink()
+
+
+@pytest.mark.framework
+@pytest.mark.parametrize(
+    "stem", ["saved_model_tf1_flat", "saved_model_tf1_stuck", "saved_model_tf1_constants"]
+)
+def test_a_graph_in_text_form_says_the_same(stem: str, tmp_path, run):
+    shutil.copytree(load_fixture(stem).path, tmp_path / "export")
+    told = []
+    for write in (lambda _: None, as_text):
+        write(tmp_path / "export")
+        (item,) = run("check", tmp_path / "export", "--format", "json").json["checkpoints"]
+        listed = run("list", tmp_path / "export", "--graph", "--format", "json")
+        for layer in listed.json["checkpoints"][0]["layers"]:
+            del layer["graph"]["path"]
+            told.append(layer)
+        told.append([item["format"], item["layers"], item["findings"], item["notes"]])
+    half = len(told) // 2
+    assert told[:half] == told[half:]
+
+
+def test_the_variables_of_a_graph_in_damaged_text_are_read(tmp_path, run):
     shutil.copytree(FLAT, tmp_path / "export")
     (tmp_path / "export" / "saved_model.pb").unlink()
-    text = "saved_model_schema_version: 1\nmeta_graphs {\n}\n"
+    text = "saved_model_schema_version: 1\nmeta_graphs {\n"
     (tmp_path / "export" / "saved_model.pbtxt").write_text(text, encoding="utf-8")
-    (checkpoint,) = run("check", tmp_path / "export", "--format", "json").json["checkpoints"]
+    outcome = run("list", tmp_path / "export", "--graph", "--format", "json")
+    (checkpoint,) = outcome.json["checkpoints"]
     assert (checkpoint["format"], len(checkpoint["layers"])) == ("saved-model", 3)
+    assert any("not a TensorFlow graph, or it is damaged" in note for note in checkpoint["notes"])

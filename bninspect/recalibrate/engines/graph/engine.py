@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bninspect.errors import RecalibrationRefused, UsageProblem
 from bninspect.evidence.graph.operations import VARIABLES
 from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.filenames import meta_graph
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import STATISTICS
 from bninspect.recalibrate.engines import Array, Batch, EngineLayer, InputSpec
@@ -400,9 +401,9 @@ class GraphEngine:
 
 
 def _graph_beside(checkpoint: Checkpoint) -> StoredGraph:
-    path = checkpoint.graphs()[0].path
-    meta_graph = import_framework("tensorflow").compat.v1.MetaGraphDef
-    return StoredGraph(path, parse_message(meta_graph, path))
+    path = meta_graph(checkpoint.resolved)
+    message = import_framework("tensorflow").compat.v1.MetaGraphDef
+    return StoredGraph(path, parse_message(message, path))
 
 
 def _rows(batch: Batch) -> int:

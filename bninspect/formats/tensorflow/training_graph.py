@@ -1,0 +1,86 @@
+"""The graph of a training in a file of its own, beside the checkpoints of that training.
+
+`graph_files` of `model/filenames.py` has its names. It is a GraphDef, which has no collections.
+When another training begins in the directory, that replaces it, so it counts only if it has the
+variables of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bninspect.errors import OtherGraph
+from bninspect.formats.tensorflow.graph_def import read_training_graph
+from bninspect.formats.tensorflow.node_attributes import NodeAttributes
+from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.graph import STORED_VARIABLES, Graph
+from bninspect.storage import filesystem
+from bninspect.storage.filesystem import Stamp
+from bninspect.storage.run_scope import of_run
+from bninspect.storage.signatures import ends, message_kind
+
+_FIRST_PARTITION = "/part_0"
+_NUMBERS = ("float", "bfloat")
+
+# The shapes of a graph's variables, by name; None where the graph does not fix one.
+Shapes = dict[str, tuple[int, ...] | None]
+
+
+def read_matching_graph(checkpoint: Checkpoint, files: Sequence[str]) -> Graph | None:
+    """Return the graph of the first of `files` that has the variables of a checkpoint.
+
+    None if no file is a graph. Raises `OtherGraph` if the graphs there have other
+    variables, and another `ReadProblem` if one cannot be read.
+    """
+    others = []
+    for path in files:
+        if message_kind(ends(path)[0]) != "graph-def":
+            continue
+        graph, shapes = of_run(_TrainingGraphs).read(path)
+        if _has_variables_of(checkpoint, shapes):
+            return graph
+        others.append(path)
+    if others:
+        raise OtherGraph(
+            others[0],
+            "this graph has other variables than the checkpoint, and proves nothing about it",
+            "Copy the .meta file of the checkpoint there.",
+        )
+    return None
+
+
+class _TrainingGraphs:
+    """The last graph that was read in a run: all checkpoints of a training share it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, Stamp | None, Graph, Shapes] | None = None
+
+    def read(self, path: str) -> tuple[Graph, Shapes]:
+        """Return the graph in a file, and the shapes of its variables; raises a `ReadProblem`."""
+        stamp = filesystem.stamp_of(path)
+        last = self._last
+        if last is not None and last[:2] == (path, stamp):
+            return last[2:]
+        graph, attributes = read_training_graph(path)
+        shapes = _shapes(graph, attributes)
+        self._last = path, stamp, graph, shapes
+        return graph, shapes
+
+
+def _shapes(graph: Graph, attributes: NodeAttributes) -> Shapes:
+    return {
+        name: attributes.shape(number)
+        for number, (name, operation) in enumerate(zip(graph.names, graph.operations, strict=True))
+        if operation in STORED_VARIABLES
+    }
+
+
+def _has_variables_of(checkpoint: Checkpoint, shapes: Shapes) -> bool:
+    """Return whether a graph has each stored variable of floating-point numbers, of its shape."""
+    stored = [one for one in checkpoint.variables.values() if one.dtype.startswith(_NUMBERS)]
+    return bool(stored) and all(
+        f"{name}{_FIRST_PARTITION}" in shapes
+        or (name in shapes and shapes[name] in (None, variable.shape))
+        for variable in stored
+        for name in (checkpoint.known_names.get(variable.name, variable.name),)
+    )

@@ -32,6 +32,7 @@ from tests.support.documents import (
     make_workplace,
     run_in,
     served_bucket,
+    timeless,
 )
 
 if sys.version_info >= (3, 11):
@@ -141,11 +142,6 @@ def test_commands_do_what_is_shown(
             assert timeless(done.stdout.strip("\n")) == timeless(command.output)
         if command.exit_code is not None:
             assert done.returncode == command.exit_code, f"{command.line}\n{done.stdout}"
-
-
-def timeless(text: str) -> str:
-    """An output without the times of day and durations in it (14:02:10, 0:00:01)."""
-    return re.sub(r"\b\d{1,2}:\d\d:\d\d\b", "H:MM:SS", text)
 
 
 @pytest.mark.framework
@@ -322,6 +318,49 @@ def check_pre_commit(example: dict[str, Any], folder: Path) -> None:
     assert named == {hook["id"] for hook in HOOKS}
 
 
+# --- Shells ---------------------------------------------------------------------------------------
+
+# What bash has only since 4.0 or later, and the bash 3.2 of macOS has not (bash's CHANGES).
+NEWER = re.compile(
+    r"\bwait -n\b|\b(?:mapfile|readarray|coproc)\b|\b(?:declare|local|typeset) -[a-zA-Z]*[Ang]"
+    r"|&>>|\|&|;;?&|\$\{\w+(?:\[[^]]*\])?(?:,|\^|@)|\[-\d+\]|\$\{\w+:[^}]*: -|\bshopt -s globstar\b"
+    r"|\$EPOCH(?:SECONDS|REALTIME)|\$BASHPID|\[\[ -v |%\(|\{\w+\}[<>]|\{\d+\.\.\d+\.\.\d+\}"
+)
+
+
+def shell_scripts() -> Iterator[tuple[str, str]]:
+    """Yield where it stands, and the text, of each shell script that is for any machine."""
+    for document in (*DOCUMENTS, *RULE_PAGES, ROOT / "CONTRIBUTING.md"):
+        for block in blocks(document, "sh", "bash"):
+            yield document.name, block.text
+        for block in blocks(document, "yaml"):
+            yield from (
+                (document.name, line) for line in re.findall(r"run: (?!\|)(.+)", block.text)
+            )
+    for step in ACTION["runs"]["steps"]:
+        yield "action.yml", step.get("run", "")
+
+
+def test_scripts_are_for_the_bash_of_macos() -> None:
+    scripts = list(shell_scripts())
+    assert {name for name, _ in scripts} > {"action.yml", "watch.md", "ci.md"}
+    for name, text in scripts:
+        assert (name, NEWER.findall(text)) == (name, [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("wait -n", "mapfile -t lines", "declare -A ages", "local -n other=$1", "make &>> log"),
+        *("make |& tee log", "echo ${name,,}", "echo ${name^}", "echo ${names[@]^^}"),
+        *("echo ${lines[-1]}", "shopt -s globstar", "echo $EPOCHSECONDS", "[[ -v name ]]"),
+        *("exec {file}>log", "printf '%(%F)T'", "echo {1..9..2}", "echo ${name@Q}"),
+    ],
+)
+def test_what_that_bash_has_not_is_seen(line: str) -> None:
+    assert NEWER.search(line)
+
+
 # --- Links ----------------------------------------------------------------------------------------
 
 
@@ -389,9 +428,9 @@ def test_the_table_of_formats_is_whole() -> None:
 
 def test_the_table_of_exit_codes_is_that_of_the_help(run: Run) -> None:
     told = {line[0] for line in part(run("check", "-h").out, "Exit codes:") if line[0].isdigit()}
-    for document in (IN_CI, ROOT / "README.md"):
-        rows = re.findall(r"^\| (\d) \| ", document.read_text("utf-8"), re.MULTILINE)
-        assert set(rows) == told, document
+    assert set(re.findall(r"^\| (\d) \| ", IN_CI.read_text("utf-8"), re.MULTILINE)) == told
+    section = (ROOT / "README.md").read_text("utf-8").partition("\n## In CI\n")[2]
+    assert set(re.findall(r"\b(\d): ", section.partition("\n## ")[0])) == told
 
 
 # --- Completion -----------------------------------------------------------------------------------

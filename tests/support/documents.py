@@ -81,6 +81,11 @@ def commands(document: Path) -> Iterator[Command]:
                     assert not line or line.startswith(NOT_RUN), f"{document.name}: {line!r}"
 
 
+def timeless(text: str) -> str:
+    """An output without the times of day and durations in it (14:02:10, 0:00:01)."""
+    return re.sub(r"\b\d{1,2}:\d\d:\d\d\b", "H:MM:SS", text)
+
+
 def framework_marks(lines: Iterable[str]) -> tuple[pytest.MarkDecorator, ...]:
     """Return the mark `framework` if one of the commands runs a model."""
     runs_model = any(line.startswith("bninspect recalibrate ") for line in lines)

@@ -24,10 +24,24 @@ from tests.support.documents import make_workplace, run_in
 from tests.support.tools import find_tool
 
 PICTURES = ROOT / "docs" / "pictures"
-TERMINAL = PICTURES / "check.svg"
-COMMAND = "bninspect check fixtures/tf1_graph_update_ops_forgotten/model.ckpt-60"
-# As wide as the longest name in the prose, which is folded at 80 columns and cuts no name.
-_COLUMNS = 86
+
+
+class Session(NamedTuple):
+    """A command, and the columns of the terminal on which its picture shows it.
+
+    They are as many as the longest line has that is not folded.
+    """
+
+    command: str
+    columns: int
+
+
+SESSIONS = {
+    "check.svg": Session(
+        "bninspect check fixtures/tf1_graph_update_ops_forgotten/model.ckpt-60", 86
+    ),
+    "recalibrate.svg": Session("bninspect recalibrate stuck.h5 --data samples.npz -o fixed.h5", 98),
+}
 
 # The width in pixels that a page has in a README on GitHub.
 WIDTH = 830
@@ -86,14 +100,16 @@ _SVG = """\
 """
 
 
-def terminal_picture() -> str:
-    """The SVG of what `COMMAND` writes to a terminal."""
+def terminal_picture(name: str) -> str:
+    """The SVG of what a command of `SESSIONS` writes to a terminal."""
+    command, columns = SESSIONS[name]
     with tempfile.TemporaryDirectory() as folder:
         make_workplace(Path(folder))
-        said = run_in(Path(folder), f"{COMMAND} --color always").stdout
-    console = Console(record=True, file=io.StringIO(), width=_COLUMNS)
-    console.print(Text.from_ansi(f"$ {COMMAND}\n{said.rstrip()}"))
-    svg = console.export_svg(title="", theme=_THEME, code_format=_SVG, unique_id="check")
+        said = run_in(Path(folder), f"{command} --color always").stdout
+    console = Console(record=True, file=io.StringIO(), width=columns)
+    console.print(Text.from_ansi(f"$ {command}\n{said.rstrip()}"))
+    unique = name.partition(".")[0]
+    svg = console.export_svg(title="", theme=_THEME, code_format=_SVG, unique_id=unique)
     return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
 
 
@@ -117,10 +133,11 @@ def page_picture(chromium: Browser, part: Part, folder: Path) -> bytes:
 
 def make_pictures() -> None:
     """Make all pictures again; ends with a sentence where there is no browser."""
-    TERMINAL.write_text(terminal_picture(), encoding="utf-8")
+    for name in SESSIONS:
+        (PICTURES / name).write_text(terminal_picture(name), encoding="utf-8")
     program = find_tool("chromium")
     if program is None:
-        sys.exit("no Chromium is installed: only the picture of the terminal was made")
+        sys.exit("no Chromium is installed: only the pictures of the terminal were made")
     with tempfile.TemporaryDirectory() as workplace, tempfile.TemporaryDirectory() as profile:
         make_workplace(Path(workplace))
         with browser(program, Path(profile)) as chromium:

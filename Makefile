@@ -1,7 +1,7 @@
 # What a contributor needs. BIN is the bin directory of the environment that `make setup` makes.
 BIN ?= .venv/bin
 
-.PHONY: help setup quick test lint pages lock
+.PHONY: help setup quick test lint pages outputs site lock
 
 help:  ## list these commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/ -/'
@@ -25,6 +25,12 @@ lint:  ## linter, formatter, types, workflows
 pages:  ## make the pages of rules and causes, and the pictures of the documents, again
 	$(BIN)/python docs/make_pages.py
 	$(BIN)/python -m tests.support.pictures
+
+outputs:  ## write again what the commands in the documents print
+	$(BIN)/python -m tests.support.outputs
+
+site:  ## build the site of the documents in site/
+	$(BIN)/python docs/make_site.py site
 
 lock:  ## choose the versions in requirements-dev.txt anew
 	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.10 \

@@ -11,6 +11,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
+
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer, OptimizerSteps, TrainingEvidence
 from bninspect.model.roles import AFFINE, STATISTICS, Role
@@ -301,7 +303,8 @@ def _updates(layer: BNLayer) -> int | None:
 
 
 def _slot_moved(slot: Variable) -> bool:
-    return bool((slot.read() != _initial_of(slot)).any())
+    values, initial = slot.read(), _initial_of(slot)
+    return bool(np.count_nonzero(values != initial if initial else values))
 
 
 def _initial_of(slot: Variable) -> float:

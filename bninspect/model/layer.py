@@ -260,7 +260,7 @@ class BNLayer:
             return None
         return mean, variance
 
-    @property
+    @cached_property
     def all_initial(self) -> bool:
         """Return whether both `statistics` equal their initial values in every channel."""
         return self.statistics is not None and all(values.all_initial for values in self.statistics)
@@ -289,6 +289,7 @@ class BNLayer:
         layer = object.__new__(BNLayer)
         layer.__dict__.update(self.__dict__, **fields)
         layer.__dict__.pop("statistics", None)
+        layer.__dict__.pop("all_initial", None)
         return layer
 
     def __repr__(self) -> str:

@@ -50,7 +50,10 @@ def shape_mismatch(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:
 
 def _channels(variable: Variable) -> int:
     """Return the last dimension that is not 1: conditional BN has a gamma per class, (N, C)."""
-    return next((size for size in reversed(variable.shape) if size != 1), 1)
+    shape = variable.shape
+    if len(shape) == 1:  # nearly all
+        return shape[0]
+    return next((size for size in reversed(shape) if size != 1), 1)
 
 
 def statistics_not_written(layer: BNLayer, _: RuleContext) -> Iterator[Violation]:

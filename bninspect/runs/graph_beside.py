@@ -99,7 +99,10 @@ class GraphBeside:
         evidence = cache(lambda: self._find_evidence(layers))
 
         def of(layer: BNLayer) -> GraphEvidence | None:
-            layer_evidence = evidence().get(layer.name)
+            of_layers = evidence()
+            if not of_layers:  # no graph, as beside most checkpoints
+                return None
+            layer_evidence = of_layers.get(layer.name)
             if layer_evidence is None or any(update.run_by for update in layer_evidence.updates):
                 return layer_evidence
             if layer.since is None or layer.since.moved_before is None:

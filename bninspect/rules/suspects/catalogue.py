@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from bninspect.model.graph import Condition
@@ -44,12 +45,18 @@ class Suspect(NamedTuple):
 
     def as_possible_cause(self, facts: Facts) -> PossibleCause:
         """Return the suspect of a finding, with its texts written out."""
-        return PossibleCause(
+        return _possible_cause(
             self.cause,
-            speaks_for=_written(self.speaks_for, facts),
-            tells_apart=self.tells_apart,
-            test=_written(self.test, facts),
+            _written(self.speaks_for, facts),
+            self.tells_apart,
+            _written(self.test, facts),
         )
+
+
+# Most findings of a run have the same, so that few objects are kept and sent.
+@lru_cache(maxsize=256)
+def _possible_cause(cause: str, speaks_for: str, tells_apart: str, test: str) -> PossibleCause:
+    return PossibleCause(cause, speaks_for, tells_apart, test)
 
 
 def _written(text: Text, facts: Facts) -> str:

@@ -169,13 +169,13 @@ class Facts:
 
     # --- The values -------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def affine_moved(self) -> bool:
         """Return whether gamma or beta differ from what they start from."""
         values = self.layer.values
         return any(values[role].has_moved for role in AFFINE if role in values)
 
-    @property
+    @cached_property
     def affine_initial(self) -> bool:
         """Return whether the stored ones of gamma and beta are what they start from throughout."""
         stored = [self.layer.values[role] for role in AFFINE if role in self.layer.values]
@@ -185,7 +185,9 @@ class Facts:
     def has_negative_zeros(self) -> bool:
         """Return whether a moving_mean is -0.0, which no initial value and no update is."""
         mean = self.layer.values.get("moving_mean")
-        return mean is not None and bool((np.signbit(mean.array) & (mean.array == 0.0)).any())
+        if mean is None or not mean.minimum <= 0.0 <= mean.maximum:
+            return False
+        return bool((np.signbit(mean.array) & (mean.array == 0.0)).any())
 
     @property
     def is_zeroed(self) -> bool:

@@ -79,6 +79,8 @@ class Values(NamedTuple):
         """Return the mean over the channels; NaN if any value is not finite, or for no channels."""
         if self.not_finite or not self.channels:
             return math.nan
+        if self.minimum == self.maximum == 0.0:
+            return 0.0
         # Divided first, since the sum of finite values need not be finite.
         return math.fsum((self.array.astype("f8") / self.channels).tolist())
 

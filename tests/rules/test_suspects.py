@@ -213,8 +213,7 @@ def test_a_made_up_suspect_is_one_row(monkeypatch: pytest.MonkeyPatch, run: Run)
         tells_apart="Nothing does.",
         test="Look again.",
     )
-    of_rules = suspects.suspects_of_rules((*SUSPECTS, made_up))
-    monkeypatch.setattr(suspects, "_OF_RULES", of_rules)
+    monkeypatch.setattr(suspects, "_CATALOGUE", suspects.Catalogue((*SUSPECTS, made_up)))
     path = load_fixture("tf1_layers_update_ops_forgotten").path
     assert "1. made-up: the step is 60. Look again." in run("check", path).said
     first = run("check", path, "--format", "json").json["checkpoints"][0]["findings"][0]

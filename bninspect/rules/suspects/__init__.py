@@ -17,16 +17,26 @@ from bninspect.rules.suspects.facts import Facts
 _MOST = 3
 
 
-def suspects_of_rules(suspects: Iterable[Suspect]) -> dict[str, list[Suspect]]:
-    """Return the suspects of each rule by its code, in the order of the catalogue."""
-    of_rules: dict[str, list[Suspect]] = {}
-    for suspect in suspects:
-        for rule in suspect.rules:
-            of_rules.setdefault(rule, []).append(suspect)
-    return of_rules
+class Catalogue:
+    """The `suspects` by rule and by family of the layer, in their order."""
+
+    def __init__(self, suspects: Iterable[Suspect]) -> None:
+        self._suspects = tuple(suspects)
+        self._about: dict[tuple[str, str], tuple[Suspect, ...]] = {}
+
+    def about(self, rule: str, family: str) -> tuple[Suspect, ...]:
+        """Return the suspects that findings of a rule on layers of a family may have."""
+        key = rule, family
+        if key not in self._about:
+            self._about[key] = tuple(
+                suspect
+                for suspect in self._suspects
+                if rule in suspect.rules and (not suspect.families or family in suspect.families)
+            )
+        return self._about[key]
 
 
-_OF_RULES = suspects_of_rules(SUSPECTS)
+_CATALOGUE = Catalogue(SUSPECTS)
 
 
 def rules_of_suspect(name: str) -> tuple[str, ...]:
@@ -44,7 +54,7 @@ def possible_causes(rule: str, layer: BNLayer, context: RuleContext) -> tuple[Po
         return ()  # the catalogue is about files
     facts = Facts(rule, layer, context)
     fitting: dict[str, Suspect] = {}
-    for suspect in _OF_RULES.get(rule, ()):
+    for suspect in _CATALOGUE.about(rule, layer.family):
         if suspect.cause not in fitting and suspect.when(facts):
             fitting[suspect.cause] = suspect
     ordered = sorted(fitting.values(), key=lambda one: (not one.marked, -one.seen(facts)))

@@ -22,7 +22,8 @@ class Suspect(NamedTuple):
 
     `when` says whether the facts leave it possible; it is `marked` where they speak for it, and do
     not only fail to rule it out. `speaks_for` is a clause; `tells_apart` and `test` are sentences.
-    A text may be a function of the facts.
+    A text may be a function of the facts. `families` are those of the layers that it may be about,
+    none for all.
     """
 
     cause: str
@@ -32,6 +33,7 @@ class Suspect(NamedTuple):
     tells_apart: str
     test: Text
     marked: bool = False
+    families: tuple[str, ...] = ()
 
     def seen(self, facts: Facts) -> int:
         """Return how often this was met in Keras, or in TensorFlow 1; 0 for what was not.
@@ -77,6 +79,7 @@ _COLLECTED = {
     "tensorpack": "only the callback RunUpdateOps runs the update ops of tensorpack",
     "lingvo": "a training step has to run the update ops that the layers collect",
 }
+_KERAS = ("keras", "keras-1")
 _WRITTEN_BY_HAND = ("hand-written", "moments-ema", "tensorlayer")
 
 
@@ -108,7 +111,7 @@ def _order_of_members(facts: Facts) -> str:
 def _has_no_update(facts: Facts) -> bool:
     """Return whether no BN layer of Keras was updated, as by a loop that runs no updates."""
     is_updated = facts.is_zeroed or facts.others_updated
-    return facts.is_keras and not is_updated and not facts.affine_initial
+    return not is_updated and not facts.affine_initial
 
 
 def _look_at_conditions(facts: Facts) -> str:
@@ -180,7 +183,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "update-ops-not-run",
         _BOTH,
-        when=lambda f: f.in_tensorflow_1 and f.family(*_COLLECTED) and f.may_be_unrun,
+        families=tuple(_COLLECTED),
+        when=lambda f: f.in_tensorflow_1 and f.may_be_unrun,
         speaks_for=_collects,
         tells_apart=_NOT_IN_TRAIN_OP,
         test=_graph_or(_UPDATE_OPS),
@@ -188,7 +192,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "update-ops-not-run",
         _BOTH,
-        when=lambda f: f.family(*_WRITTEN_BY_HAND) and f.may_be_unrun,
+        families=_WRITTEN_BY_HAND,
+        when=lambda f: f.may_be_unrun,
         speaks_for="averages that are written by hand move only if each training step runs them",
         tells_apart=_NOT_IN_TRAIN_OP,
         test=_graph_or("Does each training step run the updates of both averages?"),
@@ -224,7 +229,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-switched-off",
         _BOTH,
-        when=lambda f: f.graph is None and f.family("tflearn") and f.mode != "batch",
+        families=("tflearn",),
+        when=lambda f: f.graph is None and f.mode != "batch",
         marked=True,
         speaks_for="tflearn keeps the mode in the variable is_training, which is False unless set",
         tells_apart="The graph updates the averages under a condition.",
@@ -241,9 +247,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "built-with-training-false",
         _BOTH,
-        when=lambda f: (
-            f.in_tensorflow_1 and f.graph is None and f.mode != "batch" and f.family("tf.layers")
-        ),
+        families=("tf.layers",),
+        when=lambda f: f.in_tensorflow_1 and f.graph is None and f.mode != "batch",
         speaks_for="training=False is the default of tf.layers",
         tells_apart="The graph that was trained has no update of the averages.",
         test="Is training=True passed in the graph for training?",
@@ -251,12 +256,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "built-with-training-false",
         _BOTH,
-        when=lambda f: (
-            f.in_tensorflow_1
-            and f.graph is None
-            and f.mode != "batch"
-            and f.family("slim", "custom-scope", "sonnet-1", "tensorpack", "lingvo")
-        ),
+        families=("slim", "custom-scope", "sonnet-1", "tensorpack", "lingvo"),
+        when=lambda f: f.in_tensorflow_1 and f.graph is None and f.mode != "batch",
         speaks_for="the graph for training may have been built with is_training=False",
         tells_apart="The graph that was trained has no update of the averages.",
         test="Is the mode True where the graph for training is built?",
@@ -321,7 +322,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-not-kept",
         _STANDING,
-        when=lambda f: f.is_keras and f.keras == "3" and f.mode == "batch" and not f.is_zeroed,
+        families=_KERAS,
+        when=lambda f: f.keras == "3" and f.mode == "batch" and not f.is_zeroed,
         marked=True,
         speaks_for="training used batch statistics; a stateless loop has to keep the new averages",
         tells_apart="`stateless_call` returns averages that moved.",
@@ -330,12 +332,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-not-kept",
         _BOTH,
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and f.keras == "3"
-            and f.backend == "jax"
-            and f.mode != "inference"
-            and not f.affine_initial
+            f.keras == "3" and f.backend == "jax" and f.mode != "inference" and not f.affine_initial
         ),
         marked=True,
         speaks_for="Keras ran on JAX, where a loop of one's own has to keep the new averages",
@@ -345,9 +344,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-not-kept",
         _BOTH,
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and f.keras in ("3", "")
+            f.keras in ("3", "")
             and f.backend is None
             and f.mode != "inference"
             and not f.affine_initial
@@ -359,7 +358,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "statistics-reset",
         ("BN101",),
-        when=lambda f: f.is_keras and f.mode == "batch",
+        families=_KERAS,
+        when=lambda f: f.mode == "batch",
         speaks_for="training used batch statistics, so that the averages may have moved before",
         tells_apart="The statistics were updated, and set back after the training.",
         test="Print moving_mean after each epoch: does a callback (weight averaging) set it back?",
@@ -367,6 +367,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "update-ops-not-run",
         _STANDING,
+        families=_KERAS,
         when=lambda f: f.in_session and _has_no_update(f),
         marked=True,
         speaks_for=_OF_SESSIONS,
@@ -376,6 +377,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "update-ops-not-run",
         _STANDING,
+        families=_KERAS,
         when=lambda f: f.may_be_in_session and _has_no_update(f),
         speaks_for=_OF_SESSIONS,
         tells_apart="The training is a loop over session.run.",
@@ -384,7 +386,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "batch-statistics-mode",
         _BOTH,
-        when=lambda f: f.is_keras and f.keras == "1" and not f.has_configuration,
+        families=_KERAS,
+        when=lambda f: f.keras == "1" and not f.has_configuration,
         marked=True,
         speaks_for="a layer of Keras 1 with mode=1 or mode=2 never updates its averages, by design",
         tells_apart="The layer uses no averages at inference either.",
@@ -393,9 +396,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "call-without-training",
         _BOTH,
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and f.keras == "3"
+            f.keras == "3"
             and f.model_class is not None
             and f.mode != "batch"
             and not f.affine_initial
@@ -411,9 +414,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "call-without-training",
         _BOTH,
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and f.keras in ("3", "")
+            f.keras in ("3", "")
             and (f.model_may_be_own or f.may_be_part)
             and f.mode != "batch"
             and not f.affine_initial
@@ -438,12 +441,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "statistics-not-loaded",
         ("BN101",),
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and f.affine_moved
-            and f.no_training_stored
-            and not f.in_session
-            and f.mode != "inference"
+            f.affine_moved and f.no_training_stored and not f.in_session and f.mode != "inference"
         ),
         marked=True,
         speaks_for="no training is on record, and gamma or beta are not what they start at",
@@ -488,9 +488,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "trained-in-inference-mode",
         _BOTH,
-        when=lambda f: (
-            f.is_keras and f.mode != "batch" and not f.in_session and not f.affine_initial
-        ),
+        families=_KERAS,
+        when=lambda f: f.mode != "batch" and not f.in_session and not f.affine_initial,
         speaks_for="in a loop or train_step of one's own a call without training=True is inference",
         tells_apart="The bias before the layer was trained as far as beta.",
         test=_LOOP,
@@ -498,7 +497,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "trained-in-inference-mode",
         _BOTH,
-        when=lambda f: f.family("sonnet-2") and not f.affine_initial,
+        families=("sonnet-2",),
+        when=lambda f: not f.affine_initial,
         marked=True,
         speaks_for="a Sonnet 2 layer updates its averages only if it is told to train",
         tells_apart="The module is called with is_training=False.",
@@ -507,9 +507,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "built-with-training-false",
         ("BN107",),
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and not f.layer.all_initial
+            not f.layer.all_initial
             and f.mode != "batch"
             and (not f.has_configuration or f.keras != "2")
         ),
@@ -521,9 +521,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "built-with-training-false",
         ("BN101",),
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and f.keras in ("2", "")
+            f.keras in ("2", "")
             and not f.in_session
             and not f.has_configuration
             and f.mode != "batch"
@@ -536,8 +536,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "layer-frozen",
         ("BN101",),
+        families=_KERAS,
         when=lambda f: (
-            f.affine_initial and f.is_keras and not f.has_configuration and f.own_class is None
+            f.affine_initial and not f.has_configuration and f.own_class is None
         ),  # which says more than that gamma and beta stand still
         marked=True,
         speaks_for="gamma is still 1 and beta 0, where stored, while the training went on",
@@ -565,7 +566,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "statistics-reset",
         ("BN101",),
-        when=lambda f: f.is_keras and f.affine_moved,
+        families=_KERAS,
+        when=lambda f: f.affine_moved,
         speaks_for="a callback or a script may have set them back after the training",
         tells_apart="The statistics were updated, and set back after the training.",
         test="Print moving_mean after each epoch, and again before it is saved.",
@@ -574,6 +576,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-not-kept",
         _BOTH,
+        families=("flax",),
         when=lambda f: f.is_linen and not f.affine_initial,
         speaks_for="`apply` of linen returns the new batch_stats; the train state has to get them",
         tells_apart="The batch_stats that `apply` returns have moved.",
@@ -582,7 +585,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "trained-in-inference-mode",
         _BOTH,
-        when=lambda f: f.family("flax") and not f.affine_initial,
+        families=("flax",),
+        when=lambda f: not f.affine_initial,
         speaks_for="use_running_average=True, or an NNX model after eval(), updates no averages",
         tells_apart="The training step itself moves no statistics.",
         test="Is use_running_average False (NNX: model.train() called) in the training step?",
@@ -608,7 +612,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "statistics-overwritten",
         _HALF,
-        when=lambda f: f.is_keras and not f.is_zeroed and f.own_class is None,
+        families=_KERAS,
+        when=lambda f: not f.is_zeroed and f.own_class is None,
         speaks_for="a Keras layer updates both statistics in one step",
         tells_apart="Something wrote one of them: set_weights, a conversion.",
         test="Print both statistics after one step of training.",
@@ -626,7 +631,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "trained-in-inference-mode",
         _BOTH,
-        when=lambda f: f.family("pytorch") and not f.affine_initial,
+        families=("pytorch",),
+        when=lambda f: not f.affine_initial,
         speaks_for="a module updates its averages in training mode alone, which eval() ends",
         tells_apart="The module is in evaluation mode while it is trained.",
         test="print(module.training) in the training step.",
@@ -634,7 +640,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "statistics-not-loaded",
         ("BN101",),
-        when=lambda f: f.family("pytorch") and f.affine_moved,
+        families=("pytorch",),
+        when=lambda f: f.affine_moved,
         speaks_for="weights that were loaded or converted without their buffers look so",
         tells_apart=f"Weights were loaded: {_LOADED}",
         test="print(module.running_var) right after the weights were loaded.",
@@ -679,10 +686,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "layer-frozen",
         ("BN105",),
+        families=_KERAS,
         when=lambda f: (
-            f.is_keras
-            and not f.affine_moved
-            and (f.is_frozen or (f.context.trained and not f.has_configuration))
+            not f.affine_moved and (f.is_frozen or (f.context.trained and not f.has_configuration))
         ),
         marked=True,
         speaks_for="a layer that is not trainable keeps what it starts with",

@@ -187,7 +187,8 @@ class Facts:
         mean = self.layer.values.get("moving_mean")
         if mean is None or not mean.minimum <= 0.0 <= mean.maximum:
             return False
-        return bool((np.signbit(mean.array) & (mean.array == 0.0)).any())
+        signs = np.signbit(mean.array)
+        return bool(signs.any()) and bool((signs & (mean.array == 0.0)).any())
 
     @property
     def is_zeroed(self) -> bool:

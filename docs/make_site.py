@@ -69,6 +69,7 @@ def write_sources(folder: Path) -> None:
     """Write what the site is built from: its configuration and the directory docs/."""
     pages = folder / "docs"
     shutil.copytree(ROOT / "docs/pictures", pages / "pictures")
+    shutil.copy(ROOT / "docs/site.css", pages)
     documents = [ROOT / name for name in _PAGES]
     documents += [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*/*.md")]
     for document in documents:

@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from bninspect.errors import ReadProblem, UnknownFormat
@@ -19,6 +21,7 @@ from bninspect.model.report import BaselineCount, CheckpointReport, Report
 from bninspect.model.rule import Severity, at_least, no_graph
 from bninspect.rules import require_rules
 from bninspect.runs.one_checkpoint import examine
+from bninspect.storage import filesystem
 from bninspect.verdicts.triage import Triage
 
 if TYPE_CHECKING:
@@ -168,10 +171,18 @@ class DirectoryWatch:
         )
 
     def _list(self) -> Iterator[CheckpointReport]:
-        """List the directory; yield reports of complete checkpoints and of abandoned ones."""
-        for arrival in self._arrivals.look(self._clock()):
-            locations = with_trainings(arrival.locations)
-            reports = [self._examine(location) for location in locations]
+        """List the directory; yield reports of complete checkpoints and of abandoned ones.
+
+        Checkpoints that arrived together behind URLs are read ahead.
+        """
+        arrived = [
+            (arrival, with_trainings(arrival.locations))
+            for arrival in self._arrivals.look(self._clock())
+        ]
+        every_location = [location for _, locations in arrived for location in locations]
+        examined = filesystem.map_ahead(self._examine, every_location, attrgetter("path"))
+        for arrival, locations in arrived:
+            reports = [next(examined) for _ in locations]
             if arrival.has_changed():
                 self._arrivals.changed(arrival, self._clock())
                 continue
@@ -201,12 +212,20 @@ class DirectoryWatch:
 
         All its parts must be there, also those that are not read.
         """
-        previous = self._latest.get(location.training) if location.training else None
         try:
             require_whole(location)
         except ReadProblem as problem:
             return CheckpointReport(location.path, error=problem)
-        return examine(location, self._config, self._rules, previous=lambda: previous)
+        previous = partial(self._previous, location)
+        return examine(location, self._config, self._rules, previous=previous)
+
+    def _previous(self, location: CheckpointLocation) -> CheckpointReport | None:
+        """Return the last report of a training, once those of all earlier checkpoints are kept.
+
+        Raises `Incomplete` if an object was replaced meanwhile.
+        """
+        filesystem.wait_for_turn(location.path)
+        return self._latest.get(location.training) if location.training else None
 
     def _remember(self, location: CheckpointLocation, report: CheckpointReport) -> None:
         """Keep the report that the next checkpoint of the same training is compared with."""

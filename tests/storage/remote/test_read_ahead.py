@@ -25,7 +25,7 @@ from bninspect.storage.remote import http, read_ahead, stores
 from bninspect.storage.remote.read_ahead import map_ahead
 from tests.conftest import FIXTURES, Outcome, Run, load_fixture
 from tests.support.processes import PATIENCE, start_program, wait_until
-from tests.support.servers import Answer, Folder, Request, on, refusing
+from tests.support.servers import Answer, Folder, Request, on, refusing, s3, s3_environment
 from tests.support.table_writer import write_bundle
 
 pytestmark = pytest.mark.servers
@@ -174,6 +174,36 @@ def test_a_training_is_followed_in_order(trained: Path, run: Run, one_by_one: Ru
         assert asked(server) == requests
     since = [found["since"] and found["since"]["path"] for found in outcome.json["checkpoints"]]
     assert since == [None, paths[0], None, paths[1], paths[3], paths[4]]
+
+
+def test_what_arrives_together_is_read_ahead(
+    trained: Path, run: Run, one_by_one: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a watch of a bucket, where each is compared with the one before it, too."""
+    options = ("--all-checkpoints", "--timeout", "0.2", "--interval", "0.1", "--format", "jsonl")
+
+    def watched(program: Run) -> list[dict[str, Any]]:
+        lines = program("watch", "s3://bucket", *options).out.splitlines()
+        varying = ("time", "seconds")
+        documents = map(json.loads, lines)
+        return [{k: v for k, v in one.items() if k not in varying} for one in documents]
+
+    training = trained / "training"
+    training.mkdir()
+    for number in range(COUNT):
+        step = {"global_step": np.int64(number)}
+        write_bundle(training / f"model.ckpt-{number}", network(7) | step)
+    with s3({"bucket": training}) as server:
+        for name, value in s3_environment(server.url).items():
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        expected = watched(one_by_one)
+        held = Held("ckpt-0.data", until="ckpt-4.data")
+        server.faults = [held]
+        assert watched(run) == expected
+    assert held.was_in_time
+    assert [found["since"] is None for found in expected[:-1]] == [True] + [False] * (COUNT - 1)
 
 
 def test_the_graphs_of_a_training_are_read_ahead(tmp_path: Path, run: Run, one_by_one: Run) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from bninspect._version import __version__
 from bninspect.config.model import Config
 from bninspect.errors import UsageProblem
+from bninspect.frozen import NamedTuple
 from bninspect.locate.fingerprint import fingerprint_of
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.layer import BNLayer
@@ -58,6 +59,17 @@ def settings_of(config: Config) -> str:
     return sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
+class _Line(NamedTuple):
+    """A result: the offset of its line, and the fingerprint of the checkpoint's files.
+
+    `earlier` is the path of the checkpoint that it was compared with, None without one.
+    """
+
+    offset: int
+    state: str
+    earlier: str | None
+
+
 class Results:
     """The results of an earlier run in the file `path`; only their offsets are kept in memory.
 
@@ -68,8 +80,7 @@ class Results:
 
     def __init__(self, path: str, settings: str, *, names_earlier: bool) -> None:
         self._path, self._settings, self._names_earlier = path, settings, names_earlier
-        # By the path of a checkpoint: the offset of its line, and the fingerprint of its files.
-        self._lines: dict[str, tuple[int, str]] = {}
+        self._lines: dict[str, _Line] = {}  # by the path of the checkpoint
         if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could wait for ever
             raise UsageProblem(f"--resume {path}: this is not a file.")
         refuse_other_file(path, "--resume")
@@ -83,18 +94,23 @@ class Results:
         """Return for each checkpoint whether there is a valid result.
 
         With `together` (each is compared with the previous one of its training), the results of a
-        training are all valid or none is.
+        training are all valid or none is. None is if one was compared with a checkpoint that is
+        gone.
         """
         valid = list(filesystem.map_ahead(self._is_valid, locations, attrgetter("path")))
         if together:
-            pairs = list(zip(locations, valid, strict=True))
+            present = {None, *(item.path for item in locations)}
+            pairs = [
+                (item, is_valid and self._lines[item.path].earlier in present)
+                for item, is_valid in zip(locations, valid, strict=True)
+            ]
             stale = {item.training for item, is_valid in pairs if item.training and not is_valid}
             valid = [is_valid and item.training not in stale for item, is_valid in pairs]
         return valid
 
     def _is_valid(self, item: CheckpointLocation) -> bool:
         line = self._lines.get(item.path)
-        return line is not None and line[1] == fingerprint_of(item)
+        return line is not None and line.state == fingerprint_of(item)
 
     def report(self, path: str) -> CheckpointReport:
         """Return the result of the checkpoint `path`; of its layers only the names are known.
@@ -102,7 +118,7 @@ class Results:
         Its findings include suppressed and known ones, to be sorted again. Raises `UsageProblem` if
         the line is damaged.
         """
-        self._stream.seek(self._lines[path][0])
+        self._stream.seek(self._lines[path].offset)
         line = self._stream.readline().decode().rstrip("\n")
         try:
             return _report(json.loads(line), line, names_earlier=self._names_earlier)
@@ -127,6 +143,7 @@ class Results:
                 return
             version, settings = document["tool"]["version"], document.get("settings")
             path, state, error = (document[key] for key in ("path", "state", "error"))
+            earlier = document["since"] and document["since"]["path"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return  # the checkpoint is read again
         if version != __version__:
@@ -141,8 +158,9 @@ class Results:
                 " --all-checkpoints, --verify or --engine). Use those options, or another file."
             )
         self._lines.pop(path, None)
-        if isinstance(path, str) and isinstance(state, str) and error is None:
-            self._lines[path] = offset, state
+        are_texts = isinstance(path, str) and isinstance(state, str)
+        if are_texts and error is None and isinstance(earlier, str | None):
+            self._lines[path] = _Line(offset, state, earlier)
 
 
 def refuse_other_file(path: str, option: str) -> None:

@@ -174,6 +174,23 @@ def test_each_compared_with_the_one_before_goes_by_trainings(
     assert resumed.json == run(*call, "json").json
 
 
+@pytest.mark.parametrize("gone", [20, 40, 60])
+def test_a_comparison_with_what_is_gone_is_made_again(
+    run: Run, tmp_path: Path, examined: list[str], gone: int
+) -> None:
+    for name in ("tf1_history_stopped", "tf1_history_correct"):
+        shutil.copytree(FIXTURES / name, tmp_path / "runs" / name)
+    results = tmp_path / "results.jsonl"
+    call = ("check", tmp_path / "runs", "--all-checkpoints", "--format")
+    run(*call, f"jsonl={results}")
+    for file in (tmp_path / "runs" / "tf1_history_stopped").glob(f"model.ckpt-{gone}.*"):
+        file.unlink()
+    examined.clear()
+    resumed = run(*call, "json", "--resume", results)
+    assert {Path(one).parent.name for one in examined} <= {"tf1_history_stopped"}
+    assert resumed.json == run(*call, "json").json
+
+
 def test_only_since_names_what_results_were_compared_with(run: Run, tmp_path: Path) -> None:
     """No layer without statistics can be compared: that is a fault if `--since` asked for it."""
     training = tmp_path / "training"

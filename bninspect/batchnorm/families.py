@@ -112,6 +112,41 @@ FAMILIES: tuple[Family, ...] = (
         epsilon=1e-5,
     ),
     Family(
+        "flax",
+        # … and those that the user's patterns name.
+        "modules of the user's own in JAX, with the names of other frameworks",
+        named_by="tree",
+        mean=("running_mean", "moving_mean"),
+        variance=("running_var", "running_variance", "moving_var", "moving_variance"),
+        gamma=("scale", "gamma"),
+        variance_initial=_ONE_OR_ZERO,
+        epsilon=1e-5,
+    ),
+    Family(
+        "haiku",
+        "haiku/_src/batch_norm.py: the default names of modules",
+        named_by="tree",
+        scope=r"batch_?norm(_\d+)?",
+        certain=True,
+        mean=("mean_ema/average",),
+        variance=("var_ema/average",),
+        gamma=("scale",),
+        beta=("offset",),
+        variance_initial=_ZERO,
+        epsilon=1e-5,
+    ),
+    Family(
+        "haiku",
+        "haiku/_src/batch_norm.py, haiku/_src/moving_averages.py: debiased averages from 0",
+        named_by="tree",
+        mean=("mean_ema/average",),
+        variance=("var_ema/average",),
+        gamma=("scale",),
+        beta=("offset",),
+        variance_initial=_ZERO,
+        epsilon=1e-5,
+    ),
+    Family(
         "keras-1",
         # keras/layers/normalization.py, keras/backend/*_backend.py, read in 1.0.0 to 1.2.2.
         # running_std holds a standard deviation up to 1.0.5 (on Theano up to 1.0.6), later a

@@ -28,9 +28,13 @@ _SONNET_2 = tuple(
     for statistic in ("mean", "variance")
     for leaf in ("_hidden", "_counter", "hidden", "counter")
 )
+# … and of Haiku's (haiku/_src/moving_averages.py),
+_HAIKU = tuple(
+    f"{statistic}_ema/{leaf}" for statistic in ("mean", "var") for leaf in ("hidden", "counter")
+)
 # … compare_gan's count and switch of its accumulators.
 _ACCUMULATORS = ("accu/accu_counter", "accu/update_accus")
-HELPERS = (*_RENORM, *_SONNET_2, *_ACCUMULATORS)
+HELPERS = (*_RENORM, *_SONNET_2, *_HAIKU, *_ACCUMULATORS)
 # Zero-debias keeps these below the statistic (tensorflow/python/training/moving_averages.py).
 _ZERO_DEBIAS = ("biased", "local_step")
 # The leaf that marks an input normalizer (Keras Normalization and many hand-written ones).

@@ -64,6 +64,10 @@ _UPDATES: Mapping[str, str] = {
         " batch_stats that `apply` returns into the train state with every step; then train"
         f" {AGAIN}"
     ),
+    "haiku": (
+        "Call `apply` with is_training=True in every training step, and give the state that it"
+        f" returns to the next step and to the checkpoint; then train {AGAIN}"
+    ),
     "darkflow": (
         "Feed the layers' is_training placeholder True while training (darkflow's own train loop"
         f" does); then train {AGAIN}"

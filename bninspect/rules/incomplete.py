@@ -87,6 +87,11 @@ def _fix_saver(layer: BNLayer, _: Violation) -> str:
             "Save batch_stats with the parameters, best the whole train state. If no other file has"
             " them, they are lost: re-estimate them on training data, and save again."
         )
+    if layer.family == "haiku":
+        return (
+            "Save the state that `init` and `apply` return with the parameters. If no other file"
+            " has it, re-estimate it on training data, and save again."
+        )
     return (
         "Save every variable: `tf.train.Saver()` instead of"
         " `tf.train.Saver(tf.trainable_variables())`. The statistics of this checkpoint are lost;"
@@ -95,7 +100,7 @@ def _fix_saver(layer: BNLayer, _: Violation) -> str:
 
 
 def _fix_half(layer: BNLayer, violation: Violation) -> str:
-    if layer.family in ("keras", "keras-1", "flax"):
+    if layer.family in ("keras", "keras-1", "flax", "haiku"):
         return _fix_saver(layer, violation)
     return (
         "Check the list of variables that was saved or converted: one statistic was left out. If"

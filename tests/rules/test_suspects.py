@@ -50,7 +50,9 @@ TRUTH: dict[str, str | dict[str, str]] = {
     "keras3_zip_custom_loop_stuck": INFERENCE,
     "keras3_zip_statistics_zeroed": "statistics-overwritten",
     "orbax_keras_state_dropped": "updates-not-kept",
+    "orbax_haiku_not_kept": "updates-not-kept",
     "orbax_linen_not_kept": "updates-not-kept",
+    "orbax_linen_scanned": NOT_LOADED,
     "tfjs_layers_keras3_stuck": INFERENCE,
     "orbax_linen_zarr2": INFERENCE,
     "orbax_nnx_eval": INFERENCE,
@@ -100,6 +102,7 @@ TRUTH: dict[str, str | dict[str, str]] = {
 SECOND = {
     "keras3_ckpt_stuck",
     "keras3_weights_subclassed",
+    "orbax_haiku_not_kept",
     "orbax_linen_not_kept",
     "orbax_nnx_eval",
     "saved_model_keras2_recalibrate",

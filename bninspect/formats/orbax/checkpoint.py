@@ -19,8 +19,10 @@ from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.formats.keras.model_config import keras_layers, keras_model, optimizer_class
 from bninspect.formats.orbax.arrays import Array, Store, open_store, require_tensorstore
 from bninspect.formats.orbax.flax_names import flax_names
+from bninspect.formats.orbax.haiku_averages import with_sums_for_averages
 from bninspect.formats.orbax.keras_names import is_keras, keras_names
 from bninspect.formats.orbax.ocdbt import DAMAGED
+from bninspect.formats.orbax.stacked import with_stacked_layers
 from bninspect.formats.orbax.tree import Tree, read_tree
 from bninspect.model.checkpoint import Checkpoint, KerasModel, Variable
 from bninspect.model.filenames import holds_orbax_arrays
@@ -45,23 +47,26 @@ def open_orbax(path: str, directory: str, notes: tuple[str, ...] = ()) -> Checkp
     damaged or incomplete.
     """
     require_tensorstore(path)
-    arrays = dict(_arrays(_open_items(directory)))
+    items = _open_items(directory)
+    arrays = dict(_arrays(items))
     paths = {stored: array.path for stored, array in arrays.items()}
     if is_keras(paths.values()):
         return _of_keras(path, directory, arrays, notes)
-    names = flax_names(paths)
-    return Checkpoint(
+    names = flax_names(paths, [other for item in items for other in item.tree.others])
+    variables = _Variables(directory, arrays, paths.keys() - names.optimizer)
+    checkpoint = Checkpoint(
         path=path,
         resolved=directory,
         format=_FORMAT,
-        variables=_Variables(directory, arrays, paths.keys() - names.optimizer),
+        variables=variables,
         optimizer=_Variables(directory, arrays, names.optimizer),
         named_by="tree",
-        known_names=names.known,
+        known_names=with_sums_for_averages(names.known, variables),
         partial=names.partial,
         unchecked=names.unchecked,
         notes=notes,
     )
+    return with_stacked_layers(checkpoint, paths)
 
 
 class _Item(NamedTuple):
@@ -88,11 +93,14 @@ class _Variables(Mapping[str, Variable]):
     ) -> None:
         self._directory = directory
         self._arrays = {stored: array for stored, array in arrays.items() if stored in names}
+        self._opened: dict[str, Variable] = {}
 
     def __getitem__(self, stored: str) -> Variable:
-        _, name, item = self._arrays[stored]
-        array = Array(self._directory, item.store, name, is_filled=item.tree.is_filled)
-        return Variable(stored, array.shape, array.dtype, array.read)
+        if stored not in self._opened:
+            _, name, item = self._arrays[stored]
+            array = Array(self._directory, item.store, name, is_filled=item.tree.is_filled)
+            self._opened[stored] = Variable(stored, array.shape, array.dtype, array.read)
+        return self._opened[stored]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)

@@ -1,4 +1,4 @@
-"""Names of Flax's BN layers, by the paths in a train state.
+"""Names of the BN layers of Flax and Haiku, by the paths in a train state.
 
 Linen keeps the members of a layer in two collections, at the same path in both
 (flax/linen/normalization.py):
@@ -9,20 +9,24 @@ NNX keeps all of them below the layer (flax/nnx/nn/normalization.py), each with 
 Flax 0.8; a script may have split parameters and statistics into parts of any name. So a layer is
 where a mean and a var are, together with scale and bias there, or at the one path that differs from
 it in a single part.
+
+Haiku keeps the parameters and the state in two parts of any name, with a key for each module
+(haiku/_src/batch_norm.py; `~` is its `__init__`, which made the averages):
+
+    params/net/~/bn/scale, offset       state/net/~/bn/~/mean_ema/average, hidden, counter
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from bninspect.formats.orbax.unchecked import Members, Path, of_equinox, of_other_names
 from bninspect.model.checkpoint import UncheckedGroup
 
-Path = tuple[str, ...]
-
 _STATISTICS, _PARAMETERS = "batch_stats", "params"
-_MEAN, _VARIANCE, _SCALE, _BIAS = "mean", "var", "scale", "bias"
+_SCALE, _BIAS, _OFFSET = "scale", "bias", "offset"
 _VALUE = ("value", "raw_value")  # of an nnx.Variable
 # What optimizers are called in a train state: TrainState of flax/training/train_state.py,
 # nnx.Optimizer; optax's own states have the fields below.
@@ -32,16 +36,48 @@ _STEP = "step"
 _STEP_DEPTH = 2
 _COLLECTIONS = (_PARAMETERS, _STATISTICS)
 _MOST_PARTS = 64
+_AVERAGE_OF_HAIKU = re.compile(r"(?P<module>.+)/~/(?P<average>mean_ema|var_ema)", re.DOTALL)
 _NOT_PROVED = "a mean and a var without scale and bias may be no BN layer"
-_DEFAULT_NAME = r"(Sync)?BatchNorm(_\d+)?"  # flax/linen/module.py: the class, and a number
+
+
+class Layout(NamedTuple):
+    """The names of a layer's members in one framework, and the expression of its default names."""
+
+    statistics: tuple[str, str]
+    affine: tuple[str, str]
+    default_name: str
+    helpers: tuple[str, ...] = ()
+
+
+FLAX = Layout(
+    ("mean", "var"),
+    (_SCALE, _BIAS),
+    r"(Sync)?BatchNorm(_\d+)?",  # flax/linen/module.py: the class, and a number
+)
+HAIKU = Layout(
+    ("mean_ema/average", "var_ema/average"),
+    (_SCALE, _OFFSET),
+    r"(.*/)?batch_?norm(_\d+)?",
+    helpers=tuple(
+        f"{ema}/{leaf}" for ema in ("mean_ema", "var_ema") for leaf in ("hidden", "counter")
+    ),
+)
+_LAYOUTS = (
+    FLAX,
+    HAIKU,
+    # Modules of the user's own, with the names of PyTorch and Keras.
+    FLAX._replace(statistics=("running_mean", "running_var")),
+    FLAX._replace(statistics=("moving_mean", "moving_variance")),
+    FLAX._replace(statistics=("moving_mean", "moving_var")),
+)
 
 
 class FlaxNames(NamedTuple):
     """The names of the variables of a train state.
 
     `known` has stored → known name, `optimizer` the stored names of the optimizer's variables,
-    `partial` the layers without statistics, `unchecked` the groups of which nothing proves that
-    they make a BN layer.
+    `partial` the layers without statistics, `unchecked` the groups of which nothing proves that, or
+    how, they make a BN layer.
     """
 
     known: dict[str, str]
@@ -50,44 +86,73 @@ class FlaxNames(NamedTuple):
     unchecked: tuple[UncheckedGroup, ...]
 
 
-def flax_names(paths: Mapping[str, Path]) -> FlaxNames:
-    """Return the names of variables, given as stored name → path."""
+def flax_names(paths: Mapping[str, Path], others: Iterable[Path] = ()) -> FlaxNames:
+    """Return the names of variables, given as stored name → path.
+
+    `others` are the paths of values that are no arrays.
+    """
     optimizer = {stored for stored, path in paths.items() if _is_of_optimizer(path)}
-    groups: dict[Path, dict[str, str]] = {}
+    groups: dict[Path, Members] = {}
     known: dict[str, str] = {}
     for stored, whole_path in paths.items():
-        path = _without_value(whole_path)
+        path = _of_member(whole_path)
         if stored in optimizer:
             known.update(_of_optimizer(stored, path))
         elif path:
             groups.setdefault(path[:-1], {})[path[-1]] = stored
             known[stored] = "/".join(_as_count(path) if _is_step(path) else path)
-    affine_scopes = _AffineScopes(groups)
-    unchecked: list[UncheckedGroup] = []
-    taken: set[str] = set()
-    used: set[Path] = set()
+    layers = _Layers(groups)
     # The usual collection first: a copy of it (averaged weights) gets the longer name.
-    for scope, members in sorted(groups.items(), key=lambda item: _STATISTICS not in item[0]):
-        statistics = [members[leaf] for leaf in (_MEAN, _VARIANCE) if leaf in members]
-        affine = affine_scopes.of(scope) if statistics else None
-        is_bn = _STATISTICS in scope or (len(statistics) == 2 and affine is not None)
-        if statistics and not is_bn:
-            for stored in statistics:
-                del known[stored]  # a name that no layer is found by
-            if len(statistics) == 2 and _COUNT not in members:
-                unchecked.append(UncheckedGroup("/".join(scope), tuple(statistics), _NOT_PROVED))
-        if not statistics or not is_bn:
-            continue
-        name = _layer_name(scope, affine, taken)
-        taken.add(name)
-        known.update(_named(name, members, (_MEAN, _VARIANCE)))
-        if affine is not None and affine not in used:
-            known.update(_named(name, groups[affine], (_SCALE, _BIAS)))
-            used.add(affine)
-    lacking = dict(_without_statistics(groups, taken))
+    for scope in sorted(groups, key=lambda scope: _STATISTICS not in scope):
+        layers.add(scope)
+    for stored in layers.unproved:
+        del known[stored]  # a name that no layer is found by
+    known.update(layers.known)
+    lacking = dict(_without_statistics(groups, layers.names))
     known.update(lacking)
     partial = frozenset(name.rpartition("/")[0] for name in lacking.values())
-    return FlaxNames(known, frozenset(optimizer), partial, tuple(unchecked))
+    unchecked = (*layers.unchecked, *of_other_names(groups), *of_equinox(groups, others))
+    return FlaxNames(known, frozenset(optimizer), partial, unchecked)
+
+
+class _Layers:
+    """The BN layers among groups of variables.
+
+    `names` are their names, `known` has stored → known name of their members. `unproved` are the
+    stored names of statistics that nothing proves to be those of BN.
+    """
+
+    def __init__(self, groups: Mapping[Path, Members]) -> None:
+        self._groups = groups
+        self._affine_scopes = _AffineScopes(groups)
+        self._used: set[Path] = set()
+        self.names: set[str] = set()
+        self.known: dict[str, str] = {}
+        self.unproved: list[str] = []
+        self.unchecked: list[UncheckedGroup] = []
+
+    def add(self, scope: Path) -> None:
+        """Add the layer whose statistics are in a scope, if they are those of one."""
+        members = self._groups[scope]
+        layout = max(_LAYOUTS, key=lambda one: len(members.keys() & {*one.statistics}))
+        statistics = [members[leaf] for leaf in layout.statistics if leaf in members]
+        if not statistics:
+            return
+        affine = self._affine_scopes.of(scope)
+        is_certain = layout is HAIKU or _STATISTICS in scope
+        if not is_certain and (len(statistics) < 2 or affine is None):
+            self.unproved += statistics
+            if len(statistics) == 2 and _COUNT not in members:
+                self.unchecked.append(
+                    UncheckedGroup("/".join(scope), tuple(statistics), _NOT_PROVED)
+                )
+            return
+        name = _layer_name(scope, affine, self.names, is_key=layout is HAIKU)
+        self.names.add(name)
+        self.known.update(_named(name, members, (*layout.statistics, *layout.helpers)))
+        if affine is not None and affine not in self._used:
+            self.known.update(_named(name, self._groups[affine], layout.affine))
+            self._used.add(affine)
 
 
 def _is_of_optimizer(path: Path) -> bool:
@@ -100,8 +165,14 @@ def _is_of_optimizer(path: Path) -> bool:
     return next(first, None) in _OPTIMIZERS
 
 
-def _without_value(path: Path) -> Path:
-    return path[:-1] if path[-1:] and path[-1] in _VALUE else path
+def _of_member(path: Path) -> Path:
+    """Return the path of a member: its layer's, and its own name, `mean` or `mean_ema/average`."""
+    if path[-1:] and path[-1] in _VALUE:
+        path = path[:-1]
+    average = _AVERAGE_OF_HAIKU.fullmatch(path[-2]) if len(path) > 1 else None
+    if average is None:
+        return path
+    return (*path[:-2], average["module"], f"{average['average']}/{path[-1]}")
 
 
 def _of_optimizer(stored: str, path: Path) -> Iterator[tuple[str, str]]:
@@ -124,14 +195,14 @@ def _is_step(path: Path) -> bool:
     return path[-1] == _STEP and len(path) <= _STEP_DEPTH and path[0] not in _COLLECTIONS
 
 
-def _has_affine(members: Mapping[str, str]) -> bool:
-    return _SCALE in members or _BIAS in members
+def _has_affine(members: Members) -> bool:
+    return any(leaf in members for leaf in (_SCALE, _BIAS, _OFFSET))
 
 
 class _AffineScopes:
     """The scopes that hold scale or bias, looked up by a path that differs in one part."""
 
-    def __init__(self, groups: Mapping[Path, Mapping[str, str]]) -> None:
+    def __init__(self, groups: Mapping[Path, Members]) -> None:
         self._scopes = {scope for scope, members in groups.items() if _has_affine(members)}
         self._by_rest: dict[tuple[int, Path], list[Path]] = {}
         for scope in self._scopes:
@@ -148,6 +219,8 @@ class _AffineScopes:
             if usual in self._scopes:
                 return usual
         found = [other for rest in _rests(scope) for other in self._by_rest.get(rest, ())]
+        if len(found) > 1:  # copies of the parameters, such as their averages
+            found = [other for other in found if _PARAMETERS in other]
         return found[0] if len(found) == 1 else None
 
 
@@ -158,8 +231,13 @@ def _rests(scope: Path) -> Iterator[tuple[int, Path]]:
             yield index, (*scope[:index], *scope[index + 1 :])
 
 
-def _layer_name(scope: Path, affine: Path | None, taken: Iterable[str]) -> str:
-    """Return the name of a layer: its path without the collection, unless that is taken."""
+def _layer_name(scope: Path, affine: Path | None, taken: Collection[str], *, is_key: bool) -> str:
+    """Return the name of a layer: its path without the collection, unless that is taken.
+
+    With `is_key` the last part of the path is all of the layer's own path.
+    """
+    if is_key and scope[-1] not in taken:
+        return scope[-1]
     other = affine or scope
     parts = [
         part
@@ -170,9 +248,7 @@ def _layer_name(scope: Path, affine: Path | None, taken: Iterable[str]) -> str:
     return name if name and name not in taken else "/".join(scope)
 
 
-def _named(
-    name: str, members: Mapping[str, str], leaves: Iterable[str]
-) -> Iterator[tuple[str, str]]:
+def _named(name: str, members: Members, leaves: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield stored and known names of the members of a layer.
 
     Its bias is called beta: other layers have a bias, too.
@@ -183,12 +259,20 @@ def _named(
 
 
 def _without_statistics(
-    groups: Mapping[Path, Mapping[str, str]], taken: Iterable[str]
+    groups: Mapping[Path, Members], taken: Collection[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield stored and known names of layers that have the name of a BN layer and no statistics."""
-    taken = set(taken)
     for scope, members in groups.items():
         name = "/".join(part for part in scope if part != _PARAMETERS)
-        is_bn = scope and re.fullmatch(_DEFAULT_NAME, scope[-1]) is not None
-        if is_bn and _PARAMETERS in scope and name not in taken and _has_affine(members):
-            yield from _named(name, members, (_SCALE, _BIAS))
+        layout = next(
+            (layout for layout in (FLAX, HAIKU) if _has_default_name(scope, layout)), None
+        )
+        if layout is None or _PARAMETERS not in scope or name in taken:
+            continue
+        # Layers of other kinds have these names in a library of layers, with other members.
+        if _has_affine(members) and (layout is FLAX or _OFFSET in members):
+            yield from _named(name, members, layout.affine)
+
+
+def _has_default_name(scope: Path, layout: Layout) -> bool:
+    return bool(scope) and re.fullmatch(layout.default_name, scope[-1], re.DOTALL) is not None

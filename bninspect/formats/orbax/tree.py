@@ -29,12 +29,13 @@ class Tree(NamedTuple):
     """The paths of all arrays by their names.
 
     `is_filled` is that of an `Array`. `of_jax` says that all were arrays of JAX when they were
-    saved.
+    saved. `others` are the paths of values that are no arrays, such as None.
     """
 
     paths: dict[str, tuple[str, ...]]
     is_filled: bool = False
     of_jax: bool = False
+    others: tuple[tuple[str, ...], ...] = ()
 
 
 def read_tree(directory: str, store: Store) -> Tree:
@@ -45,7 +46,8 @@ def read_tree(directory: str, store: Store) -> Tree:
     contents = read_json(path, "a tree", _LARGEST, DAMAGED)
     try:
         types = set[str]()
-        paths = dict(_paths(contents["tree_metadata"], types))
+        others: list[tuple[str, ...]] = []
+        paths = dict(_paths(contents["tree_metadata"], types, others))
         is_filled = contents.get("store_array_data_equal_to_fill_value") is True
         needs_database = contents.get("use_ocdbt") is True
     except (AttributeError, KeyError, TypeError) as error:
@@ -58,7 +60,7 @@ def read_tree(directory: str, store: Store) -> Tree:
             f"{MANIFEST}, the index of its arrays, is missing",
             "Copy all files of the checkpoint.",
         )
-    return Tree(paths, is_filled, of_jax=types == {_OF_JAX})
+    return Tree(paths, is_filled, of_jax=types == {_OF_JAX}, others=tuple(others))
 
 
 def _stored(store: Store) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -68,15 +70,18 @@ def _stored(store: Store) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield name, tuple(name.split("."))
 
 
-def _paths(tree: Any, types: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield name and path of each array, and add its type to `types`.
+def _paths(
+    tree: Any, types: set[str], others: list[tuple[str, ...]]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield name and path of each array; add its type to `types`, other paths to `others`.
 
     Raises KeyError or TypeError for another layout.
     """
     for node in tree.values():
         value = node["value_metadata"]
-        if value["value_type"] in _NO_ARRAYS or value.get("skip_deserialize"):
-            continue
-        types.add(value["value_type"])
         keys = tuple(str(key["key"]) for key in node["key_metadata"])
-        yield ".".join(keys), keys
+        if value["value_type"] in _NO_ARRAYS or value.get("skip_deserialize"):
+            others.append(keys)
+        else:
+            types.add(value["value_type"])
+            yield ".".join(keys), keys

@@ -591,6 +591,23 @@ SUSPECTS: tuple[Suspect, ...] = (
         tells_apart="The training step itself moves no statistics.",
         test="Is use_running_average False (NNX: model.train() called) in the training step?",
     ),
+    # --- Haiku ------------------------------------------------------------------------------------
+    Suspect(
+        "updates-not-kept",
+        _BOTH,
+        when=lambda f: f.family("haiku"),
+        speaks_for="`apply` of Haiku returns the new state, and changes none",
+        tells_apart="The state that `apply` returns has moved.",
+        test="Does each step get the state that `apply` returned in the step before it?",
+    ),
+    Suspect(
+        "trained-in-inference-mode",
+        _BOTH,
+        when=lambda f: f.family("haiku") and not f.affine_initial,
+        speaks_for="hk.BatchNorm updates its averages only with is_training=True",
+        tells_apart="The state that `apply` returns has not moved.",
+        test="Does the training step pass is_training=True?",
+    ),
     # --- Both statistics are there, and wrong -----------------------------------------------------
     Suspect(
         "statistics-overwritten",
@@ -727,7 +744,7 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "saver-omitted-statistics",
         ("BN201", "BN202"),
-        when=lambda f: not f.is_keras and not f.family("flax") and not f.context.frozen,
+        when=lambda f: not f.is_keras and not f.family("flax", "haiku") and not f.context.frozen,
         speaks_for="a Saver of tf.trainable_variables(), or of another list, leaves others out",
         tells_apart="The graph has the variables of the statistics.",
         test=_graph_or("Which variables does the Saver that wrote it get?"),

@@ -106,6 +106,99 @@ def test_a_layer_norm_lacks_no_statistics() -> None:
     assert names_of("params/BatchNorm_0/scale").partial == {"BatchNorm_0"}
 
 
+# --- Haiku, Equinox, and names of one's own -------------------------------------------------------
+
+
+def haiku(module: str, params: str = "params", state: str = "state") -> dict[str, tuple[str, ...]]:
+    """The stored names and paths of a layer of Haiku, whose modules have one key each."""
+    leaves = [(params, module, leaf) for leaf in ("scale", "offset")]
+    for average in ("mean_ema", "var_ema"):
+        leaves += [
+            (state, f"{module}/~/{average}", leaf) for leaf in ("average", "hidden", "counter")
+        ]
+    return {".".join(path): path for path in leaves}
+
+
+@pytest.mark.parametrize(
+    ("module", "params", "state"),
+    [
+        ("bn", "params", "state"),
+        ("net/~/block_1/~/batch_norm", "params", "state"),
+        ("bn", "0", "1"),  # a tuple
+        ("bn", "weights", "averages"),
+    ],
+)
+def test_a_layer_of_haiku_has_its_key_as_name(module: str, params: str, state: str) -> None:
+    names = flax_names(haiku(module, params, state))
+    assert names.known[f"{params}.{module}.scale"] == f"{module}/scale"
+    assert names.known[f"{params}.{module}.offset"] == f"{module}/offset"
+    for average in ("mean_ema", "var_ema"):
+        for leaf in ("average", "hidden", "counter"):
+            stored = f"{state}.{module}/~/{average}.{leaf}"
+            assert names.known[stored] == f"{module}/{average}/{leaf}"
+    assert not names.unchecked
+    assert not names.partial
+
+
+def test_averages_of_the_parameters_are_not_those_of_the_layer() -> None:
+    names = flax_names(haiku("bn") | {"ema.bn.scale": ("ema", "bn", "scale")})
+    assert names.known["params.bn.scale"] == "bn/scale"
+    assert names.known["ema.bn.scale"] == "ema/bn/scale"
+
+
+def test_two_models_of_haiku_keep_apart() -> None:
+    names = flax_names(haiku("bn", "g_params", "g_state") | haiku("bn", "d_params", "d_state"))
+    layers = {name.partition("/mean_ema")[0] for name in names.known.values() if "_ema" in name}
+    assert len({layer for layer in layers if "var_ema" not in layer}) == 2
+
+
+def test_a_layer_of_haiku_without_state_lacks_it() -> None:
+    def params_of(module: str, *leaves: str) -> dict[str, tuple[str, ...]]:
+        return {f"params.{module}.{leaf}": ("params", module, leaf) for leaf in leaves}
+
+    assert flax_names(params_of("net/batch_norm_1", "scale", "offset")).partial == {
+        "net/batch_norm_1"
+    }
+    assert not flax_names(params_of("net/layer_norm", "scale", "offset")).partial
+    assert not flax_names(params_of("batch_norm", "scale", "bias")).partial
+
+
+@pytest.mark.parametrize("mean", ["running_mean", "moving_mean"])
+def test_names_of_other_frameworks_are_known(mean: str) -> None:
+    variance = mean.replace("mean", "var")
+    affine = ["params/bn/scale", "params/bn/bias"]
+    names = names_of(*affine, f"batch_stats/bn/{mean}", f"batch_stats/bn/{variance}")
+    assert members(names, "bn").keys() == {"scale", "beta", mean, variance}
+    alone = names_of(f"normalizer/{mean}", f"normalizer/{variance}")
+    assert [group.name for group in alone.unchecked] == ["normalizer"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "groups"),
+    [
+        (["batch_stats/bn/ema_mean", "batch_stats/bn/ema_var"], ["batch_stats/bn"]),
+        (["model/bn/pop_mean", "model/bn/pop_var"], ["model/bn"]),
+        (["batch_stats/bn/a", "batch_stats/bn/b", *linen("other")], ["batch_stats/bn"]),
+        (["batch_stats/codes/counter", "batch_stats/codes/step"], []),
+        # flax.linen.SpectralNorm
+        (["batch_stats/sn/kernel_u/u", "batch_stats/sn/kernel_u/sigma"], []),
+        (["model/bn/pop_mean", "model/bn/kernel"], []),
+    ],
+)
+def test_statistics_of_other_names_are_not_passed_over(paths: list[str], groups: list[str]) -> None:
+    assert [group.name for group in names_of(*paths).unchecked] == groups
+
+
+@pytest.mark.parametrize("attribute", ["state_index", "ema_state_index", "batch_state_index"])
+def test_the_layers_of_equinox_are_named(attribute: str) -> None:
+    """Their averages are numbered in a State; what leads to them is no array."""
+    paths = {"model.bn.weight": ("model", "bn", "weight"), "state.1.0": ("state", "1", "0")}
+    (group,) = flax_names(paths, [("model", "bn", attribute, "init")]).unchecked
+    assert group.name == "model/bn"
+    assert group.variables == ("model.bn.weight",)
+    assert not group.nameable
+
+
 # --- Keras ----------------------------------------------------------------------------------------
 
 

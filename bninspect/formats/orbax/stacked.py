@@ -1,0 +1,143 @@
+"""BN layers whose members are stacked in one array each, along its leading axes.
+
+`nn.scan`, `nn.vmap`, their counterparts of NNX and Haiku, and `jax.vmap` over whole trainings make
+such arrays: of shape (layers, channels), or (channels, layers) by `variable_axes`. Statistics of a
+BN layer over several axes look the same (flax/linen/normalization.py: `axis`). Nothing stored tells
+one from the other, so the slices are judged one by one in both cases, and a note says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from bninspect.batchnorm.find_layers import find_layers, in_natural_order
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.layer import BNLayer
+from bninspect.model.roles import AFFINE, STATISTICS, Role
+from bninspect.wording import listed
+
+_MOST_SLICES = 1024
+
+Path = tuple[str, ...]
+Index = tuple[int | slice, ...]
+
+
+class _Stack(NamedTuple):
+    """How the members of layers are stacked: `sizes` is the shape of the leading axes.
+
+    `shape` is that of a statistic. With `is_last` the second of two axes is that of the layers.
+    """
+
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...]
+    is_last: bool
+
+    def indices(self) -> Iterator[Index]:
+        """Yield the index of each layer in the arrays."""
+        for index in itertools.product(*map(range, self.sizes)):
+            yield (slice(None), *index) if self.is_last else index
+
+    @property
+    def shape_of_layer(self) -> tuple[int, ...]:
+        """Return the shape of one layer's statistics."""
+        return self.shape[:1] if self.is_last else self.shape[len(self.sizes) :]
+
+
+def with_stacked_layers(checkpoint: Checkpoint, paths: Mapping[str, Path]) -> Checkpoint:
+    """Return the checkpoint with a layer for each slice of stacked members.
+
+    `paths` has the paths of the variables in the tree by their names as stored. Raises a
+    `ReadProblem` if the shape of a member cannot be read.
+    """
+    layers: list[BNLayer] = []
+    stacked: list[str] = []
+    for layer in find_layers(checkpoint):
+        stack = _stack_of(layer, checkpoint, paths)
+        if stack is None:
+            layers.append(layer)
+        else:
+            stacked.append(layer.name)
+            layers += _slices(layer, stack)
+    if not stacked:
+        return checkpoint
+    arrays = "the arrays of " + listed(stacked)
+    note = f"{arrays} are judged slice by slice, each as a layer: scan and vmap stack layers so"
+    return replace(
+        checkpoint, layers=tuple(in_natural_order(layers)), notes=(*checkpoint.notes, note)
+    )
+
+
+def _stack_of(layer: BNLayer, checkpoint: Checkpoint, paths: Mapping[str, Path]) -> _Stack | None:
+    """Return how the members of a layer are stacked; None if they are not."""
+    shapes = {layer.variables[role].shape for role in STATISTICS if role in layer.variables}
+    if len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    # Haiku keeps all axes of the input, with size 1 where it was averaged over
+    # (haiku/_src/batch_norm.py): the first, that of the batch, is larger only where layers stack.
+    sizes = shape[:-1][:1] if layer.family == "haiku" else shape[:-1]
+    is_last = len(shape) == 2 and _is_stacked_last(layer, shape, checkpoint, paths)
+    stack = _Stack(shape, shape[1:] if is_last else sizes, is_last)
+    affine = (layer.variables[role].shape for role in AFFINE if role in layer.variables)
+    is_whole = all(of_member in (shape, stack.shape_of_layer) for of_member in affine)
+    return stack if is_whole and 1 < math.prod(stack.sizes) <= _MOST_SLICES else None
+
+
+def _is_stacked_last(
+    layer: BNLayer, shape: tuple[int, ...], checkpoint: Checkpoint, paths: Mapping[str, Path]
+) -> bool:
+    """Return whether all arrays of the module around a layer are stacked along their second axis.
+
+    That module was scanned, so the others in it, such as kernels, have the axis of layers too.
+    """
+    affine = next((layer.variables[role] for role in AFFINE if role in layer.variables), None)
+    module = paths[affine.name][:-2] if affine is not None else ()
+    if not module:
+        return False
+    around = [
+        checkpoint.variables[stored].shape
+        for stored in checkpoint.variables
+        if paths[stored][: len(module)] == module
+    ]
+    first = all(other[:1] == shape[:1] for other in around)
+    return not first and all(other[1:2] == shape[1:] for other in around)
+
+
+def _slices(layer: BNLayer, stack: _Stack) -> Iterator[BNLayer]:
+    """Yield a layer for each slice of stacked members; each array is read once."""
+    read: dict[Role, Callable[[], NDArray[Any]]] = {
+        role: cache(variable.load) for role, variable in layer.variables.items()
+    }
+    for index in stack.indices():
+        suffix = _as_text(index)
+        yield replace(
+            layer,
+            name=layer.name + suffix,
+            variables={
+                role: _slice(variable, read[role], index, suffix)
+                if variable.shape == stack.shape
+                else variable
+                for role, variable in layer.variables.items()
+            },
+            helpers={},
+        )
+
+
+def _slice(
+    variable: Variable, read: Callable[[], NDArray[Any]], index: Index, suffix: str
+) -> Variable:
+    axes = [axis for axis, part in enumerate(index) if isinstance(part, int)]
+    shape = tuple(size for axis, size in enumerate(variable.shape) if axis not in axes)
+    return variable._replace(name=variable.name + suffix, shape=shape, load=lambda: read()[index])
+
+
+def _as_text(index: Iterable[int | slice]) -> str:
+    """Return an index as Python writes it, `[2]` or `[:,2]`."""
+    return f"[{','.join(':' if isinstance(part, slice) else str(part) for part in index)}]"

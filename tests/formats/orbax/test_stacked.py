@@ -1,0 +1,172 @@
+"""Members that scan and vmap stack in one array are judged slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from bninspect.formats.orbax.flax_names import flax_names
+from bninspect.formats.orbax.stacked import with_stacked_layers
+from bninspect.model.checkpoint import Checkpoint, Variable
+from bninspect.model.layer import BNLayer
+from tests.conftest import FIXTURES, Run
+
+Shape = tuple[int, ...]
+
+
+def opened(stored: Mapping[str, NDArray[Any]]) -> Checkpoint:
+    """A train state with these arrays, by paths such as `params/bn/scale`."""
+    paths = {path.replace("/", "."): tuple(path.split("/")) for path in stored}
+    names = flax_names(paths)
+    variables = {
+        path.replace("/", "."): Variable(
+            path.replace("/", "."), array.shape, "float32", lambda array=array: array
+        )
+        for path, array in stored.items()
+    }
+    checkpoint = Checkpoint("x", "x", "orbax", variables, known_names=names.known, named_by="tree")
+    return with_stacked_layers(checkpoint, paths)
+
+
+def state(
+    statistics: Shape, affine: Shape | None = None, scope: str = "blocks/bn"
+) -> dict[str, NDArray[Any]]:
+    """The members of a layer, each element another number."""
+    stored = {}
+    for number, leaf in enumerate(("mean", "var")):
+        size = int(np.prod(statistics))
+        stored[f"batch_stats/{scope}/{leaf}"] = 1000 * number + np.arange(size).reshape(statistics)
+    if affine is not None:
+        for leaf in ("scale", "bias"):
+            stored[f"params/{scope}/{leaf}"] = np.arange(int(np.prod(affine))).reshape(affine)
+    return stored
+
+
+def layers_of(stored: Mapping[str, NDArray[Any]]) -> dict[str, BNLayer]:
+    return {layer.name: layer for layer in opened(stored).layers or ()}
+
+
+def test_a_stack_is_a_layer_for_each_slice() -> None:
+    stored = state((3, 4), (3, 4)) | {"params/blocks/dense/kernel": np.zeros((3, 2, 4))}
+    layers = layers_of(stored)
+    assert [*layers] == ["blocks/bn[0]", "blocks/bn[1]", "blocks/bn[2]"]
+    members = layers["blocks/bn[1]"].variables
+    assert members["moving_variance"].name == "batch_stats.blocks.bn.var[1]"
+    assert members["moving_variance"].shape == (4,)
+    assert members["moving_variance"].read().tolist() == [1004, 1005, 1006, 1007]
+    assert members["gamma"].read().tolist() == [4, 5, 6, 7]
+
+
+def test_the_axis_of_layers_is_that_of_all_arrays_of_the_module() -> None:
+    stored = state((4, 3), (4, 3)) | {"params/blocks/dense/kernel": np.zeros((2, 3, 4))}
+    layers = layers_of(stored)
+    assert [*layers] == ["blocks/bn[:,0]", "blocks/bn[:,1]", "blocks/bn[:,2]"]
+    assert layers["blocks/bn[:,1]"].variables["moving_mean"].read().tolist() == [1, 4, 7, 10]
+
+
+def test_nested_stacks_have_an_index_each() -> None:
+    layers = layers_of(state((2, 3, 4), (2, 3, 4)))
+    assert len(layers) == 6
+    assert layers["blocks/bn[1,2]"].variables["moving_mean"].read().tolist() == [20, 21, 22, 23]
+
+
+def test_slices_share_the_parameters_that_are_not_stacked() -> None:
+    layers = layers_of(state((3, 4), (4,)))
+    assert [layer.variables["gamma"].name for layer in layers.values()] == [
+        "params.blocks.bn.scale"
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("statistics", "affine"),
+    [
+        ((4,), (4,)),
+        ((1, 4), (1, 4)),  # a stack of one
+        ((1025, 2), (1025, 2)),  # more than any network has
+        ((3, 4), (5, 4)),  # not all members of one stack
+        ((), ()),
+    ],
+)
+def test_other_shapes_are_one_layer(statistics: Shape, affine: Shape) -> None:
+    assert opened(state(statistics, affine)).layers is None
+
+
+def test_what_is_not_stacked_stays_beside_what_is() -> None:
+    checkpoint = opened(state((3, 4), (3, 4)) | state((4,), (4,), scope="bn"))
+    names = [layer.name for layer in checkpoint.layers or ()]
+    assert names == ["blocks/bn[0]", "blocks/bn[1]", "blocks/bn[2]", "bn"]
+    (note,) = checkpoint.notes
+    assert note.startswith("the arrays of blocks/bn are judged slice by slice")
+
+
+def test_the_axes_of_haiku_that_were_averaged_are_no_stack() -> None:
+    def haiku(shape: Shape) -> Checkpoint:
+        names = ("mean_ema", "var_ema")
+        return opened_haiku({f"bn/~/{name}": np.zeros(shape) for name in names})
+
+    assert haiku((1, 1, 1, 4)).layers is None
+    assert haiku((1, 2, 2, 4)).layers is None  # averaged over the batch alone
+    assert len(haiku((3, 1, 1, 1, 4)).layers or ()) == 3
+
+
+def opened_haiku(averages: Mapping[str, NDArray[Any]]) -> Checkpoint:
+    paths = {f"state.{module}.average": ("state", module, "average") for module in averages}
+    variables = {
+        stored: Variable(stored, averages[path[1]].shape, "float32", lambda: np.zeros(()))
+        for stored, path in paths.items()
+    }
+    known = flax_names(paths).known
+    checkpoint = Checkpoint("x", "x", "orbax", variables, known_names=known, named_by="tree")
+    return with_stacked_layers(checkpoint, paths)
+
+
+@given(
+    arrays.arrays(
+        np.float32,
+        arrays.array_shapes(min_dims=2, max_dims=4, max_side=4),
+        elements=st.floats(-9, 9, width=32),
+    )
+)
+def test_the_slices_hold_every_element_once(array: NDArray[Any]) -> None:
+    layers = layers_of({"batch_stats/bn/mean": array, "batch_stats/bn/var": array})
+    if np.prod(array.shape[:-1]) > 1:
+        read = [layer.variables["moving_mean"].read() for layer in layers.values()]
+        assert sum(map(np.size, read)) == array.size
+        assert np.array_equal(np.sort(np.concatenate(read)), np.sort(array.ravel()))
+
+
+def test_each_array_is_read_once() -> None:
+    reads: list[str] = []
+    stored = state((3, 4), (3, 4))
+    paths = {path.replace("/", "."): tuple(path.split("/")) for path in stored}
+
+    def variable(name: str, array: NDArray[Any]) -> Variable:
+        return Variable(name, array.shape, "float32", lambda: reads.append(name) or array)
+
+    variables = {name: variable(name, stored["/".join(path)]) for name, path in paths.items()}
+    known = flax_names(paths).known
+    checkpoint = Checkpoint("x", "x", "orbax", variables, known_names=known, named_by="tree")
+    for layer in with_stacked_layers(checkpoint, paths).layers or ():
+        for member in layer.variables.values():
+            member.read()
+    assert sorted(reads) == sorted(variables)
+
+
+@pytest.mark.parametrize("command", ["check", "list"])
+def test_a_note_says_that_slices_are_layers(run: Run, command: str) -> None:
+    outcome = run(command, FIXTURES / "orbax_linen_scanned")
+    assert "the arrays of blocks/bn are judged slice by slice" in outcome.said
+    assert "3 BN layers" in outcome.said
+
+
+def test_one_slice_can_be_named(run: Run) -> None:
+    outcome = run("dump", FIXTURES / "orbax_linen_scanned", "--layer", "blocks/bn[2]")
+    assert outcome.exit_code == 0
+    assert "moving_variance  1 in every channel" in outcome.out

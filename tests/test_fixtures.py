@@ -172,8 +172,9 @@ def _compare_with_orbax(checkpoint: Any) -> None:
 
     step = Path(checkpoint.resolved)
     found = {**checkpoint.variables, **checkpoint.optimizer}
-    items = sorted({name.rpartition("/")[0] for name in found})
-    if not (step / "_METADATA").exists() and items == [""]:
+    is_item = (step / "_METADATA").exists()
+    items = [""] if is_item else sorted({name.rpartition("/")[0] for name in found})
+    if not is_item and items == [""]:
         (only,) = (one.parent.name for one in step.glob("*/manifest.ocdbt"))
     else:
         only = ""

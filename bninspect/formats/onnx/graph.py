@@ -22,6 +22,8 @@ from bninspect.formats.onnx.tensors import Tensor, read_entry, read_tensor
 BATCH_NORMALIZATION, CONSTANT = "BatchNormalization", "Constant"
 # Operations whose output has the values of their first input, in the same order.
 PASSING = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+# Operations whose output repeats one number, in a shape that is not known before the model runs.
+FILLS = {"Expand", "ConstantOfShape"}
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 # Field numbers.
@@ -53,7 +55,7 @@ _NORMALIZATION = re.compile(
     r"\w*Norm\w*"
 )  # LayerNormalization, InstanceNormalization, LpNormalization
 
-_KEPT = {BATCH_NORMALIZATION, CONSTANT, *PASSING, *ARITHMETIC}
+_KEPT = {BATCH_NORMALIZATION, CONSTANT, *PASSING, *FILLS, *ARITHMETIC}
 _WITH_ATTRIBUTES = {BATCH_NORMALIZATION, CONSTANT}
 _WITH_METADATA = {BATCH_NORMALIZATION, *ARITHMETIC}
 _FOLDING = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Add"}

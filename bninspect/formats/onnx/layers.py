@@ -84,9 +84,9 @@ def layers_of(sites: Sequence[Site], producer: str, variable: ReadTensor) -> Fou
     judged: dict[tuple[str, ...], Site] = {}
     unread = []
     for index, site in enumerate(sites):
-        if all(role in site.stored for role in STATISTICS):
+        if site.has_statistics:
             judged.setdefault(_key(site, index), site)
-        else:
+        elif not site.is_layer_norm:
             unread.append(site)
     shared = _shared(judged.values())
     names = _distinct_names([*judged.values()], shared)

@@ -16,6 +16,7 @@ from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import (
     BATCH_NORMALIZATION,
     CONSTANT,
+    FILLS,
     PASSING,
     Graph,
     Model,
@@ -24,7 +25,7 @@ from bninspect.formats.onnx.graph import (
     constant_tensor,
 )
 from bninspect.formats.onnx.tensors import Tensor
-from bninspect.model.roles import Role
+from bninspect.model.roles import STATISTICS, Role
 
 # The inputs of the operation after X.
 INPUTS: tuple[tuple[int, Role], ...] = (
@@ -34,6 +35,7 @@ INPUTS: tuple[tuple[int, Role], ...] = (
     (4, "moving_variance"),
 )
 _EPSILON = 1e-5  # the operation's default
+FILLED = "filled with one number when the model runs"
 # The opsets in which attributes of the mode came or went.
 _WITHOUT_IS_TEST, _WITH_TRAINING_MODE = 7, 14
 _MOST_VISITS, _MOST_CALLS, _DEEPEST = 1 << 18, 1 << 14, 64
@@ -64,6 +66,20 @@ class Site(NamedTuple):
     momentum: float | None
     in_training: bool
     metadata: Mapping[str, str]
+
+    @property
+    def has_statistics(self) -> bool:
+        """Return whether both statistics are stored."""
+        return all(role in self.stored for role in STATISTICS)
+
+    @property
+    def is_layer_norm(self) -> bool:
+        """Return whether the node normalizes each sample by itself, as in Keras 2.
+
+        The samples are the channels of its LayerNormalization, and gamma is 1 for each of them
+        (keras/src/layers/normalization/layer_normalization.py).
+        """
+        return not self.has_statistics and self.unread.get("gamma") == FILLED
 
 
 def find_sites(file: MessageFile, model: Model) -> list[Site]:
@@ -130,6 +146,10 @@ class _Search:
             tensor = constant_tensor(self._file, node)
             if tensor is not None:
                 scope[node.outputs[0]] = Stored(tensor.name, tensor, is_constant=True)
+        elif node.op in FILLS and node.outputs:
+            value = scope.get(node.inputs[0]) if node.inputs else None
+            is_vector = isinstance(value, Stored) and value.tensor.size > 1
+            scope[node.outputs[0]] = value if value is not None and is_vector else FILLED
         elif node.op in PASSING and node.inputs and node.outputs:
             value = scope.get(node.inputs[0])
             if isinstance(value, Stored) and node.op == "Identity":

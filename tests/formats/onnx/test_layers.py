@@ -296,6 +296,23 @@ def test_other_normalizations_are_no_bn(run: Run, tmp_path: Path, op: str) -> No
     assert run("check", write(tmp_path, model(tensors, [node]))).exit_code == 3
 
 
+@pytest.mark.parametrize("filled", [True, False])
+def test_layer_normalization_of_keras_2_is_no_bn(run: Run, tmp_path: Path, filled: bool) -> None:
+    """tf2onnx exports it as BN of each sample, with a gamma that is filled with 1."""
+    one, count = np.array(1.0, "f4"), np.array([4], "i8")
+    stored = {role: array for role, array in members().items() if "moving" not in role}
+    tensors = [*named(stored), *map(numpy_helper.from_array, (one, count), ("one", "count"))]
+    gamma = "ones" if filled else "bn.weight"
+    nodes = [
+        helper.make_node("Expand", ["one", "count"], ["ones"]),
+        helper.make_node("ReduceMean", ["x"], ["mean"]),
+        bn_node([gamma, "bn.bias", "mean", "mean"], "ln/FusedBatchNormV3"),
+    ]
+    outcome, groups = unchecked(run, write(tmp_path, model(tensors, nodes)))
+    assert outcome.exit_code == 3
+    assert bool(groups) != filled
+
+
 def test_a_node_of_another_domain_is_no_bn(run: Run, tmp_path: Path) -> None:
     tensors = named(STUCK)
     node = bn_node([one.name for one in tensors])

@@ -134,6 +134,24 @@ def _split_by_patterns(names: Mapping[str, str], patterns: Patterns) -> dict[str
     }
 
 
+def is_empty(layer: BNLayer) -> bool:
+    """Return whether no member of a layer has an element, as of a layer that was pruned away."""
+    return not any(variable.size for variable in layer.variables.values())
+
+
+def empty_groups(layers: Iterable[BNLayer]) -> list[UncheckedGroup]:
+    """Return the layers without channels as groups of which there is nothing to check."""
+    return [
+        UncheckedGroup(
+            layer.name,
+            tuple(variable.name for variable in layer.variables.values()),
+            "it has no channels, so there is nothing to check",
+            nameable=False,
+        )
+        for layer in filter(is_empty, layers)
+    ]
+
+
 def unchecked_groups(
     groups: Iterable[UncheckedGroup], layers: Iterable[BNLayer]
 ) -> tuple[UncheckedGroup, ...]:

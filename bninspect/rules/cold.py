@@ -16,6 +16,8 @@ from bninspect.rules.channels import counted_by_dead_channels
 COLD_SHARE = 0.05
 # The highest momentum in use (0.9997 in slim's inception, 0.9999 here and there).
 HIGHEST_MOMENTUM = 0.9999
+# The momentum from which it takes thousands of updates until averages are not cold.
+SLOW_MOMENTUM = 0.999
 
 
 class _Updates(NamedTuple):
@@ -44,7 +46,6 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
     if updates is None or updates.share <= COLD_SHARE or _is_restarted(updates, context):
         return
     momentum, share = updates.momentum, updates.share
-    needed = math.ceil(math.log(COLD_SHARE) / math.log(momentum))
     yield Violation(
         f"the initial values still make up {_share_in_words(share)} of the averages after"
         f" {updates.number} updates with momentum {momentum:g}",
@@ -52,7 +53,7 @@ def statistics_cold(layer: BNLayer, context: RuleContext) -> Iterator[Violation]
             *_counts(updates, context),
             *(() if updates.is_stored else (f"the graph has momentum {momentum:g}",)),
             f"{momentum:g}^{updates.number} = {share:.3f}",
-            f"it takes {needed} updates to bring that below {COLD_SHARE:.0%}",
+            f"it takes {_needed(momentum)} updates to bring that below {COLD_SHARE:.0%}",
         ),
         cause="too-few-updates",
     )
@@ -94,26 +95,51 @@ def _updates(layer: BNLayer, context: RuleContext) -> _Updates | None:
 
 
 def not_judged(layers: Sequence[BNLayer], context: RuleContext) -> str | None:
-    """Return a sentence if averages may be cold, and no momentum is known to judge that.
+    """Return a sentence if averages may be cold, and no momentum or step is known to judge that.
 
     A layer that no training op updates is left out: the step counts none of its updates.
     """
     if (least_share(layers) or 0.0) <= COLD_SHARE:
         return None
-    for layer in layers:
-        updates = averages.updates_at_most(layer, context)
-        if not updates or not _has_moved(layer) or not layer.is_finite:
-            continue
-        if averages.USUAL_MOMENTUM**updates <= COLD_SHARE:
-            continue
-        is_unknown = averages.known_momentum(layer, context) is None
-        if is_unknown and averages.updates_a_step(layer, context):
-            return (
-                f"BN106 was not judged: no momentum is stored, and after {updates} steps the"
-                " averages may still hold a part of their initial values; give --momentum"
-                f" ({averages.USUAL_MOMENTUM} is the default of Keras and tf.layers)"
-            )
-    return None
+    moved = [layer for layer in layers if _has_moved(layer) and layer.is_finite]
+    sentences = (_why_not_judged(layer, context) for layer in moved)
+    return next((sentence for sentence in sentences if sentence is not None), None)
+
+
+def _why_not_judged(layer: BNLayer, context: RuleContext) -> str | None:
+    """Return a sentence if a layer's averages may be cold for all that is known, else None."""
+    updates = averages.updates_at_most(layer, context)
+    momentum = averages.momentum_of(layer, context)
+    if updates is None and context.step is None:
+        return _without_step(layer, momentum)
+    if not updates or averages.USUAL_MOMENTUM**updates <= COLD_SHARE:
+        return None
+    is_unknown = averages.known_momentum(layer, context) is None
+    if not is_unknown or not averages.updates_a_step(layer, context):
+        return None
+    return (
+        f"BN106 was not judged: no momentum is stored, and after {updates} steps the averages may"
+        " still hold a part of their initial values; give --momentum"
+        f" ({averages.USUAL_MOMENTUM} is the default of Keras and tf.layers)"
+    )
+
+
+def _without_step(layer: BNLayer, momentum: float | None) -> str | None:
+    """Return a sentence if it takes a long training until a layer's averages are not cold."""
+    if momentum is None or not SLOW_MOMENTUM <= momentum < 1.0:
+        return None
+    if layer.keras is not None and (layer.keras.frozen or layer.keras.inference_only):
+        return None
+    return (
+        f"BN106 was not judged: no step is stored, and with momentum {momentum:g} it takes"
+        f" {_needed(momentum)} updates to bring the initial values below {COLD_SHARE:.0%} of the"
+        " averages"
+    )
+
+
+def _needed(momentum: float) -> int:
+    """Return how many updates leave no more than `COLD_SHARE` of the initial values."""
+    return math.ceil(math.log(COLD_SHARE) / math.log(momentum))
 
 
 def least_share(layers: Iterable[BNLayer]) -> float | None:

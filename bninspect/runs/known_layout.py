@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bninspect.batchnorm.find_layers import search_layers
+from bninspect.batchnorm.find_layers import is_empty, search_layers
 from bninspect.evidence.progress import evidence_variables, lone_step
 from bninspect.formats.opening import open_target, with_graphs
 from bninspect.formats.tensorflow.v2_layout import BundleLayout, learn_layout
@@ -204,7 +204,8 @@ def _learn_open(checkpoint: Checkpoint, prefix: str) -> KnownLayout | None:
     found = search_layers(checkpoint, ())
     if found.may_lack_some or checkpoint.notes or checkpoint.unchecked or checkpoint.incomplete:
         return None
-    if checkpoint.keras_layers is not None:  # stored configurations are values, too
+    # Stored configurations are values, too.
+    if checkpoint.keras_layers is not None or any(map(is_empty, found.layers)):
         return None
     layers = [without_files(layer) for layer in found.layers]
     plain, step = plain_values(checkpoint, layers), lone_step(checkpoint)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bninspect.batchnorm.find_layers import (
+    empty_groups,
+    is_empty,
     known_names,
     notes_on_unchecked,
     unchecked_groups,
@@ -148,8 +150,9 @@ def _read_layers(
 ) -> ReadLayers:
     """Find the layers and read their values; raises a `ReadProblem` if they cannot be read."""
     found = beside.search_layers(config.patterns, always=config.graph)
-    layers = with_keras_config(found, checkpoint)
-    unchecked = unchecked_groups((*checkpoint.unchecked, *beside.unchecked), layers)
+    empty = empty_groups(found)
+    layers = with_keras_config([one for one in found if not is_empty(one)], checkpoint)
+    unchecked = unchecked_groups((*checkpoint.unchecked, *beside.unchecked, *empty), layers)
     notes = (
         *checkpoint.notes,
         *notes_on_unchecked(unchecked),

@@ -87,11 +87,13 @@ OF_EACH_KIND = [
     "keras2_functional_correct",
     "keras3_zip_nested",
     "keras3_weights_sharded",
+    "onnx_pytorch_spelled_out_stuck",
     "onnx_pytorch_stuck",
     "saved_model_keras3_export",
     "saved_model_tf1_constants",
     "tf1_graph_update_ops_forgotten",
     "tf1_v1_correct",
+    "tfjs_graph_loop_stuck",
     "tfjs_layers_stuck",
 ]
 OF_ONE_LAYOUT = ["tf1_graph_estimator", "tf1_graph_handwritten_sgd"] * 20

@@ -577,6 +577,7 @@ FORMATS = (
     "keras3_weights_subclassed",
     "keras3_weights_sharded",
     "saved_model_keras3_export",
+    "tfjs_layers_correct",
 )
 
 

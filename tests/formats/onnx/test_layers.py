@@ -614,3 +614,19 @@ def test_a_half_precision_export_is_no_half_precision_training(run: Run, tmp_pat
     outcome = run("check", write(tmp_path, model(named(arrays))))
     assert outcome.exit_code == 0
     assert "BN305" not in outcome.out
+
+
+@pytest.mark.parametrize(("momentum", "is_named"), [(0.9999, True), (0.99, False)])
+def test_a_slow_momentum_without_a_step_is_not_judged(
+    run: Run, tmp_path: Path, momentum: float, is_named: bool
+) -> None:
+    """It takes some 30,000 updates, and no ONNX model says how many there were."""
+    tensors = named(members())
+    node = bn_node([one.name for one in tensors], momentum=momentum)
+    (item,) = run("check", write(tmp_path, model(tensors, [node])), "--format", "json").json[
+        "checkpoints"
+    ]
+    assert item["findings"] == []
+    notes = [note for note in item["notes"] if "BN106 was not judged: no step" in note]
+    assert bool(notes) == is_named
+    assert all("29956 updates" in note for note in notes)

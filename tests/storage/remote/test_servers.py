@@ -69,10 +69,12 @@ STEMS = (
     "tf1_training_directory",
     "tf1_v1_correct",
     "tf1_v1_sharded",
+    "tfjs_graph_loop_stuck",
     "tfjs_layers_correct",
     "tfjs_layers_uint8",
     "onnx_keras2_stuck",
     "onnx_pytorch_external",
+    "onnx_pytorch_spelled_out_stuck",
 )
 STORES = ("s3", "gcs", "azure", "hub")
 LARGE = "large/model.ckpt-1000"

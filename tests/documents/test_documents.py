@@ -318,6 +318,26 @@ def check_pre_commit(example: dict[str, Any], folder: Path) -> None:
     assert named == {hook["id"] for hook in HOOKS}
 
 
+# --- Stories --------------------------------------------------------------------------------------
+
+
+def stories() -> list[str]:
+    return (ROOT / "docs/stories.md").read_text("utf-8").split("\n## ")[1:-1]
+
+
+@pytest.mark.parametrize("story", stories(), ids=lambda story: story.partition("\n")[0])
+def test_a_story_tells_the_cause_that_the_program_names(story: str) -> None:
+    """As its cause, as one that is likely, or as the rule; and it has a cause and a cure."""
+    output, _, told = story.partition("\n```\n")
+    cause, _, cure = told.partition("**Cure.**")
+    assert "$ bninspect check fixtures/" in output
+    assert cure
+    named = re.findall(r"\((?:causes|rules)/([\w-]+)\.md\)|`([a-z]+(?:-[a-z]+)+)`", cause)
+    left = re.findall(r"^ +(?:cause|likely|\d\.) +(?:1\. )?([a-z-]+)(?::|$)", output, re.MULTILINE)
+    assert named
+    assert {*map("".join, named)} <= {*left, *re.findall(r"\bBN\d{3}\b", output)}
+
+
 # --- Shells ---------------------------------------------------------------------------------------
 
 # What bash has only since 4.0 or later, and the bash 3.2 of macOS has not (bash's CHANGES).

@@ -205,3 +205,23 @@ def test_search_needs_no_other_host(address: str, tmp_path: Path) -> None:
         assert chromium.requests
         assert [one for one in chromium.requests if not one.startswith((address, "data:"))] == []
         assert chromium.complaints == []
+
+
+@needs_mkdocs
+@pytest.mark.browser
+@pytest.mark.servers
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_pages_are_legible(address: str, tmp_path: Path, dark: bool) -> None:
+    axe = Path(need_tool("axe")).read_text("utf-8")
+    only = ["color-contrast", "link-in-text-block", "image-alt", "heading-order", "link-name"]
+    with browser(need_tool("chromium"), tmp_path / "profile") as chromium:
+        chromium.look(1280, dark=dark)
+        for page in ("", "stories/", "rules/BN101/", "ci/"):
+            chromium.call("Page.navigate", url=address + page)
+            chromium.wait_for("Page.loadEventFired")
+            chromium.value(f"{axe};0")
+            found = chromium.value(
+                f"axe.run({{runOnly: {only}}}).then((all) => all.violations.map((one) =>"
+                " [one.id, one.nodes[0].html]))"
+            )
+            assert (page, found) == (page, [])

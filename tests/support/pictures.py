@@ -40,7 +40,9 @@ SESSIONS = {
     "check.svg": Session(
         "bninspect check fixtures/tf1_graph_update_ops_forgotten/model.ckpt-60", 86
     ),
-    "recalibrate.svg": Session("bninspect recalibrate stuck.h5 --data samples.npz -o fixed.h5", 100),
+    "recalibrate.svg": Session(
+        "bninspect recalibrate stuck.h5 --data samples.npz -o fixed.h5", 100
+    ),
 }
 
 # The width in pixels that a page has in a README on GitHub.

@@ -342,9 +342,10 @@ def test_a_story_tells_the_cause_that_the_program_names(story: str) -> None:
 
 # What bash has only since 4.0 or later, and the bash 3.2 of macOS has not (bash's CHANGES).
 NEWER = re.compile(
-    r"\bwait -n\b|\b(?:mapfile|readarray|coproc)\b|\b(?:declare|local|typeset) -[a-zA-Z]*[Ang]"
-    r"|&>>|\|&|;;?&|\$\{\w+(?:\[[^]]*\])?(?:,|\^|@)|\[-\d+\]|\$\{\w+:[^}]*: -|\bshopt -s globstar\b"
-    r"|\$EPOCH(?:SECONDS|REALTIME)|\$BASHPID|\[\[ -v |%\(|\{\w+\}[<>]|\{\d+\.\.\d+\.\.\d+\}"
+    r"\bwait -n\b|\b(?:mapfile|readarray|coproc)\b|\b(?:declare|local|typeset) -[a-zA-Z]*[Agnlu]"
+    r"|&>>|\|&|;;?&|\$\{\w+(?:\[[^]]*\])?(?:,|\^|@)|\[-\d+\]|\$\{\w+:[^}:]*: *-"
+    r"|\bshopt -s globstar\b|\$EPOCH(?:SECONDS|REALTIME)|\$BASHPID|\[\[ -v |%\(|\{\w+\}[<>]"
+    r"|\{\d+\.\.\d+\.\.\d+\}|\{0\d+\.\."
 )
 
 
@@ -375,10 +376,20 @@ def test_scripts_are_for_the_bash_of_macos() -> None:
         *("make |& tee log", "echo ${name,,}", "echo ${name^}", "echo ${names[@]^^}"),
         *("echo ${lines[-1]}", "shopt -s globstar", "echo $EPOCHSECONDS", "[[ -v name ]]"),
         *("exec {file}>log", "printf '%(%F)T'", "echo {1..9..2}", "echo ${name@Q}"),
+        *("echo ${name:0:-1}", "declare -u name", "declare -g name", "echo {01..03}"),
+        "case $a in a) echo 1 ;;& *) echo 2 ;; esac",
     ],
 )
 def test_what_that_bash_has_not_is_seen(line: str) -> None:
+    """bash 3.2 was built from its source, and refuses each of them or prints something else."""
     assert NEWER.search(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["echo ${name: -1}", "echo ${name:-word}", "a && b || c &", "b >&2 2>/dev/null &"]
+)
+def test_what_that_bash_has_is_allowed(line: str) -> None:
+    assert not NEWER.search(line)
 
 
 # --- Links ----------------------------------------------------------------------------------------

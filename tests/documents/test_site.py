@@ -25,6 +25,7 @@ from tests.support.tools import need_tool
 MAKER: dict[str, Any] = runpy.run_path(str(ROOT / "docs/make_site.py"))
 SITE: str = MAKER["SITE"]
 
+pytestmark = pytest.mark.xdist_group("site")  # which builds it once
 needs_mkdocs = pytest.mark.skipif(
     importlib.util.find_spec("material") is None,
     reason="mkdocs-material is not installed: it asks for Python 3.11",

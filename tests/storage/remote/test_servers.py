@@ -52,30 +52,39 @@ from tests.support.table_writer import index_path, shard_path, write_bundle
 pytestmark = pytest.mark.servers
 
 
-# One of each container, and of each way in which one lies in several files.
+# One of each container but Orbax, which is read from the local disk alone.
+CONTAINERS = {
+    "graph-def": "frozen_tf1_stuck",
+    "keras-h5": "keras2_functional_correct",
+    "keras-weights-h5": "keras3_weights_subclassed",
+    "keras-zip": "keras2_zip_nested",
+    "onnx": "onnx_pytorch_external",
+    "saved-model": "saved_model_keras3_export",
+    "tf-object": "keras3_ckpt_stuck",
+    "tf-v1": "tf1_v1_correct",
+    "tf-v2": "tf1_layers_update_ops_forgotten",
+    "tfjs": "tfjs_layers_correct",
+}
+# … and of each way in which one lies in several files, or holds its values.
 STEMS = (
-    "keras2_functional_correct",
-    "keras2_zip_nested",
-    "keras3_ckpt_stuck",
+    *CONTAINERS.values(),
+    "frozen_keras315_correct",
     "keras3_weights_sharded",
-    "keras3_weights_subclassed",
-    "saved_model_keras3_export",
+    "onnx_keras2_stuck",
+    "saved_model_tf1_constants",
+    "saved_model_tf1_flat",
     "saved_model_tf1_stuck",
     "tf1_graph_update_ops_forgotten",
     "tf1_history_forgotten",
     "tf1_layers_partitioned",
     "tf1_layers_sharded",
-    "tf1_layers_update_ops_forgotten",
     "tf1_training_directory",
-    "tf1_v1_correct",
     "tf1_v1_sharded",
     "tfjs_graph_loop_stuck",
-    "tfjs_layers_correct",
+    "tfjs_javascript",
     "tfjs_layers_uint8",
-    "onnx_keras2_stuck",
-    "onnx_pytorch_external",
-    "onnx_pytorch_spelled_out_stuck",
 )
+ORBAX = "orbax_linen_zarr2"
 STORES = ("s3", "gcs", "azure", "hub")
 LARGE = "large/model.ckpt-1000"
 SECONDS = 120  # that a test may take, on a slow machine, before it counts as hanging
@@ -150,11 +159,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def steps(runs: Path) -> Path:
+    """A folder with a step of Orbax, beside the others."""
+    folder = runs.parent.parent / "steps"
+    shutil.copytree(FIXTURES / ORBAX, folder / ORBAX)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def served(
-    runs: Path, tmp_path_factory: pytest.TempPathFactory
+    runs: Path, steps: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Recorder]]:
     """Starts each server once, when it is asked for."""
-    buckets = {"bucket": runs.parent}
+    buckets = {"bucket": runs.parent, "steps": steps}
     makers: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "s3": lambda: s3(buckets),
         "gcs": lambda: gcs(buckets),
@@ -233,12 +250,17 @@ def checkpoint_of(stem: str) -> str:
 # --- The same report ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stem", STEMS)
-@pytest.mark.parametrize("name", ["s3", "web"])
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        *((stem, name) for stem in STEMS for name in ("s3", "web")),
+        *((stem, name) for stem in CONTAINERS.values() for name in ("gcs", "azure", "hub")),
+    ],
+)
 def test_a_url_gives_the_report_of_the_file(
     stem: str, name: str, open_place: Callable[[str], Place], run: Run
 ) -> None:
-    """One by one; from the other stores they come as a directory (see below)."""
+    """One by one; the others come as a directory from all stores, too (see below)."""
     if (stem, name) == ("tf1_v1_sharded", "web"):
         pytest.skip("by HTTP nobody tells which shards there are")
     place = open_place(name)
@@ -249,6 +271,28 @@ def test_a_url_gives_the_report_of_the_file(
     assert there.exit_code == local.exit_code
     assert json.loads(there.out) == json.loads(place.by_url(local))
     assert not there.err
+
+
+def test_every_container_comes_from_every_store() -> None:
+    formats = {load_fixture(path.stem).expected["format"] for path in FIXTURES.glob("*.json")}
+    assert formats == {*CONTAINERS, "orbax"}
+    for format_, stem in CONTAINERS.items():
+        assert load_fixture(stem).expected["format"] == format_
+
+
+@pytest.mark.parametrize("inside", ["", "/_METADATA"])
+def test_a_step_of_orbax_is_refused_in_one_sentence(store: Place, run: Run, inside: str) -> None:
+    url = f"{store.url.partition('://')[0]}://steps/{ORBAX}"
+    outcome = run("check", url + inside)
+    assert outcome.exit_code == 2
+    assert "Orbax checkpoint, which is read from the local disk alone" in outcome.said
+
+
+def test_a_step_of_orbax_on_a_web_server_is_refused(steps: Path, run: Run) -> None:
+    with Folder(steps) as server:
+        outcome = run("check", f"{server.url}/{ORBAX}/_METADATA")
+    assert outcome.exit_code == 2
+    assert "Orbax checkpoint, which is read from the local disk alone" in outcome.said
 
 
 @pytest.mark.parametrize(

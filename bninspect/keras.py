@@ -14,7 +14,8 @@ at any depth. Only those layers' variables are read, and only when the guard com
 """
 
 from bninspect.errors import RecalibrationRefused
-from bninspect.guard.callback import GUARD_RULES, Action, BatchNormGuard, BatchNormWarning
+from bninspect.guard.callback import BatchNormGuard
+from bninspect.guard.layer_guard import GUARD_RULES, Action, BatchNormWarning
 from bninspect.recalibrate.live import recalibrate
 
 __all__ = [

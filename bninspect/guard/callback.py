@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
-
-from bninspect.config.model import make_config
 from bninspect.errors import UsageProblem
-from bninspect.guard.evidence import Reading, with_evidence
+from bninspect.guard.evidence import Reading
+from bninspect.guard.layer_guard import Action, LayerGuard
 from bninspect.guard.live_layers import layer_config, read_layers, with_calls
 from bninspect.guard.live_model import is_fitting, live_model
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import Finding
-from bninspect.model.roles import STATISTICS
 from bninspect.model.rule import RuleContext
-from bninspect.reporters.check_text import entries
-from bninspect.reporters.escapes import printable
-from bninspect.reporters.text_utils import TextStyle
-from bninspect.rules import RULES, apply_rules, require_rules, stuck
-from bninspect.wording import plural
+from bninspect.rules import apply_rules
 
-Action = Literal["warn", "stop"]
-
-# The rules that judge a model while it trains. The others are about files, notes, weights that were
-# copied in, or what only a finished training can be blamed for (a layer that this training leaves
-# alone; averages that are cold after a few batches).
-GUARD_RULES = tuple(rule.code for rule in RULES if rule.live)
-# Where one of these was reported for a layer, a comparison with an earlier state adds nothing.
-_NEVER_UPDATED = tuple(rule.code for rule in stuck.RULES)
-# Averages of one and the same batch converge to its statistics, and then rest. If their last move
-# before they stood still was below this (in the units of `Change.largest`), they converged: one
-# bit of a float32 is 1e-7 of it.
-_CONVERGED = 1e-5
 _START = "the start of the training"
 
 
-class BatchNormWarning(UserWarning):
-    """The warning of `BatchNormGuard`: statistics that training does not update."""
-
-
-class BatchNormGuard:
+class BatchNormGuard(LayerGuard):
     """A callback for `fit` that warns of BN statistics that training does not update.
 
     It reads the model's BN layers after `after_batches` batches of an epoch and at the end of each
@@ -77,15 +53,8 @@ class BatchNormGuard:
     ) -> None:
         if after_batches < 1:
             raise UsageProblem(f"after_batches must be at least 1, not {after_batches}.")
-        if action not in get_args(Action):
-            raise UsageProblem(f"action is one of {', '.join(get_args(Action))}, not {action!r}.")
-        config = make_config(select, ignore)
-        self._rules = require_rules(
-            (rule for rule in config.rules if rule.live), f"a guard judges {', '.join(GUARD_RULES)}"
-        )
+        super().__init__(action, select, ignore)
         self.after_batches = after_batches
-        self.action = action
-        self.findings: tuple[Finding, ...] = ()
         self.set_model(None)
 
     def set_params(self, params: object) -> None:  # noqa: ARG002 - the number of epochs and steps
@@ -95,14 +64,12 @@ class BatchNormGuard:
     def set_model(self, model: Any) -> None:
         """Watch `model`; forget the findings of another one."""
         self._model = model
-        self._reported: set[tuple[str, str]] = set()
         self._configs: dict[int, tuple[object, Mapping[str, Any]]] = {}
         self._is_fitted = False
-        self._begin()
+        self._forget()
 
     def _begin(self) -> None:
-        self._last: Reading | None = None
-        self._last_moves: dict[str, float] = {}
+        super()._begin()
         self._epoch = ""
         self._epoch_was_judged = False  # at after_batches of this epoch
         self._batches_ran = False  # since the last reading
@@ -126,12 +93,12 @@ class BatchNormGuard:
         """
         if not self._epoch_was_judged and batch >= self.after_batches:
             self._epoch_was_judged = True
-            self._judge(f"batch {batch}{self._epoch}")
+            self._judge_now(f"batch {batch}{self._epoch}")
         self._batches_ran = True
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
         """Judge the layers."""
-        self._judge(f"the end of epoch {epoch + 1}")
+        self._judge_now(f"the end of epoch {epoch + 1}")
 
     # CallbackList of Keras 2 calls these three (keras/src/callbacks.py).
     def _implements_train_batch_hooks(self) -> bool:
@@ -163,72 +130,22 @@ class BatchNormGuard:
             self._configs[id(layer)] = layer, layer_config(layer)
         return self._configs[id(layer)][1]
 
-    def _judge(self, moment: str) -> None:
-        """Read the layers, apply the rules and warn of new findings."""
-        last, reading = self._last, self._read(moment)
-        batches_ran = (
-            (f"training went on from {last.moment} to {moment}",)
-            if last and self._batches_ran
-            else ()
-        )
-        self._last, self._batches_ran = reading, False
-        with np.errstate(all="ignore"):
-            layers = with_evidence(reading.layers, last, batches_ran)
-            findings = apply_rules(layers, self._rules, RuleContext(live=True))
-            if findings:  # only now is the model's configuration worth its time
-                layers = with_calls(layers, self._model)
-                shown = live_model(self._model, is_fitted=self._is_fitted)
-                context = RuleContext(live=True, live_model=shown)
-                findings = apply_rules(layers, self._rules, context)
-        known = set(map(_key, findings)) | self._reported
-        self.findings = tuple(
-            finding
-            for finding in findings
-            if not finding.rule.needs_earlier
-            or not (self._has_converged(finding.layer) or _implied(finding.layer, known))
-        )
-        self._remember_moves(layers)
-        new = [f for f in self.findings if f.severity != "note" and _key(f) not in self._reported]
-        if new:
-            self._reported |= set(map(_key, new))
-            self._warn(new, moment, len(layers))
+    def _judge_now(self, moment: str) -> None:
+        went_on, self._batches_ran = self._batches_ran, False
+        self._judge(self._read(moment), went_on=went_on, stacklevel=3)
 
-    def _has_converged(self, name: str) -> bool:
-        """Return whether statistics that stand still had come to rest by themselves."""
-        return self._last_moves.get(name, 1.0) < _CONVERGED
+    def _find(self, layers: Sequence[BNLayer]) -> tuple[Finding, ...]:
+        findings = super()._find(layers)
+        if not findings:
+            return ()
+        # Only now is the model's configuration worth its time.
+        shown = live_model(self._model, is_fitted=self._is_fitted)
+        context = RuleContext(live=True, live_model=shown)
+        return apply_rules(with_calls(layers, self._model), self._rules, context)
 
-    def _remember_moves(self, layers: Iterable[BNLayer]) -> None:
-        for layer in layers:
-            moves = [
-                change.largest or 0.0
-                for role, change in (layer.since.changes if layer.since else {}).items()
-                if role in STATISTICS and change.moved
-            ]
-            if moves:
-                self._last_moves[layer.name] = max(moves)
-
-    def _warn(self, findings: Sequence[Finding], moment: str, total: int) -> None:
-        stops = self.action == "stop" and any(f.severity == "error" for f in findings)
-        if stops:
-            self._model.stop_training = True
-        worst = min(findings, key=lambda f: ("error", "warning").index(f.severity))
-        count = sum(finding.rule is worst.rule for finding in findings)
-        head = (
-            f"{'training is stopped at ' if stops else ''}{moment}: {count} of"
-            f" {plural(total, 'BN layer')}: {worst.rule.summary} ({worst.rule.code})"
-        )
-        lines = entries(findings, TextStyle(width=80), source="the model")
-        warnings.warn("\n".join([printable(head), *lines]), BatchNormWarning, stacklevel=3)
+    def _stop(self) -> None:
+        self._model.stop_training = True
 
 
 def _ignore_hook(*_: object, **__: object) -> None:
     """Do nothing in a hook that the guard has no use for."""
-
-
-def _key(finding: Finding) -> tuple[str, str]:
-    return finding.layer, finding.rule.code
-
-
-def _implied(name: str, known: set[tuple[str, str]]) -> bool:
-    """Return whether the layer is known to have statistics that were never updated."""
-    return any((name, code) in known for code in _NEVER_UPDATED)

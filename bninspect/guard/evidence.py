@@ -66,7 +66,7 @@ def _training(
     A layer whose gamma and beta stand still takes no part in the training; that is no finding.
     """
     if not any(role in layer.variables for role in AFFINE):
-        return TrainingEvidence(batches_ran if layer.trainable else (), testable=True)
+        return TrainingEvidence(batches_ran if layer.trainable is not False else (), testable=True)
     facts = training_evidence(layer, Slots({}), None).facts or tuple(
         f"{role} moved" for role in AFFINE if role in changes and changes[role].moved
     )

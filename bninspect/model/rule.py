@@ -77,7 +77,7 @@ class RuleContext(NamedTuple):
     @property
     def may_store_step(self) -> bool:
         """Return whether a file of this format may store the step of the training."""
-        return not (self.frozen or self.format == "onnx")
+        return not (self.frozen or self.live or self.format == "onnx")
 
     @property
     def of_whole_model(self) -> bool:
@@ -87,7 +87,7 @@ class RuleContext(NamedTuple):
     @property
     def of_graph_beside(self) -> bool:
         """Return whether the graph is stored beside a checkpoint of this format."""
-        return self.format == "tf-v2"
+        return self.format == "tf-v2" and not self.live
 
 
 class Violation(NamedTuple):

@@ -151,7 +151,8 @@ def details(item: CheckpointReport, style: TextStyle) -> list[str]:
         return []
     width = style.prose_width
     lines = [line for note in notes for line in wrap(" " * 6, f"note: {note}", width, 6)]
-    lines += entries(item.findings, style)
+    source = "this file" if item.resolved else item.path
+    lines += entries(item.findings, style, source=source)
     if style.verbose:
         lines += _suppressed_entries(item.suppressed, width)
     return [*lines, ""] if lines else []

@@ -124,25 +124,29 @@ def _by_graph(layer: BNLayer, context: RuleContext, roles: Sequence[Role]) -> Pr
     if graph is None or (context.frozen and not graph.training_ops):
         return Proof()
     if not graph.training_ops:
-        none = "no optimizer op (Apply…) is in the graph beside it"
+        which = "the graph of the session" if context.live else "the graph beside it"
+        none = f"no optimizer op (Apply…) is in {which}"
         return Proof(facts=(f"{none}: what a training step runs cannot be told from that",))
     updates = [update for update in graph.updates if update.role in roles]
     if any(update.run_by for update in updates):
         return Proof(
-            facts=_facts_of_run(graph, roles), fix=switched_off(graph.conditions, switch_on(layer))
+            facts=_facts_of_run(graph, roles, live=context.live),
+            fix=switched_off(graph.conditions, switch_on(layer)),
         )
     if updates:
-        return _updates_not_run(layer, graph, updates)
+        return _updates_not_run(layer, graph, updates, live=context.live)
     if not graph.complete or graph.updates or not all(role in graph.statistics for role in roles):
         return Proof()
     return _never_built(layer, graph, roles)
 
 
-def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Update]) -> Proof:
+def _updates_not_run(
+    layer: BNLayer, graph: GraphEvidence, updates: Sequence[Update], *, live: bool
+) -> Proof:
     """Return the proof for updates that no training op depends on."""
     if graph.stored:
         fact = "no optimizer depends on the updates, but something else that keeps a result does"
-        return Proof(facts=(fact, "what a training step ran is not stored"))
+        return Proof(facts=(fact, f"what a training step ran {_is_not_known(live=live)}"))
     whose = f"`{layer.name}`"
     if len(updates) < len(graph.updates):
         whose = f"{' and '.join(dict.fromkeys(update.role for update in updates))} of {whose}"
@@ -151,7 +155,7 @@ def _updates_not_run(layer: BNLayer, graph: GraphEvidence, updates: Sequence[Upd
         facts = (unreached, *_inference_facts(graph))
         return Proof(INFERENCE, facts, train_the_training_network())
     collection = () if graph.collected is None else (_collection(updates, whose),)
-    facts = (unreached, *collection, *condition_facts(graph.conditions))
+    facts = (unreached, *collection, *condition_facts(graph.conditions, live=live))
     fix = _run(layer, updates)
     if not any(update.can_be_run for update in updates):
         alone = "no op that session.run can fetch depends on them: nothing can run them"
@@ -199,16 +203,22 @@ def _unreached(graph: GraphEvidence, whose: str) -> str:
     )
 
 
-def condition_facts(conditions: Sequence[Condition]) -> tuple[str, ...]:
+def condition_facts(conditions: Sequence[Condition], *, live: bool = False) -> tuple[str, ...]:
     """Return a fact per condition that can switch the updates off, even if they run by hand."""
-    return tuple(_condition_fact(condition) for condition in conditions[:_NAMED])
+    return tuple(_condition_fact(condition, live=live) for condition in conditions[:_NAMED])
 
 
-def _condition_fact(condition: Condition) -> str:
+def _is_not_known(*, live: bool) -> str:
+    """Return the end of a clause on what neither a file nor the graph of a session shows."""
+    return "is not in the graph" if live else "is not stored"
+
+
+def _condition_fact(condition: Condition, *, live: bool) -> str:
     name, value = f"`{condition.name}`", written(condition.value)
+    unknown = _is_not_known(live=live)
     if condition.kind == "placeholder":
         default = "" if value is None else f"its default is {value}, "
-        return f"the placeholder {name} can switch them off; {default}what it was fed is not stored"
+        return f"the placeholder {name} can switch them off; {default}what it was fed {unknown}"
     if condition.kind == "variable" and condition.bound is not None:
         stored = "" if value is None else f" (stored as {value})"
         return (
@@ -216,11 +226,11 @@ def _condition_fact(condition: Condition) -> str:
             f" {written(condition.bound)} can switch them off"
         )
     if condition.kind == "variable":
-        stored = "its value is not stored" if value is None else f"it is stored as {value}"
+        stored = f"its value {unknown}" if value is None else f"it is stored as {value}"
         return f"the variable {name} can switch them off; {stored}"
     if condition.kind == "constant":
         return f"the condition {name}, a constant of the graph, can switch them off"
-    return f"the output of {name} can switch them off; what it gave is not stored"
+    return f"the output of {name} can switch them off; what it gave {unknown}"
 
 
 def _never_built(layer: BNLayer, graph: GraphEvidence, roles: Sequence[Role]) -> Proof:
@@ -260,7 +270,7 @@ def _affine_moved(layer: BNLayer) -> bool:
     return any(fact.startswith(AFFINE) for fact in layer.training.facts)
 
 
-def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...]:
+def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role], *, live: bool) -> tuple[str, ...]:
     """Return which training ops run updates of which statistics, and which do not, as facts."""
     by_ops: dict[tuple[str, ...], list[str]] = {}
     for role in roles:
@@ -273,8 +283,8 @@ def _facts_of_run(graph: GraphEvidence, roles: Sequence[Role]) -> tuple[str, ...
         depend = "depends" if len(run_by) == 1 else "depend"
         fact = f"in the graph {_names(run_by)} {depend} on updates of {' and '.join(updated)}"
         facts.append(f"{fact}, {_names(not_run_by)} not" if not_run_by else fact)
-    unknown = ("why they changed nothing is not stored",)
-    return (*facts, *(condition_facts(graph.conditions) or unknown))
+    unknown = (f"why they changed nothing {_is_not_known(live=live)}",)
+    return (*facts, *(condition_facts(graph.conditions, live=live) or unknown))
 
 
 def left_out_by_saver(layer: BNLayer, context: RuleContext, missing: Sequence[Role]) -> Proof:

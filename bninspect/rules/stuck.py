@@ -195,11 +195,10 @@ def _why_from_elsewhere(layer: BNLayer, context: RuleContext) -> str | None:
         return "The layer is frozen"
     if context.step == 0:
         return "The stored step is 0"
-    may_store_step = context.may_store_step and not context.live
-    if context.step is None and not context.optimizer_steps and may_store_step:
+    if context.step is None and not context.optimizer_steps and context.may_store_step:
         return "No training step is stored"
     if context.updated and not layer.training.is_trained_here:
-        return "Other BN layers of this checkpoint were updated"
+        return f"Other BN layers of this {'model' if context.live else 'checkpoint'} were updated"
     return None
 
 

@@ -9,7 +9,7 @@ tensorflow/core/framework/node_def.proto and function.proto.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from bninspect.storage.source import Source
 GraphDef, MetaGraph, SavedModel = declare("GraphDef", "MetaGraph", "SavedModel")
 
 _Kind = Literal["GraphDef", "SavedModel"]
-_COLLECTIONS = ("train_op", "update_ops")
+COLLECTIONS = ("train_op", "update_ops")
 _MISSING = -1
 # A node takes about 150 bytes: a name, an operation, attributes. A file with fewer than this for
 # each node is no graph, and would take many times its size in memory.
@@ -73,6 +73,24 @@ def parse_graphs(path: str, data: bytes, *, saved_model: bool = False) -> tuple[
         raise _damaged(path) from error
     except MemoryError as error:
         raise _too_large(path) from error
+
+
+def parse_graph(name: str, graph_def: bytes, collections: Mapping[str, Iterable[str]]) -> Graph:
+    """Return the graph of an encoded GraphDef, as of a session; `name` stands for its path.
+
+    `collections` has the names of the nodes in each collection. Raises a `ReadProblem` if it cannot
+    be parsed.
+    """
+    meta_graph = MetaGraph()
+    for key, nodes in collections.items():
+        pair = meta_graph.collection_def.add()
+        pair.key = key.encode()
+        pair.value.node_list.value.extend(node.encode() for node in nodes)
+    try:
+        message = GraphDef.FromString(graph_def)
+        return _Reader(name, len(graph_def)).read(message, meta_graph.collection_def)[0]
+    except (DecodeError, ValueError) as error:
+        raise _damaged(name) from error
 
 
 def read_frozen(path: str, *, saved_model: bool = False) -> tuple[Graph, NodeAttributes]:
@@ -164,7 +182,7 @@ class _Reader:
         collections = {
             key: _known(collection.value.node_list.value, numbers)
             for collection in named_nodes or ()
-            if (key := _text(collection.key)) in _COLLECTIONS
+            if (key := _text(collection.key)) in COLLECTIONS
         }
         attributes = NodeAttributes(self._starts, self._nodes)
         graph = Graph(

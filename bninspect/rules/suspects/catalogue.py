@@ -212,7 +212,10 @@ SUSPECTS: tuple[Suspect, ...] = (
         _STANDING,
         when=lambda f: f.has_unrun_updates and f.mode != "batch" and f.false_condition is not None,
         marked=True,
-        speaks_for=lambda f: f"{_switch(f.false_condition)}, and is False by what is stored",
+        speaks_for=lambda f: (
+            f"{_switch(f.false_condition)}, and is False by"
+            f" {'the graph' if f.context.live else 'what is stored'}"
+        ),
         tells_apart="The update ops were fetched by hand, and the condition was False.",
         test=_look_at_conditions,
     ),
@@ -276,7 +279,11 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "statistics-overwritten",
         _BOTH,
-        when=lambda f: f.is_updated_by_graph and not (f.graph and f.graph.conditions),
+        when=lambda f: (
+            f.is_updated_by_graph
+            and not (f.graph and f.graph.conditions)
+            and not f.context.live  # whose statistics stand still, and whose graph is its own
+        ),
         speaks_for="by the graph a training step updates the statistics, and nothing stops it",
         tells_apart="The statistics move while training runs, and stand still in the files.",
         test="Print moving_variance after a training step, and again before it is saved.",
@@ -284,7 +291,11 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "other-graph",
         _BOTH,
-        when=lambda f: f.is_updated_by_graph and not (f.graph and f.graph.conditions),
+        when=lambda f: (
+            f.is_updated_by_graph
+            and not (f.graph and f.graph.conditions)
+            and not f.context.live  # whose statistics stand still, and whose graph is its own
+        ),
         speaks_for="the graph beside it may not be the one that was trained",
         tells_apart="The statistics do not move while training runs.",
         test="Was the .meta written by the run that wrote the checkpoint?",

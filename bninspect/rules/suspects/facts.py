@@ -273,9 +273,10 @@ class Facts:
     @property
     def graph_file(self) -> str | None:
         """Return the name of the graph's file that may lie beside the checkpoint, and does not."""
-        if self.context.format not in ("tf-v1", "tf-v2") or self.context.graph(self.layer):
+        context = self.context
+        if context.live or context.format not in ("tf-v1", "tf-v2") or context.graph(self.layer):
             return None
-        return _graph_beside(self.context.resolved)
+        return _graph_beside(context.resolved)
 
 
 @lru_cache(maxsize=8)  # the same for all layers of a checkpoint

@@ -11,9 +11,9 @@ is stored in a model is executed.
 to checkpoint of a training; `open_checkpoint` and `find_layers` are the steps below them. None of
 them prints. Their results are immutable: a `Report` has a `CheckpointReport` for each checkpoint,
 and that has `BNLayer`s with their `Values` and `Finding`s. `explain` returns a report as text.
-A notebook shows a `Report` or a `BNLayer` by `as_html`.
-`bninspect.keras` watches a training while it runs. Importing the package imports none of its parts
-until one is used.
+A notebook shows a `Report` or a `BNLayer` by `as_html`, and a training logs the `scalars` of its
+layers. `bninspect.keras`, `bninspect.tf1` and `bninspect.flax` guard a training while it runs.
+Importing the package imports none of its parts until one is used.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bninspect.opening import open_checkpoint
     from bninspect.reporters.check_text import explain
     from bninspect.reporters.html.notebook import as_html
+    from bninspect.reporters.scalars import scalars
     from bninspect.verdicts.comparison import Comparison
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "find_layers",
     "list_layers",
     "open_checkpoint",
+    "scalars",
 ]
 
 # Where each public name is defined.
@@ -70,6 +72,7 @@ _MODULES = {
     "bninspect.opening": ("open_checkpoint",),
     "bninspect.reporters.check_text": ("explain",),
     "bninspect.reporters.html.notebook": ("as_html",),
+    "bninspect.reporters.scalars": ("scalars",),
     "bninspect.verdicts.comparison": ("Comparison",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from bninspect.guard.train_state import find_leaves, is_variable, state_checkpoi
 from bninspect.model.report import CheckpointReport, Earlier, Report
 from bninspect.model.rule import RuleContext
 from bninspect.rules import apply_rules, require_rules
+from bninspect.wording import listed, plural
 
 _OLD, _NEW = "the old state", "the new state"
 
@@ -84,8 +85,8 @@ def check_updated(
     with np.errstate(all="ignore"):
         judged = with_evidence(layers, Reading(_OLD, earlier), facts)
         findings = apply_rules(judged, rules, RuleContext(live=True))
-    compared = sum(map(is_compared, judged))
-    if layers and not compared:
+    left = [layer.name for layer in judged if not is_compared(layer)]
+    if layers and len(left) == len(layers):
         raise UsageProblem("old and new have no BN layer in common: are they of one model?")
     known = {(finding.layer, finding.rule.code) for finding in findings}
     unchecked = unchecked_groups(checkpoint.unchecked, layers)
@@ -94,11 +95,17 @@ def check_updated(
         variable_count=len(checkpoint.variables),
         layers=tuple(judged),
         findings=tuple(finding for finding in findings if not is_implied(finding, known)),
-        notes=tuple(notes_on_unchecked(unchecked)),
+        notes=(*notes_on_unchecked(unchecked), *_not_compared(left, len(layers))),
         unchecked=unchecked,
-        since=Earlier(_OLD, None, compared, is_named=False),
+        since=Earlier(_OLD, None, len(layers) - len(left), is_named=False),
     )
     return Report((report,), rules)
+
+
+def _not_compared(names: Sequence[str], total: int) -> Iterator[str]:
+    if names:
+        these = f"{len(names)} of {plural(total, 'BN layer')}"
+        yield f"{these} cannot be compared with {_OLD}: {listed(names)}"
 
 
 def _refuse_shared(old: Any, new: Any) -> None:

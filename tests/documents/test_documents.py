@@ -64,6 +64,55 @@ model = keras.Sequential([keras.Input((4,)), *layers])
 model.compile("sgd", "mse")
 """
 
+# What code with a train op to run in a session speaks of.
+SESSION = """
+import os, warnings
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import bninspect.tf1, numpy, tensorflow.compat.v1 as tf
+warnings.simplefilter("error", bninspect.tf1.BatchNormWarning)
+tf.disable_v2_behavior()
+images = tf.placeholder(tf.float32, (None, 4))
+hidden = tf.layers.batch_normalization(tf.layers.dense(images, 4), training=True)
+loss = tf.reduce_mean((tf.layers.dense(hidden, 1) - 1) ** 2)
+with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+    optimizer = tf.train.AdamOptimizer()
+    train_op = optimizer.minimize(loss, global_step=tf.train.get_or_create_global_step())
+batches = iter(numpy.random.default_rng(0).normal(3, 2, (120, 16, 4)))
+session = tf.Session()
+session.run(tf.global_variables_initializer())
+"""
+
+# What code with a state of Flax to train speaks of.
+STATE = """
+import warnings
+import bninspect.flax, jax, numpy, optax
+from flax import linen
+from flax.training import train_state
+warnings.simplefilter("error", bninspect.flax.BatchNormWarning)
+class Net(linen.Module):
+    @linen.compact
+    def __call__(self, x, train):
+        x = linen.BatchNorm(use_running_average=not train)(linen.Dense(4)(x))
+        return linen.Dense(1)(x)
+class TrainState(train_state.TrainState):
+    batch_stats: dict
+batches = numpy.random.default_rng(0).normal(3, 2, (120, 16, 4))
+batch = batches[0]
+variables = Net().init(jax.random.key(0), batch, train=False)
+state = TrainState.create(apply_fn=Net().apply, tx=optax.sgd(1e-3), **variables)
+@jax.jit
+def train_step(state, batch):
+    def loss(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        y, updates = state.apply_fn(variables, batch, train=True, mutable=["batch_stats"])
+        return ((y - 1) ** 2).mean(), updates
+    gradients, updates = jax.grad(loss, has_aux=True)(state.params)
+    return state.apply_gradients(grads=gradients, batch_stats=updates["batch_stats"])
+"""
+
+# What the code of the documents speaks of, by what only such code has.
+SETUPS = {"model.fit(": TRAINING, "session.run(train_op": SESSION, "train_step(": STATE}
+
 # Stands for a training: its checkpoints one after the other, and a mark if nobody stopped it. It
 # takes its time from when the watch has begun, which a slow machine may delay.
 WRITES = """
@@ -150,7 +199,7 @@ def test_commands_do_what_is_shown(
 def test_python_runs(document: Path, workplace: Path, variables: dict[str, str]) -> None:
     """Code of a rule's page runs with its tests, all other code here, after the commands.
 
-    What has a `model` to train is given one; a test is called.
+    What has a model, a train op or a state to train is given one; a test is called.
     """
     pages = "".join(page.read_text(encoding="utf-8") for page in RULE_PAGES)
     own = [one.text for one in blocks(document, "python") if one.text not in pages]
@@ -158,7 +207,7 @@ def test_python_runs(document: Path, workplace: Path, variables: dict[str, str])
         for command in commands(document):
             run_in(workplace, command.line, **variables)
     for text in own:
-        whole = (TRAINING if "model.fit(" in text else "") + text
+        whole = "".join(setup for code, setup in SETUPS.items() if code in text) + text
         whole += "".join(f"\n{name}()\n" for name in re.findall(r"^def (test_\w+)", text, re.M))
         (workplace / "example.py").write_text(whole, encoding="utf-8")
         done = run_in(workplace, f'"{sys.executable}" example.py', **variables)

@@ -1,0 +1,163 @@
+"""The guard for TF1, by hook and in a loop: quiet if all is well, and clear if not."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.framework, pytest.mark.xdist_group("guarded_tf1")]
+
+HEALTHY = {
+    "healthy",
+    "healthy_in_a_loop",
+    "healthy_slim",
+    "updates_fetched_by_hand",
+    "a_slow_decay",
+    "a_frozen_backbone",
+    "fine_tuned_in_inference_mode",
+    "a_network_that_is_not_trained",
+}
+NOT_RUN = ("update-ops-not-run", "but `Adam` does not depend on them")
+# training → (moment, rule, cause, what the warning says besides)
+BROKEN = {
+    "update_ops_forgotten": ("step 5", "BN101", *NOT_RUN),
+    "update_ops_forgotten_in_a_loop": ("step 5", "BN101", *NOT_RUN),
+    "update_ops_forgotten_stopped": ("training is stopped at step 5", "BN101", *NOT_RUN),
+    "update_ops_forgotten_stopped_in_a_loop": ("training is stopped at step 5", "BN101", *NOT_RUN),
+    "slim_without_create_train_op": (
+        "step 5",
+        "BN101",
+        "update-ops-not-run",
+        "slim.learning.create_train_op",
+    ),
+    "built_with_training_false": (
+        "step 5",
+        "BN101",
+        "built-with-training-false",
+        "no node of the graph updates",
+    ),
+    "momentum_of_one": ("step 5", "BN101", "momentum-one", "the graph has momentum 1"),
+    "a_placeholder_fed_false": (
+        "step 5",
+        "BN101",
+        None,
+        "the placeholder `mode` can switch them off; what it was fed is not in the graph",
+    ),
+    "fetched_by_hand_and_then_left_out": (
+        "step 10",
+        "BN107",
+        None,
+        "the statistics moved from step 0 to step 5: something ran the updates then",
+    ),
+    "diverged": ("step 5", "BN301", None, "NaN or infinity: gamma in 4 of 4 channels"),
+    "names_of_ones_own_forgotten": ("step 5", "BN101", "update-ops-not-run", "those of `mu`"),
+}
+
+
+@functools.cache
+def outcomes() -> dict[str, dict]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.trainings.guarded_tf1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_training_has_an_expectation() -> None:
+    assert outcomes().keys() == HEALTHY | BROKEN.keys() | {"no_bn_layer"}
+
+
+@pytest.mark.parametrize("name", sorted(HEALTHY))
+def test_a_healthy_training_is_not_warned_of(name: str) -> None:
+    told = outcomes()[name]
+    assert told["warnings"] == []
+    assert told["layers"]
+    assert told["steps"] == 12
+    assert {severity for _, _, severity, _ in told["findings"]} <= {"note"}
+
+
+def test_inference_mode_on_purpose_is_a_note() -> None:
+    assert outcomes()["fine_tuned_in_inference_mode"]["findings"] == [
+        ["batch_normalization", "BN107", "note", "built-with-training-false"]
+    ]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_training_is_warned_of_once(name: str) -> None:
+    told, (moment, code, cause, phrase) = outcomes()[name], BROKEN[name]
+    (warning,) = told["warnings"]
+    said = " ".join(warning.split())
+    assert said.startswith(f"{moment}: 1 of 1 BN layer: ")
+    assert f"({code})" in said.partition(" - ")[0]
+    assert phrase in said
+    assert [(rule, severity, why) for _, rule, severity, why in told["findings"]] == [
+        (code, "error", cause)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("update_ops_forgotten", 12),
+        ("update_ops_forgotten_stopped", 5),  # the global step is 5 after five of them
+        ("update_ops_forgotten_stopped_in_a_loop", 6),  # which counts its steps from 0
+    ],
+)
+def test_an_error_stops_the_training_if_it_is_to(name: str, steps: int) -> None:
+    assert outcomes()[name]["steps"] == steps
+
+
+def test_the_condition_that_the_graph_shows_is_likely() -> None:
+    assert outcomes()["a_placeholder_fed_false"]["suspects"] == [["updates-switched-off"]]
+
+
+def test_the_warning_is_at_the_line_of_the_loop() -> None:
+    assert outcomes()["update_ops_forgotten_in_a_loop"]["files"] == ["guarded_tf1.py"]
+
+
+def test_what_is_not_found_is_said() -> None:
+    told = outcomes()["no_bn_layer"]
+    assert told["layers"] == told["findings"] == []
+    (warning,) = told["warnings"]
+    assert warning.startswith("nothing is judged: no BN layer is among 9 variables (dense/kernel")
+
+
+def test_nothing_is_called_stored_in_a_live_graph() -> None:
+    said = " ".join(" ".join(told["warnings"]) for told in outcomes().values())
+    assert "update-ops-not-run" in said
+    for words in ("stored", "this file", "beside it"):
+        assert words not in said
+
+
+@pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"action": "raise"}], ids=str)
+def test_wrong_options(options) -> None:
+    from bninspect import UsageProblem
+    from bninspect.tf1 import BatchNormGuard
+
+    with pytest.raises(UsageProblem):
+        BatchNormGuard(**options)
+
+
+def test_what_is_no_session_is_refused() -> None:
+    import tensorflow as tf
+
+    from bninspect import UsageProblem
+    from bninspect.tf1 import BatchNormGuard
+
+    with pytest.raises(UsageProblem, match="expected a session of TF1, got str"):
+        BatchNormGuard().check("session", 1)
+    with tf.Graph().as_default(), pytest.raises(UsageProblem, match="get_or_create_global_step"):
+        BatchNormGuard().begin()
+    assert isinstance(BatchNormGuard(), tf.compat.v1.train.SessionRunHook)

@@ -50,7 +50,7 @@ def possible_causes(rule: str, layer: BNLayer, context: RuleContext) -> tuple[Po
     First come those that something in the files speaks for, and among equals what was seen more
     often. Of several rows with one name the first that fits counts.
     """
-    if context.live and layer.keras is not None:
+    if context.live and layer.family == "keras":
         return ()  # what a Keras model shows of itself says more than the catalogue
     facts = Facts(rule, layer, context)
     fitting: dict[str, Suspect] = {}

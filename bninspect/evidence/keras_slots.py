@@ -78,8 +78,17 @@ def optimized_statistics(
     }
 
 
-def _by_names(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> dict[str, tuple[Role, ...]]:
-    """Return the statistics that have a slot by name which moved."""
+def may_have_slots(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> bool:
+    """Return whether a statistic has an optimizer slot, moved or not, by names and shapes."""
+    if checkpoint.format in SLOTS_BY_NAME:
+        return any(True for _ in _slots_by_name(checkpoint, layers))
+    return bool(_slots_of_everything(checkpoint))
+
+
+def _slots_by_name(
+    checkpoint: Checkpoint, layers: Sequence[BNLayer]
+) -> Iterator[tuple[BNLayer, Role, str]]:
+    """Yield the statistics that have a slot by name, with its stored name."""
     owners: dict[str, list[tuple[BNLayer, Role]]] = {}
     for layer in layers:
         for role in STATISTICS:
@@ -91,15 +100,22 @@ def _by_names(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> dict[str, tu
         for of_name in owners.values()
         for layer, role in of_name
     }
-    moved: dict[str, set[Role]] = {}
     for stored in checkpoint.optimizer:
         if not any(end in stored for end in ends):
             continue
         for weight, _ in slot_keys(name_parts(stored)):
             # Where two layers have one name, the slot may be that of the other.
-            if len(owners.get(weight, ())) == 1 and _has_moved(checkpoint.optimizer[stored]):
+            if len(owners.get(weight, ())) == 1:
                 ((layer, role),) = owners[weight]
-                moved.setdefault(layer.name, set()).add(role)
+                yield layer, role, stored
+
+
+def _by_names(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> dict[str, tuple[Role, ...]]:
+    """Return the statistics that have a slot by name which moved."""
+    moved: dict[str, set[Role]] = {}
+    for layer, role, stored in _slots_by_name(checkpoint, layers):
+        if _has_moved(checkpoint.optimizer[stored]):
+            moved.setdefault(layer.name, set()).add(role)
     return {name: tuple(role for role in STATISTICS if role in one) for name, one in moved.items()}
 
 

@@ -161,15 +161,11 @@ def _open_onnx(path: str, target: Target) -> Checkpoint:
 def _open_hdf5(path: str, target: Target) -> Checkpoint:
     """Return the open HDF5 file, in whichever of Keras's two layouts it has."""
     from bninspect.formats.hdf5.file import Hdf5
-    from bninspect.formats.keras.h5 import is_keras_h5, read_keras_h5
+    from bninspect.formats.keras.h5 import read_hdf5
 
     file = Hdf5(target.path, live=target.live)
     try:
-        if is_keras_h5(file):
-            return read_keras_h5(path, file, target.notes)
-        from bninspect.formats.keras.weights_h5 import read_keras_weights
-
-        return read_keras_weights(path, file, target.notes)
+        return read_hdf5(path, file, target.notes)
     except BaseException:
         file.close()
         raise

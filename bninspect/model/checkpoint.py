@@ -168,9 +168,10 @@ class Checkpoint:
     where there are no objects). `partial` names the layers of which more should be stored.
     `incomplete` is why the values cannot be read, if that was seen. `verified` says whether the
     checksums of the values that are read are verified; None where the format stores none.
-    `unchecked` are the groups of variables of which nothing proves whether, or how, they make a BN
-    layer. `graphs` reads the graphs that are stored beside the variables; it raises a
-    `ReadProblem`. `frozen` says that the variables are constants of the graph, which then decides
+    `roles_by_values` says that values decide which variables are which; that a mean of 1 with a
+    variance of 0 are none does not count. `unchecked` are the groups of variables of which nothing
+    proves whether, or how, they make a BN layer. `graphs` reads the graphs that are stored beside
+    the variables; it raises a `ReadProblem`. `frozen` says that the variables are constants of the graph, which then decides
     what they are. `layers` are the BN layers where the file itself says which they are, as the
     nodes of an ONNX model do; None where names or a graph tell. `arithmetic` reads what else a
     converted model computes; it returns None where there is nothing to search. `prefetch` fetches
@@ -190,6 +191,7 @@ class Checkpoint:
     second_names: Mapping[str, str] = field(default_factory=dict)
     name_at: Callable[[Sequence[str]], str | None] | None = None
     partial: frozenset[str] = frozenset()
+    roles_by_values: bool = False
     unchecked: tuple[UncheckedGroup, ...] = ()
     incomplete: ReadProblem | None = None
     keras_layers: Mapping[tuple[str, ...], KerasLayer] | None = None

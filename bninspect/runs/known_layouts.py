@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, OrderedDict
+from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,11 @@ from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from bninspect.runs.known_layout import KnownLayout
+    from bninspect.runs.known_layout import KnownLayout, OpenHead
+
+BUNDLE = "tensor-bundle"
+_KINDS = (BUNDLE, "hdf5", "keras-zip")
+_Key = tuple[str, int]  # see `_key_of`
 
 _MOST_LAYOUTS = 64
 # Checkpoints whose indexes have one size, and of which each has a layout of its own, or one that
@@ -41,9 +46,9 @@ class KnownLayouts:
 
     def __init__(self) -> None:
         self._lock = Lock()  # of `_known`
-        self._seen: set[int] = set()
-        self._known: OrderedDict[int, list[KnownLayout]] = OrderedDict()
-        self._failures: Counter[int] = Counter()  # layouts that could not be learned
+        self._seen: set[_Key] = set()
+        self._known: OrderedDict[_Key, list[KnownLayout]] = OrderedDict()
+        self._failures: Counter[_Key] = Counter()  # layouts that could not be learned
 
     def report(
         self, location: CheckpointLocation, wanted: Wanted, earlier: EarlierReports
@@ -55,15 +60,16 @@ class KnownLayouts:
         target = _judged_by_layout(location)
         if target is None or not self._known:
             return None
-        from bninspect.formats.tensorflow.v2_layout import read_index
+        if wanted.config.verify and target.kind != BUNDLE:
+            return None  # a note says that nothing was verified, or more is to be
+        from bninspect.runs.known_layout import open_head
 
         try:
-            with filesystem.unchanged(target.path):
-                index = read_index(target.path, sizes=self._known)
-                known = None if index is None else self._layout_of(index)
-                if index is None or known is None:
+            with filesystem.unchanged(target.path), closing(open_head(target)) as head:
+                known = self._layout_of((target.kind, head.size), head)
+                if known is None:
                     return None
-                return known.report(location, target, index, wanted, earlier)
+                return known.report(location, target, head, wanted, earlier)
         except (ReadProblem, MemoryError):
             return None  # the ordinary way says what is wrong
 
@@ -72,65 +78,69 @@ class KnownLayouts:
         target = _judged_by_layout(location)
         if target is None:
             return
-        size = _index_size(target.path)
-        if size not in self._seen:
+        key = _key_of(target)
+        if key not in self._seen:
             if len(self._seen) < _MOST_SIZES:
-                self._seen.add(size)
+                self._seen.add(key)
             return
-        if len(self._known.get(size, ())) + self._failures[size] >= _MOST_OF_A_SIZE:
+        if len(self._known.get(key, ())) + self._failures[key] >= _MOST_OF_A_SIZE:
             return
         # A run over one checkpoint needs none of this.
-        from bninspect.formats.tensorflow.v2_layout import read_index
-        from bninspect.runs.known_layout import learn
+        from bninspect.runs.known_layout import learn, open_head
 
         try:
             with filesystem.unchanged(target.path):
-                index = read_index(target.path, sizes=self._known)
-                if index is not None and self._layout_of(index):
-                    return
+                if self._known:
+                    with closing(open_head(target)) as head:
+                        if self._layout_of(key, head):
+                            return
                 layout = learn(location, target)
         except (BninspectError, MemoryError):
             layout = None
         with self._lock:
             if layout is None:
-                self._failures[size] += 1
+                self._failures[key] += 1
             else:
-                self._known.setdefault(size, []).append(layout)
+                self._known.setdefault(key, []).append(layout)
                 self._drop_oldest()
 
-    def _layout_of(self, index: bytes) -> KnownLayout | None:
-        """Return the known layout of the checkpoints with such an index; None without one."""
-        size = len(index)
+    def _layout_of(self, key: _Key, head: OpenHead) -> KnownLayout | None:
+        """Return the known layout of a checkpoint; None without one. Raises a `ReadProblem`."""
         with self._lock:
-            known = tuple(self._known.get(size, ()))
+            known = tuple(self._known.get(key, ()))
             if known:
-                self._known.move_to_end(size)
-        return next((item for item in known if item.layout.matches(index)), None)
+                self._known.move_to_end(key)
+        return next((item for item in known if item.layout.matches(head)), None)
 
     def _drop_oldest(self) -> None:
         """Drop the least recently used layouts beyond the limits; the caller has the lock."""
         while self._are_too_many():
-            size, layouts = next(iter(self._known.items()))
+            key, layouts = next(iter(self._known.items()))
             layouts.pop(0)
             if not layouts:
-                del self._known[size]
+                del self._known[key]
 
     def _are_too_many(self) -> bool:
         count = sum(map(len, self._known.values()))
-        size = sum(size * len(layouts) for size, layouts in self._known.items())
+        size = sum(item.layout.weight for layouts in self._known.values() for item in layouts)
         return count > 1 and (count > _MOST_LAYOUTS or size > _MOST_BYTES)
 
 
 def _judged_by_layout(location: CheckpointLocation) -> Target | None:
-    """Return the target of a local V2 checkpoint of which there is nothing to note, else None."""
+    """Return the target of a local checkpoint of which there is nothing to note, else None.
+
+    Only V2 checkpoints and Keras files have layouts that can be known.
+    """
     target = location.target
-    if target is None or target.kind != "tensor-bundle" or target.notes or is_url(target.path):
+    if target is None or target.kind not in _KINDS or target.notes or is_url(target.path):
         return None
-    return target
+    return None if target.live else target
 
 
-def _index_size(prefix: str) -> int:
+def _key_of(target: Target) -> _Key:
+    """Return the kind of a checkpoint, and the size of the file with its structure."""
     try:
-        return os.path.getsize(prefix + ".index")
+        is_bundle = target.kind == BUNDLE
+        return target.kind, os.path.getsize(f"{target.path}.index" if is_bundle else target.path)
     except OSError:
-        return -1
+        return target.kind, -1

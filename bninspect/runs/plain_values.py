@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bninspect.evidence.keras_slots import may_have_slots
 from bninspect.evidence.optimizer_slots import NEAR_MEAN, NEAR_VARIANCE, stores_slots
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
@@ -32,13 +33,17 @@ class PlainValues(NamedTuple):
 
     It takes the values of the members of an architecture. `channels` counts the channels of all
     layers, `starts` are the first of each; `variance_initials` is what any variance may have
-    started from. `has_slots` says that optimizer slots are stored, and none of a statistic.
+    started from. `momenta` are those that layers store; with `has_momenta` all do. `has_slots` says
+    that optimizer slots are stored, and none of a statistic, or that values tell nothing of
+    optimizers.
     """
 
     architecture: Architecture
     channels: int
     starts: NDArray[np.intp]
     variance_initials: tuple[float, ...]
+    momenta: tuple[float, ...]
+    has_momenta: bool
     has_slots: bool
 
     def accepts(
@@ -61,14 +66,30 @@ class PlainValues(NamedTuple):
             return False
         if any((variances == initial).any() for initial in self.variance_initials):
             return False
-        is_warm = least <= COLD_SHARE * _VARIANCE or _is_warm(step, has_graph)
-        if not (is_warm if momentum is None else _is_forgotten(momentum, step)):
+        if not self._are_warm(least, step, momentum, has_graph):
             return False
         lowest = np.minimum.reduceat(variances, self.starts)
         highest = np.maximum.reduceat(variances, self.starts)
         if ((lowest == highest) & (highest < _VARIANCE)).any():
             return False
         return self.has_slots or not self._are_near_start(means, lowest, highest)
+
+    def _are_warm(
+        self, least: float, step: int | None, momentum: float | None, has_graph: Callable[[], bool]
+    ) -> bool:
+        """Return whether BN106 finds nothing where `least` is the smallest variance."""
+        if not all(_is_forgotten(stored, step) for stored in self.momenta):
+            return False
+        if self.has_momenta:
+            return True
+        if momentum is not None:
+            return _is_forgotten(momentum, step)
+        return least <= COLD_SHARE * _VARIANCE or _is_warm(step, has_graph)
+
+    def has_zero_variances(self, values: NDArray[Any]) -> bool:
+        """Return whether all variances of a layer are 0."""
+        variances = np.abs(values[self.channels : 2 * self.channels])
+        return bool((np.maximum.reduceat(variances, self.starts) == 0).any())
 
     def _are_near_start(
         self,
@@ -109,6 +130,8 @@ def plain_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> PlainValu
     owners = tuple(f"{layer.variables[role].name}/" for layer in layers for role in STATISTICS)
     if any(name.startswith(owners) for name in variables):
         return None
+    if checkpoint.optimizer and may_have_slots(checkpoint, layers):
+        return None
     counts = [layer.channels or 0 for layer in layers]
     members: list[Member] = []
     start = 0
@@ -124,7 +147,9 @@ def plain_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> PlainValu
         channels=sum(counts),
         starts=np.cumsum([0, *counts[:-1]]),
         variance_initials=tuple({v for layer in layers for v in layer.initial["moving_variance"]}),
-        has_slots=stores_slots(variables),
+        momenta=tuple({layer.momentum for layer in layers if layer.momentum is not None}),
+        has_momenta=all(layer.momentum is not None for layer in layers),
+        has_slots=stores_slots(variables) or checkpoint.named_by != "graph",
     )
 
 
@@ -133,7 +158,9 @@ def _is_usual(layer: BNLayer) -> bool:
     stored = layer.variables
     if not all(role in stored for role in STATISTICS):
         return False
-    if layer.helpers or layer.shadows or layer.keras or layer.momentum is not None:
+    if layer.helpers or layer.shadows:
+        return False
+    if layer.keras is not None and (layer.keras.frozen or layer.keras.inference_only):
         return False
     shapes = {variable.shape for variable in stored.values()}
     types = {variable.dtype for variable in stored.values()}

@@ -55,7 +55,7 @@ def _read_level(
     structure: Structure, addresses: list[int], kind: int, key_size: int
 ) -> tuple[int, list[Entry]]:
     """Return the level of some nodes, which are each other's siblings, and all their entries."""
-    heads = structure.read_each((address, _READ_FIRST) for address in addresses)
+    heads = structure.read_each(((address, _READ_FIRST) for address in addresses), _NODE.size)
     lefts = [UNDEFINED, *addresses[:-1]]
     rights = [*addresses[1:], UNDEFINED]
     levels: set[int] = set()

@@ -24,7 +24,14 @@ from bninspect.formats.hdf5.dataset import (
     require_sound_claim,
 )
 from bninspect.formats.hdf5.group import Group, Link, StoredObject
-from bninspect.formats.hdf5.structure import DAMAGED, SAVE_AGAIN, Damage, NotRead, Structure
+from bninspect.formats.hdf5.structure import (
+    DAMAGED,
+    SAVE_AGAIN,
+    Damage,
+    NotRead,
+    RecordedStructure,
+    Structure,
+)
 from bninspect.formats.hdf5.superblock import open_for_writing, read_superblock
 from bninspect.model.checkpoint import Variable
 from bninspect.storage.source import Budget, Look, Source, Window
@@ -41,7 +48,8 @@ class Hdf5:
     With a `window` its bytes are taken from there: the HDF5 file is a part of the one at `path`.
     Groups and datasets are named by their path in the file, "" being the root. Raises `Corrupt` if
     the file is not HDF5 or was cut short, `Incomplete` if another program is writing it. The files
-    of one checkpoint share a `budget`; without one the file has its own.
+    of one checkpoint share a `budget`; without one the file has its own. In a `record` all bytes of
+    structure that are read are kept, by their offset in the window.
 
     To find out whether another program writes it, the file is locked for a moment, in which no
     program can open it for writing: a training would fail. A `live` file is not locked; its size
@@ -55,6 +63,7 @@ class Hdf5:
         budget: Budget | None = None,
         *,
         live: bool = False,
+        record: dict[int, bytes] | None = None,
     ) -> None:
         self.path = path
         self._source = None
@@ -73,7 +82,11 @@ class Hdf5:
         except BaseException:
             self.close()
             raise
-        self._structure = Structure(window, superblock.base)
+        if record is None:
+            self._structure = Structure(window, superblock.base)
+        else:
+            record[0] = window.read_at(0, superblock.end)
+            self._structure = RecordedStructure(window, superblock.base, record)
         self._objects: dict[int, StoredObject] = {}
         self._addresses = {"": superblock.root}  # of groups, by path
         self._datasets: dict[str, Dataset] = {}

@@ -147,7 +147,7 @@ class SymbolTable:
     def _symbols(self, node: int) -> Iterator[tuple[str, Link]]:
         """Yield the links of a node with their names."""
         structure = self._structure
-        head = structure.read_up_to(node, _SYMBOLS_READ_FIRST)
+        head = structure.read_up_to(node, _SYMBOLS_READ_FIRST, _SYMBOLS.size)
         signature, _, count = structure.unpack(_SYMBOLS, head)
         if signature != b"SNOD":
             raise Damage(f"no names of a group at {node}")
@@ -167,7 +167,7 @@ def prefetch_table(structure: Structure, table: Table) -> list[Callable[[], Any]
 
     def nodes() -> None:
         leaves = read_nodes(structure, table.tree)
-        structure.read_each((leaf.child, _SYMBOLS_READ_FIRST) for leaf in leaves)
+        structure.read_each(((leaf.child, _SYMBOLS_READ_FIRST) for leaf in leaves), _SYMBOLS.size)
 
     return [nodes, partial(LocalHeap, structure, table.heap)]
 

@@ -27,7 +27,7 @@ class LocalHeap:
 
     def __init__(self, structure: Structure, address: int) -> None:
         self._structure = structure
-        head = structure.read_up_to(address, _LOCAL_READ_FIRST)
+        head = structure.read_up_to(address, _LOCAL_READ_FIRST, _LOCAL.size)
         signature, version, size, names_at = structure.unpack(_LOCAL, head)
         if signature != b"HEAP" or version:
             raise Damage(f"no heap of names at {address}")
@@ -55,7 +55,7 @@ class LocalHeap:
 
 def read_global_heap(structure: Structure, address: int) -> dict[int, bytes]:
     """Return the objects of a global heap by their number; raises `Damage`."""
-    head = structure.read_up_to(address, _GLOBAL_READ_FIRST)
+    head = structure.read_up_to(address, _GLOBAL_READ_FIRST, _GLOBAL.size)
     signature, version, size = structure.unpack(_GLOBAL, head)
     if signature != b"GCOL" or version != 1:
         raise Damage(f"no heap of texts at {address}")

@@ -15,6 +15,7 @@ CONTINUATION, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x10, 0x11, 0x15
 _SHARED = 0x02
 _MOST_BLOCKS = 1000  # of one header
 _READ_FIRST = 512  # bytes, as H5O_SPEC_READ_SIZE of HDF5
+_PREFIX = 34  # bytes before the messages, at most
 
 _VERSION_1 = struct.Struct("<BxHII4x")  # version, messages, references, size
 _MESSAGE_1 = struct.Struct("<HHB3x")  # type, size, flags
@@ -32,7 +33,7 @@ class Message(NamedTuple):
 
 def read_header(structure: Structure, address: int) -> list[Message]:
     """Return the messages of the object with the header at an address; raises `Damage`."""
-    head = structure.read_up_to(address, _READ_FIRST)
+    head = structure.read_up_to(address, _READ_FIRST, _PREFIX)
     if head.startswith(b"OHDR"):
         return _version_2(structure, address, head)
     version, _, _, size = structure.unpack(_VERSION_1, head)

@@ -82,8 +82,11 @@ class Structure:
         page = self._pages[number] = self._window.read_at(start, length) if length > 0 else b""
         return page
 
-    def read_up_to(self, address: int, length: int) -> bytes:
-        """Return the `length` bytes at an address, or fewer at the end of the file."""
+    def read_up_to(self, address: int, length: int, least: int) -> bytes:  # noqa: ARG002
+        """Return the `length` bytes at an address, or fewer at the end of the file.
+
+        `length` is how many are likely needed, `least` how many are needed for sure.
+        """
         left = self._window.size - self._base - address
         return self.read(address, length if length <= left else max(left, 0))
 
@@ -92,13 +95,13 @@ class Structure:
         data = head[start : start + length]
         return data if len(data) == length else self.read(address + start, length)
 
-    def read_each(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+    def read_each(self, ranges: Iterable[tuple[int, int]], least: int) -> list[bytes]:
         """Return the bytes at several addresses, as `read_up_to`; a prefetch gets all misses."""
         blocks = []
         missing: NotFetchedYet | None = None
         for address, length in ranges:
             try:
-                blocks.append(self.read_up_to(address, length))
+                blocks.append(self.read_up_to(address, length, least))
             except NotFetchedYet as error:  # noqa: PERF203 - the others are still read
                 missing = error
         if missing:
@@ -147,6 +150,29 @@ class Structure:
             return layout.unpack_from(data, at)
         except (struct.error, OverflowError) as error:
             raise Damage("a part of its structure is missing") from error
+
+
+class RecordedStructure(Structure):
+    """A structure that records the bytes which are read of it, by their offset in the window.
+
+    No more is read than is needed: a file in which these bytes are the same has the same structure.
+    """
+
+    def __init__(self, window: Window, base: int, record: dict[int, bytes]) -> None:
+        super().__init__(window, base)
+        self._record = record
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return the `length` bytes at an address, and record them; raises `Damage`."""
+        data = super().read(address, length)
+        offset = self._base + address
+        if len(data) > len(self._record.get(offset, b"")):
+            self._record[offset] = data
+        return data
+
+    def read_up_to(self, address: int, length: int, least: int) -> bytes:
+        """Return the first bytes at an address that are needed for sure."""
+        return super().read_up_to(address, min(length, least), least)
 
 
 def _endless() -> Damage:

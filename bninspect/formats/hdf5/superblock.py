@@ -22,10 +22,14 @@ _FIELDS = {  # version → offset of the sizes, fields of the end of the file an
 
 
 class Superblock(NamedTuple):
-    """The begin of the structure: `base` in the window, the root group's header from there."""
+    """The begin of the structure: `base` in the window, the root group's header from there.
+
+    `end` is where the superblock ends in the window.
+    """
 
     base: int
     root: int
+    end: int
 
 
 def read_superblock(path: str, window: Window, *, live: bool) -> Superblock:
@@ -57,7 +61,7 @@ def read_superblock(path: str, window: Window, *, live: bool) -> Superblock:
         raise _unfinished(path, "its header says so")
     if live and window.size > end:
         raise _unfinished(path, f"{window.size} bytes on disk, {end} recorded in its header")
-    return Superblock(base, root)
+    return Superblock(base, root, base + fields.size)
 
 
 def open_for_writing(path: str) -> Incomplete:

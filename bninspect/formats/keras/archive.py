@@ -34,7 +34,7 @@ from bninspect.model.checkpoint import Checkpoint
 from bninspect.storage.source import Budget, Source, Window
 from bninspect.storage.urls import is_url
 
-_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
 
 class _Limit(NamedTuple):
@@ -55,13 +55,13 @@ _UNPACKED = _Limit(most=2 << 30, growth=8, floor=64 << 20)
 # remote file of that size is fetched whole anyway.
 _VERIFIED_LOCAL, _VERIFIED_REMOTE = 16 << 20, 256 << 10
 
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # PKWARE's APPNOTE 4.3.7
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # PKWARE's APPNOTE 4.3.7
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _ENCRYPTED, _HAS_DESCRIPTOR = 0x1, 0x8  # general purpose flags, 4.4.4
 # The central directory, 4.3.12: signature, then the sizes of name, extra field and comment.
 _DIRECTORY_ENTRY = struct.Struct("<4s24xHHH12x")
 _DIRECTORY_SIGNATURE, _DESCRIPTOR_SIGNATURE = b"PK\x01\x02", b"PK\x07\x08"
-_CHECKSUM_IN_HEADER, _CHECKSUM_IN_DIRECTORY = 14, 16
+CHECKSUM_IN_HEADER, CHECKSUM_IN_DIRECTORY = 14, 16
 
 
 def open_keras_zip(
@@ -74,41 +74,71 @@ def open_keras_zip(
     """
     source = Source(file_path)
     try:
-        archive = _Archive(source)
-        config = archive.json(_CONFIG)
-        version = ""
-        if archive.has(_METADATA):
-            metadata = archive.json(_METADATA)
-            version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
-        budget = Budget()
-        budget.grant(source.size)
-        weights, is_verified = archive.weights(verify=verify)
-        file = Hdf5(file_path, weights, budget)
+        return read_archive(path, open_archive(Archive(source), verify=verify), notes)
     except BaseException:
         source.close()
         raise
+
+
+class OpenArchive(NamedTuple):
+    """The content of an archive: its configuration, the version of Keras, and its weights.
+
+    `is_verified` says whether the checksum of the weights was verified.
+    """
+
+    archive: Archive
+    config: Any
+    keras_version: str
+    file: Hdf5
+    is_verified: bool
+
+
+def open_archive(
+    archive: Archive, *, verify: bool = False, record: dict[int, bytes] | None = None
+) -> OpenArchive:
+    """Return the content of an archive; raises a `ReadProblem`.
+
+    `record` is that of `Hdf5` for the weights.
+    """
+    config = archive.json(CONFIG)
+    version = keras_version_of(archive.json(METADATA)) if archive.has(METADATA) else ""
+    budget = Budget()
+    budget.grant(archive.source.size)
+    weights, is_verified = archive.weights(verify=verify)
+    file = Hdf5(archive.source.path, weights, budget, record=record)
+    return OpenArchive(archive, config, version, file, is_verified)
+
+
+def keras_version_of(metadata: Any) -> str:
+    """Return the version of Keras in the metadata; empty without one."""
+    return str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+
+
+def read_archive(path: str, opened: OpenArchive, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Return the checkpoint in an archive, whose `path` is what the user typed.
+
+    Closing it closes the archive. Raises a `ReadProblem`.
+    """
+    file, version = opened.file, opened.keras_version
+    source = opened.archive.source
 
     def close() -> None:
         file.close()
         source.close()
 
-    try:
-        owners = scan(file)
-        checkpoint = weights_checkpoint(
-            path,
-            file_path,
-            "keras-zip",
-            owners,
-            dict.fromkeys(stored_paths(owners), file),
-            configuration=_configuration(file_path, config, version, owners),
-            keras_version=version,
-            notes=notes,
-            close=close,
-        )
-    except BaseException:
-        close()
-        raise
-    return replace(checkpoint, verified=is_verified)
+    owners = scan(file)
+    checkpoint = weights_checkpoint(
+        path,
+        source.path,
+        "keras-zip",
+        owners,
+        dict.fromkeys(stored_paths(owners), file),
+        configuration=_configuration(source.path, opened.config, version, owners),
+        keras_version=version,
+        notes=notes,
+        close=close,
+    )
+    return replace(checkpoint, verified=opened.is_verified)
 
 
 def _configuration(
@@ -131,7 +161,7 @@ def _configuration(
             keras_model(config, is_compiled=bool(compiled), optimizer=optimizer_class(compiled)),
         )
     except RecursionError as error:
-        raise Corrupt(path, f"its {_CONFIG} is nested too deep for a model", DAMAGED) from error
+        raise Corrupt(path, f"its {CONFIG} is nested too deep for a model", DAMAGED) from error
 
 
 class WeightsMember(NamedTuple):
@@ -147,26 +177,38 @@ def find_weights(source: Source) -> WeightsMember:
 
     Raises `Unsupported` if they are compressed, another `ReadProblem` if the archive is damaged.
     """
-    return _Archive(source).find_weights()
+    return Archive(source).find_weights()
 
 
-class _Archive:
+class MemberPlace(NamedTuple):
+    """Where a member lies: its header, its entry in the directory, its bytes if it is stored."""
+
+    name: str
+    header: int
+    entry: int
+    offset: int | None
+    size: int
+
+
+class Archive:
     """The members of a zip, each looked up by its exact name."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, window: Window | None = None) -> None:
+        """Read the directory of the archive; `window` is all of it, read in another way."""
+        self.source = source
         self._path = source.path
+        window = window or source.window(0, source.size, "the archive")
         with _faults(self._path):
-            self._zip = zipfile.ZipFile(source.window(0, source.size, "the archive"))
+            self._zip = zipfile.ZipFile(window)
         self._names = [member.filename for member in self._zip.infolist()]
-        for name in (_CONFIG, _METADATA, _WEIGHTS):
+        for name in (CONFIG, METADATA, WEIGHTS):
             if self._names.count(name) > 1:
                 raise Corrupt(
                     self._path,
                     f"it holds {name} more than once",
                     "Keras never writes this; save the model again.",
                 )
-        if not (self.has(_WEIGHTS) and self.has(_CONFIG)):
+        if not (self.has(WEIGHTS) and self.has(CONFIG)):
             raise _not_keras(self._path, self._names)
 
     def has(self, name: str) -> bool:
@@ -185,18 +227,18 @@ class _Archive:
 
         That is their place in the archive, or their bytes if they are compressed.
         """
-        member = self._member(_WEIGHTS)
+        member = self._member(WEIGHTS)
         if member.compress_type != zipfile.ZIP_STORED:
             data = self._read(member, _UNPACKED)
             return Window(lambda at, length: data[at : at + length], len(data)), True
-        what = f"its {_WEIGHTS}"
+        what = f"its {WEIGHTS}"
         offset = self._offset(member)
-        window = self._source.window(offset, member.file_size, what)
+        window = self.source.window(offset, member.file_size, what)
         always = _VERIFIED_REMOTE if is_url(self._path) else _VERIFIED_LOCAL
         if not verify and member.file_size > always:
             return window, False
         checksum = 0
-        for piece in self._source.pieces(offset, member.file_size, what):
+        for piece in self.source.pieces(offset, member.file_size, what):
             checksum = zlib.crc32(piece, checksum)
         if checksum != member.CRC:
             raise Corrupt(self._path, f"{what} does not match its checksum (CRC-32)", DAMAGED)
@@ -205,46 +247,58 @@ class _Archive:
     def _offset(self, member: zipfile.ZipInfo) -> int:
         """Return where the bytes of a stored member begin; raises `Corrupt`."""
         what = f"its {member.filename}"
-        header = self._source.read(member.header_offset, _LOCAL_HEADER.size, f"the head of {what}")
-        signature, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+        header = self.source.read(member.header_offset, LOCAL_HEADER.size, f"the head of {what}")
+        signature, name_size, extra_size = LOCAL_HEADER.unpack(header)
         if signature != _LOCAL_SIGNATURE or member.file_size != member.compress_size:
             raise Corrupt(self._path, f"{what} is not where the archive says", DAMAGED)
-        return int(member.header_offset + _LOCAL_HEADER.size + name_size + extra_size)
+        return int(member.header_offset + LOCAL_HEADER.size + name_size + extra_size)
 
     def find_weights(self) -> WeightsMember:
         """Return where the stored weights lie, and each place of their checksum."""
-        member = self._member(_WEIGHTS)
+        member = self._member(WEIGHTS)
         if member.compress_type != zipfile.ZIP_STORED:
             raise Unsupported(
                 self._path,
-                f"its {_WEIGHTS} is compressed, so that no value in it can be replaced",
+                f"its {WEIGHTS} is compressed, so that no value in it can be replaced",
                 "Pack the archive again without compression, as Keras does.",
             )
         offset = self._offset(member)
         end = offset + member.file_size
-        checksums = [self._directory_entry(member) + _CHECKSUM_IN_DIRECTORY]
+        checksums = [self._directory_entry(member) + CHECKSUM_IN_DIRECTORY]
         if member.flag_bits & _HAS_DESCRIPTOR:
-            head = self._source.read(end, 4, "a data descriptor")
+            head = self.source.read(end, 4, "a data descriptor")
             checksums.append(end + 4 if head == _DESCRIPTOR_SIGNATURE else end)
         else:
-            checksums.append(member.header_offset + _CHECKSUM_IN_HEADER)
+            checksums.append(member.header_offset + CHECKSUM_IN_HEADER)
         for offset_of_checksum in checksums:
             if (
-                int.from_bytes(self._source.read(offset_of_checksum, 4, "a checksum"), "little")
+                int.from_bytes(self.source.read(offset_of_checksum, 4, "a checksum"), "little")
                 != member.CRC
             ):
-                raise Corrupt(self._path, f"the checksums of its {_WEIGHTS} disagree", DAMAGED)
+                raise Corrupt(self._path, f"the checksums of its {WEIGHTS} disagree", DAMAGED)
         return WeightsMember(offset, member.file_size, tuple(checksums))
+
+    def places(self) -> Iterator[MemberPlace]:
+        """Yield the place of each member; raises `Corrupt`."""
+        for member in self._zip.infolist():
+            is_stored = member.compress_type == zipfile.ZIP_STORED
+            yield MemberPlace(
+                member.filename,
+                member.header_offset,
+                self._directory_entry(member),
+                self._offset(member) if is_stored else None,
+                member.file_size,
+            )
 
     def _directory_entry(self, member: zipfile.ZipInfo) -> int:
         """Return where the entry of a member is in the central directory; raises `Corrupt`."""
         at = self._zip.start_dir
         for _ in self._names:
-            head = self._source.read(at, _DIRECTORY_ENTRY.size, "the archive's directory")
+            head = self.source.read(at, _DIRECTORY_ENTRY.size, "the archive's directory")
             signature, *sizes = _DIRECTORY_ENTRY.unpack(head)
             if signature != _DIRECTORY_SIGNATURE:
                 break
-            name = self._source.read(at + _DIRECTORY_ENTRY.size, sizes[0], "the name of a member")
+            name = self.source.read(at + _DIRECTORY_ENTRY.size, sizes[0], "the name of a member")
             if name == member.orig_filename.encode():
                 return at
             at += _DIRECTORY_ENTRY.size + sum(sizes)
@@ -268,7 +322,7 @@ class _Archive:
         """Return a member's bytes, whose checksum is verified; raises `Corrupt`."""
         what = f"its {member.filename}"
         # zipfile of Python 3.10 allocates as much as the member claims to take in the archive.
-        self._source.require(member.header_offset, member.compress_size, what)
+        self.source.require(member.header_offset, member.compress_size, what)
         if member.file_size > min(
             limit.most, max(limit.floor, limit.growth * member.compress_size)
         ):

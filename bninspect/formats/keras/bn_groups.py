@@ -48,12 +48,13 @@ class BNGroups(NamedTuple):
     """The BN layers of a weights file: stored path → LAYER/ROLE, in the order of the network.
 
     `unchecked` are the groups that may be BN layers, but whose roles nothing proves. `notes` are
-    sentences about how certain the others are.
+    sentences about how certain the others are. `by_values` is `roles_by_values` of `Checkpoint`.
     """
 
     known_names: Mapping[str, str]
     unchecked: tuple[UncheckedGroup, ...]
     notes: tuple[str, ...]
+    by_values: bool
 
 
 def is_optimizer(group: str) -> bool:
@@ -72,7 +73,8 @@ def find_bn_groups(stored: StoredObjects) -> BNGroups:
     ordered = sorted(
         names, key=lambda group: (index.get(names[group], len(index)), natural_order(group))
     )
-    readings = _read(stored, {group: names[group] for group in ordered})
+    classified = {group: _classify(stored, group, names[group]) for group in ordered}
+    readings = _read(stored, classified)
     known = _distinct({group: "/".join(names[group]) for group in readings})
     return BNGroups(
         known_names={
@@ -86,6 +88,7 @@ def find_bn_groups(stored: StoredObjects) -> BNGroups:
             if not reading.roles
         ),
         notes=tuple(_notes({known[group]: reading for group, reading in readings.items()})),
+        by_values=any(map(_has_roles_by_values, classified.values())),
     )
 
 
@@ -129,9 +132,21 @@ class _Candidate(NamedTuple):
     has_scalars: bool = False
 
 
-def _read(stored: StoredObjects, names: Mapping[str, tuple[str, ...]]) -> dict[str, Reading]:
-    """Return the reading of each object that is or may be a BN layer, in the order of `names`."""
-    classified = {group: _classify(stored, group, path) for group, path in names.items()}
+def _has_roles_by_values(classified: Reading | _Candidate) -> bool:
+    """Return whether the values of an object decide its roles.
+
+    Those of Keras's own BN layers come by position if all or none of gamma and beta are stored. It
+    has another class if its mean is 1 and its variance 0.
+    """
+    if isinstance(classified, Reading):
+        return False
+    return classified.origin != "keras" or len(classified.vectors) not in (2, 4)
+
+
+def _read(
+    stored: StoredObjects, classified: Mapping[str, Reading | _Candidate]
+) -> dict[str, Reading]:
+    """Return the reading of each object that is or may be a BN layer, in the given order."""
     readings = {
         group: reading for group, reading in classified.items() if isinstance(reading, Reading)
     }
@@ -153,7 +168,7 @@ def _read(stored: StoredObjects, names: Mapping[str, tuple[str, ...]]) -> dict[s
         for group, numbered in unsettled.items():
             with_slots = numbered._replace(trained=trained.get(group))
             readings[group] = read_roles(with_slots, orders.get(candidates[group].class_name))
-    return {group: readings[group] for group in names if readings[group] != NOT_BN}
+    return {group: readings[group] for group in classified if readings[group] != NOT_BN}
 
 
 def _with_values(

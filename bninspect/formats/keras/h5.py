@@ -44,6 +44,18 @@ _AFFINE = r"(?:.*_)?(?:gamma|beta)(?:_\d+)?(?::\d+)?"
 _STATISTIC = r"(?:.*_)?(?:moving_mean|moving_variance|running_mean|running_std)(?:_\d+)?(?::\d+)?"
 
 
+def read_hdf5(path: str, file: Hdf5, notes: tuple[str, ...] = ()) -> Checkpoint:
+    """Return the checkpoint in an HDF5 file, in whichever of Keras's two layouts it has.
+
+    Raises and closes as `read_keras_h5`.
+    """
+    if is_keras_h5(file):
+        return read_keras_h5(path, file, notes)
+    from bninspect.formats.keras.weights_h5 import read_keras_weights
+
+    return read_keras_weights(path, file, notes)
+
+
 def is_keras_h5(file: Hdf5) -> bool:
     """Return whether a file has this layout: Keras names the layers in every file it writes."""
     file.prefetch_looks([partial(_looks_at_all, file)])

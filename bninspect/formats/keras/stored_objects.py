@@ -108,7 +108,7 @@ class StoredObjects:
                 f"{group} has variables {', '.join(stored[:7])}, but not all from 0 on",
                 "The file is damaged, or one of several shards: check their .weights.json instead.",
             )
-        if 1 < len(members) < 4 and _may_be_shard(self.path):
+        if 1 < len(members) < 4 and may_be_shard(self.path):
             raise Incomplete(
                 self.path,
                 f"{group} has {len(members)} variables, and this looks like one of several shards:"
@@ -117,7 +117,7 @@ class StoredObjects:
             )
 
 
-def _may_be_shard(path: str) -> bool:
+def may_be_shard(path: str) -> bool:
     """Return whether a file is named like one of several and their first, or their map, exists.
 
     Epochs are numbered likewise, from 1 on (`epoch_00010.weights.h5`).

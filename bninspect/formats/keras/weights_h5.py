@@ -132,6 +132,7 @@ def weights_checkpoint(
         keras_layers=configuration.layers if configuration else None,
         keras_model=configuration.model if configuration else None,
         keras_version=keras_version or _keras_version(owners),
+        roles_by_values=groups.by_values,
         unchecked=groups.unchecked,
         notes=(*notes, *groups.notes),
         prefetch=Weights(files).prefetch,

@@ -8,7 +8,7 @@ that an ordinary reader verifies is verified here, too.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +28,9 @@ from bninspect.formats.tensorflow.sstable import (
     masked_crc32c,
     masked_crc32c_of,
 )
+from bninspect.model.cached_property import cached_property
 from bninspect.storage.source import Source
+from bninspect.storage.spans import join_pieces
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 _HEADER_KEY = b""
 _LARGEST_INDEX = 1 << 24  # bytes
 _LARGEST_CONSTANT = 1 << 22  # bytes of an object graph
-# Variables as near to each other come in one read: a page costs no more than a system call.
-_LARGEST_GAP = 4096  # bytes
 _CHECKSUM = np.arange(4)
 
 
@@ -55,7 +55,7 @@ class BundleLayout:
         constants: Mapping[_Stored, bytes],
     ) -> None:
         """Prepare to read `variables` at once, and `others`; see `learn_layout`."""
-        self.size = len(index.data)
+        self.size = self.weight = len(index.data)
         self._blocks = index.blocks
         self._mask = np.full(self.size, 0xFF, np.uint8)
         self._mask[index.checksums(without=constants)] = 0
@@ -64,19 +64,19 @@ class BundleLayout:
         self._others = tuple(others)
         self._pieces_of_others = _Pieces(index.shard_count, [*others.values()], {})
 
-    def matches(self, index: bytes) -> bool:
-        """Return whether an index is the same but for checksums."""
-        if len(index) != self.size:
+    def matches(self, index: OpenIndex) -> bool:
+        """Return whether an index is the same but for checksums; raises a `ReadProblem`."""
+        if index.size != self.size:
             return False
-        return bool(np.array_equal(np.frombuffer(index, np.uint8) & self._mask, self._fixed))
+        return bool(np.array_equal(np.frombuffer(index.data, np.uint8) & self._mask, self._fixed))
 
-    def read(self, prefix: str, index: bytes) -> bytes | None:
+    def read(self, opened: OpenIndex) -> bytes | None:
         """Return the values of the variables that the layout was learned for, one after the other.
 
-        `index` are the bytes of the index of `prefix`, which this layout matches. Returns None if a
-        constant differs. Raises a `ReadProblem` if a shard is missing or too short, or if a
-        checksum is wrong.
+        The layout matches the index. Returns None if a constant differs. Raises a `ReadProblem` if
+        a shard is missing or too short, or if a checksum is wrong.
         """
+        prefix, index = opened.prefix, opened.data
         for offset, size in self._blocks:
             end = offset + size + 1  # the type of compression is covered, too
             if masked_crc32c(index[offset:end]) != int.from_bytes(index[end : end + 4], "little"):
@@ -84,12 +84,12 @@ class BundleLayout:
         parts = self._variables.read(prefix, index)
         return None if parts is None else b"".join(parts)
 
-    def read_others(self, prefix: str, index: bytes) -> dict[str, bytes]:
+    def read_others(self, index: OpenIndex) -> dict[str, bytes]:
         """Return the bytes of the other variables that the layout was learned for, by name.
 
         Raises a `ReadProblem` as `read` does, which must have been called before.
         """
-        parts = self._pieces_of_others.read(prefix, index) or []
+        parts = self._pieces_of_others.read(index.prefix, index.data) or []
         return dict(zip(self._others, parts, strict=True))
 
 
@@ -103,7 +103,7 @@ class _Pieces:
         constants: Mapping[_Stored, bytes],
     ) -> None:
         self._shard_count = shard_count
-        self._spans, starts = _spans([*variables, *constants])
+        self._spans, starts = join_pieces([*variables, *constants])
         self._parts = [(starts[stored], starts[stored] + stored.size) for stored in variables]
         self._constants = [
             (starts[stored], starts[stored] + stored.size, data)
@@ -134,14 +134,10 @@ class _Pieces:
         return b"".join(parts)
 
 
-# Shard, offset and size of bytes that are read at once.
-_Span = tuple[int, int, int]
-
-
 class _Stored(NamedTuple):
-    """Shard, offset and size of a variable's bytes, and the offset of its checksum in the index."""
+    """Where a variable's bytes lie: shard (`file`), offset, size; and its checksum in the index."""
 
-    shard: int
+    file: int
     offset: int
     size: int
     checksum: int
@@ -196,7 +192,7 @@ def learn_layout(
     for stored in filter(None, fixed):
         if stored.size > _LARGEST_CONSTANT:
             return None
-        with Source(_shard_path(prefix, stored.shard, index.shard_count)) as shard:
+        with Source(_shard_path(prefix, stored.file, index.shard_count)) as shard:
             contents[stored] = shard.read(stored.offset, stored.size, "the object graph")
     return BundleLayout(
         index,
@@ -206,12 +202,22 @@ def learn_layout(
     )
 
 
-def read_index(prefix: str, sizes: Container[int]) -> bytes | None:
-    """Return the bytes of an index; None if it has none of `sizes`. Raises a `ReadProblem`."""
-    with Source(prefix + ".index") as source:
-        if source.size not in sizes:
-            return None
-        return source.read(0, source.size, "the index")
+class OpenIndex:
+    """The index of the checkpoint at a prefix; raises a `ReadProblem` if it cannot be opened."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self._source = Source(prefix + ".index")
+        self.size = self._source.size
+
+    @cached_property
+    def data(self) -> bytes:
+        """Return all bytes; raises a `ReadProblem`."""
+        return self._source.read(0, self.size, "the index")
+
+    def close(self) -> None:
+        """Close the file; bytes that were read are kept."""
+        self._source.close()
 
 
 def _parse_index(prefix: str) -> _Index | None:
@@ -235,22 +241,6 @@ def _parse_index(prefix: str) -> _Index | None:
     except (KeyError, MessageError):
         return None
     return None if header.endianness else _Index(data, blocks, entries, header.num_shards)
-
-
-def _spans(variables: Iterable[_Stored]) -> tuple[list[_Span], dict[_Stored, int]]:
-    """Return the bytes to read at once, and where each variable begins in all of them joined."""
-    spans: list[_Span] = []
-    starts: dict[_Stored, int] = {}
-    before = 0
-    for stored in sorted(variables):
-        shard, offset, size = spans[-1] if spans else (-1, 0, 0)
-        if stored.shard == shard and stored.offset <= offset + size + _LARGEST_GAP:
-            spans[-1] = (shard, offset, max(size, stored.offset + stored.size - offset))
-        else:
-            before += size
-            spans.append((stored.shard, stored.offset, stored.size))
-        starts[stored] = before + stored.offset - spans[-1][1]
-    return spans, starts
 
 
 def _shard_path(prefix: str, number: int, count: int) -> str:

@@ -171,11 +171,11 @@ class Checkpoint:
     `roles_by_values` says that values decide which variables are which; that a mean of 1 with a
     variance of 0 are none does not count. `unchecked` are the groups of variables of which nothing
     proves whether, or how, they make a BN layer. `graphs` reads the graphs that are stored beside
-    the variables; it raises a `ReadProblem`. `frozen` says that the variables are constants of the graph, which then decides
-    what they are. `layers` are the BN layers where the file itself says which they are, as the
-    nodes of an ONNX model do; None where names or a graph tell. `arithmetic` reads what else a
-    converted model computes; it returns None where there is nothing to search. `prefetch` fetches
-    variables that will be read all at once (remote files only).
+    the variables; it raises a `ReadProblem`. `frozen` says that the variables are constants of the
+    graph, which then decides what they are. `layers` are the BN layers where the file itself says
+    which they are, as the nodes of an ONNX model do; None where names or a graph tell. `arithmetic`
+    reads what else a converted model computes; it returns None where there is nothing to search.
+    `prefetch` fetches variables that will be read all at once (remote files only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """

@@ -18,7 +18,6 @@ from bninspect.model.layer_views import LayerViews
 from bninspect.model.report import CheckpointReport
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.runs.graph_beside import GraphBeside, has_graph_beside
-from bninspect.runs.known_layouts import BUNDLE
 from bninspect.runs.one_checkpoint import EarlierReports, Wanted, judge, with_evidence
 from bninspect.runs.plain_values import PlainValues, plain_values
 from bninspect.runs.read_layers import measured_layers, without_files
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_BUNDLE = "tensor-bundle"
 _DISK_TYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "int64": "<i8"}
 
 
@@ -66,7 +66,7 @@ class Layout(Protocol[_Head_contra]):
 
 def open_head(target: Target) -> OpenHead:
     """Open the file of a checkpoint that says what is stored where; raises a `ReadProblem`."""
-    if target.kind == BUNDLE:
+    if target.kind == _BUNDLE:
         from bninspect.formats.tensorflow.v2_layout import OpenIndex
 
         return OpenIndex(target.path)
@@ -113,7 +113,7 @@ class KnownLayout(NamedTuple):
         may_pass = wanted.passes_plain and earlier.since is None and earlier.previous is None
         if may_pass and self._is_plain(target, values, step, wanted.config.momentum):
             return self._plain_report(location, target, head, values, step, wanted)
-        if target.kind != BUNDLE and self.plain.has_zero_variances(values):
+        if target.kind != _BUNDLE and self.plain.has_zero_variances(values):
             return None  # numbered variables may be those of another class
         opened = _OpenCheckpoint(self, location, target, head)
         try:
@@ -127,7 +127,7 @@ class KnownLayout(NamedTuple):
         """Return whether no rule finds anything, for sure."""
 
         def has_graph() -> bool:
-            return target.kind == BUNDLE and has_graph_beside(target.path)
+            return target.kind == _BUNDLE and has_graph_beside(target.path)
 
         return self.plain.accepts(values, step, momentum, has_graph)
 
@@ -200,14 +200,14 @@ class _OpenCheckpoint:
             variables=variables,
             optimizer=optimizer,
         )
-        is_bundle = target.kind == BUNDLE
+        is_bundle = target.kind == _BUNDLE
         self.checkpoint = with_graphs(checkpoint, target) if is_bundle else checkpoint
 
     def load(self, name: str) -> NDArray[Any]:
         """Return the values of a variable; raises a `ReadProblem`."""
         if name in self._known.evidence:
             return self._evidence[name]
-        if self._is_closed and self._target.kind != BUNDLE:
+        if self._is_closed and self._target.kind != _BUNDLE:
             # A bundle opens its shards when they are needed; other readers keep their file open.
             with open_target(self._location.path, self._target) as ordinary:
                 return ordinary.variables[name].read()
@@ -274,7 +274,7 @@ def learn(location: CheckpointLocation, target: Target) -> KnownLayout | None:
 
     Raises a `BninspectError`.
     """
-    if target.kind == BUNDLE:
+    if target.kind == _BUNDLE:
         from bninspect.formats.tensorflow.v2_layout import learn_layout
 
         with open_target(location.path, target) as checkpoint:

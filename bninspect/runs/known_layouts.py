@@ -24,8 +24,8 @@ from bninspect.storage.urls import is_url
 if TYPE_CHECKING:
     from bninspect.runs.known_layout import KnownLayout, OpenHead
 
-BUNDLE = "tensor-bundle"
-_KINDS = (BUNDLE, "hdf5", "keras-zip")
+_BUNDLE = "tensor-bundle"
+_KINDS = (_BUNDLE, "hdf5", "keras-zip")
 _Key = tuple[str, int]  # see `_key_of`
 
 _MOST_LAYOUTS = 64
@@ -60,7 +60,7 @@ class KnownLayouts:
         target = _judged_by_layout(location)
         if target is None or not self._known:
             return None
-        if wanted.config.verify and target.kind != BUNDLE:
+        if wanted.config.verify and target.kind != _BUNDLE:
             return None  # a note says that nothing was verified, or more is to be
         from bninspect.runs.known_layout import open_head
 
@@ -140,7 +140,7 @@ def _judged_by_layout(location: CheckpointLocation) -> Target | None:
 def _key_of(target: Target) -> _Key:
     """Return the kind of a checkpoint, and the size of the file with its structure."""
     try:
-        is_bundle = target.kind == BUNDLE
+        is_bundle = target.kind == _BUNDLE
         return target.kind, os.path.getsize(f"{target.path}.index" if is_bundle else target.path)
     except OSError:
         return target.kind, -1

@@ -160,8 +160,6 @@ def _is_usual(layer: BNLayer) -> bool:
         return False
     if layer.helpers or layer.shadows:
         return False
-    if layer.keras is not None and (layer.keras.frozen or layer.keras.inference_only):
-        return False
     shapes = {variable.shape for variable in stored.values()}
     types = {variable.dtype for variable in stored.values()}
     if any(len(layer.initial.get(role, ())) > 1 for role in AFFINE):

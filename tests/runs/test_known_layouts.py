@@ -25,124 +25,14 @@ from bninspect.rules import RULES
 from bninspect.runs import known_layout, known_layouts
 from bninspect.runs.known_layout import KnownLayout
 from bninspect.runs.known_layouts import KnownLayouts
-from bninspect.runs.one_checkpoint import EarlierReports, Wanted, examine
+from bninspect.runs.one_checkpoint import EarlierReports, Wanted
 from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Run
+from tests.support.compared_reports import Collector, assert_same_reports, facts, layers_of
 from tests.support.table_writer import shard_path, write_bundle
 
 CHANNELS = 3
 Arrays = dict[str | bytes, np.ndarray]
-
-
-class Collector:
-    """An observer that keeps all reports."""
-
-    needs_checkpoints = False
-    render = None
-
-    def __init__(self, *, needs_layers: bool) -> None:
-        self.needs_layers = needs_layers
-        self.reports: list[CheckpointReport] = []
-
-    def begin(self, total: int) -> None:
-        """Nothing is counted."""
-
-    def add(self, item: CheckpointReport, _: None) -> None:
-        """Keep the report."""
-        self.reports.append(item)
-
-
-@pytest.fixture
-def ways(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many checkpoints were judged in each way.
-
-    All at once ("plain"), layer by layer with a known layout ("by layer"), or in the ordinary way.
-    """
-    counts: Counter[str] = Counter()
-    examine, judge, report = KnownLayouts.report, KnownLayout._judge, KnownLayout._plain_report
-
-    def examined(*arguments: Any, **options: Any) -> CheckpointReport | None:
-        result = examine(*arguments, **options)
-        counts["ordinary"] += result is None
-        return result
-
-    def judged(*arguments: Any, **options: Any) -> CheckpointReport:
-        result = judge(*arguments, **options)
-        counts["by layer"] += 1
-        return result
-
-    def passed(*arguments: Any, **options: Any) -> CheckpointReport:
-        counts["plain"] += 1
-        return report(*arguments, **options)
-
-    monkeypatch.setattr(KnownLayouts, "report", examined)
-    monkeypatch.setattr(KnownLayout, "_judge", judged)
-    monkeypatch.setattr(KnownLayout, "_plain_report", passed)
-    return counts
-
-
-def facts(report: CheckpointReport) -> tuple[Any, ...]:
-    return (
-        report.path,
-        report.resolved,
-        report.format,
-        report.step,
-        report.verified,
-        report.variable_count,
-        report.layer_count,
-        tuple((f.rule.code, f.severity, f.layer, *f[3:]) for f in report.findings),
-        report.notes,
-        report.unchecked,
-        None if report.error is None else (type(report.error), str(report.error)),
-        report.since,
-        report.training,
-    )
-
-
-def assert_same_reports(paths: list[Path], config: Config) -> None:
-    """Check all together, with and without layers, and each alone: the same must be said."""
-    alone = [examine(find_checkpoints(str(path))[0], config, RULES) for path in paths]
-    for needs_layers in (False, True, None):
-        together = Collector(needs_layers=bool(needs_layers))
-        report = check_paths(paths, config, None if needs_layers is None else together)
-        reports = together.reports or report.checkpoints
-        assert list(map(facts, reports)) == list(map(facts, alone))
-        if needs_layers is not False:
-            assert list(map(layers_of, reports)) == list(map(layers_of, alone))
-        if needs_layers is None:
-            assert list(map(values_again, reports)) == list(map(values_again, alone))
-
-
-def layers_of(report: CheckpointReport) -> list[Any]:
-    """Everything that is known of the layers; the text of an array is equal where NaN is."""
-    return [
-        (
-            layer.name,
-            layer.family,
-            layer.channels,
-            layer.dtype,
-            layer.momentum,
-            layer.epsilon,
-            layer.trainable,
-            [(role, variable[:3]) for role, variable in layer.variables.items()],
-            [
-                (role, values.array.tobytes(), repr(values[1:]), repr(values.mean))
-                for role, values in layer.values.items()
-            ],
-            layer.training,
-            layer.may_be_optimized,
-        )
-        for layer in report.layers
-    ]
-
-
-def values_again(report: CheckpointReport) -> list[bytes]:
-    """The bytes of all members, read once more."""
-    return [
-        variable.read().tobytes()
-        for layer in report.layers
-        for variable in layer.variables.values()
-    ]
 
 
 # --- Checkpoints ----------------------------------------------------------------------------------

@@ -6,14 +6,17 @@ of the same size. If they are the same, the ordinary reader would find the same 
 depends on nothing else. Then only values are read, in as few reads as they lie together in.
 
 Some bytes of an archive may differ: the times in the zip, which nothing reads; its checksums, which
-are verified here; and the time in metadata.json, whose version of Keras is compared.
+are verified here; the time in metadata.json, whose version of Keras is compared; and the numbers in
+config.json by which Keras knows shared objects again, which are addresses in the memory of the
+program (`id(obj)` in keras/src/saving/serialization_lib.py).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,32 +29,39 @@ from bninspect.formats.keras.stored_objects import may_be_shard
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.target import Target
 from bninspect.storage.source import Source, Window
-from bninspect.storage.spans import join_pieces
+from bninspect.storage.spans import Span, join_pieces
 
 _MOST_BYTES = 16 << 20  # that are read of each file, those of an archive's checksum among them
 # numpy's types of the values that can be read: of statistics, and of the step.
 _NUMBERS = {"float32": "<f4", "int32": "<i4", "int64": "<i8"}
 _TIME_IN_HEADER, _TIME_IN_DIRECTORY, _TIME_SIZE = 10, 12, 4  # PKWARE's APPNOTE 4.3.7 and 4.3.12
 _CHECKSUM_SIZE = 4
+_SHARED_OBJECT = re.compile(rb'(?<!\\)"shared_object_id": ([1-9][0-9]*)(?=[,}])')
 
 
 class OpenKerasFile:
     """An HDF5 file or archive that is compared with the layouts of others.
 
-    Raises a `ReadProblem` if it cannot be opened, or if another program has it open for writing.
+    Raises a `ReadProblem` if it cannot be opened.
     """
 
     def __init__(self, target: Target) -> None:
         self.path, self.kind = target.path, target.kind
         self._source = Source(target.path)
         self.size = self._source.size
-        self.data = b""  # what a layout read
-        if target.kind == "hdf5" and self._source.is_being_written():
-            self.close()
-            raise open_for_writing(target.path)
+        self.data = b""  # that of the spans which were read last
+        self._spans: Sequence[Span] = ()
 
-    def read(self, spans: Iterable[tuple[int, int, int]]) -> None:
-        """Read the spans of a layout; raises a `ReadProblem`."""
+    def read(self, spans: Sequence[Span]) -> None:
+        """Read the spans of a layout.
+
+        Raises a `ReadProblem`, also if another program has the file open for writing.
+        """
+        if not self._spans and self.kind == "hdf5" and self._source.is_being_written():
+            raise open_for_writing(self.path)
+        if spans == self._spans:
+            return
+        self._spans = spans
         parts = [self._source.read(offset, size, "a variable") for _, offset, size in spans]
         self.data = parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -78,11 +88,13 @@ class _Member(NamedTuple):
 class ArchiveMembers(NamedTuple):
     """The members of an archive that differ, as far as their checksums are verified.
 
-    `metadata` is one of them, if there is one. `keras_version` is what it says.
+    `metadata` is one of them, if there is one. `keras_version` is what it says. `objects` are the
+    numbers of shared objects in the configuration.
     """
 
     verified: tuple[_Member, ...]
     metadata: _Piece | None
+    objects: tuple[_Piece, ...]
     keras_version: str
 
 
@@ -105,8 +117,9 @@ class KerasLayout:
         self._archive = archive
         variables = [*variables]
         pieces = [*structure, *variables]
-        for member in archive.verified if archive else ():
-            pieces += member
+        if archive is not None:
+            pieces += archive.objects
+            pieces += (piece for member in archive.verified for piece in member)
         self._spans, starts = join_pieces(pieces)
         self.read_size = sum(length for _, _, length in self._spans)
         self._fixed = b"".join(structure.values())
@@ -133,12 +146,15 @@ class KerasLayout:
         Keras. Raises `Corrupt` if a checksum is wrong.
         """
         data = file.data
-        if self._archive is not None and not self._is_as_recorded(self._archive, file):
+        if self._archive is not None and not self._is_alike(self._archive, file):
             return None
         return b"".join([data[part] for part in self._parts])
 
-    def _is_as_recorded(self, archive: ArchiveMembers, file: OpenKerasFile) -> bool:
-        """Verify the members of an archive; return whether its metadata is the same."""
+    def _is_alike(self, archive: ArchiveMembers, file: OpenKerasFile) -> bool:
+        """Verify the members of an archive; return whether they say the same."""
+        numbers = [self._bytes(file, piece) for piece in archive.objects]
+        if any(not number.isdigit() or number.startswith(b"0") for number in numbers):
+            return False
         for member in archive.verified:
             checksum = int.from_bytes(self._bytes(file, member.checksum), "little")
             if zlib.crc32(self._bytes(file, member.place)) != checksum:
@@ -233,6 +249,7 @@ class Recording:
         self._file = opened.file
         checkpoint = archives.read_archive(path, opened, target.notes)
         verified, metadata = [], None
+        objects: list[_Piece] = []
         for place in archive.places():
             checksum = _Piece(0, place.entry + archives.CHECKSUM_IN_DIRECTORY, _CHECKSUM_SIZE)
             self._may_differ(place.header + _TIME_IN_HEADER, _TIME_SIZE)
@@ -246,17 +263,31 @@ class Recording:
                 self._keep(place.header, header)
                 if opened.is_verified:
                     verified.append(_Member(_Piece(0, place.offset, place.size), checksum))
-            elif place.name == archives.METADATA and place.offset is not None:
-                metadata = _Piece(0, place.offset, place.size)
-                self._free.append(metadata)
-                verified.append(_Member(metadata, checksum))
             elif place.name in (archives.METADATA, archives.CONFIG):
-                continue
+                if place.offset is None:
+                    continue  # it is compared as it is
+                whole = _Piece(0, place.offset, place.size)
+                verified.append(_Member(whole, checksum))
+                if place.name == archives.METADATA:
+                    metadata = whole
+                    self._free.append(whole)
+                else:
+                    objects += self._shared_objects(whole)
             self._free.append(checksum)
+        self._free += objects
         for offset, data in of_weights.items():
             self._keep(self._start + offset, data)
-        self._archive = ArchiveMembers(tuple(verified), metadata, opened.keras_version)
+        self._archive = ArchiveMembers(
+            tuple(verified), metadata, tuple(objects), opened.keras_version
+        )
         return checkpoint
+
+    def _shared_objects(self, config: _Piece) -> Iterator[_Piece]:
+        """Yield the numbers of shared objects in the configuration."""
+        data = self._source.read(config.offset, config.size, "its configuration")
+        for match in _SHARED_OBJECT.finditer(data):
+            start, end = match.span(1)
+            yield _Piece(0, config.offset + start, end - start)
 
     def _whole(self, what: str) -> Window:
         return self._source.window(0, self._source.size, what)

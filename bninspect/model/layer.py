@@ -279,6 +279,19 @@ class BNLayer:
         return variance is not None and bool((variance.array < 0.0).any())
 
     @property
+    def is_of_function(self) -> bool:
+        """Return whether the statistics are constants of a frozen function of TensorFlow 2.
+
+        convert_variables_to_constants_v2 calls a constant what the operation that reads the
+        variable calls its input (tensorflow/python/framework/convert_to_constants.py), and the
+        optimizers of a graph fold such an operation into a constant. Such functions are written
+        with Keras, or as it is: no train op runs their updates.
+        """
+        stored = [self.variables[role].name for role in STATISTICS if role in self.variables]
+        reads = [name.removesuffix("/resource").rpartition("/")[2] for name in stored]
+        return bool(reads) and all(read.startswith("ReadVariableOp") for read in reads)
+
+    @property
     def trainable(self) -> bool | None:
         """Return whether the stored Keras configuration says trainable; None without one."""
         return None if self.keras is None else self.keras.trainable

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from bninspect.model.checkpoint import JAVASCRIPT
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import STATISTICS
 from bninspect.rules.keras_versions import may_train_in_session
 
 # The weights may be good, and only the averages missing: see `Without training again` below.
@@ -106,20 +105,9 @@ _HAND_WRITTEN = (
 
 def run_the_updates(layer: BNLayer) -> str:
     """Return what to do where the statistics were not updated."""
-    if layer.family in ("keras", "keras-1") or _is_of_function(layer):
+    if layer.family in ("keras", "keras-1") or layer.is_of_function:
         return _run_the_updates_of_keras(layer)
     return _UPDATES.get(layer.family, _HAND_WRITTEN)
-
-
-def _is_of_function(layer: BNLayer) -> bool:
-    """Return whether a graph's statistics are those of a function of TensorFlow 2.
-
-    convert_variables_to_constants_v2 calls a constant what the operation that reads the variable
-    calls its input (tensorflow/python/framework/convert_to_constants.py). Such functions are
-    written with Keras, or as it is: no train op runs their updates.
-    """
-    names = [one.name for role, one in layer.variables.items() if role in STATISTICS]
-    return layer.family == "graph" and all(name.endswith("/resource") for name in names)
 
 
 def _run_the_updates_of_keras(layer: BNLayer) -> str:

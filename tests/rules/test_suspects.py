@@ -29,6 +29,12 @@ Run = Callable[..., Outcome]
 SWITCHED_OFF, NOT_RUN = "updates-switched-off", "update-ops-not-run"
 INFERENCE, NOT_LOADED = "trained-in-inference-mode", "statistics-not-loaded"
 TRUTH: dict[str, str | dict[str, str]] = {
+    "frozen_keras2_no_gamma_beta": INFERENCE,
+    "frozen_keras2_optimized_stuck": INFERENCE,
+    "frozen_keras2_stuck": INFERENCE,
+    "frozen_tf1_merged_stuck": NOT_RUN,
+    "frozen_tf1_merged_untouched": "untrained",
+    "frozen_tf1_stuck": NOT_RUN,
     "keras1_model_updates_ignored": NOT_RUN,
     "keras23_model_updates_ignored": NOT_RUN,
     "keras2_ckpt_legacy_stuck": INFERENCE,
@@ -111,13 +117,8 @@ SECOND = {
     "tf1_recalibrate_inference_descent",
 }
 NOT_LISTED = {"keras315_weights_own_class_stuck"}
-# The rule itself says all there is to say, or the reason is an artefact of the fixture; of a frozen
-# graph nothing is left that would speak for one reason or another.
+# The rule itself says all there is to say, or the reason is an artefact of the fixture.
 WITHOUT = {
-    "frozen_keras2_no_gamma_beta",
-    "frozen_keras2_stuck",
-    "frozen_tf1_merged_stuck",
-    "frozen_tf1_stuck",
     "frozen_tf1_training_mode",
     "keras2_weights_short_stuck",
     "saved_model_keras2_export_composite",

@@ -67,7 +67,14 @@ LOGIC |= {"Mod", "FloorMod", "FloorDiv", "Pack"}
 BIAS_ADDS = {"BiasAdd", "BiasAddV1"} | SUMS
 EXPANSIONS = {"ExpandDims", "SpaceToBatchND", "BatchToSpaceND", "Transpose"}
 
-FUSED_BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
+# The last one is that of an optimized graph, with an activation
+# (tensorflow/core/grappler/optimizers/remapper.cc).
+FUSED_BATCH_NORMS = {
+    "FusedBatchNorm",
+    "FusedBatchNormV2",
+    "FusedBatchNormV3",
+    "_FusedBatchNormEx",
+}
 # The fused kernel that can average by itself, by its attribute exponential_avg_factor.
 AVERAGING_BATCH_NORMS = {"FusedBatchNormV3"}
 

@@ -140,11 +140,12 @@ def _reduces_batches(dataflow: Dataflow, site: Site) -> bool:
 
 
 class _Key(NamedTuple):
-    """The variables by which sites are one layer."""
+    """The variables by which sites are one layer, and the node of a layer of its own."""
 
     mean: Parts
     variance: Parts
     affine: tuple[Parts, ...]
+    node: int | None = None
 
 
 class _Layers:
@@ -184,15 +185,19 @@ class _Layers:
         """Return mean and variance of a site: variables it takes, else averages of its moments.
 
         Layers of a frozen graph may share constants that have the same values, so gamma and beta
-        tell them apart.
+        tell them apart. If two members of one site are the same constant, equal constants were
+        merged: then all members of two layers may be the same, too.
         """
         mean = self._statistic(site.means, site.batch_means)
         variance = self._statistic(site.variances, site.batch_variances)
         if mean is None or variance is None:
             return None
-        affine = [found.parts if found else () for found in (site.gamma, site.beta)]
-        is_frozen = self._dataflow.graph.operations[mean[0]] == WEIGHTS
-        return _Key(mean, variance, tuple(affine) if is_frozen else ())
+        if self._dataflow.graph.operations[mean[0]] != WEIGHTS:
+            return _Key(mean, variance, ())
+        affine = tuple(found.parts if found else () for found in (site.gamma, site.beta))
+        members = [parts for parts in (mean, variance, *affine) if parts]
+        is_merged = len(set(members)) < len(members)
+        return _Key(mean, variance, affine, site.normalization.node if is_merged else None)
 
     def _statistic(self, variables: Sequence[Parts], moments: Sequence[Value]) -> Parts | None:
         if variables:

@@ -13,7 +13,7 @@ from bninspect.evidence.structure.layers import (
     found_by_names,
     limited_search,
 )
-from bninspect.evidence.structure.without_statistics import groups_without_statistics
+from bninspect.evidence.structure.without_statistics import COMPUTED, groups_without_statistics
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.graph import Graph
 from bninspect.model.layer import BNLayer
@@ -41,8 +41,9 @@ def merge_frozen(
     """Return the layers of both searches; what the graph computes counts where they differ.
 
     A layer of the graph is that of the names if these give its constants the same roles. Other
-    layers of the names are left out if the graph uses their statistics otherwise. Notes say which
-    layers only one search found, and why layers have no statistics.
+    layers of the names are left out if the graph uses their statistics otherwise, or computes them:
+    nothing is missing then. Notes say which layers only one search found, and why layers have no
+    statistics.
     """
     used = {one.name for layer in by_graph for one in layer.variables.values()}
     merged: list[BNLayer] = []
@@ -60,6 +61,8 @@ def merge_frozen(
         if used.isdisjoint(_deciding(layer)) and layer.name not in computed
     ]
     explained = _explained(left, without_statistics)
+    of_computed = explained.pop(COMPUTED, [])
+    left = [layer for layer in left if layer.name not in of_computed]
     without = {name for names in explained.values() for name in names}
     notes = [found_by_graph(added, _GRAPH)] if added else []
     notes += [f"{listed(names)}: {reason}" for reason, names in explained.items()]

@@ -21,7 +21,7 @@ from bninspect.evidence.structure.bn_structures import Parts, Structure, find_bn
 from bninspect.evidence.structure.dataflow import Dataflow, TooComplexError, Value
 from bninspect.evidence.structure.savers import saved_names
 from bninspect.model.checkpoint import Checkpoint, Variable
-from bninspect.model.graph import Graph
+from bninspect.model.graph import WEIGHTS, Graph
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.wording import listed, plural
@@ -29,15 +29,25 @@ from bninspect.wording import listed, plural
 FAMILY = "graph"
 _MOST_GRAPHS = 8  # of a SavedModel
 _PARTITION = re.compile(r"/part_\d+$")
-# The scope of tf.nn.batch_normalization, and the name of an operation.
-_OPERATION = re.compile(r"(/?batchnorm(_\d+)?)?(^|/)[^/]*$")
+# The scope of tf.nn.batch_normalization, or of a kernel that became arithmetic, and the name of an
+# operation.
+_OPERATION = re.compile(r"(/?(batchnorm|FusedBatchNorm(V2|V3)?)(_\d+)?)?(^|/)[^/]*$")
+# The names that Keras gives layers without one, and those of variables in a frozen function of
+# TensorFlow 2 (`BNLayer.is_of_function`), where tf.layers is not used.
+_KERAS_LAYER = re.compile(r"(?s)(?:.*/)?(?:sync_)?batch_normalization(?:_v\d)?(?:_\d+)*")
+_OF_FUNCTION = re.compile(r"(?s).*/ReadVariableOp(?:_\d+)?/resource")
+# How Keras 3 reads mean and variance: it casts them one after the other, in mixed precision after
+# the layer's input (keras/src/layers/normalization/batch_normalization.py).
+_KERAS_3_CASTS = (("Cast", "Cast_1"), ("Cast_1", "Cast_2"))
 _NUMBERS = ("float", "bfloat")
 _COPIES = "_all_variables/"  # of a Keras 3 export, see `_is_copy`
-# The initial values of averages if the graph has no constant one.
+# The initial values of averages if the graph has no constant one, and those of gamma and beta where
+# a constant has taken the place of the variable and of its initializer.
 _USUAL_INITIAL: Mapping[Role, tuple[float, ...]] = {
     "moving_mean": (0.0,),
     "moving_variance": (1.0, 0.0),
 }
+_USUAL_AFFINE: Mapping[Role, tuple[float, ...]] = {"gamma": (1.0,), "beta": (0.0,)}
 
 
 def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list[BNLayer]:
@@ -53,7 +63,10 @@ def layers_by_structure(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> list
             layers = list(_layers_of(checkpoint, graph))
         for layer in layers:
             roles = ROLES if checkpoint.frozen else STATISTICS
-            key = tuple(layer.key(role) for role in roles if role in layer.graph_names)
+            names = [layer.key(role) for role in roles if role in layer.graph_names]
+            # Where equal constants were merged, the operation tells layers apart.
+            is_merged = len(set(names)) < len(names)
+            key = (*names, graph.names[layer.structure.node] if is_merged else "")
             if key not in by_statistics or len(layer.stored) > len(by_statistics[key].stored):
                 by_statistics[key] = layer
     stored = [layer for layer in by_statistics.values() if layer.stored]
@@ -96,10 +109,7 @@ def _layers_of(checkpoint: Checkpoint, graph: Graph) -> Iterator[_GraphLayer]:
                 structure,
                 stored,
                 {role: graph.names[parts[0]] for role, parts in structure.members.items()},
-                {
-                    role: _initial_values(dataflow, parts, role)
-                    for role, parts in structure.members.items()
-                },
+                {role: _initial_values(dataflow, structure, role) for role in structure.members},
             )
 
 
@@ -155,9 +165,12 @@ def _joined(parts: Sequence[Variable]) -> Variable:
     )
 
 
-def _initial_values(dataflow: Dataflow, parts: Parts, role: Role) -> tuple[float, ...]:
+def _initial_values(dataflow: Dataflow, structure: Structure, role: Role) -> tuple[float, ...]:
     """Return the constant that the graph initializes a variable with; a usual one, or nothing."""
-    graph = dataflow.graph
+    graph, parts = dataflow.graph, structure.members[role]
+    if graph.operations[parts[0]] == WEIGHTS and role in _USUAL_AFFINE:
+        offset = structure.gamma_offset if role == "gamma" else 0.0
+        return tuple(value - offset for value in _USUAL_AFFINE[role])
     for node in dataflow.traversal.consumers[parts[0]] or ():
         operands = dataflow.operands(Value(node))
         if graph.operations[node] in ("Assign", "AssignVariableOp") and len(operands) == 2:
@@ -212,7 +225,7 @@ def _common(texts: Sequence[Sequence[str]]) -> list[str]:
 def _layer(name: str, layer: _GraphLayer) -> BNLayer:
     structure = layer.structure
     momentum = structure.momentum
-    return BNLayer(
+    found = BNLayer(
         name=name,
         family=FAMILY,
         variables=layer.stored,
@@ -221,6 +234,21 @@ def _layer(name: str, layer: _GraphLayer) -> BNLayer:
         epsilon=structure.epsilon,
         momentum=momentum if momentum is not None and momentum < 1.0 else None,
         graph_names=layer.graph_names,
+    )
+    if _is_of_keras_3(found):
+        return replace(found, family="keras", keras_version="3")
+    names = [variable.name for variable in layer.stored.values()]
+    is_of_keras = _KERAS_LAYER.fullmatch(name) and all(map(_OF_FUNCTION.fullmatch, names))
+    return replace(found, family="keras") if is_of_keras else found
+
+
+def _is_of_keras_3(layer: BNLayer) -> bool:
+    """Return whether the constants of a function are named as Keras 3 reads its variables."""
+    names = tuple(layer.variables[role].name for role in STATISTICS if role in layer.variables)
+    return any(
+        names == tuple(f"{layer.name}/{cast}/ReadVariableOp{end}" for cast in casts)
+        for casts in _KERAS_3_CASTS
+        for end in ("/resource", "")
     )
 
 

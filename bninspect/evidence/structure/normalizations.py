@@ -1,6 +1,7 @@
 """Normalizations in a graph: operations that compute gamma * (x - mean) / sqrt(variance) + beta.
 
-They are the fused kernels (FusedBatchNorm, V2, V3) and the arithmetic around a square root:
+They are the fused kernels (FusedBatchNorm, V2, V3, those of optimized graphs), and the arithmetic
+around a square root:
 
 - `(x - mean) * rsqrt(variance + epsilon) * gamma + beta`, with the factors in any order,
 - `x * inverse + (beta - mean * inverse)` with `inverse = rsqrt(variance + epsilon) * gamma`, which
@@ -32,6 +33,10 @@ _X, _SCALE, _OFFSET, _MEAN, _VARIANCE = 0, 1, 2, 3, 4  # inputs of the fused ker
 # The kernel of TensorFlow before 1.0, for inference alone, and its inputs (nn_ops.cc).
 OLD_KERNEL = "BatchNormWithGlobalNormalization"
 _OLD_MEAN, _OLD_VARIANCE, _OLD_OFFSET, _OLD_SCALE = 1, 2, 3, 4
+# The kernel that a convolution and its BN became in an optimized graph, for inference alone, and
+# its inputs (tensorflow/core/grappler/optimizers/remapper.cc). Other fusions have fewer inputs.
+_FUSED_CONVOLUTION = "_FusedConv2D"
+_FUSED_SCALE, _FUSED_OFFSET, _FUSED_MEAN, _FUSED_VARIANCE = 2, 3, 4, 5
 _BATCH_MEAN, _BATCH_VARIANCE = 1, 2  # outputs
 
 
@@ -76,6 +81,9 @@ def find_normalizations(dataflow: Dataflow) -> Iterator[Normalization]:
         elif operation == OLD_KERNEL:
             for calls in dataflow.contexts(node):
                 yield _fused_before_1(dataflow, Value(node, 0, calls))
+        elif is_fused_convolution(dataflow, node):
+            for calls in dataflow.contexts(node):
+                yield _fused_convolution(dataflow, Value(node, 0, calls))
         elif operation in ("Rsqrt", "Sqrt", "Pow"):
             for calls in dataflow.contexts(node):
                 yield from _Arithmetic(dataflow, Value(node, 0, calls)).normalizations()
@@ -126,6 +134,32 @@ def _fused_before_1(dataflow: Dataflow, kernel: Value) -> Normalization:
         takes_x=Use(kernel.node, _X),
         takes_mean=Use(kernel.node, _OLD_MEAN),
         takes_variance=Use(kernel.node, _OLD_VARIANCE),
+        fused=True,
+    )
+
+
+def is_fused_convolution(dataflow: Dataflow, node: int) -> bool:
+    """Return whether a node is a convolution together with its BN."""
+    graph = dataflow.graph
+    return graph.operations[node] == _FUSED_CONVOLUTION and len(graph.inputs[node]) == 6
+
+
+def _fused_convolution(dataflow: Dataflow, kernel: Value) -> Normalization:
+    operands = dict(enumerate(dataflow.operands(kernel)))
+    epsilon = dataflow.graph.attribute(kernel.node, "epsilon")
+    mean, variance = (
+        (operands[index],) if index in operands else () for index in (_FUSED_MEAN, _FUSED_VARIANCE)
+    )
+    return Normalization(
+        kernel.node,
+        mean,
+        variance,
+        operands.get(_FUSED_SCALE),
+        operands.get(_FUSED_OFFSET),
+        _rounded(epsilon) if isinstance(epsilon, float) else None,
+        takes_x=Use(kernel.node, _X),
+        takes_mean=Use(kernel.node, _FUSED_MEAN),
+        takes_variance=Use(kernel.node, _FUSED_VARIANCE),
         fused=True,
     )
 

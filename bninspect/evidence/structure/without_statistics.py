@@ -14,7 +14,7 @@ from bninspect.batchnorm.folded_names import KERNEL, SUM, folded_layer, layer_of
 from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.structure.bn_structures import Site, find_sites
 from bninspect.evidence.structure.dataflow import Dataflow, Value
-from bninspect.evidence.structure.normalizations import OLD_KERNEL
+from bninspect.evidence.structure.normalizations import OLD_KERNEL, is_fused_convolution
 from bninspect.model.checkpoint import UncheckedGroup
 
 _ADDS = ops.BIAS_ADDS | {"Sub"}
@@ -29,13 +29,15 @@ _BY_BATCH = (
     "the graph normalizes by the moments of each batch, as in training, and has no statistics;"
     " freeze it again, built for inference (training=False)"
 )
-_COMPUTED = "its moving_mean and moving_variance are not both constants, but computed in the graph"
+COMPUTED = "its moving_mean and moving_variance are not both constants, but computed in the graph"
 
 
 def groups_without_statistics(dataflow: Dataflow) -> Iterator[UncheckedGroup]:
     """Yield the BN of a frozen graph that has no statistics, with the constants that are left."""
     graph = dataflow.graph
     for node, operation in enumerate(graph.operations):
+        if is_fused_convolution(dataflow, node):
+            continue  # it takes the statistics
         if operation in _ADDS or operation in _FUSED_ADDS:
             name = folded_name(dataflow, node)
             if name is not None:
@@ -93,14 +95,20 @@ def _reason(dataflow: Dataflow, site: Site) -> str | None:
         return None
     if site.normalization.fused:
         is_by_batch = dataflow.graph.attribute(site.normalization.node, "is_training") is not False
-        is_inference = dataflow.graph.operations[site.normalization.node] == OLD_KERNEL
+        is_inference = _is_for_inference(dataflow, site.normalization.node)
         if is_inference or not is_by_batch:
-            return _COMPUTED
+            return COMPUTED
         return None if _is_layer_norm(dataflow, site) else _BY_BATCH
     if site.means or site.variances or (site.gamma is None and site.beta is None):
         return None
     is_by_batch = any(_is_over_batch(dataflow, value) for value in site.batch_means)
     return _BY_BATCH if is_by_batch else None
+
+
+def _is_for_inference(dataflow: Dataflow, kernel: int) -> bool:
+    """Return whether a kernel never normalizes by the moments of a batch."""
+    is_old = dataflow.graph.operations[kernel] == OLD_KERNEL
+    return is_old or is_fused_convolution(dataflow, kernel)
 
 
 def _is_layer_norm(dataflow: Dataflow, site: Site) -> bool:

@@ -192,6 +192,15 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "update-ops-not-run",
         _BOTH,
+        families=("graph",),
+        when=lambda f: f.context.frozen and f.in_tensorflow_1,
+        speaks_for=_COLLECTED["custom-scope"],
+        tells_apart=_NOT_IN_TRAIN_OP,
+        test=_UPDATE_OPS,
+    ),
+    Suspect(
+        "update-ops-not-run",
+        _BOTH,
         families=_WRITTEN_BY_HAND,
         when=lambda f: f.may_be_unrun,
         speaks_for="averages that are written by hand move only if each training step runs them",
@@ -499,8 +508,13 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "trained-in-inference-mode",
         _BOTH,
-        families=_KERAS,
-        when=lambda f: f.mode != "batch" and not f.in_session and not f.affine_initial,
+        families=(*_KERAS, "graph"),
+        when=lambda f: (
+            (f.is_keras or f.layer.is_of_function)
+            and f.mode != "batch"
+            and not f.in_session
+            and not f.affine_initial
+        ),
         speaks_for="in a loop or train_step of one's own a call without training=True is inference",
         tells_apart="The bias before the layer was trained as far as beta.",
         test=_LOOP,

@@ -65,8 +65,8 @@ class Facts:
     def in_tensorflow_1(self) -> bool:
         """Return whether the variables were named by a graph of TensorFlow 1."""
         is_other = self.layer.onnx is not None and self.family("pytorch", "onnx")
-        of_graph = self.context.of_graph or self.layer.onnx is not None
-        return of_graph and not (self.is_keras or is_other)
+        of_graph = self.context.of_graph or self.context.frozen or self.layer.onnx is not None
+        return of_graph and not (self.is_keras or self.layer.is_of_function or is_other)
 
     @property
     def is_linen(self) -> bool:

@@ -199,18 +199,61 @@ def test_a_graph_of_variables_names_the_checkpoint(write, run: Run) -> None:
 
 
 @pytest.mark.parametrize("roles", [("moving_mean",), ("moving_mean", "moving_variance")])
-def test_computed_statistics_are_not_checked(write, run: Run, roles: tuple[str, ...]) -> None:
-    """A layer whose statistics are no constants is named, also beside others that are checked."""
+@pytest.mark.parametrize("are_named", [True, False])
+def test_computed_statistics_are_not_checked(
+    write, run: Run, roles: tuple[str, ...], are_named: bool
+) -> None:
+    """A layer whose statistics are no constants is named, also beside others that are checked.
+
+    Nothing is missing of it, whatever its other constants are called.
+    """
     computed = {role: node(f"bn/{role}", "Dequantize", "x") for role in roles}
-    # Names that tell no role.
-    layer = (
-        batch_norm(**computed).replace(b"moving_mean", b"dequantized").replace(b"moving", b"stored")
-    )
+    layer = batch_norm(**computed)
+    if not are_named:
+        layer = layer.replace(b"moving_mean", b"dequantized").replace(b"moving", b"stored")
     path = write(batch_norm().replace(b"bn/", b"ok/") + layer)
     (item,) = run("check", path, "--format", "json").json["checkpoints"]
     ((name, why),) = [(group["name"], group["reason"]) for group in item["unchecked"]]
     assert name == "bn"
     assert "not both constants" in why
+
+
+def test_a_convolution_that_has_its_bn_in_it(write, run: Run) -> None:
+    """The kernel that Grappler's remapper makes of both takes all four constants."""
+    values = {"moving_mean": [0.0] * 4, "moving_variance": [1.0] * 4}
+    constants = [
+        constant(f"bn/{role}", FLOAT, (4,), content(values.get(role, [0.5, 1.5, 2.5, 3.5])))
+        for role in ROLES
+    ]
+    constants.append(constant("kernel", FLOAT, (1, 1, 4, 4), content(np.ones(16))))
+    taken = (f"bn/{role}" for role in ROLES)
+    kernel = node("bn/FusedBatchNorm", "_FusedConv2D", "x", "kernel", *taken)
+    path = write(node("x", "Placeholder") + b"".join(constants) + kernel)
+    (item,) = run("check", path, "--format", "json").json["checkpoints"]
+    assert [layer["name"] for layer in item["layers"]] == ["bn"]
+    assert [finding["rule"] for finding in item["findings"]] == ["BN101"]
+    assert item["unchecked"] == []
+
+
+@pytest.mark.parametrize(
+    ("scope", "reads", "family"),
+    [
+        ("model/batch_normalization_3", "ReadVariableOp{}/resource", "keras"),
+        ("model/batch_normalization_3", "ReadVariableOp{}", "graph"),  # tf.layers gives such names
+        ("model/bn", "ReadVariableOp{}/resource", "graph"),
+        ("model/bn", "Cast{}/ReadVariableOp/resource", "keras"),
+        ("model/bn", "Cast{}/ReadVariableOp", "keras"),
+    ],
+)
+def test_names_that_prove_keras(write, scope: str, reads: str, family: str) -> None:
+    numbers = {"moving_mean": "", "moving_variance": "_1", "gamma": "_2", "beta": "_3"}
+    names = [f"{scope}/{reads.format(numbers[role])}" for role in ROLES]
+    constants = [constant(name, FLOAT, (4,), content([1, 2, 3, 4])) for name in names]
+    kernel = node(
+        f"{scope}/FusedBatchNormV3", "FusedBatchNormV3", "x", *names, attributes=INFERENCE
+    )
+    layer = layer_of(write(node("x", "Placeholder") + b"".join(constants) + kernel))
+    assert (layer.name, layer.family) == (scope, family)
 
 
 def test_half_precision_of_a_graph_is_no_half_precision_training(write) -> None:

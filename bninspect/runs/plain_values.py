@@ -21,7 +21,7 @@ from bninspect.model.layer_views import Architecture, Member
 from bninspect.model.roles import AFFINE, STATISTICS
 from bninspect.rules.averages import USUAL_MOMENTUM
 from bninspect.rules.channels import COLLAPSED_VARIANCE
-from bninspect.rules.cold import COLD_SHARE, HIGHEST_MOMENTUM
+from bninspect.rules.cold import COLD_SHARE, HIGHEST_MOMENTUM, SLOW_MOMENTUM
 from bninspect.rules.numeric import EXPLODING_VARIANCE
 
 # What the statistics of the layers start from here: other families are judged layer by layer.
@@ -116,6 +116,9 @@ def _is_warm(step: int | None, has_graph: Callable[[], bool]) -> bool:
 
 
 def _is_forgotten(momentum: float, step: int | None) -> bool:
+    """Return whether BN106 finds and notes nothing with a known momentum."""
+    if step is None:
+        return not SLOW_MOMENTUM <= momentum < 1.0
     return not step or not 0.0 < momentum < 1.0 or momentum**step <= COLD_SHARE
 
 

@@ -202,6 +202,22 @@ def test_what_a_rule_may_speak_of_is_judged_layer_by_layer(
     assert ways == {"ordinary": 6, "by layer": 3}
 
 
+@pytest.mark.parametrize(("momentum", "way"), [(0.9, "plain"), (0.9999, "by layer")])
+def test_a_note_for_want_of_a_step_is_that_of_the_ordinary_way(
+    tmp_path: Path, ways: Counter[str], momentum: float, way: str
+) -> None:
+    paths = [tmp_path / f"run_{number}" / "model.ckpt" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        arrays = healthy("no-step", 60, number)
+        MUTATIONS["cold"](arrays)
+        write_bundle(
+            path, arrays | {f"net/bn_{n}/gamma/Momentum": np.ones(3, "f4") for n in (1, 2)}
+        )
+    assert_same_reports(paths, make_config(momentum=momentum))
+    assert ways == {"ordinary": 6, way: 3}
+
+
 def test_two_architectures_with_indexes_of_one_size_are_told_apart(
     tmp_path: Path, ways: Counter[str]
 ) -> None:

@@ -179,9 +179,11 @@ def _check_markdown(stream: TextIO, _: OutputOptions) -> StreamWriter:
 
 
 def _check_html(stream: TextIO, options: OutputOptions) -> StreamWriter:
+    from bninspect.cli.command_line import command_line
     from bninspect.reporters.html.page import HtmlReport
+    from bninspect.reporters.html.run import run_details
 
-    return HtmlReport(stream, momentum=options.momentum)
+    return HtmlReport(stream, momentum=options.momentum, run=run_details(command_line()))
 
 
 def _check_gitlab(stream: TextIO, options: OutputOptions) -> StreamWriter:

@@ -32,7 +32,8 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         _reserve_standard_streams()
         typed = _strip_credentials(sys.argv[1:] if arguments is None else arguments)
-        code = main.main(args=typed, prog_name="bninspect", standalone_mode=False)
+        # The page of a report shows the command; click keeps no copy of what was typed.
+        code = main.main(args=typed, prog_name="bninspect", standalone_mode=False, obj=tuple(typed))
         if sys.stdout is not None:
             sys.stdout.flush()
     except click.ClickException as problem:

@@ -43,7 +43,9 @@ def report(
 
     The file needs no network and no other files.
     """
+    from bninspect.cli.command_line import command_line
     from bninspect.reporters.html.page import HtmlReport
+    from bninspect.reporters.html.run import run_details
     from bninspect.runs.run import check_paths
 
     if output is None and standard_output().isatty():
@@ -52,9 +54,11 @@ def report(
     if output is not None:
         refuse_to_overwrite_settings((output,), (config.file, config.baseline))
         refuse_to_overwrite_inputs(output, inputs)
+    run = run_details(command_line())
     with output_stream(output) as stream:
-        page = HtmlReport(stream, momentum=config.momentum)
-        result = check_paths(paths, replace(config, trends=True), page)
+        page = HtmlReport(stream, momentum=config.momentum, run=run)
+        # The graph also names the layer before each BN layer.
+        result = check_paths(paths, replace(config, trends=True, graph=True), page)
         if output is not None:
             refuse_to_overwrite_inputs(output, opened_paths(result))
         page.end(result)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +102,7 @@ def whole_page(html: str) -> Page:
     policy = page.elements[3].attributes  # html, head, the encoding, then before all else this
     assert policy["http-equiv"] == "Content-Security-Policy"
     directives = dict(part.strip().split(" ", 1) for part in policy["content"].split(";"))
-    script = {"script-src": _hash_of(page, "script")} if page.all("script") else {}
+    script = {"script-src": _hash_of(page, "script")} if scripts_of(page) else {}
     assert directives == {
         "default-src": "'none'",
         "style-src": _hash_of(page, "style"),
@@ -126,8 +128,20 @@ def keep_to_themselves(page: Page) -> None:
         assert not re.search(r"url\(|@import", "".join(one.pieces))
 
 
+def scripts_of(page: Page) -> list[Element]:
+    """What the browser runs: a script of JSON is data."""
+    return [one for one in page.all("script") if one.attributes.get("type") != "application/json"]
+
+
+def data_of(page: Page) -> list[Any]:
+    """The data that the script draws, in the order of the page."""
+    scripts = [one for one in page.all("script") if "type" in one.attributes]
+    return [json.loads("".join(one.pieces)) for one in scripts]
+
+
 def _hash_of(page: Page, tag: str) -> str:
-    digest = hashlib.sha256("".join(page.one(tag).pieces).encode()).digest()
+    (one,) = scripts_of(page) if tag == "script" else page.all(tag)
+    digest = hashlib.sha256("".join(one.pieces).encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 

@@ -1,7 +1,8 @@
-"""Paths of small SVG charts: histograms, and trends over checkpoints.
+"""Values in bins and over checkpoints, as charts show them; paths of small SVG histograms.
 
-A chart has few paths, however many values it shows, and its size is WIDTH by HEIGHT units. Each
-chart also has a description in words, for readers who cannot see it.
+The script of the page draws bins and trends with axes. Where there is no script, as in a notebook,
+a histogram is a static SVG of WIDTH by HEIGHT units, which has few paths, however many values it
+shows. Each chart also has a description in words, for readers who cannot see it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,28 @@ _BIN = WIDTH // _BINS
 _LOG_FROM = 100.0
 # The most by which the initial value may widen the axis.
 _WIDENED = 4.0
-# The number of dots that fit beside each other without touching.
-_DOTS = WIDTH // 4
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
-Points = list[tuple[float, float]]
+
+
+class Bins(NamedTuple):
+    """The finite values of one member, counted in bins of equal width from `low` to `high`.
+
+    `low` and `high` are the ends of the axis: the values, and the initial one if it is near them.
+    On a `logarithmic` axis the logarithms of the bins have equal width. `counts` is empty if no
+    value is finite; `lost` counts the values that are not. `at_initial` values equal `initial`,
+    which is None if it is unknown. `in_words` describes the values.
+    """
+
+    counts: tuple[int, ...]
+    low: float
+    high: float
+    logarithmic: bool
+    initial: float | None
+    at_initial: int
+    lost: int
+    spread: str
+    in_words: str
 
 
 class Histogram(NamedTuple):
@@ -45,12 +63,17 @@ class Histogram(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """A trend over checkpoints: paths of the `band` of all channels, their mean, and standstill."""
+    """A trend over checkpoints: the mean over the channels and their range, and standstill.
 
-    band: str
-    line: str
-    dots: str
-    still: str
+    Checkpoints that are drawn as one share an entry; `at` is the number of its last checkpoint.
+    None is a gap. `still` has the first and last checkpoint of each stretch in which nothing moved.
+    """
+
+    at: tuple[int, ...]
+    means: tuple[float | None, ...]
+    lows: tuple[float | None, ...]
+    highs: tuple[float | None, ...]
+    still: tuple[tuple[int, int], ...]
     spread: str
     description: str
 
@@ -60,35 +83,62 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def histogram(
-    array: NDArray[Any], initial: float | None = None, at_initial: int | None = None
-) -> Histogram:
-    """Return the histogram of values of shape (C,); `at_initial` equal the `initial` one."""
+def bins_of(
+    array: NDArray[Any],
+    initial: float | None = None,
+    at_initial: int | None = None,
+    *,
+    log_from: float = _LOG_FROM,
+) -> Bins:
+    """Return values of shape (C,) in bins; `at_initial` equal the `initial` one.
+
+    The axis is logarithmic where all values are above 0, and the ratio of the largest to the
+    smallest is at least `log_from`.
+    """
+    if initial is not None and not math.isfinite(initial):
+        initial = None
     with np.errstate(all="ignore"):
         values = np.asarray(array, np.float64).ravel()
         finite = values[np.isfinite(values)]
         lost = values.size - finite.size
         if not finite.size:
-            description = f"{lost} values, none of them finite" if lost else "no values"
-            return Histogram("", "", None, "", False, description, description)
+            text = f"{lost} values, none of them finite" if lost else "no values"
+            return Bins((), math.nan, math.nan, False, initial, 0, lost, text, text)
         low, high = float(finite.min()), float(finite.max())
-        logarithmic = low > 0.0 and high / low >= _LOG_FROM
+        logarithmic = low > 0.0 and high / low >= log_from
         ends = _axis(low, high, initial, logarithmic=logarithmic)
         scale = _scale(*ends, logarithmic=logarithmic)
-        counts: NDArray[Any] = np.bincount(_bins(scale(finite)), minlength=_BINS)
-        description = _in_words(finite, logarithmic=logarithmic)
-    initial_x, beyond, stuck = None, "", ""
-    if initial is not None and math.isfinite(initial):
-        beyond = "left" if initial < ends[0] else "right" if initial > ends[1] else ""
-        if not beyond:
-            share = scale(np.array([initial]))
-            initial_x = round(float(share[0]) * WIDTH, 1)
-            stuck = _bar(int(_bins(share)[0]), at_initial or 0, int(counts.max()))
-        description += f"; {at_initial or 0} exactly at the initial value {number(initial)}"
+        counts = np.bincount(_bins(scale(finite)), minlength=_BINS).tolist()
+        text = _in_words(finite, logarithmic=logarithmic)
+    if initial is not None:
+        text += f"; {at_initial or 0} exactly at the initial value {number(initial)}"
     if lost:
-        description += f"; {lost} not finite"
+        text += f"; {lost} not finite"
+    spread = _spread(low, high)
+    return Bins(tuple(counts), *ends, logarithmic, initial, at_initial or 0, lost, spread, text)
+
+
+def histogram(bins: Bins) -> Histogram:
+    """Return the histogram of values in bins."""
+    if not bins.counts:
+        return Histogram("", "", None, "", False, bins.spread, bins.in_words)
+    most = max(bins.counts)
+    initial_x, beyond, stuck = None, "", ""
+    if bins.initial is not None:
+        beyond = "left" if bins.initial < bins.low else "right" if bins.initial > bins.high else ""
+        if not beyond:
+            scale = _scale(bins.low, bins.high, logarithmic=bins.logarithmic)
+            share = scale(np.array([bins.initial]))
+            initial_x = round(float(share[0]) * WIDTH, 1)
+            stuck = _bar(int(_bins(share)[0]), bins.at_initial, most)
     return Histogram(
-        _skyline(counts), stuck, initial_x, beyond, logarithmic, _spread(low, high), description
+        _skyline(bins.counts),
+        stuck,
+        initial_x,
+        beyond,
+        bins.logarithmic,
+        bins.spread,
+        bins.in_words,
     )
 
 
@@ -137,12 +187,12 @@ def _height(count: int, most: int) -> int:
     return max(round(count / most * (HEIGHT - 2)), 2) if count else 0
 
 
-def _skyline(counts: NDArray[Any]) -> str:
+def _skyline(counts: Sequence[int]) -> str:
     """Return the outline of all bars as one path."""
-    most = int(counts.max())
+    most = max(counts)
     path = f"M0 {HEIGHT}"
     at = 0
-    for height, group in groupby(_height(count, most) for count in counts.tolist()):
+    for height, group in groupby(_height(count, most) for count in counts):
         at += _BIN * len(list(group))
         path += f"V{HEIGHT - height}H{at}"
     return f"{path}V{HEIGHT}z"
@@ -177,29 +227,23 @@ def trend(
     lows, highs = _lows_and_highs(ranges)
     known = [math.nan if mean is None else mean for mean in means]
     finite = [value for value in (*lows, *highs, *known) if math.isfinite(value)]
-    if not finite:
-        return Trend("", "", "", "", "nothing finite", "No finite value in any checkpoint")
-    low, high = min(finite), max(finite)
-    up = _scale(low, high, logarithmic=False)
-    along = _scale(steps[0], steps[-1], logarithmic=False)
-    xs = [round(2 + float(share) * (WIDTH - 4), 1) for share in along(np.array(steps, np.float64))]
-    columns = _columns(xs)
+    columns = _columns(steps)
 
-    def drawn(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> list[Points]:
+    def drawn(
+        values: Sequence[float], choose: Callable[[Sequence[float]], float]
+    ) -> tuple[float | None, ...]:
         parts = [values[column] for column in columns]
-        ends = [choose(part) if all(map(math.isfinite, part)) else math.nan for part in parts]
-        return _runs([xs[column.start] for column in columns], up(np.array(ends, np.float64)))
+        return tuple(choose(part) if all(map(math.isfinite, part)) else None for part in parts)
 
-    line = drawn(known, lambda part: part[-1])
     stretches = _still(moved)
     return Trend(
-        _band(drawn(highs, max), drawn(lows, min)),
-        "".join(map(_polyline, line)),
-        # Beside a gap on either side a line has no length: its only point is a dot.
-        _dots([run for run in line if len(columns) <= _DOTS or len(run) == 1]),
-        "".join(f"M{xs[a]} {HEIGHT - 1}H{xs[b]}" for a, b in stretches),
-        _spread(low, high),
-        _course(known, stretches, labels),
+        tuple(column.stop - 1 for column in columns),
+        drawn(known, lambda part: part[-1]),
+        drawn(lows, min),
+        drawn(highs, max),
+        tuple(stretches),
+        _spread(min(finite), max(finite)) if finite else "nothing finite",
+        _course(known, stretches, labels) if finite else "No finite value in any checkpoint",
     )
 
 
@@ -214,43 +258,17 @@ def _lows_and_highs(
     return [range_[0] for range_ in whole], [range_[1] for range_ in whole]
 
 
-def _band(tops: Sequence[Points], bottoms: Sequence[Points]) -> str:
-    """Return the path of the areas between runs of points."""
-    return "".join(
-        f"{_polyline([*top, *reversed(bottom)])}z"
-        for top, bottom in zip(tops, bottoms, strict=False)
-    )
-
-
-def _dots(runs: Sequence[Points]) -> str:
-    """Return the path of the points of runs, each as a dot."""
-    return "".join(f"M{x:g} {y:g}h0" for run in runs for x, y in run)
-
-
-def _columns(xs: Sequence[float]) -> list[slice]:
+def _columns(steps: Sequence[float]) -> list[slice]:
     """Return the checkpoints that are drawn as one: those within a unit of width."""
-    if len(xs) <= WIDTH:
-        return [slice(index, index + 1) for index in range(len(xs))]
+    if len(steps) <= WIDTH:
+        return [slice(index, index + 1) for index in range(len(steps))]
+    along = _scale(steps[0], steps[-1], logarithmic=False)
+    units = (along(np.array(steps, np.float64)) * WIDTH).astype(np.intp).tolist()
     columns = []
-    for _, group in groupby(range(len(xs)), key=lambda index: int(xs[index])):
+    for _, group in groupby(range(len(units)), key=units.__getitem__):
         indexes = list(group)
         columns.append(slice(indexes[0], indexes[-1] + 1))
     return columns
-
-
-def _runs(xs: Sequence[float], shares: NDArray[Any]) -> list[Points]:
-    """Return runs of points without a gap, at shares of the height; NaN is a gap."""
-    runs: list[Points] = [[]]
-    for x, share in zip(xs, shares.tolist(), strict=True):
-        if math.isfinite(share):
-            runs[-1].append((x, round(2 + (1 - share) * (HEIGHT - 6), 1)))
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
-
-
-def _polyline(points: Points) -> str:
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
 
 
 def _still(moved: Sequence[bool | None]) -> list[tuple[int, int]]:

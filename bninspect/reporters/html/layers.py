@@ -1,4 +1,4 @@
-"""Views of layers for the page: charts, numbers, and which statistic a finding is about.
+"""Views of layers: distributions, numbers, and which statistic a finding is about.
 
 Names are as stored: the templates make them printable and escape them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.roles import AFFINE, ROLES, STATISTICS, Role
 from bninspect.model.rule import SEVERITIES, RuleContext
-from bninspect.reporters.html.charts import Histogram, histogram, number
+from bninspect.reporters.html.charts import Bins, Histogram, bins_of, histogram, number
 from bninspect.rules.channels import dead_of, untouched_channels
 from bninspect.wording import plural
 
@@ -49,7 +49,7 @@ class LayerView(NamedTuple):
     """A layer as the page shows it: `id` is its anchor, `place` its number in the network.
 
     `state` is that of the gravest finding. `codes` are those of all findings, also of those that do
-    not count. `columns` are the numbers of the table, `facts` the phrases below the charts.
+    not count. `columns` are the numbers of the table, `facts` the phrases beside the charts.
     """
 
     id: str
@@ -62,7 +62,6 @@ class LayerView(NamedTuple):
     dead: int
     columns: tuple[float | None, ...]
     cells: tuple[Cell, ...]
-    figures: tuple[Figure, ...]
     facts: tuple[str, ...]
     findings: tuple[Finding, ...]
     muted: tuple[Finding, ...]
@@ -119,7 +118,6 @@ def layer_view(
             for end in _range(layer, role)
         ),
         cells=cells,
-        figures=(*_members(layer), *_at_inference(layer)),
         facts=_facts(layer, context),
         findings=tuple(findings),
         muted=tuple(muted),
@@ -154,24 +152,37 @@ def _range(layer: BNLayer, role: Role) -> tuple[float | None, float | None]:
     return values.minimum, values.maximum
 
 
-def _members(layer: BNLayer) -> Iterable[Figure]:
+def distributions(layer: BNLayer) -> Iterator[tuple[str, Bins | None]]:
+    """Yield the values of each member, and of what inference makes of them; None without values.
+
+    Variances are on a logarithmic axis, as far as they are above 0: they differ by factors.
+    """
     for role in ROLES:
         values = layer.values.get(role)
-        if values is not None:
-            chart = histogram(values.array, values.initial, values.at_initial)
-            yield Figure(role, chart)
+        if values is None:
+            yield role, None
+        elif role == "moving_variance":
+            yield role, bins_of(values.array, values.initial, values.at_initial, log_from=1.0)
         else:
-            stored = role in layer.variables
-            yield Figure(role, None, "not read" if stored else "not stored")
-
-
-def _at_inference(layer: BNLayer) -> Iterable[Figure]:
+            yield role, bins_of(values.array, values.initial, values.at_initial)
     made = inference(layer)
     for name, array in (("scale", made.scale), ("shift", made.shift)):
-        if array is not None:
-            yield Figure(name, histogram(array))
-        else:
-            yield Figure(name, None, "needs both statistics")
+        yield name, None if array is None else bins_of(array)
+
+
+def missing(layer: BNLayer, name: str) -> str:
+    """Return why a layer has no values of a member, or of `scale` or `shift`."""
+    if name not in ROLES:
+        return "needs both statistics"
+    return "not read" if name in layer.variables else "not stored"
+
+
+def figures(layer: BNLayer) -> tuple[Figure, ...]:
+    """Return the distributions of a layer as static charts."""
+    return tuple(
+        Figure(name, None, missing(layer, name)) if bins is None else Figure(name, histogram(bins))
+        for name, bins in distributions(layer)
+    )
 
 
 def _facts(layer: BNLayer, context: RuleContext) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from bninspect.model.layer import BNLayer
 from bninspect.model.report import CheckpointReport, Report
-from bninspect.reporters.html.layers import layer_view, layer_views
+from bninspect.reporters.html.layers import Figure, LayerView, figures, layer_view, layer_views
 from bninspect.reporters.html.rendering import asset, render
 from bninspect.reporters.html.verdicts import checkpoint_view, run_view
 
@@ -25,7 +25,10 @@ def as_html(shown: Report | BNLayer) -> str:
     """
     style = asset("style.css")
     if isinstance(shown, BNLayer):
-        return str(render("notebook_layer.html.j2", style=style, layer=layer_view(shown)))
+        view = layer_view(shown)
+        return str(
+            render("notebook_layer.html.j2", style=style, layer=view, figures=figures(shown))
+        )
     items = shown.checkpoints[:_CHECKPOINTS]
     return str(
         render(
@@ -34,12 +37,17 @@ def as_html(shown: Report | BNLayer) -> str:
             run=run_view(shown),
             several=len(shown.checkpoints) > 1,
             checkpoints=[
-                (checkpoint_view(item), layer_views(_head(item)), len(item.layers[_LAYERS:]))
+                (checkpoint_view(item), _layers(_head(item)), len(item.layers[_LAYERS:]))
                 for item in items
             ],
             left_out=len(shown.checkpoints) - len(items),
         )
     )
+
+
+def _layers(item: CheckpointReport) -> list[tuple[LayerView, tuple[Figure, ...]]]:
+    """Return the views of a checkpoint's layers, with their charts."""
+    return list(zip(layer_views(item), map(figures, item.layers), strict=True))
 
 
 def _head(item: CheckpointReport) -> CheckpointReport:

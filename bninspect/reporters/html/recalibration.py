@@ -8,7 +8,7 @@ from typing import NamedTuple, TextIO
 from bninspect._version import __version__
 from bninspect.model.recalibration import RecalibratedLayer, Recalibration
 from bninspect.reporters import recalibrate_verdict
-from bninspect.reporters.html.charts import histogram
+from bninspect.reporters.html.charts import bins_of, histogram
 from bninspect.reporters.html.layers import Figure, anchor
 from bninspect.reporters.html.rendering import asset, policy, write
 
@@ -56,4 +56,4 @@ def _figures(layer: RecalibratedLayer) -> Iterator[Figure]:
         ("moving_variance before", layer.variance_before),
         ("moving_variance after", layer.variance),
     ):
-        yield Figure(name, histogram(values))
+        yield Figure(name, histogram(bins_of(values)))

@@ -22,6 +22,8 @@ from bninspect.reporters.html.layers import STATES
 from bninspect.wording import plural
 
 _HERE = Path(__file__).parent
+# The files of the script, each of which uses those before it.
+_SCRIPTS = ("elements", "charts", "map", "tables", "layers", "compare", "page")
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -36,21 +38,27 @@ def write(stream: TextIO, template: str, **values: Any) -> None:
 
 
 def asset(name: str) -> Markup:
-    """Return a file of this directory: style sheet or script."""
+    """Return a file of this directory."""
     return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - our own
+
+
+def scripts() -> Markup:
+    """Return the script of a page: all files of it in one function, in their order."""
+    body = Markup("\n").join(asset(f"script/{name}.js") for name in _SCRIPTS)
+    return Markup('(() => {{\n"use strict";\n{}}})();').format(body)
 
 
 def policy(*, has_script: bool = True) -> str:
     """Return the Content-Security-Policy of a page: its own style and script alone."""
-    script = f" script-src '{_hash('script.js')}';" if has_script else ""
+    script = f" script-src '{_hash(scripts())}';" if has_script else ""
     return (
-        f"default-src 'none'; style-src '{_hash('style.css')}';{script}"
+        f"default-src 'none'; style-src '{_hash(asset('style.css'))}';{script}"
         " base-uri 'none'; form-action 'none'"
     )
 
 
-def _hash(name: str) -> str:
-    digest = sha256(asset(name).encode("utf-8")).digest()
+def _hash(text: str) -> str:
+    digest = sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
@@ -91,8 +99,8 @@ def _name(name: str) -> Markup:
 
 
 def _lines(text: str) -> Markup:
-    """Return code, or columns of figures, with their line breaks."""
-    return Markup("<pre>{}</pre>").format("\n".join(map(printable, text.splitlines())))
+    """Return code, or columns of figures, with their line breaks; it scrolls, by keyboard too."""
+    return Markup('<pre tabindex="0">{}</pre>').format("\n".join(map(printable, text.splitlines())))
 
 
 def prose(text: str) -> Markup:

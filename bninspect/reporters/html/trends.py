@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,23 +16,34 @@ class TrendView(NamedTuple):
     """A layer over time: a chart and the largest change of each statistic, and its standstill.
 
     `charts` are (role, chart, largest change from the first to the last checkpoint, in words).
+    `place` is its number among the layers, from 0.
     """
 
+    place: int
     name: str
     charts: tuple[tuple[Role, Trend, str], ...]
     stood_still: str
     events: tuple[str, ...]
 
+    @property
+    def moves(self) -> bool:
+        """Return whether it never stood still and is finite."""
+        return not self.stood_still
+
 
 class TimesView(NamedTuple):
     """A training over time: its checkpoints, what contradicts their order, and its layers.
 
-    The layers come as the newest checkpoint has them, then those that are gone.
+    `steps` are the places of the checkpoints on the axis. The layers come as the newest checkpoint
+    has them, then those that are gone. `standstill` says how many stood still, and when.
     """
 
     labels: tuple[str, ...]
+    steps: tuple[float, ...]
     notes: tuple[str, ...]
     layers: tuple[TrendView, ...]
+    histories: tuple[LayerHistory, ...]
+    standstill: tuple[tuple[str, int], ...]
 
 
 def times_view(comparison: Comparison) -> TimesView:
@@ -40,15 +52,24 @@ def times_view(comparison: Comparison) -> TimesView:
     own = {f"{item.path}: {note}" for item in comparison.checkpoints for note in item.notes}
     layers = tuple(
         TrendView(
+            place,
             layer.name,
             tuple(_chart(comparison, layer, role, steps) for role in STATISTICS),
             _when(comparison, layer),
             layer.events,
         )
-        for layer in comparison.layers
+        for place, layer in enumerate(comparison.layers)
     )
     notes = tuple(note for note in comparison.notes if note not in own)
-    return TimesView(comparison.labels, notes, layers)
+    standstill = Counter(layer.stood_still for layer in layers if layer.stood_still)
+    return TimesView(
+        comparison.labels,
+        tuple(steps),
+        notes,
+        layers,
+        comparison.layers,
+        tuple(standstill.most_common()),
+    )
 
 
 def _steps(comparison: Comparison) -> list[float]:

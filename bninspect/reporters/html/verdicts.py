@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
+from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppression
-from bninspect.model.rule import Rule
-from bninspect.reporters.check_text import evidence_of
-from bninspect.reporters.html.layers import gravest
+from bninspect.model.rule import SEVERITIES, Rule
+from bninspect.reporters.check_text import evidence_of, may_have_cause
+from bninspect.reporters.finding_groups import FindingGroup
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
+    OUTCOMES,
     baseline_in_words,
     grouped,
     notes_on,
@@ -19,59 +23,86 @@ from bninspect.reporters.verdict_text import (
     suspects_in_words,
     verdict,
     verdict_on_all,
-    worst_of,
 )
 from bninspect.rules import CAUSES
+from bninspect.rules.pages import Fix, page_of
+from bninspect.wording import plural
 
 _CAUSES = {cause.name: cause for cause in CAUSES}
-_NO_CAUSE = "cannot be told from this file"
+
+
+class Place(NamedTuple):
+    """A layer or checkpoint that findings are about; `target` is its anchor, empty without one."""
+
+    name: str
+    target: str
+    message: str
 
 
 class Group(NamedTuple):
     """Findings with the same rule, cause and fix; `state` is their severity, or `muted`.
 
-    `layers` are (name, message). `cause` is None if the files cannot prove one. `muted` is the
-    reason why they do not count, empty if they count.
+    `scope` says how much is hit, `kind` tells the groups of one rule apart. `cause` is empty if the
+    rule has none. `likely` is the reason that comes first where none is proved, `reasons` are more
+    of them, in words that `reasons_title` introduces. `sample` is code for the framework of the
+    layers. `muted` is the reason why they do not count, empty if they count.
     """
 
     rule: Rule
     severity: str
     state: str
-    layers: tuple[tuple[str, str], ...]
+    scope: str
+    places: tuple[Place, ...]
     evidence: tuple[str, ...]
-    cause: str | None
-    likely: tuple[str, ...]
+    cause: str
+    likely: str
     fix: str
+    reasons: tuple[str, ...] = ()
+    reasons_title: str = ""
+    sample: Fix | None = None
     muted: str = ""
+    kind: str = ""
+
+
+class RuleGroups(NamedTuple):
+    """The groups of one rule and severity in a run, and how much they hit in all."""
+
+    rule: Rule
+    state: str
+    scope: str
+    groups: tuple[Group, ...]
 
 
 class CheckpointView(NamedTuple):
-    """A checkpoint: the verdict and its evidence; `lead` is the group to begin with."""
+    """A checkpoint: the verdict and its evidence; `verdict` does not repeat the `path`."""
 
     id: str
     path: str
     status: str
     verdict: str
-    lead: Group | None
     groups: tuple[Group, ...]
+    muted: tuple[Group, ...]
     notes: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
 
 
 class RunView(NamedTuple):
-    """The verdict on all checkpoints."""
+    """The verdict on all checkpoints; `path` is that of the only one, empty if there are more."""
 
     status: str
     verdict: str
+    path: str
     summary: str
     notes: tuple[str, ...]
 
 
 def run_view(report: Report) -> RunView:
     """Return the answer for a run; for one checkpoint, that of the checkpoint."""
+    path = ""
     if len(report.checkpoints) == 1:
         item = report.checkpoints[0]
-        word, sentence = status(item), verdict(item)
+        path = item.path
+        word, sentence = status(item), verdict_without_path(item)
     elif report.checkpoints:
         word, sentence = verdict_on_all(report)
     else:
@@ -81,62 +112,167 @@ def run_view(report: Report) -> RunView:
         notes.append(f"baseline: {baseline_in_words(report.baseline)}")
     if report.interrupted:
         notes.append(CUT_SHORT)
-    return RunView(word, sentence, summary(report), tuple(notes))
+    return RunView(word, sentence, path, summary(report), tuple(notes))
 
 
-def checkpoint_view(item: CheckpointReport, id_: str = "") -> CheckpointView:
-    """Return the view of one checkpoint."""
-    groups = (*(_group(findings) for findings in grouped(item.findings)), *_muted(item))
-    worst = worst_of(item.findings)
-    lead = None
-    if worst is not None:
-        names = {finding.layer for finding in worst}
-        lead = max(
-            (group for group in groups if group.rule is worst[0].rule and group.state != "muted"),
-            key=lambda group: sum(name in names for name, _ in group.layers),
-        )
+def verdict_without_path(item: CheckpointReport) -> str:
+    """Return the verdict on a checkpoint for a place that names its path already."""
+    return verdict(item).removeprefix(f"{item.path}: ")
+
+
+def verdict_on_unit(items: Sequence[CheckpointReport]) -> tuple[str, str]:
+    """Return the verdict on the checkpoints of one training: a word and a sentence."""
+    if len(items) == 1:
+        return status(items[0]), verdict_without_path(items[0])
+    return verdict_on_all(Report(tuple(items)))
+
+
+def gravity(state: str) -> int:
+    """Return the place of an outcome among all, the gravest first."""
+    return list(OUTCOMES).index(state)
+
+
+def checkpoint_view(
+    item: CheckpointReport, id_: str = "", targets: Mapping[str, str] | None = None
+) -> CheckpointView:
+    """Return the view of one checkpoint; `targets` are the anchors of its layers."""
+    targets = targets or {}
     return CheckpointView(
         id=id_,
         path=item.path,
         status=status(item),
-        verdict=verdict(item),
-        lead=lead,
-        groups=groups,
+        verdict=verdict_without_path(item),
+        groups=tuple(_group(findings, targets) for findings in grouped(item.findings)),
+        muted=tuple(_muted(item, targets)),
         notes=tuple(notes_on(item)),
         facts=tuple(_facts(item)),
     )
 
 
-def leading(views: Sequence[CheckpointView]) -> CheckpointView | None:
-    """Return the checkpoint whose finding comes first: the first of those with the gravest."""
-    worst = gravest(item.lead.state for item in views if item.lead is not None)
-    return next(
-        (view for view in views if view.lead is not None and view.lead.state == worst), None
+def groups_of_run(
+    groups: Sequence[FindingGroup], targets: Mapping[str, str], *, one_training: bool
+) -> tuple[RuleGroups, ...]:
+    """Return the findings in several checkpoints by rule; `targets` are the anchors of those.
+
+    Of one training, what is likely in one checkpoint is so in all.
+    """
+    return tuple(
+        _of_rule(list(same), targets, one_training=one_training)
+        for _, same in groupby(
+            sorted(groups, key=_rule_order(groups)),
+            key=lambda group: (group.first.rule.code, group.first.severity),
+        )
     )
 
 
-def _group(findings: list[Finding], muted: str = "") -> Group:
+def _rule_order(groups: Sequence[FindingGroup]) -> Callable[[FindingGroup], tuple[int, int, str]]:
+    """Return the order of rules: the gravest first, then those that hit the most checkpoints."""
+    hits = Counter[tuple[str, str]]()
+    for group in groups:
+        hits[group.first.severity, group.first.rule.code] += len(group.hits)
+
+    def order(group: FindingGroup) -> tuple[int, int, str]:
+        severity, code = group.first.severity, group.first.rule.code
+        return SEVERITIES.index(severity), -hits[severity, code], code
+
+    return order
+
+
+def _of_rule(
+    groups: Sequence[FindingGroup], targets: Mapping[str, str], *, one_training: bool
+) -> RuleGroups:
+    first = groups[0].first
+    hits = [hit for group in groups for hit in group.hits]
+    layers = sum(len(hit.layers) for hit in hits)
+    checkpoints = len({hit.path for hit in hits})
+    return RuleGroups(
+        first.rule,
+        first.severity,
+        f"{plural(layers, 'layer')} in {plural(checkpoints, 'checkpoint')}",
+        tuple(_group_of_run(group, targets, one_training=one_training) for group in groups),
+    )
+
+
+def _group_of_run(group: FindingGroup, targets: Mapping[str, str], *, one_training: bool) -> Group:
+    first = group.first
+    suspects = suspects_in_words(first)
+    title = f"What may be behind it in {group.hits[0].path}, and how to tell"
+    likely = group.likely
+    if one_training and suspects:
+        likely = suspects.pop(0)
+        title = plural(len(suspects), "other possible reason")
+    return Group(
+        rule=first.rule,
+        severity=first.severity,
+        state=first.severity,
+        scope=group.title.partition(": ")[2],
+        places=tuple(
+            Place(hit.path, targets.get(hit.path, ""), hit.in_words) for hit in group.hits
+        ),
+        evidence=(),
+        cause=_cause(first, "these files"),
+        likely=likely,
+        fix=first.fix,
+        reasons=tuple(suspects),
+        reasons_title=title,
+        sample=sample_of(first),
+        kind=_kind(group),
+    )
+
+
+def _kind(group: FindingGroup) -> str:
+    """Return what tells a group from others of its rule: cause, framework, an example."""
+    first = group.first
+    cause = first.cause or (f"likely {group.likely}" if group.likely else "no cause proved")
+    framework = FRAMEWORKS.get(first.framework or "", f"such as {group.hits[0].path}")
+    return f"{cause}, {framework}"
+
+
+def sample_of(finding: Finding) -> Fix | None:
+    """Return the first fix with code for the framework of a finding, from the page of its cause.
+
+    Without a cause that is proved, it is that of the page of the rule.
+    """
+    if finding.framework is None:
+        return None
+    cause = None if finding.cause is None else _CAUSES.get(finding.cause)
+    fixes = page_of(cause or finding.rule).for_framework(finding.framework).fixes
+    return next((fix for fix in fixes if fix.code and fix.frameworks), None)
+
+
+def _group(findings: list[Finding], targets: Mapping[str, str], muted: str = "") -> Group:
     first = findings[0]
-    cause = None
-    if first.cause is not None:
-        summary_ = f": {_CAUSES[first.cause].summary}" if first.cause in _CAUSES else ""
-        cause = f"{first.cause}{summary_}"
-    elif first.severity == "error":
-        cause = _NO_CAUSE
+    suspects = suspects_in_words(first)
     return Group(
         rule=first.rule,
         severity=first.severity,
         state="muted" if muted else first.severity,
-        layers=tuple((finding.layer, finding.message) for finding in findings),
+        scope=plural(len(findings), "layer"),
+        places=tuple(
+            Place(finding.layer, targets.get(finding.layer, ""), finding.message)
+            for finding in findings
+        ),
         evidence=tuple(evidence_of(findings, verbose=True)),
-        cause=cause,
-        likely=tuple(suspects_in_words(first)),
+        cause=_cause(first, "this file"),
+        likely=suspects[0] if suspects else "",
         fix=first.fix,
+        reasons=tuple(suspects[1:]),
+        reasons_title=plural(len(suspects) - 1, "other possible reason"),
+        sample=sample_of(first),
         muted=muted,
     )
 
 
-def _muted(item: CheckpointReport) -> Iterator[Group]:
+def _cause(finding: Finding, source: str) -> str:
+    if not may_have_cause(finding):
+        return ""
+    if finding.cause is None:
+        return f"cannot be told from {source}"
+    known = _CAUSES.get(finding.cause)
+    return finding.cause if known is None else f"{finding.cause}: {known.summary}"
+
+
+def _muted(item: CheckpointReport, targets: Mapping[str, str]) -> Iterator[Group]:
     """Return the findings that do not count, and why not."""
     reasons: dict[Suppression, list[Finding]] = {}
     for finding, why in item.suppressed:
@@ -144,9 +280,9 @@ def _muted(item: CheckpointReport) -> Iterator[Group]:
     for why, findings in reasons.items():
         until = "" if why.expires is None else f" (until {why.expires})"
         for group in grouped(findings):
-            yield _group(group, f"suppressed: {why.reason}{until}")
+            yield _group(group, targets, f"suppressed: {why.reason}{until}")
     for group in grouped(item.known):
-        yield _group(group, "known: it is in the baseline")
+        yield _group(group, targets, "known: it is in the baseline")
 
 
 def _facts(item: CheckpointReport) -> Iterable[tuple[str, str]]:

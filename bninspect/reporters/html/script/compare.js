@@ -42,7 +42,7 @@ const pairTable = (sides) => {
   });
   const heads = ["Layer", ...MEMBERS].map((name) => element("th", { scope: "col" }, name));
   const table = element("table", { class: "pairs", "data-noun": "layers", "data-file": "side-by-side" }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
-  const box = element("div", { class: "scroll long", role: "region", "aria-label": "Side by side", tabindex: 0 }, table);
+  const box = element("div", { class: "scroll long", role: "region", "aria-label": "Table of layers side by side", tabindex: 0 }, table);
   const place = element("div", {}, box);
   addTools(table);
   addScrollHint(box);

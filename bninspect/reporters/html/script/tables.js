@@ -68,7 +68,7 @@ const addTools = (table) => {
   const titles = heads.map((head) => head.textContent);
   const count = element("output", {});
   const csv = element("button", { type: "button" }, "CSV");
-  const form = element("form", { class: "filter", "aria-label": `Filter of ${table.dataset.noun}` });
+  const form = element("form", { class: "filter", "aria-label": `Filter: ${table.closest(".scroll").getAttribute("aria-label")}` });
   csv.addEventListener("click", () => {
     const shown = rowsOf(table).filter((row) => !row.hidden);
     save(`${table.dataset.file}.csv`, [titles, ...shown.map((row) => [...row.cells].map(textOf))]);

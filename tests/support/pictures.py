@@ -47,9 +47,10 @@ SESSIONS = {
 
 # The width in pixels that a page has in a README on GitHub.
 WIDTH = 830
-# Higher than any of the pages: charts are drawn when they come into the window, two frames later.
+# Higher than any of the pages: layers and charts are drawn when they come into the window.
 _HEIGHT = 5000
-_DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+_DATE = "1767225600"  # 2026-01-01
+_DRAWN = "new Promise((done) => setTimeout(done, 500))"
 
 
 class Part(NamedTuple):
@@ -62,10 +63,10 @@ class Part(NamedTuple):
 
 _STUCK = "fixtures/tf1_graph_update_ops_forgotten/model.ckpt-60"
 PARTS = {
-    "report.png": Part(_STUCK, "main", ".facts"),
-    "layers.png": Part(_STUCK, ".checkpoint h3:last-of-type", ".layer"),
+    "report.png": Part(_STUCK, "main", ".answer"),
+    "layers.png": Part(_STUCK, "h2[id$='-layers']", ".detail .charts figure:nth-child(4)"),
     "trends.png": Part(
-        "fixtures/tf1_history_stopped --all-checkpoints", "h3[id$='-time']", "table.trends"
+        "fixtures/tf1_history_stopped --all-checkpoints", "h2[id$='-time']", "table.trends"
     ),
 }
 _ABOVE = 12  # pixels that are shown, too
@@ -118,7 +119,10 @@ def terminal_picture(name: str) -> str:
 def page_picture(chromium: Browser, part: Part, folder: Path) -> bytes:
     """The PNG of a part of a page, in a workplace (`tests.support.documents`)."""
     page = folder / "report.html"
-    done = run_in(folder, f"bninspect report {part.arguments} -o {page.name}")
+    # The page shows its date: the same picture is made at any time.
+    done = run_in(
+        folder, f"bninspect report {part.arguments} -o {page.name}", SOURCE_DATE_EPOCH=_DATE
+    )
     assert page.exists(), done.stdout
     chromium.look(WIDTH, height=_HEIGHT)
     chromium.open(page)

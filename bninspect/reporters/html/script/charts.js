@@ -208,7 +208,7 @@ const lineOf = (xs, ys) => {
 
 // The trend of one statistic: the mean of the channels in their range, over checkpoints.
 const trend = (name, [at, means, lows, highs, still, description], time, text) => {
-  const size = [300, 96];
+  const size = [250, 96];
   const frame = { left: 44, right: size[0] - 8, top: 6, bottom: size[1] - 20 };
   const readout = element("p", { class: "readout" }, text);
   const svg = chart(...size, `${name}. ${description}`);

@@ -61,7 +61,8 @@ const fitsChoice = (text, wanted) => {
   return text === wanted || text.split(" ").includes(wanted);
 };
 
-// Above the table: the filter, where there is something to choose, how much is shown, and CSV.
+const FEW_ROWS = 2; // which need no filter
+// Above the table: the filter, where there are many rows, how much is shown, and CSV.
 const addTools = (table) => {
   const rows = rowsOf(table);
   const heads = all("thead th", table);
@@ -73,7 +74,7 @@ const addTools = (table) => {
     const shown = rowsOf(table).filter((row) => !row.hidden);
     save(`${table.dataset.file}.csv`, [titles, ...shown.map((row) => [...row.cells].map(textOf))]);
   });
-  if (rows.length > 1) {
+  if (rows.length > FEW_ROWS) {
     const name = element("input", { type: "search", name: "name", autocomplete: "off" });
     const choices = heads.flatMap((head, place) => {
       if (!head.dataset.choice) return [];

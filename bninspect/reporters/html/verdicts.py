@@ -10,12 +10,13 @@ from typing import NamedTuple
 from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppression
 from bninspect.model.rule import SEVERITIES, Rule
-from bninspect.reporters.check_text import evidence_of, may_have_cause
+from bninspect.reporters.check_text import evidence_of
 from bninspect.reporters.finding_groups import FindingGroup
 from bninspect.reporters.verdict_text import (
     CUT_SHORT,
     OUTCOMES,
     baseline_in_words,
+    cause_in_words,
     grouped,
     notes_on,
     status,
@@ -210,7 +211,7 @@ def _group_of_run(group: FindingGroup, targets: Mapping[str, str], *, one_traini
             Place(hit.path, targets.get(hit.path, ""), hit.in_words) for hit in group.hits
         ),
         evidence=(),
-        cause=_cause(first, "these files"),
+        cause=_with_summary(group.cause, first),
         likely=likely,
         fix=first.fix,
         reasons=tuple(suspects),
@@ -253,7 +254,7 @@ def _group(findings: list[Finding], targets: Mapping[str, str], muted: str = "")
             for finding in findings
         ),
         evidence=tuple(evidence_of(findings, verbose=True)),
-        cause=_cause(first, "this file"),
+        cause=_with_summary(cause_in_words(first), first),
         likely=suspects[0] if suspects else "",
         fix=first.fix,
         reasons=tuple(suspects[1:]),
@@ -263,13 +264,10 @@ def _group(findings: list[Finding], targets: Mapping[str, str], muted: str = "")
     )
 
 
-def _cause(finding: Finding, source: str) -> str:
-    if not may_have_cause(finding):
-        return ""
-    if finding.cause is None:
-        return f"cannot be told from {source}"
-    known = _CAUSES.get(finding.cause)
-    return finding.cause if known is None else f"{finding.cause}: {known.summary}"
+def _with_summary(cause: str, finding: Finding) -> str:
+    """Return the words on a cause, with what it means if it is proved."""
+    known = _CAUSES.get(finding.cause or "")
+    return cause if known is None else f"{cause}: {known.summary}"
 
 
 def _muted(item: CheckpointReport, targets: Mapping[str, str]) -> Iterator[Group]:

@@ -57,8 +57,7 @@ def report(
     run = run_details(command_line())
     with output_stream(output) as stream:
         page = HtmlReport(stream, momentum=config.momentum, run=run)
-        # The graph also names the layer before each BN layer.
-        result = check_paths(paths, replace(config, trends=True, graph=True), page)
+        result = check_paths(paths, replace(config, trends=True), page)
         if output is not None:
             refuse_to_overwrite_inputs(output, opened_paths(result))
         page.end(result)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from bninspect.model.computation import Before
+from bninspect.errors import ReadProblem
 from bninspect.model.layer import BNLayer, Values
 from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.roles import ROLES
@@ -68,23 +68,28 @@ def snapshot(
     gravity = list(STATES)
     order = sorted(range(len(views)), key=lambda index: gravity.index(views[index].state))
     channels = {index: budget.take(item.layers[index]) for index in order}
-    before = item.computations or {}
     return {
         "label": printable(label),
         "layers": [
-            _layer(layer, view, channels[index], _before(before, layer))
+            _layer(layer, view, channels[index], _before(item, layer))
             for index, (layer, view) in enumerate(zip(item.layers, views, strict=True))
         ],
     }
 
 
-def _before(computations: Mapping[str, Any], layer: BNLayer) -> str:
-    """Return the layer before, as the stored graph or configuration names it; else nothing."""
-    computation = computations.get(layer.name)
-    before: Before | None = None if computation is None else computation.before
-    if before is None or before.name is None:
-        return ""
-    return before.name if before.type is None else f"{before.name} ({before.type})"
+def _before(item: CheckpointReport, layer: BNLayer) -> str:
+    """Return the layer before, as the stored configuration or graph names it; else nothing."""
+    if layer.keras is not None and layer.keras.before is not None:
+        name, kind = layer.keras.before
+    else:
+        try:
+            evidence = item.graph(layer)
+        except ReadProblem:  # it is no part of the verdict
+            return ""
+        if evidence is None or evidence.input_from is None:
+            return ""
+        name, kind = evidence.input_from
+    return f"{name} ({kind})"
 
 
 def _layer(

@@ -104,7 +104,7 @@ _OTHERS = (b"\x80", b"\x93NUMPY", *ZIP_SIGNATURES)
 # The first key of a TensorFlow.js model (ModelJSON of tfjs-core/src/io/types.ts); the group matches
 # those that no other tool writes.
 _TFJS_HEAD = re.compile(
-    rb'\s*\{\s*"(?:(modelTopology|weightsManifest|format"\s*:\s*"(?:layers|graph)-model)'
+    rb'(?:\xef\xbb\xbf)?\s*\{\s*"(?:(modelTopology|weightsManifest|format"\s*:\s*"(?:layers|graph)-model)'
     rb"|format|generatedBy|convertedBy|signature|trainingConfig|userDefinedMetadata|modelInitializer"
     rb'|initializerSignature)"'
 )

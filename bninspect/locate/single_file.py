@@ -29,6 +29,7 @@ from bninspect.storage.signatures import (
     ZIP_SIGNATURES,
     MessageKind,
     OtherFormat,
+    begins_as_json,
     begins_as_v1,
     ends,
     foreign,
@@ -71,7 +72,7 @@ def _by_content(path: str) -> Target:
         index = path.removesuffix(".index")
         slices = Target("tensor-slices", all_v1_shards(path))
         return slices if index == path else Target("tensor-bundle", index)
-    if head.lstrip().startswith(b"{"):
+    if begins_as_json(head):
         return _locate_map(path)
     if is_onnx(head):
         return Target("onnx", path)
@@ -102,7 +103,7 @@ def _locate_by_head(path: str, head: bytes) -> Target:
 def format_of_other(path: str) -> OtherFormat | None:
     """Return the format of a file of another tool, None for others; raises a `ReadProblem`."""
     head, _ = ends(path)
-    return other_json(_read_map(path)) if head.lstrip().startswith(b"{") else other_format(head)
+    return other_json(_read_map(path)) if begins_as_json(head) else other_format(head)
 
 
 def _locate_message(path: str, kind: MessageKind) -> Target:

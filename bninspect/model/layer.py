@@ -187,12 +187,14 @@ class OnnxNode(NamedTuple):
 
     `in_training` says that it normalizes by the statistics of each batch, not by the stored ones.
     `momentum` is the attribute as it is, None without one; that of the layer only where it can be
-    that of a training.
+    that of a training. `is_arithmetic` says that several nodes compute the layer, of which this is
+    the root or is named after their scope.
     """
 
     name: str
     in_training: bool
     momentum: float | None = None
+    is_arithmetic: bool = False
 
 
 @frozen(eq=False)

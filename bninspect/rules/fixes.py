@@ -32,7 +32,7 @@ _FIT_OF_KERAS_3 = (
 _KERAS_3 = "; a stateless loop (JAX) keeps the non-trainable variables that are returned"
 _IN_JAVASCRIPT = (
     "Train the layer in training mode: `model.fit` of TensorFlow.js does; in a loop of your own"
-    " call the model with `{training: true}`."
+    " call `model.apply(x, {training: true})`."
 )
 _KERAS_IN_SESSION = "; in a TF1 session run `model.updates` with the train op"
 _UPDATES: Mapping[str, str] = {
@@ -107,7 +107,8 @@ def run_the_updates(layer: BNLayer) -> str:
     """Return what to do where the statistics were not updated."""
     if layer.family in ("keras", "keras-1") or layer.is_of_function:
         return _run_the_updates_of_keras(layer)
-    return _UPDATES.get(layer.family, _HAND_WRITTEN)
+    is_own_module = layer.onnx is not None and layer.onnx.is_arithmetic
+    return _UPDATES.get("onnx" if is_own_module else layer.family, _HAND_WRITTEN)
 
 
 def _run_the_updates_of_keras(layer: BNLayer) -> str:

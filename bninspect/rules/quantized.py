@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from bninspect.model.layer import BNLayer
+from bninspect.model.layer import BNLayer, Values
 from bninspect.model.roles import STATISTICS, Role
 from bninspect.model.rule import Rule
 from bninspect.wording import listed, plural
@@ -16,15 +16,29 @@ _HALVES = {
 }
 _STEPS = {"uint8": 255, "uint16": 65535}
 _OF_CHANNELS = ("BN104", "BN303")
+# The rules that one value breaks.
+_OF_ANY_VALUE = ("BN301", "BN302")
 
 
 def facts_of_quantization(layer: BNLayer, rule: Rule) -> Iterator[str]:
-    """Yield a sentence on each statistic that a finding is about and that was quantized."""
+    """Yield a sentence on the statistics that a finding is about and that were quantized alike."""
+    effects: dict[str, list[Role]] = {}
     for role in STATISTICS:
         variable, values = layer.variables.get(role), layer.values.get(role)
         if role not in rule.members or variable is None or not variable.quantized or values is None:
             continue
-        yield f"{role} {_effect(layer, role)}"
+        if rule.code not in _OF_ANY_VALUE or _may_have_made_it(rule, variable.quantized, values):
+            effects.setdefault(_effect(layer, role), []).append(role)
+    for effect, roles in effects.items():
+        are = "is" if len(roles) == 1 else "are"
+        yield f"{' and '.join(roles)} {are} {effect}"
+
+
+def _may_have_made_it(rule: Rule, dtype: str, values: Values) -> bool:
+    """Return whether a quantization may have made a value infinite, NaN or negative."""
+    if rule.code == "BN301":
+        return bool(values.not_finite)
+    return dtype not in _HALVES
 
 
 def _effect(layer: BNLayer, role: Role) -> str:
@@ -33,8 +47,8 @@ def _effect(layer: BNLayer, role: Role) -> str:
     if dtype in _HALVES:
         infinite = dtype == "float16" and values.not_finite
         rounds = "what is above 65504 is stored as infinite" if infinite else _HALVES[dtype]
-        return f"is stored as {dtype}: {rounds}"
-    converted = f"was quantized to {dtype} when the model was converted"
+        return f"stored as {dtype}: {rounds}"
+    converted = f"quantized to {dtype} by the converter"
     if values.not_finite:
         return f"{converted}: one infinite value or NaN makes NaN of all of them"
     if values.is_exact:
@@ -53,8 +67,11 @@ def is_rounded(layer: BNLayer, role: Role) -> bool:
 def as_stored(layer: BNLayer, *roles: Role) -> str:
     """Return the end of a sentence about statistics that are initial as far as is stored."""
     rounded = [role for role in roles if is_rounded(layer, role)]
-    it = "it" if len(roles) == 1 else "them"
-    return f", as {layer.variables[rounded[0]].quantized} stores {it}" if rounded else ""
+    if not rounded:
+        return ""
+    which = "" if len(rounded) == len(roles) else f"{' and '.join(rounded)} "
+    it = "it" if len(rounded) == 1 else "them"
+    return f", {which}as {layer.variables[rounded[0]].quantized} stores {it}"
 
 
 def _may_have_initial_channels(layer: BNLayer) -> bool:

@@ -40,7 +40,7 @@ def load_again() -> str:
     """Return what to do where a statistic holds zeros that no update left."""
     return (
         "These zeros are no averages. Load the statistics again together with the weights, and see"
-        " what wrote this file (set_weights with a list of zeros, a conversion, a restore by name)."
+        " what wrote this file (weights set to zeros, a conversion, a restore by name)."
         f" If they are lost, {_REESTIMATE}."
     )
 
@@ -89,6 +89,8 @@ def export_again(fix: str) -> str:
 def kept_or_update(layer: BNLayer) -> str:
     """Return what to do where statistics other than the initial ones stood still."""
     mode = "in evaluation mode" if layer.family == "pytorch" else "with training=False"
+    if trained_in_javascript(layer):
+        mode = "with {training: false}"
     return (
         "Nothing to fix if the layer was meant to keep its statistics, as in fine-tuning"
         f" {mode}: the files do not tell. Else: {run_the_updates(layer)}"

@@ -88,6 +88,7 @@ _PYTORCH = OtherFormat("a PyTorch file", _OURS)
 _NUMPY = "Check the checkpoint or Keras file that its arrays were taken from."
 
 # Each pattern matches the first 64 bytes of a file. They are compiled only where one is needed.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8
 _OTHERS: tuple[tuple[bytes, OtherFormat], ...] = (
     # torch/serialization.py: MAGIC_NUMBER as a pickle; the zip that replaced it since 1.6.
     (rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", _PYTORCH),
@@ -120,6 +121,15 @@ _OTHERS: tuple[tuple[bytes, OtherFormat], ...] = (
         OtherFormat(
             "a model in the format of ONNX Runtime (.ort)",
             "Check the ONNX model that it was made from.",
+        ),
+    ),
+    # tfjs-converter/python/tensorflowjs/write_weights.py, up to 0.8
+    (
+        rb'(?:\xef\xbb\xbf)?\s*\[\s*\{\s*"(paths|weights)"\s*:\s*\[',
+        OtherFormat(
+            "the list of a TensorFlow.js model's weights, whose graph was kept in another file"
+            " before 1.0 (tensorflowjs_model.pb), so that nothing says what they are",
+            "Check what the model was converted from, or convert that again.",
         ),
     ),
     (rb"\x1f\x8b\x08", OtherFormat("a gzip archive", "Unpack it, and check what is in it.")),
@@ -279,8 +289,17 @@ def unknown(path: str, head: bytes) -> ReadProblem:
     )
 
 
+def begins_as_json(head: bytes) -> bool:
+    """Return whether a file that begins with `head` may be a JSON object.
+
+    Editors of Windows put a byte order mark before it, which browsers skip, too.
+    """
+    return head.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
+
+
 def is_text(head: bytes) -> bool:
     """Return whether a file that begins with `head` is a text."""
+    head = head.removeprefix(BYTE_ORDER_MARK)
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -73,6 +73,7 @@ TRUTH: dict[str, str | dict[str, str]] = {
     "onnx_keras2_stuck": INFERENCE,
     "onnx_pytorch_external": INFERENCE,
     "onnx_pytorch_not_affine": INFERENCE,
+    "onnx_pytorch_spelled_out_stuck": "own-class-without-updates",
     "onnx_pytorch_stuck": INFERENCE,
     "onnx_tf1_layers_forgotten": NOT_RUN,
     "tf1_graph_handwritten_sgd_forgotten": NOT_RUN,
@@ -124,6 +125,7 @@ WITHOUT = {
     "saved_model_keras2_export_composite",
     "tf1_graph_batches_of_one",
     "tf1_handwritten_bfloat16",
+    "tfjs_graph_loop_stuck",
 }
 
 

@@ -77,7 +77,9 @@ def with_spelled_out(
 def _named(layer: BNLayer, names: Collection[str], arithmetic: Arithmetic) -> BNLayer:
     """Return a layer as one of its container, under a name that no other layer has."""
     name = f"{layer.name} (arithmetic)" if layer.name in names else layer.name
-    node = OnnxNode(layer.name, in_training=False) if arithmetic.is_onnx else None
+    node = (
+        OnnxNode(layer.name, in_training=False, is_arithmetic=True) if arithmetic.is_onnx else None
+    )
     return replace(layer, name=name, family=arithmetic.family, onnx=node)
 
 

@@ -103,9 +103,29 @@ def _loading_by_name(facts: Facts) -> str:
 
 
 def _order_of_members(facts: Facts) -> str:
+    if facts.in_javascript:
+        return "layer.setWeights([gamma, beta, movingMean, movingVariance]): is this the order?"
     if facts.is_keras:
         return "layer.set_weights([gamma, beta, moving_mean, moving_variance]): is this the order?"
     return "Which variable of the source did the conversion assign to moving_variance?"
+
+
+def _inference_in_loop(facts: Facts) -> str:
+    if facts.in_javascript:
+        return "in a loop of one's own a call without {training: true} is inference"
+    return "in a loop or train_step of one's own a call without training=True is inference"
+
+
+def _loop(facts: Facts) -> str:
+    if facts.in_javascript:  # seen with TensorFlow.js 4.22
+        return "Does the training call `model.apply(x, {training: true})`?"
+    return "Does the training call `model(x, training=True)`?"
+
+
+def _finite_batches(facts: Facts) -> str:
+    is_finite = "tf.all(tf.isFinite(batch)).print()"
+    in_python = "print(np.isfinite(batch).all())"
+    return f"{is_finite if facts.in_javascript else in_python} for each batch of the training data."
 
 
 def _has_no_update(facts: Facts) -> bool:
@@ -136,7 +156,6 @@ _UPDATE_OPS = (
 )
 _AFTER_LOADING = "Print gamma and moving_variance right after the weights were loaded."
 _LOADED = "gamma and beta are good at once, without a step of training here."
-_LOOP = "Does the training call `model(x, training=True)`?"
 _OF_SESSIONS = "sessions of this Keras run the updates only where the loop asks for them"
 _MODEL_UPDATES = "Does each session.run of the loop fetch model.updates beside the train op?"
 
@@ -515,9 +534,9 @@ SUSPECTS: tuple[Suspect, ...] = (
             and not f.in_session
             and not f.affine_initial
         ),
-        speaks_for="in a loop or train_step of one's own a call without training=True is inference",
+        speaks_for=_inference_in_loop,
         tells_apart="The bias before the layer was trained as far as beta.",
-        test=_LOOP,
+        test=_loop,
     ),
     Suspect(
         "trained-in-inference-mode",
@@ -536,7 +555,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: (
             not f.layer.all_initial
             and f.mode != "batch"
-            and (not f.has_configuration or f.keras != "2")
+            and (not f.has_configuration or f.keras not in ("2", "tfjs"))
         ),
         marked=True,
         speaks_for="they are of a training before, as in fine-tuning with training=False",
@@ -640,7 +659,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: f.is_zeroed,
         marked=True,
         speaks_for="moving_variance is 0 throughout, as in what is filled with zeros",
-        tells_apart="Something wrote zeros: set_weights, a conversion, a restore by name.",
+        tells_apart="Something wrote zeros: set weights, a conversion, a restore by name.",
         test="Print moving_variance after training, and again before it is saved.",
     ),
     Suspect(
@@ -656,8 +675,8 @@ SUSPECTS: tuple[Suspect, ...] = (
         _HALF,
         families=_KERAS,
         when=lambda f: not f.is_zeroed and f.own_class is None,
-        speaks_for="a Keras layer updates both statistics in one step",
-        tells_apart="Something wrote one of them: set_weights, a conversion.",
+        speaks_for="the layer updates both statistics in one step",
+        tells_apart="Something wrote one of them: set weights, a conversion.",
         test="Print both statistics after one step of training.",
     ),
     # --- PyTorch, exported ------------------------------------------------------------------------
@@ -671,10 +690,20 @@ SUSPECTS: tuple[Suspect, ...] = (
         test="print(module.momentum) in the model that was exported.",
     ),
     Suspect(
+        "own-class-without-updates",
+        _BOTH,
+        families=("pytorch", "onnx"),
+        when=lambda f: f.is_arithmetic,
+        marked=True,
+        speaks_for="its arithmetic is that of a class of one's own, no BatchNormalization node",
+        tells_apart="The BN of the framework in its place is updated.",
+        test="Does its forward assign both averages in training mode, with nothing that skips it?",
+    ),
+    Suspect(
         "trained-in-inference-mode",
         _BOTH,
         families=("pytorch",),
-        when=lambda f: not f.affine_initial,
+        when=lambda f: not (f.affine_initial or f.is_arithmetic),
         speaks_for="a module updates its averages in training mode alone, which eval() ends",
         tells_apart="The module is in evaluation mode while it is trained.",
         test="print(module.training) in the training step.",
@@ -867,7 +896,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         when=lambda f: not f.is_not_finite("gamma", "beta"),
         speaks_for="the statistics alone are not finite, which one batch with NaN or infinity does",
         tells_apart="The loss is finite in all other batches.",
-        test="print(np.isfinite(batch).all()) for each batch of the training data.",
+        test=_finite_batches,
     ),
     Suspect(
         "batches-of-one-value",

@@ -52,6 +52,11 @@ class Facts:
         return version or ("1" if self.layer.family == "keras-1" else "")
 
     @property
+    def in_javascript(self) -> bool:
+        """Return whether TensorFlow.js trained the model."""
+        return self.keras == "tfjs"
+
+    @property
     def in_session(self) -> bool:
         """Return whether this Keras trains in sessions, for sure."""
         return self.keras == "1" or trains_in_session(self.layer.keras_version)
@@ -73,6 +78,11 @@ class Facts:
         """Return whether the layer is of Flax linen, which keeps statistics in `batch_stats`."""
         mean = self.layer.variables.get("moving_mean")
         return self.layer.family == "flax" and mean is not None and "batch_stats" in mean.name
+
+    @property
+    def is_arithmetic(self) -> bool:
+        """Return whether arithmetic of an ONNX model computes the layer, as one written by hand."""
+        return self.layer.onnx is not None and self.layer.onnx.is_arithmetic
 
     def family(self, *names: str) -> bool:
         """Return whether the layer is of one of these families."""

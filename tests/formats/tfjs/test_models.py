@@ -282,6 +282,26 @@ def test_a_shard_alone_is_called_so(run, tmp_path, folder):
     assert "a shard of a TensorFlow.js model" in run("check", shard).said
 
 
+def test_a_byte_order_mark_is_skipped(run, folder):
+    """Editors of Windows write one, and browsers read such a model."""
+    path = folder / "model.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for given in (folder, path, next(folder.glob("*.bin"))):
+        assert run("check", given).exit_code == 0
+
+
+def test_the_list_of_weights_of_an_old_model_is_called_so(run, folder):
+    """Converters before 1.0 wrote it beside tensorflowjs_model.pb."""
+    manifest = document(folder)["weightsManifest"]
+    (folder / "model.json").unlink()
+    (folder / "weights_manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for path in (folder, folder / "weights_manifest.json"):
+        outcome = run("check", path)
+        assert outcome.exit_code == 2
+        assert "list of a TensorFlow.js model's weights" in outcome.said
+        assert "convert that again" in outcome.said
+
+
 def test_json_of_other_tools_is_no_model(run, tmp_path):
     (tmp_path / "model.json").write_text('{"class_name": "Sequential", "config": {}}', "utf-8")
     outcome = run("check", tmp_path / "model.json")
@@ -479,11 +499,15 @@ def test_a_graph_whose_values_are_elsewhere_is_not_zero(run, tmp_path):
 # --- Quantized weights ----------------------------------------------------------------------------
 
 
-def quantized(folder, values, dtype):
-    """A layers model with BN `bn`, quantized as tensorflowjs/quantization.py does."""
+def quantized(folder, values, dtype, roles=ROLES):
+    """A layers model with BN `bn`, `roles` quantized as tensorflowjs/quantization.py does."""
     entries, data = [], b""
     for role, array in values.items():
         entry = {"name": f"bn/{role}", "shape": [array.size], "dtype": "float32"}
+        if role not in roles:
+            entries.append(entry)
+            data += array.astype("<f4").tobytes()
+            continue
         if dtype == "float16":
             with np.errstate(over="ignore"):
                 stored, more = array.astype("<f2"), {}
@@ -540,6 +564,17 @@ def test_one_stuck_statistic_shows_in_whole_numbers(tmp_path, dtype):
     assert codes(variance_stuck) == [("BN103", "error")]
 
 
+def test_only_what_was_quantized_is_named(tmp_path):
+    """The converter quantizes what a pattern of names picks."""
+    values = values_with([0.0] * 4, [1.0] * 4)
+    (finding,) = quantized(tmp_path / "a", values, "float16", ["moving_variance"]).findings
+    assert finding.message.endswith(", moving_variance as float16 stores it")
+    assert not any("moving_mean" in fact for fact in finding.evidence)
+    values = values_with(MOVED, [1e6, 1.0, 2.0, 3.0])
+    (finding,) = quantized(tmp_path / "b", values, "float16").findings
+    assert not any("moving_mean" in fact for fact in finding.evidence)
+
+
 def test_one_statistic_that_float16_rounds_is_a_note(tmp_path):
     mean = quantized(tmp_path / "a", values_with([2e-9] * 4, [0.5, 0.7, 0.6, 2.0]), "float16")
     assert codes(mean) == [("BN102", "note")]
@@ -571,6 +606,55 @@ def test_what_float16_made_infinite_is_found(tmp_path):
 def test_healthy_quantized_statistics_pass(run):
     outcome = run("check", FIXTURES / "tfjs_layers_uint8")
     assert outcome.exit_code == 0
+
+
+# --- Models that TensorFlow.js trained ------------------------------------------------------------
+
+NAN = np.full(4, np.nan)
+STATES = {
+    "stuck": ({"moving_mean": np.zeros(4), "moving_variance": np.ones(4)}, "{training: true}"),
+    "mean": ({"moving_mean": np.zeros(4)}, "{training: true}"),
+    "zeros": ({"moving_mean": np.zeros(4), "moving_variance": np.zeros(4)}, "weights set to zeros"),
+    "not finite": ({"moving_mean": NAN}, "tf.all(tf.isFinite(batch)).print()"),
+    "negative": ({"moving_variance": -np.ones(4)}, "layer.setWeights("),
+}
+
+
+def trained_in_javascript(folder, **changes):
+    """The model that TensorFlow.js trained, with other values of its BN layer."""
+    source = FIXTURES / "tfjs_javascript"
+    contents = json.loads((source / "model.json").read_text(encoding="utf-8"))
+    data, at = (source / "weights.bin").read_bytes(), 0
+    for weight in contents["weightsManifest"][0]["weights"]:
+        size = 4 * int(np.prod(weight["shape"]))
+        role = weight["name"].removeprefix("bn/")
+        if role in changes:
+            values = changes[role].astype("<f4").tobytes()
+            data = data[:at] + values + data[at + size :]
+        at += size
+    write(folder, contents)
+    (folder / "weights.bin").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_words_are_those_of_javascript(run, tmp_path, state):
+    changes, word = STATES[state]
+    outcome = run("check", trained_in_javascript(tmp_path / "model", **changes), "-v")
+    assert outcome.exit_code == 1
+    said = " ".join(outcome.out.split())
+    assert word in said
+    for python in ("training=True", "training=False", "set_weights", "np.", "print(", "train_step"):
+        assert python not in said.replace(word, "")
+
+
+def test_still_statistics_have_the_words_of_javascript(run, tmp_path):
+    before = trained_in_javascript(tmp_path / "a")
+    after = trained_in_javascript(tmp_path / "b", gamma=np.arange(4) + 0.5)
+    outcome = run("check", after, "--since", before)
+    assert outcome.exit_code == 1
+    assert "{training: false}" in outcome.out
+    assert "training=" not in outcome.out
 
 
 # --- Other commands -------------------------------------------------------------------------------

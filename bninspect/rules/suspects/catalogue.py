@@ -359,6 +359,16 @@ SUSPECTS: tuple[Suspect, ...] = (
         test="Does its `call` assign both averages in training mode, with nothing that skips it?",
     ),
     Suspect(
+        "own-class-without-updates",
+        _BOTH,
+        families=("pytorch", "onnx"),
+        when=lambda f: f.is_arithmetic,
+        marked=True,
+        speaks_for="its arithmetic is that of a class of one's own, no BatchNormalization node",
+        tells_apart="The BN of the framework in its place is updated.",
+        test="Does its forward assign both averages in training mode, with nothing that skips it?",
+    ),
+    Suspect(
         "updates-not-kept",
         _STANDING,
         families=_KERAS,
@@ -688,16 +698,6 @@ SUSPECTS: tuple[Suspect, ...] = (
         speaks_for="its node has momentum 1, as PyTorch exports momentum=0, and momentum=None too",
         tells_apart="With momentum=0 an update changes nothing; with None it does.",
         test="print(module.momentum) in the model that was exported.",
-    ),
-    Suspect(
-        "own-class-without-updates",
-        _BOTH,
-        families=("pytorch", "onnx"),
-        when=lambda f: f.is_arithmetic,
-        marked=True,
-        speaks_for="its arithmetic is that of a class of one's own, no BatchNormalization node",
-        tells_apart="The BN of the framework in its place is updated.",
-        test="Does its forward assign both averages in training mode, with nothing that skips it?",
     ),
     Suspect(
         "trained-in-inference-mode",

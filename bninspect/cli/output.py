@@ -118,14 +118,16 @@ def terminal_width(stream: TextIO) -> int | None:
 
 def refuse_to_overwrite_inputs(path: str, inputs: Iterable[str]) -> None:
     """Raise `UsageProblem` if `path` is a file of one of the checkpoints in `inputs`."""
-    from bninspect.model.filenames import STATE_FILE, checkpoint_of
-
     target = os.path.realpath(path)
     if not os.path.isfile(target):
         return
+    from bninspect.storage.named_files import is_part_of
+    from bninspect.model.filenames import STATE_FILE, checkpoint_of
+
     for typed in inputs:
         source = os.path.realpath(typed.replace("\0", ""))  # no file has a NUL in its name
-        if checkpoint_of(target) == checkpoint_of(source) or _is_in_directory(target, source):
+        is_named = checkpoint_of(target) == checkpoint_of(source) or is_part_of(target, source)
+        if is_named or _is_in_directory(target, source):
             raise UsageProblem(
                 f"Refusing to overwrite {path}: it is a file of the checkpoint {typed}."
             )
@@ -160,7 +162,7 @@ def opened_paths(report: Report) -> Iterator[str]:
 
 def _is_in_directory(target: str, directory: str) -> bool:
     """Return whether a file belongs to the SavedModel or the step of Orbax in `directory`."""
-    from bninspect.model.filenames import SAVED_MODEL, is_of_orbax
+    from bninspect.model.filenames import GRAPHS_OF_SAVED_MODEL, is_of_orbax
 
     if not target.startswith(os.path.join(directory, "")):
         return False
@@ -168,7 +170,7 @@ def _is_in_directory(target: str, directory: str) -> bool:
         names = os.listdir(directory)
     except OSError:
         return False
-    return SAVED_MODEL in names or is_of_orbax(names)
+    return not {*names}.isdisjoint(GRAPHS_OF_SAVED_MODEL) or is_of_orbax(names)
 
 
 def require_directory(path: str) -> None:

@@ -121,8 +121,8 @@ def refuse_to_overwrite_inputs(path: str, inputs: Iterable[str]) -> None:
     target = os.path.realpath(path)
     if not os.path.isfile(target):
         return
-    from bninspect.storage.named_files import is_part_of
     from bninspect.model.filenames import STATE_FILE, checkpoint_of
+    from bninspect.storage.named_files import is_part_of
 
     for typed in inputs:
         source = os.path.realpath(typed.replace("\0", ""))  # no file has a NUL in its name

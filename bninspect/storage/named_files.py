@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 
-from bninspect.storage.signatures import HEAD, is_onnx, message_kind
+from bninspect.errors import ReadProblem
+from bninspect.storage import filesystem
+from bninspect.storage.signatures import ends, is_onnx, message_kind
+from bninspect.storage.source import Source
+
+_BLOCK = 1 << 24  # bytes that are searched at once
 
 
 def is_part_of(file: str, model: str) -> bool:
@@ -15,24 +19,19 @@ def is_part_of(file: str, model: str) -> bool:
     An ONNX model names its external data, JSON the shards of a TensorFlow.js or Keras model; the
     graph of a SavedModel, or of a training, may have any name.
     """
-    directory = model if os.path.isdir(model) else os.path.dirname(model)
+    directory = model if filesystem.is_directory(model) else os.path.dirname(model)
     try:
-        if os.path.dirname(file) == directory and message_kind(_head(file)) is not None:
+        if os.path.dirname(file) == directory and message_kind(ends(file)[0]) is not None:
             return True
-        return os.path.isfile(model) and _names(model, os.path.relpath(file, directory))
-    except OSError:
+        return filesystem.is_file(model) and _names(model, os.path.relpath(file, directory))
+    except ReadProblem:
         return False
-
-
-def _head(path: str) -> bytes:
-    with open(path, "rb") as stream:
-        return stream.read(HEAD)
 
 
 def _names(model: str, relative: str) -> bool:
     """Return whether a model names a file by its path relative to the model."""
     name = relative.replace(os.sep, "/")
-    head = _head(model)
+    head, _ = ends(model)
     if is_onnx(head):
         # An entry of external_data: its key, and its value (onnx/onnx.proto), whose length is a
         # varint of one byte or two.
@@ -44,8 +43,15 @@ def _names(model: str, relative: str) -> bool:
         wanted = json.dumps(name).encode()
     else:
         return False
-    with (
-        open(model, "rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        return content.find(wanted) >= 0
+    return _holds(model, wanted)
+
+
+def _holds(path: str, wanted: bytes) -> bool:
+    """Return whether a file holds some bytes."""
+    with Source(path) as source:
+        overlap = len(wanted) - 1
+        for start in range(0, source.size, _BLOCK):
+            size = min(_BLOCK + overlap, source.size - start)
+            if wanted in source.read(start, size, "the names of its files"):
+                return True
+    return False

@@ -30,6 +30,8 @@ from bninspect.rules.pages import Fix, page_of
 from bninspect.wording import plural
 
 _CAUSES = {cause.name: cause for cause in CAUSES}
+# The beginning of the titles of fixes for a model that is trained already.
+_AFTERWARDS = "Without training again"
 
 
 class Place(NamedTuple):
@@ -230,15 +232,20 @@ def _kind(group: FindingGroup) -> str:
 
 
 def sample_of(finding: Finding) -> Fix | None:
-    """Return the first fix with code for the framework of a finding, from the page of its cause.
+    """Return code that fixes a finding, for its framework; None where that depends on more.
 
-    Without a cause that is proved, it is that of the page of the rule.
+    It is the first on the page of a proved cause. Without one, it is that of the page of the rule,
+    if that has no other for the framework.
     """
     if finding.framework is None:
         return None
-    cause = None if finding.cause is None else _CAUSES.get(finding.cause)
-    fixes = page_of(cause or finding.rule).for_framework(finding.framework).fixes
-    return next((fix for fix in fixes if fix.code and fix.frameworks), None)
+    cause = _CAUSES.get(finding.cause or "")
+    fixes = [
+        fix
+        for fix in page_of(cause or finding.rule).for_framework(finding.framework).fixes
+        if fix.code and fix.frameworks and not fix.where.startswith(_AFTERWARDS)
+    ]
+    return fixes[0] if fixes and (cause is not None or len(fixes) == 1) else None
 
 
 def _group(findings: list[Finding], targets: Mapping[str, str], muted: str = "") -> Group:

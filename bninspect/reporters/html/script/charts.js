@@ -136,11 +136,10 @@ const binsOf = ([counts, low, high, logarithmic, initial, atInitial, spread, los
 });
 
 const wordsOn = (bins) => {
-  const parts = [bins.logarithmic ? "logarithmic axis" : ""];
-  if (bins.initial !== null) {
-    const beyond = bins.initial < bins.low ? ", which lies left" : bins.initial > bins.high ? ", which lies right" : "";
-    parts.push(`${bins.atInitial} at the initial value ${number(bins.initial)}${beyond}`);
-  }
+  const parts = [bins.logarithmic ? "log axis" : ""];
+  if (bins.atInitial) parts.push(`${bins.atInitial} at the initial value ${number(bins.initial)}`);
+  else if (bins.initial !== null && bins.initial < bins.low) parts.push(`the initial value ${number(bins.initial)} lies left`);
+  else if (bins.initial !== null && bins.initial > bins.high) parts.push(`the initial value ${number(bins.initial)} lies right`);
   if (bins.lost) parts.push(`${bins.lost} not finite`);
   return parts.filter(Boolean).join("; ");
 };

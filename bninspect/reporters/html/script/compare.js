@@ -1,15 +1,17 @@
 // Two checkpoints or models side by side: the distributions of each layer on one axis.
 const sidesOf = () => {
   const sides = [];
-  for (const node of all("script.snapshot")) {
+  const nodes = all("script.snapshot");
+  for (const node of nodes) {
     const { label, layers } = dataOf(node.id);
+    const named = (step) => (nodes.length > 1 ? `${step}, ${label}` : step);
     const time = document.getElementById(`${node.id}-time`);
     for (const step of time ? dataOf(time.id).earlier : []) {
       const names = dataOf(time.id).layers.map((layer) => layer.name);
       const present = names.map((name, index) => [name, step.bins[index]]).filter(([, bins]) => bins);
-      sides.push({ label: `${label}, ${step.label}`, layers: new Map(present) });
+      sides.push({ label: named(step.label), layers: new Map(present) });
     }
-    const newest = time ? `${label}, ${dataOf(time.id).labels.at(-1)}` : label;
+    const newest = time ? named(dataOf(time.id).labels.at(-1)) : label;
     sides.push({ label: newest, layers: new Map(layers.map((layer) => [layer.name, layer.bins])) });
   }
   return sides;

@@ -125,6 +125,7 @@ const addScrollHint = (box) => {
   };
   new ResizeObserver(look).observe(box);
   box.addEventListener("scroll", look, { passive: true });
+  box.addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(look));
 };
 
 const startTables = () => {

@@ -888,7 +888,7 @@ def test_a_notebook_shows_a_layer_whose_values_were_not_read() -> None:
 def test_a_notebook_shows_the_head_of_a_large_report(tmp_path: Path) -> None:
     write_resnet(tmp_path / "resnet")
     one = bninspect.check(tmp_path / "resnet").checkpoints[0]
-    shown = Page(Report((one,) * 30, RULES)._repr_html_())
+    shown = Page(bninspect.as_html(Report((one,) * 30, RULES)))
     text = shown.elements[0].text
     assert "115 more layers: bninspect report shows all." in text
     assert "20 more checkpoints: bninspect report shows all." in text
@@ -897,11 +897,11 @@ def test_a_notebook_shows_the_head_of_a_large_report(tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 @given(hostile_reports)
 def test_hostile_texts_make_no_markup_in_a_notebook(one: Report) -> None:
-    shown = Page(one._repr_html_())
+    shown = Page(bninspect.as_html(one))
     keep_to_themselves(shown)
     assert {element.tag for element in shown.elements} <= _TAGS - {"script"}
 
 
 def test_nothing_is_no_report() -> None:
-    assert "no checkpoint was looked at" in Page(Report(())._repr_html_()).elements[0].text
+    assert "no checkpoint was looked at" in Page(bninspect.as_html(Report(()))).elements[0].text
     assert isinstance(page_of(Report((CheckpointReport("x"),), RULES)), Page)

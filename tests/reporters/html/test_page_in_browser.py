@@ -451,6 +451,22 @@ def test_arrow_keys_read_the_values(resnet: Browser) -> None:
     assert counted == layer.channels
 
 
+def test_the_pointer_reads_the_values(resnet: Browser) -> None:
+    resnet.value(f"location.hash = '#{layers(1)[0]}'")
+    resnet.value(SOON)
+    figure = f"document.querySelector('#{layers(1)[0]}').nextElementSibling.querySelector('figure')"
+    before = resnet.value(f"{figure}.querySelector('.readout').textContent")
+    box = f"{figure}.querySelector('svg').getBoundingClientRect()"
+    x, y = resnet.value(f"[{box}.left + {box}.width / 2, {box}.top + {box}.height / 2]")
+    resnet.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    resnet.value(SOON)
+    during = resnet.value(f"{figure}.querySelector('.readout').textContent")
+    assert during.endswith((" channel", " channels"))
+    resnet.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    resnet.value(SOON)
+    assert resnet.value(f"{figure}.querySelector('.readout').textContent") == before
+
+
 def test_zero_and_one_are_marked(chromium: Browser, pages: dict[str, Path]) -> None:
     chromium.look(1280)
     chromium.open(pages["stuck"])
@@ -587,6 +603,18 @@ def test_print_shows_all_layers_and_no_form(resnet: Browser) -> None:
     assert resnet.value("document.documentElement.scrollWidth") <= 720
     assert resnet.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert resnet.value("[...document.querySelectorAll('details')].every((one) => one.open)")
+
+
+@pytest.mark.parametrize("kind", ["stopped", "resnet", "several"])
+def test_print_cuts_no_table(chromium: Browser, pages: dict[str, Path], kind: str) -> None:
+    chromium.look(720, media="print")
+    chromium.open(pages[kind])
+    chromium.value("dispatchEvent(new Event('beforeprint'))")
+    chromium.value(SOON)
+    assert chromium.value(
+        "[...document.querySelectorAll('.scroll')].every((one) =>"
+        " one.querySelector('table').offsetHeight <= one.offsetHeight)"
+    )
 
 
 # --- Names, size, notebooks -----------------------------------------------------------------------

@@ -253,7 +253,8 @@ const trend = (name, [at, means, lows, highs, still, description], time, text) =
 const channelChart = (name, values, told, isStuck) => {
   const size = [720, 170];
   const frame = { left: 48, right: size[0] - 8, top: 8, bottom: size[1] - 20 };
-  const readout = element("p", { class: "readout" }, `${plural(values.length, "channel")}; those at the initial value are red`);
+  const red = values.some(isStuck) ? "; those at the initial value are red" : "";
+  const readout = element("p", { class: "readout" }, plural(values.length, "channel") + red);
   const finite = values.filter(Number.isFinite);
   if (!finite.length) return captioned(name, "no finite value", readout, null);
   const low = finite.reduce((a, b) => Math.min(a, b));

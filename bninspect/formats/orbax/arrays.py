@@ -40,7 +40,9 @@ _CODECS = {"bytes", "zstd", "blosc", "gzip", "crc32c", "transpose"}
 
 
 class Store(Protocol):
-    """A store of arrays by their names."""
+    """A store of arrays by their names; `budget` limits the bytes of all values together."""
+
+    budget: Budget
 
     def names(self) -> Iterator[str]:
         """Yield the keys of all values, such as `params.bn.scale/.zarray`."""
@@ -53,7 +55,7 @@ class Folder:
     """Arrays in a directory each: the keys are paths relative to `directory`."""
 
     def __init__(self, directory: str, budget: Budget) -> None:
-        self._directory, self._budget = directory, budget
+        self._directory, self.budget = directory, budget
 
     def names(self) -> Iterator[str]:
         """Yield the keys of the metadata of arrays."""
@@ -79,7 +81,7 @@ class Folder:
                     raise Corrupt(
                         path, f"it has {source.size} bytes, more than it can hold", DAMAGED
                     )
-                self._budget.grant(source.size)
+                self.budget.grant(source.size)
                 return source.read(0, source.size, "the file")
         except NotFound:
             return None
@@ -176,6 +178,7 @@ class Array:
                 " than a member of a BN layer has",
                 "If it has nothing to do with BN, give it another name.",
             )
+        self._store.budget.take(elements * layout.item_size, self._path)
         chunks = dict(self._stored_chunks())
         values = _decode(self._path, self._name, layout, chunks)
         if values.dtype.name not in ("float16", "float32", "float64") and "float" in layout.dtype:

@@ -50,7 +50,7 @@ class Database:
     def __init__(self, directory: str, budget: Budget) -> None:
         self._directory = directory
         self._path = os.path.join(directory, MANIFEST)
-        self._budget = budget
+        self.budget = budget
         self._granted: set[str] = set()
         self._values: dict[str, bytes | _Reference] = {}
         root = self._read_manifest()
@@ -148,8 +148,8 @@ class Database:
             with Source(path) as source:
                 if part.file not in self._granted:
                     self._granted.add(part.file)
-                    self._budget.grant(source.size)
-                self._budget.take(part.length, self._path)
+                    self.budget.grant(source.size)
+                self.budget.take(part.length, self._path)
                 return source.read(part.offset, part.length, what)
         except NotFound as problem:
             raise Incomplete(
@@ -182,7 +182,7 @@ class Database:
             body = data[header.position : -4]
             if compression:
                 body = _uncompressed(body)
-            self._budget.take(len(body), self._path)
+            self.budget.take(len(body), self._path)
             return _Fields(body)
 
     def _faults(self, what: str) -> _Faults:

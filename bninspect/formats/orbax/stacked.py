@@ -23,7 +23,8 @@ from bninspect.model.layer import BNLayer
 from bninspect.model.roles import AFFINE, STATISTICS, Role
 from bninspect.wording import listed
 
-_MOST_SLICES = 1024
+_MOST_SLICES = 1024  # of one array
+_MOST_IN_ALL = 1 << 14  # a shape takes some bytes of a file, each slice some hundreds in memory
 
 Path = tuple[str, ...]
 Index = tuple[int | slice, ...]
@@ -58,19 +59,25 @@ def with_stacked_layers(checkpoint: Checkpoint, paths: Mapping[str, Path]) -> Ch
     """
     layers: list[BNLayer] = []
     stacked: list[str] = []
+    left_whole: list[str] = []
+    left = _MOST_IN_ALL
     for layer in find_layers(checkpoint):
         stack = _stack_of(layer, checkpoint, paths)
-        if stack is None:
-            layers.append(layer)
-        else:
+        if stack is not None and math.prod(stack.sizes) <= left:
+            left -= math.prod(stack.sizes)
             stacked.append(layer.name)
             layers += _slices(layer, stack)
+        else:
+            left_whole += [layer.name] if stack is not None else []
+            layers.append(layer)
     if not stacked:
         return checkpoint
-    arrays = "the arrays of " + listed(stacked)
-    note = f"{arrays} are judged slice by slice, each as a layer: scan and vmap stack layers so"
+    arrays = f"the arrays of {listed(stacked)}"
+    notes = [f"{arrays} are judged slice by slice, each as a layer: scan and vmap stack layers so"]
+    if left_whole:
+        notes.append(f"{listed(left_whole)} are not: these are more slices than {_MOST_IN_ALL}")
     return replace(
-        checkpoint, layers=tuple(in_natural_order(layers)), notes=(*checkpoint.notes, note)
+        checkpoint, layers=tuple(in_natural_order(layers)), notes=(*checkpoint.notes, *notes)
     )
 
 

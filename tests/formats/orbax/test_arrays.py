@@ -246,6 +246,17 @@ def test_any_chunk_is_decoded_or_refused(
         assert opened(folder).read().shape == (4,)
 
 
+def test_arrays_of_fill_values_alone_are_limited_together(tmp_path: Path) -> None:
+    """Their metadata take some hundred bytes, and state any size."""
+    state(tmp_path, {**V2, "shape": [1 << 22], "chunks": [1 << 22], "dtype": "<f4"})
+    store = Folder(str(tmp_path), Budget())
+    array = Array("checkpoint", store, "array", is_filled=False)
+    for _ in range(4):
+        array.read()
+    with pytest.raises(Corrupt, match="far more bytes than are stored"):
+        array.read()
+
+
 def test_keys_never_leave_the_directory(tmp_path: Path) -> None:
     folder = tmp_path / "step"
     folder.mkdir()

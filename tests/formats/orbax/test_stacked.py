@@ -106,6 +106,20 @@ def test_what_is_not_stacked_stays_beside_what_is() -> None:
     assert note.startswith("the arrays of blocks/bn are judged slice by slice")
 
 
+def test_a_file_of_nothing_but_shapes_makes_no_millions_of_layers() -> None:
+    def empty(path: tuple[str, ...]) -> Variable:
+        return Variable(".".join(path), (1024, 1), "float32", lambda: np.zeros((1024, 1)))
+
+    paths = [("batch_stats", f"bn_{n}", leaf) for n in range(40) for leaf in ("mean", "var")]
+    by_name = {".".join(path): path for path in paths}
+    variables = {name: empty(path) for name, path in by_name.items()}
+    known = flax_names(by_name).known
+    checkpoint = Checkpoint("x", "x", "orbax", variables, known_names=known, named_by="tree")
+    split = with_stacked_layers(checkpoint, by_name)
+    assert len(split.layers or ()) == 16 * 1024 + 24
+    assert "are not: these are more slices than 16384" in split.notes[1]
+
+
 def test_the_axes_of_haiku_that_were_averaged_are_no_stack() -> None:
     def haiku(shape: Shape) -> Checkpoint:
         names = ("mean_ema", "var_ema")

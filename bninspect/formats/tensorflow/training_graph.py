@@ -7,7 +7,8 @@ variables of the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 from bninspect.errors import OtherGraph
 from bninspect.formats.tensorflow.graph_def import read_training_graph
@@ -19,7 +20,7 @@ from bninspect.storage.filesystem import Stamp
 from bninspect.storage.run_scope import of_run
 from bninspect.storage.signatures import ends, message_kind
 
-_FIRST_PARTITION = "/part_0"
+_FIRST_PARTITION, _PARTITION = "/part_0", re.compile(r"/part_\d+(?:/|$)")
 _NUMBERS = ("float", "bfloat")
 
 # The shapes of a graph's variables, by name; None where the graph does not fix one.
@@ -76,11 +77,33 @@ def _shapes(graph: Graph, attributes: NodeAttributes) -> Shapes:
 
 
 def _has_variables_of(checkpoint: Checkpoint, shapes: Shapes) -> bool:
-    """Return whether a graph has each stored variable of floating-point numbers, of its shape."""
-    stored = [one for one in checkpoint.variables.values() if one.dtype.startswith(_NUMBERS)]
-    return bool(stored) and all(
-        f"{name}{_FIRST_PARTITION}" in shapes
-        or (name in shapes and shapes[name] in (None, variable.shape))
-        for variable in stored
-        for name in (checkpoint.known_names.get(variable.name, variable.name),)
+    """Return whether a graph has each stored variable of floating-point numbers, of its shape.
+
+    It may have more, such as those that a Saver of the trainable variables leaves out. But a
+    checkpoint with its step is whole: then a graph whose optimizer has slots that are not stored is
+    that of another training.
+    """
+    stored = {
+        checkpoint.known_names.get(name, name): variable
+        for name, variable in checkpoint.variables.items()
+    }
+    numbers = {name: one for name, one in stored.items() if one.dtype.startswith(_NUMBERS)}
+    has_step = any(not one.shape and one.dtype.startswith("int") for one in stored.values())
+    return (
+        bool(numbers)
+        and all(_is_variable(name, one.shape, shapes) for name, one in numbers.items())
+        and not (has_step and _has_other_slots(numbers, shapes))
+    )
+
+
+def _is_variable(name: str, shape: tuple[int, ...], shapes: Shapes) -> bool:
+    is_same = name in shapes and shapes[name] in (None, shape)
+    return is_same or f"{name}{_FIRST_PARTITION}" in shapes
+
+
+def _has_other_slots(stored: Collection[str], shapes: Shapes) -> bool:
+    """Return whether a graph has slots of stored variables that are not stored, as `w/Adam`."""
+    return any(
+        name not in stored and name.rpartition("/")[0] in stored and not _PARTITION.search(name)
+        for name in shapes
     )

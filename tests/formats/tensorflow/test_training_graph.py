@@ -79,6 +79,24 @@ def test_a_graph_of_other_variables_proves_nothing(
     assert any("graph.pbtxt: this graph has other variables" in note for note in item["notes"])
 
 
+def test_a_graph_of_another_optimizer_proves_nothing(training: Path, run: Run) -> None:
+    """Its slots would be stored, as the step is."""
+    path = training / "graph.pbtxt"
+    slot = 'node { name: "bn/beta/Momentum" op: "VarHandleOp" }\n'
+    path.write_text(path.read_text(encoding="utf-8") + slot, encoding="utf-8")
+    item = check(run, training)
+    assert [finding["cause"] for finding in item["findings"]] == [None]
+    assert any("graph.pbtxt: this graph has other variables" in note for note in item["notes"])
+
+
+def test_a_graph_with_local_variables_is_that_of_the_training(training: Path, run: Run) -> None:
+    """No Saver stores those of metrics."""
+    path = training / "graph.pbtxt"
+    slot = 'node { name: "accuracy/total" op: "VarHandleOp" }\n'
+    path.write_text(path.read_text(encoding="utf-8") + slot, encoding="utf-8")
+    assert check(run, training)["findings"][0]["cause"] == "update-ops-not-run"
+
+
 def test_the_meta_graph_of_the_checkpoint_comes_first(training: Path, run: Run) -> None:
     shutil.copy(f"{load_fixture(OTHER.name).path}.meta", training / "model.ckpt-60.meta")
     (training / "graph.pbtxt").write_bytes(b"node { name: 'damaged'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ CORRECT = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
 
 CONSUMER = """\
 import bninspect
+from bninspect import flax, tf1
 from bninspect.keras import BatchNormGuard
 
 report: bninspect.Report = bninspect.check("model.ckpt-200", select=["BN1"])
@@ -30,6 +33,11 @@ for finding in report.findings:
     reveal_type(finding.cause)
 reveal_type(bninspect.compare("a", "b"))
 guard = BatchNormGuard(action="stop")
+reveal_type(guard.layers)
+reveal_type(bninspect.scalars(guard.layers))
+reveal_type(tf1.BatchNormGuard(every_n_steps=100).check("session", 1))
+reveal_type(flax.BatchNormGuard(select="BN1").check({}, 1))
+reveal_type(flax.check_updated({}, {}))
 """
 REVEALED = [
     "bool",
@@ -40,15 +48,21 @@ REVEALED = [
     "str",
     "str | None",
     "bninspect.verdicts.comparison.Comparison",
+    "tuple[bninspect.model.layer.BNLayer, ...]",
+    "dict[str, float]",
+    "bool",
+    "bool",
+    "bninspect.model.report.Report",
 ]
 MISTAKES = """\
-import bninspect
+import bninspect.flax
 from bninspect.keras import BatchNormGuard
 
 bninspect.chekc("model.ckpt-200")
 bninspect.check("model.ckpt-200").finding
 bninspect.check("model.ckpt-200", engine="torch")
 BatchNormGuard(action="raise")
+bninspect.flax.BatchNormGuard(after_batches=1)
 """
 
 # The README has it like this.
@@ -98,7 +112,13 @@ def test_a_type_checker_knows_what_it_gets(tmp_path) -> None:
 @pytest.mark.processes
 def test_a_type_checker_sees_mistakes(tmp_path) -> None:
     lines = mypy(tmp_path, MISTAKES)
-    assert [line.partition(":")[0] for line in lines if " error: " in line] == ["4", "5", "6", "7"]
+    assert [line.partition(":")[0] for line in lines if " error: " in line] == [
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+    ]
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -108,6 +128,40 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert dir(bninspect) == bninspect.__all__
     with pytest.raises(AttributeError, match="chekc"):
         bninspect.chekc  # noqa: B018
+
+
+# Those that a training imports, and what they have. It is only ever extended.
+MODULES = {
+    "bninspect.keras": {
+        "GUARD_RULES",
+        "Action",
+        "BatchNormGuard",
+        "BatchNormWarning",
+        "RecalibrationRefused",
+        "recalibrate",
+    },
+    "bninspect.flax": {
+        "GUARD_RULES",
+        "Action",
+        "BatchNormGuard",
+        "BatchNormWarning",
+        "check_updated",
+    },
+    "bninspect.tf1": {"GUARD_RULES", "Action", "BatchNormGuard", "BatchNormWarning"},
+}
+
+
+@pytest.mark.framework
+@pytest.mark.parametrize("name", MODULES)
+def test_the_modules_of_trainings(name: str) -> None:
+    module = importlib.import_module(name)
+    assert set(module.__all__) == MODULES[name]
+    shared = importlib.import_module("bninspect.keras")
+    for each in ("GUARD_RULES", "Action", "BatchNormWarning"):
+        assert getattr(module, each) is getattr(shared, each)
+    assert module.BatchNormGuard.__doc__
+    for option in ("action", "select", "ignore"):
+        assert option in inspect.signature(module.BatchNormGuard).parameters
 
 
 def test_nothing_is_printed(capsys) -> None:

@@ -106,7 +106,8 @@ def _variable(name: str, leaf: Any) -> Variable | None:
     array = _contents(leaf)
     if not hasattr(array, "shape"):
         return None
-    return Variable(name, tuple(array.shape), np.dtype(array.dtype).name, lambda: _read(array))
+    dtype = getattr(array.dtype, "name", str(array.dtype))  # that of a random key is no NumPy's
+    return Variable(name, tuple(array.shape), dtype, lambda: _read(array))
 
 
 def _read(array: Any) -> NDArray[Any]:

@@ -18,6 +18,8 @@ HEALTHY = {
     "healthy",
     "healthy_in_a_loop",
     "healthy_slim",
+    "healthy_keras_layers",
+    "a_graph_that_grows",
     "updates_fetched_by_hand",
     "a_slow_decay",
     "a_frozen_backbone",
@@ -36,6 +38,12 @@ BROKEN = {
         "BN101",
         "update-ops-not-run",
         "slim.learning.create_train_op",
+    ),
+    "keras_updates_forgotten": (
+        "step 5",
+        "BN101",
+        "update-ops-not-run",
+        "tf.get_collection(UPDATE_OPS) does not hold these update ops",
     ),
     "built_with_training_false": (
         "step 5",
@@ -61,9 +69,12 @@ BROKEN = {
 }
 
 
+OTHERS = {"no_bn_layer", "two_trainings_with_one_guard"}
+
+
 @functools.cache
-def outcomes() -> dict[str, dict]:
-    done = subprocess.run(
+def in_another_process() -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "tests.trainings.guarded_tf1"],
         capture_output=True,
         text=True,
@@ -71,12 +82,16 @@ def outcomes() -> dict[str, dict]:
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def outcomes() -> dict[str, dict]:
+    done = in_another_process()
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_every_training_has_an_expectation() -> None:
-    assert outcomes().keys() == HEALTHY | BROKEN.keys() | {"no_bn_layer"}
+    assert outcomes().keys() == HEALTHY | BROKEN.keys() | OTHERS
 
 
 @pytest.mark.parametrize("name", sorted(HEALTHY))
@@ -132,6 +147,12 @@ def test_what_is_not_found_is_said() -> None:
     assert told["layers"] == told["findings"] == []
     (warning,) = told["warnings"]
     assert warning.startswith("nothing is judged: no BN layer is among 9 variables (dense/kernel")
+
+
+def test_another_graph_is_another_training() -> None:
+    told = outcomes()["two_trainings_with_one_guard"]
+    assert len(told["warnings"]) == 2
+    assert told["warnings"][0] == told["warnings"][1]
 
 
 def test_nothing_is_called_stored_in_a_live_graph() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bninspect
 from bninspect import UsageProblem
 from bninspect.flax import BatchNormGuard, BatchNormWarning, check_updated
+from bninspect.guard.train_state import find_leaves, state_checkpoint
 from tests.conftest import ROOT
 
 framework = [pytest.mark.framework, pytest.mark.xdist_group("guarded_flax")]
@@ -251,10 +254,11 @@ class TestNnx:
             def __init__(self, rngs: Any) -> None:
                 self.dense = nnx.Linear(4, 4, rngs=rngs)
                 self.bn = nnx.BatchNorm(4, momentum=0.9, rngs=rngs)
+                self.dropout = nnx.Dropout(0.1, rngs=rngs)  # whose state has a random key
                 self.head = nnx.Linear(4, 1, rngs=rngs)
 
             def __call__(self, x: Any) -> Any:
-                return self.head(self.bn(self.dense(x)))
+                return self.head(self.dropout(self.bn(self.dense(x))))
 
         return Net(nnx.Rngs(0))
 
@@ -394,3 +398,35 @@ def test_needs_no_jax() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert not set(done.stdout.split()) & {"flax", "jax", "tensorflow", "keras", "h5py", "rich"}
+
+
+# --- Any state ------------------------------------------------------------------------------------
+
+leaves = st.sampled_from(
+    [np.ones(2), np.float32(3.0), None, 1, "text", b"", object, np.dtype("i4")]
+)
+keys = st.sampled_from(
+    ["params", "batch_stats", "bn", "mean", "var", "scale", "opt_state", "value"]
+)
+states = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.dictionaries(st.one_of(keys, st.integers(0, 2)), inner, max_size=4),
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+    ),
+    max_leaves=12,
+)
+
+
+@given(states)
+def test_any_state_is_read_or_refused(state: Any) -> None:
+    try:
+        checkpoint = state_checkpoint(state, "the state")
+    except UsageProblem:
+        assert list(find_leaves(state)) in ([], [((), state)])
+        return
+    stored = {**checkpoint.variables, **checkpoint.optimizer}
+    assert len(stored) == len(dict(find_leaves(state)))
+    for variable in stored.values():
+        assert variable.read().shape == variable.shape

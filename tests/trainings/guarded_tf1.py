@@ -47,10 +47,10 @@ def loss_of(x: Any) -> Any:
     return tf.reduce_mean((tf.layers.dense(x, 1) - 1.0) ** 2)
 
 
-def train_op_of(loss: Any, *, updates: bool = True, variables: Any = None) -> Any:
+def train_op_of(loss: Any, *, updates: bool = True, more: Any = (), variables: Any = None) -> Any:
     step = tf.train.get_or_create_global_step()
     run = tf.get_collection(tf.GraphKeys.UPDATE_OPS) if updates else []
-    with tf.control_dependencies(run):
+    with tf.control_dependencies([*run, *more]):
         optimizer = tf.train.AdamOptimizer(0.01)
         return optimizer.minimize(loss, global_step=step, var_list=variables)
 
@@ -138,6 +138,40 @@ def updates_fetched_by_hand() -> dict[str, Any]:
 def a_slow_decay() -> dict[str, Any]:
     x = images()
     return by_hook(x, train_op_of(loss_of(bn(x, momentum=0.9999))))
+
+
+def in_a_monitored_session(x: Any, train_op: Any) -> dict[str, Any]:
+    """A loop over a session that runs hooks, in a graph that is finalized."""
+    guard = BatchNormGuard(every_n_steps=EVERY)
+    with warnings.catch_warnings(record=True) as caught, tf.train.MonitoredSession() as session:
+        warnings.simplefilter("always")
+        for step in range(STEPS):
+            session.run(train_op, {x: batch(step)})
+            guard.check(session, step)
+    return told(guard, caught, STEPS)
+
+
+def keras_layers(*, updates: bool) -> dict[str, Any]:
+    """Layers of Keras 2, which keep their update ops to themselves."""
+    x, layer = images(), tensorflow.keras.layers.BatchNormalization(momentum=0.9)
+    loss = loss_of(layer(tf.layers.dense(x, 4), training=True))
+    return in_a_monitored_session(x, train_op_of(loss, more=layer.updates if updates else ()))
+
+
+@training
+def healthy_keras_layers() -> dict[str, Any]:
+    return keras_layers(updates=True)
+
+
+@training
+def a_graph_that_grows() -> dict[str, Any]:
+    x = images()
+    op = train_op_of(loss_of(bn(x)))
+
+    def fetches(_: int) -> Any:
+        return [op, tf.constant(1.0)]
+
+    return in_loop(x, fetches)
 
 
 def _pretrained(session: Any) -> None:
@@ -267,9 +301,32 @@ def names_of_ones_own_forgotten() -> dict[str, Any]:
 
 
 @training
+def keras_updates_forgotten() -> dict[str, Any]:
+    return keras_layers(updates=False)
+
+
+@training
 def no_bn_layer() -> dict[str, Any]:
     x = images()
     return by_hook(x, train_op_of(loss_of(x)))
+
+
+@training
+def two_trainings_with_one_guard() -> dict[str, Any]:
+    """Each has a graph of its own, with layers of the same names."""
+    guard = BatchNormGuard(every_n_steps=EVERY)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            tf.reset_default_graph()
+            x = images()
+            op = train_op_of(loss_of(bn(x)), updates=False)
+            with tf.Session() as session:
+                session.run(tf.global_variables_initializer())
+                for step in range(STEPS):
+                    session.run(op, {x: batch(step)})
+                    guard.check(session, step)
+    return told(guard, caught, 2 * STEPS)
 
 
 def main() -> None:

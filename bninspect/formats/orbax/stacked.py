@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from bninspect.batchnorm.find_layers import find_layers, in_natural_order
+from bninspect.formats.orbax.haiku_averages import sums_for_averages
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import AFFINE, STATISTICS, Role
+from bninspect.model.roles import AFFINE, STATISTICS
 from bninspect.wording import listed
 
 _MOST_SLICES = 1024  # of one array
@@ -119,30 +118,36 @@ def _is_stacked_last(
 
 def _slices(layer: BNLayer, stack: _Stack) -> Iterator[BNLayer]:
     """Yield a layer for each slice of stacked members; each array is read once."""
-    read: dict[Role, Callable[[], NDArray[Any]]] = {
-        role: cache(variable.load) for role, variable in layer.variables.items()
+    members = {role: _read_once(variable) for role, variable in layer.variables.items()}
+    helpers = {
+        name: _read_once(variable)
+        for name, variable in layer.helpers.items()
+        if variable.shape[: len(stack.sizes)] == stack.sizes and not stack.is_last
     }
     for index in stack.indices():
-        suffix = _as_text(index)
+        variables = {
+            role: _slice(variable, index) if variable.shape == stack.shape else variable
+            for role, variable in members.items()
+        }
+        of_layer = {name: _slice(variable, index) for name, variable in helpers.items()}
         yield replace(
             layer,
-            name=layer.name + suffix,
-            variables={
-                role: _slice(variable, read[role], index, suffix)
-                if variable.shape == stack.shape
-                else variable
-                for role, variable in layer.variables.items()
-            },
-            helpers={},
+            name=layer.name + _as_text(index),
+            variables={**variables, **sums_for_averages(of_layer)},
+            helpers=of_layer,
         )
 
 
-def _slice(
-    variable: Variable, read: Callable[[], NDArray[Any]], index: Index, suffix: str
-) -> Variable:
+def _read_once(variable: Variable) -> Variable:
+    return variable._replace(load=cache(variable.load))
+
+
+def _slice(variable: Variable, index: Index) -> Variable:
     axes = [axis for axis, part in enumerate(index) if isinstance(part, int)]
     shape = tuple(size for axis, size in enumerate(variable.shape) if axis not in axes)
-    return variable._replace(name=variable.name + suffix, shape=shape, load=lambda: read()[index])
+    return variable._replace(
+        name=variable.name + _as_text(index), shape=shape, load=lambda: variable.read()[index]
+    )
 
 
 def _as_text(index: Iterable[int | slice]) -> str:

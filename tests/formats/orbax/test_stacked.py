@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from bninspect.batchnorm.find_layers import find_layers
 from bninspect.formats.orbax.flax_names import flax_names
+from bninspect.formats.orbax.haiku_averages import with_sums_for_averages
 from bninspect.formats.orbax.stacked import with_stacked_layers
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer
@@ -120,25 +122,69 @@ def test_a_file_of_nothing_but_shapes_makes_no_millions_of_layers() -> None:
     assert "are not: these are more slices than 16384" in split.notes[1]
 
 
-def test_the_axes_of_haiku_that_were_averaged_are_no_stack() -> None:
-    def haiku(shape: Shape) -> Checkpoint:
-        names = ("mean_ema", "var_ema")
-        return opened_haiku({f"bn/~/{name}": np.zeros(shape) for name in names})
-
-    assert haiku((1, 1, 1, 4)).layers is None
-    assert haiku((1, 2, 2, 4)).layers is None  # averaged over the batch alone
-    assert len(haiku((3, 1, 1, 1, 4)).layers or ()) == 3
-
-
-def opened_haiku(averages: Mapping[str, NDArray[Any]]) -> Checkpoint:
-    paths = {f"state.{module}.average": ("state", module, "average") for module in averages}
-    variables = {
-        stored: Variable(stored, averages[path[1]].shape, "float32", lambda: np.zeros(()))
-        for stored, path in paths.items()
-    }
-    known = flax_names(paths).known
+def opened_haiku(state: Mapping[str, NDArray[Any]]) -> Checkpoint:
+    """The state of a layer `bn` of Haiku, by names such as `mean_ema/average`."""
+    paths = {}
+    variables = {}
+    for name, array in state.items():
+        ema, leaf = name.split("/")
+        path = ("state", f"bn/~/{ema}", leaf)
+        stored = ".".join(path)
+        paths[stored] = path
+        variables[stored] = Variable(stored, array.shape, "float32", lambda array=array: array)
+    known = with_sums_for_averages(flax_names(paths).known, variables)
     checkpoint = Checkpoint("x", "x", "orbax", variables, known_names=known, named_by="tree")
     return with_stacked_layers(checkpoint, paths)
+
+
+def state_of_haiku(shape: Shape, counter: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Averages of 7 and sums of 0, as `init` leaves them."""
+    return {
+        f"{ema}/{leaf}": values
+        for ema in ("mean_ema", "var_ema")
+        for leaf, values in (
+            ("average", np.full(shape, 7.0)),
+            ("hidden", np.zeros(shape)),
+            ("counter", counter),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers"),
+    [
+        ((1, 1, 1, 4), 1),
+        ((1, 2, 2, 4), 1),  # averaged over the batch alone
+        ((3, 1, 1, 1, 4), 3),
+    ],
+)
+def test_the_axes_of_haiku_that_were_averaged_are_no_stack(shape: Shape, layers: int) -> None:
+    checkpoint = opened_haiku(state_of_haiku(shape, np.ones(shape[:1] if layers > 1 else ())))
+    assert len(find_layers(checkpoint)) == layers
+
+
+def test_the_sum_stands_for_an_average_that_no_step_updated() -> None:
+    """Haiku's `init` sets the average to the moments of the batch that it gets."""
+    (stuck,) = find_layers(opened_haiku(state_of_haiku((1, 4), np.zeros(()))))
+    assert stuck.variables["moving_mean"].name == "state.bn/~/mean_ema.hidden"
+    assert stuck.variables["moving_variance"].name == "state.bn/~/var_ema.hidden"
+    (updated,) = find_layers(opened_haiku(state_of_haiku((1, 4), np.ones(()))))
+    assert updated.variables["moving_mean"].name == "state.bn/~/mean_ema.average"
+
+
+def test_stacked_layers_of_haiku_have_a_count_each() -> None:
+    checkpoint = opened_haiku(state_of_haiku((3, 1, 4), np.array([5, 0, 5])))
+    names = [layer.variables["moving_mean"].name for layer in find_layers(checkpoint)]
+    assert names == [
+        "state.bn/~/mean_ema.average[0]",
+        "state.bn/~/mean_ema.hidden[1]",
+        "state.bn/~/mean_ema.average[2]",
+    ]
+    assert [layer.helpers["mean_ema/counter"].read() for layer in find_layers(checkpoint)] == [
+        5,
+        0,
+        5,
+    ]
 
 
 @given(

@@ -110,7 +110,7 @@ class KnownLayout(NamedTuple):
         if step is not None and step < 0:
             return None  # another variable may be the step
         values = np.frombuffer(data, np.dtype("<f4"), end // 4)
-        may_pass = wanted.passes_plain and earlier.since is None and earlier.previous is None
+        may_pass = wanted.passes_plain and earlier.since is None and earlier.previous() is None
         if may_pass and self._is_plain(target, values, step, wanted.config.momentum):
             return self._plain_report(location, target, head, values, step, wanted)
         if target.kind != _BUNDLE and self.plain.has_zero_variances(values):

@@ -79,12 +79,11 @@ class EarlierReports(NamedTuple):
     """The reports that a checkpoint may be compared with: see `examine`."""
 
     since: CheckpointReport | None
-    find_previous: Callable[[], CheckpointReport | None] | None
+    find_previous: Callable[[], CheckpointReport | None] | None = None
 
-    @property
     def previous(self) -> CheckpointReport | None:
         """Return the previous report of the training; raises as `find_previous`."""
-        return self.find_previous and self.find_previous()
+        return None if self.find_previous is None else self.find_previous()
 
 
 class Wanted(NamedTuple):
@@ -117,11 +116,15 @@ def _read(
     ):
         beside = GraphBeside(checkpoint)
         read = _read_layers(checkpoint, beside, config, rules)
+        ahead = None
         if earlier.find_previous is not None and filesystem.is_read_ahead(target.path):
             # What rules read of the graph is fetched now: with the previous report, which is not
             # there yet, they read the same.
             with suppress(ReadProblem):
-                judge(location, beside, read, config, rules, EarlierReports(None, None))
+                alone = EarlierReports(earlier.since)
+                ahead = judge(location, beside, read, config, rules, alone)
+        if ahead is not None and earlier.previous() is None:
+            return ahead
         return judge(location, beside, read, config, rules, earlier)
 
 
@@ -259,7 +262,7 @@ class _Comparison(NamedTuple):
 
 def _compare(layers: list[BNLayer], step: int | None, reports: EarlierReports) -> _Comparison:
     """Compare the layers with those of `since`, else of `previous` if they are a later state."""
-    since, previous = reports.since, reports.previous
+    since, previous = reports.since, reports.previous()
     if since is None and previous is None:
         return _Comparison(layers)
     from bninspect.evidence import changes

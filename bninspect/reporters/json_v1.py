@@ -126,7 +126,7 @@ def _line_of(item: CheckpointReport, *, settings: str, appends: bool) -> str:
         return "" if appends else item.line + "\n"
     head = {"event": "checkpoint", "settings": settings, "state": item.state}
     more = {
-        "known": [finding_document(finding) for finding in item.known],
+        "known": [finding_document(finding, whole=False) for finding in item.known],
         "names": list(item.example_names),
     }
     return _checkpoint_text(item, head, more) + "\n"
@@ -257,26 +257,29 @@ def heading() -> dict[str, Any]:
     }
 
 
-def _checkpoint(item: CheckpointReport, *, findings: bool, layers: bool = True) -> dict[str, Any]:
-    """Return the document of a checkpoint; without `layers` it has an empty list of them."""
+def _checkpoint(item: CheckpointReport, *, findings: bool, whole: bool = True) -> dict[str, Any]:
+    """Return the document of a checkpoint.
+
+    Unless `whole`, it has an empty list of layers, and so has each finding of possible causes.
+    """
     if item.line is not None:  # the result of an earlier run: there is nothing else left of it
         written = json.loads(item.line)
         return {key: value for key, value in written.items() if key not in _OF_LINE}
     document = opened(item)
     notes, error = document.pop("notes"), document.pop("error")
-    document["layers"] = [_layer(layer) for layer in item.layers] if layers else []
+    document["layers"] = [_layer(layer) for layer in item.layers] if whole else []
     if item.computations is not None:
         for layer in document["layers"]:
             layer["graph"] = _computation(item.computations.get(layer["name"]))
     if findings:
-        document["findings"] = [finding_document(finding) for finding in item.findings]
+        document["findings"] = [finding_document(one, whole=whole) for one in item.findings]
         since = item.since
         document["since"] = since and {
             "path": since.path,
             "step": since.step,
             "compared": since.layers,
         }
-        document["suppressed"] = [_suppressed(suppressed) for suppressed in item.suppressed]
+        document["suppressed"] = [_suppressed(one, whole=whole) for one in item.suppressed]
     document["unchecked"] = [
         {"name": group.name, "variables": list(group.variables), "reason": group.reason}
         for group in item.unchecked
@@ -367,14 +370,32 @@ def _checkpoint_text(item: CheckpointReport, head: dict[str, Any], more: dict[st
 
     Many checkpoints of a run have the same layers: what does not depend on values is written once.
     """
-    document = heading() | head | _checkpoint(item, findings=True, layers=False) | more
-    frame = json_text(document)
+    document = heading() | head | _checkpoint(item, findings=True, whole=False) | more
+    frame = _with_possible_causes(json_text(document), item)
     if isinstance(item.layers, LayerViews):
         layers = _frame(item.layers.architecture) % tuple(item.layers.statistics())
     else:
         layers = ",".join(map(_layer_text, item.layers))
     # No text in the document can hold a quotation mark that is not escaped.
     return frame.replace('"layers":[]', f'"layers":[{layers}]', 1)
+
+
+def _with_possible_causes(text: str, item: CheckpointReport) -> str:
+    """Return the document of a checkpoint with the possible causes of its findings."""
+    suppressed = (one.finding for one in item.suppressed)
+    findings = (*item.findings, *suppressed, *item.known)
+    if not findings:
+        return text
+    head, *rest = text.split('"possible_causes":[]')
+    return head + "".join(
+        f'"possible_causes":{_causes_text(finding.possible_causes)}{part}'
+        for finding, part in zip(findings, rest, strict=True)
+    )
+
+
+@lru_cache(maxsize=256)
+def _causes_text(causes: tuple[PossibleCause, ...]) -> str:
+    return json_text([_possible_cause(cause) for cause in causes])
 
 
 @lru_cache(maxsize=64)
@@ -419,8 +440,9 @@ def _statistic(values: Values | None) -> dict[str, Any] | None:
     }
 
 
-def finding_document(finding: Finding) -> dict[str, Any]:
-    """Return a finding for JSON."""
+def finding_document(finding: Finding, *, whole: bool = True) -> dict[str, Any]:
+    """Return a finding for JSON; its list of possible causes is empty unless it is `whole`."""
+    causes = finding.possible_causes if whole else ()
     return {
         "rule": finding.rule.code,
         "name": finding.rule.name,
@@ -430,7 +452,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
         "cause": finding.cause,
         "evidence": list(finding.evidence),
         "fix": finding.fix,
-        "possible_causes": [_possible_cause(cause) for cause in finding.possible_causes],
+        "possible_causes": [_possible_cause(cause) for cause in causes],
         "framework": finding.framework,
     }
 
@@ -445,7 +467,7 @@ def _possible_cause(suspect: PossibleCause) -> dict[str, str]:
     }
 
 
-def _suppressed(suppressed: Suppressed) -> dict[str, Any]:
+def _suppressed(suppressed: Suppressed, *, whole: bool) -> dict[str, Any]:
     """Return a suppressed finding, with its suppression and the day on which that expires."""
     layer, rules, reason, expires, _ = suppressed.suppression
     suppression = {
@@ -454,7 +476,8 @@ def _suppressed(suppressed: Suppressed) -> dict[str, Any]:
         "layer": layer,
         "rules": list(rules),
     }
-    return finding_document(suppressed.finding) | {"suppression": suppression}
+    document = finding_document(suppressed.finding, whole=whole)
+    return document | {"suppression": suppression}
 
 
 def _summary(report: Report, *, findings: bool) -> dict[str, Any]:

@@ -138,7 +138,9 @@ def meta_graph(prefix: str) -> str:
     It has not the shards of a V1 checkpoint: meta_graph_filename of
     tensorflow/python/training/checkpoint_management.py.
     """
-    return re.sub(r"-[\d\?]+-of-\d+$", "", prefix) + ".meta"
+    if "-of-" in prefix:
+        prefix = re.sub(r"-[\d\?]+-of-\d+$", "", prefix)
+    return prefix + ".meta"
 
 
 # The graph of a training in a file of its own: an Estimator, a MonitoredTrainingSession and a

@@ -95,7 +95,10 @@ def exists(path: str) -> bool:
     """Return whether there is anything at a path; a broken link does not count."""
     if is_url(path):
         return _listings().lookup(path) is not None
-    return os.path.exists(path)
+    try:
+        return os.access(path, os.F_OK)  # without the exception that `os.stat` raises
+    except ValueError:  # a NUL character
+        return False
 
 
 def stands_alone(path: str) -> bool:

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from bninspect.errors import ReadProblem, Unsupported
-from bninspect.model.checkpoint import Checkpoint, Engine
+from bninspect.errors import BninspectError, ReadProblem, Unsupported
+from bninspect.frozen import NamedTuple
+from bninspect.model.checkpoint import Checkpoint, Engine, Variable
 from bninspect.model.filenames import graph_files, meta_graph
 from bninspect.model.target import CheckpointLocation, Target
 from bninspect.storage import filesystem
@@ -64,10 +65,29 @@ def open_target(
 def with_graphs(checkpoint: Checkpoint, target: Target) -> Checkpoint:
     """Return a checkpoint of TensorFlow with the graphs beside it, which are read when needed."""
     # All containers of TensorFlow have checksums, and they are verified of all that is read.
-    return replace(checkpoint, graphs=partial(_read_graphs, checkpoint, target), verified=True)
+    names = _Names(checkpoint.named_by, checkpoint.variables, checkpoint.known_names)
+    return replace(checkpoint, graphs=partial(_read_graphs, names, target), verified=True)
 
 
-def _read_graphs(checkpoint: Checkpoint, target: Target) -> Sequence[Graph]:
+class _Names(NamedTuple):
+    """The names and shapes by which a graph belongs to a checkpoint; they can be pickled."""
+
+    named_by: str
+    variables: Mapping[str, Variable]
+    known_names: Mapping[str, str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what a pickle holds: variables that cannot be read."""
+        stored = self.variables.items() if self.named_by == "graph" else ()  # no others count
+        variables = {name: one._replace(load=_raise_closed) for name, one in stored}
+        return _Names, (self.named_by, variables, dict(self.known_names))
+
+
+def _raise_closed() -> NoReturn:
+    raise BninspectError("The process that read this checkpoint has closed it.")
+
+
+def _read_graphs(names: _Names, target: Target) -> Sequence[Graph]:
     is_saved_model = target.kind == "saved-model"
     path = _saved_graph(target) if is_saved_model else meta_graph(target.path)
     graphs: Sequence[Graph] = ()
@@ -75,7 +95,7 @@ def _read_graphs(checkpoint: Checkpoint, target: Target) -> Sequence[Graph]:
         from bninspect.formats.tensorflow.graph_def import read_graphs
 
         graphs = read_graphs(path, saved_model=is_saved_model)
-    if is_saved_model or checkpoint.named_by != "graph" or _may_be_of(checkpoint, graphs):
+    if is_saved_model or names.named_by != "graph" or _may_be_of(names, graphs):
         return graphs
     files = graph_files(target.path, in_url=is_url(target.path))
     files = [file for file in files if filesystem.is_file(file)]
@@ -84,7 +104,7 @@ def _read_graphs(checkpoint: Checkpoint, target: Target) -> Sequence[Graph]:
     from bninspect.formats.tensorflow.training_graph import read_matching_graph
 
     try:
-        graph = read_matching_graph(checkpoint, files)
+        graph = read_matching_graph(names.variables, names.known_names, files)
     except ReadProblem:
         if not graphs:
             raise
@@ -92,9 +112,9 @@ def _read_graphs(checkpoint: Checkpoint, target: Target) -> Sequence[Graph]:
     return graphs if graph is None else (graph,)
 
 
-def _may_be_of(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> bool:
+def _may_be_of(names: _Names, graphs: Sequence[Graph]) -> bool:
     """Return whether graphs have a weight of a checkpoint by its name; all have some scalars."""
-    weights = {name for name, variable in checkpoint.variables.items() if variable.shape}
+    weights = {name for name, variable in names.variables.items() if variable.shape}
     return any(not weights.isdisjoint(graph.names) for graph in graphs)
 
 

@@ -8,12 +8,12 @@ variables of the checkpoint.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from bninspect.errors import OtherGraph
 from bninspect.formats.tensorflow.graph_def import read_training_graph
 from bninspect.formats.tensorflow.node_attributes import NodeAttributes
-from bninspect.model.checkpoint import Checkpoint
+from bninspect.model.checkpoint import Variable
 from bninspect.model.graph import STORED_VARIABLES, Graph
 from bninspect.storage import filesystem
 from bninspect.storage.filesystem import Stamp
@@ -27,18 +27,20 @@ _NUMBERS = ("float", "bfloat")
 Shapes = dict[str, tuple[int, ...] | None]
 
 
-def read_matching_graph(checkpoint: Checkpoint, files: Sequence[str]) -> Graph | None:
-    """Return the graph of the first of `files` that has the variables of a checkpoint.
+def read_matching_graph(
+    variables: Mapping[str, Variable], known_names: Mapping[str, str], files: Sequence[str]
+) -> Graph | None:
+    """Return the graph of the first of `files` that has the `variables` of a checkpoint.
 
-    None if no file is a graph. Raises `OtherGraph` if the graphs there have other
-    variables, and another `ReadProblem` if one cannot be read.
+    `known_names` are those of `Checkpoint`. None if no file is a graph. Raises `OtherGraph` if the
+    graphs there have other variables, and another `ReadProblem` if one cannot be read.
     """
     others = []
     for path in files:
         if message_kind(ends(path)[0]) != "graph-def":
             continue
         graph, shapes = of_run(_TrainingGraphs).read(path)
-        if _has_variables_of(checkpoint, shapes):
+        if _has_variables(shapes, variables, known_names):
             return graph
         others.append(path)
     if others:
@@ -76,17 +78,16 @@ def _shapes(graph: Graph, attributes: NodeAttributes) -> Shapes:
     }
 
 
-def _has_variables_of(checkpoint: Checkpoint, shapes: Shapes) -> bool:
+def _has_variables(
+    shapes: Shapes, variables: Mapping[str, Variable], known_names: Mapping[str, str]
+) -> bool:
     """Return whether a graph has each stored variable of floating-point numbers, of its shape.
 
     It may have more, such as those that a Saver of the trainable variables leaves out. But a
     checkpoint with its step is whole: then a graph whose optimizer has slots that are not stored is
     that of another training.
     """
-    stored = {
-        checkpoint.known_names.get(name, name): variable
-        for name, variable in checkpoint.variables.items()
-    }
+    stored = {known_names.get(name, name): variable for name, variable in variables.items()}
     numbers = {name: one for name, one in stored.items() if one.dtype.startswith(_NUMBERS)}
     has_step = any(not one.shape and one.dtype.startswith("int") for one in stored.values())
     return (

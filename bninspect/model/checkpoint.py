@@ -136,13 +136,12 @@ class Arithmetic(NamedTuple):
     """The arithmetic of a converted model, in which BN may be spelled out.
 
     `graph` has no operation that is BN by itself. `variables` are its constants by the names of
-    their nodes, `source` is what to check of what was folded ("the model that …"). `family` is that
-    of the layers, and `is_onnx` says that they are those of an ONNX model.
+    their nodes, `family` is that of the layers, and `is_onnx` says that they are those of an ONNX
+    model.
     """
 
     graph: Graph
     variables: Mapping[str, Variable]
-    source: str
     family: str
     is_onnx: bool = False
 
@@ -174,8 +173,10 @@ class Checkpoint:
     the variables; it raises a `ReadProblem`. `frozen` says that the variables are constants of the
     graph, which then decides what they are. `layers` are the BN layers where the file itself says
     which they are, as the nodes of an ONNX model do; None where names or a graph tell. `arithmetic`
-    reads what else a converted model computes; it returns None where there is nothing to search.
-    `prefetch` fetches variables that will be read all at once (remote files only).
+    reads what else a converted model computes; it returns None where there is nothing to search,
+    and raises a `ReadProblem` for what is too large.
+    `converted_from` is what to check of BN that a converter folded ("the model that …"), empty for
+    other files. `prefetch` fetches variables that will be read all at once (remote files only).
 
     A checkpoint keeps its files open: use it as a context manager, or call `close`.
     """
@@ -199,6 +200,7 @@ class Checkpoint:
     keras_version: str = ""
     layers: Sequence[BNLayer] | None = None
     arithmetic: Callable[[], Arithmetic | None] = field(default=lambda: None, repr=False)
+    converted_from: str = ""
     verified: bool | None = None
     notes: tuple[str, ...] = ()
     frozen: bool = False

@@ -134,8 +134,8 @@ class CheckpointReport:
     is that of `RuleContext`, `graphs` that of `Checkpoint`. `computations` says how training
     computes each layer, by the layer's name, if that was requested. `layers_left_out` counts layers
     that are no longer kept; then only some of the names are. `state` is the fingerprint of the
-    files, if it was asked for. `line` is the line of an earlier run's results that this report
-    comes from.
+    files, if it was asked for. `converted_from` is that of `Checkpoint`. `line` is the line of an
+    earlier run's results that this report comes from.
 
     If a run follows trainings, `training` is that of this checkpoint, and `previous` the path of
     the checkpoint before it: an earlier state of this one, by its layers and its step.
@@ -148,6 +148,7 @@ class CheckpointReport:
     verified: bool | None = None
     variable_count: int = 0
     names: tuple[str, ...] = ()
+    converted_from: str = ""
     layers: Sequence[BNLayer] = ()
     findings: tuple[Finding, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()

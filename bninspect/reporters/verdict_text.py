@@ -170,7 +170,14 @@ def worst_of(findings: Iterable[Finding]) -> list[Finding] | None:
 def notes_on(item: CheckpointReport) -> list[str]:
     """Return the notes on a checkpoint, which may shorten names."""
     notes = [shortened(note) for note in item.notes]
-    if not (item.layer_count or item.unchecked or item.error) and item.names:
+    if item.layer_count or item.unchecked or item.error:
+        return notes
+    if item.converted_from:
+        notes.append(
+            "no operation is BN, nor has its arithmetic the form of BN. If a converter folded BN"
+            f" into other constants, nothing of it is left: check {item.converted_from}"
+        )
+    elif item.names:
         names = ", ".join(map(shortened, item.names[:_NAMES_SHOWN]))
         notes.append(
             f"no variable has the name of a BN statistic known here; names are like {names}."

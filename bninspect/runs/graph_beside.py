@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bninspect.batchnorm.find_layers import in_natural_order, search_layers
 from bninspect.errors import OtherGraph, ReadProblem
-from bninspect.model.checkpoint import Arithmetic, Checkpoint, UncheckedGroup
+from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
 from bninspect.model.filenames import graph_files, meta_graph
 from bninspect.model.layer import BNLayer
 from bninspect.storage import filesystem
@@ -48,8 +48,9 @@ class GraphBeside:
         With `always`, a note says so if there is no graph.
         """
         search = search_layers(self.checkpoint, patterns)
-        if (arithmetic := self.checkpoint.arithmetic()) is not None:
-            return self._with_spelled_out(search.layers, arithmetic)
+        if self.checkpoint.converted_from:
+            self.notes += tuple(_no_graph(self.checkpoint)) if always else ()
+            return self._with_spelled_out(search.layers)
         # The names of a frozen graph's constants prove nothing.
         always = always or self.checkpoint.frozen
         graphs = self._read() if search.may_lack_some or always else ()
@@ -79,14 +80,18 @@ class GraphBeside:
         self.computed = merged.computed
         return merged.layers if self.checkpoint.in_order else in_natural_order(merged.layers)
 
-    def _with_spelled_out(self, known: list[BNLayer], arithmetic: Arithmetic) -> list[BNLayer]:
+    def _with_spelled_out(self, known: list[BNLayer]) -> list[BNLayer]:
         """Return the known layers, with those that the arithmetic of a converted model computes."""
-        from bninspect.evidence.structure.spelled_out import with_spelled_out
-
         try:
+            arithmetic = self.checkpoint.arithmetic()
+            if arithmetic is None:
+                return known
+            from bninspect.evidence.structure.spelled_out import with_spelled_out
+
             found = with_spelled_out(known, self.checkpoint, arithmetic)
         except ReadProblem as problem:
-            self.notes += (str(problem),)
+            group = UncheckedGroup("its arithmetic", (), problem.message, nameable=False)
+            self.unchecked = (group,)
             return known
         self.unchecked = found.unchecked
         return found.layers

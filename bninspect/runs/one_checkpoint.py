@@ -233,6 +233,7 @@ def judge(
         verified=checkpoint.verified,
         variable_count=len(checkpoint.variables),
         names=() if layers else known_names(checkpoint),
+        converted_from=checkpoint.converted_from,
         layers=tuple(layers),
         findings=findings,
         notes=(*notes, *beside.notes),

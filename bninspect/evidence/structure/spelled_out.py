@@ -7,13 +7,13 @@ and of a mean of 0 the product and a sum alone: then the groups say what was not
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.graph.traversal import GraphTraversal
-from bninspect.evidence.structure.bn_structures import find_sites
+from bninspect.evidence.structure.bn_structures import Site, find_sites
 from bninspect.evidence.structure.dataflow import Dataflow, Value
 from bninspect.evidence.structure.frozen import is_same
 from bninspect.evidence.structure.layers import layers_by_structure, limited_search
@@ -54,10 +54,14 @@ def with_spelled_out(
     Raises a `ReadProblem` for a graph that takes far longer to search than any real one.
     """
     graph = arithmetic.graph
-    as_frozen = replace(checkpoint, variables=arithmetic.variables, frozen=True)
-    layers = layers_by_structure(as_frozen, (graph,))
+    layers: list[BNLayer] = []
     with limited_search(graph):
-        groups = list(_folded(Dataflow(GraphTraversal(graph)), arithmetic.variables))
+        dataflow = Dataflow(GraphTraversal(graph))
+        sites = find_sites(dataflow)
+        groups = list(_folded(dataflow, sites, arithmetic.variables))
+    if any(site.means and site.variances for site in sites):  # no training averages moments here
+        as_frozen = replace(checkpoint, variables=arithmetic.variables, frozen=True)
+        layers = layers_by_structure(as_frozen, (graph,))
     added = [layer for layer in layers if not any(is_same(layer, one) for one in known)]
     groups += [(one.name, _WITH_EPSILON) for one in added if one.epsilon is None]
     names = {layer.name for layer in known}
@@ -68,7 +72,7 @@ def with_spelled_out(
         ],
         tuple(
             # Without names of constants: equal ones are stored once, and may be those of a layer.
-            UncheckedGroup(name, (), f"{reason}; check {arithmetic.source}", nameable=False)
+            UncheckedGroup(name, (), f"{reason}; check {checkpoint.converted_from}", nameable=False)
             for name, reason in groups
         ),
     )
@@ -83,9 +87,11 @@ def _named(layer: BNLayer, names: Collection[str], arithmetic: Arithmetic) -> BN
     return replace(layer, name=name, family=arithmetic.family, onnx=node)
 
 
-def _folded(dataflow: Dataflow, variables: Mapping[str, Variable]) -> Iterator[tuple[str, str]]:
+def _folded(
+    dataflow: Dataflow, sites: Iterable[Site], variables: Mapping[str, Variable]
+) -> Iterator[tuple[str, str]]:
     """Yield the name and the reason of scales that BN may have been folded into."""
-    subtractions = {site.normalization.takes_mean.node for site in find_sites(dataflow)}
+    subtractions = {site.normalization.takes_mean.node for site in sites}
     search = _Search(dataflow, variables, subtractions)
     for node, operation in enumerate(dataflow.graph.operations):
         if operation in _SCALES and (group := search.group_of(Value(node))) is not None:

@@ -10,6 +10,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import cache
 
+from bninspect.errors import Unsupported
 from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import (
     ARITHMETIC,
@@ -25,7 +26,6 @@ from bninspect.model.checkpoint import Arithmetic, Variable
 from bninspect.model.graph import WEIGHTS, Attribute, Scalar
 from bninspect.model.graph import Graph as CommonGraph
 
-_SOURCE = "the model that it was exported from"
 # TensorFlow's operation for one of ONNX.
 _OPERATIONS: Mapping[str, str] = {
     "Div": "RealDiv",
@@ -50,7 +50,8 @@ def arithmetic_of(
 ) -> Arithmetic | None:
     """Return the arithmetic of a model; None if there is none.
 
-    `variable` gives the variable of a stored tensor.
+    `variable` gives the variable of a stored tensor. Raises `Unsupported` for far more operations
+    than any real model has.
     """
     nodes = model.graph.nodes
     if not (model.functions or any(node.op in ARITHMETIC or node.graphs for node in nodes)):
@@ -60,7 +61,7 @@ def arithmetic_of(
     for name in model.graph.inputs:
         numbers[name] = builder.add(name, "Placeholder")
     builder.visit(model.graph, numbers, "")
-    return Arithmetic(builder.graph(), builder.variables, _SOURCE, family, is_onnx=True)
+    return Arithmetic(builder.graph(), builder.variables, family, is_onnx=True)
 
 
 class _Builder:
@@ -101,22 +102,29 @@ class _Builder:
         )
 
     def add(self, name: str, operation: str, inputs: tuple[int, ...] = ()) -> int:
-        """Add a node; returns its number."""
+        """Add a node; returns its number. Raises `Unsupported` for too many."""
+        self._require(len(self._names) < _MOST_NODES)
         self._names.append(name)
         self._operations.append(operation)
         self._inputs.append(inputs)
         return len(self._names) - 1
 
+    def _require(self, is_met: bool) -> None:
+        """Raise `Unsupported` for far more than any real model has."""
+        if not is_met:
+            raise Unsupported(
+                self._file.source.path,
+                "it has more operations, with those of each call, than are searched for BN",
+                "If it is a real model, check the one that it was exported from.",
+            )
+
     def visit(self, graph: Graph, numbers: _Numbers, path: str) -> None:
         """Add the nodes of a graph, which sees the values of `numbers`."""
-        if self._depth >= _DEEPEST:
-            return
+        self._require(self._depth < _DEEPEST)
         self._depth += 1
         for name, tensor in graph.initializers.items():
             numbers[name] = self._add_tensor(name, tensor)
         for node in graph.nodes:
-            if len(self._names) > _MOST_NODES:
-                break
             for inner in node.graphs:
                 self.visit(inner, numbers.new_child(), path)
             self._add_node(node, numbers, path)

@@ -73,6 +73,7 @@ def _read(path: str, source: Source, notes: tuple[str, ...]) -> Checkpoint:
         layers=tuple(found.layers),
         unchecked=(*unchecked, *groups_without_node(initializers, sites, known)),
         notes=(*notes, *found.notes),
+        converted_from="the model that it was exported from",
         arithmetic=lambda: arithmetic_of(file, model, family, variable),
         prefetch=prefetch,
         close=source.close,

@@ -24,6 +24,7 @@ _SCALARS = {
     10: ("<?", "bool_val"),
 }
 _STRING = 7
+_LONGEST_NUMBER = 10  # digits of the number of an output
 _LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
 _MOST_ELEMENTS = 1 << 16  # of a constant that is decoded, unless all its elements are equal
 # In functions an output is referred to by the name of its argument (tensorflow/core/ops/nn_ops.cc,
@@ -99,7 +100,8 @@ class NodeAttributes:
 def output_number(reference: bytes) -> int:
     """Return the number of the output in a reference such as `a`, `a:1` and `a:batch_mean:0`."""
     parts = reference.split(b":")
-    last = int(parts[-1]) if len(parts) > 1 and parts[-1].isdigit() else 0
+    is_number = len(parts) > 1 and parts[-1].isdigit() and len(parts[-1]) < _LONGEST_NUMBER
+    last = int(parts[-1]) if is_number else 0
     return last + _OUTPUTS.get(parts[1], 0) if len(parts) > 2 else last
 
 

@@ -7,6 +7,7 @@ loops and branches to functions, which take constants as arguments, so it comput
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +20,6 @@ from bninspect.model.graph import ARGUMENT, WEIGHTS, Attribute, Function, Graph
 FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _CONST = "Const"
 _OTHER_NORMALIZATION = "BatchNormalization"  # a node that is a layer already
-_SOURCE = "the model that it was converted from"
 _FAMILY = "graph"
 _NUMBERS = ("float",)
 _EPSILON = 1e-4  # the default of the fused operations (tensorflow/core/ops/nn_ops.cc)
@@ -39,7 +39,7 @@ def arithmetic_of(weights: TfjsWeights, topology: Mapping[str, Any]) -> Arithmet
         if isinstance(signature, dict) and isinstance(name := signature.get("name"), str):
             functions[name] = builder.add_function(signature, stored)
     variables = Weights(dict.fromkeys(names, weights))
-    return Arithmetic(builder.graph(functions), variables, _SOURCE, _FAMILY)
+    return Arithmetic(builder.graph(functions), variables, _FAMILY)
 
 
 def _may_be_weight(variable: Variable) -> bool:
@@ -167,7 +167,8 @@ def _of_fused(name: str, stored: Mapping[str, Any]) -> Attribute:
         return stored.get("b") is True
     if name == "epsilon":
         epsilon = stored.get("f", _EPSILON)
-        return epsilon if isinstance(epsilon, float) else None
+        is_possible = isinstance(epsilon, float) and 0.0 <= epsilon < math.inf
+        return epsilon if is_possible else None
     return None
 
 

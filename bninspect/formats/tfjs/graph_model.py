@@ -87,6 +87,7 @@ def read_graph_model(
         unchecked=tuple(_without_statistics(fused)),
         incomplete=weights.problem,
         notes=notes,
+        converted_from="the model that it was converted from",
         arithmetic=lambda: arithmetic_of(weights, topology),
         prefetch=lambda variables: weights.prefetch(variable.name for variable in variables),
         close=weights.close,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from bninspect import check
+from bninspect.formats.onnx import arithmetic
 from tests.conftest import Run
 from tests.formats.onnx.models import bn_node, members, model, named, write
 
@@ -186,3 +187,12 @@ def test_any_graph_is_searched(tmp_path_factory: pytest.TempPathFactory, lines: 
     path.write_bytes(model([*named(members()), *tensors], [*made]).SerializeToString())
     (report,) = check(str(path)).checkpoints
     assert report.error is None
+
+
+def test_a_graph_that_is_too_large_is_not_judged(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "_MOST_NODES", 10)
+    codes, groups = found(run, beside_a_layer(tmp_path, CENTERED + ROOTS["sqrt"] + AFFINE))
+    assert codes == {"bn": []}
+    assert "more operations" in groups["its arithmetic"]

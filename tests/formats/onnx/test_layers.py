@@ -287,6 +287,8 @@ def test_a_model_without_bn_is_no_pass(run: Run, tmp_path: Path) -> None:
     outcome = run("check", path)
     assert outcome.exit_code == 3
     assert "no BN layer" in outcome.said
+    assert "check the model that it was exported from" in outcome.said
+    assert "--pattern" not in outcome.said
 
 
 @pytest.mark.parametrize("op", ["InstanceNormalization", "LayerNormalization"])

@@ -131,3 +131,10 @@ def test_a_missing_shard_leaves_the_arithmetic_unread(run, tmp_path):
     (found,) = outcome.json["checkpoints"]
     assert found["error"]["kind"] == "incomplete"
     assert run("list", tmp_path / "model.json").exit_code in (0, 3)
+
+
+def test_the_number_of_an_output_may_be_any_text(tmp_path):
+    """Python refuses to read numbers of thousands of digits."""
+    lines = tuple(line.replace("net/sub, ", f"net/sub:{'9' * 5000}, ") for line in WHOLE)
+    codes, _ = beside_a_layer(tmp_path / "model", *lines)
+    assert codes["bn"] == []

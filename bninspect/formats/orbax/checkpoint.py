@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,18 +54,13 @@ def open_orbax(path: str, directory: str, notes: tuple[str, ...] = ()) -> Checkp
     if is_keras(paths.values()):
         return _of_keras(path, directory, arrays, notes)
     names = flax_names(paths, [other for item in items for other in item.tree.others])
-    variables = _Variables(directory, arrays, paths.keys() - names.optimizer)
-    checkpoint = Checkpoint(
-        path=path,
-        resolved=directory,
-        format=_FORMAT,
-        variables=variables,
-        optimizer=_Variables(directory, arrays, names.optimizer),
+    checkpoint = _checkpoint(path, directory, arrays, names.optimizer, notes)
+    checkpoint = replace(
+        checkpoint,
         named_by="tree",
-        known_names=with_sums_for_averages(names.known, variables),
+        known_names=with_sums_for_averages(names.known, checkpoint.variables),
         partial=names.partial,
         unchecked=names.unchecked,
-        notes=notes,
     )
     return with_stacked_layers(checkpoint, paths)
 
@@ -173,17 +169,30 @@ def _of_keras(
         model = None if config is None else _model(config, of_jax=of_jax)
     except RecursionError as error:
         raise Corrupt(directory, "its model_config is nested too deep", DAMAGED) from error
-    return Checkpoint(
-        path=path,
-        resolved=directory,
-        format=_FORMAT,
-        variables=_Variables(directory, arrays, paths.keys() - names.optimizer),
-        optimizer=_Variables(directory, arrays, names.optimizer),
+    return replace(
+        _checkpoint(path, directory, arrays, names.optimizer, notes),
         named_by="object",
         known_names=names.known,
         keras_layers=layers,
         keras_model=model,
         keras_version=_KERAS_VERSION,
+    )
+
+
+def _checkpoint(
+    path: str,
+    directory: str,
+    arrays: Mapping[str, _StoredArray],
+    optimizer: Collection[str],
+    notes: tuple[str, ...],
+) -> Checkpoint:
+    """Return a checkpoint of arrays; `optimizer` are the stored names of the optimizer's."""
+    return Checkpoint(
+        path=path,
+        resolved=directory,
+        format=_FORMAT,
+        variables=_Variables(directory, arrays, arrays.keys() - optimizer),
+        optimizer=_Variables(directory, arrays, optimizer),
         notes=notes,
     )
 

@@ -288,6 +288,8 @@ def test_a_step_without_arrays_is_incomplete(run: Run, tmp_path: Path) -> None:
     [
         ("orbax_linen_not_kept", "_METADATA"),
         ("orbax_linen_not_kept", "_CHECKPOINT_METADATA"),
+        ("orbax_linen_scanned", "_METADATA"),
+        ("orbax_haiku_not_kept", "_METADATA"),
         ("orbax_keras_correct", "2/model_config/_strings.json"),
         ("orbax_keras_correct", "2/pytree/_METADATA"),
         ("orbax_linen_zarr2", "batch_stats.bn.mean/.zarray"),

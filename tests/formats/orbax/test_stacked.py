@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -185,6 +185,37 @@ def test_stacked_layers_of_haiku_have_a_count_each() -> None:
         0,
         5,
     ]
+
+
+PARTS = ["params", "batch_stats", "state", "opt_state", "bn", "net/bn", "bn/~/mean_ema", "value"]
+PARTS += ["bn/~/var_ema", "mean", "var", "scale", "bias", "offset", "average", "hidden", "counter"]
+PARTS += ["running_mean", "running_var", "BatchNorm_0", "count", "step", "", "/", "batch_norm"]
+PATHS = st.lists(st.sampled_from(PARTS), max_size=4).map(tuple)
+SHAPES = st.lists(st.integers(0, 3), max_size=4).map(tuple)
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(PATHS, SHAPES, max_size=12), st.lists(PATHS, max_size=3))
+def test_any_tree_makes_layers_whose_members_can_be_read(
+    tree: dict[tuple[str, ...], Shape], others: list[tuple[str, ...]]
+) -> None:
+    paths = {".".join(path): path for path in tree}
+    names = flax_names(paths, others)
+    variables = {
+        stored: Variable(
+            stored, tree[path], "float32", lambda shape=tree[path]: np.zeros(shape, "f4")
+        )
+        for stored, path in paths.items()
+    }
+    known = with_sums_for_averages(names.known, variables)
+    checkpoint = Checkpoint(
+        "x", "x", "orbax", variables, known_names=known, partial=names.partial, named_by="tree"
+    )
+    layers = find_layers(with_stacked_layers(checkpoint, paths))
+    assert len({layer.name for layer in layers}) == len(layers)
+    for layer in layers:
+        for member in layer.variables.values():
+            assert member.read().shape == member.shape
 
 
 @given(

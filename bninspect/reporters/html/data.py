@@ -59,11 +59,17 @@ def _encoded(values: Values) -> str | float:
 
 
 def snapshot(
-    item: CheckpointReport, views: Sequence[LayerView], label: str, budget: ChannelBudget
+    item: CheckpointReport,
+    views: Sequence[LayerView],
+    label: str,
+    budget: ChannelBudget,
+    *,
+    with_graph: bool,
 ) -> dict[str, Any]:
     """Return the data of a checkpoint: its layers, in the order of `views`.
 
-    Layers with findings come first where not all can have the values of their channels.
+    Layers with findings come first where not all can have the values of their channels. The layer
+    before is named as the configuration has it, else, `with_graph`, as the graph has it.
     """
     gravity = list(STATES)
     order = sorted(range(len(views)), key=lambda index: gravity.index(views[index].state))
@@ -71,25 +77,25 @@ def snapshot(
     return {
         "label": printable(label),
         "layers": [
-            _layer(layer, view, channels[index], _before(item, layer))
+            _layer(layer, view, channels[index], _before(item, layer, with_graph=with_graph))
             for index, (layer, view) in enumerate(zip(item.layers, views, strict=True))
         ],
     }
 
 
-def _before(item: CheckpointReport, layer: BNLayer) -> str:
-    """Return the layer before, as the stored configuration or graph names it; else nothing."""
+def _before(item: CheckpointReport, layer: BNLayer, *, with_graph: bool) -> str:
+    """Return the layer before, as it is stored, with its class or operation; else nothing."""
     if layer.keras is not None and layer.keras.before is not None:
-        name, kind = layer.keras.before
-    else:
-        try:
-            evidence = item.graph(layer)
-        except ReadProblem:  # it is no part of the verdict
-            return ""
-        if evidence is None or evidence.input_from is None:
-            return ""
-        name, kind = evidence.input_from
-    return f"{name} ({kind})"
+        return "{} ({})".format(*layer.keras.before)
+    if not with_graph:
+        return ""
+    try:
+        evidence = item.graph(layer)
+    except ReadProblem:  # it is no part of the verdict
+        return ""
+    if evidence is None or evidence.input_from is None:
+        return ""
+    return "{} ({})".format(*evidence.input_from)
 
 
 def _layer(

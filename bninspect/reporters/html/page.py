@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from markupsafe import Markup
 
@@ -17,7 +17,7 @@ from bninspect.model.report import CheckpointReport, Report
 from bninspect.model.rule import Rule
 from bninspect.reporters.finding_groups import FindingGroups
 from bninspect.reporters.html.data import ChannelBudget, as_json, over_time, snapshot
-from bninspect.reporters.html.layers import layer_views
+from bninspect.reporters.html.layers import LayerView, layer_views
 from bninspect.reporters.html.rendering import asset, policy, render, scripts, write
 from bninspect.reporters.html.run import RunDetails
 from bninspect.reporters.html.trends import times_view
@@ -89,11 +89,17 @@ class HtmlReport:
         self._groups = FindingGroups()
         self._budget = ChannelBudget()
         self._units: list[Unit] = []
+        self._reads_graph = False
         self._count = 0  # of the checkpoints in the units
         self._training: list[CheckpointReport] = []
 
     def begin(self, total: int) -> None:
-        """Do nothing: a page is written at the end."""
+        """Prepare for that many checkpoints; the page is written at the end.
+
+        Of one checkpoint the graph may be read, which no process but that of the check can. To read
+        those of many would take longer than the check.
+        """
+        self._reads_graph = total == 1
 
     def add(self, item: CheckpointReport, _: None) -> None:
         """Keep one checkpoint; the unit of a training is made when the next one begins."""
@@ -160,12 +166,15 @@ class HtmlReport:
             times=times,
             anchors=anchors,
             over_time=None if times is None else as_json(over_time(times, anchors)),
-            snapshot=as_json(snapshot(newest, layers, path, self._budget)) if layers else None,
+            snapshot=as_json(self._snapshot(newest, layers)) if layers else None,
         )
         unit = Unit(steps[-1].id, path, status, verdict, steps, html, _row(items, newest))
         self._count += len(items)
         self._units.append(unit)
         self._training = []
+
+    def _snapshot(self, item: CheckpointReport, layers: Sequence[LayerView]) -> dict[str, Any]:
+        return snapshot(item, layers, item.path, self._budget, with_graph=self._reads_graph)
 
 
 def _row(items: Sequence[CheckpointReport], newest: CheckpointReport) -> ModelRow:

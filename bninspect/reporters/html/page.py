@@ -142,7 +142,7 @@ class HtmlReport:
         items = self._training
         whole = [item for item in items if item.layers and not _is_resumed(item)]
         newest = whole[-1] if whole else items[-1]
-        layers = layer_views(newest, f"m{len(self._units) + 1}-", self._momentum)
+        layers = layer_views(newest, f"m{len(self._units) + 1}-", self._momentum) if whole else []
         if not self._units:
             layers = [view._replace(id=view.id.partition("-")[2]) for view in layers]
         anchors = {view.name: view.id for view in layers}

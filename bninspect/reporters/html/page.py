@@ -6,6 +6,7 @@ the newest. Only the checkpoints of one training are in memory.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -214,11 +215,17 @@ def _explained(steps: Sequence[CheckpointView]) -> list[Rule]:
 def _follows(training: Sequence[CheckpointReport], item: CheckpointReport) -> bool:
     """Return whether a checkpoint belongs to the training of those before it.
 
-    One that cannot be read does if its path differs from theirs only in numbers.
+    One that cannot be read does if its name differs from theirs only in numbers.
     """
     if not training:
         return True
     if item.error is not None:
-        return _DIGITS.sub("#", item.path) == _DIGITS.sub("#", training[-1].path)
+        return _without_numbers(item.path) == _without_numbers(training[-1].path)
     last = next((earlier for earlier in reversed(training) if earlier.error is None), None)
     return last is not None and item.previous == last.path
+
+
+def _without_numbers(path: str) -> tuple[str, str]:
+    """Return the directory of a path, and the name with # for each number."""
+    directory, name = os.path.split(path)
+    return directory, _DIGITS.sub("#", name)

@@ -694,6 +694,16 @@ def test_an_unreadable_one_does_not_end_a_training(tmp_path: Path) -> None:
     assert "ERROR" in [one.text.split()[0] for one in page.all("details", "step")]
 
 
+def test_an_unreadable_model_is_none_of_the_one_before(tmp_path: Path) -> None:
+    for number in (1, 2):
+        prefix = tmp_path / f"model_{number}" / "model.ckpt"
+        prefix.parent.mkdir()
+        write_bundle(prefix, {"bn/moving_mean": np.ones(3, "f4")})
+    (tmp_path / "model_2" / "model.ckpt.data-00000-of-00001").write_bytes(b"")
+    page = page_of(bninspect.check(tmp_path))
+    assert [row[0] for row in models(page)] == ["ERROR", "FAIL"]
+
+
 # --- Charts ---------------------------------------------------------------------------------------
 
 

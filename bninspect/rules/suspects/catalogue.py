@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -147,6 +148,11 @@ def _first_switch(facts: Facts) -> str:
 def _switch(condition: Condition | None) -> str:
     name = "" if condition is None else f", `{condition.name}`,"
     return f"a condition of the graph{name} can switch the updates off"
+
+
+def _is_graph_of_run(facts: Facts) -> str:
+    name = "the graph" if facts.graph is None else os.path.basename(facts.graph.path)
+    return f"Was {name} written by the run that wrote the checkpoint?"
 
 
 _NOT_IN_TRAIN_OP = "The graph has update ops, and no training op depends on them."
@@ -326,7 +332,7 @@ SUSPECTS: tuple[Suspect, ...] = (
         ),
         speaks_for="the graph beside it may not be the one that was trained",
         tells_apart="The statistics do not move while training runs.",
-        test="Was the .meta written by the run that wrote the checkpoint?",
+        test=_is_graph_of_run,
     ),
     # --- Keras ------------------------------------------------------------------------------------
     Suspect(

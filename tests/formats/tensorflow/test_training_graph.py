@@ -167,3 +167,18 @@ def test_results_are_not_kept_when_it_changes(training: Path, run: Run, tmp_path
     resumed = run("check", training, "--format", "json", "--resume", results)
     (item,) = resumed.json["checkpoints"]
     assert [finding["cause"] for finding in item["findings"]] == ["update-ops-not-run"]
+
+
+@pytest.mark.framework
+def test_a_meta_graph_in_text_form_keeps_its_collections(tmp_path: Path, run: Run) -> None:
+    """As Saver.export_meta_graph(as_text=True) writes it."""
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+    folder = Path(shutil.copytree(OTHER, tmp_path / "run"))
+    meta = folder / "model.ckpt-60.meta"
+    text = text_format.MessageToString(MetaGraphDef.FromString(meta.read_bytes()))
+    meta.write_text(text, encoding="utf-8")
+    (finding,) = check(run, folder)["findings"]
+    assert finding["cause"] == "update-ops-not-run"
+    assert any("UPDATE_OPS holds those of" in fact for fact in finding["evidence"])

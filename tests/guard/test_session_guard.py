@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.documents import blocks
 
 pytestmark = [pytest.mark.framework, pytest.mark.xdist_group("guarded_tf1")]
 
@@ -69,6 +70,7 @@ BROKEN = {
 }
 
 
+EVERY = 5  # as in tests/trainings/guarded_tf1.py
 OTHERS = {"no_bn_layer", "two_trainings_with_one_guard"}
 
 
@@ -149,6 +151,13 @@ def test_what_is_not_found_is_said() -> None:
     assert warning.startswith("nothing is judged: no BN layer is among 9 variables (dense/kernel")
 
 
+def test_the_warning_of_the_guide_is_one() -> None:
+    (shown,) = [block.text for block in blocks(ROOT / "docs" / "guard.md", "text")]
+    (warning,) = outcomes()["update_ops_forgotten_in_a_loop"]["warnings"]
+    said = f"BatchNormWarning: {warning}\n".replace(f"step {EVERY}:", "step 50:")
+    assert said.startswith(shown)
+
+
 def test_another_graph_is_another_training() -> None:
     told = outcomes()["two_trainings_with_one_guard"]
     assert len(told["warnings"]) == 2
@@ -160,6 +169,35 @@ def test_nothing_is_called_stored_in_a_live_graph() -> None:
     assert "update-ops-not-run" in said
     for words in ("stored", "this file", "beside it"):
         assert words not in said
+
+
+class Recorder:
+    """A session that notes the names of what it fetches."""
+
+    def __init__(self, session) -> None:
+        self.session, self.graph, self.fetched = session, session.graph, []
+
+    def run(self, fetches):
+        self.fetched.append(sorted(fetches))
+        return self.session.run(fetches)
+
+
+def test_variables_of_bn_alone_are_read_in_one_run_when_it_is_due() -> None:
+    import tensorflow as tf
+
+    from bninspect.tf1 import BatchNormGuard
+
+    names = [f"bn/{role}" for role in ("beta", "gamma", "moving_mean", "moving_variance")]
+    guard = BatchNormGuard(every_n_steps=10)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name in ("dense/kernel", *names):
+            tf.compat.v1.get_variable(name, (3,), initializer=tf.constant_initializer(2.0))
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.graph.finalize()
+        recorder = Recorder(session)
+        for step in range(25):
+            guard.check(recorder, step)
+    assert recorder.fetched == [names] * 3
 
 
 @pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"action": "raise"}], ids=str)

@@ -386,6 +386,27 @@ def test_an_optimizer_is_no_layer() -> None:
     assert [layer.name for layer in report.checkpoints[0].layers] == ["bn"]
 
 
+class Unread:
+    """An array that must not be read."""
+
+    shape, dtype = (2, 2), np.dtype("float32")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("it was read")
+
+
+def test_arrays_of_bn_alone_are_read_and_when_it_is_due() -> None:
+    new = arrays(0.1, 0.9, 1.1)
+    others = {"dense": {"kernel": Unread(), "bias": Unread()}}
+    states = [{**state, "others": others} for state in (arrays(0, 1), new)]
+    assert check_updated(*states).ok
+    guard = BatchNormGuard(every_n_steps=2)
+    guard.check(states[0], 0)
+    guard.check({"batch_stats": {"bn": {"mean": Unread(), "var": Unread()}}}, 1)
+    guard.check(states[1], 2)
+    assert [layer.name for layer in guard.layers] == ["bn"]
+
+
 def test_wrong_options() -> None:
     with pytest.raises(UsageProblem, match="every_n_steps must be at least 1, not 0"):
         BatchNormGuard(every_n_steps=0)

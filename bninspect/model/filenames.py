@@ -154,5 +154,5 @@ def graph_files(prefix: str, *, in_url: bool) -> list[str]:
 
     In a URL it is one alone, since each may cost a request.
     """
-    directory = os.path.dirname(prefix)
-    return [os.path.join(directory, name) for name in (_GRAPHS[:1] if in_url else _GRAPHS)]
+    beside = os.path.join(os.path.dirname(prefix), "")
+    return [beside + name for name in (_GRAPHS[:1] if in_url else _GRAPHS)]

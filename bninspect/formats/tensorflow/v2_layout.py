@@ -59,7 +59,7 @@ class BundleLayout:
         self._blocks = index.blocks
         self._mask = np.full(self.size, 0xFF, np.uint8)
         self._mask[index.checksums(without=constants)] = 0
-        self._fixed = np.frombuffer(index.data, np.uint8) & self._mask
+        self._fixed = self._masked(index.data)
         self._variables = _Pieces(index.shard_count, variables, constants)
         self._others = tuple(others)
         self._pieces_of_others = _Pieces(index.shard_count, [*others.values()], {})
@@ -68,7 +68,11 @@ class BundleLayout:
         """Return whether an index is the same but for checksums; raises a `ReadProblem`."""
         if index.size != self.size:
             return False
-        return bool(np.array_equal(np.frombuffer(index.data, np.uint8) & self._mask, self._fixed))
+        return self._masked(index.data) == self._fixed
+
+    def _masked(self, index: bytes) -> bytes:
+        """Return the bytes of an index without its checksums."""
+        return (np.frombuffer(index, np.uint8) & self._mask).tobytes()
 
     def read(self, opened: OpenIndex) -> bytes | None:
         """Return the values of the variables that the layout was learned for, one after the other.

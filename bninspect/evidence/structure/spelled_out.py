@@ -17,7 +17,7 @@ from bninspect.evidence.structure.bn_structures import Site, find_sites
 from bninspect.evidence.structure.dataflow import Dataflow, Value
 from bninspect.evidence.structure.frozen import is_same
 from bninspect.evidence.structure.layers import layers_by_structure, limited_search
-from bninspect.evidence.structure.without_statistics import folded_name
+from bninspect.evidence.structure.without_statistics import folded_name, is_over_batch
 from bninspect.model.checkpoint import Arithmetic, Checkpoint, UncheckedGroup, Variable
 from bninspect.model.layer import BNLayer, OnnxNode
 
@@ -36,6 +36,9 @@ _MAYBE_FOLDED = (
 _WITH_EPSILON = (
     "its arithmetic has the form of BN, but adds no epsilon to the variance, which may hold it"
     " already, so that it cannot be compared with the initial value"
+)
+_BY_BATCH = (
+    "it normalizes by the moments of each batch, as in training, and by no stored statistics"
 )
 
 
@@ -58,7 +61,7 @@ def with_spelled_out(
     with limited_search(graph):
         dataflow = Dataflow(GraphTraversal(graph))
         sites = find_sites(dataflow)
-        groups = list(_folded(dataflow, sites, arithmetic.variables))
+        groups = [*_folded(dataflow, sites, arithmetic.variables), *_by_batch(dataflow, sites)]
     if any(site.means and site.variances for site in sites):  # no training averages moments here
         as_frozen = replace(checkpoint, variables=arithmetic.variables, frozen=True)
         layers = layers_by_structure(as_frozen, (graph,))
@@ -76,6 +79,16 @@ def with_spelled_out(
             for name, reason in groups
         ),
     )
+
+
+def _by_batch(dataflow: Dataflow, sites: Iterable[Site]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the reason of BN that takes the moments of each batch."""
+    for site in sites:
+        has_constant = site.means or site.variances or site.normalization.fused
+        if has_constant or (site.gamma is None and site.beta is None):
+            continue
+        if any(is_over_batch(dataflow, mean) for mean in site.batch_means):
+            yield dataflow.graph.names[site.normalization.node], _BY_BATCH
 
 
 def _named(layer: BNLayer, names: Collection[str], arithmetic: Arithmetic) -> BNLayer:

@@ -101,7 +101,7 @@ def _reason(dataflow: Dataflow, site: Site) -> str | None:
         return None if _is_layer_norm(dataflow, site) else _BY_BATCH
     if site.means or site.variances or (site.gamma is None and site.beta is None):
         return None
-    is_by_batch = any(_is_over_batch(dataflow, value) for value in site.batch_means)
+    is_by_batch = any(is_over_batch(dataflow, value) for value in site.batch_means)
     return _BY_BATCH if is_by_batch else None
 
 
@@ -122,7 +122,8 @@ def _is_layer_norm(dataflow: Dataflow, site: Site) -> bool:
     return gamma is not None and dataflow.operation(dataflow.origin(gamma)) == "Fill"
 
 
-def _is_over_batch(dataflow: Dataflow, mean: Value) -> bool:
+def is_over_batch(dataflow: Dataflow, mean: Value) -> bool:
+    """Return whether a mean is taken over the samples of a batch, for certain."""
     if dataflow.operation(mean) != "Mean":
         return False
     operands: Sequence[Value] = dataflow.operands(mean)

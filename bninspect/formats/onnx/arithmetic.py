@@ -15,15 +15,17 @@ from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import (
     ARITHMETIC,
     CONSTANT,
+    REDUCE_MEAN,
     Graph,
     Model,
     Node,
+    attribute_integers,
     constant_tensor,
     scope_of,
 )
 from bninspect.formats.onnx.tensors import Tensor
 from bninspect.model.checkpoint import Arithmetic, Variable
-from bninspect.model.graph import WEIGHTS, Attribute, Scalar
+from bninspect.model.graph import WEIGHTS, Attribute, Constant, Scalar
 from bninspect.model.graph import Graph as CommonGraph
 
 # TensorFlow's operation for one of ONNX.
@@ -32,12 +34,13 @@ _OPERATIONS: Mapping[str, str] = {
     "Expand": "Reshape",
     "Flatten": "Reshape",
     "Max": "Maximum",
+    REDUCE_MEAN: "Mean",
     "Sum": "Add",
     "Unsqueeze": "ExpandDims",
 }
 _CONST = "Const"
 _NUMBERS = ("float", "bfloat")
-_MOST_NODES, _DEEPEST = 1 << 18, 64
+_MOST_NODES, _DEEPEST, _MOST_AXES = 1 << 18, 64, 64
 
 _Numbers = ChainMap[str, int]
 
@@ -76,6 +79,8 @@ class _Builder:
         self._inputs: list[tuple[int, ...]] = []
         self._scalars: dict[int, Tensor] = {}
         self._weights: dict[int, Tensor] = {}
+        self._integers: dict[int, Tensor] = {}
+        self._constants: dict[int, Constant] = {}
         self._depth = 0
         self.variables: dict[str, Variable] = {}
 
@@ -86,6 +91,13 @@ class _Builder:
         def scalar(number: int) -> Scalar | None:
             values = self._variable(self._scalars[number]).read().reshape(-1)
             return float(values[0]) if values.dtype.kind in "fiu" else None
+
+        @cache
+        def constant(number: int) -> Constant | None:
+            if number not in self._integers:
+                return self._constants.get(number)
+            values = self._variable(self._integers[number]).read().reshape(-1)
+            return Constant(values.shape, tuple(values.tolist()))
 
         def attribute(number: int, name: str) -> Attribute:
             return scalar(number) if name == "value" and number in self._scalars else None
@@ -99,6 +111,7 @@ class _Builder:
             functions={},
             collections={},
             attribute=attribute,
+            constant=constant,
         )
 
     def add(self, name: str, operation: str, inputs: tuple[int, ...] = ()) -> int:
@@ -140,9 +153,20 @@ class _Builder:
             # Exporters store equal tensors once, and keep the names of the others so.
             name = node.outputs[0]
             return numbers.update({name: self._add_tensor(name, self._weights[inputs[0]])})
+        if node.op == REDUCE_MEAN:
+            inputs = self._with_axes(node, inputs)
         name = f"{path}{_name_of(node)}"
         number = self.add(name, _OPERATIONS.get(node.op, node.op), inputs)
         return numbers.update(dict.fromkeys(node.outputs[:1], number))
+
+    def _with_axes(self, node: Node, inputs: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the inputs of a mean with its axes, which were an attribute up to opset 17."""
+        if "axes" not in node.attributes:
+            return inputs
+        axes = attribute_integers(self._file, node.attributes["axes"])
+        number = self.add("", _CONST)
+        self._constants[number] = Constant((len(axes),), axes)
+        return (*inputs[:1], number)
 
     def _call(self, node: Node, numbers: _Numbers, path: str) -> None:
         """Add the nodes of a local function, as this call computes them."""
@@ -166,6 +190,8 @@ class _Builder:
             number = self.add(name, _CONST)
             if tensor.size == 1:
                 self._scalars[number] = tensor
+            if tensor.dtype == "int64" and tensor.size <= _MOST_AXES:
+                self._integers[number] = tensor
             return number
         known = self.variables.get(name)
         unique = name if known is None else f"{name}#{len(self._names)}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from bninspect.errors import Incomplete, Unsupported
 from bninspect.formats.message_file import FIXED32, LENGTH, VARINT, Field, MessageFile, Place
 from bninspect.formats.onnx.tensors import Tensor, read_entry, read_tensor
 
-BATCH_NORMALIZATION, CONSTANT = "BatchNormalization", "Constant"
+BATCH_NORMALIZATION, CONSTANT, REDUCE_MEAN = "BatchNormalization", "Constant", "ReduceMean"
 # Operations whose output has the values of their first input, in the same order.
 PASSING = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 # Operations whose output repeats one number, in a shape that is not known before the model runs.
@@ -34,13 +35,14 @@ _SPARSE_VALUES = 1
 _NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE, _NODE_METADATA = 1, 2, 5, 9
 _NODE_TEXTS = {3: "name", 4: "op", 7: "domain", 8: "overload"}
 _ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TENSOR = 1, 2, 3, 5
-_ATTRIBUTE_GRAPHS, _ATTRIBUTE_FLOATS = (6, 11), 7
+_ATTRIBUTE_GRAPHS, _ATTRIBUTE_FLOATS, _ATTRIBUTE_INTEGERS = (6, 11), 7, 8
 _FUNCTION_NAME, _FUNCTION_DOMAIN, _FUNCTION_OVERLOAD = 1, 10, 13
 _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_OPSET = 4, 5, 7, 9
 
 # Far more than any real model has.
 _MOST_NODES, _MOST_KEPT, _MOST_FIELDS = 1 << 20, 1 << 17, 1 << 16
 _DEEPEST = 32
+_MOST_AXES = 64
 # What an exporter leaves where it folded BN into another operation: tf2onnx (tf2onnx/optimizer/
 # back_to_back_optimizer.py) in the names of weights, TensorFlow in those of operations (see
 # `folded_names`), onnxscript (rewriter/rules/common/_fuse_batchnorm.py) in metadata.
@@ -50,13 +52,13 @@ RULE, SCOPES = "pkg.onnxscript.rewriter.rule_name", "pkg.torch.onnx.name_scopes"
 
 # Operations that may spell BN out, and those between them.
 ARITHMETIC = {"Sub", "Mul", "Div", "Add", "Sum", "Sqrt", "Pow", "Reciprocal", "Neg"}
-ARITHMETIC |= {"Max", "Relu", "Abs", "Transpose", "Expand"}
+ARITHMETIC |= {"Max", "Relu", "Abs", "Transpose", "Expand", REDUCE_MEAN}
 _NORMALIZATION = re.compile(
     r"\w*Norm\w*"
 )  # LayerNormalization, InstanceNormalization, LpNormalization
 
 _KEPT = {BATCH_NORMALIZATION, CONSTANT, *PASSING, *FILLS, *ARITHMETIC}
-_WITH_ATTRIBUTES = {BATCH_NORMALIZATION, CONSTANT}
+_WITH_ATTRIBUTES = {BATCH_NORMALIZATION, CONSTANT, REDUCE_MEAN}
 _WITH_METADATA = {BATCH_NORMALIZATION, *ARITHMETIC}
 _FOLDING = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Add"}
 
@@ -165,6 +167,19 @@ def attribute_value(file: MessageFile, place: Place | None) -> float | int | Non
         if item.number == _ATTRIBUTE_INTEGER and item.wire == VARINT:
             return item.value
     return None
+
+
+def attribute_integers(file: MessageFile, place: Place) -> tuple[int, ...]:
+    """Return the first integers that an attribute holds, as unsigned numbers."""
+    numbers: list[int] = []
+    for item in file.fields(place):
+        if item.number == _ATTRIBUTE_INTEGERS and item.wire == VARINT:
+            numbers.append(item.value)
+        elif item.number == _ATTRIBUTE_INTEGERS and item.wire == LENGTH:
+            numbers += islice(file.varints(item.place), _MOST_AXES)
+        if len(numbers) > _MOST_AXES:
+            break
+    return tuple(numbers[:_MOST_AXES])
 
 
 def constant_tensor(file: MessageFile, node: Node) -> Tensor | None:

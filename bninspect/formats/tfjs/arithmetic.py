@@ -15,7 +15,7 @@ from bninspect.formats.hdf5.file import Weights
 from bninspect.formats.tensorflow.node_attributes import output_number
 from bninspect.formats.tfjs.weights import TfjsWeights
 from bninspect.model.checkpoint import Arithmetic, Variable
-from bninspect.model.graph import ARGUMENT, WEIGHTS, Attribute, Function, Graph
+from bninspect.model.graph import ARGUMENT, WEIGHTS, Attribute, Constant, Function, Graph
 
 FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _CONST = "Const"
@@ -24,6 +24,7 @@ _FAMILY = "graph"
 _NUMBERS = ("float",)
 _EPSILON = 1e-4  # the default of the fused operations (tensorflow/core/ops/nn_ops.cc)
 _MISSING = -1
+_MOST_AXES = 64
 
 Node = Mapping[str, Any]
 
@@ -66,6 +67,7 @@ class _Builder:
         self._weights, self._constants = weights, names
         self._scalars = {name for name in weights.names if weights.variable(name).size == 1}
         weights.prefetch(self._scalars)
+        self._known = {*weights.names}
         self._values: dict[str, float | None] = {}
         self._names: list[str] = []
         self._operations: list[str] = []
@@ -84,6 +86,7 @@ class _Builder:
             functions=functions,
             collections={},
             attribute=self._attribute,
+            constant=self._constant,
             output=self._output,
         )
 
@@ -152,6 +155,17 @@ class _Builder:
         if self._operations[number] in FUSED:
             return _of_fused(name, stored)
         return tuple(_functions(stored)) or None
+
+    def _constant(self, number: int) -> Constant | None:
+        """Return the values of a constant of a few integers, such as axes; None for others."""
+        name = self._names[number]
+        if self._operations[number] != _CONST or name not in self._known:
+            return None
+        variable = self._weights.variable(name)
+        if variable.dtype != "int32" or variable.size > _MOST_AXES:
+            return None
+        values = variable.read().reshape(-1)
+        return Constant(values.shape, tuple(values.tolist()))
 
     def _scalar(self, name: str) -> float | None:
         """Return the value of a constant of one number; raises a `ReadProblem`."""

@@ -151,6 +151,27 @@ def test_what_was_folded_is_not_judged(
     assert groups[name].endswith("check the model that it was exported from")
 
 
+@pytest.mark.parametrize("opset", [15, 18])
+@pytest.mark.parametrize("axes", [(0, 2, 3), (1, 2, 3)])
+def test_bn_by_the_moments_of_each_batch_is_named(
+    run: Run, tmp_path: Path, axes: tuple[int, ...], opset: int
+) -> None:
+    lines = ["c = Sub(h, m)", "q = Mul(c, c)", "v = Add(w, eps)", *ROOTS["sqrt"], *AFFINE]
+    means = []
+    for name, value in (("m", "h"), ("w", "q")):
+        if opset < 18:
+            mean = helper.make_node("ReduceMean", [value], [name], axes=axes)
+        else:
+            mean = helper.make_node("ReduceMean", [value, "axes"], [name])
+        means.append(mean)
+    stored = OTHERS | {"axes": np.array(axes, "i8")}
+    tensors = [numpy_helper.from_array(one, name) for name, one in stored.items()]
+    made = model(tensors, [*means, *nodes(lines)], inputs=("h",), opset=opset)
+    _, groups = found(run, write(tmp_path, made))
+    assert [*groups] == (["layer/s"] if 0 in axes else [])
+    assert all("moments of each batch" in reason for reason in groups.values())
+
+
 MOMENTS = ["m = ReduceMean(h)", "c = Sub(h, m)", "q = Mul(c, c)", "w = ReduceMean(q)"]
 
 

@@ -83,6 +83,27 @@ def test_what_was_folded_is_not_judged(tmp_path, lines, name, reason):
     assert groups[name].endswith("check the model that it was converted from")
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_bn_by_the_moments_of_each_batch_is_named(tmp_path, axis):
+    """Of LayerNormalization, whose moments are those of one sample, nothing is said."""
+    moments = ("net/mean = Mean(h, axes)", "net/variance = Mean(net/sub, axes)")
+    lines = tuple(
+        line.replace("unknown_1)", "net/mean)").replace("unknown_2,", "net/variance,")
+        for line in WHOLE
+    )
+    folder = tmp_path / "model"
+    beside_a_layer(folder, *moments, *lines)
+    path = folder / "model.json"
+    contents = json.loads(path.read_text(encoding="utf-8"))
+    contents["modelTopology"]["node"].append({"name": "axes", "op": "Const"})
+    axes = {"name": "axes", "shape": [1], "dtype": "int32"}
+    contents["weightsManifest"].append({"paths": ["axes.bin"], "weights": [axes]})
+    path.write_text(json.dumps(contents), encoding="utf-8")
+    (folder / "axes.bin").write_bytes(np.array([axis], "<i4").tobytes())
+    report = report_of(folder)
+    assert [group.name for group in report.unchecked] == (["net/root"] if axis == 0 else [])
+
+
 @pytest.mark.parametrize(
     "lines",
     [

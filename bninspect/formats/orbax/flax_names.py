@@ -200,28 +200,56 @@ def _has_affine(members: Members) -> bool:
 
 
 class _AffineScopes:
-    """The scopes that hold scale or bias, looked up by a path that differs in one part."""
+    """The scopes that hold scale or bias, looked up by the scope of statistics.
+
+    They differ in one part. The collection `batch_stats` may lie deeper than `params`, as in the
+    train states of Scenic: `params/net/bn` and `model_state/batch_stats/net/bn`.
+    """
 
     def __init__(self, groups: Mapping[Path, Members]) -> None:
         self._scopes = {scope for scope, members in groups.items() if _has_affine(members)}
-        self._by_rest: dict[tuple[int, Path], list[Path]] = {}
+        self._by_rest = _Scopes()
         for scope in self._scopes:
             for rest in _rests(scope):
-                self._by_rest.setdefault(rest, []).append(scope)
+                self._by_rest.add(rest, scope)
 
     def of(self, scope: Path) -> Path | None:
         """Return the scope itself, that in the collection `params`, else the only one; or None."""
         if scope in self._scopes:
             return scope
-        if _STATISTICS in scope:
-            index = scope.index(_STATISTICS)
-            usual = (*scope[:index], _PARAMETERS, *scope[index + 1 :])
+        for usual in _in_parameters(scope):
             if usual in self._scopes:
                 return usual
-        found = [other for rest in _rests(scope) for other in self._by_rest.get(rest, ())]
+        found = self._by_rest.of(_rests(scope))
         if len(found) > 1:  # copies of the parameters, such as their averages
             found = [other for other in found if _PARAMETERS in other]
         return found[0] if len(found) == 1 else None
+
+
+def _in_parameters(scope: Path) -> Iterator[Path]:
+    """Yield the paths that a scope in `batch_stats` may have in `params`, the nearest first."""
+    if _STATISTICS in scope and len(scope) <= _MOST_PARTS:
+        index = scope.index(_STATISTICS)
+        for end in range(index, -1, -1):
+            yield (*scope[:end], _PARAMETERS, *scope[index + 1 :])
+
+
+class _Scopes:
+    """Scopes by what they have in common; of many only so many that they are not the only one."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[tuple[int, Path], dict[bool, list[Path]]] = {}
+
+    def add(self, key: tuple[int, Path], scope: Path) -> None:
+        """Add a scope under a key."""
+        of_kind = self._scopes.setdefault(key, {}).setdefault(_PARAMETERS in scope, [])
+        if len(of_kind) < 2:
+            of_kind.append(scope)
+
+    def of(self, keys: Iterable[tuple[int, Path]]) -> list[Path]:
+        """Return the scopes under some keys."""
+        kinds = (kind for key in keys for kind in self._scopes.get(key, {}).values())
+        return [scope for kind in kinds for scope in kind]
 
 
 def _rests(scope: Path) -> Iterator[tuple[int, Path]]:
@@ -239,11 +267,14 @@ def _layer_name(scope: Path, affine: Path | None, taken: Collection[str], *, is_
     if is_key and scope[-1] not in taken:
         return scope[-1]
     other = affine or scope
-    parts = [
-        part
-        for part, affine_part in zip(scope, other, strict=True)
-        if part == affine_part and part != _STATISTICS
-    ]
+    if len(other) == len(scope):
+        parts = [
+            part
+            for part, affine_part in zip(scope, other, strict=True)
+            if part == affine_part and part != _STATISTICS
+        ]
+    else:
+        parts = [part for part in other if part != _PARAMETERS]
     name = "/".join(parts)
     return name if name and name not in taken else "/".join(scope)
 

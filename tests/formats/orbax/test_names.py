@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from bninspect.formats.orbax.flax_names import FlaxNames, flax_names
 from bninspect.formats.orbax.keras_names import is_keras, keras_names
 from bninspect.model.checkpoint import KerasLayer
+from tests.support.work import LINEAR, growth
 
 BN = ("scale", "bias", "mean", "var")
 
@@ -37,6 +39,8 @@ def linen(scope: str, params: str = "params", stats: str = "batch_stats") -> lis
         (linen("Block_0/bn"), "Block_0/bn"),
         (linen("bn", "model/params", "model/batch_stats"), "model/bn"),
         (linen("bn", "weights", "averages"), "bn"),
+        (linen("net/bn", "params", "model_state/batch_stats"), "net/bn"),
+        (linen("net/bn", "net/params", "net/state/batch_stats"), "net/net/bn"),
         ([f"net/bn/{leaf}" for leaf in BN], "net/bn"),
         ([f"net/bn/{leaf}/value" for leaf in BN], "net/bn"),
         ([f"layers/0/{leaf}/raw_value" for leaf in BN], "layers/0"),
@@ -74,6 +78,27 @@ def test_two_models_and_two_averages_keep_apart() -> None:
     assert members(names, "bn")["mean"] == "batch_stats.bn.mean"
     assert len(members(names, "bn")) == 4
     assert members(names, "a_copy/bn").keys() == {"mean", "var"}
+
+
+def test_two_models_with_states_of_their_own_keep_apart() -> None:
+    names = names_of(
+        *linen("bn", "generator/params", "generator/model_state/batch_stats"),
+        *linen("bn", "critic/params", "critic/model_state/batch_stats"),
+    )
+    assert members(names, "generator/bn").keys() == {"scale", "beta", "mean", "var"}
+    assert members(names, "critic/bn")["scale"] == "critic.params.bn.scale"
+
+
+def test_many_scopes_of_one_name_take_no_longer_each() -> None:
+    def prepare(count: int) -> Callable[[], object]:
+        paths = {
+            f"{part}_{number}.bn.{leaf}": (f"{part}_{number}", "bn", leaf)
+            for number in range(count)
+            for part, leaf in (("weights", "scale"), ("averages", "mean"), ("averages", "var"))
+        }
+        return lambda: flax_names(paths)
+
+    assert growth(prepare, 50) < LINEAR
 
 
 def test_slots_of_an_optimizer_are_no_layers() -> None:

@@ -263,11 +263,12 @@ class TestNnx:
         return Net(nnx.Rngs(0))
 
     def step(self, model: Any) -> None:
-        import optax
+        import jax
         from flax import nnx
 
-        optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
-        optimizer.update(model, nnx.grad(lambda model: ((model(X) - 1.0) ** 2).mean())(model))
+        gradients = nnx.grad(lambda model: ((model(X) - 1.0) ** 2).mean())(model)
+        parameters = nnx.state(model, nnx.Param)
+        nnx.update(model, jax.tree.map(lambda p, g: p - 0.01 * g, parameters, gradients))
 
     @pytest.mark.parametrize("mode", ["train", "eval"])
     @pytest.mark.parametrize("part", ["all", "statistics"])
@@ -288,13 +289,18 @@ class TestNnx:
         assert report.ok == (mode == "train")
 
     def test_one_model_is_not_compared_with_itself(self) -> None:
+        """Before Flax 0.12 a state of NNX is a copy; then it shares the variables of the model."""
         from flax import nnx
 
         model = self.model()
         old = nnx.state(model)
         self.step(model)
-        with pytest.raises(UsageProblem, match=r"jax\.tree\.map\(jnp\.copy"):
-            check_updated(old, nnx.state(model))
+        new = nnx.state(model)
+        if old["bn"]["mean"] is new["bn"]["mean"]:
+            with pytest.raises(UsageProblem, match=r"jax\.tree\.map\(jnp\.copy"):
+                check_updated(old, new)
+        else:
+            assert check_updated(old, new).ok
 
     def test_a_module_is_no_state(self) -> None:
         model = self.model()

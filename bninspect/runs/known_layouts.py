@@ -48,6 +48,7 @@ class KnownLayouts:
         self._lock = Lock()  # of `_known`
         self._seen: set[_Key] = set()
         self._known: OrderedDict[_Key, list[KnownLayout]] = OrderedDict()
+        self._misses: Counter[_Key] = Counter()  # one after the other, of checkpoints of a size
         self._failures: Counter[_Key] = Counter()  # layouts that could not be learned
 
     def report(
@@ -66,7 +67,9 @@ class KnownLayouts:
 
         try:
             with filesystem.unchanged(target.path), closing(open_head(target)) as head:
-                known = self._layout_of((target.kind, head.size), head)
+                key = target.kind, head.size
+                known = self._layout_of(key, head)
+                self._note(key, is_known=known is not None)
                 if known is None:
                     return None
                 return known.report(location, target, head, wanted, earlier)
@@ -103,6 +106,17 @@ class KnownLayouts:
             else:
                 self._known.setdefault(key, []).append(layout)
                 self._drop_oldest()
+
+    def _note(self, key: _Key, *, is_known: bool) -> None:
+        """Note whether a layout was known; give up a size of which it never is any more."""
+        with self._lock:
+            if is_known or key not in self._known:
+                self._misses.pop(key, None)
+                return
+            self._misses[key] += 1
+            if self._misses[key] > 2 * _MOST_OF_A_SIZE:
+                del self._known[key]
+                self._failures[key] = _MOST_OF_A_SIZE
 
     def _layout_of(self, key: _Key, head: OpenHead) -> KnownLayout | None:
         """Return the known layout of a checkpoint; None without one. Raises a `ReadProblem`."""

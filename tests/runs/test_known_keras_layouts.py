@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from bninspect import find_layers, open_checkpoint
 from bninspect.config.model import make_config
+from bninspect.formats.keras.layout import KerasLayout
 from bninspect.runs import known_layout, known_layouts
 from bninspect.runs.known_layout import KnownLayout
 from bninspect.runs.run import check_paths
@@ -288,6 +289,30 @@ def test_shards_of_weights_are_read_in_the_ordinary_way(tmp_path: Path, ways: Co
     known = Collector(needs_layers=False)
     check_paths(paths, make_config(), known)
     assert ways == {"ordinary": 3, "plain": 1}
+
+
+def test_a_size_whose_layouts_are_never_known_again_is_given_up(
+    tmp_path: Path, ways: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_layouts, "_MOST_OF_A_SIZE", 2)
+    matched = []
+    matches = KerasLayout.matches
+
+    def noted(*arguments: Any) -> bool:
+        matched.append(matches(*arguments))
+        return matched[-1]
+
+    monkeypatch.setattr(KerasLayout, "matches", noted)
+    source = original(SOURCES[12])
+    for number in range(30):
+        data = source.data.replace(b'"epsilon": 0.001', b'"epsilon": 0.%03d' % (number + 1))
+        path = tmp_path / f"run_{number:02}" / "model.h5"
+        path.parent.mkdir()
+        write(path, source._replace(data=data), healthy(source, number), 1000, number)
+    check_paths([tmp_path], make_config(), Collector(needs_layers=False))
+    assert ways == {"ordinary": 30}
+    assert 5 <= len(matched) <= 12
+    assert not any(matched)
 
 
 def test_large_structures_are_dropped_sooner(

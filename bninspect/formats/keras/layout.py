@@ -51,17 +51,27 @@ class OpenKerasFile:
         self.size = self._source.size
         self.data = b""  # that of the spans which were read last
         self._spans: Sequence[Span] = ()
+        self._parts: Sequence[slice] = ()
+        self._structure = b""
 
-    def read(self, spans: Sequence[Span]) -> None:
-        """Read the spans of a layout.
+    def structure(self, spans: Sequence[Span], parts: Sequence[slice]) -> bytes:
+        """Read the spans of a layout, and return the parts that are structure.
 
         Raises a `ReadProblem`, also if another program has the file open for writing.
         """
+        self._read(spans)
+        # Layouts of one size often differ in a text alone.
+        if parts != self._parts:
+            self._parts = parts
+            self._structure = b"".join([self.data[part] for part in parts])
+        return self._structure
+
+    def _read(self, spans: Sequence[Span]) -> None:
         if not self._spans and self.kind == "hdf5" and self._source.is_being_written():
             raise open_for_writing(self.path)
         if spans == self._spans:
             return
-        self._spans = spans
+        self._spans, self._parts = spans, ()
         parts = [self._source.read(offset, size, "a variable") for _, offset, size in spans]
         self.data = parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -132,9 +142,7 @@ class KerasLayout:
         """Return whether the structure of a file is the same; raises a `ReadProblem`."""
         if file.size != self.size or file.kind != self.kind:
             return False
-        file.read(self._spans)
-        data = file.data
-        if b"".join([data[part] for part in self._fixed_parts]) != self._fixed:
+        if file.structure(self._spans, self._fixed_parts) != self._fixed:
             return False
         # Of what may be one of several shards, layers may lack variables.
         return not may_be_shard(file.path)

@@ -184,8 +184,13 @@ def named_in(directory: str, name: str) -> str:
 def name_below(name: str) -> str | None:
     """Return the name that a file gives, relative to its directory, without parts that are `.`.
 
-    None if it names no file in the directory or below it: it is absolute, a URL, or leads out.
+    None if it names no file in the directory or below it: it is absolute, a URL, leads out, or has
+    half of a character, as JSON may.
     """
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return None
     parts = [part for part in name.split("/") if part not in ("", ".")]
     is_whole = not os.path.isabs(name) and not is_url(name) and name.rpartition("/")[2] in parts
     if not is_whole or ".." in parts or os.path.splitdrive(name)[0] or set(name) & {"\\", "\0"}:

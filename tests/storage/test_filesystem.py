@@ -37,6 +37,7 @@ def test_a_name_below_the_directory_is_kept(name: str, below: str) -> None:
         "weights/",
         "weights/.",
         "/shard.bin",
+        "\ud800.bin",
         "..\\shard.bin",
         "shard\0.bin",
         "https://example.com/shard.bin",

@@ -36,10 +36,11 @@ def report(
 ) -> int:
     """Judge as `check` does, and write one HTML file to look at in a browser.
 
-    It shows the verdict with its cause and fix, a map of all layers, and for each layer the
-    distributions of gamma, beta, moving_mean and moving_variance and what inference does with
-    them. Several checkpoints of one training are compared with each other, as by check
-    --all-checkpoints, and shown over time.
+    The verdict comes first, with its cause, its fix and code to copy. Below are a map of all
+    layers, and for each layer the distributions of gamma, beta, moving_mean and moving_variance,
+    what inference does with them, and the values of its channels. Several checkpoints of one
+    training are compared with each other, as by check --all-checkpoints, and shown over time.
+    Findings of many models are grouped by rule, cause and framework.
 
     The file needs no network and no other files.
     """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from bninspect.errors import shortened
 from bninspect.model.frameworks import FRAMEWORKS
 from bninspect.model.report import CheckpointReport, Finding, Report, Suppression
 from bninspect.model.rule import SEVERITIES, Rule
@@ -27,7 +28,7 @@ from bninspect.reporters.verdict_text import (
 )
 from bninspect.rules import CAUSES
 from bninspect.rules.pages import Fix, page_of
-from bninspect.wording import plural
+from bninspect.wording import listed, plural
 
 _CAUSES = {cause.name: cause for cause in CAUSES}
 # The beginning of the titles of fixes for a model that is trained already.
@@ -45,10 +46,11 @@ class Place(NamedTuple):
 class Group(NamedTuple):
     """Findings with the same rule, cause and fix; `state` is their severity, or `muted`.
 
-    `scope` says how much is hit, `kind` tells the groups of one rule apart. `cause` is empty if the
-    rule has none. `likely` is the reason that comes first where none is proved, `reasons` are more
-    of them, in words that `reasons_title` introduces. `sample` is code for the framework of the
-    layers. `muted` is the reason why they do not count, empty if they count.
+    `scope` says how much is hit, `kind` tells the groups of one rule apart: what is behind them,
+    or some layers. `cause` is empty if the rule has none. `likely` is the reason that comes first
+    where none is proved, `reasons` are more of them, in words that `reasons_title` introduces.
+    `sample` is code for the framework of the layers. `muted` is the reason why they do not count,
+    empty if they count.
     """
 
     rule: Rule
@@ -268,6 +270,7 @@ def _group(findings: list[Finding], targets: Mapping[str, str], muted: str = "")
         reasons_title=plural(len(suspects) - 1, "other possible reason"),
         sample=sample_of(first),
         muted=muted,
+        kind=listed([shortened(finding.layer) for finding in findings]),
     )
 
 

@@ -30,7 +30,8 @@ const ticksOf = (start, end, logarithmic) => {
   const step = [1, 2, 5, 10].map((part) => part * unit).find((size) => size >= rough);
   if (!step) return [start, end];
   const first = Math.ceil(start / step);
-  for (let part = first; part * step <= end * (1 + 1e-12) && ticks.length < 9; part += 1) ticks.push(part * step);
+  for (let part = first; part * step <= end * (1 + 1e-12) && ticks.length < 9; part += 1)
+    ticks.push(part * step);
   return ticks.length ? ticks : [start, end];
 };
 
@@ -38,25 +39,39 @@ const ticksOf = (start, end, logarithmic) => {
 const marksOf = (axis, others = []) =>
   [...new Set([0, 1, ...others])].filter(
     (value) =>
-      value !== null && value >= axis.start && value <= axis.end && (!axis.logarithmic || value > 0),
+      value !== null &&
+      value >= axis.start &&
+      value <= axis.end &&
+      (!axis.logarithmic || value > 0),
   );
 
 // Labels that keep their distance: marks come before ticks.
 const labelled = (axis, marks, room) => {
   const kept = [];
   for (const value of [...marks, ...axis.ticks]) {
-    if (kept.every((other) => Math.abs(axis.share(other) - axis.share(value)) > room)) kept.push(value);
+    if (kept.every((other) => Math.abs(axis.share(other) - axis.share(value)) > room))
+      kept.push(value);
   }
   return kept;
 };
 
 const chart = (width, height, label) =>
-  shape("svg", { role: "img", tabindex: 0, "aria-label": label, viewBox: `0 0 ${width} ${height}` });
+  shape("svg", {
+    role: "img",
+    tabindex: 0,
+    "aria-label": label,
+    viewBox: `0 0 ${width} ${height}`,
+  });
 
 // A cursor over `count` places: `where` is [x, width] of one, `told` its words, null for none.
 const addCursor = (svg, frame, count, where, told, readout) => {
   const resting = readout.textContent;
-  const mark = shape("rect", { class: "cursor", y: frame.top, height: frame.bottom - frame.top, width: 0 });
+  const mark = shape("rect", {
+    class: "cursor",
+    y: frame.top,
+    height: frame.bottom - frame.top,
+    width: 0,
+  });
   svg.prepend(mark);
   let current = -1;
   const move = (index, spoken) => {
@@ -95,7 +110,13 @@ const addCursor = (svg, frame, count, where, told, readout) => {
 };
 
 const captioned = (name, told, readout, svg) =>
-  element("figure", {}, ...(svg ? [svg] : []), element("figcaption", {}, element("b", {}, name), ` ${told}`), readout);
+  element(
+    "figure",
+    {},
+    ...(svg ? [svg] : []),
+    element("figcaption", {}, element("b", {}, name), ` ${told}`),
+    readout,
+  );
 
 // A horizontal axis with its labels; marks are lines through the whole chart.
 const addAxis = (svg, frame, axis, marks) => {
@@ -109,7 +130,16 @@ const addAxis = (svg, frame, axis, marks) => {
     const anchor = share < 0.08 ? "start" : share > 0.92 ? "end" : "middle";
     svg.append(
       shape("path", { class: "axis", d: `M${x(value)} ${frame.bottom}v3` }),
-      shape("text", { x: x(value), y: frame.bottom + 13, "text-anchor": anchor, class: marks.includes(value) ? "strong" : "" }, number(value)),
+      shape(
+        "text",
+        {
+          x: x(value),
+          y: frame.bottom + 13,
+          "text-anchor": anchor,
+          class: marks.includes(value) ? "strong" : "",
+        },
+        number(value),
+      ),
     );
   }
   return x;
@@ -123,23 +153,46 @@ const addSide = (svg, frame, axis, marks) => {
   }
   for (const value of labelled(axis, marks, 0.2)) {
     svg.append(
-      shape("text", { x: frame.left - 4, y: y(value) + 3, "text-anchor": "end", class: marks.includes(value) ? "strong" : "" }, number(value)),
+      shape(
+        "text",
+        {
+          x: frame.left - 4,
+          y: y(value) + 3,
+          "text-anchor": "end",
+          class: marks.includes(value) ? "strong" : "",
+        },
+        number(value),
+      ),
     );
   }
-  svg.append(shape("path", { class: "axis", d: `M${frame.left} ${frame.top}V${frame.bottom}H${frame.right}` }));
+  svg.append(
+    shape("path", {
+      class: "axis",
+      d: `M${frame.left} ${frame.top}V${frame.bottom}H${frame.right}`,
+    }),
+  );
   return y;
 };
 
 // Bins as the page has them: see `_bins` in data.py.
 const binsOf = ([counts, low, high, logarithmic, initial, atInitial, spread, lost]) => ({
-  counts, low, high, logarithmic: Boolean(logarithmic), initial, atInitial, spread, lost,
+  counts,
+  low,
+  high,
+  logarithmic: Boolean(logarithmic),
+  initial,
+  atInitial,
+  spread,
+  lost,
 });
 
 const wordsOn = (bins) => {
   const parts = [bins.logarithmic ? "log axis" : ""];
   if (bins.atInitial) parts.push(`${bins.atInitial} at the initial value ${number(bins.initial)}`);
-  else if (bins.initial !== null && bins.initial < bins.low) parts.push(`the initial value ${number(bins.initial)} lies left`);
-  else if (bins.initial !== null && bins.initial > bins.high) parts.push(`the initial value ${number(bins.initial)} lies right`);
+  else if (bins.initial !== null && bins.initial < bins.low)
+    parts.push(`the initial value ${number(bins.initial)} lies left`);
+  else if (bins.initial !== null && bins.initial > bins.high)
+    parts.push(`the initial value ${number(bins.initial)} lies right`);
   if (bins.lost) parts.push(`${bins.lost} not finite`);
   return parts.filter(Boolean).join("; ");
 };
@@ -153,7 +206,10 @@ const histogram = (name, record, shared = null, size = [240, 112]) => {
   const own = axisOf(bins.low, bins.high, bins.logarithmic);
   const channels = bins.counts.reduce((sum, count) => sum + count, 0);
   readout.textContent = wordsOn(bins);
-  const svg = chart(...size, `${name}: ${plural(channels, "channel")}, ${bins.spread}; ${readout.textContent}`);
+  const svg = chart(
+    ...size,
+    `${name}: ${plural(channels, "channel")}, ${bins.spread}; ${readout.textContent}`,
+  );
   const frame = { left: 30, right: size[0] - 6, top: 6, bottom: size[1] - 18 };
   const x = addAxis(svg, frame, axis, marksOf(axis, [bins.initial]));
   const most = Math.max(...bins.counts);
@@ -171,8 +227,15 @@ const histogram = (name, record, shared = null, size = [240, 112]) => {
     const [left, width] = where(index);
     return `M${left} ${frame.bottom}v-${height(count)}h${width}V${frame.bottom}z`;
   };
-  const taken = bins.counts.map((count, index) => (count ? index : -1)).filter((index) => index >= 0);
-  svg.append(shape("path", { class: "bar", d: taken.map((index) => bar(index, bins.counts[index])).join("") }));
+  const taken = bins.counts
+    .map((count, index) => (count ? index : -1))
+    .filter((index) => index >= 0);
+  svg.append(
+    shape("path", {
+      class: "bar",
+      d: taken.map((index) => bar(index, bins.counts[index])).join(""),
+    }),
+  );
   if (bins.atInitial) {
     const share = bins.low === bins.high ? 0.5 : own.share(bins.initial);
     const index = Math.min(Math.floor(share * bins.counts.length), bins.counts.length - 1);
@@ -217,9 +280,14 @@ const trend = (name, [at, means, lows, highs, still, description], time, text) =
   const axis = axisOf(low, high, name === "moving_variance" && low > 0);
   const y = addSide(svg, frame, axis, marksOf(axis));
   const along = axisOf(time.at[0], time.at.at(-1), false);
-  const x = (place) => frame.left + 4 + along.share(time.at[place]) * (frame.right - frame.left - 8);
+  const x = (place) =>
+    frame.left + 4 + along.share(time.at[place]) * (frame.right - frame.left - 8);
   const xs = at.map(x);
-  const line = (numbers) => lineOf(xs, numbers.map((value) => (value === null ? null : y(value))));
+  const line = (numbers) =>
+    lineOf(
+      xs,
+      numbers.map((value) => (value === null ? null : y(value))),
+    );
   let band = "";
   at.forEach((_, index) => {
     const next = index + 1;
@@ -227,20 +295,43 @@ const trend = (name, [at, means, lows, highs, still, description], time, text) =
       band += `M${xs[index]} ${y(lows[index])}V${y(highs[index])}L${xs[next]} ${y(highs[next])}V${y(lows[next])}z`;
     }
   });
-  svg.append(shape("path", { class: "band", d: band }), shape("path", { class: "line", d: line(means) }));
+  svg.append(
+    shape("path", { class: "band", d: band }),
+    shape("path", { class: "line", d: line(means) }),
+  );
   if (at.length <= 40) {
-    const dots = xs.map((each, index) => (means[index] === null ? "" : `M${each} ${y(means[index])}h0`));
+    const dots = xs.map((each, index) =>
+      means[index] === null ? "" : `M${each} ${y(means[index])}h0`,
+    );
     svg.append(shape("path", { class: "dots", d: dots.join("") }));
   }
-  svg.append(shape("path", { class: "still", d: still.map(([from, to]) => `M${x(from)} ${frame.bottom + 3}H${x(to)}`).join("") }));
-  for (const [place, anchor] of [[0, "start"], [time.at.length - 1, "end"]]) {
+  svg.append(
+    shape("path", {
+      class: "still",
+      d: still.map(([from, to]) => `M${x(from)} ${frame.bottom + 3}H${x(to)}`).join(""),
+    }),
+  );
+  for (const [place, anchor] of [
+    [0, "start"],
+    [time.at.length - 1, "end"],
+  ]) {
     const label = time.labels[place];
-    svg.append(shape("text", { x: x(place), y: size[1] - 4, "text-anchor": anchor }, label.length > 18 ? `…${label.slice(-17)}` : label));
+    svg.append(
+      shape(
+        "text",
+        { x: x(place), y: size[1] - 4, "text-anchor": anchor },
+        label.length > 18 ? `…${label.slice(-17)}` : label,
+      ),
+    );
   }
   const told = (index) => {
-    const stood = still.some(([from, to]) => at[index] > from && at[index] <= to) ? ", no channel moved" : "";
-    const range = lows[index] === null ? "" : `, channels ${number(lows[index])} to ${number(highs[index])}`;
-    const mean = means[index] === null ? "not finite or not stored" : `mean ${number(means[index])}`;
+    const stood = still.some(([from, to]) => at[index] > from && at[index] <= to)
+      ? ", no channel moved"
+      : "";
+    const range =
+      lows[index] === null ? "" : `, channels ${number(lows[index])} to ${number(highs[index])}`;
+    const mean =
+      means[index] === null ? "not finite or not stored" : `mean ${number(means[index])}`;
     return `${time.labels[at[index]]}: ${mean}${range}${stood}`;
   };
   addCursor(svg, frame, at.length, (index) => [xs[index] - 1, 2], told, readout);
@@ -262,17 +353,29 @@ const channelChart = (name, values, told, isStuck) => {
   const axis = axisOf(low, high, name === "moving_variance" && low > 0);
   const svg = chart(...size, `${name} by channel: ${number(low)} to ${number(high)}`);
   const y = addSide(svg, frame, axis, marksOf(axis));
-  const x = (index) => frame.left + 6 + (index / Math.max(values.length - 1, 1)) * (frame.right - frame.left - 12);
+  const x = (index) =>
+    frame.left + 6 + (index / Math.max(values.length - 1, 1)) * (frame.right - frame.left - 12);
   const dots = (stuck) =>
     Array.from(values, (value, index) =>
-      Number.isFinite(value) && isStuck(value) === stuck ? `M${x(index).toFixed(1)} ${y(value).toFixed(1)}h0` : "",
+      Number.isFinite(value) && isStuck(value) === stuck
+        ? `M${x(index).toFixed(1)} ${y(value).toFixed(1)}h0`
+        : "",
     ).join("");
   svg.append(
     shape("path", { class: "dots", d: dots(false) }),
     shape("path", { class: "dots stuck", d: dots(true) }),
     shape("text", { x: x(0), y: size[1] - 4 }, "channel 0"),
-    shape("text", { x: x(values.length - 1), y: size[1] - 4, "text-anchor": "end" }, values.length > 1 ? `channel ${values.length - 1}` : ""),
+    shape(
+      "text",
+      { x: x(values.length - 1), y: size[1] - 4, "text-anchor": "end" },
+      values.length > 1 ? `channel ${values.length - 1}` : "",
+    ),
   );
   addCursor(svg, frame, values.length, (index) => [x(index) - 1, 2], told, readout);
-  return captioned(name, axis.logarithmic ? "by channel, logarithmic axis" : "by channel", readout, svg);
+  return captioned(
+    name,
+    axis.logarithmic ? "by channel, logarithmic axis" : "by channel",
+    readout,
+    svg,
+  );
 };

@@ -8,7 +8,9 @@ const sidesOf = () => {
     const time = document.getElementById(`${node.id}-time`);
     for (const step of time ? dataOf(time.id).earlier : []) {
       const names = dataOf(time.id).layers.map((layer) => layer.name);
-      const present = names.map((name, index) => [name, step.bins[index]]).filter(([, bins]) => bins);
+      const present = names
+        .map((name, index) => [name, step.bins[index]])
+        .filter(([, bins]) => bins);
       sides.push({ label: named(step.label), layers: new Map(present) });
     }
     const newest = time ? named(dataOf(time.id).labels.at(-1)) : label;
@@ -21,10 +23,18 @@ const isDrawn = (record) => record !== undefined && typeof record !== "string";
 const sharedAxis = (records) => {
   const bins = records.filter(isDrawn).map(binsOf);
   if (!bins.length) return null;
-  const [low, high] = [Math.min(...bins.map((one) => one.low)), Math.max(...bins.map((one) => one.high))];
-  return axisOf(low, high, bins.every((one) => one.logarithmic));
+  const [low, high] = [
+    Math.min(...bins.map((one) => one.low)),
+    Math.max(...bins.map((one) => one.high)),
+  ];
+  return axisOf(
+    low,
+    high,
+    bins.every((one) => one.logarithmic),
+  );
 };
-const spreadOf = (record) => (record === undefined ? "no such layer" : isDrawn(record) ? binsOf(record).spread : record);
+const spreadOf = (record) =>
+  record === undefined ? "no such layer" : isDrawn(record) ? binsOf(record).spread : record;
 
 const pairTable = (sides) => {
   const names = [...new Set(sides.flatMap((side) => [...side.layers.keys()]))];
@@ -37,14 +47,33 @@ const pairTable = (sides) => {
       row.append(cell);
       whenSeen(cell, () => {
         const axis = sharedAxis(records);
-        if (axis) cell.replaceChildren(...records.map((record, side) => histogram("AB"[side], record ?? "no such layer", axis, [240, 84])));
+        if (axis)
+          cell.replaceChildren(
+            ...records.map((record, side) =>
+              histogram("AB"[side], record ?? "no such layer", axis, [240, 84]),
+            ),
+          );
       });
     });
     return row;
   });
   const heads = ["Layer", ...MEMBERS].map((name) => element("th", { scope: "col" }, name));
-  const table = element("table", { class: "pairs", "data-noun": "layers", "data-file": "side-by-side" }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
-  const box = element("div", { class: "scroll long", role: "region", "aria-label": "Table of layers side by side", tabindex: 0 }, table);
+  const table = element(
+    "table",
+    { class: "pairs", "data-noun": "layers", "data-file": "side-by-side" },
+    element("thead", {}, element("tr", {}, ...heads)),
+    element("tbody", {}, ...rows),
+  );
+  const box = element(
+    "div",
+    {
+      class: "scroll long",
+      role: "region",
+      "aria-label": "Table of layers side by side",
+      tabindex: 0,
+    },
+    table,
+  );
   const place = element("div", {}, box);
   addTools(table);
   addScrollHint(box);
@@ -57,11 +86,22 @@ const startSides = () => {
   if (count < 2) return;
   section.hidden = false;
   const button = element("button", { type: "button" }, "Choose two");
-  section.append(element("p", { class: "legend" }, "The distributions of two checkpoints or models, layer by layer, on one axis. Layers with one name are compared."), button);
+  section.append(
+    element(
+      "p",
+      { class: "legend" },
+      "The distributions of two checkpoints or models, layer by layer, on one axis. Layers with one name are compared.",
+    ),
+    button,
+  );
   button.addEventListener("click", () => {
     const sides = sidesOf();
     const select = (name, chosen) => {
-      const box = element("select", {}, ...sides.map((side, index) => element("option", { value: index }, side.label)));
+      const box = element(
+        "select",
+        {},
+        ...sides.map((side, index) => element("option", { value: index }, side.label)),
+      );
       box.value = chosen;
       return [box, element("label", {}, `${name} `, box)];
     };

@@ -2,9 +2,10 @@
 const channelsOf = (layer) => {
   const decoded = {};
   for (const [member, packed] of Object.entries(layer.channels)) {
-    decoded[member] = typeof packed === "number"
-      ? new Float32Array(layer.size).fill(packed)
-      : new Float32Array(Uint8Array.from(atob(packed), (byte) => byte.charCodeAt(0)).buffer);
+    decoded[member] =
+      typeof packed === "number"
+        ? new Float32Array(layer.size).fill(packed)
+        : new Float32Array(Uint8Array.from(atob(packed), (byte) => byte.charCodeAt(0)).buffer);
   }
   return decoded;
 };
@@ -19,35 +20,71 @@ const stuckIn = (values, record) => {
 
 const channelView = (layer) => {
   if (!layer.channels) {
-    return element("p", { class: "legend" }, "Not all channels fit on this page. Those of this layer: ",
-      element("code", {}, `bninspect dump PATH --layer '${layer.name}'`));
+    return element(
+      "p",
+      { class: "legend" },
+      "Not all channels fit on this page. Those of this layer: ",
+      element("code", {}, `bninspect dump PATH --layer '${layer.name}'`),
+    );
   }
   const values = channelsOf(layer);
   const members = MEMBERS.filter((member) => values[member]);
-  const told = (index) => `channel ${index}: ${members.map((member) => `${member} ${number(values[member][index])}`).join(", ")}`;
+  const told = (index) =>
+    `channel ${index}: ${members.map((member) => `${member} ${number(values[member][index])}`).join(", ")}`;
   const choice = element("select", {}, ...members.map((member) => element("option", {}, member)));
   if (values.moving_mean) choice.value = "moving_mean";
   const csv = element("button", { type: "button" }, "CSV");
   csv.addEventListener("click", () => {
-    const rows = Array.from(values[members[0]], (_, index) => [String(index), ...members.map((member) => String(values[member][index]))]);
+    const rows = Array.from(values[members[0]], (_, index) => [
+      String(index),
+      ...members.map((member) => String(values[member][index])),
+    ]);
     save("channels.csv", [["channel", ...members], ...rows]);
   });
   const place = element("div", {});
-  const draw = () => place.replaceChildren(
-    channelChart(choice.value, values[choice.value], told, stuckIn(values[choice.value], layer.bins[MEMBERS.indexOf(choice.value)])),
-  );
+  const draw = () =>
+    place.replaceChildren(
+      channelChart(
+        choice.value,
+        values[choice.value],
+        told,
+        stuckIn(values[choice.value], layer.bins[MEMBERS.indexOf(choice.value)]),
+      ),
+    );
   choice.addEventListener("input", draw);
   draw();
-  return element("div", { class: "channels" }, element("p", { class: "filter" }, element("label", {}, "Channels of ", choice), csv), place);
+  return element(
+    "div",
+    { class: "channels" },
+    element("p", { class: "filter" }, element("label", {}, "Channels of ", choice), csv),
+    place,
+  );
 };
 
 const detailRow = (row, layer) => {
   const found = (layer.findings ?? []).map(([state, code, message]) =>
-    element("p", {}, element("b", { class: `badge ${state}` }, state === "muted" ? "not counted" : state), " ",
-      element("a", { href: `#rule-${code}` }, code), ` ${message}`));
+    element(
+      "p",
+      {},
+      element("b", { class: `badge ${state}` }, state === "muted" ? "not counted" : state),
+      " ",
+      element("a", { href: `#rule-${code}` }, code),
+      ` ${message}`,
+    ),
+  );
   const facts = [...(layer.before ? [`after ${layer.before}`] : []), ...layer.facts].join(" · ");
-  const body = element("div", { class: "detail-body" }, ...found, element("p", { class: "facts" }, facts),
-    element("div", { class: "charts" }, ...layer.bins.map((record, place) => histogram(DISTRIBUTIONS[place], record))), channelView(layer));
+  const body = element(
+    "div",
+    { class: "detail-body" },
+    ...found,
+    element("p", { class: "facts" }, facts),
+    element(
+      "div",
+      { class: "charts" },
+      ...layer.bins.map((record, place) => histogram(DISTRIBUTIONS[place], record)),
+    ),
+    channelView(layer),
+  );
   return element("tr", { class: "detail" }, element("td", { colspan: row.cells.length }, body));
 };
 
@@ -58,7 +95,12 @@ const open = (row, opens = true) => {
   if (!opens) detail?.remove();
   else if (!detail) {
     const table = row.closest("table");
-    row.after(detailRow(row, dataOf(table.dataset.snapshot).layers.find((layer) => layer.id === row.id)));
+    row.after(
+      detailRow(
+        row,
+        dataOf(table.dataset.snapshot).layers.find((layer) => layer.id === row.id),
+      ),
+    );
   }
 };
 
@@ -77,7 +119,8 @@ const startLayers = () => {
   const units = all(".unit");
   if (units.length !== 1) return;
   const rows = all("table.layers tbody tr");
-  const shown = rows.length <= FULL ? rows : rows.filter((row) => row.querySelector(".badge")).slice(0, 1);
+  const shown =
+    rows.length <= FULL ? rows : rows.filter((row) => row.querySelector(".badge")).slice(0, 1);
   for (const row of shown) whenSeen(row, () => open(row));
 };
 

@@ -2,9 +2,21 @@
 const STATES = {
   e: ["error", "error", (x, y, s) => `M${x} ${y}h${s}v${s}h-${s}z`],
   w: ["warning", "warning", (x, y, s) => `M${x} ${y}L${x + s} ${y + s}H${x}z`],
-  n: ["note", "note", (x, y, s) => `M${x + s / 2} ${y}l${s / 2} ${s / 2}l-${s / 2} ${s / 2}l-${s / 2}-${s / 2}z`],
-  m: ["muted", "not counted (suppressed or known)", (x, y, s) => `M${x} ${y + s * 0.35}h${s}v${s * 0.3}h-${s}z`],
-  f: ["fine", "no finding", (x, y, s) => `M${x + s * 0.3} ${y + s * 0.3}h${s * 0.4}v${s * 0.4}h-${s * 0.4}z`],
+  n: [
+    "note",
+    "note",
+    (x, y, s) => `M${x + s / 2} ${y}l${s / 2} ${s / 2}l-${s / 2} ${s / 2}l-${s / 2}-${s / 2}z`,
+  ],
+  m: [
+    "muted",
+    "not counted (suppressed or known)",
+    (x, y, s) => `M${x} ${y + s * 0.35}h${s}v${s * 0.3}h-${s}z`,
+  ],
+  f: [
+    "fine",
+    "no finding",
+    (x, y, s) => `M${x + s * 0.3} ${y + s * 0.3}h${s * 0.4}v${s * 0.4}h-${s * 0.4}z`,
+  ],
   a: ["absent", "not stored", (x, y, s) => `M${x + 0.5} ${y + 0.5}h${s - 1}v${s - 1}h-${s - 1}z`],
 };
 const FEW = 24; // layers, each of which has its name beside it
@@ -35,7 +47,14 @@ const placesOf = (layers, width) => {
     const most = Math.floor((width - 70) / 7.2);
     layers.forEach((layer, index) => {
       const y = index * 18 + 2;
-      places.push({ index, x: 2, y, cell: (member) => [2 + member * 14, y + 1, 11], width: Math.min(width, 62 + layer.name.length * 7.2), height: 16 });
+      places.push({
+        index,
+        x: 2,
+        y,
+        cell: (member) => [2 + member * 14, y + 1, 11],
+        width: Math.min(width, 62 + layer.name.length * 7.2),
+        height: 16,
+      });
       texts.push([64, y + 11, shortName(layer.name, most)]);
     });
     return { places, texts, height: layers.length * 18 + 4 };
@@ -45,14 +64,28 @@ const placesOf = (layers, width) => {
   let top = 0;
   for (const [label, indexes] of groupsOf(layers)) {
     if (label) {
-      texts.push([0, top + 12, `${shortName(label, Math.floor((width - 60) / 7.2))} (${indexes.length})`]);
+      texts.push([
+        0,
+        top + 12,
+        `${shortName(label, Math.floor((width - 60) / 7.2))} (${indexes.length})`,
+      ]);
       top += 18;
     }
     for (let first = 0; first < indexes.length; first += columns) {
-      if (first === 0) (size < 8 ? [] : ["gamma", "beta", "mean", "var."]).forEach((name, member) => texts.push([0, top + 8 + member * (size + 1), name, "small"]));
+      if (first === 0)
+        (size < 8 ? [] : ["gamma", "beta", "mean", "var."]).forEach((name, member) =>
+          texts.push([0, top + 8 + member * (size + 1), name, "small"]),
+        );
       indexes.slice(first, first + columns).forEach((index, column) => {
         const [x, y] = [(size < 8 ? 2 : 40) + column * (size + 2), top];
-        places.push({ index, x, y, cell: (member) => [x, y + member * (size + 1), size], width: size + 2, height: 4 * (size + 1) });
+        places.push({
+          index,
+          x,
+          y,
+          cell: (member) => [x, y + member * (size + 1), size],
+          width: size + 2,
+          height: 4 * (size + 1),
+        });
       });
       top += 4 * (size + 1) + 6;
     }
@@ -65,7 +98,11 @@ const drawMap = (box) => {
   const width = Math.max(box.clientWidth, 200);
   const { places, texts, height } = placesOf(layers, width);
   const svg = shape("svg", {
-    role: "group", tabindex: 0, width, height, viewBox: `0 0 ${width} ${height}`,
+    role: "group",
+    tabindex: 0,
+    width,
+    height,
+    viewBox: `0 0 ${width} ${height}`,
     "aria-label": `Map of ${plural(layers.length, "layer")}. Arrow keys read them, Enter opens one.`,
   });
   const paths = {};
@@ -75,23 +112,38 @@ const drawMap = (box) => {
     });
   }
   const cursor = shape("rect", { class: "cursor", width: 0, height: 0 });
-  svg.append(cursor, ...Object.entries(paths).map(([state, d]) => shape("path", { class: STATES[state][0], d })));
-  svg.append(...texts.map(([x, y, text, kind]) => shape("text", { x, y, class: kind ?? "" }, text)));
+  svg.append(
+    cursor,
+    ...Object.entries(paths).map(([state, d]) => shape("path", { class: STATES[state][0], d })),
+  );
+  svg.append(
+    ...texts.map(([x, y, text, kind]) => shape("text", { x, y, class: kind ?? "" }, text)),
+  );
 
-  const readout = element("p", { class: "readout" }, "Point at a layer, or use the arrow keys, to read it.");
+  const readout = element(
+    "p",
+    { class: "readout" },
+    "Point at a layer, or use the arrow keys, to read it.",
+  );
   let current = -1;
   const move = (index, spoken) => {
     current = index;
     const [place, layer] = [places[index], layers[places[index].index]];
-    for (const name of ["x", "y", "width", "height"]) cursor.setAttribute(name, place[name] + { x: -1, y: -1, width: 1, height: 2 }[name]);
-    const states = MEMBERS.map((member, role) => `${member} ${STATES[layer.cells[role]][1]}`).join(", ");
+    for (const name of ["x", "y", "width", "height"])
+      cursor.setAttribute(name, place[name] + { x: -1, y: -1, width: 1, height: 2 }[name]);
+    const states = MEMBERS.map((member, role) => `${member} ${STATES[layer.cells[role]][1]}`).join(
+      ", ",
+    );
     readout.replaceChildren(element("a", { href: `#${layer.id}` }, layer.name), `: ${states}`);
     if (spoken) say(`${layer.name}: ${states}`);
   };
   const under = (event) => {
     const edge = svg.getBoundingClientRect();
     const [x, y] = [event.clientX - edge.left, event.clientY - edge.top];
-    return places.findIndex((one) => x >= one.x - 1 && x < one.x + one.width && y >= one.y - 1 && y < one.y + one.height + 1);
+    return places.findIndex(
+      (one) =>
+        x >= one.x - 1 && x < one.x + one.width && y >= one.y - 1 && y < one.y + one.height + 1,
+    );
   };
   svg.addEventListener("pointermove", (event) => {
     const index = under(event);
@@ -102,27 +154,57 @@ const drawMap = (box) => {
   });
   svg.addEventListener("keydown", (event) => {
     const goal = {
-      ArrowRight: current + 1, ArrowDown: current + 1, ArrowLeft: current - 1, ArrowUp: current - 1,
-      Home: 0, End: places.length - 1,
+      ArrowRight: current + 1,
+      ArrowDown: current + 1,
+      ArrowLeft: current - 1,
+      ArrowUp: current - 1,
+      Home: 0,
+      End: places.length - 1,
     }[event.key];
     if (goal !== undefined) {
       event.preventDefault();
       move(Math.min(Math.max(goal, 0), places.length - 1), true);
-    } else if (event.key === "Enter" && current >= 0) location.hash = layers[places[current].index].id;
+    } else if (event.key === "Enter" && current >= 0)
+      location.hash = layers[places[current].index].id;
   });
   const used = new Set(layers.flatMap((layer) => [...layer.cells]));
-  const legend = element("ul", { class: "states" }, ...Object.entries(STATES).filter(([state]) => used.has(state)).map(
-    ([, [name, words, path]]) => element("li", {}, shape("svg", { "aria-hidden": "true", class: "key", viewBox: "0 0 10 10" }, shape("path", { class: name, d: path(0, 0, 10) })), ` ${words}`),
-  ));
+  const legend = element(
+    "ul",
+    { class: "states" },
+    ...Object.entries(STATES)
+      .filter(([state]) => used.has(state))
+      .map(([, [name, words, path]]) =>
+        element(
+          "li",
+          {},
+          shape(
+            "svg",
+            { "aria-hidden": "true", class: "key", viewBox: "0 0 10 10" },
+            shape("path", { class: name, d: path(0, 0, 10) }),
+          ),
+          ` ${words}`,
+        ),
+      ),
+  );
   const order = layers.length <= FEW ? "From left to right" : "From top to bottom";
-  box.replaceChildren(element("p", { class: "legend" }, `${order}: ${MEMBERS.join(", ")}.`), legend, svg, readout);
+  box.replaceChildren(
+    element("p", { class: "legend" }, `${order}: ${MEMBERS.join(", ")}.`),
+    legend,
+    svg,
+    readout,
+  );
   box.dataset.width = width;
 };
 
 const startMaps = () => {
   const resized = new ResizeObserver((entries) => {
     for (const { target } of entries) {
-      if (target.dataset.width && target.clientWidth && Math.abs(target.clientWidth - target.dataset.width) > 1) drawMap(target);
+      if (
+        target.dataset.width &&
+        target.clientWidth &&
+        Math.abs(target.clientWidth - target.dataset.width) > 1
+      )
+        drawMap(target);
     }
   });
   for (const box of all(".map")) {

@@ -24,7 +24,8 @@ const copy = async (button) => {
 const reveal = () => {
   const target = document.getElementById(location.hash.slice(1));
   if (!target) return;
-  for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
+  for (let node = target; node; node = node.parentElement)
+    if (node.tagName === "DETAILS") node.open = true;
   if (target.hidden) target.closest("table").showAll();
   if (target.querySelector(":scope a.name")) {
     open(target);

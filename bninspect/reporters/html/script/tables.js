@@ -1,7 +1,9 @@
 // Tables: sorted by a click on a head, filtered by name and by choice, written as CSV.
 const textOf = (cell) => cell.dataset.text ?? cell.textContent.trim();
-const rowsOf = (table) => [...table.tBodies[0].rows].filter((row) => !row.classList.contains("detail"));
-const detailOf = (row) => (row.nextElementSibling?.classList.contains("detail") ? row.nextElementSibling : null);
+const rowsOf = (table) =>
+  [...table.tBodies[0].rows].filter((row) => !row.classList.contains("detail"));
+const detailOf = (row) =>
+  row.nextElementSibling?.classList.contains("detail") ? row.nextElementSibling : null;
 
 // An empty cell comes last, numbers by their value, texts as a person sorts them: 2 before 10.
 const compareTexts = (a, b) => {
@@ -11,7 +13,11 @@ const compareTexts = (a, b) => {
 };
 
 const sortBy = (table, place, down) => {
-  const keyed = rowsOf(table).map((row) => [row.cells[place].dataset.order ?? textOf(row.cells[place]), row, detailOf(row)]);
+  const keyed = rowsOf(table).map((row) => [
+    row.cells[place].dataset.order ?? textOf(row.cells[place]),
+    row,
+    detailOf(row),
+  ]);
   keyed.sort(([a], [b]) => {
     if (a === "" || b === "") return (a === "") - (b === "");
     return down ? compareTexts(b, a) : compareTexts(a, b);
@@ -40,17 +46,25 @@ const csvCell = (text) => {
 };
 const save = (name, lines) => {
   const text = lines.map((cells) => cells.map(csvCell).join(",")).join("\n");
-  const link = element("a", { download: name, href: URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" })) });
+  const link = element("a", {
+    download: name,
+    href: URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" })),
+  });
   link.click();
   URL.revokeObjectURL(link.href);
 };
 
 // The choices of a column: its words, each once, in the order of the rows.
 const choicesOf = (rows, place, kind) => {
-  const words = new Set(rows.flatMap((row) => (kind === "rule" ? textOf(row.cells[place]).split(" ") : [textOf(row.cells[place])])));
+  const words = new Set(
+    rows.flatMap((row) =>
+      kind === "rule" ? textOf(row.cells[place]).split(" ") : [textOf(row.cells[place])],
+    ),
+  );
   const named = [...words].filter(Boolean).map((word) => [word, word]);
   if (kind === "rule") named.sort();
-  if (kind === "finding" && named.some(([word]) => word !== "not counted")) named.unshift(["any", "any that counts"]);
+  if (kind === "finding" && named.some(([word]) => word !== "not counted"))
+    named.unshift(["any", "any that counts"]);
   if (words.has("")) named.push(["none", kind === "finding" ? "no finding" : "none"]);
   return named;
 };
@@ -69,7 +83,10 @@ const addTools = (table) => {
   const titles = heads.map((head) => head.textContent);
   const count = element("output", {});
   const csv = element("button", { type: "button" }, "CSV");
-  const form = element("form", { class: "filter", "aria-label": `Filter: ${table.closest(".scroll").getAttribute("aria-label")}` });
+  const form = element("form", {
+    class: "filter",
+    "aria-label": `Filter: ${table.closest(".scroll").getAttribute("aria-label")}`,
+  });
   csv.addEventListener("click", () => {
     const shown = rowsOf(table).filter((row) => !row.hidden);
     save(`${table.dataset.file}.csv`, [titles, ...shown.map((row) => [...row.cells].map(textOf))]);
@@ -80,7 +97,12 @@ const addTools = (table) => {
       if (!head.dataset.choice) return [];
       const options = choicesOf(rows, place, head.dataset.choice);
       if (options.length < 2) return [];
-      const chosen = element("select", { name: head.dataset.choice }, element("option", { value: "" }, "all"), ...options.map(([value, text]) => element("option", { value }, text)));
+      const chosen = element(
+        "select",
+        { name: head.dataset.choice },
+        element("option", { value: "" }, "all"),
+        ...options.map(([value, text]) => element("option", { value }, text)),
+      );
       return [[place, chosen, titles[place]]];
     });
     const namePlace = heads.findIndex((_, place) => rows[0].cells[place].tagName === "TH");
@@ -88,7 +110,8 @@ const addTools = (table) => {
       const wanted = name.value.trim().toLowerCase();
       let shown = 0;
       for (const row of rows) {
-        const fits = textOf(row.cells[namePlace]).toLowerCase().includes(wanted) &&
+        const fits =
+          textOf(row.cells[namePlace]).toLowerCase().includes(wanted) &&
           choices.every(([place, chosen]) => fitsChoice(textOf(row.cells[place]), chosen.value));
         row.hidden = !fits;
         const detail = detailOf(row);
@@ -117,7 +140,11 @@ const addTools = (table) => {
 
 // A table that is wider than its box says so.
 const addScrollHint = (box) => {
-  const hint = element("p", { class: "hint", hidden: true, "aria-hidden": "true" }, "The table goes on to the right: scroll it sideways →");
+  const hint = element(
+    "p",
+    { class: "hint", hidden: true, "aria-hidden": "true" },
+    "The table goes on to the right: scroll it sideways →",
+  );
   box.before(hint);
   const look = () => {
     hint.hidden = box.scrollWidth <= box.clientWidth + 1;
@@ -130,7 +157,8 @@ const addScrollHint = (box) => {
 
 const startTables = () => {
   for (const table of all("table.tools")) {
-    for (const cell of all("tbody td, tbody th", table)) if (table.dataset.trends) cell.dataset.text = cell.textContent.trim();
+    for (const cell of all("tbody td, tbody th", table))
+      if (table.dataset.trends) cell.dataset.text = cell.textContent.trim();
     addTools(table);
     addSorting(table);
   }

@@ -30,6 +30,7 @@ from bninspect.runs import worker
 from bninspect.runs.processes import ProcessPool
 from bninspect.runs.run import check_paths
 from tests.conftest import FIXTURES, Run, load_fixture
+from tests.support.pages import without_run
 from tests.support.processes import (
     ENVIRONMENT,
     PATIENCE,
@@ -119,17 +120,6 @@ worker._PROGRAM = worker._PROGRAM.removesuffix("serve()") + kill
 """
 
 
-def without_command(page: str) -> str:
-    """Leave out of a page what is typed, which differs by --jobs."""
-    return re.sub('(?<=<code id="command">)[^<]+', "", page)
-
-
-@pytest.fixture
-def at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all pages have one date."""
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
-
-
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Worker processes for any work; the sizes of the portions that they got, at least one."""
@@ -157,7 +147,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 class TestProcesses:
     @pytest.mark.processes
-    @pytest.mark.usefixtures("eager", "at_one_time")
+    @pytest.mark.usefixtures("eager")
     @pytest.mark.parametrize("format_", sorted(CHECK))
     @pytest.mark.parametrize("jobs", [2, "auto"])
     def test_write_what_one_writes(
@@ -167,10 +157,10 @@ class TestProcesses:
         shared = run("check", models, "--format", format_, "--jobs", jobs)
         assert alone.exit_code == shared.exit_code == 2
         assert alone.out
-        assert without_command(shared.out) == without_command(alone.out)
+        assert without_run(shared.out) == without_run(alone.out)
 
     @pytest.mark.processes
-    @pytest.mark.usefixtures("eager", "at_one_time")
+    @pytest.mark.usefixtures("eager")
     @pytest.mark.parametrize("stems", [OF_EACH_KIND, OF_ONE_LAYOUT], ids=["kinds", "layout"])
     def test_send_layers_with_their_graphs(
         self, run: Run, stems: list[str], tmp_path: Path
@@ -181,10 +171,10 @@ class TestProcesses:
         alone = run("report", *models, "--jobs", 1)
         shared = run("report", *models, "--jobs", 2)
         assert alone.exit_code == shared.exit_code, shared.err
-        assert without_command(shared.out) == without_command(alone.out)
+        assert without_run(shared.out) == without_run(alone.out)
 
     @pytest.mark.processes
-    @pytest.mark.usefixtures("eager", "at_one_time")
+    @pytest.mark.usefixtures("eager")
     def test_write_several_formats(self, run: Run, models: Path, tmp_path: Path) -> None:
         call = ["check", models, "-v", "--format", "text"]
         for format_ in sorted(CHECK):
@@ -193,7 +183,7 @@ class TestProcesses:
         for jobs in (1, 2):
             out = run(*call, "--jobs", jobs).out
             files = [(tmp_path / one).read_text("utf-8") for one in sorted(CHECK)]
-            written.append((out, list(map(without_command, files))))
+            written.append((out, list(map(without_run, files))))
         assert written[0] == written[1]
 
     @pytest.mark.processes

@@ -114,6 +114,8 @@ def _read_graphs(names: _Names, target: Target) -> Sequence[Graph]:
 
 def _may_be_of(names: _Names, graphs: Sequence[Graph]) -> bool:
     """Return whether graphs have a weight of a checkpoint by its name; all have some scalars."""
+    if not graphs:  # as beside most: no entry of an index is parsed for nothing
+        return False
     weights = {name for name, variable in names.variables.items() if variable.shape}
     return any(not weights.isdisjoint(graph.names) for graph in graphs)
 

@@ -68,9 +68,11 @@ class GraphBeside:
                     layers_without_statistics,
                     merge_frozen,
                 )
+                from bninspect.evidence.structure.spelled_out import folded_into_constants
 
                 self.unchecked = layers_without_statistics(graphs)
                 merged = merge_frozen(search.layers, by_graph, self.unchecked)
+                self.unchecked += folded_into_constants(graphs, self.checkpoint.variables)
             else:
                 merged = merge(search.layers, by_graph)
         except ReadProblem as problem:

@@ -19,6 +19,7 @@ from bninspect.evidence.structure.frozen import is_same
 from bninspect.evidence.structure.layers import layers_by_structure, limited_search
 from bninspect.evidence.structure.without_statistics import folded_name, is_over_batch
 from bninspect.model.checkpoint import Arithmetic, Checkpoint, UncheckedGroup, Variable
+from bninspect.model.graph import Graph
 from bninspect.model.layer import BNLayer, OnnxNode
 
 _SCALES = ops.PRODUCTS | {"RealDiv", "Div", "DivNoNan"}
@@ -73,12 +74,29 @@ def with_spelled_out(
             *known,
             *(_named(one, names, arithmetic) for one in added if one.epsilon is not None),
         ],
-        tuple(
-            # Without names of constants: equal ones are stored once, and may be those of a layer.
-            UncheckedGroup(name, (), f"{reason}; check {checkpoint.converted_from}", nameable=False)
-            for name, reason in groups
-        ),
+        tuple(_unchecked(groups, checkpoint.converted_from)),
     )
+
+
+def folded_into_constants(
+    graphs: Iterable[Graph], variables: Mapping[str, Variable]
+) -> tuple[UncheckedGroup, ...]:
+    """Return the arithmetic of frozen graphs that BN may have been folded into.
+
+    `variables` are the constants by name. Raises as `with_spelled_out`.
+    """
+    groups: list[tuple[str, str]] = []
+    for graph in graphs:
+        with limited_search(graph):
+            dataflow = Dataflow(GraphTraversal(graph))
+            groups += _folded(dataflow, find_sites(dataflow), variables)
+    return tuple(_unchecked(groups, "the checkpoint that the graph was frozen from"))
+
+
+def _unchecked(groups: Iterable[tuple[str, str]], source: str) -> Iterator[UncheckedGroup]:
+    """Yield groups without the names of constants: equal ones are stored once, and shared."""
+    for name, reason in groups:
+        yield UncheckedGroup(name, (), f"{reason}; check {source}", nameable=False)
 
 
 def _by_batch(dataflow: Dataflow, sites: Iterable[Site]) -> Iterator[tuple[str, str]]:
@@ -153,7 +171,7 @@ class _Search:
         """Return whether a value was normalized or scaled already: the scale is its gamma then."""
         operation = self._dataflow.operation(value)
         if operation not in _SCALES:
-            return "Norm" in operation
+            return operation in _ROOTS or "Norm" in operation
         factors = self._dataflow.sources(value, _SCALES)
         return (
             operation not in ops.PRODUCTS

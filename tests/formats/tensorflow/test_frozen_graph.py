@@ -448,3 +448,25 @@ def test_layer_normalization_by_the_fused_kernel_is_no_bn(write, run: Run) -> No
     assert outcome.exit_code == 3
     assert item["error"] is None
     assert item.get("unchecked", []) == []
+
+
+def test_what_was_folded_beside_a_layer_is_not_judged(write, run: Run) -> None:
+    """Tools that fold constants leave no variance, and of a mean of 0 no difference either."""
+    members = ("gamma", "beta", "mean", "variance")
+    constants = [constant(name, FLOAT, (3,), content([1.0, 2.0, 3.0])) for name in members]
+    kernel = node("bn/FusedBatchNorm", "FusedBatchNormV3", "x", *members, attributes=INFERENCE)
+    graph = [
+        *constants,
+        *(constant(name, FLOAT, (3,), content([4.0, 5.0, 6.0])) for name in ("c", "d")),
+        node("x", "Placeholder"),
+        kernel,
+        node("h", "Tanh", "bn/FusedBatchNorm"),
+        node("net/sub", "Sub", "h", "c"),
+        node("net/mul", "Mul", "net/sub", "d"),
+        node("h2", "Tanh", "net/mul"),
+        node("net/mul_1", "Mul", "h2", "c"),
+        node("net/add", "AddV2", "net/mul_1", "d"),
+    ]
+    (item,) = run("check", write(b"".join(graph)), "--format", "json").json["checkpoints"]
+    assert [layer["name"] for layer in item["layers"]] == ["bn"]
+    assert [group["name"] for group in item["unchecked"]] == ["net/sub", "net/mul_1"]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bninspect.config.model import Jobs
-from bninspect.model.target import CheckpointLocation
+from bninspect.model.target import CheckpointLocation, Target
 from bninspect.runs.observer import Examined
 from bninspect.storage.urls import is_url
 
@@ -22,6 +22,9 @@ from bninspect.storage.urls import is_url
 # behind a URL, without the latency. Measured by benchmarks/fleet.py on a core of 2.5 GHz.
 OF_PROCESS = 0.25
 _KNOWN, _OTHER, _BYTE, _REMOTE = 120e-6, 2e-3, 200e-9, 8e-3
+# The same of Keras files, and of each byte of an archive, whose checksum is verified.
+_KNOWN_KERAS, _OTHER_KERAS, _VERIFIED_BYTE = 300e-6, 6e-3, 1e-9
+_WITH_LAYOUT = ("tensor-bundle", "hdf5", "keras-zip")
 # A layout is learned from the second checkpoint whose index has its size.
 _LEARNED = 2
 # So many checkpoints stand for those after them: to ask for the size of each takes time, too.
@@ -41,7 +44,7 @@ class Workload:
         if not hasattr(signal, "pthread_sigmask"):  # Windows, where no pipe could be inherited
             self._most = 1
         self._seconds, self._count = 0.0, 0
-        self._sizes: Counter[int] = Counter()
+        self._sizes: Counter[tuple[str, int]] = Counter()
         self._read = self._unusual = 0
 
     def add(self, location: CheckpointLocation) -> None:
@@ -74,14 +77,21 @@ class Workload:
             return 0.0
         if is_url(target.path):
             return _REMOTE
-        if target.kind != "tensor-bundle":
-            return _OTHER
+        return self._local(target) if target.kind in _WITH_LAYOUT else _OTHER
+
+    def _local(self, target: Target) -> float:
+        """Return the work of a local checkpoint that may be laid out like others."""
+        is_bundle = target.kind == "tensor-bundle"
         try:
-            size = os.path.getsize(f"{target.path}.index")
+            size = os.path.getsize(f"{target.path}.index" if is_bundle else target.path)
         except OSError:
             return 0.0
-        self._sizes[size] += 1
-        return _KNOWN if self._sizes[size] > _LEARNED else _OTHER + size * _BYTE
+        self._sizes[target.kind, size] += 1
+        is_known = self._sizes[target.kind, size] > _LEARNED
+        if is_bundle:
+            return _KNOWN if is_known else _OTHER + size * _BYTE
+        verified = size * _VERIFIED_BYTE if target.kind == "keras-zip" else 0.0
+        return verified + (_KNOWN_KERAS if is_known else _OTHER_KERAS)
 
 
 def processors() -> int:

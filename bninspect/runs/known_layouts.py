@@ -32,6 +32,7 @@ _MOST_LAYOUTS = 64
 # Checkpoints whose indexes have one size, and of which each has a layout of its own, or one that
 # cannot be learned, are not worth learning.
 _MOST_OF_A_SIZE = 16
+_FIRST_OF_A_SIZE = 4  # until one of them is known again
 _MOST_BYTES = 1 << 24  # of all indexes; what is known of one takes some ten times its size
 _MOST_SIZES = 4096
 
@@ -48,6 +49,7 @@ class KnownLayouts:
         self._lock = Lock()  # of `_known`
         self._seen: set[_Key] = set()
         self._known: OrderedDict[_Key, list[KnownLayout]] = OrderedDict()
+        self._useful: set[_Key] = set()  # sizes of which a layout was known again
         self._misses: Counter[_Key] = Counter()  # one after the other, of checkpoints of a size
         self._failures: Counter[_Key] = Counter()  # layouts that could not be learned
 
@@ -86,7 +88,8 @@ class KnownLayouts:
             if len(self._seen) < _MOST_SIZES:
                 self._seen.add(key)
             return
-        if len(self._known.get(key, ())) + self._failures[key] >= _MOST_OF_A_SIZE:
+        most = _MOST_OF_A_SIZE if key in self._useful else min(_FIRST_OF_A_SIZE, _MOST_OF_A_SIZE)
+        if len(self._known.get(key, ())) + self._failures[key] >= most:
             return
         # A run over one checkpoint needs none of this.
         from bninspect.runs.known_layout import learn, open_head
@@ -110,6 +113,8 @@ class KnownLayouts:
     def _note(self, key: _Key, *, is_known: bool) -> None:
         """Note whether a layout was known; give up a size of which it never is any more."""
         with self._lock:
+            if is_known:
+                self._useful.add(key)
             if is_known or key not in self._known:
                 self._misses.pop(key, None)
                 return

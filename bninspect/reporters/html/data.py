@@ -49,10 +49,10 @@ class ChannelBudget:
         return {role: _encoded(values) for role, values in layer.values.items()}
 
 
-def _encoded(values: Values) -> str | float:
-    """Return values of shape (C,): their only number, or their float32 as base64."""
+def _encoded(values: Values) -> str | tuple[float, int]:
+    """Return values of shape (C,): their only number and C, or their float32 as base64."""
     if values.constant and math.isfinite(values.minimum):
-        return values.minimum
+        return values.minimum, values.channels
     with np.errstate(all="ignore"):
         narrow = np.ascontiguousarray(values.array, "<f4")
     return base64.b64encode(narrow.tobytes()).decode("ascii")
@@ -121,7 +121,6 @@ def _layer(
     if before:
         document["before"] = printable(before)
     if channels is not None:
-        document["size"] = layer.channels
         document["channels"] = channels
     return document
 

@@ -451,6 +451,41 @@ def test_arrow_keys_read_the_values(resnet: Browser) -> None:
     assert counted == layer.channels
 
 
+def test_channels_of_a_layer_whose_members_disagree(chromium: Browser, tmp_path: Path) -> None:
+    stored = {
+        "bn/gamma": np.full(3, 2, "f4"),
+        "bn/moving_mean": np.arange(2, dtype="f4"),
+        "bn/moving_variance": np.ones(2, "f4"),
+    }
+    write_bundle(tmp_path / "model", stored)
+    file = tmp_path / "page.html"
+    file.write_text(page_of(bninspect.check(tmp_path / "model")).html, "utf-8")
+    chromium.look(1280)
+    chromium.open(file)
+    chromium.value("document.querySelector('table.layers').scrollIntoView()")
+    chromium.value(SOON)
+    choice = "document.querySelector('.channels select')"
+    chromium.value(f"{choice}.value = 'gamma'; {choice}.dispatchEvent(new Event('input'))")
+    chromium.value("document.querySelector('.channels svg').focus()")
+    press(chromium, "End", 35)
+    assert chromium.value("document.querySelector('[role=status]').textContent") == (
+        "channel 2: gamma 2, moving_mean not stored, moving_variance not stored"
+    )
+    assert chromium.complaints == []
+
+
+def test_a_layer_without_values_has_no_channels(chromium: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page_of(report(checkpoint("a", [], ["bn"]))).html, "utf-8")
+    chromium.look(1280)
+    chromium.open(file)
+    chromium.value("document.querySelector('table.layers').scrollIntoView()")
+    chromium.value(SOON)
+    text = chromium.value("document.querySelector('.detail-body').textContent")
+    assert "gamma not stored" in text
+    assert "channels fit" not in text
+
+
 def test_the_pointer_reads_the_values(resnet: Browser) -> None:
     resnet.value(f"location.hash = '#{layers(1)[0]}'")
     resnet.value(SOON)

@@ -2,10 +2,9 @@
 const channelsOf = (layer) => {
   const decoded = {};
   for (const [member, packed] of Object.entries(layer.channels)) {
-    decoded[member] =
-      typeof packed === "number"
-        ? new Float32Array(layer.size).fill(packed)
-        : new Float32Array(Uint8Array.from(atob(packed), (byte) => byte.charCodeAt(0)).buffer);
+    decoded[member] = Array.isArray(packed)
+      ? new Float32Array(packed[1]).fill(packed[0])
+      : new Float32Array(Uint8Array.from(atob(packed), (byte) => byte.charCodeAt(0)).buffer);
   }
   return decoded;
 };
@@ -13,12 +12,14 @@ const channelsOf = (layer) => {
 // Which values are at the initial one; as float32 more may look so than are: then none is marked.
 const stuckIn = (values, record) => {
   if (typeof record === "string") return () => false;
-  const { initial, atInitial } = binsOf(record);
+  const { initial: stored, atInitial } = binsOf(record);
+  const initial = stored === null ? null : Math.fround(stored);
   const equal = values.reduce((sum, value) => sum + (value === initial), 0);
   return (value) => equal === atInitial && value === initial;
 };
 
 const channelView = (layer) => {
+  if (layer.bins.every((record) => typeof record === "string")) return "";
   if (!layer.channels) {
     return element(
       "p",
@@ -29,15 +30,23 @@ const channelView = (layer) => {
   }
   const values = channelsOf(layer);
   const members = MEMBERS.filter((member) => values[member]);
-  const told = (index) =>
-    `channel ${index}: ${members.map((member) => `${member} ${number(values[member][index])}`).join(", ")}`;
+  // The members of a damaged layer may have different numbers of channels.
+  const valueOf = (member, index) => (index < values[member].length ? values[member][index] : null);
+  const told = (index) => {
+    const parts = members.map((member) => {
+      const value = valueOf(member, index);
+      return `${member} ${value === null ? "not stored" : number(value)}`;
+    });
+    return `channel ${index}: ${parts.join(", ")}`;
+  };
   const choice = element("select", {}, ...members.map((member) => element("option", {}, member)));
   if (values.moving_mean) choice.value = "moving_mean";
   const csv = element("button", { type: "button" }, "CSV");
   csv.addEventListener("click", () => {
-    const rows = Array.from(values[members[0]], (_, index) => [
+    const size = Math.max(...members.map((member) => values[member].length));
+    const rows = Array.from({ length: size }, (_, index) => [
       String(index),
-      ...members.map((member) => String(values[member][index])),
+      ...members.map((member) => String(valueOf(member, index) ?? "")),
     ]);
     save("channels.csv", [["channel", ...members], ...rows]);
   });

@@ -173,7 +173,8 @@ def _against_the_steps(comparison: Comparison) -> str:
 def _why_not_compared(comparison: Comparison) -> str:
     layers = comparison.layers
     if not layers:
-        return "no BN layer"
+        unchecked = any(item.unchecked for item in comparison.checkpoints)
+        return f"no BN layer{' that can be compared' if unchecked else ''}"
     total = plural(len(layers), "BN layer")
     comparable = [
         layer for layer in layers if sum(bn_layer is not None for bn_layer in layer.layers) > 1

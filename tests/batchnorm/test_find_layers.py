@@ -70,6 +70,7 @@ def averaged(mean="Squeeze", variance="Squeeze_1", scope="", **affine):
 
 ACCUMULATED = named("accu/accu_mean", "accu/accu_variance")
 FLAX = named("mean", "var", "scale", "beta")
+HAIKU = named("mean_ema/average", "var_ema/average", "scale", "offset")
 SONNET_2 = named("moving_mean/average", "moving_variance/average", "scale", "offset")
 
 
@@ -145,6 +146,11 @@ CASES = [
     # Flax, by the names that its reader gives
     Case("flax", "Block_0/BatchNorm_0/", FLAX, format="orbax"),
     Case("flax", "bn/", without(FLAX, "gamma", "beta"), format="orbax"),
+    *(Case("flax", "norm/", named(f"{word}_mean", f"{word}_{variance}", gamma), format="orbax")
+      for word in ("running", "moving") for variance in ("var", "variance")
+      for gamma in ("gamma", "scale")),
+    Case("haiku", "net/batch_norm_1/", HAIKU, format="orbax"),
+    Case("haiku", "net/bn/", HAIKU, format="orbax"),
     # compare_gan; a conditional layer computes gamma and beta
     Case("compare_gan", "generator/B1/batch_norm/", ACCUMULATED,
          helpers=accumulators("generator/B1/batch_norm/")),

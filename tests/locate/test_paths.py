@@ -441,6 +441,8 @@ class TestOutOfReach:
 
         def refuse(path: Any, *arguments: Any, **options: Any) -> Any:
             if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(closed):
+                if function == "access":
+                    return False
                 raise PermissionError(13, "Permission denied", str(path))
             return real(path, *arguments, **options)
 
@@ -451,7 +453,8 @@ class TestOutOfReach:
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
     ) -> None:
         put(tmp_path / "closed" / "m")
-        self.close(monkeypatch, f"{tmp_path}/closed/", "stat")
+        for function in ("stat", "access"):
+            self.close(monkeypatch, f"{tmp_path}/closed/", function)
         outcome = run("check", tmp_path / "closed" / typed)
         assert outcome.exit_code == 2
         assert "cannot be reached (Permission denied)" in outcome.said

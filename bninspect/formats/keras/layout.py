@@ -220,6 +220,7 @@ class Recording:
     def __init__(self, path: str, target: Target) -> None:
         self._kind = target.kind
         self._record: dict[int, bytes] = {}  # offset → bytes that were read
+        self._of_weights = self._record  # those of the weights, from `_start` on
         self._free: list[_Piece] = []  # bytes that may differ
         self._archive: ArchiveMembers | None = None
         self._source = Source(target.path)
@@ -252,8 +253,8 @@ class Recording:
         archive = archives.Archive(
             self._source, _RecordedWindow(self._whole("the archive"), self._record)
         )
-        of_weights: dict[int, bytes] = {}
-        opened = archives.open_archive(archive, record=of_weights)
+        self._of_weights = {}
+        opened = archives.open_archive(archive, record=self._of_weights)
         self._file = opened.file
         checkpoint = archives.read_archive(path, opened, target.notes)
         verified, metadata = [], None
@@ -283,8 +284,6 @@ class Recording:
                     objects += self._shared_objects(whole)
             self._free.append(checksum)
         self._free += objects
-        for offset, data in of_weights.items():
-            self._keep(self._start + offset, data)
         self._archive = ArchiveMembers(
             tuple(verified), metadata, tuple(objects), opened.keras_version
         )
@@ -325,6 +324,8 @@ class Recording:
                 return None
             size = variable.size * int(number[-1])
             pieces.append(_Piece(0, self._start + offset, size))
+        for offset, data in [*self._of_weights.items()]:  # all that was read by now
+            self._keep(self._start + offset, data)
         structure = _without(_joined(self._record), self._free)
         layout = KerasLayout(self._kind, self._source.size, structure, pieces, self._archive)
         return layout if layout.read_size <= _MOST_BYTES else None

@@ -47,6 +47,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield one
 
 
+@pytest.fixture(autouse=True)
+def complaints(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[None]:
+    """Fail a test in which the page logged something, or its script raised an error."""
+    yield
+    if "harm" not in request.fixturenames:
+        assert chromium.complaints == []
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pages of all kinds, by what is in them."""
@@ -270,6 +278,12 @@ def test_a_link_to_a_model_opens_it(chromium: Browser, pages: dict[str, Path]) -
     chromium.value(f"{link}.click()")
     chromium.value(SOON)
     assert chromium.value(f"document.querySelector({link}.hash).open")
+
+
+def test_the_skip_link_leads_to_the_verdict(resnet: Browser) -> None:
+    resnet.value("scrollTo(0, 2000); document.querySelector('.skip').click()")
+    resnet.value(SOON)
+    assert resnet.value("scrollY") == 0
 
 
 def test_a_link_shows_what_is_filtered_out(resnet: Browser) -> None:

@@ -27,9 +27,10 @@ const reveal = () => {
   for (let node = target; node; node = node.parentElement)
     if (node.tagName === "DETAILS") node.open = true;
   if (target.hidden) target.closest("table").showAll();
-  if (target.querySelector(":scope a.name")) {
+  const layer = target.matches("tr") && target.querySelector("a.name");
+  if (layer) {
     open(target);
-    target.querySelector("a.name").focus({ preventScroll: true });
+    layer.focus({ preventScroll: true });
   }
   requestAnimationFrame(() => target.scrollIntoView());
 };
@@ -45,7 +46,7 @@ startTrends();
 startSides();
 addEventListener("hashchange", reveal);
 addEventListener("click", (event) => {
-  // Of a link to where the page is already nothing else tells.
+  // A link to the address that the page has already sends no hashchange.
   const link = event.target.closest("a");
   if (link && location.hash && link.hash === location.hash && !event.defaultPrevented) reveal();
 });

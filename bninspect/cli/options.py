@@ -404,8 +404,8 @@ def check_options(command: Command) -> Command:
             _ALLOW_EMPTY,
             _flag(
                 "--statistics",
-                text="In the text, show the findings of all checkpoints in groups, by rule, cause"
-                " and framework, each fix once: of the three gravest, the others are counted.",
+                text="In the text, show the findings of all checkpoints in groups, by rule, cause,"
+                " framework and fix: the three gravest in full, the others counted.",
             ),
             _flag(
                 "--skip-unknown",

@@ -40,7 +40,7 @@ def report(
     layers, and for each layer the distributions of gamma, beta, moving_mean and moving_variance,
     what inference does with them, and the values of its channels. Several checkpoints of one
     training are compared with each other, as by check --all-checkpoints, and shown over time.
-    Findings of many models are grouped by rule, cause and framework.
+    Findings of many models are grouped by rule, cause, framework and fix.
 
     The file needs no network and no other files.
     """

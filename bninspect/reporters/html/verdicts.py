@@ -194,11 +194,16 @@ def _of_rule(
         first.rule,
         first.severity,
         f"{plural(layers, 'layer')} in {plural(checkpoints, 'checkpoint')}",
-        tuple(_group_of_run(group, targets, one_training=one_training) for group in groups),
+        tuple(
+            _group_of_run(group, kind, targets, one_training=one_training)
+            for group, kind in zip(groups, _kinds(groups), strict=True)
+        ),
     )
 
 
-def _group_of_run(group: FindingGroup, targets: Mapping[str, str], *, one_training: bool) -> Group:
+def _group_of_run(
+    group: FindingGroup, kind: str, targets: Mapping[str, str], *, one_training: bool
+) -> Group:
     first = group.first
     suspects = suspects_in_words(first)
     title = f"What may be behind it in {group.hits[0].path}, and how to tell"
@@ -221,16 +226,28 @@ def _group_of_run(group: FindingGroup, targets: Mapping[str, str], *, one_traini
         reasons=tuple(suspects),
         reasons_title=title,
         sample=sample_of(first),
-        kind=_kind(group),
+        kind=kind,
     )
 
 
+def _kinds(groups: Sequence[FindingGroup]) -> list[str]:
+    """Return what tells the groups of one rule apart: cause and framework, else also an example.
+
+    Groups that have both in common differ in what the fix asks for: a frozen graph has to be frozen
+    again, a converted model converted again.
+    """
+    kinds = [_kind(group) for group in groups]
+    return [
+        kind if kinds.count(kind) == 1 else f"{kind}, such as {group.hits[0].path}"
+        for group, kind in zip(groups, kinds, strict=True)
+    ]
+
+
 def _kind(group: FindingGroup) -> str:
-    """Return what tells a group from others of its rule: cause, framework, an example."""
-    first = group.first
-    cause = first.cause or (f"likely {group.likely}" if group.likely else "no cause proved")
-    framework = FRAMEWORKS.get(first.framework or "", f"such as {group.hits[0].path}")
-    return f"{cause}, {framework}"
+    """Return the cause that is proved or likely, and the framework if it is known."""
+    cause = group.first.cause or (f"likely {group.likely}" if group.likely else "no cause proved")
+    framework = FRAMEWORKS.get(group.first.framework or "")
+    return f"{cause}, {framework}" if framework else cause
 
 
 def sample_of(finding: Finding) -> Fix | None:

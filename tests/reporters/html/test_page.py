@@ -404,6 +404,15 @@ def test_findings_of_many_models_are_grouped_by_rule_cause_and_framework() -> No
     assert any(text.startswith("built-with-training-false, Keras 2: ") for text in told)
 
 
+def test_groups_that_differ_in_the_fix_alone_are_told_apart_by_an_example() -> None:
+    paths = [load_fixture(name).path for name in ("frozen_tf1_stuck", STUCK.parent.name)]
+    page = page_of(bninspect.check(*paths))
+    groups = [one.text for one in page.all("summary") if one.text.startswith("likely ")]
+    likely = "likely update-ops-not-run, tf.layers in TensorFlow 1, such as"
+    titles = [text.rpartition(": ")[0] for text in groups]
+    assert sorted(titles) == sorted(f"{likely} {path}" for path in paths)
+
+
 def test_the_groups_are_those_of_check_statistics(run: Run) -> None:
     paths = [load_fixture(name).path for name in ("keras2_training_false", "tf1_layers_untrained")]
     page = whole_page(run("report", *paths, STUCK).out)

@@ -1,7 +1,7 @@
 """Finds batch-normalization statistics that training never updated.
 
-Reads TensorFlow checkpoints and Keras files itself: TensorFlow is not imported, and nothing that
-is stored in a model is executed.
+Reads TensorFlow checkpoints, Keras files, ONNX and TensorFlow.js models, and Orbax steps itself:
+TensorFlow is not imported, and nothing that is stored in a model is executed.
 
     >>> import bninspect
     >>> report = bninspect.check("model.ckpt-200")

@@ -1,1 +1,1 @@
-"""The callback that watches the BN layers of a Keras model in training."""
+"""Guards that watch the BN layers of a model in training: Keras, TF1, JAX."""

@@ -46,10 +46,10 @@ const marksOf = (axis, others = []) =>
   );
 
 // Labels that keep their distance: marks come before ticks.
-const labelled = (axis, marks, room) => {
+const labelled = (axis, marks, distance) => {
   const kept = [];
   for (const value of [...marks, ...axis.ticks]) {
-    if (kept.every((other) => Math.abs(axis.share(other) - axis.share(value)) > room))
+    if (kept.every((other) => Math.abs(axis.share(other) - axis.share(value)) > distance))
       kept.push(value);
   }
   return kept;
@@ -63,8 +63,8 @@ const chart = (width, height, label) =>
     viewBox: `0 0 ${width} ${height}`,
   });
 
-// A cursor over `count` places: `where` is [x, width] of one, `told` its words, null for none.
-const addCursor = (svg, frame, count, where, told, readout) => {
+// A cursor over `count` places: `where` returns [x, width] of one, `wordsAt` what it shows there.
+const addCursor = (svg, frame, count, where, wordsAt, readout) => {
   const resting = readout.textContent;
   const mark = shape("rect", {
     class: "cursor",
@@ -76,7 +76,7 @@ const addCursor = (svg, frame, count, where, told, readout) => {
   let current = -1;
   const move = (index, spoken) => {
     current = index;
-    const text = index < 0 ? resting : told(index);
+    const text = index < 0 ? resting : wordsAt(index);
     const [x, width] = index < 0 ? [0, 0] : where(index);
     mark.setAttribute("x", x);
     mark.setAttribute("width", width);
@@ -109,12 +109,12 @@ const addCursor = (svg, frame, count, where, told, readout) => {
   });
 };
 
-const captioned = (name, told, readout, svg) =>
+const captioned = (name, text, readout, svg) =>
   element(
     "figure",
     {},
     ...(svg ? [svg] : []),
-    element("figcaption", {}, element("b", {}, name), ` ${told}`),
+    element("figcaption", {}, element("b", {}, name), ` ${text}`),
     readout,
   );
 
@@ -245,12 +245,12 @@ const histogram = (name, record, shared = null, size = [240, 112]) => {
     shape("text", { x: frame.left - 4, y: frame.top + 8, "text-anchor": "end" }, String(most)),
     shape("text", { x: frame.left - 4, y: frame.bottom, "text-anchor": "end" }, "0"),
   );
-  const told = (place) => {
+  const wordsAt = (place) => {
     const [from, to] = edges(taken[place]);
     const range = from === to ? number(from) : `${number(from)} to ${number(to)}`;
     return `${range}: ${plural(bins.counts[taken[place]], "channel")}`;
   };
-  addCursor(svg, frame, taken.length, (place) => where(taken[place]), told, readout);
+  addCursor(svg, frame, taken.length, (place) => where(taken[place]), wordsAt, readout);
   return captioned(name, bins.spread, readout, svg);
 };
 
@@ -324,7 +324,7 @@ const trend = (name, [at, means, lows, highs, still, description], time, text) =
       ),
     );
   }
-  const told = (index) => {
+  const wordsAt = (index) => {
     const stood = still.some(([from, to]) => at[index] > from && at[index] <= to)
       ? ", no channel moved"
       : "";
@@ -334,14 +334,14 @@ const trend = (name, [at, means, lows, highs, still, description], time, text) =
       means[index] === null ? "not finite or not stored" : `mean ${number(means[index])}`;
     return `${time.labels[at[index]]}: ${mean}${range}${stood}`;
   };
-  addCursor(svg, frame, at.length, (index) => [xs[index] - 1, 2], told, readout);
+  addCursor(svg, frame, at.length, (index) => [xs[index] - 1, 2], wordsAt, readout);
   const figure = captioned("", "", readout, svg);
   figure.querySelector("figcaption").remove();
   return figure;
 };
 
 // The values of one member by channel.
-const channelChart = (name, values, told, isStuck) => {
+const channelChart = (name, values, wordsAt, isStuck) => {
   const size = [720, 170];
   const frame = { left: 48, right: size[0] - 8, top: 8, bottom: size[1] - 20 };
   const red = values.some(isStuck) ? "; those at the initial value are red" : "";
@@ -371,7 +371,7 @@ const channelChart = (name, values, told, isStuck) => {
       values.length > 1 ? `channel ${values.length - 1}` : "",
     ),
   );
-  addCursor(svg, frame, values.length, (index) => [x(index) - 1, 2], told, readout);
+  addCursor(svg, frame, values.length, (index) => [x(index) - 1, 2], wordsAt, readout);
   return captioned(
     name,
     axis.logarithmic ? "by channel, logarithmic axis" : "by channel",

@@ -32,7 +32,7 @@ const channelView = (layer) => {
   const members = MEMBERS.filter((member) => values[member]);
   // The members of a damaged layer may have different numbers of channels.
   const valueOf = (member, index) => (index < values[member].length ? values[member][index] : null);
-  const told = (index) => {
+  const wordsAt = (index) => {
     const parts = members.map((member) => {
       const value = valueOf(member, index);
       return `${member} ${value === null ? "not stored" : number(value)}`;
@@ -56,7 +56,7 @@ const channelView = (layer) => {
       channelChart(
         choice.value,
         values[choice.value],
-        told,
+        wordsAt,
         stuckIn(values[choice.value], layer.bins[MEMBERS.indexOf(choice.value)]),
       ),
     );

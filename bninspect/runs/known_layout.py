@@ -292,7 +292,13 @@ def learn(location: CheckpointLocation, target: Target) -> KnownLayout | None:
     from bninspect.formats.keras.layout import Recording
 
     with Recording(location.path, target) as recording:
-        return _learn_open(recording.checkpoint, lambda read, _: recording.layout(read))
+
+        def of_keras(
+            variables: Sequence[Variable], evidence: Mapping[str, Variable]
+        ) -> Layout[Any] | None:
+            return None if evidence else recording.layout(variables)
+
+        return _learn_open(recording.checkpoint, of_keras)
 
 
 def _learn_open(checkpoint: Checkpoint, learn_layout: _LearnLayout) -> KnownLayout | None:

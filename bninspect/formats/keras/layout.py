@@ -182,7 +182,7 @@ class KerasLayout:
         return file.data[start : start + piece.size]
 
     def read_others(self, _: OpenKerasFile) -> dict[str, bytes]:
-        """Return no other variables: none of these files has slots by the names of variables."""
+        """Return no other variables: no layout is learned of a file that has such evidence."""
         return {}
 
 

@@ -7,7 +7,7 @@ import os
 
 from bninspect.errors import ReadProblem
 from bninspect.storage import filesystem
-from bninspect.storage.signatures import ends, is_onnx, message_kind
+from bninspect.storage.signatures import begins_as_json, ends, is_onnx, message_kind
 from bninspect.storage.source import Source
 
 _BLOCK = 1 << 24  # bytes that are searched at once
@@ -39,7 +39,7 @@ def _names(model: str, relative: str) -> bool:
         size = len(encoded)
         length = [size] if size < 0x80 else [size & 0x7F | 0x80, size >> 7 & 0x7F]
         wanted = b"\x0a\x08location\x12" + bytes(length) + encoded
-    elif head.lstrip().startswith(b"{"):
+    elif begins_as_json(head):
         wanted = json.dumps(name).encode()
     else:
         return False

@@ -46,6 +46,13 @@ def test_files_that_a_model_names(
     assert not is_part_of(str(tmp_path / name), str(model))
 
 
+def test_a_byte_order_mark_hides_no_name(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TFJS, tmp_path / "model"))
+    model = folder / "model.json"
+    model.write_bytes(b"\xef\xbb\xbf" + model.read_bytes())
+    assert is_part_of(str(folder / "group1-shard1of1.bin"), str(model))
+
+
 @pytest.mark.parametrize(
     ("stem", "graph"),
     [

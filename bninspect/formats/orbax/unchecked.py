@@ -52,12 +52,12 @@ def _may_be_statistic(leaf: str) -> bool:
 
 def of_equinox(groups: Mapping[Path, Members], others: Iterable[Path]) -> Iterator[UncheckedGroup]:
     """Yield the BN layers of Equinox, by the paths of values that are no arrays."""
-    layers = {
-        path[:index]: None
-        for path in others
-        for index, part in enumerate(path)
-        if part in _OF_EQUINOX and index
-    }
-    for layer in layers:
+    for layer in dict.fromkeys(filter(None, map(_before_averages, others))):
         members = groups.get(layer, {})
         yield UncheckedGroup("/".join(layer), tuple(members.values()), _IN_STATE, nameable=False)
+
+
+def _before_averages(path: Path) -> Path:
+    """Return the path before the first attribute that leads to averages; empty without one."""
+    first = next((index for index, part in enumerate(path) if part in _OF_EQUINOX), 0)
+    return path[:first]

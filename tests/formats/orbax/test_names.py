@@ -224,6 +224,12 @@ def test_the_layers_of_equinox_are_named(attribute: str) -> None:
     assert not group.nameable
 
 
+def test_a_path_leads_to_the_averages_of_one_layer() -> None:
+    """Else a path of many parts would make as many layers, with as many parts each."""
+    path = ("bn", *["state_index"] * 1000)
+    assert [group.name for group in flax_names({}, [path, path]).unchecked] == ["bn"]
+
+
 # --- Keras ----------------------------------------------------------------------------------------
 
 

@@ -88,7 +88,7 @@ class KnownLayouts:
             if len(self._seen) < _MOST_SIZES:
                 self._seen.add(key)
             return
-        most = _MOST_OF_A_SIZE if key in self._useful else min(_FIRST_OF_A_SIZE, _MOST_OF_A_SIZE)
+        most = _MOST_OF_A_SIZE if key in self._useful else _FIRST_OF_A_SIZE
         if len(self._known.get(key, ())) + self._failures[key] >= most:
             return
         # A run over one checkpoint needs none of this.

@@ -286,6 +286,7 @@ def counted_learning(monkeypatch: pytest.MonkeyPatch) -> list[KnownLayout | None
         return learned[-1]
 
     monkeypatch.setattr(known_layout, "learn", counted)
+    monkeypatch.setattr(known_layouts, "_FIRST_OF_A_SIZE", 3)
     monkeypatch.setattr(known_layouts, "_MOST_OF_A_SIZE", 3)
     return learned
 

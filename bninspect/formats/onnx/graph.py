@@ -53,9 +53,8 @@ RULE, SCOPES = "pkg.onnxscript.rewriter.rule_name", "pkg.torch.onnx.name_scopes"
 # Operations that may spell BN out, and those between them.
 ARITHMETIC = {"Sub", "Mul", "Div", "Add", "Sum", "Sqrt", "Pow", "Reciprocal", "Neg"}
 ARITHMETIC |= {"Max", "Relu", "Abs", "Transpose", "Expand", REDUCE_MEAN}
-_NORMALIZATION = re.compile(
-    r"\w*Norm\w*"
-)  # LayerNormalization, InstanceNormalization, LpNormalization
+# LayerNormalization, InstanceNormalization, LpNormalization: what they give is normalized already.
+_NORMALIZATION = re.compile(r"\w*Norm\w*")
 
 _KEPT = {BATCH_NORMALIZATION, CONSTANT, *PASSING, *FILLS, *ARITHMETIC}
 _WITH_ATTRIBUTES = {BATCH_NORMALIZATION, CONSTANT, REDUCE_MEAN}

@@ -243,7 +243,7 @@ def _real(format_: str) -> Callable[[bytes], bytes]:
 
 
 def _named_number(word: bytes) -> float:
-    """Return an infinity, which may end in an f, or NaN."""
+    """Return an infinity or NaN, by its name; raises `DecodeError` for other words."""
     try:
         return float(b"".join(word.split()))
     except ValueError as error:

@@ -655,7 +655,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "updates-not-kept",
         _BOTH,
-        when=lambda f: f.family("haiku"),
+        families=("haiku",),
+        when=lambda _: True,
         speaks_for="`apply` of Haiku returns the new state, and changes none",
         tells_apart="The state that `apply` returns has moved.",
         test="Does each step get the state that `apply` returned in the step before it?",
@@ -663,7 +664,8 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect(
         "trained-in-inference-mode",
         _BOTH,
-        when=lambda f: f.family("haiku") and not f.affine_initial,
+        families=("haiku",),
+        when=lambda f: not f.affine_initial,
         speaks_for="hk.BatchNorm updates its averages only with is_training=True",
         tells_apart="The state that `apply` returns has not moved.",
         test="Does the training step pass is_training=True?",

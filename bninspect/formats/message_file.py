@@ -18,6 +18,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 # Bytes that are read at once, more while the file is read without a gap.
 _AHEAD, _MOST_AHEAD = 16 << 10, 1 << 20
 _LONGEST_TEXT = 1 << 16  # bytes of a name
+_LARGEST_NUMBER = (1 << 29) - 1  # of a field
 
 
 class Field(NamedTuple):
@@ -76,6 +77,10 @@ class MessageFile:
             start = at
             key, at = self._varint(at, end)
             number, wire = key >> 3, key & 7
+            if not 0 < number <= _LARGEST_NUMBER:  # as where blocks of a file are zeros
+                raise self._unparsable(
+                    f"a field at byte {start} has the impossible number {number}"
+                )
             value = at
             if wire == LENGTH:
                 size, value = self._varint(at, end)

@@ -74,7 +74,7 @@ def _scaled_inputs(traversal: GraphTraversal, shift: int) -> Iterator[int]:
             continue
         for product in graph.inputs[total]:
             if product != shift and product >= 0 and graph.operations[product] in ops.PRODUCTS:
-                yield graph.inputs[product][0]
+                yield from graph.inputs[product][:1]
 
 
 def _before(traversal: GraphTraversal, node: int) -> LayerBefore:

@@ -318,9 +318,9 @@ class _Arithmetic:
 
     def _shifts(self, product: Value, other: Value) -> Iterator[tuple[Value, Value, Value | None]]:
         """Yield (beta - mean * factor, mean, beta) if `product` is mean * factor, or minus that."""
-        origin = self._dataflow.origin(other)
-        if self._dataflow.operation(origin) in _NEGATIONS:  # tf.nn.batch_normalization, no offset
-            yield from self._with_beta(product, self._dataflow.operands(origin)[0])
+        negated = self._negated(self._dataflow.origin(other))
+        if negated is not None:  # tf.nn.batch_normalization, no offset
+            yield from self._with_beta(product, negated)
         for consumer, index in self._consumers(product):
             operation = self._dataflow.operation(consumer)
             if operation in _NEGATIONS:
@@ -366,11 +366,17 @@ class _Arithmetic:
         if operation in ops.DIFFERENCES and len(operands) == 2:
             return operands[1], Use(origin.node, 0), Use(origin.node, 1)
         for index in range(len(operands)) if operation in _SUMS else ():
-            negated = self._dataflow.origin(operands[index])
-            if self._dataflow.operation(negated) in _NEGATIONS:
-                mean = self._dataflow.operands(negated)[0]
-                return mean, Use(origin.node, 1 - index), Use(negated.node, 0)
+            negative = self._dataflow.origin(operands[index])
+            mean = self._negated(negative)
+            if mean is not None:
+                return mean, Use(origin.node, 1 - index), Use(negative.node, 0)
         return None
+
+    def _negated(self, negative: Value) -> Value | None:
+        """Return the operand of a negation; None for other operations, or without an operand."""
+        if self._dataflow.operation(negative) not in _NEGATIONS:
+            return None
+        return next(iter(self._dataflow.operands(negative)), None)
 
     def _affine(self, normalized: Value, gamma: Value | None) -> tuple[Value | None, Value | None]:
         """Return the gamma that multiplies (x - mean) / deviation, and the beta added to that."""

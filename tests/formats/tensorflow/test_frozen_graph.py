@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import bninspect
 from bninspect.errors import ReadProblem
+from bninspect.formats.tensorflow.protos import declare
 from tests.conftest import FIXTURES, Run
 from tests.support.table_writer import bytes_field, number_field, varint
 from tests.support.work import work_of
@@ -470,3 +472,29 @@ def test_what_was_folded_beside_a_layer_is_not_judged(write, run: Run) -> None:
     (item,) = run("check", write(b"".join(graph)), "--format", "json").json["checkpoints"]
     assert [layer["name"] for layer in item["layers"]] == ["bn"]
     assert [group["name"] for group in item["unchecked"]] == ["net/sub", "net/mul_1"]
+
+
+@pytest.mark.parametrize("stem", ["frozen_keras2_no_gamma_beta", "frozen_tf1_training_mode"])
+def test_operations_without_operands_are_read_or_refused(
+    write: Callable[..., Path], stem: str
+) -> None:
+    """A damaged graph says which operation it is, and not what it takes."""
+    (encoded,) = (FIXTURES / stem).iterdir()
+    message = declare("GraphDef")[0]
+    for number in range(len(message.FromString(encoded.read_bytes()).node)):
+        graph = message.FromString(encoded.read_bytes())
+        del graph.node[number].input[:]
+        (report,) = bninspect.check(write(graph.SerializeToString())).checkpoints
+        assert report.error is None or report.layer_count == 0
+
+
+@pytest.mark.parametrize(
+    "source", ["frozen_tf1_correct/graph.pb", "onnx_pytorch_correct/model.onnx"]
+)
+def test_blocks_of_zeros_are_refused(tmp_path: Path, run: Run, source: str) -> None:
+    """No field has the number 0: a file of which a part was never written is no pass."""
+    path = tmp_path / Path(source).name
+    path.write_bytes((FIXTURES / source).read_bytes() + bytes(64))
+    outcome = run("check", path)
+    assert outcome.exit_code == 2
+    assert "cannot be parsed: a field at byte" in outcome.out

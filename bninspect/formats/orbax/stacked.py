@@ -60,8 +60,10 @@ def with_stacked_layers(checkpoint: Checkpoint, paths: Mapping[str, Path]) -> Ch
     stacked: list[str] = []
     left_whole: list[str] = []
     left = _MOST_IN_ALL
-    for layer in find_layers(checkpoint):
-        stack = _stack_of(layer, checkpoint, paths)
+    found = find_layers(checkpoint)
+    sizes = _sizes_in_modules(found, checkpoint, paths)
+    for layer in found:
+        stack = _stack_of(layer, sizes.get(_module_around(layer, paths)))
         if stack is not None and math.prod(stack.sizes) <= left:
             left -= math.prod(stack.sizes)
             stacked.append(layer.name)
@@ -80,40 +82,67 @@ def with_stacked_layers(checkpoint: Checkpoint, paths: Mapping[str, Path]) -> Ch
     )
 
 
-def _stack_of(layer: BNLayer, checkpoint: Checkpoint, paths: Mapping[str, Path]) -> _Stack | None:
-    """Return how the members of a layer are stacked; None if they are not."""
+class _Sizes(NamedTuple):
+    """The sizes of all arrays of a module along their first and along their second axis."""
+
+    first: set[tuple[int, ...]]
+    second: set[tuple[int, ...]]
+
+
+def _sizes_in_modules(
+    layers: Iterable[BNLayer], checkpoint: Checkpoint, paths: Mapping[str, Path]
+) -> dict[Path, _Sizes]:
+    """Return the sizes in the modules around the layers whose statistics have two axes.
+
+    Only of these the metadata of all arrays is read.
+    """
+    modules = {_module_around(one, paths) for one in layers if len(_shape_of(one) or ()) == 2}
+    sizes = {module: _Sizes(set(), set()) for module in modules if module}
+    lengths = {len(module) for module in sizes}
+    for stored in checkpoint.variables if sizes else ():
+        for module in {paths[stored][:length] for length in lengths} & sizes.keys():
+            shape = checkpoint.variables[stored].shape
+            sizes[module].first.add(shape[:1])
+            sizes[module].second.add(shape[1:2])
+    return sizes
+
+
+def _shape_of(layer: BNLayer) -> tuple[int, ...] | None:
+    """Return the shape that all statistics of a layer have; None if they differ."""
     shapes = {layer.variables[role].shape for role in STATISTICS if role in layer.variables}
-    if len(shapes) != 1:
+    return shapes.pop() if len(shapes) == 1 else None
+
+
+def _module_around(layer: BNLayer, paths: Mapping[str, Path]) -> Path:
+    """Return the path of the module that a layer is in, by its parameters; empty without any."""
+    affine = next((layer.variables[role] for role in AFFINE if role in layer.variables), None)
+    return paths[affine.name][:-2] if affine is not None else ()
+
+
+def _stack_of(layer: BNLayer, sizes_around: _Sizes | None) -> _Stack | None:
+    """Return how the members of a layer are stacked; None if they are not.
+
+    `sizes_around` are those of the arrays of the module that the layer is in.
+    """
+    shape = _shape_of(layer)
+    if shape is None:
         return None
-    (shape,) = shapes
     # Haiku keeps all axes of the input, with size 1 where it was averaged over
     # (haiku/_src/batch_norm.py): the first, that of the batch, is larger only where layers stack.
     sizes = shape[:-1][:1] if layer.family == "haiku" else shape[:-1]
-    is_last = len(shape) == 2 and _is_stacked_last(layer, shape, checkpoint, paths)
+    is_last = len(shape) == 2 and _is_stacked_last(shape, sizes_around)
     stack = _Stack(shape, shape[1:] if is_last else sizes, is_last)
     affine = (layer.variables[role].shape for role in AFFINE if role in layer.variables)
     is_whole = all(of_member in (shape, stack.shape_of_layer) for of_member in affine)
     return stack if is_whole and 1 < math.prod(stack.sizes) <= _MOST_SLICES else None
 
 
-def _is_stacked_last(
-    layer: BNLayer, shape: tuple[int, ...], checkpoint: Checkpoint, paths: Mapping[str, Path]
-) -> bool:
+def _is_stacked_last(shape: tuple[int, ...], around: _Sizes | None) -> bool:
     """Return whether all arrays of the module around a layer are stacked along their second axis.
 
     That module was scanned, so the others in it, such as kernels, have the axis of layers too.
     """
-    affine = next((layer.variables[role] for role in AFFINE if role in layer.variables), None)
-    module = paths[affine.name][:-2] if affine is not None else ()
-    if not module:
-        return False
-    around = [
-        checkpoint.variables[stored].shape
-        for stored in checkpoint.variables
-        if paths[stored][: len(module)] == module
-    ]
-    first = all(other[:1] == shape[:1] for other in around)
-    return not first and all(other[1:2] == shape[1:] for other in around)
+    return around is not None and around.first != {shape[:1]} and around.second == {shape[1:]}
 
 
 def _slices(layer: BNLayer, stack: _Stack) -> Iterator[BNLayer]:

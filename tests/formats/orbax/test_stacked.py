@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from bninspect.formats.orbax.stacked import with_stacked_layers
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.layer import BNLayer
 from tests.conftest import FIXTURES, Run
+from tests.support.work import LINEAR, growth
 
 Shape = tuple[int, ...]
 
@@ -120,6 +121,16 @@ def test_a_file_of_nothing_but_shapes_makes_no_millions_of_layers() -> None:
     split = with_stacked_layers(checkpoint, by_name)
     assert len(split.layers or ()) == 16 * 1024 + 24
     assert "are not: these are more slices than 16384" in split.notes[1]
+
+
+def test_many_layers_of_two_axes_take_no_longer_each() -> None:
+    def prepare(count: int) -> Callable[[], object]:
+        stored: dict[str, NDArray[Any]] = {}
+        for number in range(count):
+            stored |= state((4, 3), (5,), f"blocks_{number}/bn")
+        return lambda: opened(stored)
+
+    assert growth(prepare, 100) < LINEAR
 
 
 def opened_haiku(state: Mapping[str, NDArray[Any]]) -> Checkpoint:

@@ -17,7 +17,7 @@ from bninspect.evidence.structure.without_statistics import COMPUTED, groups_wit
 from bninspect.model.checkpoint import UncheckedGroup
 from bninspect.model.graph import Graph
 from bninspect.model.layer import BNLayer
-from bninspect.model.roles import STATISTICS
+from bninspect.model.roles import ROLES, STATISTICS, Role
 from bninspect.wording import listed
 
 _GRAPH = "the graph"
@@ -49,8 +49,9 @@ def merge_frozen(
     merged: list[BNLayer] = []
     computed: dict[str, BNLayer] = {}
     added = []
+    known = KnownLayers(by_names)
     for layer in by_graph:
-        named = next((named for named in by_names if is_same(layer, named)), None)
+        named = known.same_as(layer)
         if named is None:
             added.append(layer.name)
         merged.append(layer if named is None else replace(named, epsilon=layer.epsilon))
@@ -71,12 +72,27 @@ def merge_frozen(
     return Merged([*merged, *left], tuple(notes), computed)
 
 
-def is_same(by_graph: BNLayer, by_names: BNLayer) -> bool:
-    """Return whether the names give the constants of a layer the same roles."""
-    return all(role in by_names.variables for role in STATISTICS) and all(
-        role in by_names.variables and by_names.variables[role].name == variable.name
-        for role, variable in by_graph.variables.items()
-    )
+class KnownLayers:
+    """Layers that were found by names or operations, looked up by those of a graph's arithmetic."""
+
+    def __init__(self, layers: Iterable[BNLayer]) -> None:
+        self._layers = [one for one in layers if all(role in one.variables for role in STATISTICS)]
+        # The roles of members → their names → the layer.
+        self._by_members: dict[tuple[Role, ...], dict[tuple[str, ...], BNLayer]] = {}
+
+    def same_as(self, by_graph: BNLayer) -> BNLayer | None:
+        """Return the layer in which a graph's constants have the same roles; None without one."""
+        roles = tuple(role for role in ROLES if role in by_graph.variables)
+        if roles not in self._by_members:
+            by_names = self._by_members[roles] = {}
+            for layer in self._layers:
+                if all(role in layer.variables for role in roles):
+                    by_names.setdefault(_names_of(layer, roles), layer)
+        return self._by_members[roles].get(_names_of(by_graph, roles))
+
+
+def _names_of(layer: BNLayer, roles: Iterable[Role]) -> tuple[str, ...]:
+    return tuple(layer.variables[role].name for role in roles)
 
 
 def _deciding(layer: BNLayer) -> set[str]:

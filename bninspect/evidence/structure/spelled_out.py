@@ -15,7 +15,7 @@ from bninspect.evidence.graph import operations as ops
 from bninspect.evidence.graph.traversal import GraphTraversal
 from bninspect.evidence.structure.bn_structures import Site, find_sites
 from bninspect.evidence.structure.dataflow import Dataflow, Value
-from bninspect.evidence.structure.frozen import is_same
+from bninspect.evidence.structure.frozen import KnownLayers
 from bninspect.evidence.structure.layers import layers_by_structure, limited_search
 from bninspect.evidence.structure.without_statistics import folded_name, is_over_batch
 from bninspect.model.checkpoint import Arithmetic, Checkpoint, UncheckedGroup, Variable
@@ -66,7 +66,8 @@ def with_spelled_out(
     if any(site.means and site.variances for site in sites):  # no training averages moments here
         as_frozen = replace(checkpoint, variables=arithmetic.variables, frozen=True)
         layers = layers_by_structure(as_frozen, (graph,))
-    added = [layer for layer in layers if not any(is_same(layer, one) for one in known)]
+    judged = KnownLayers(known)
+    added = [layer for layer in layers if judged.same_as(layer) is None]
     groups += [(one.name, _WITH_EPSILON) for one in added if one.epsilon is None]
     names = {layer.name for layer in known}
     return SpelledOut(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bninspect.evidence.structure.frozen import KnownLayers, merge_frozen
 from bninspect.evidence.structure.layers import merge
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES
 from tests.support.layers_in_memory import variable
+from tests.support.work import LINEAR, growth
 
 VALUES = {role: np.array([0.5, 1.5, place], np.float32) for place, role in enumerate(ROLES)}
 
@@ -69,3 +72,23 @@ def test_a_layer_that_only_names_show_is_said():
         "1 BN layer found by names alone; no normalization with their variables was found in the"
         " graph beside it: bn2"
     )
+
+
+def test_a_frozen_layer_is_the_known_one_whose_members_have_its_roles():
+    first, second = layer("first", "first", VALUES), layer("second", "second", VALUES)
+    known = KnownLayers([first, replace(second, name="again"), second])
+    statistics = ("moving_mean", "moving_variance")
+    alone = replace(second, variables={role: second.variables[role] for role in statistics})
+    assert known.same_as(first) is first
+    assert known.same_as(alone).name == "again"
+    swapped = dict(zip(statistics, reversed([*alone.variables.values()]), strict=True))
+    assert known.same_as(replace(second, variables=second.variables | swapped)) is None
+    assert KnownLayers([alone]).same_as(second) is None
+
+
+def test_many_frozen_layers_take_no_longer_each():
+    def prepare(count: int) -> Callable[[], object]:
+        layers = [layer(f"bn_{number}", f"bn_{number}", VALUES) for number in range(count)]
+        return lambda: merge_frozen(layers, layers, ())
+
+    assert growth(prepare, 25) < LINEAR

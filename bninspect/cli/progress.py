@@ -15,25 +15,29 @@ _ERASE = "\r\x1b[K\x1b[?25h"
 
 
 class ProgressBar:
-    """A bar on the terminal `stream` for `total` checkpoints; `clock` gives seconds."""
+    """A bar on the terminal `stream` for `total` things; `clock` gives seconds."""
 
     def __init__(
-        self, total: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        label: str = "Checking",
     ) -> None:
-        self._total, self._stream, self._clock = total, stream, clock
+        self._total, self._stream, self._clock, self._label = total, stream, clock, label
         self._next = clock() + _DELAY
         self._waiting = 0
         self._bar: Any = None
 
     def advance(self) -> None:
-        """Count a checkpoint, and draw the bar if it is time."""
+        """Count one of them, and draw the bar if it is time."""
         self._waiting += 1
         now = self._clock()
         if now < self._next:
             return
         if self._bar is None:
             self._bar = click.progressbar(
-                length=self._total, label="Checking", file=self._stream, show_pos=True
+                length=self._total, label=self._label, file=self._stream, show_pos=True
             )
         self._bar.update(self._waiting)
         self._waiting, self._next = 0, now + _INTERVAL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from operator import length_hint
 from typing import TYPE_CHECKING
 
 import click
@@ -104,7 +105,13 @@ def _checkpoint(path: str) -> str:
 
 def _with_bar(step: str, batches: Iterable[Item], number: int | None) -> Iterable[Item]:
     """Yield the batches, and show on standard error how many are done."""
-    with click.progressbar(
-        batches, length=number, label=step, file=sys.stderr, show_pos=True
-    ) as bar:
-        yield from bar
+    from bninspect.cli.progress import ProgressBar
+
+    total = length_hint(batches) if number is None else number
+    bar = ProgressBar(total, sys.stderr, label=step)
+    try:
+        for batch in batches:
+            yield batch
+            bar.advance()
+    finally:
+        bar.erase()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from bninspect.config.model import Config
@@ -13,7 +12,7 @@ from bninspect.errors import ReadProblem, RecalibrationRefused, UsageProblem
 from bninspect.model.checkpoint import Checkpoint
 from bninspect.model.layer import BNLayer
 from bninspect.model.recalibration import Recalibration
-from bninspect.model.report import CheckpointReport
+from bninspect.model.report import CheckpointReport, Finding
 from bninspect.model.roles import STATISTICS
 from bninspect.opening import open_checkpoint
 from bninspect.recalibrate import refusals
@@ -110,9 +109,14 @@ def _recalibrated(
     if options.output is None or options.dry_run:
         return estimated.result
     values = _by_stored_name(engine, estimated.statistics)
-    accept = partial(_require_cured, names={layer.name for layer in chosen})
+    left: list[Finding] = []
+
+    def accept(copy: Path) -> None:
+        left.extend(_findings_left(copy, {layer.name for layer in chosen}))
+
     write_statistics(checkpoint, options.output, values, accept)
-    return replace(estimated.result, output=options.output)
+    notes = (*estimated.result.notes, *_notes_on_copy(left))
+    return replace(estimated.result, output=options.output, notes=notes)
 
 
 def _samples(engine: Engine, options: Options) -> Samples:
@@ -146,15 +150,30 @@ def _by_stored_name(engine: Engine, statistics: Statistics) -> Mapping[str, Floa
     return values
 
 
-def _require_cured(copy: Path, names: set[str]) -> None:
-    """Raise `RecalibrationRefused` if `bninspect check` still has an error on one of the layers."""
+def _findings_left(copy: Path, names: set[str]) -> list[Finding]:
+    """Return the findings of `bninspect check` on the cured layers of a copy.
+
+    Raises `RecalibrationRefused` if one of them is an error, or if the copy cannot be read.
+    """
     try:
         report = _checked(os.fspath(copy))
     except ReadProblem as problem:
         raise RecalibrationRefused(f"The copy cannot be read: {problem.message}.") from problem
-    for finding in report.findings:
-        if finding.layer in names and finding.severity == "error":
+    left = [finding for finding in report.findings if finding.layer in names]
+    for finding in left:
+        if finding.severity == "error":
             raise RecalibrationRefused(
                 f"The copy would not pass: {finding.message} in the layer {finding.layer}"
                 f" ({finding.rule.code})."
             )
+    return left
+
+
+def _notes_on_copy(left: Iterable[Finding]) -> tuple[str, ...]:
+    """Return a note if the copy gets BN106, which counts the updates of the training alone."""
+    note = (
+        "`bninspect check` warns of BN106 in the copy, which is not true of the new statistics: it"
+        " counts the steps of the training, and no file shows that statistics were re-estimated;"
+        " leave it out by `--ignore BN106`"
+    )
+    return (note,) if any(finding.rule.code == "BN106" for finding in left) else ()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bninspect.model.recalibration import RecalibratedLayer, Recalibration
 from bninspect.reporters.escapes import printable, write_lines
 from bninspect.reporters.recalibrate_verdict import ONLY_THE_USER_KNOWS, outcome, verdict
-from bninspect.reporters.text_utils import PLAIN, TextStyle, align, paint, wrap
+from bninspect.reporters.text_utils import PLAIN, TextStyle, align, fold, paint, wrap
 from bninspect.wording import listed, plural
 
 _INDENT = 2
@@ -18,41 +18,40 @@ _INDENT = 2
 
 def write_recalibration(result: Recalibration, stream: TextIO, style: TextStyle = PLAIN) -> None:
     """Write a result. A quiet `style` leaves the first line, a verbose one shows every layer."""
-    write_line_with_word(result, stream, color=style.color)
+    word = paint(outcome(result), color=style.color)
+    write_lines(stream, fold([f"{word}  {printable(verdict(result))}"], style.width))
     if style.quiet or result.refusal is not None:
         return
-    write_lines(stream, _layers(result.layers, verbose=style.verbose))
+    write_lines(stream, _layers(result.layers, style))
     write_lines(stream, _facts(result, style.prose_width))
-
-
-def write_line_with_word(result: Recalibration, stream: TextIO, *, color: bool) -> None:
-    """Write the first line: the word, the model and the sentence, however long."""
-    word = paint(outcome(result), color=color)
-    write_lines(stream, [f"{word}  {printable(verdict(result))}"])
 
 
 _MOST_LAYERS = 20
 
 
-def _layers(layers: Sequence[RecalibratedLayer], *, verbose: bool) -> Iterator[str]:
-    """Yield a table of the layers: ranges before and after, and the worst standard errors."""
-    shown = layers if verbose else layers[:_MOST_LAYERS]
-    rows = [("layer", "mean", "", "", "variance", "", "", "error of mean", "of variance")]
+def _layers(layers: Sequence[RecalibratedLayer], style: TextStyle) -> Iterator[str]:
+    """Yield a table of the layers: ranges before and after, and the worst standard errors.
+
+    A row stands below the layer's name if the terminal is too narrow.
+    """
+    shown = layers if style.verbose else layers[:_MOST_LAYERS]
+    rows = [("layer", "mean", "variance", "error of mean", "of variance")]
     rows += [
         (
             printable(layer.name),
-            _range(layer.mean_before),
-            "->",
-            _range(layer.mean),
-            _range(layer.variance_before),
-            "->",
-            _range(layer.variance),
+            f"{_range(layer.mean_before)} -> {_range(layer.mean)}",
+            f"{_range(layer.variance_before)} -> {_range(layer.variance)}",
             f"{layer.mean_error:.2g} dev.",
             f"{layer.variance_error:.1%}",
         )
         for layer in shown
     ]
-    yield from (f"{' ' * _INDENT}{line}" for line in align(rows))
+    lines = align(rows)
+    if style.width is not None and max(map(len, lines)) + _INDENT > style.width:
+        head, *below = align([row[1:] for row in rows])
+        named = zip(rows[1:], below, strict=True)
+        lines = [f"  {head}", *(line for row, one in named for line in (row[0], f"  {one}"))]
+    yield from (f"{' ' * _INDENT}{line}" for line in lines)
     if len(layers) > len(shown):
         yield f"{' ' * _INDENT}and {len(layers) - len(shown)} more layers (--verbose)"
 

@@ -198,6 +198,27 @@ def test_a_healthy_model_is_refused(recalibrate: Callable[..., Any], stuck: Path
     assert forced.exit_code in (0, 2)
 
 
+def test_it_is_said_that_the_copy_of_a_short_training_gets_bn106(
+    recalibrate: Callable[..., Any], stuck: Path, tmp_path: Path, run: Run
+) -> None:
+    keras = importlib.import_module("keras")
+    layers = [keras.layers.BatchNormalization(momentum=0.99), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(3.0, 2.0, (2048, 3)).astype("float32")
+    model.fit(x, x[:, :1], verbose=0)
+    recalibrated.make_stuck(model)
+    model.save(tmp_path / "short.keras")
+    np.save(tmp_path / "x.npy", x)
+    fixed = tmp_path / "fixed.keras"
+    samples = ("--data", tmp_path / "x.npy", "--force", "-o", fixed)
+    assert (
+        "warns of BN106 in the copy" in run("recalibrate", tmp_path / "short.keras", *samples).said
+    )
+    assert "BN106" in run("check", fixed).out
+    assert "BN106" not in recalibrate("--labels", "y", "-o", stuck / "long_fixed.keras").out
+
+
 def test_samples_may_be_in_a_directory(recalibrate: Callable[..., Any], stuck: Path) -> None:
     samples = np.load(stuck / "mlp.npz")
     (stuck / "parts").mkdir()
@@ -214,7 +235,11 @@ def test_a_pipe_gets_no_bar_and_a_terminal_does(
     assert not recalibrate("--labels", "y", "--dry-run").err
     # The stream of the moment: pytest puts another one in its place for each phase of a test.
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True, raising=False)
-    assert "moments" in recalibrate("--labels", "y", "--dry-run").err
+    monkeypatch.setattr("bninspect.cli.progress._DELAY", 0.0)
+    shown = recalibrate("--labels", "y", "--dry-run").err
+    assert "moments" in shown
+    assert shown.endswith("\r\x1b[K\x1b[?25h")  # erased: the answer is what is read first
+    assert "\n" not in shown
     assert not recalibrate("--labels", "y", "--dry-run", "--quiet").err
 
 

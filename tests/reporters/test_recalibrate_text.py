@@ -93,3 +93,16 @@ def test_many_layers_are_cut_unless_asked_for() -> None:
 
 def test_names_are_escaped() -> None:
     assert "\x1b" not in text_of(replace(CURED, path="a\x1b[31m", layers=(layer("b\x1bn"),)))
+
+
+def test_a_narrow_terminal_gets_no_longer_lines() -> None:
+    stream = io.StringIO()
+    result = replace(CURED, layers=(layer("block/" * 5 + "batch_normalization"), layer()))
+    write_recalibration(result, stream, TextStyle(width=80))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("CURED  model.keras")
+    assert "  bn" in lines
+    whole = io.StringIO()
+    write_recalibration(result, whole)
+    assert whole.getvalue().startswith(lines[0])

@@ -15,6 +15,7 @@ from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import (
     ARITHMETIC,
     CONSTANT,
+    EXPAND,
     REDUCE_MEAN,
     Graph,
     Model,
@@ -31,7 +32,7 @@ from bninspect.model.graph import Graph as CommonGraph
 # TensorFlow's operation for one of ONNX.
 _OPERATIONS: Mapping[str, str] = {
     "Div": "RealDiv",
-    "Expand": "Reshape",
+    EXPAND: "Reshape",
     "Flatten": "Reshape",
     "Max": "Maximum",
     REDUCE_MEAN: "Mean",

@@ -20,11 +20,12 @@ from bninspect.errors import Incomplete, Unsupported
 from bninspect.formats.message_file import FIXED32, LENGTH, VARINT, Field, MessageFile, Place
 from bninspect.formats.onnx.tensors import Tensor, read_entry, read_tensor
 
-BATCH_NORMALIZATION, CONSTANT, REDUCE_MEAN = "BatchNormalization", "Constant", "ReduceMean"
+BATCH_NORMALIZATION, CONSTANT = "BatchNormalization", "Constant"
+EXPAND, REDUCE_MEAN = "Expand", "ReduceMean"
 # Operations whose output has the values of their first input, in the same order.
 PASSING = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
-# Operations whose output repeats one number, in a shape that is not known before the model runs.
-FILLS = {"Expand", "ConstantOfShape"}
+# Operations whose output repeats values, in a shape that is not known before the model runs.
+FILLS = {EXPAND, "ConstantOfShape"}
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 # Field numbers.
@@ -52,7 +53,7 @@ RULE, SCOPES = "pkg.onnxscript.rewriter.rule_name", "pkg.torch.onnx.name_scopes"
 
 # Operations that may spell BN out, and those between them.
 ARITHMETIC = {"Sub", "Mul", "Div", "Add", "Sum", "Sqrt", "Pow", "Reciprocal", "Neg"}
-ARITHMETIC |= {"Max", "Relu", "Abs", "Transpose", "Expand", REDUCE_MEAN}
+ARITHMETIC |= {"Max", "Relu", "Abs", "Transpose", EXPAND, REDUCE_MEAN}
 # LayerNormalization, InstanceNormalization, LpNormalization: what they give is normalized already.
 _NORMALIZATION = re.compile(r"\w*Norm\w*")
 

@@ -52,6 +52,7 @@ _AFFINE_LEAVES = {*PYTORCH.gamma, *PYTORCH.beta, *AFFINE}
 # The statistic that gamma or beta equals before training.
 _OF_EQUAL_START: dict[Role, Role] = {"gamma": "moving_variance", "beta": "moving_mean"}
 _LEAVES_OF_STATISTICS = {"running_mean", "running_var", "moving_mean", "moving_variance"}
+_COMPUTED = "computed by other nodes of the model, and not stored"
 _NO_NODE = "no BatchNormalization node takes its moving_mean and moving_variance, which are stored"
 # The producers that name variables as layers of Keras do, not as a graph does.
 _OF_LAYERS = ("keras2onnx", "onnxmltools")
@@ -262,11 +263,14 @@ def _is_variable(stored: Stored) -> bool:
 
 def _reason(site: Site) -> str:
     """Return the clause that says why nothing of a layer can be judged."""
-    missing = [role for role in STATISTICS if role not in site.stored]
-    how = next((site.unread[role] for role in missing if role in site.unread), None)
-    are = "are" if len(missing) > 1 else "is"
-    computed = "computed by other nodes of the model, and not stored"
-    return f"its {' and '.join(missing)} {are} {how or computed}"
+    roles: dict[str, list[str]] = {}  # by where the values are instead
+    for role in STATISTICS:
+        if role not in site.stored:
+            roles.setdefault(site.unread.get(role, _COMPUTED), []).append(role)
+    return ", ".join(
+        f"its {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} {where}"
+        for where, missing in roles.items()
+    )
 
 
 def groups_without_node(

@@ -16,6 +16,7 @@ from bninspect.formats.message_file import MessageFile
 from bninspect.formats.onnx.graph import (
     BATCH_NORMALIZATION,
     CONSTANT,
+    EXPAND,
     FILLS,
     PASSING,
     Graph,
@@ -76,10 +77,11 @@ class Site(NamedTuple):
     def is_layer_norm(self) -> bool:
         """Return whether the node normalizes each sample by itself, as in Keras 2.
 
-        The samples are the channels of its LayerNormalization, and gamma is 1 for each of them
-        (keras/src/layers/normalization/layer_normalization.py).
+        The samples are the channels of its LayerNormalization: gamma is 1 for each of them, and
+        both statistics are computed (keras/src/layers/normalization/layer_normalization.py).
         """
-        return not self.has_statistics and self.unread.get("gamma") == FILLED
+        known = self.stored.keys() | self.unread.keys()
+        return self.unread.get("gamma") == FILLED and known.isdisjoint(STATISTICS)
 
 
 def find_sites(file: MessageFile, model: Model) -> list[Site]:
@@ -147,9 +149,8 @@ class _Search:
             if tensor is not None:
                 scope[node.outputs[0]] = Stored(tensor.name, tensor, is_constant=True)
         elif node.op in FILLS and node.outputs:
-            value = scope.get(node.inputs[0]) if node.inputs else None
-            is_vector = isinstance(value, Stored) and value.tensor.size > 1
-            scope[node.outputs[0]] = value if value is not None and is_vector else FILLED
+            if (filled := _filled(node, scope)) is not None:
+                scope[node.outputs[0]] = filled
         elif node.op in PASSING and node.inputs and node.outputs:
             value = scope.get(node.inputs[0])
             if isinstance(value, Stored) and node.op == "Identity":
@@ -193,6 +194,18 @@ class _Search:
         is_test = attribute_value(self._file, node.attributes.get("is_test"))
         gives_averages = sum(map(bool, node.outputs)) > 1
         return gives_averages and not (opset < _WITHOUT_IS_TEST and is_test)
+
+
+def _filled(node: Node, scope: _Scope) -> Stored | str | None:
+    """Return the value of an operation that repeats a number, or a vector; None if not known.
+
+    The input of ConstantOfShape is the shape alone.
+    """
+    if node.op != EXPAND:
+        return FILLED
+    value = scope.get(node.inputs[0]) if node.inputs else None
+    is_number = isinstance(value, Stored) and value.tensor.size == 1
+    return FILLED if is_number else value
 
 
 def _passed(scope: _Scope, names: Sequence[str], new_names: Sequence[str]) -> _Scope:

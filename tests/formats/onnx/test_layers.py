@@ -315,6 +315,48 @@ def test_layer_normalization_of_keras_2_is_no_bn(run: Run, tmp_path: Path, fille
     assert bool(groups) != filled
 
 
+@pytest.mark.parametrize(
+    ("mean", "variance", "is_said"),
+    [
+        ("zeros", "ones", "its moving_mean and moving_variance are filled with one number"),
+        ("bn.running_mean", "variance", "its moving_variance is computed by other nodes"),
+        ("mean", "ones", "its moving_variance is filled with one number"),
+        ("mean", "of_input", "its moving_variance is given to the model as input"),
+    ],
+)
+def test_bn_whose_gamma_is_filled_is_not_passed_over(
+    run: Run, tmp_path: Path, mean: str, variance: str, is_said: str
+) -> None:
+    """As in BN without scale, and statistics that an exporter wrote as one number."""
+    stored = {role: array for role, array in members().items() if role != "gamma"}
+    constants = {"one": np.array(1.0, "f4"), "count": np.array([3], "i8")}
+    tensors = [*named(stored), *(numpy_helper.from_array(v, n) for n, v in constants.items())]
+    nodes = [
+        helper.make_node("Expand", ["one", "count"], ["ones"]),
+        helper.make_node("ConstantOfShape", ["count"], ["zeros"]),
+        helper.make_node("Expand", ["given", "count"], ["of_input"]),
+        helper.make_node("ReduceMean", ["x"], ["mean"]),
+        helper.make_node("ReduceMean", ["x"], ["variance"]),
+        bn_node(["ones", "bn.bias", mean, variance], "bn"),
+    ]
+    made = model(tensors, nodes, inputs=("x", "given"))
+    outcome, groups = unchecked(run, write(tmp_path, made))
+    assert outcome.exit_code == 3
+    assert is_said in dict(groups)["bn"]
+
+
+def test_a_shape_is_no_statistic(run: Run, tmp_path: Path) -> None:
+    shape = numpy_helper.from_array(np.array([1, 3], "i8"), "shape")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("Squeeze", ["zeros"], ["mean"]),
+        bn_node(["bn.weight", "bn.bias", "mean", "bn.running_var"], "bn"),
+    ]
+    outcome, groups = unchecked(run, write(tmp_path, model([*named(members()), shape], nodes)))
+    assert outcome.exit_code == 3
+    assert "its moving_mean is filled with one number" in dict(groups)["bn"]
+
+
 def test_a_node_of_another_domain_is_no_bn(run: Run, tmp_path: Path) -> None:
     tensors = named(STUCK)
     node = bn_node([one.name for one in tensors])

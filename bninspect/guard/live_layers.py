@@ -19,6 +19,7 @@ from bninspect.batchnorm.families import FAMILIES
 from bninspect.batchnorm.measure import measure
 from bninspect.evidence.keras_config import configured
 from bninspect.formats.keras.model_config import keras_layers
+from bninspect.guard.arrays import copied_values
 from bninspect.guard.live_model import is_of_keras, keras_version, stored_facts
 from bninspect.model.checkpoint import KerasLayer, Variable
 from bninspect.model.layer import BNLayer
@@ -59,7 +60,7 @@ def find_bn_layers(model: Any) -> list[tuple[str, Any]]:
 
 def live_values(layer: Any) -> dict[Role, NDArray[Any]]:
     """Return the values of the members of a live layer; bfloat16 as float32."""
-    return {role: _readable(array) for role, array in _members(layer).items()}
+    return {role: copied_values(array) for role, array in _members(layer).items()}
 
 
 def _members(layer: Any) -> dict[Role, NDArray[Any]]:
@@ -183,11 +184,5 @@ def _bn_layer(name: str, layer: Any, config: Mapping[str, Any]) -> BNLayer:
 
 
 def _variable(name: str, array: NDArray[Any]) -> Variable:
-    values = _readable(array)
+    values = copied_values(array)
     return Variable(name, array.shape, array.dtype.name, lambda: values)
-
-
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy of the values: a framework may reuse the array's memory."""
-    is_bfloat16 = array.dtype.kind == "V"  # numpy has no such type
-    return array.astype(np.float32) if is_bfloat16 else array.copy()

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bninspect.errors import Unsupported
 from bninspect.formats.tensorflow.graph_def import COLLECTIONS, parse_graph
+from bninspect.guard.arrays import copied_values
 from bninspect.model.checkpoint import Checkpoint, Variable
 from bninspect.model.graph import Graph
 
@@ -42,15 +42,13 @@ class SessionVariables(Mapping[str, Variable]):
     def fetch(self, variables: Iterable[Variable]) -> None:
         """Read some variables in one session.run, and forget all values before."""
         fetches = {variable.name: self._fetches[variable.name] for variable in variables}
-        # Copied, since training may write to the memory of a variable that was fetched.
-        self._values = {name: np.array(value) for name, value in self.session.run(fetches).items()}
+        fetched = self.session.run(fetches)
+        self._values = {name: copied_values(value) for name, value in fetched.items()}
 
     def _read(self, name: str) -> NDArray[Any]:
         if name not in self._values:
-            self._values[name] = np.array(self.session.run(self._fetches[name]))
-        values = self._values[name]
-        # bfloat16, for which numpy has no type of its own
-        return values.astype(np.float32) if values.dtype.kind == "V" else values
+            self._values[name] = copied_values(self.session.run(self._fetches[name]))
+        return self._values[name]
 
     def __getitem__(self, name: str) -> Variable:
         variable = self._fetches[name]

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bninspect.errors import UsageProblem
 from bninspect.formats.orbax.flax_names import flax_names
+from bninspect.guard.arrays import copied_values
 from bninspect.model.checkpoint import Checkpoint, Variable
 
 Path = tuple[str, ...]
@@ -107,10 +105,4 @@ def _variable(name: str, leaf: Any) -> Variable | None:
     if not hasattr(array, "shape"):
         return None
     dtype = getattr(array.dtype, "name", str(array.dtype))  # that of a random key is no NumPy's
-    return Variable(name, tuple(array.shape), dtype, lambda: _read(array))
-
-
-def _read(array: Any) -> NDArray[Any]:
-    values = np.array(array)  # a copy: a step may give its memory to the next state (donation)
-    # bfloat16, for which numpy has no type of its own
-    return values.astype(np.float32) if values.dtype.kind == "V" else values
+    return Variable(name, tuple(array.shape), dtype, lambda: copied_values(array))

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bninspect.errors import RecalibrationRefused, UsageProblem
+from bninspect.guard.arrays import copied_values
 from bninspect.recalibrate.engines import Array, Batch, EngineLayer, InputSpec
 from bninspect.recalibrate.moments import BatchMoments, merged, moments_of
 
@@ -261,8 +262,7 @@ class KerasModelEngine:
         """Return a copy of a tensor's values, bfloat16 as float32; raises if it has none yet."""
         ops = getattr(self._keras, "ops", None)
         values = ops.convert_to_numpy(tensor) if ops is not None else tensor.numpy()
-        array = np.asarray(values)
-        return array.astype(np.float32) if array.dtype.kind == "V" else array.copy()
+        return copied_values(values)
 
 
 def keras_of(model: Any) -> Any:

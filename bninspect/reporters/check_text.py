@@ -20,6 +20,7 @@ from bninspect.reporters.verdict_text import (
     more_on,
     notes_on,
     nothing_checked,
+    source_of,
     summary,
     suspects_in_words,
     verdict_line,
@@ -151,8 +152,7 @@ def details(item: CheckpointReport, style: TextStyle) -> list[str]:
         return []
     width = style.prose_width
     lines = [line for note in notes for line in wrap(" " * 6, f"note: {note}", width, 6)]
-    source = "this file" if item.resolved else item.path
-    lines += entries(item.findings, style, source=source)
+    lines += entries(item.findings, style, source=source_of(item))
     if style.verbose:
         lines += _suppressed_entries(item.suppressed, width)
     return [*lines, ""] if lines else []

@@ -222,6 +222,11 @@ def cause_in_words(finding: Finding, source: str = "this file") -> str:
     return finding.cause or f"cannot be told from {source}"
 
 
+def source_of(item: CheckpointReport) -> str:
+    """Return what was read, as part of a sentence: states in memory are not files."""
+    return "this file" if item.resolved else item.path
+
+
 def suspects_in_words(finding: Finding) -> list[str]:
     """Return a sentence or two on each reason that may be behind a finding, and how to test it."""
     return [f"{one.cause}: {one.speaks_for}. {one.test}" for one in finding.possible_causes]

@@ -340,6 +340,12 @@ def test_arrays_of_numpy() -> None:
     assert check_updated(arrays(0, 1), arrays(0, 1)).ok
 
 
+def test_a_notebook_calls_no_state_a_file() -> None:
+    html = bninspect.as_html(check_updated(arrays(0, 1), arrays(0, 1, 1.1)))
+    assert "cannot be told from the new state" in html
+    assert "this file" not in html
+
+
 @pytest.mark.parametrize(
     ("new", "code"),
     [

@@ -20,6 +20,7 @@ from bninspect.reporters.verdict_text import (
     cause_in_words,
     grouped,
     notes_on,
+    source_of,
     status,
     summary,
     suspects_in_words,
@@ -147,7 +148,9 @@ def checkpoint_view(
         path=item.path,
         status=status(item),
         verdict=verdict_without_path(item),
-        groups=tuple(_group(findings, targets) for findings in grouped(item.findings)),
+        groups=tuple(
+            _group(findings, targets, source_of(item)) for findings in grouped(item.findings)
+        ),
         muted=tuple(_muted(item, targets)),
         notes=tuple(notes_on(item)),
         facts=tuple(_facts(item)),
@@ -267,7 +270,9 @@ def sample_of(finding: Finding) -> Fix | None:
     return fixes[0] if fixes and (cause is not None or len(fixes) == 1) else None
 
 
-def _group(findings: list[Finding], targets: Mapping[str, str], muted: str = "") -> Group:
+def _group(
+    findings: list[Finding], targets: Mapping[str, str], source: str, muted: str = ""
+) -> Group:
     first = findings[0]
     suspects = suspects_in_words(first)
     return Group(
@@ -280,7 +285,7 @@ def _group(findings: list[Finding], targets: Mapping[str, str], muted: str = "")
             for finding in findings
         ),
         evidence=tuple(evidence_of(findings, verbose=True)),
-        cause=_with_summary(cause_in_words(first), first),
+        cause=_with_summary(cause_in_words(first, source), first),
         likely=suspects[0] if suspects else "",
         fix=first.fix,
         reasons=tuple(suspects[1:]),
@@ -305,9 +310,9 @@ def _muted(item: CheckpointReport, targets: Mapping[str, str]) -> Iterator[Group
     for why, findings in reasons.items():
         until = "" if why.expires is None else f" (until {why.expires})"
         for group in grouped(findings):
-            yield _group(group, targets, f"suppressed: {why.reason}{until}")
+            yield _group(group, targets, source_of(item), f"suppressed: {why.reason}{until}")
     for group in grouped(item.known):
-        yield _group(group, targets, "known: it is in the baseline")
+        yield _group(group, targets, source_of(item), "known: it is in the baseline")
 
 
 def _facts(item: CheckpointReport) -> Iterable[tuple[str, str]]:

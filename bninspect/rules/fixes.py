@@ -14,6 +14,12 @@ from bninspect.rules.keras_versions import may_train_in_session
 # The weights may be good, and only the averages missing: see `Without training again` below.
 AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says when)."
 
+# Of weights that were trained with the stored averages.
+TRAINED_AS_STORED = (
+    "Do not re-estimate the averages: these weights were trained with the stored ones. As it is,"
+    " training and inference agree, but the layer is no more than a scale and a shift."
+)
+
 _TF1 = (
     "Run the update ops with every training step: when all layers are built, build the train op"
     " under `tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS))`, call the layers"
@@ -194,7 +200,6 @@ def train_in_training_mode(*, frozen: bool = False) -> str:
         )
     return (
         "Build the training graph with training=True (tf.layers; its default is False) or"
-        f" is_training=True (slim), run the update ops with every training step, and train {AGAIN}"
-        " As it is, training and inference agree, but the layer is no more than a scale and a"
-        " shift."
+        " is_training=True (slim), run the update ops with every training step, and train again."
+        f" {TRAINED_AS_STORED}"
     )

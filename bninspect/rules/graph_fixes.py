@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bninspect.model.roles import Role
-from bninspect.rules.fixes import AGAIN
+from bninspect.rules.fixes import AGAIN, TRAINED_AS_STORED
 
 if TYPE_CHECKING:
     from bninspect.model.graph import Condition, Scalar
@@ -68,8 +68,7 @@ def train_the_training_network() -> str:
     return (
         "What is trained is a network that was built with training=False (slim:"
         " is_training=False). Take the loss from the network that was built with training=True, run"
-        f" its update ops with every training step, and train {AGAIN} As it is, training and"
-        " inference agree, but the layer is no more than a scale and a shift."
+        f" its update ops with every training step, and train again. {TRAINED_AS_STORED}"
     )
 
 

@@ -39,6 +39,20 @@ def test_it_is_not_offered_elsewhere(stem: str, run: Run) -> None:
         assert OFFER not in finding["fix"]
 
 
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "tf1_graph_training_false",
+        "tf1_graph_two_networks",
+        "keras315_zip_loop_in_inference_mode",
+    ],
+)
+def test_it_is_advised_against_where_it_would_ruin_the_model(stem: str, run: Run) -> None:
+    for finding in findings(stem, run):
+        assert "Do not re-estimate the averages" in finding["fix"]
+        assert "or only re-estimate" not in finding["fix"]
+
+
 def test_cold_statistics_are_offered_by_the_name_of_the_layer(run: Run) -> None:
     for finding in findings("keras2_too_few_steps", run):
         assert "by `bninspect recalibrate --layer NAME`" in finding["fix"]

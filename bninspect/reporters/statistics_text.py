@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TextIO
 
 from bninspect.model.report import CheckpointReport, Report
 from bninspect.reporters.check_text import of_the_run
 from bninspect.reporters.escapes import write_lines
-from bninspect.reporters.finding_groups import FindingGroup, FindingGroups, NoteGroup
+from bninspect.reporters.finding_groups import FindingGroup, FindingGroups, Hit, NoteGroup
 from bninspect.reporters.text_utils import PLAIN, TextStyle, align, bold, fold, paint, wrap
 from bninspect.reporters.verdict_text import answer, summary, verdict_line
 from bninspect.wording import and_more
@@ -16,6 +17,8 @@ from bninspect.wording import and_more
 # How many checkpoints of one group, and how many notes, are shown without --verbose; and how many
 # groups have an entry of their own, so that the answer and what hits the most fit on a screen.
 _NAMED, _ENTRIES = 5, 3
+# What stands for the cause of findings that have none, beside those that have one.
+_NO_CAUSE = "no cause proved"
 
 
 class StatisticsReport:
@@ -66,22 +69,29 @@ def _notes(groups: Sequence[NoteGroup], style: TextStyle) -> list[str]:
 
 
 def _counts(groups: Sequence[FindingGroup], style: TextStyle) -> list[str]:
-    """Return one line per rule and cause of the groups without an entry, which all have one."""
+    """Return one line per rule, and below it one per cause, of the groups without an entry."""
     if not groups:
         return []
-    merged: dict[tuple[str, str, str], list[FindingGroup]] = {}
+    by_rule: dict[str, dict[str, list[Hit]]] = {}
     for group in groups:
-        cause = group.first.cause or (f"likely {group.suspects[0][0]}" if group.suspects else "")
-        key = (group.first.severity, f"{group.first.rule.code} {group.first.rule.name}", cause)
-        merged.setdefault(key, []).append(group)
-    rows = [("findings", "layers", "checkpoints", "cause")]
-    for (severity, rule, cause), parts in merged.items():
-        hits = [hit for part in parts for hit in part.hits]
-        layers, paths = sum(len(hit.layers) for hit in hits), {hit.path for hit in hits}
-        rows.append((f"{severity} {rule}", str(layers), str(len(paths)), cause))
-    head, *lines = align(rows, right=("layers", "checkpoints"))
+        first = group.first
+        cause = first.cause or (f"likely {group.suspects[0][0]}" if group.suspects else "")
+        by_cause = by_rule.setdefault(f"{first.severity} {first.rule.code} {first.rule.name}", {})
+        by_cause.setdefault(cause, []).extend(group.hits)
+    rows = [("findings", "layers", "checkpoints")]
+    for rule, by_cause in by_rule.items():
+        rows.append(_row(rule, list(chain(*by_cause.values()))))
+        causes = [_row(f"  {cause or _NO_CAUSE}", hits) for cause, hits in by_cause.items()]
+        if any(by_cause):
+            rows += sorted(causes, key=lambda row: -int(row[2]))
+    head, *lines = align(rows, right=rows[0][1:])
     which = "Others, whose fixes --verbose shows:"
     return [which, "", bold(f"  {head}", color=style.color), *(f"  {line}" for line in lines), ""]
+
+
+def _row(name: str, hits: Sequence[Hit]) -> tuple[str, str, str]:
+    layers = sum(len(hit.layers) for hit in hits)
+    return name, str(layers), str(len({hit.path for hit in hits}))
 
 
 def _entry(group: FindingGroup, style: TextStyle) -> list[str]:

@@ -83,6 +83,17 @@ class TestStatistics:
         assert layers[0] == layers[1] + layers[2]
         assert {name for name, _ in titles} == {name for name, _ in (*shown, *rows)}
 
+    def test_what_is_counted_is_not_folded(self, run: Run) -> None:
+        out = run("check", FIXTURES, "--statistics", "--jobs", "1").out
+        rows = out.partition("Others, whose fixes --verbose shows:\n\n")[2].partition("\n\n")[0]
+        assert max(map(len, rows.splitlines())) <= 80
+        totals = re.findall(r"^  (error BN101 \S+) +(\d+) +\d+$", rows, re.MULTILINE)
+        below = rows.partition(totals[0][0])[2].partition("\n  error ")[0]
+        causes = re.findall(r"^    (?:likely )?[a-z-]+ +(\d+) +(\d+)$", below, re.MULTILINE)
+        assert int(totals[0][1]) == sum(int(layers) for layers, _ in causes)
+        checkpoints = [int(count) for _, count in causes]
+        assert checkpoints == sorted(checkpoints, reverse=True)
+
     def test_the_gravest_comes_first(self, run: Run) -> None:
         cold = FIXTURES / "tf1_layers_too_few_steps"
         out = run("check", cold, STUCK, "--momentum", "0.99", "--statistics").out

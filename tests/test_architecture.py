@@ -161,6 +161,7 @@ V2 = FIXTURES / "tf1_layers_correct" / "model.ckpt-60"
 H5 = FIXTURES / "keras2_functional_correct" / "model.h5"
 WEIGHTS = FIXTURES / "keras2_weights_nested" / "model.weights.h5"
 ZIP = FIXTURES / "keras3_zip_nested" / "model.keras"
+TFJS = FIXTURES / "tfjs_graph_folded" / "model.json"
 
 
 REPORTERS = {path.stem for path in (PACKAGE / "reporters").glob("[!_]*.py")} | {"jinja2"}
@@ -186,6 +187,7 @@ NEEDED: list[tuple[list[str], set[str]]] = [
         ["check", str(V2)],
         {"rich", "bninspect.formats.hdf5", "cramjam", "json", "pathlib", "tensorflow", "keras"},
     ),
+    (["check", "--allow-empty", str(TFJS)], {"rich", "bninspect.formats.hdf5.btree", "google"}),
     (
         ["check", str(V2)],
         {
@@ -285,7 +287,7 @@ MOST: list[tuple[list[str], int, int]] = [
     (["--help"], 29, 15),
     (["check", "--help"], 19, 14),
     (["list", "--isolated", str(V2)], 95, 13),
-    (["check", "--isolated", str(V2)], 96, 13),
+    (["check", "--isolated", str(V2)], 97, 13),
     (["check", "--isolated", str(H5)], 108, 14),
     (["check", "--isolated", str(WEIGHTS)], 112, 14),
     (["check", "--isolated", str(ZIP)], 112, 35),

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bninspect.errors import Corrupt, Incomplete, ReadProblem
-from bninspect.storage.signatures import LONGEST_VARINT, read_varint
 from bninspect.storage.source import Source
+from bninspect.storage.varint import LONGEST_VARINT, read_varint
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 # Bytes that are read at once, more while the file is read without a gap.

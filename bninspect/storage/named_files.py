@@ -9,6 +9,7 @@ from bninspect.errors import ReadProblem
 from bninspect.storage import filesystem
 from bninspect.storage.signatures import begins_as_json, ends, is_onnx, message_kind
 from bninspect.storage.source import Source
+from bninspect.storage.varint import encoded_varint
 
 _BLOCK = 1 << 24  # bytes that are searched at once
 
@@ -33,12 +34,9 @@ def _names(model: str, relative: str) -> bool:
     name = relative.replace(os.sep, "/")
     head, _ = ends(model)
     if is_onnx(head):
-        # An entry of external_data: its key, and its value (onnx/onnx.proto), whose length is a
-        # varint of one byte or two.
+        # An entry of external_data: its key, and its value with the length (onnx/onnx.proto).
         encoded = name.encode("utf-8", "surrogateescape")
-        size = len(encoded)
-        length = [size] if size < 0x80 else [size & 0x7F | 0x80, size >> 7 & 0x7F]
-        wanted = b"\x0a\x08location\x12" + bytes(length) + encoded
+        wanted = b"\x0a\x08location\x12" + encoded_varint(len(encoded)) + encoded
     elif begins_as_json(head):
         wanted = json.dumps(name).encode()
     else:

@@ -1,7 +1,4 @@
-"""File signatures: the formats that are read, and those of other tools, by first and last bytes.
-
-`read_varint` is here too: many formats state lengths so, and signatures of messages begin with one.
-"""
+"""File signatures: the formats that are read, and those of other tools, by first and last bytes."""
 
 from __future__ import annotations
 
@@ -22,8 +19,6 @@ ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empt
 TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 HEAD, _TAIL = 64, 8  # bytes
 _SMALLEST_USER_BLOCK = 512  # bytes
-_64_BITS = (1 << 64) - 1
-LONGEST_VARINT = 10  # bytes: of a number of 64 bits
 _LONGEST_LENGTH = 5  # bytes: of a number of 32 bits
 # The first member of a .keras archive (keras/src/saving/saving_lib.py).
 _KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
@@ -196,6 +191,8 @@ def is_onnx(head: bytes) -> bool:
     """Return whether a file begins like an ONNX model."""
     if len(head) < 3 or head[0] != 0x08 or head[1] not in _ONNX_VERSIONS:
         return False
+    from bninspect.storage.varint import LONGEST_VARINT, read_varint
+
     at = 2
     while at < len(head) and head[at] not in _ONNX_END:
         tag = head[at]
@@ -220,28 +217,14 @@ def begins_as_v1(head: bytes) -> bool:
     """
     if not head.startswith(b"\x00\x00"):
         return False
+    from bninspect.storage.varint import read_varint
+
     try:
         length, start = read_varint(head, 2, _LONGEST_LENGTH)
         inner, end = read_varint(head, start + 1, _LONGEST_LENGTH)
     except IndexError:
         return False
     return head[start] == ord("\n") and length > 0 and length == end - start + inner
-
-
-def read_varint(data: bytes, position: int, longest: int = LONGEST_VARINT) -> tuple[int, int]:
-    """Return the varint (base-128 number) at a position, of 64 bits, and the position behind it.
-
-    Raises IndexError if it does not end within `data` and its `longest` bytes. Higher bits are
-    dropped, as protobuf does (https://protobuf.dev/programming-guides/encoding/#varints).
-    """
-    number = shift = 0
-    for byte in data[position : position + longest]:
-        position += 1
-        if byte < 0x80:
-            return (number | byte << shift) & _64_BITS, position
-        number |= (byte & 0x7F) << shift
-        shift += 7
-    raise IndexError
 
 
 def message_kind(head: bytes) -> MessageKind | None:

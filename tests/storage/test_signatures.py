@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bninspect.storage.signatures import begins_as_v1, is_onnx, other_format, read_varint
+from bninspect.storage.signatures import begins_as_v1, is_onnx, other_format
 from tests.conftest import FIXTURES, Run
 from tests.support.table_writer import (
     SliceMeta,
@@ -163,20 +163,3 @@ class TestV1:
     def test_the_head_of_any_variables(self, names: list[bytes]) -> None:
         value = slices_meta([SliceMeta(name, 1, (3,), ((None,),)) for name in names])
         assert begins_as_v1((b"\x00\x00" + varint(len(value)) + value)[:64])
-
-
-@given(st.integers(0, (1 << 64) - 1), st.binary(max_size=3), st.binary(max_size=3))
-def test_a_varint_is_read_where_it_stands(number: int, before: bytes, behind: bytes) -> None:
-    encoded = varint(number)
-    data = before + encoded + behind
-    assert read_varint(data, len(before)) == (number, len(before + encoded))
-    with pytest.raises(IndexError):
-        read_varint(data[: len(before + encoded) - 1], len(before))
-    with pytest.raises(IndexError):
-        read_varint(data, len(before), len(encoded) - 1)
-
-
-def test_a_varint_has_at_most_64_bits() -> None:
-    assert read_varint(b"\xff" * 9 + b"\x7f", 0) == ((1 << 64) - 1, 10)
-    with pytest.raises(IndexError):
-        read_varint(b"\xff" * 11, 0)

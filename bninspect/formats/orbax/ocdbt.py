@@ -17,8 +17,8 @@ from google_crc32c import value as crc32c
 
 from bninspect.errors import Corrupt, Incomplete, NotFound, Unsupported
 from bninspect.storage.filesystem import name_below
-from bninspect.storage.signatures import read_varint
 from bninspect.storage.source import Budget, Source
+from bninspect.storage.varint import read_varint
 
 MANIFEST = "manifest.ocdbt"
 DAMAGED = "The checkpoint is damaged or incomplete; copy it again."

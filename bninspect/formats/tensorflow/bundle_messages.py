@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bninspect.frozen import NamedTuple
-from bninspect.storage.signatures import read_varint
+from bninspect.storage.varint import read_varint
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # The bytes of a value by its type on the wire, None where a varint tells. Groups, the types 3 and

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from bninspect.errors import Corrupt, ReadProblem
 from bninspect.formats.message_file import MessageFile
 from bninspect.formats.tensorflow.graph_text import encode_text, refuse_variables
-from bninspect.formats.tensorflow.node_attributes import NodeAttributes, output_number
+from bninspect.formats.tensorflow.node_attributes import NodeAttributes
+from bninspect.formats.tensorflow.output_number import output_number
 from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.formats.tensorflow.reduced_graph import read_reduced
 from bninspect.model.graph import ARGUMENT, Function, Graph

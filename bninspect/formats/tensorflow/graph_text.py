@@ -15,7 +15,7 @@ from bninspect.errors import Corrupt, UnknownFormat, Unsupported
 from bninspect.formats.message_file import FIXED32, FIXED64, LENGTH, VARINT
 from bninspect.formats.tensorflow.dtypes import DTYPES
 from bninspect.formats.tensorflow.protos import DATA_TYPE, DecodeError, text_fields
-from bninspect.formats.tensorflow.reduced_graph import encoded_varint
+from bninspect.storage.varint import encoded_varint
 
 _LARGEST_TEXT = 1 << 25  # bytes
 # The operation of a node that is a variable; within a string, the text form escapes the quotes.

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from bninspect.formats.tensorflow.output_number import output_number
 from bninspect.formats.tensorflow.protos import DecodeError, declare
 from bninspect.model.graph import Attribute, Constant, Scalar
 
@@ -24,12 +25,8 @@ _SCALARS = {
     10: ("<?", "bool_val"),
 }
 _STRING = 7
-_LONGEST_NUMBER = 10  # digits of the number of an output
 _LARGEST_SCALAR = 1 << 12  # bytes of an attribute that may be a scalar
 _MOST_ELEMENTS = 1 << 16  # of a constant that is decoded, unless all its elements are equal
-# In functions an output is referred to by the name of its argument (tensorflow/core/ops/nn_ops.cc,
-# control_flow_ops.cc); outputs of other operations are numbered by the last part.
-_OUTPUTS = {b"batch_mean": 1, b"batch_variance": 2, b"output_true": 1, b"value_index": 1}
 
 
 class NodeAttributes:
@@ -95,14 +92,6 @@ class NodeAttributes:
             return AttributeValue.FromString(values[-1]) if values else None
         except DecodeError:
             return None
-
-
-def output_number(reference: bytes) -> int:
-    """Return the number of the output in a reference such as `a`, `a:1` and `a:batch_mean:0`."""
-    parts = reference.split(b":")
-    is_number = len(parts) > 1 and parts[-1].isdigit() and len(parts[-1]) < _LONGEST_NUMBER
-    last = int(parts[-1]) if is_number else 0
-    return last + _OUTPUTS.get(parts[1], 0) if len(parts) > 2 else last
 
 
 def _decode(value: Any) -> Attribute:

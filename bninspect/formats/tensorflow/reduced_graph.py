@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bninspect.formats.message_file import LENGTH, MessageFile, Place
+from bninspect.storage.varint import encoded_varint
 
 # Fields of ConstantTensor that no TensorProto has.
 LONG_FIELD, LONG_OFFSET, LONG_SIZE = 1000, 1001, 1002
@@ -91,13 +92,3 @@ class _Reducer:
 def _is_kept(message: _Message, number: int) -> bool:
     """Return whether a large value says how the graph computes, such as a function's signature."""
     return message == "function" or (message == "value" and number == _VALUE_LIST)
-
-
-def encoded_varint(number: int) -> bytes:
-    """Return the varint of a number that is not negative."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

@@ -24,8 +24,9 @@ from google_crc32c import value as crc32c
 from bninspect.errors import ReadProblem, UnknownFormat, Unsupported
 from bninspect.formats.tensorflow.dtypes import corrupt
 from bninspect.frozen import NamedTuple
-from bninspect.storage.signatures import TABLE_MAGIC, read_varint
+from bninspect.storage.signatures import TABLE_MAGIC
 from bninspect.storage.source import Budget, Source
+from bninspect.storage.varint import read_varint
 
 FOOTER_SIZE = 48
 

@@ -36,9 +36,9 @@ from bninspect.formats.tensorflow.ordered_code import slice_place
 from bninspect.formats.tensorflow.sstable import Entries, masked_crc32c, read_table
 from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import Checkpoint, Variable
-from bninspect.storage.signatures import read_varint
 from bninspect.storage.source import Budget, Source, prefetch_all
 from bninspect.storage.urls import is_url
+from bninspect.storage.varint import read_varint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

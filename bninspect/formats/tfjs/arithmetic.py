@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bninspect.formats.hdf5.file import Weights
-from bninspect.formats.tensorflow.node_attributes import output_number
+from bninspect.formats.tensorflow.output_number import output_number
 from bninspect.formats.tfjs.weights import TfjsWeights
 from bninspect.model.checkpoint import Arithmetic, Variable
 from bninspect.model.graph import ARGUMENT, WEIGHTS, Attribute, Constant, Function, Graph

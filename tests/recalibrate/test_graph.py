@@ -654,6 +654,20 @@ def test_partitioned_variables_are_refused(tmp_path: Path) -> None:
         run_once(prefix)
 
 
+def test_a_layer_on_which_no_output_depends_is_re_estimated(tmp_path: Path) -> None:
+    path = load_fixture("tf1_graph_target_network").path
+    images = np.random.default_rng(0).normal(size=(1024, 6, 6, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    data = str(tmp_path / "images.npy")
+    result = recalibrate_file(str(path), Options(data, force=True, dry_run=True))
+    assert result.refusal is None
+    [layer] = result.layers
+    assert layer.name == "target/bn"
+    np.testing.assert_allclose(layer.mean, images.mean((0, 1, 2)), atol=1e-6)
+    assert result.outputs is not None
+    assert result.outputs.moved == 0.0
+
+
 def test_a_checkpoint_without_its_graph_is_no_model(tmp_path: Path) -> None:
     from tests.recalibrate import graphs
 

@@ -47,8 +47,8 @@ class SiteTensors(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors that are fetched."""
-        return (self.mean, self.variance, self.size, *self.check)
+        """Return all tensors that are fetched or fed; no output need depend on a site."""
+        return (self.mean, self.variance, self.size, *self.given, *self.check)
 
 
 class Rewriter:

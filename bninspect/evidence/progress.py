@@ -23,6 +23,7 @@ _OBJECT_STEP = r"(^|/)step(/\.ATTRIBUTES/VARIABLE_VALUE)?$"
 # The groups of layers in Keras files (Keras 2.13: the second).
 _WITHIN_LAYERS = ("layers/", "_layer_checkpoint_dependencies/")
 _COUNTERS = ("int64", "int32", "uint64", "uint32", "float32")
+_MOST_DEVICES = 4096
 
 _UPDATE_COUNTERS = ("/local_step", "/_counter", "/counter", "/accu_counter")
 
@@ -62,8 +63,9 @@ def read_step(checkpoint: Checkpoint) -> int | None:
     object's `step` (Sonnet's optimizers, tf.train.Checkpoint(step=…)); the largest, if there are
     several. Raises a `ReadProblem` if it is stored and cannot be read.
     """
+    may_be_replicated = checkpoint.named_by == "tree"
     for variables in _step_candidates(checkpoint):
-        if counts := _counts(variables):
+        if counts := _counts(variables, may_be_replicated=may_be_replicated):
             return max(counts)
     return None
 
@@ -203,14 +205,26 @@ def _outermost(checkpoint: Checkpoint, variables: Iterable[Variable]) -> list[Va
     return own or candidates
 
 
-def _counts(variables: Iterable[Variable]) -> list[int]:
+def _counts(variables: Iterable[Variable], *, may_be_replicated: bool = False) -> list[int]:
     """Return the values of those `variables` that are counters: others share their names."""
-    scalars = [
-        float(variable.read())
-        for variable in variables
-        if variable.shape == () and variable.dtype in _COUNTERS and not variable.unwritten
+    counters = [
+        variable for variable in variables if variable.dtype in _COUNTERS and not variable.unwritten
     ]
-    return [int(value) for value in scalars if value.is_integer() and value >= 0]
+    numbers = [float(variable.read()) for variable in counters if variable.shape == ()]
+    if may_be_replicated:
+        numbers += [number for variable in counters for number in _replicated(variable)]
+    return [int(value) for value in numbers if value.is_integer() and value >= 0]
+
+
+def _replicated(variable: Variable) -> Iterator[float]:
+    """Yield the number that a vector repeats for each device.
+
+    jax.pmap takes a state that has each scalar so (flax/jax_utils.py: replicate).
+    """
+    if len(variable.shape) == 1 and 0 < variable.size <= _MOST_DEVICES:
+        values = variable.read()
+        if (values == values[0]).all():
+            yield float(values[0])
 
 
 class Slots:
@@ -269,7 +283,7 @@ def training_evidence(
     return TrainingEvidence(
         tuple(facts),
         testable,
-        _updates(layer),
+        own_updates(layer),
         tuple(unmoved),
         optimized(layer, slots),
         is_trained_here,
@@ -294,12 +308,17 @@ def optimized(layer: BNLayer, slots: Slots) -> tuple[Role, ...]:
     )
 
 
-def _updates(layer: BNLayer) -> int | None:
-    """Read the layer's own count of its updates (zero-debias, Sonnet 2, compare_gan)."""
-    counters = (
-        variable for name, variable in layer.helpers.items() if name.endswith(_UPDATE_COUNTERS)
-    )
-    return max(_counts(counters), default=None)
+def own_updates(layer: BNLayer) -> int | None:
+    """Read the layer's own count of its updates (zero-debias, Haiku, Sonnet 2, compare_gan).
+
+    Raises a `ReadProblem` if it is stored and cannot be read.
+    """
+    return max(_counts(own_counters(layer)), default=None)
+
+
+def own_counters(layer: BNLayer) -> list[Variable]:
+    """Return the variables in which a layer counts its updates."""
+    return [variable for name, variable in layer.helpers.items() if name.endswith(_UPDATE_COUNTERS)]
 
 
 def _slot_moved(slot: Variable) -> bool:

@@ -169,7 +169,10 @@ def _shows_training(layer: BNLayer) -> bool:
 
 
 def _is_updated(layer: BNLayer) -> bool:
-    """Return whether a statistic of the layer moved, unless an optimizer moves them."""
+    """Return whether a statistic of the layer moved, unless an optimizer moves them.
+
+    A single update is that of the call that built the model, or no more than it (BN101).
+    """
     if layer.statistics is None or layer.training.optimized:
         return False
-    return not layer.all_initial
+    return not layer.all_initial and layer.training.updates != 1

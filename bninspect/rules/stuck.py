@@ -46,15 +46,21 @@ from bninspect.rules.situation_fixes import (
 # Half a step of the type below 1.0: an update must exceed it to move a variance of 1.
 _HALF_STEP_BELOW_ONE = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 MOMENTUM_ONE = "momentum-one"
+# The steps after which a layer that some of them leave out has more than one update.
+_MANY_STEPS = 20
 
 
 def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
     """Yield a violation if both statistics are initial in every channel of a trained layer (BN101).
 
+    Or if the layer counts its updates, and training made none of them (see `_updated_once`).
     BN105 judges layers without evidence of training, BN303 those whose input is 0.
     """
     statistics = layer.statistics
-    if statistics is None or not layer.all_initial or saw_only_zeros(layer):
+    if statistics is None or saw_only_zeros(layer):
+        return
+    if not layer.all_initial:
+        yield from _updated_once(layer, context)
         return
     if layer.training.testable and not layer.training.facts and not is_loaded(layer):
         return
@@ -74,6 +80,25 @@ def statistics_never_updated(layer: BNLayer, context: RuleContext) -> Iterator[V
         cause=proof.cause,
         severity="note" if by_design(layer) else None,
         fix=proof.fix or _fix_by_situation(layer, context, proof),
+    )
+
+
+def _updated_once(layer: BNLayer, context: RuleContext) -> Iterator[Violation]:
+    """Yield a violation if the layer counts one update and `_MANY_STEPS` or more are stored.
+
+    That one is of the call that built the model: hk.layer_stack keeps the state that its module has
+    after `init` (haiku/_src/layer_stack.py), a module of Sonnet 2 is built by its first call.
+    """
+    counts = (context.step, *(count.steps for count in context.optimizer_steps))
+    steps = max((count for count in counts if count is not None), default=0)
+    if layer.training.updates != 1 or steps < _MANY_STEPS or layer.family == FILLED_LATER:
+        return
+    proof = why_not_updated(layer, context, STATISTICS)
+    yield Violation(
+        f"moving_mean and moving_variance were updated once, in {steps} steps of training",
+        evidence=("its own count says 1 update", *proof.facts, *layer.training.facts),
+        cause=proof.cause,
+        fix=proof.fix,
     )
 
 

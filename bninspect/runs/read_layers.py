@@ -13,6 +13,8 @@ from bninspect.evidence.progress import (
     Slots,
     evidence_variables,
     optimized,
+    own_counters,
+    own_updates,
     read_step,
     step_variables,
     training_evidence,
@@ -69,7 +71,11 @@ def prefetch_values(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None:
     read = (
         variable
         for layer in layers
-        for variable in (*layer.variables.values(), *layer.shadows.values())
+        for variable in (
+            *layer.variables.values(),
+            *layer.shadows.values(),
+            *own_counters(layer),
+        )
     )
     checkpoint.prefetch((*read, *step_variables(checkpoint)))
 
@@ -80,8 +86,13 @@ def prefetch_evidence(checkpoint: Checkpoint, layers: Sequence[BNLayer]) -> None
 
 
 def may_be_stuck(layer: BNLayer) -> bool:
-    """Return whether a statistic of a layer with values is at its initial value throughout."""
-    return bool(layer.statistics) and any(values.all_initial for values in layer.statistics or ())
+    """Return whether a statistic is at its initial value throughout, or was updated once.
+
+    `layer` has its values. Raises a `ReadProblem` if its own count of updates cannot be read.
+    """
+    if layer.statistics is None:
+        return False
+    return any(values.all_initial for values in layer.statistics) or own_updates(layer) == 1
 
 
 def with_training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -564,6 +565,15 @@ def test_slots_of_a_layer_without_gamma_and_beta_are_not_looked_for():
 )
 def test_the_step(variables, optimizer, step):
     assert read_step(checkpoint(variables, optimizer=optimizer)) == step
+
+
+@pytest.mark.parametrize(
+    ("values", "step"), [([200, 200], 200), ([200], 200), ([200, 100], None), ([], None)]
+)
+def test_the_step_of_a_replicated_state_is_that_of_each_device(values, step):
+    stored = {"step": np.array(values, "int32")}
+    assert read_step(replace(checkpoint(stored), named_by="tree")) == step
+    assert read_step(replace(checkpoint(stored), named_by="object")) is None
 
 
 def test_variables_that_are_no_step_are_not_read_for_it():
@@ -1539,6 +1549,26 @@ def test_a_layer_that_counts_updates_and_saw_only_zeros_is_dead(counter, gamma):
     for count in (1e-12, [7.0, 7.0]):
         [stuck] = found(count)
         assert stuck.rule.code == stuck_code
+
+
+@pytest.mark.parametrize("counter", ["moving_mean/counter", "mean_ema/counter", "m/local_step"])
+def test_a_layer_that_counts_one_update_in_many_steps_was_not_updated(counter):
+    """The call that builds a model may update it: hk.layer_stack, Sonnet 2."""
+
+    def found(count, step, **more):
+        helpers = {counter: variable(counter, count, "int32")}
+        return findings(**HEALTHY, helpers=helpers, step=step, **more)
+
+    [stuck] = found(1, 20)
+    assert (stuck.rule.code, stuck.severity, stuck.cause) == ("BN101", "error", None)
+    in_words = "moving_mean and moving_variance were updated once, in 20 steps of training"
+    assert stuck.message == in_words
+    assert stuck.evidence[:2] == ("its own count says 1 update", "the stored step is 20")
+    assert not found(1, 19)
+    assert not found(1, None)
+    assert not found(2, 20)
+    assert not found(20, 20)
+    assert not found(1, 20, family="compare_gan")  # filled after training
 
 
 def test_dead_channels_do_not_excuse_a_stuck_mean_that_started_from_0():

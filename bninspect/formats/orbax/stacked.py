@@ -83,10 +83,14 @@ def with_stacked_layers(checkpoint: Checkpoint, paths: Mapping[str, Path]) -> Ch
 
 
 class _Sizes(NamedTuple):
-    """The sizes of all arrays of a module along their first and along their second axis."""
+    """The sizes of all arrays of a module along their first and along their second axis.
+
+    `outputs` are those of kernels, of three axes or more, along the last.
+    """
 
     first: set[tuple[int, ...]]
     second: set[tuple[int, ...]]
+    outputs: set[tuple[int, ...]]
 
 
 def _sizes_in_modules(
@@ -97,13 +101,14 @@ def _sizes_in_modules(
     Only of these the metadata of all arrays is read.
     """
     modules = {_module_around(one, paths) for one in layers if len(_shape_of(one) or ()) == 2}
-    sizes = {module: _Sizes(set(), set()) for module in modules if module}
+    sizes = {module: _Sizes(set(), set(), set()) for module in modules if module}
     lengths = {len(module) for module in sizes}
     for stored in checkpoint.variables if sizes else ():
         for module in {paths[stored][:length] for length in lengths} & sizes.keys():
             shape = checkpoint.variables[stored].shape
             sizes[module].first.add(shape[:1])
             sizes[module].second.add(shape[1:2])
+            sizes[module].outputs.update([shape[-1:]] if len(shape) > 2 else [])
     return sizes
 
 
@@ -141,8 +146,11 @@ def _is_stacked_last(shape: tuple[int, ...], around: _Sizes | None) -> bool:
     """Return whether all arrays of the module around a layer are stacked along their second axis.
 
     That module was scanned, so the others in it, such as kernels, have the axis of layers too.
+    Where a kernel is square, both axes fit: its last is that of the channels, not of the layers.
     """
-    return around is not None and around.first != {shape[:1]} and around.second == {shape[1:]}
+    if around is None or around.second != {shape[1:]}:
+        return False
+    return around.first != {shape[:1]} or around.outputs == {shape[:1]} != {shape[1:]}
 
 
 def _slices(layer: BNLayer, stack: _Stack) -> Iterator[BNLayer]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from bninspect.batchnorm.families import FAMILIES
 from bninspect.formats.tensorflow.object_graph import ROOT, TRAINED, ObjectGraph
 from bninspect.wording import listed
 
 _MAX_NAMES_IN_NOTE = 3
+_OF_BN = {"gamma", "beta"}.union(*(one for family in FAMILIES for one in family.statistics))
 _MAX_SLOT_LISTS = 8  # Adam has two lists of slots, no optimizer more than four
 
 
@@ -106,7 +108,7 @@ def name_listed(graph: ObjectGraph, named: set[int], taken: set[str]) -> Named:
             named.update(listed)
             for scope, leaves in _by_scope(graph, listed).items():
                 names |= _name_scope(graph, scope, leaves, taken)
-                if any(len(numbers) > 1 for numbers in leaves.values()):
+                if any(len(leaves[leaf]) > 1 for leaf in leaves.keys() & _OF_BN):
                     name = f"the name {scope}" if scope else "no name"
                     notes.append(
                         f"several layers have {name} in this file: they are numbered in its order,"

@@ -74,6 +74,16 @@ def test_the_axis_of_layers_is_that_of_all_arrays_of_the_module() -> None:
     assert layers["blocks/bn[:,1]"].variables["moving_mean"].read().tolist() == [1, 4, 7, 10]
 
 
+def test_of_a_square_kernel_the_last_axis_is_that_of_the_channels() -> None:
+    """A scanned block returns what it takes, so that its kernels are square."""
+    last = state((4, 3), (4, 3)) | {"params/blocks/dense/kernel": np.zeros((4, 3, 4))}
+    assert [*layers_of(last)] == ["blocks/bn[:,0]", "blocks/bn[:,1]", "blocks/bn[:,2]"]
+    first = state((3, 4), (3, 4)) | {"params/blocks/dense/kernel": np.zeros((3, 4, 4))}
+    assert [*layers_of(first)] == ["blocks/bn[0]", "blocks/bn[1]", "blocks/bn[2]"]
+    without_kernel = state((4, 4), (4, 4))
+    assert [*layers_of(without_kernel)] == [f"blocks/bn[{index}]" for index in range(4)]
+
+
 def test_nested_stacks_have_an_index_each() -> None:
     layers = layers_of(state((2, 3, 4), (2, 3, 4)))
     assert len(layers) == 6

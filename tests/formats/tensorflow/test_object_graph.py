@@ -259,6 +259,16 @@ def test_an_export_whose_full_names_are_the_same_is_numbered(objects, prefix, or
     assert "several layers have the name net in this file" in run("check", prefix).said
 
 
+def test_an_export_with_one_bn_layer_of_a_name_is_not_numbered(objects, prefix, run):
+    """Beside it are dense layers: all variables of a class of one's own have its name."""
+    dense = ["net/kernel", "net/bias"]
+    names = [*dense, *(f"net/{role}" for role in ROLES), *dense]
+    exported(objects, names, trainable=("gamma", "beta"))
+    objects.write(prefix)
+    assert [*layers_in(prefix)] == ["net"]
+    assert "several layers have" not in run("check", prefix).said
+
+
 def test_what_not_all_layers_of_a_name_have_goes_to_none(objects, prefix):
     """Two of three layers have a gamma: whose they are cannot be told."""
     layers = [ROLES[2:], ("gamma", *ROLES[2:]), ("gamma", *ROLES[2:])]

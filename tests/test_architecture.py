@@ -187,7 +187,7 @@ NEEDED: list[tuple[list[str], set[str]]] = [
         ["check", str(V2)],
         {"rich", "bninspect.formats.hdf5", "cramjam", "json", "pathlib", "tensorflow", "keras"},
     ),
-    (["check", "--allow-empty", str(TFJS)], {"rich", "bninspect.formats.hdf5.btree", "google"}),
+    (["check", "--allow-empty", str(TFJS)], {"rich", "google"}),
     (
         ["check", str(V2)],
         {

@@ -187,7 +187,7 @@ NEEDED: list[tuple[list[str], set[str]]] = [
         ["check", str(V2)],
         {"rich", "bninspect.formats.hdf5", "cramjam", "json", "pathlib", "tensorflow", "keras"},
     ),
-    (["check", "--allow-empty", str(TFJS)], {"rich", "google"}),
+    (["check", "--allow-empty", str(TFJS)], {"rich", "bninspect.formats.hdf5.file", "google"}),
     (
         ["check", str(V2)],
         {
@@ -288,9 +288,9 @@ MOST: list[tuple[list[str], int, int]] = [
     (["check", "--help"], 19, 14),
     (["list", "--isolated", str(V2)], 95, 13),
     (["check", "--isolated", str(V2)], 97, 13),
-    (["check", "--isolated", str(H5)], 108, 14),
-    (["check", "--isolated", str(WEIGHTS)], 112, 14),
-    (["check", "--isolated", str(ZIP)], 112, 35),
+    (["check", "--isolated", str(H5)], 109, 14),
+    (["check", "--isolated", str(WEIGHTS)], 113, 14),
+    (["check", "--isolated", str(ZIP)], 113, 35),
 ]
 
 

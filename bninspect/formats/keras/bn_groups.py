@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from bninspect.formats.hdf5.file import Weights, join
+from bninspect.formats.hdf5.file import join
 from bninspect.formats.keras.model_config import snake_case
 from bninspect.formats.keras.optimizer_slots import Shape, trained_vectors
 from bninspect.formats.keras.roles import (
@@ -31,6 +31,7 @@ from bninspect.formats.keras.roles import (
     read_roles,
 )
 from bninspect.formats.keras.stored_objects import StoredObjects
+from bninspect.formats.weights_file import Weights
 from bninspect.frozen import NamedTuple
 from bninspect.model.checkpoint import KerasLayer, UncheckedGroup, Variable
 from bninspect.model.filenames import natural_order

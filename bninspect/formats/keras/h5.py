@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 
 from bninspect.errors import Corrupt
-from bninspect.formats.hdf5.file import Hdf5, Weights, join
+from bninspect.formats.hdf5.file import Hdf5, join
 from bninspect.formats.hdf5.structure import DAMAGED
 from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.formats.keras.model_config import (
@@ -34,6 +34,7 @@ from bninspect.formats.keras.model_config import (
     snake_case,
 )
 from bninspect.formats.keras.roles import called
+from bninspect.formats.weights_file import Weights
 from bninspect.model.checkpoint import Checkpoint, KerasLayer, KerasModel
 from bninspect.storage.source import Look
 from bninspect.wording import listed

@@ -9,8 +9,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from bninspect.errors import Incomplete
-from bninspect.formats.hdf5.file import WeightsFile, join
+from bninspect.formats.hdf5.file import join
 from bninspect.formats.keras.optimizer_slots import Shape
+from bninspect.formats.weights_file import WeightsFile
 from bninspect.frozen import NamedTuple, frozen
 from bninspect.model.checkpoint import KerasLayer, KerasModel, Variable
 from bninspect.model.filenames import FIRST_KERAS_SHARD, KERAS_MAP, KERAS_SHARD, natural_order

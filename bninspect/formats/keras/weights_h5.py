@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bninspect.errors import UnknownFormat
-from bninspect.formats.hdf5.file import Hdf5, Weights, WeightsFile, join
+from bninspect.formats.hdf5.file import Hdf5, join
 from bninspect.formats.keras.bn_groups import find_bn_groups, is_optimizer
 from bninspect.formats.keras.stored_objects import Configuration, Owner, StoredObjects
+from bninspect.formats.weights_file import Weights, WeightsFile
 from bninspect.model.checkpoint import Checkpoint, Variable
 
 

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bninspect.formats.hdf5.file import Weights
 from bninspect.formats.tensorflow.output_number import output_number
 from bninspect.formats.tfjs.weights import TfjsWeights
+from bninspect.formats.weights_file import Weights
 from bninspect.model.checkpoint import Arithmetic, Variable
 from bninspect.model.graph import ARGUMENT, WEIGHTS, Attribute, Constant, Function, Graph
 

@@ -26,9 +26,9 @@ from bninspect.batchnorm.folded_names import (
     layer_of_offset,
 )
 from bninspect.errors import Corrupt
-from bninspect.formats.hdf5.file import Weights
 from bninspect.formats.tfjs.arithmetic import FUSED, arithmetic_of
 from bninspect.formats.tfjs.weights import TfjsWeights
+from bninspect.formats.weights_file import Weights
 from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
 from bninspect.model.layer import BNLayer
 from bninspect.model.roles import ROLES, STATISTICS, Role

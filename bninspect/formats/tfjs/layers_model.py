@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from bninspect.errors import Corrupt
-from bninspect.formats.hdf5.file import Weights
 from bninspect.formats.keras.layer_before import with_layers_before
 from bninspect.formats.keras.model_config import (
     keras_layers,
@@ -29,6 +28,7 @@ from bninspect.formats.keras.model_config import (
 from bninspect.formats.keras.stored_objects import Configuration, Owner
 from bninspect.formats.keras.weights_h5 import stored_paths, weights_checkpoint
 from bninspect.formats.tfjs.weights import TfjsWeights
+from bninspect.formats.weights_file import Weights
 from bninspect.model.checkpoint import JAVASCRIPT, Checkpoint, KerasLayer, KerasModel
 
 _NUMBERED = re.compile(r"(?s)(?:(.*)/)?vars/(\d+)")

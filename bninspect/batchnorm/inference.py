@@ -18,8 +18,9 @@ class Inference:
     """Inference of one layer: `y = x * scale + shift`, with one value for each channel.
 
     `scale = gamma / sqrt(variance + epsilon)`, `shift = beta - mean * scale`, both of shape (C,) in
-    float64; None where a statistic is missing. `assumed` says that `epsilon` is the family's usual
-    one, not a stored one. `caution` is a sentence on what else the file does not store, or None.
+    float64; None where a statistic is missing or the members differ in channels. `assumed` says
+    that `epsilon` is the family's usual one, not a stored one. `caution` is a sentence on what else
+    the file does not store, or None.
     """
 
     epsilon: float

@@ -173,7 +173,8 @@ def distributions(layer: BNLayer) -> Iterator[tuple[str, Bins | None]]:
 def missing(layer: BNLayer, name: str) -> str:
     """Return why a layer has no values of a member, or of `scale` or `shift`."""
     if name not in ROLES:
-        return "needs both statistics"
+        has_both = all(role in layer.values for role in STATISTICS)
+        return "members differ in channels" if has_both else "needs both statistics"
     return "not read" if name in layer.variables else "not stored"
 
 

@@ -518,6 +518,23 @@ def test_what_is_missing_is_said() -> None:
     assert any(layer["cells"][0] == "a" for layer in layers)
 
 
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"moving_mean": 2, "moving_variance": 3}, "members differ in channels"),
+        ({"gamma": 2, "moving_mean": 2}, "needs both statistics"),
+    ],
+    ids=["mismatch", "half"],
+)
+def test_why_there_is_no_scale_is_said(
+    tmp_path: Path, members: dict[str, int], reason: str
+) -> None:
+    stored = {f"bn/{role}": np.ones(channels, "f4") for role, channels in members.items()}
+    write_bundle(tmp_path / "model", stored)
+    (layer,) = layers_of(page_of(bninspect.check(tmp_path / "model")))
+    assert layer["bins"][4:] == [reason, reason]
+
+
 def test_an_unreadable_checkpoint_is_shown(run: Run) -> None:
     page = whole_page(run("report", MISSING, CLEAN).out)
     assert page.one("h1").text.startswith("ERROR 2 checkpoints: 1 unreadable, 1 passed")

@@ -208,6 +208,10 @@ def test_a_debugger_shows_few_words() -> None:
     assert repr(layer) == f"<BNLayer {layer.name}: tf.layers, 4 channels, float32>"
     assert repr(report.findings[0].rule) == "<Rule BN101 statistics-never-updated>"
     assert "nothing" in repr(bninspect.check(FIXTURES / "nothing").checkpoints[0])
+    comparison = bninspect.compare(FIXTURES / "tf1_history_stopped")
+    assert repr(comparison) == "<Comparison of 3 checkpoints, 3 BN layers: 3 findings>"
+    name = comparison.layers[0].name
+    assert repr(comparison.layers[0]) == f"<LayerHistory {name}: 1 finding>"
 
 
 @pytest.mark.processes

@@ -25,6 +25,7 @@ from bninspect.model.roles import STATISTICS, Role
 from bninspect.model.rule import Rule, RuleContext
 from bninspect.rules import RULES, apply_rules
 from bninspect.rules.numeric import NEGATIVE_VARIANCE, NOT_FINITE
+from bninspect.wording import plural
 
 Changes = Mapping[Role, Change]
 
@@ -111,6 +112,9 @@ class LayerHistory:
             role in changes and changes[role].moved for changes in self.changes for role in roles
         )
 
+    def __repr__(self) -> str:
+        return f"<LayerHistory {self.name}: {plural(len(self.findings), 'finding')}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -140,6 +144,11 @@ class Comparison:
     def when(self, stretch: Stretch) -> str:
         """Return the time of a stretch: `since step 40`, `from step 40 until step 60`."""
         return _when(stretch, self.labels)
+
+    def __repr__(self) -> str:
+        checkpoints = plural(len(self.checkpoints), "checkpoint")
+        layers = plural(len(self.layers), "BN layer")
+        return f"<Comparison of {checkpoints}, {layers}: {plural(len(self.findings), 'finding')}>"
 
 
 def compare_checkpoints(reports: Sequence[CheckpointReport]) -> Comparison:

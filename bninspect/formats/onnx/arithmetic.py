@@ -55,7 +55,7 @@ def arithmetic_of(
     """Return the arithmetic of a model; None if there is none.
 
     `variable` gives the variable of a stored tensor. Raises `Unsupported` for far more operations
-    than any real model has.
+    than any real model has; `find_sites` has refused functions that call each other too often.
     """
     nodes = model.graph.nodes
     if not (model.functions or any(node.op in ARITHMETIC or node.graphs for node in nodes)):

@@ -155,8 +155,12 @@ def _lines(group: Sequence[Finding]) -> Iterator[str]:
     evidence = _different(fact for finding in group for fact in finding.evidence)
     if evidence:
         yield _cut(f"evidence: {'; '.join(evidence)}", 2 * _LONGEST_LINE)
-    if causes := _different(map(cause_in_words, group)):
-        yield f"cause: {', '.join(causes)}"
+    if causes := _different(finding.cause for finding in group):
+        proved = sum(finding.cause is not None for finding in group)
+        of = "" if proved == len(group) else f" (of {proved} of {plural(len(group), 'finding')})"
+        yield f"cause: {', '.join(causes)}{of}"
+    elif cause := cause_in_words(group[0]):
+        yield f"cause: {cause}"
     suspects = _different(text for finding in group for text in suspects_in_words(finding)[:1])
     for suspect in suspects[:_FIXES]:
         yield _cut(f"likely: {suspect}", _LONGEST_LINE)

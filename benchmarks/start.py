@@ -36,7 +36,7 @@ from benchmarks.size import apart, layer_of, program_beside
 from tests.support.table_writer import write_bundle
 
 PAIRS = 25
-VISIT = """
+VISITOR = """
 import sys, h5py
 stuck = []
 def test(name, item):
@@ -48,6 +48,8 @@ def test(name, item):
         if "moving_variance" in last or ("batch_norm" in name and last == "3"):
             if (item[()] == 1).all():
                 stuck.append(name)
+"""
+VISIT = f"""{VISITOR}
 with h5py.File(sys.argv[1]) as file:
     file.visititems(test)
 print(stuck)

@@ -149,6 +149,16 @@ def meta_graph(prefix: str) -> str:
 _GRAPHS = ("graph.pbtxt", "train.pbtxt", "graph.pb", "train.pb")
 
 
+def shared_graph(path: str) -> str | None:
+    """Return the name of a graph that a whole training shares, None of any other.
+
+    It may be of an earlier training in the same directory, unlike one that is saved with each
+    checkpoint.
+    """
+    name = os.path.basename(path)
+    return name if name in _GRAPHS else None
+
+
 def graph_files(prefix: str, *, in_url: bool) -> list[str]:
     """Return the usual names of a training's graph beside the checkpoint `prefix`.
 

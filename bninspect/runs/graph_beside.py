@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bninspect.batchnorm.find_layers import in_natural_order, search_layers
 from bninspect.errors import OtherGraph, ReadProblem
 from bninspect.model.checkpoint import Checkpoint, UncheckedGroup
-from bninspect.model.filenames import graph_files, meta_graph
+from bninspect.model.filenames import graph_files, meta_graph, shared_graph
 from bninspect.model.layer import BNLayer
 from bninspect.storage import filesystem
 from bninspect.storage.urls import is_url
@@ -135,8 +135,8 @@ class GraphBeside:
 
     def _find_evidence(self, layers: Sequence[BNLayer]) -> dict[str, GraphEvidence]:
         graphs = self._read()
-        if self._other is not None and str(self._other) not in self.notes:
-            self.notes += (str(self._other),)
+        if self._other is not None:
+            self._note(str(self._other))
         if not graphs:
             return {}
         from bninspect.evidence.graph.layer_evidence import graph_evidence
@@ -149,10 +149,14 @@ class GraphBeside:
             layer_evidence.statistics for layer_evidence in evidence.values()
         ):
             fault = "has no variable by the name of a BN statistic here and proves nothing"
-            note = f"the graph beside it, {beside}, {fault}: is it of another model?"
-            if note not in self.notes:  # what is read ahead is judged twice
-                self.notes += (note,)
+            self._note(f"the graph beside it, {beside}, {fault}: is it of another model?")
+        if shared := shared_graph(beside):
+            self._note(f"the graph is {shared}, which has the variables of this checkpoint")
         return evidence
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:  # what is read ahead is judged twice
+            self.notes += (note,)
 
 
 def _no_graph(checkpoint: Checkpoint) -> Iterator[str]:

@@ -27,8 +27,10 @@ def check(run: Run, folder: Path, *options: str) -> Any:
 
 
 def test_it_proves_the_cause_as_a_meta_graph_does(training: Path, run: Run) -> None:
-    (finding,) = check(run, training)["findings"]
+    item = check(run, training)
+    (finding,) = item["findings"]
     assert finding["cause"] == "update-ops-not-run"
+    assert item["notes"] == ["the graph is graph.pbtxt, which has the variables of this checkpoint"]
     assert "the graph has 2 update ops, but `sgd` does not depend on them" in finding["evidence"]
 
 

@@ -16,8 +16,8 @@ AGAIN = "again, or only re-estimate the averages (`bninspect rule BN101` says wh
 
 # Of weights that were trained with the stored averages.
 TRAINED_AS_STORED = (
-    "Do not re-estimate the averages: these weights were trained with the stored ones. As it is,"
-    " training and inference agree, but the layer is no more than a scale and a shift."
+    "Do not re-estimate the averages: the weights were trained with them as they are. Training and"
+    " inference agree, but the layer is no more than a scale and a shift."
 )
 
 _TF1 = (

@@ -117,7 +117,10 @@ def terminal_width(stream: TextIO) -> int | None:
 
 
 def refuse_to_overwrite_inputs(path: str, inputs: Iterable[str]) -> None:
-    """Raise `UsageProblem` if `path` is a file of one of the checkpoints in `inputs`."""
+    """Raise `UsageProblem` if `path` is a file of one of the checkpoints in `inputs`.
+
+    Of a directory, files of TensorFlow checkpoints that the run does not read are among them.
+    """
     target = os.path.realpath(path)
     if not os.path.isfile(target):
         return
@@ -130,6 +133,11 @@ def refuse_to_overwrite_inputs(path: str, inputs: Iterable[str]) -> None:
         if is_named or _is_in_directory(target, source):
             raise UsageProblem(
                 f"Refusing to overwrite {path}: it is a file of the checkpoint {typed}."
+            )
+        # Of a training only the newest checkpoint may be read.
+        if target.startswith(os.path.join(source, "")) and checkpoint_of(target) != target:
+            raise UsageProblem(
+                f"Refusing to overwrite {path}: it is a file of a checkpoint in {typed}."
             )
         directory, name = os.path.split(target)
         if name == STATE_FILE and directory in (source, os.path.dirname(source)):

@@ -787,6 +787,24 @@ class TestWhatAPersonTypes:
         assert target.read_text(encoding="utf-8").startswith("PASS")
         assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
+    def test_output_never_replaces_an_older_checkpoint_of_a_training(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        directory = tmp_path / "run"
+        shutil.copytree(FIXTURES / "tf1_training_directory", directory)
+        (tmp_path / "link").symlink_to(directory)
+        monkeypatch.chdir(directory)
+        files = sorted(directory.glob("model.ckpt-*.*"))
+        assert {file.name.partition(".index")[0] for file in files} > {"model.ckpt-60"}
+        before = [file.read_bytes() for file in files]
+        for typed in (directory, ".", "../run", tmp_path / "link"):
+            for file in files:
+                outcome = run("check", typed, "-o", file)
+                assert outcome.exit_code == 2
+                assert "Refusing to overwrite" in outcome.err
+        assert [file.read_bytes() for file in files] == before
+        assert run("check", directory, "-o", directory / "report.txt").exit_code < 2
+
     def test_output_never_replaces_the_state_file(self, run: Run, tmp_path: Path) -> None:
         shutil.copytree(FIXTURES / "tf1_training_directory", tmp_path / "run")
         before = (tmp_path / "run" / "checkpoint").read_bytes()

@@ -118,24 +118,11 @@ def _fused(dataflow: Dataflow, kernel: Value) -> Normalization:
 
 
 def _fused_before_1(dataflow: Dataflow, kernel: Value) -> Normalization:
-    operands = dict(enumerate(dataflow.operands(kernel)))
-    epsilon = dataflow.graph.attribute(kernel.node, "variance_epsilon")
     is_scaled = dataflow.graph.attribute(kernel.node, "scale_after_normalization") is True
-    mean, variance = (
-        (operands[index],) if index in operands else () for index in (_OLD_MEAN, _OLD_VARIANCE)
+    found = _with_operands(
+        dataflow, kernel, _OLD_MEAN, _OLD_VARIANCE, _OLD_SCALE, _OLD_OFFSET, "variance_epsilon"
     )
-    return Normalization(
-        kernel.node,
-        mean,
-        variance,
-        operands.get(_OLD_SCALE) if is_scaled else None,
-        operands.get(_OLD_OFFSET),
-        _rounded(epsilon) if isinstance(epsilon, float) else None,
-        takes_x=Use(kernel.node, _X),
-        takes_mean=Use(kernel.node, _OLD_MEAN),
-        takes_variance=Use(kernel.node, _OLD_VARIANCE),
-        fused=True,
-    )
+    return found if is_scaled else found._replace(gamma=None)
 
 
 def is_fused_convolution(dataflow: Dataflow, node: int) -> bool:
@@ -145,21 +132,36 @@ def is_fused_convolution(dataflow: Dataflow, node: int) -> bool:
 
 
 def _fused_convolution(dataflow: Dataflow, kernel: Value) -> Normalization:
+    return _with_operands(
+        dataflow, kernel, _FUSED_MEAN, _FUSED_VARIANCE, _FUSED_SCALE, _FUSED_OFFSET, "epsilon"
+    )
+
+
+def _with_operands(
+    dataflow: Dataflow,
+    kernel: Value,
+    mean: int,
+    variance: int,
+    scale: int,
+    offset: int,
+    epsilon_name: str,
+) -> Normalization:
+    """Return what a kernel computes that never trains, by the places of its operands."""
     operands = dict(enumerate(dataflow.operands(kernel)))
-    epsilon = dataflow.graph.attribute(kernel.node, "epsilon")
-    mean, variance = (
-        (operands[index],) if index in operands else () for index in (_FUSED_MEAN, _FUSED_VARIANCE)
+    epsilon = dataflow.graph.attribute(kernel.node, epsilon_name)
+    means, variances = (
+        (operands[place],) if place in operands else () for place in (mean, variance)
     )
     return Normalization(
         kernel.node,
-        mean,
-        variance,
-        operands.get(_FUSED_SCALE),
-        operands.get(_FUSED_OFFSET),
+        means,
+        variances,
+        operands.get(scale),
+        operands.get(offset),
         _rounded(epsilon) if isinstance(epsilon, float) else None,
         takes_x=Use(kernel.node, _X),
-        takes_mean=Use(kernel.node, _FUSED_MEAN),
-        takes_variance=Use(kernel.node, _FUSED_VARIANCE),
+        takes_mean=Use(kernel.node, mean),
+        takes_variance=Use(kernel.node, variance),
         fused=True,
     )
 

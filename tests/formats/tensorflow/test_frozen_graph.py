@@ -294,23 +294,24 @@ def test_a_layer_whose_gamma_another_layer_takes_is_checked(write) -> None:
     assert [(one.layer, one.rule.code) for one in item.findings] == [("bn", "BN101")]
 
 
-def test_the_kernel_of_tensorflow_before_1(write) -> None:
-    names = ("moving_mean", "moving_variance", "beta", "gamma")
+@pytest.mark.parametrize("is_scaled", [True, False])
+def test_the_kernel_of_tensorflow_before_1(write, *, is_scaled: bool) -> None:
+    roles = ("moving_mean", "moving_variance", "beta", "gamma")  # the names say nothing
     kernel = node(
         "old/batchnorm",
         "BatchNormWithGlobalNormalization",
         "x",
-        *(f"old/{name}" for name in names),
+        *(f"Const_{index}" for index in range(4)),
         attributes=attribute(b"variance_epsilon", b"\x25" + struct.pack("<f", 0.001))
-        + attribute(b"scale_after_normalization", number_field(5, 1)),
+        + attribute(b"scale_after_normalization", number_field(5, int(is_scaled))),
     )
     constants = b"".join(
-        constant(f"old/{name}", FLOAT, (3,), content([index, index, index]))
-        for index, name in enumerate(names)
+        constant(f"Const_{index}", FLOAT, (3,), content([index, index, index]))
+        for index in range(4)
     )
     layer = layer_of(write(node("x", "Placeholder") + constants + kernel))
     assert {role: variable.name for role, variable in layer.variables.items()} == {
-        role: f"old/{role}" for role in ROLES
+        role: f"Const_{index}" for index, role in enumerate(roles) if is_scaled or role != "gamma"
     }
 
 

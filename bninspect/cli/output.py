@@ -136,8 +136,9 @@ def refuse_to_overwrite_inputs(path: str, inputs: Iterable[str]) -> None:
             )
         # Of a training only the newest checkpoint may be read.
         if target.startswith(os.path.join(source, "")) and checkpoint_of(target) != target:
+            name = os.path.basename(checkpoint_of(target))
             raise UsageProblem(
-                f"Refusing to overwrite {path}: it is a file of a checkpoint in {typed}."
+                f"Refusing to overwrite {path}: it is a file of the checkpoint {name} in {typed}."
             )
         directory, name = os.path.split(target)
         if name == STATE_FILE and directory in (source, os.path.dirname(source)):
